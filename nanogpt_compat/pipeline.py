@@ -1,0 +1,225 @@
+"""The one loop: blocks in, encoded by threads, tokens out in order."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt_compat.cuts import first_cut, longest_stretch_bytes
+from nanogpt_compat.encoders import Encoder
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.sinks import Sink
+from nanogpt_compat.sources.block import FILE_START, Block, Position
+from nanogpt_compat.sources.text import TextFile, decode, find_invalid_bytes, read_blocks
+from nanogpt_compat.split import edges_in
+from nanogpt_compat.tally import InputTally, Tally
+
+IN_FLIGHT_BYTES = 64 * 1024 * 1024
+"""What blocks between reading and writing may take: two unbroken pieces at tiktoken's 26 MiB each, or
+the 2 MiB that 512 KiB of prose take for each of 32 threads."""
+
+PEAK_BYTES = 160_000_000
+"""What a run takes at most, all told: benchmarks/peak_rss.py holds it to that."""
+
+_MAX_BLOCK_BYTES = 1024 * 1024  # larger blocks are not faster, and take longer to stop for
+_MIN_BLOCK_BYTES = 16 * 1024
+_BLOCK_OVERHEAD_BYTES = 4096  # its future, its object, its array; what matters for blocks of a few bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A block's tokens and what was lost on the way to them."""
+
+    block: Block  # its `raw` is empty by now
+    tokens: NDArray[np.uint16]
+    n_invalid: int = 0
+    invalid_offsets: tuple[int, ...] = ()  # into the file
+
+
+def block_size(n_workers: int) -> int:
+    """Choose a block size so that all workers together stay inside the budget, two blocks each.
+
+    >>> block_size(2), block_size(64)
+    (1048576, 65536)
+    """
+    return max(_MIN_BLOCK_BYTES, min(_MAX_BLOCK_BYTES, IN_FLIGHT_BYTES // (16 * n_workers)))
+
+
+def run(
+    *,
+    paths: Sequence[Path],
+    sink: Sink,
+    encoder: Encoder,
+    windows: Sequence[tuple[int, int]],
+    errors: str,
+    n_workers: int,
+    block_bytes: int,
+    max_chars: int | None,
+    on_progress: Callable[[Tally], None],
+) -> Tally:
+    """Tokenise `paths`, one after another, into `sink`.
+
+    Holds `IN_FLIGHT_BYTES` of blocks at most, or one block.
+
+    Raises:
+        InputError: an input is unreadable or changes, or cannot be decoded and `errors` is `strict`.
+        OutputError: the disk is full or failing.
+    """
+    sizes = [path.stat().st_size for path in paths]
+    tally = Tally([InputTally() for _ in paths])
+    blocks = _all_blocks(paths, sizes, windows=windows, block_bytes=block_bytes, errors=errors)
+    if max_chars is not None:
+        blocks = _limit_chars(blocks, max_chars, errors)
+
+    def encode(block: Block) -> Encoded:
+        return encode_block(block, encoder, errors, paths[block.input_index])
+
+    def cost(block: Block) -> int:
+        return _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(len(block.raw), longest_stretch_bytes(block.raw))
+
+    with closing(blocks), closing(_in_order(blocks, encode, cost, n_workers)) as results:
+        for encoded in results:
+            sink.append(encoded.tokens, is_val=encoded.block.is_val)
+            _count(tally, encoded)
+            on_progress(tally)
+    return tally
+
+
+def _count(tally: Tally, encoded: Encoded) -> None:
+    """Add a written block to what the run counts."""
+    block = encoded.block
+    tally.count_block(
+        block.input_index,
+        n_bytes=block.end.offset - block.start.offset,
+        n_tokens=len(encoded.tokens),
+        is_forced=block.ends_by_force,
+    )
+    tally.count_invalid(block.input_index, encoded.n_invalid, encoded.invalid_offsets)
+
+
+def _all_blocks(
+    paths: Sequence[Path],
+    sizes: Sequence[int],
+    *,
+    windows: Sequence[tuple[int, int]],
+    block_bytes: int,
+    errors: str,
+) -> Generator[Block, None, None]:
+    """Yield the blocks of every input in turn."""
+    file_start = 0
+    for index, (path, size_bytes) in enumerate(zip(paths, sizes, strict=True)):
+        edges = edges_in(windows, file_start, file_start + size_bytes)
+        with TextFile(path) as file:
+            yield from read_blocks(
+                file,
+                input_index=index,
+                start=FILE_START,
+                block_bytes=block_bytes,
+                edges=edges,
+                errors=errors,
+            )
+            file.check_unchanged()
+        file_start += size_bytes
+
+
+def _limit_chars(
+    blocks: Generator[Block, None, None], max_chars: int, errors: str
+) -> Generator[Block, None, None]:
+    """Pass blocks on, up to the first exact cut at or after `max_chars` characters of text."""
+    left = max_chars
+    with closing(blocks):
+        for block in blocks:
+            left -= len(decode(block, _lenient(errors)))
+            if left > 0:
+                yield block
+                continue
+            end = _cut_after(block, left + len(decode(block, _lenient(errors))), errors)
+            if end is not None:
+                at = Position(block.start.offset + end, block.start.offset + end)
+                yield replace(block, raw=block.raw[:end], end=at)
+                return
+            yield block
+            if not block.ends_by_force:
+                return
+
+
+def _cut_after(block: Block, n_chars: int, errors: str) -> int | None:
+    """Find the first exact cut inside `block` with at least `n_chars` characters before it."""
+    low, high = 0, len(block.raw)
+    while low < high:
+        middle = (low + high) // 2
+        if len(decode(replace(block, raw=block.raw[:middle]), _lenient(errors))) < n_chars:
+            low = middle + 1
+        else:
+            high = middle
+    return first_cut(block.raw, max(low, 1), len(block.raw) - 1)
+
+
+def _lenient(errors: str) -> str:
+    """Count characters by a policy that never raises; `strict` is for the encoder to enforce."""
+    return "ignore" if errors == "strict" else errors
+
+
+def _in_order(
+    blocks: Generator[Block, None, None],
+    encode: Callable[[Block], Encoded],
+    cost: Callable[[Block], int],
+    n_workers: int,
+) -> Generator[Encoded, None, None]:
+    """Encode blocks on threads and yield the results in the order of the blocks."""
+    pending: deque[tuple[Future[Encoded], int]] = deque()
+    in_flight_bytes = 0
+    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="encode")
+    try:
+        for block in blocks:
+            block_cost = cost(block)
+            while pending and (pending[0][0].done() or in_flight_bytes + block_cost > IN_FLIGHT_BYTES):
+                future, done_cost = pending.popleft()
+                yield future.result()
+                in_flight_bytes -= done_cost
+                del future
+            pending.append((pool.submit(encode, block), block_cost))
+            in_flight_bytes += block_cost
+            del block
+        while pending:
+            yield pending.popleft()[0].result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def encode_block(block: Block, encoder: Encoder, errors: str, path: Path) -> Encoded:
+    """Decode and encode one block; what is lost is counted.
+
+    Raises:
+        InputError: `errors` is `strict` and a byte cannot be decoded, or the engine fails; with the
+            file and the place in it.
+    """
+    n_invalid, offsets = 0, tuple[int, ...]()
+    try:
+        text = decode(block, "strict")
+    except UnicodeDecodeError as error:
+        if errors == "strict":
+            raise _undecodable(block, path, error) from error
+        text = decode(block, errors)
+        n_invalid, offsets = find_invalid_bytes(block.raw)
+    try:
+        tokens = encoder.encode(text)
+    except InputError as error:
+        where = f"{path}, bytes {block.start.offset:,} to {block.end.offset:,}"
+        raise InputError(f"{where}: {error}") from error
+    offsets = tuple(block.start.offset + offset for offset in offsets)
+    return Encoded(replace(block, raw=b""), tokens, n_invalid, offsets)
+
+
+def _undecodable(block: Block, path: Path, error: UnicodeDecodeError) -> InputError:
+    """Say which bytes of which file are not UTF-8."""
+    found = block.raw[error.start : error.end].hex(" ")
+    return InputError(
+        f"{path}: byte {block.start.offset + error.start:,} is not UTF-8: found {found} ({error.reason}); "
+        "--errors ignore drops such bytes, --errors replace puts U+FFFD in their place"
+    )

@@ -1,0 +1,129 @@
+"""What is seen while a run goes on: a bar on a terminal, a plain line every ten seconds elsewhere."""
+
+import contextlib
+import io
+import time
+from typing import Protocol, TextIO
+
+from tqdm import tqdm
+
+from nanogpt_compat.units import format_bytes, format_count, format_duration, format_rate
+
+_LINE_EVERY_S = 10.0
+_BAR_EVERY_S = 0.1
+
+
+class CalmStream(io.TextIOBase):
+    """A text stream whose failure is nobody's failure: a closed pager must not stop a run of hours."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write `text` if anybody is there."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+            self._stream.flush()
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush if anybody is there."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        """Whether a person looks at it."""
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream.isatty()
+        return False
+
+    def fileno(self) -> int:
+        """Return the stream's own; tqdm asks it for the terminal's width."""
+        return self._stream.fileno()
+
+
+class Display(Protocol):
+    """Something that is told how far the run is."""
+
+    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
+        """Take the state of the run, a few times a second at most."""
+        ...
+
+    def close(self) -> None:
+        """Show nothing more."""
+        ...
+
+
+class Nobody:
+    """For `--quiet`."""
+
+    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Bar:
+    """A tqdm bar, for a terminal."""
+
+    def __init__(self, stream: CalmStream, *, total_bytes: int, done_bytes: int = 0) -> None:
+        """Draw the bar at `done_bytes`, which do not count for its speed."""
+        self._bar = tqdm(
+            total=total_bytes,
+            initial=done_bytes,
+            unit="B",
+            unit_scale=True,
+            file=stream,
+            ascii=True,
+            dynamic_ncols=True,
+            mininterval=_BAR_EVERY_S,
+        )
+
+    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
+        """Move the bar."""
+        self._bar.set_postfix_str(
+            f"{format_count(tokens)} tokens, {format_bytes(memory_bytes)}", refresh=False
+        )
+        self._bar.update(bytes_read - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+
+class Lines:
+    """A line every ten seconds, for a log."""
+
+    def __init__(self, stream: CalmStream, *, total_bytes: int, done_bytes: int = 0) -> None:
+        """Begin to count the ten seconds."""
+        self._stream = stream
+        self._total_bytes = total_bytes
+        self._done_bytes = done_bytes
+        self._started_s = self._shown_s = time.monotonic()
+
+    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
+        """Print a line if the last one is ten seconds old."""
+        now_s = time.monotonic()
+        if now_s - self._shown_s < _LINE_EVERY_S:
+            return
+        self._shown_s = now_s
+        new_bytes, elapsed_s = bytes_read - self._done_bytes, now_s - self._started_s
+        left_s = (self._total_bytes - bytes_read) * elapsed_s / max(1, new_bytes)
+        self._stream.write(
+            f"{bytes_read / max(1, self._total_bytes):4.0%}  {format_bytes(bytes_read)} of "
+            f"{format_bytes(self._total_bytes)}  {format_rate(new_bytes, elapsed_s)}  "
+            f"{format_count(tokens)} tokens  {format_bytes(memory_bytes)} memory  "
+            f"{format_duration(left_s)} left\n"
+        )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def open_display(stream: CalmStream, *, is_quiet: bool, total_bytes: int, done_bytes: int = 0) -> Display:
+    """Choose what fits the stream."""
+    if is_quiet:
+        return Nobody()
+    kind = Bar if stream.isatty() else Lines
+    return kind(stream, total_bytes=total_bytes, done_bytes=done_bytes)

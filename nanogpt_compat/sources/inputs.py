@@ -1,0 +1,70 @@
+"""From what was typed after `--input` to files, in order."""
+
+import glob
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from nanogpt_compat.errors import InputError
+
+_DIGITS = re.compile(r"(\d+)", re.ASCII)
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sort key under which part2 comes before part10; ties fall to the plain order.
+
+    >>> sorted(["part10.txt", "part2.txt"], key=natural_key)
+    ['part2.txt', 'part10.txt']
+    """
+    parts = _DIGITS.split(name)
+    key = [(0, int(part), part) if k % 2 else (1, 0, part) for k, part in enumerate(parts)]
+    return [*key, (2, 0, name)]
+
+
+def find_inputs(patterns: Sequence[str], *, home: Path | None) -> tuple[Path, ...]:
+    """Turn paths and globs into files: in the order given, each glob in natural order.
+
+    `home` is the folder of prepare.py, looked at only to say that a missing file stands there.
+
+    Raises:
+        InputError: a file is missing, unreadable or not a regular file, a glob matches nothing, or the
+            same file comes twice.
+    """
+    paths = [path for pattern in patterns for path in _expand(pattern, home)]
+    seen: dict[tuple[int, int], Path] = {}
+    for path in paths:
+        _check_readable(path)
+        status = path.stat()
+        other = seen.setdefault((status.st_dev, status.st_ino), path)
+        if other is not path:
+            same = "twice" if other == path else f"also as {other}"
+            raise InputError(f"{path} is given {same}; its text would be in the output twice: give it once")
+    return tuple(paths)
+
+
+def _expand(pattern: str, home: Path | None) -> list[Path]:
+    """List the files that one argument stands for; a file whose name looks like a glob is that file."""
+    path = Path(pattern)
+    if path.exists():
+        return [path]
+    if glob.has_magic(pattern):
+        matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - Path.glob takes no absolute one
+        files = [Path(match) for match in matches if not Path(match).is_dir()]
+        if not files:
+            raise InputError(f"no file matches {pattern!r} (looked from {Path.cwd()})")
+        return files
+    message = f"there is no {path} (looked from {Path.cwd()})"
+    if home is not None and not path.is_absolute() and (home / path).exists():
+        message += f"; one stands beside prepare.py: use --input {home / path}"
+    raise InputError(message)
+
+
+def _check_readable(path: Path) -> None:
+    """Refuse what cannot be read as a file of a known size."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name its files, for example --input '{path}/*.txt'")
+    if not path.is_file():
+        raise InputError(f"{path} is not a regular file (a pipe or a device); write it to a file first")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"cannot read {path}: permission denied")

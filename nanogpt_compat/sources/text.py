@@ -1,0 +1,261 @@
+r"""Read a plain text file block by block, as `open(path, "r", encoding="utf-8", errors=...)` has it.
+
+At most one block, one piece of 512 KiB and one read-ahead are held. Files are read with `pread`, never
+mapped: a mapped file that somebody truncates is a SIGBUS. What was read is dropped from the page
+cache, so that a run over 1 TB leaves other programs' files where they are.
+"""
+
+import os
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from nanogpt_compat.cuts import MAX_PIECE_BYTES, first_cut, forced_cut, last_cut
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.files import advise_sequential, drop_cache
+from nanogpt_compat.sources.block import Block, Position
+
+_DROP_EVERY_BYTES = 8 * 1024 * 1024  # 0 of 512 MiB stay in the page cache at this step
+_LOOK_BYTES = 4  # the longest character: what must be seen to the right of a cut
+_INVALID = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of an undecodable byte
+_MAX_OFFSETS = 10
+
+
+class TextFile:
+    """An open input file of a size that must not change while it is read."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path` for reading.
+
+        Raises:
+            InputError: it is missing, a folder, or unreadable.
+        """
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        self._stat = os.fstat(self._fd)
+        self.size_bytes = self._stat.st_size
+        self._dropped_bytes = 0
+        advise_sequential(self._fd)
+
+    def __enter__(self) -> "TextFile":
+        """Return the file itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close it, leaving nothing of it in the page cache that this run brought there."""
+        drop_cache(self._fd, 0, self.size_bytes)
+        os.close(self._fd)
+
+    def read(self, n_bytes: int, offset: int) -> bytes:
+        """Read exactly `[offset, offset + n_bytes)`, or up to the size the file had when opened.
+
+        Raises:
+            InputError: the device fails, or the file has become shorter.
+        """
+        n_bytes = min(n_bytes, self.size_bytes - offset)
+        parts = []
+        while n_bytes > 0:
+            try:
+                part = _pread(self._fd, n_bytes, offset)
+            except OSError as error:
+                raise InputError(f"cannot read {self.path} at byte {offset:,}: {error.strerror}") from error
+            if not part:
+                raise InputError(
+                    f"{self.path} ends at byte {offset:,} but had {self.size_bytes:,} bytes when it was "
+                    "opened: something is writing to it; wait until that is done and run again"
+                )
+            parts.append(part)
+            offset += len(part)
+            n_bytes -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def drop_before(self, offset: int) -> None:
+        """Let the page cache forget what lies before `offset`, every few megabytes."""
+        if offset - self._dropped_bytes >= _DROP_EVERY_BYTES:
+            drop_cache(self._fd, self._dropped_bytes, offset)
+            self._dropped_bytes = offset
+
+    def check_unchanged(self) -> None:
+        """Compare the file with what it was when it was opened.
+
+        Raises:
+            InputError: its size or its time of modification is another.
+        """
+        now = os.fstat(self._fd)
+        if now.st_size != self.size_bytes:
+            raise InputError(
+                f"{self.path} had {self.size_bytes:,} bytes when it was opened and has {now.st_size:,} now: "
+                "something is writing to it; wait until that is done and run again"
+            )
+        if now.st_mtime_ns != self._stat.st_mtime_ns:
+            raise InputError(
+                f"{self.path} was modified while it was read, so the tokens may belong to neither version; "
+                "wait until whatever writes to it is done and run again"
+            )
+
+
+def _pread(fd: int, n_bytes: int, offset: int) -> bytes:
+    """`os.pread` where there is one (not on Windows)."""
+    if hasattr(os, "pread"):
+        return os.pread(fd, n_bytes, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, n_bytes)
+
+
+class _Window:
+    """The bytes `[base, base + len(data))` of a file that are in memory."""
+
+    def __init__(self, file: TextFile, base: int, step_bytes: int) -> None:
+        self.file = file
+        self.base = base
+        self.data = b""
+        self._step_bytes = step_bytes
+
+    def reach(self, offset: int) -> None:
+        """Read on until `offset` is inside, or the file ends."""
+        end = self.base + len(self.data)
+        while end < min(offset, self.file.size_bytes):
+            # Doubling keeps the copying linear where a long stretch makes a small step grow.
+            new = self.file.read(max(self._step_bytes, len(self.data), offset - end), end)
+            self.data += new
+            end += len(new)
+
+    def take(self, end: int) -> bytes:
+        """Hand out the bytes before `end` and forget them."""
+        taken = self.data[: end - self.base]
+        self.data = self.data[end - self.base :]
+        self.base = end
+        self.file.drop_before(end)
+        return taken
+
+    def last_cut(self, start: int, end: int) -> int | None:
+        """As `cuts.last_cut`, in offsets of the file."""
+        self.reach(end + _LOOK_BYTES)
+        cut = last_cut(self.data, start - self.base, end - self.base)
+        return None if cut is None else self.base + cut
+
+    def first_cut(self, start: int, end: int) -> int | None:
+        """As `cuts.first_cut`, in offsets of the file; reads no further than it must."""
+        end = min(end, self.file.size_bytes - 1)
+        while start <= end:
+            high = min(end, max(start, self.base + len(self.data) - _LOOK_BYTES))
+            self.reach(high + _LOOK_BYTES)
+            cut = first_cut(self.data, start - self.base, high - self.base)
+            if cut is not None:
+                return self.base + cut
+            self.reach(high + 2 * _LOOK_BYTES)  # one step more of whatever size reading has now
+            start = high + 1
+        return None
+
+    def forced_cut(self, nominal: int) -> int:
+        """As `cuts.forced_cut`, in offsets of the file."""
+        self.reach(nominal + 1)
+        return self.base + forced_cut(self.data, nominal - self.base)
+
+
+def read_blocks(
+    file: TextFile, *, input_index: int, start: Position, block_bytes: int, edges: Sequence[int], errors: str
+) -> Iterator[Block]:
+    """Yield the file from `start` on in blocks of about `block_bytes`, which must be at least 1.
+
+    `edges`: byte offsets, sorted, at which val begins (even places) and ends (odd ones); each counts
+    from the first exact cut at or after it. A block ends at an exact cut or at the end of the file; by
+    force only where no exact cut is found for `MAX_PIECE_BYTES` after the last one. Where blocks begin
+    and end beyond that depends on `block_bytes`; the tokens do not.
+    """
+    window = _Window(file, start.offset, block_bytes)
+    while start.offset < file.size_bytes:
+        n_passed = bisect_right(edges, start.anchor)
+        edge = edges[n_passed] if n_passed < len(edges) else file.size_bytes
+        offset, anchor = _block_end(window, start, block_bytes, edge)
+        raw = window.take(offset)
+        after_cr = anchor != offset and _ends_in_cr(raw, errors, start.after_cr)
+        end = Position(offset, anchor, after_cr)
+        yield Block(raw, input_index, start, end, is_val=n_passed % 2 == 1)
+        start = end
+
+
+def _block_end(window: _Window, start: Position, block_bytes: int, edge: int) -> tuple[int, int]:
+    """Choose where a block ends: its offset, and the last exact cut up to there.
+
+    Goes from exact cut to exact cut in steps of at most a piece, since only so are the stretches found
+    that must be cut by force.
+    """
+    target = start.offset + block_bytes
+    offset, anchor = start.offset, start.anchor
+    while True:
+        end, is_exact = _next_end(window, offset, anchor, min(target, offset + MAX_PIECE_BYTES), edge)
+        if not is_exact:
+            # What came before the stretch is a block of its own if there is anything.
+            return (offset, anchor) if offset > start.offset else (end, anchor)
+        done = target <= offset + MAX_PIECE_BYTES or end >= min(edge, window.file.size_bytes)
+        offset = anchor = end
+        if done:
+            return offset, anchor
+
+
+def _next_end(window: _Window, offset: int, anchor: int, target: int, edge: int) -> tuple[int, bool]:
+    """Find where to stop after `offset`: the place, and whether it is exact.
+
+    The last exact cut up to `target`, or the first after it; the first one at or after `edge` if that
+    comes earlier. The end of the file counts as an exact cut.
+    """
+    # A forced cut lies up to three bytes before its nominal place.
+    n_forced = (offset - anchor + _LOOK_BYTES - 1) // MAX_PIECE_BYTES
+    forced = anchor + (n_forced + 1) * MAX_PIECE_BYTES
+    goal = min(target, forced, max(edge, offset))
+    last = window.last_cut(offset + 1, goal)
+    if last is not None:
+        if goal < edge:
+            return last, True
+        forced = last + MAX_PIECE_BYTES
+    first = window.first_cut(max(goal, offset + 1), forced)
+    if first is not None:
+        return first, True
+    if window.file.size_bytes <= forced:
+        return window.file.size_bytes, True
+    return (last, True) if last is not None else (window.forced_cut(forced), False)
+
+
+def _ends_in_cr(raw: bytes, errors: str, before: bool) -> bool:
+    """Whether the text up to the end of `raw` ends in a carriage return, as `errors` leaves it."""
+    text = raw.decode("utf-8", errors if errors == "ignore" else "replace")
+    return text.endswith("\r") if text else before
+
+
+def decode(block: Block, errors: str) -> str:
+    r"""Decode a block as text mode does: undecodable bytes by `errors`, then `\r\n` and `\r` to `\n`.
+
+    Raises:
+        UnicodeDecodeError: `errors` is `strict` and a byte cannot be decoded; `start` is its place
+            in `block.raw`.
+    """
+    text = block.raw.decode("utf-8", errors)
+    if block.start.after_cr and text.startswith("\n"):
+        text = text[1:]
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
+
+
+def find_invalid_bytes(raw: bytes) -> tuple[int, tuple[int, ...]]:
+    r"""Count the bytes that UTF-8 cannot decode, and say where the first ten of them are.
+
+    >>> find_invalid_bytes(b"caf\xe9 \xff")
+    (2, (3, 5))
+    """
+    text = raw.decode("utf-8", "surrogateescape")
+    n_invalid = len(text) - len(_INVALID.sub("", text))
+    offsets: list[int] = []
+    done_chars = position = 0
+    for match in _INVALID.finditer(text):
+        position += len(text[done_chars : match.start()].encode("utf-8", "surrogateescape"))
+        done_chars = match.start()
+        offsets.append(position)
+        if len(offsets) == _MAX_OFFSETS:
+            break
+    return n_invalid, tuple(offsets)

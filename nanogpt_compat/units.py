@@ -1,0 +1,80 @@
+"""Sizes, counts and durations, as people type them and as they like to read them. ASCII only."""
+
+import re
+
+from nanogpt_compat.errors import UsageError
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)(i?b?)", re.ASCII | re.IGNORECASE)
+
+
+def parse_size(text: str) -> int:
+    """Turn `64M`, `1.5GB`, `512KiB` or `4096` into bytes; K/M/G/T are powers of 1000, KiB.. of 1024.
+
+    Raises:
+        UsageError: not a size, or not at least one byte.
+
+    >>> parse_size("1.5M"), parse_size("4MiB"), parse_size("77")
+    (1500000, 4194304, 77)
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or match[3].lower() == "i":
+        raise UsageError(
+            f"{text!r} is not a size; write bytes, or a number with K, M, G, T, KiB, MiB, GiB or TiB"
+        )
+    if match[3].lower() == "ib" and not match[2]:
+        raise UsageError(f"{text!r} is not a size; did you mean KiB, MiB, GiB or TiB?")
+    base = 1024 if match[3].lower() == "ib" else 1000
+    n_bytes = int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
+    if n_bytes < 1:
+        raise UsageError(f"a size of {text!r} is less than one byte")
+    return n_bytes
+
+
+def format_bytes(n_bytes: float) -> str:
+    """Three digits and a decimal unit: what `ls --si` and the makers of disks say.
+
+    >>> format_bytes(15_000_000_000), format_bytes(999), format_bytes(6_640_000)
+    ('15.0 GB', '999 bytes', '6.6 MB')
+    """
+    if abs(n_bytes) < 1000:
+        return f"{n_bytes:.0f} byte{'' if n_bytes == 1 else 's'}"
+    return _scaled(n_bytes, (" kB", " MB", " GB", " TB", " PB"))
+
+
+def format_count(n: float) -> str:
+    """Say a number of tokens as papers do.
+
+    >>> format_count(3_300_000_000), format_count(37_500), format_count(12)
+    ('3.3B', '37.5K', '12')
+    """
+    return f"{n:.0f}" if abs(n) < 1000 else _scaled(n, ("K", "M", "B", "T", "Q"))
+
+
+def _scaled(value: float, units: tuple[str, ...]) -> str:
+    """`value` (at least 1000) over the unit that leaves at most three digits before the point."""
+    for unit in units:
+        value /= 1000
+        if abs(value) < 999.95 or unit == units[-1]:
+            break
+    return f"{value:.0f}{unit}" if abs(value) >= 99.95 else f"{value:.1f}{unit}"
+
+
+def format_duration(seconds: float) -> str:
+    """Say a time as exactly as anyone wants to know it.
+
+    >>> format_duration(4.2), format_duration(185), format_duration(7500)
+    ('4.2 s', '3 min', '2 h 5 min')
+    """
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_rate(n_bytes: float, seconds: float) -> str:
+    """Bytes over seconds as `31.4 MB/s`; `-` while there is nothing to divide."""
+    return f"{n_bytes / seconds / 1e6:.1f} MB/s" if seconds > 0 else "-"

@@ -1,0 +1,91 @@
+"""What all tests share: no network, no skips in CI, the vocabulary, and a way to run the program."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+import tiktoken
+
+from nanogpt_compat.vocabulary import load_gpt2
+
+REPOSITORY = Path(__file__).parent.parent
+# Nothing listens on the discard port: every download fails at once, here and in the programs started here.
+CLOSED_PROXY = "http://127.0.0.1:9"
+
+
+class RunPrepare(Protocol):
+    """Run `prepare.py` of this repository with these arguments, as a user would."""
+
+    def __call__(self, *args: str | Path, timeout_s: float = ...) -> "subprocess.CompletedProcess[str]": ...
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-all",
+        action="store_true",
+        help="let every test that skips fail: for CI, where whatever a test needs has been installed",
+    )
+
+
+def pytest_configure() -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        os.environ[name] = os.environ[name.upper()] = CLOSED_PROXY
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"  # servers of the tests' own
+    for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
+        os.environ.pop(name, None)
+
+
+@pytest.hookimpl(
+    wrapper=True, tryfirst=True
+)  # outside of pytest's own, which settles what a skip and an xfail is
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        _fail_if_required(report, item.config)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    if report.skipped:
+        _fail_if_required(report, collector.config)
+    return report
+
+
+def _fail_if_required(report: Any, config: pytest.Config) -> None:
+    if config.getoption("--require-all"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"--require-all: nothing may be skipped, and this was: {reason}"
+
+
+@pytest.fixture(scope="session")
+def gpt2() -> tiktoken.Encoding:
+    return load_gpt2()
+
+
+@pytest.fixture
+def run_prepare(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> RunPrepare:
+    """Start it in `tmp_path` with an empty cache of tiktoken's: the vocabulary is the installed one."""
+    environment = os.environ | {"TIKTOKEN_CACHE_DIR": str(tmp_path_factory.mktemp("tiktoken-cache"))}
+
+    def run(*args: str | Path, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, str(REPOSITORY / "prepare.py"), *map(str, args)]
+        return subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,106 @@
+"""The oracle: whole files in text mode, one `encode_ordinary` each, cuts found character by character.
+
+Slow, and written to be believed rather than shared: nothing here is used by the program.
+"""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import tiktoken
+from numpy.typing import NDArray
+
+from nanogpt_compat import cuts
+
+Tokens = NDArray[np.uint16]
+
+
+@cache
+def class_of(char: str) -> str:
+    """L, N, S, P by the program's table; `'`; x for a valid character without a class; ! for an invalid byte."""
+    if char == "'":
+        return "'"
+    if "\ud800" <= char <= "\udfff":
+        return "!"
+    table = {"L": cuts.LETTERS, "N": cuts.NUMBERS, "S": cuts.SPACES, "P": cuts.OTHERS}
+    return next((name for name, chars in table.items() if re.fullmatch(f"[{chars}]", char)), "x")
+
+
+def is_cut(left: str, right: str) -> bool:
+    """Whether a text always breaks between these two characters."""
+    pair = class_of(left) + class_of(right)
+    if pair[1] == "S":
+        return pair[0] not in "S!" and left != "\u180e"
+    return pair in {"LN", "NL", "LP", "L'", "NP", "N'", "PN", "'N", "PL"}
+
+
+def exact_cuts(raw: bytes) -> list[int]:
+    """Every exact cut of a file's bytes, as byte offsets."""
+    text = raw.decode("utf-8", "surrogateescape")
+    found, offset = [], 0
+    for left, right in pairwise(text):
+        offset += len(left.encode("utf-8", "surrogateescape"))
+        if is_cut(left, right):
+            found.append(offset)
+    return found
+
+
+def read_as_text(path: Path, errors: str) -> str:
+    with path.open("r", encoding="utf-8", errors=errors) as file:
+        return file.read()
+
+
+def text_of(raw: bytes, errors: str) -> str:
+    return raw.decode("utf-8", errors).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def whole_tokens(path: Path, encoding: tiktoken.Encoding, errors: str = "ignore") -> Tokens:
+    """The tokens of a file, as the first `prepare.py` made them of files that fitted into memory."""
+    return np.array(encoding.encode_ordinary(read_as_text(path, errors)), dtype=np.uint16)
+
+
+def expected_pair(
+    paths: Sequence[Path],
+    encoding: tiktoken.Encoding,
+    *,
+    windows: Sequence[tuple[int, int]] = (),
+    errors: str = "ignore",
+    max_chars: int | None = None,
+) -> tuple[Tokens, Tokens]:
+    """What has to be in train.bin and val.bin: whole files, then taken apart at the windows' edges."""
+    train: list[Tokens] = []
+    val: list[Tokens] = []
+    file_start, n_chars = 0, 0
+    for path in paths:
+        raw = path.read_bytes()
+        breaks = [0, *exact_cuts(raw), len(raw)]
+        end = len(raw)
+        if max_chars is not None:
+            end = next((c for c in breaks if n_chars + len(text_of(raw[:c], errors)) >= max_chars), len(raw))
+        tokens = whole_tokens(path, encoding, errors)
+
+        def index_of(place: int, raw: bytes = raw, tokens: Tokens = tokens) -> int:
+            before = encoding.encode_ordinary(text_of(raw[:place], errors))
+            assert before == tokens[: len(before)].tolist(), f"{place} is no exact cut"
+            return len(before)
+
+        done = 0
+        for window in windows:
+            clipped = [min(max(edge - file_start, 0), len(raw)) for edge in window]
+            first, last = (min(next(c for c in breaks if c >= edge), end) for edge in clipped)
+            train.append(tokens[index_of(done) : index_of(max(done, first))])
+            val.append(tokens[index_of(max(done, first)) : index_of(max(done, last))])
+            done = max(done, last)
+        train.append(tokens[index_of(done) : index_of(end)])
+        file_start += len(raw)
+        n_chars += len(text_of(raw[:end], errors))
+        if max_chars is not None and n_chars >= max_chars:
+            break
+    return _joined(train), _joined(val)
+
+
+def _joined(parts: list[Tokens]) -> Tokens:
+    return np.concatenate(parts) if parts else np.array([], dtype=np.uint16)

@@ -1,0 +1,107 @@
+"""Texts that provoke: what hypothesis draws from, and real prose that is on any machine with Python."""
+
+import pydoc_data.topics
+from importlib.metadata import distributions
+from pathlib import Path
+
+from hypothesis import strategies as st
+
+# Every piece has met a place in the pattern, in UTF-8 or in text mode that is easy to get wrong.
+PIECES = (
+    *"aZ'!? .,-_0179\t\n\r\0",
+    *("'s", "'ll", "'ve", "'re", "'d", "don't", " '", "''", "'\n", "l'", "O'Neil's"),
+    *(
+        " ",
+        "  ",
+        "   ",
+        "\n\n",
+        "\r\n",
+        "\r\r\n",
+        "\n\r",
+        " \n",
+        "\n ",
+        "\t\t",
+        "\x0b",
+        "\x0c",
+        "\x1c",
+        "\x1f",
+    ),
+    *(
+        "\x85",
+        "\xa0",
+        "\u1680",
+        "\u180e",
+        "\u2003",
+        "\u200b",
+        "\u2028",
+        "\u2029",
+        "\u202f",
+        "\u205f",
+        "\u3000",
+    ),
+    *("1a", "a1", "\u00b2", "\u2167", "\u0663", "\u0e51", "x\u0301", "\u0301", "\u00e9", "\u00df", "\ufb01"),
+    *(
+        "\u4e2d\u6587",
+        "\u65e5\u672c\u8a9e\u3067\u3059\u3002",
+        "\uff0c",
+        "\u300c",
+        "\uff11",
+        "\ud55c\uad6d\uc5b4 ",
+    ),
+    *(
+        "\u0421\u043b\u043e\u0432\u043e",
+        "\u0643\u062a\u0627\u0628",
+        "\u0939\u093f\u0928\u094d\u0926\u0940",
+        "\u0e44\u0e17\u0e22",
+    ),
+    *(
+        "\u10d0\u10d1",
+        "\u0b85",
+        "\u1200",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\U0001f1e9\U0001f1ea",
+        "\ufeff",
+    ),
+    *("\U00020000", "\U0001d7d8", "\u2014", "\u2019s", "\u00ab", "<|endoftext|>", "\ufffd", "\U0010ffff"),
+)
+INVALID = (
+    *(
+        b"\xff",
+        b"\xfe",
+        b"\x80",
+        b"\xbf",
+        b"\xc0\xaf",
+        b"\xc3",
+        b"\xe2\x82",
+        b"\xe0\x80\x80",
+        b"\xed\xa0\x80",
+    ),
+    *(
+        b"\xf0\x9f\x98",
+        b"\xf0",
+        b"\xf8\x88\x80\x80\x80",
+        b"\xf4\x90\x80\x80",
+        b"\xed\xb0\x80",
+        b"\xc3\xc3\xa9",
+    ),
+)
+
+valid_bytes = st.lists(st.sampled_from(PIECES), max_size=60).map(lambda parts: "".join(parts).encode())
+any_bytes = st.lists(
+    st.one_of(
+        st.sampled_from([piece.encode() for piece in PIECES]),
+        st.sampled_from(INVALID),
+        st.text(max_size=8).map(lambda text: text.encode("utf-8", "ignore")),
+        st.binary(max_size=6),
+    ),
+    max_size=60,
+).map(b"".join)
+
+
+def real_text() -> bytes:
+    """Some megabytes of real prose in real languages: Python's manual and the papers that packages carry."""
+    parts = [Path(pydoc_data.topics.__file__).read_bytes()]
+    for one in sorted(distributions(), key=lambda one: one.metadata["Name"] or ""):
+        text = one.read_text("METADATA") or ""
+        parts.append(text.encode("utf-8", "surrogatepass"))
+    return b"\n".join(parts)
