@@ -8,7 +8,7 @@ import os
 import sys
 
 if __name__ == "__main__":
-    home = os.path.dirname(os.path.realpath(__file__))
+    home = os.path.dirname(os.path.abspath(__file__))
     try:
         from nanogpt_compat.__main__ import start  # imports only sys, so it fails only if it is not there
     except ImportError:

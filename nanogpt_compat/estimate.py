@@ -1,7 +1,7 @@
 """What a run will make and how long it will take, from a few samples of the input."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,30 +23,32 @@ class Estimate:
         return 2 * self.tokens
 
 
-def estimate(
-    texts: Mapping[int, Sequence[str]],
-    sizes: Sequence[int],
-    encode: Callable[[str], Any],
-    *,
-    text_bytes: int,
-    n_workers: int,
-) -> Estimate:
-    """Encode samples, on one thread, and scale to the first `text_bytes` of the inputs.
+class Estimator:
+    """Encodes samples of one input after another, on one thread, and scales to the whole.
 
-    `texts`: samples by input index; `sizes`: bytes of each input. Each input has its own samples, for a
-    byte gives from 0.2 tokens (English) to 0.7 (Chinese).
+    Each input has its own tokens per byte: from 0.2 (English) to 0.7 (Chinese).
     """
-    first = next((text for of_input in texts.values() for text in of_input), "")
-    encode(first)  # what the first call sets up is not the speed
-    n_bytes = 0
-    tokens = 0.0
-    started_s = time.perf_counter()
-    for index, of_input in texts.items():
-        bytes_here = sum(len(text.encode()) for text in of_input)
-        tokens_here = sum(len(encode(text)) for text in of_input)
-        tokens += sizes[index] * tokens_here / max(1, bytes_here)
-        n_bytes += bytes_here
-    elapsed_s = time.perf_counter() - started_s
-    threads = 1 if n_workers == 1 else n_workers * _THREAD_YIELD
-    seconds = elapsed_s * text_bytes / max(1, n_bytes) / threads
-    return Estimate(text_bytes, round(tokens * text_bytes / max(1, sum(sizes))), seconds)
+
+    def __init__(self, encode: Callable[[str], Any]) -> None:
+        self._encode = encode
+        self._sampled_bytes = self._input_bytes = 0
+        self._tokens = self._elapsed_s = 0.0
+
+    def add(self, texts: Sequence[str], size_bytes: int) -> None:
+        """Take samples of an input of `size_bytes`."""
+        if not self._sampled_bytes and texts:
+            self._encode(texts[0])  # what the first call sets up is not the speed
+        started_s = time.perf_counter()
+        n_tokens = sum(len(self._encode(text)) for text in texts)
+        self._elapsed_s += time.perf_counter() - started_s
+        n_bytes = sum(len(text.encode()) for text in texts)
+        self._tokens += size_bytes * n_tokens / max(1, n_bytes)
+        self._sampled_bytes += n_bytes
+        self._input_bytes += size_bytes
+
+    def estimate(self, *, text_bytes: int, n_workers: int) -> Estimate:
+        """Forecast for the first `text_bytes` of all inputs together."""
+        tokens = self._tokens * text_bytes / max(1, self._input_bytes)
+        threads = 1 if n_workers == 1 else n_workers * _THREAD_YIELD
+        seconds = self._elapsed_s * text_bytes / max(1, self._sampled_bytes) / threads
+        return Estimate(text_bytes, round(tokens), seconds)

@@ -1,99 +1,128 @@
-"""A whole run: look at the input, check that the result will fit, tokenise, publish, report."""
+"""What a run is about to do: the input looked into, the output foreseen, and nothing written yet."""
 
 import shutil
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from nanogpt_compat import pipeline, report
 from nanogpt_compat.config import Config
 from nanogpt_compat.encoders import TiktokenEncoder
 from nanogpt_compat.errors import InputError, OutputError
-from nanogpt_compat.estimate import Estimate, estimate
-from nanogpt_compat.lock import FolderLock
-from nanogpt_compat.progress import Display
-from nanogpt_compat.sinks import BinPair, final_files, remove_work_folders, work_folder
+from nanogpt_compat.estimate import Estimate, Estimator
+from nanogpt_compat.fingerprint import TOKEN_FORMAT, describe_input, digest_of
+from nanogpt_compat.sinks import final_files, partial_file
 from nanogpt_compat.sources.samples import check_is_utf8, take_samples
 from nanogpt_compat.split import CHARS_PER_CHUNK, val_bytes, val_windows
-from nanogpt_compat.tally import Tally
 from nanogpt_compat.units import format_bytes
 from nanogpt_compat.vocabulary import Vocabulary, find_gpt2
 
 MIN_VAL_TOKENS = 1025  # nanoGPT's block_size 1024, and the token after it
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run that has been looked into; nothing is written yet."""
+    """A run that has been looked into."""
 
     config: Config
-    sizes: tuple[int, ...]
+    inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them
     vocabulary: Vocabulary
     encoder: TiktokenEncoder
     forecast: Estimate
     windows: tuple[tuple[int, int], ...]
 
     @property
-    def text_bytes(self) -> int:
-        """Bytes that will be read: those of all inputs, or as many as `--n` lets through."""
-        return _limited(sum(self.sizes), self.config.n_chunks)
+    def sizes(self) -> list[int]:
+        """Bytes of each input."""
+        return [one["size"] for one in self.inputs]
+
+    @property
+    def max_chars(self) -> int | None:
+        """What `--n` lets through."""
+        return None if self.config.n_chunks is None else self.config.n_chunks * CHARS_PER_CHUNK
+
+    @property
+    def token_options(self) -> dict[str, Any]:
+        """Everything but the input that decides the tokens, by the name of its option where it has one."""
+        return {
+            "token format": TOKEN_FORMAT,
+            "tiktoken": report.versions()["tiktoken"],
+            "vocabulary": self.vocabulary.sha256,
+            "--errors": self.config.errors,
+            "--n": self.config.n_chunks,
+            "--val-ratio": self.config.val_ratio,
+            "--val-split": self.config.val_split,
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two runs that make the same files of the same input."""
+        return digest_of(self.token_options, self.inputs)
 
     @property
     def free_bytes(self) -> int:
         """Free space where the output goes, for this user."""
-        folder = self.config.output_dir.absolute()
+        folder = self.config.output_dir.resolve()
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         return shutil.disk_usage(existing).free
 
 
 def look_into(config: Config) -> Job:
-    """Load the vocabulary, sample the inputs, and forecast; writes nothing.
+    """Load the vocabulary, sample the inputs, and forecast; holds the samples of one input at a time.
 
     Raises:
         InputError: an input is unreadable, empty or not UTF-8 text, or there is no vocabulary.
     """
-    sizes = tuple(path.stat().st_size for path in config.inputs)
-    if not sum(sizes):
+    total_bytes = sum(path.stat().st_size for path in config.inputs)
+    if not total_bytes:
         raise InputError(f"there is no text: {report.name_inputs(config.inputs)} has 0 bytes")
-    samples = list(take_samples(config.inputs))
-    if not config.errors_given:
-        check_is_utf8(samples)
     vocabulary = find_gpt2(config.vocab_dir)
     encoder = TiktokenEncoder(vocabulary.encoding)
-    texts: dict[int, list[str]] = {}
-    for sample in samples:
-        texts.setdefault(config.inputs.index(sample.path), []).append(sample.data.decode("utf-8", "ignore"))
-    text_bytes = _limited(sum(sizes), config.n_chunks)
-    forecast = estimate(texts, sizes, encoder.encode, text_bytes=text_bytes, n_workers=config.n_workers)
+    estimator = Estimator(encoder.encode)
+    inputs = []
+    for path in config.inputs:
+        samples = take_samples(path, total_bytes=total_bytes, n_inputs=len(config.inputs))
+        if not config.errors_given:
+            check_is_utf8(path, samples)
+        inputs.append(describe_input(path, (sample.data for sample in samples)))
+        texts = [sample.data.decode("utf-8", "ignore") for sample in samples]
+        estimator.add(texts, inputs[-1]["size"])
+    text_bytes = total_bytes
+    if config.n_chunks is not None:  # a character has at least one byte
+        text_bytes = min(total_bytes, config.n_chunks * CHARS_PER_CHUNK)
+    forecast = estimator.estimate(text_bytes=text_bytes, n_workers=config.n_workers)
     windows = tuple(val_windows(text_bytes, config.val_ratio, config.val_split))
-    return Job(config, sizes, vocabulary, encoder, forecast, windows)
+    return Job(config, tuple(inputs), vocabulary, encoder, forecast, windows)
 
 
-def _limited(total_bytes: int, n_chunks: int | None) -> int:
-    """Bound the input by `--n`; a character has at least one byte."""
-    return total_bytes if n_chunks is None else min(total_bytes, n_chunks * CHARS_PER_CHUNK)
-
-
-def check_output(job: Job) -> None:
-    """Refuse to begin what cannot end: final files that exist, a disk that is too small.
+def check_names(job: Job) -> None:
+    """Refuse to replace files that are there.
 
     Raises:
-        OutputError: as said.
+        OutputError: one is, and there is no `--overwrite`.
     """
     config = job.config
-    if not config.overwrite:
-        for final in final_files(config.output_dir, has_val=config.has_val):
-            if final.exists():
-                raise OutputError(
-                    f"{final} exists already; give --overwrite to replace it once the new one is complete, "
-                    "or another --output-dir"
-                )
-    if job.forecast.output_bytes > job.free_bytes:
+    for final in final_files(config.output_dir, has_val=config.has_val).values():
+        if final.exists() and not config.overwrite:
+            raise OutputError(
+                f"{final} exists already; give --overwrite to replace it once the new one is complete, "
+                "or another --output-dir"
+            )
+
+
+def check_disk(job: Job) -> None:
+    """Refuse to begin what cannot end; what an earlier run has written counts as room.
+
+    Raises:
+        OutputError: the disk is too small.
+    """
+    config = job.config
+    partials = map(partial_file, final_files(config.output_dir, has_val=config.has_val).values())
+    have_bytes = job.free_bytes + sum(one.stat().st_size for one in partials if one.exists())
+    if job.forecast.output_bytes > have_bytes:
         raise OutputError(
             f"the output will need about {format_bytes(job.forecast.output_bytes)} and {config.output_dir} "
-            f"has {format_bytes(job.free_bytes)} free; make room, or give an --output-dir on a larger disk"
+            f"has {format_bytes(have_bytes)} for it; make room, or give an --output-dir on a larger disk"
         )
 
 
@@ -104,81 +133,16 @@ def start_line(job: Job) -> str:
     )
 
 
-def tokenise(job: Job, *, open_display: Callable[[], Display], say: Say) -> None:
-    """Make train.bin, val.bin and prepare.json.
-
-    Raises:
-        InputError: an input changes or fails while it is read, or there is no text in it.
-        OutputError: the output folder cannot be written, is taken by another run, or runs full.
-    """
-    config, started_s = job.config, time.monotonic()
-    with FolderLock(work_folder(config.output_dir) / "lock"):
-        display = open_display()
-        with BinPair(config.output_dir, has_val=config.has_val) as sink:
-            try:
-                tally = _run_pipeline(job, sink, display)
-            finally:
-                display.close()
-            if not tally.tokens:
-                raise InputError(f"there is no text in {report.name_inputs(config.inputs)}")
-            tokens = sink.tokens
-            finals = sink.publish()
-        wall_s = time.monotonic() - started_s
-        report.write_report(config.output_dir, _report(job, tally, tokens, wall_s))
-        remove_work_folders(finals, config.output_dir)
-    for line in report.end_lines(tally, config.inputs, tokens, val=_describe_val(job), wall_s=wall_s):
-        say(line)
-    for line in _notices(job, tokens):
-        say(line)
-    say(f"next: python train.py --dataset={config.output_dir.resolve().name}")
-
-
-def _run_pipeline(job: Job, sink: BinPair, display: Display) -> Tally:
-    config = job.config
-
-    def show(tally: Tally) -> None:
-        display.show(bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=report.rss_bytes())
-
-    return pipeline.run(
-        paths=config.inputs,
-        sink=sink,
-        encoder=job.encoder,
-        windows=job.windows,
-        errors=config.errors,
-        n_workers=config.n_workers,
-        block_bytes=config.block_bytes or pipeline.block_size(config.n_workers),
-        max_chars=None if config.n_chunks is None else config.n_chunks * CHARS_PER_CHUNK,
-        on_progress=show,
-    )
-
-
-def _describe_val(job: Job) -> str:
+def describe_val(job: Job) -> str:
+    """Say where the validation tokens come from."""
     return report.describe_val(job.config.val_split, job.windows)
 
 
-def _report(job: Job, tally: Tally, tokens: dict[str, int], wall_s: float) -> dict[str, object]:
-    config = job.config
-    return report.build_report(
-        tally=tally,
-        tokens=tokens,
-        paths=config.inputs,
-        sizes=job.sizes,
-        engine=job.encoder.name,
-        val_split={
-            "name": config.val_split,
-            "ratio": config.val_ratio,
-            "windows": len(job.windows),
-            "bytes": sum(end - start for start, end in job.windows),
-        },
-        options=config.as_options(),
-        wall_s=wall_s,
-    )
-
-
-def _notices(job: Job, tokens: dict[str, int]) -> list[str]:
+def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
     """Say what nanoGPT will trip over, or what is not as the options say."""
     config, lines = job.config, []
-    n_nominal, n_val = round(job.text_bytes * config.val_ratio), val_bytes(job.text_bytes, config.val_ratio)
+    text_bytes = job.forecast.text_bytes
+    n_nominal, n_val = round(text_bytes * config.val_ratio), val_bytes(text_bytes, config.val_ratio)
     if config.has_val and n_val > n_nominal:
         lines.append(
             f"notice: val.bin was raised from {format_bytes(n_nominal)} to {format_bytes(n_val)} of text "
@@ -215,6 +179,6 @@ def dry_run_lines(job: Job, *, available_bytes: int) -> list[str]:
         f"{fits}"
     )
     if config.has_val:
-        lines.append(f"val.bin: {_describe_val(job)}")
+        lines.append(f"val.bin: {describe_val(job)}")
     lines.append("dry run: nothing was written")
     return lines

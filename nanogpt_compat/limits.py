@@ -48,7 +48,7 @@ def _read_if_any(path: Path) -> str:
     """Read a file; one that is not there, or not for us, is as good as empty."""
     try:
         return _read(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a garbled path with a NUL in it
         return ""
 
 
@@ -204,7 +204,7 @@ def anonymous_bytes(process: psutil.Process, root: Path = Path("/")) -> int:
     Raises:
         OSError, psutil.Error: the process is gone.
     """
-    status = parse_stat(_read(root / f"proc/{process.pid}/status")) if sys.platform == "linux" else {}
+    status = parse_stat(_read_if_any(root / f"proc/{process.pid}/status")) if sys.platform == "linux" else {}
     if "RssAnon" in status:
         return (status["RssAnon"] + status.get("VmSwap", 0)) * 1024
     info = process.memory_info()

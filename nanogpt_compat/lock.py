@@ -1,10 +1,10 @@
 """The lock: one run at a time in a working folder.
 
 It is a folder with one file in it, the mark, which names the run that holds it; made under another name and
-renamed into place, which succeeds for one run only. Each mark has a name of its own, so whoever removes that of a
-run that has ended cannot remove that of the run after it. A run holds its mark with flock, which the kernel undoes
-when the run ends, however it ends. Where flock does not work (Lustre without -o flock, Windows), host, boot and
-process must tell; from another host they cannot.
+renamed into place, which succeeds for one run only. Each mark has its own name: whoever removes that of a run
+that has ended cannot remove that of the next. A run holds its mark with flock, which the kernel undoes when
+the run ends, however it ends. Where flock does not work (Lustre without -o flock, Windows), host, boot and
+process must tell; from another host, and without /proc, they cannot.
 """
 
 import contextlib
@@ -12,18 +12,11 @@ import errno
 import json
 import os
 import platform
-import sys
 import uuid
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.files import write_all
-
-try:
-    import fcntl
-except ImportError:
-    fcntl = None  # type: ignore[assignment] # Windows
 
 _NO_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 _N_TRIES = 100  # each one that fails means that another run came or went meanwhile
@@ -35,7 +28,7 @@ class Owner:
 
     host: str
     pid: int
-    boot_id: str
+    boot_id: str  # "" if unknown
     pid_namespace: str  # containers may share the host's name, and count their processes from 1
     started: int  # clock ticks after boot: tells it from a later process with its id; 0 if unknown
     flock: bool = False  # whether it holds its mark with flock
@@ -43,43 +36,43 @@ class Owner:
 
 def this_process() -> Owner:
     """Describe the process that asks."""
-    boot_id = namespace = ""
+    boot_id, namespace, started = "", "", 0
     with contextlib.suppress(OSError):  # only Linux has these
         boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         namespace = str(Path("/proc/self/ns/pid").readlink())
-    return Owner(platform.node(), os.getpid(), boot_id, namespace, start_ticks(os.getpid()) or 0)
+        started = start_ticks(os.getpid())
+    return Owner(platform.node(), os.getpid(), boot_id, namespace, started)
 
 
-def start_ticks(pid: int) -> int | None:
-    """Give the start of a process in clock ticks after boot; None if it has ended, 0 if that is not known."""
-    if sys.platform == "win32":  # os.kill(pid, 0) would end it
-        return 0
+def start_ticks(pid: int) -> int:
+    """Give the start of a process in clock ticks after boot; -1 if it has ended, 0 if unknown. Linux only."""
     try:
-        os.kill(pid, 0)
+        os.kill(pid, 0)  # on Windows this would end it
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        return None if isinstance(error, ProcessLookupError) else 0  # PermissionError: someone else's, alive
+        return -1 if isinstance(error, ProcessLookupError) else 0  # PermissionError: someone else's, alive
     fields = stat.rpartition(")")[2].split()  # from the third on: proc_pid_stat(5)
-    return None if fields[0] in "ZX" else int(fields[19])
+    return -1 if fields[0] in "ZX" else int(fields[19])
 
 
 def has_ended(owner: Owner, here: Owner) -> bool:
     """Say whether `owner` has certainly ended, by all that the process `here` can see."""
-    if owner.host != here.host:
+    if owner.host != here.host or not (owner.boot_id and here.boot_id):
         return False
     if owner.boot_id != here.boot_id:
-        return "" not in (owner.boot_id, here.boot_id)
-    started = start_ticks(owner.pid) if owner.pid_namespace == here.pid_namespace else 0
-    return started is None or (started != owner.started and 0 not in (started, owner.started))
+        return True
+    return owner.pid_namespace == here.pid_namespace and start_ticks(owner.pid) not in (0, owner.started)
 
 
 def _flock(fd: int, kind: str) -> bool | None:
     """Try LOCK_EX or LOCK_SH; False if another process has it, None if flock does not work here."""
     try:
+        import fcntl  # Windows has none
+
         fcntl.flock(fd, getattr(fcntl, kind) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except (AttributeError, OSError) as error:
+    except (ImportError, AttributeError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in _NO_FLOCK:
             raise
         return None
@@ -101,15 +94,25 @@ def _remove_ended(mark: Path) -> None:
     )
 
 
+def _make_mark(mark: Path) -> int | None:
+    """Write the mark of this process; return the open file that holds it with flock, if that works."""
+    with mark.open("x", encoding="ascii") as file:
+        is_held = _flock(file.fileno(), "LOCK_EX") is True
+        json.dump(asdict(replace(this_process(), flock=is_held)), file)
+        file.flush()
+        os.fsync(file.fileno())  # a power cut must not leave a mark that names nobody
+        return os.dup(file.fileno()) if is_held else None  # Windows renames no folder with an open file in it
+
+
 def _move_in(temp: Path, lock: Path) -> None:
     """Clear away what has ended, and rename `temp` to `lock` if that is not there, or empty."""
     for _ in range(_N_TRIES):
         for mark in lock.glob("*"):
             with contextlib.suppress(FileNotFoundError):  # its run has just left
                 _remove_ended(mark)
-        with contextlib.suppress(OSError):  # each system has its own errno for a folder that is not empty
+        with contextlib.suppress(OSError):  # Windows renames nothing over an empty folder
             lock.rmdir()
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # each system has its own errno for a folder that is not empty
             temp.rename(lock)
             return
     temp.rename(lock)
@@ -119,7 +122,7 @@ class FolderLock:
     """The right to work in a folder, from entering to leaving; `path` is the lock's name inside that folder.
 
     Entering raises OutputError if another run has it or may have it. A child made by fork does not have it.
-    Remove the folder after leaving and with rmdir, since the next run may be in it already.
+    Remove the folder after leaving and with rmdir: the next run may be in it already.
     """
 
     def __init__(self, path: Path) -> None:
@@ -134,23 +137,15 @@ class FolderLock:
         self._mark = temp / temp.name
         try:
             temp.mkdir()
-            self._make_mark(self._mark)
+            self._fd = _make_mark(self._mark)
             _move_in(temp, self.path)
-        except BaseException as error:
-            self.__exit__()
-            if isinstance(error, OSError):
-                raise OutputError(f"{self.path}: cannot lock the folder: {error}; is the disk full?") from error
-            raise
-        self._mark = self.path / temp.name
+            self._mark = self.path / temp.name
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot lock the folder: {error}; run again") from error
+        finally:
+            if self._mark.parent == temp:
+                self.__exit__()
         return self
-
-    def _make_mark(self, mark: Path) -> None:
-        self._fd = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        is_held = _flock(self._fd, "LOCK_EX") is True
-        write_all(self._fd, json.dumps(asdict(replace(this_process(), flock=is_held))).encode("ascii"))
-        os.fsync(self._fd)  # a power cut must not leave a mark that names nobody
-        if not is_held:
-            self._fd = os.close(self._fd)  # Windows renames no folder with an open file in it
 
     def _let_go(self) -> Path | None:
         """Close the mark, no more: LOCK_UN in a child would undo the lock of its parent."""
@@ -161,7 +156,7 @@ class FolderLock:
 
     def __exit__(self, *_: object) -> None:
         mark = self._let_go()  # before removing it: NFS keeps an open file under another name
-        with contextlib.suppress(OSError):  # what stays, names a run that has ended
-            if mark is not None:
+        if mark is not None:
+            with contextlib.suppress(OSError):  # what stays, names a run that has ended
                 mark.unlink(missing_ok=True)
                 mark.parent.rmdir()

@@ -127,7 +127,6 @@ class GrowingMemmap:
         Raises:
             OutputError: it could not be cut or written; what follows the last sync is in doubt.
         """
-        self._refuse_after_failure()
         try:
             self._cut_to_size()
         except OSError as error:

@@ -1,23 +1,27 @@
 """The one loop: blocks in, encoded by threads, tokens out in order."""
 
+import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class before Python 3.11
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.cuts import first_cut, longest_stretch_bytes
 from nanogpt_compat.encoders import Encoder
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sinks import Sink
-from nanogpt_compat.sources.block import FILE_START, Block, Position
 from nanogpt_compat.sources.text import TextFile, decode, find_invalid_bytes, read_blocks
 from nanogpt_compat.split import edges_in
-from nanogpt_compat.tally import InputTally, Tally
+from nanogpt_compat.tally import Tally
 
 IN_FLIGHT_BYTES = 64 * 1024 * 1024
 """What blocks between reading and writing may take: two unbroken pieces at tiktoken's 26 MiB each, or
@@ -29,6 +33,9 @@ PEAK_BYTES = 160_000_000
 _MAX_BLOCK_BYTES = 1024 * 1024  # larger blocks are not faster, and take longer to stop for
 _MIN_BLOCK_BYTES = 16 * 1024
 _BLOCK_OVERHEAD_BYTES = 4096  # its future, its object, its array; what matters for blocks of a few bytes
+_CHECK_EVERY_S = 0.1
+
+Blocks: TypeAlias = Generator[Block, None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,8 @@ def block_size(n_workers: int) -> int:
 def run(
     *,
     paths: Sequence[Path],
+    sizes: Sequence[int],
+    tally: Tally,
     sink: Sink,
     encoder: Encoder,
     windows: Sequence[tuple[int, int]],
@@ -60,92 +69,101 @@ def run(
     n_workers: int,
     block_bytes: int,
     max_chars: int | None,
-    on_progress: Callable[[Tally], None],
-) -> Tally:
-    """Tokenise `paths`, one after another, into `sink`.
+    after_block: Callable[[], None],
+    check: Callable[[], None],
+) -> None:
+    """Tokenise `paths`, one after another, into `sink`, from `tally.position` on.
 
-    Holds `IN_FLIGHT_BYTES` of blocks at most, or one block.
+    Holds `IN_FLIGHT_BYTES` of blocks at most, or one block. `tally` is at every call of `after_block`
+    what `sink` holds. `check` is called several times a second; what it raises ends the run there.
 
     Raises:
         InputError: an input is unreadable or changes, or cannot be decoded and `errors` is `strict`.
         OutputError: the disk is full or failing.
     """
-    sizes = [path.stat().st_size for path in paths]
-    tally = Tally([InputTally() for _ in paths])
-    blocks = _all_blocks(paths, sizes, windows=windows, block_bytes=block_bytes, errors=errors)
+    blocks = _all_blocks(
+        paths, sizes, start=tally.position, windows=windows, block_bytes=block_bytes, errors=errors
+    )
     if max_chars is not None:
-        blocks = _limit_chars(blocks, max_chars, errors)
+        blocks = _limit_chars(blocks, max_chars - tally.chars, tally.position, errors)
 
     def encode(block: Block) -> Encoded:
-        return encode_block(block, encoder, errors, paths[block.input_index])
+        return encode_block(block, encoder, errors, paths[block.start.input_index])
 
     def cost(block: Block) -> int:
         return _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(len(block.raw), longest_stretch_bytes(block.raw))
 
-    with closing(blocks), closing(_in_order(blocks, encode, cost, n_workers)) as results:
+    with closing(blocks), closing(_in_order(blocks, encode, cost, n_workers, check)) as results:
         for encoded in results:
             sink.append(encoded.tokens, is_val=encoded.block.is_val)
             _count(tally, encoded)
-            on_progress(tally)
-    return tally
+            after_block()
 
 
 def _count(tally: Tally, encoded: Encoded) -> None:
     """Add a written block to what the run counts."""
     block = encoded.block
     tally.count_block(
-        block.input_index,
+        block.end,
         n_bytes=block.end.offset - block.start.offset,
         n_tokens=len(encoded.tokens),
+        n_chars=block.n_chars,
+        is_val=block.is_val,
         is_forced=block.ends_by_force,
     )
-    tally.count_invalid(block.input_index, encoded.n_invalid, encoded.invalid_offsets)
+    tally.count_invalid(encoded.n_invalid, encoded.invalid_offsets)
 
 
 def _all_blocks(
     paths: Sequence[Path],
     sizes: Sequence[int],
     *,
+    start: Position,
     windows: Sequence[tuple[int, int]],
     block_bytes: int,
     errors: str,
-) -> Generator[Block, None, None]:
-    """Yield the blocks of every input in turn."""
-    file_start = 0
-    for index, (path, size_bytes) in enumerate(zip(paths, sizes, strict=True)):
-        edges = edges_in(windows, file_start, file_start + size_bytes)
-        with TextFile(path) as file:
-            yield from read_blocks(
-                file,
-                input_index=index,
-                start=FILE_START,
-                block_bytes=block_bytes,
-                edges=edges,
-                errors=errors,
-            )
+) -> Blocks:
+    """Yield the blocks of every input in turn, from `start` on."""
+    file_start = sum(sizes[: start.input_index])
+    for index in range(start.input_index, len(paths)):
+        edges = edges_in(windows, file_start, file_start + sizes[index])
+        with TextFile(paths[index], size_bytes=sizes[index]) as file:
+            at = start if index == start.input_index else Position(index)
+            yield from read_blocks(file, start=at, block_bytes=block_bytes, edges=edges, errors=errors)
             file.check_unchanged()
-        file_start += size_bytes
+        file_start += sizes[index]
 
 
-def _limit_chars(
-    blocks: Generator[Block, None, None], max_chars: int, errors: str
-) -> Generator[Block, None, None]:
-    """Pass blocks on, up to the first exact cut at or after `max_chars` characters of text."""
-    left = max_chars
+def _limit_chars(blocks: Blocks, n_left: int, start: Position, errors: str) -> Blocks:
+    """Pass blocks on, up to the first exact cut with at least `n_left` characters before it."""
+    if n_left <= 0 and start.anchor == start.offset:
+        return
     with closing(blocks):
         for block in blocks:
-            left -= len(decode(block, _lenient(errors)))
-            if left > 0:
-                yield block
-                continue
-            end = _cut_after(block, left + len(decode(block, _lenient(errors))), errors)
-            if end is not None:
-                at = Position(block.start.offset + end, block.start.offset + end)
-                yield replace(block, raw=block.raw[:end], end=at)
-                return
-            yield block
-            if not block.ends_by_force:
-                return
+            n_chars = len(decode(block, _lenient(errors)))
+            if n_left <= n_chars:
+                last = _cut_at(block, n_left, errors)
+                yield replace(last, n_chars=len(decode(last, _lenient(errors))))
+                if not last.ends_by_force:
+                    return
+            else:
+                yield replace(block, n_chars=n_chars)
+            n_left -= n_chars
+
+
+def _cut_at(block: Block, n_chars: int, errors: str) -> Block:
+    """Shorten a block to the first exact cut with at least `n_chars` characters before it, if it has one."""
+    end = _cut_after(block, n_chars, errors)
+    if end is None:
+        return block
+    raw, offset = block.raw[:end], block.start.offset + end
+    return replace(
+        block,
+        raw=raw,
+        end=replace(
+            block.start, offset=offset, anchor=offset, after_cr=False, crc=crc32(raw, block.start.crc)
+        ),
+    )
 
 
 def _cut_after(block: Block, n_chars: int, errors: str) -> int | None:
@@ -166,10 +184,11 @@ def _lenient(errors: str) -> str:
 
 
 def _in_order(
-    blocks: Generator[Block, None, None],
+    blocks: Blocks,
     encode: Callable[[Block], Encoded],
     cost: Callable[[Block], int],
     n_workers: int,
+    check: Callable[[], None],
 ) -> Generator[Encoded, None, None]:
     """Encode blocks on threads and yield the results in the order of the blocks."""
     pending: deque[tuple[Future[Encoded], int]] = deque()
@@ -180,16 +199,26 @@ def _in_order(
             block_cost = cost(block)
             while pending and (pending[0][0].done() or in_flight_bytes + block_cost > IN_FLIGHT_BYTES):
                 future, done_cost = pending.popleft()
-                yield future.result()
+                yield _result(future, check)
                 in_flight_bytes -= done_cost
-                del future
+                del future  # or its tokens would stay until the next one is done
+            check()
             pending.append((pool.submit(encode, block), block_cost))
             in_flight_bytes += block_cost
             del block
         while pending:
-            yield pending.popleft()[0].result()
+            yield _result(pending.popleft()[0], check)
     finally:
-        pool.shutdown(cancel_futures=True)
+        # Whoever stops has no time to wait for blocks that will not be written.
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _result(future: Future[Encoded], check: Callable[[], None]) -> Encoded:
+    """Wait for a block, and look up every now and then."""
+    while True:
+        check()
+        with contextlib.suppress(TimeoutError, FuturesTimeoutError):
+            return future.result(timeout=_CHECK_EVERY_S)
 
 
 def encode_block(block: Block, encoder: Encoder, errors: str, path: Path) -> Encoded:

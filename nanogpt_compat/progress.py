@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import time
 from typing import Protocol, TextIO
 
@@ -14,32 +15,51 @@ _BAR_EVERY_S = 0.1
 
 
 class CalmStream(io.TextIOBase):
-    """A text stream whose failure is nobody's failure: a closed pager must not stop a run of hours."""
+    """A text stream whose failure is nobody's failure: a closed pager must not stop a run of hours.
 
-    def __init__(self, stream: TextIO) -> None:
+    It writes ASCII: of names of files, whatever else is in them is written as `\\xe9` or `\\u4e2d`.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        """Take `sys.stdout` or `sys.stderr`, which is None if the program was started with it closed."""
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write `text` if anybody is there."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text)
+        """Write `text` if anybody is there; a full disk may have room again by the next time."""
+        if self._stream is None:
+            return len(text)
+        try:
+            self._stream.write(text.encode("ascii", "backslashreplace").decode("ascii"))
             self._stream.flush()
+        except BrokenPipeError:
+            _point_nowhere(self._stream)
+            self._stream = None
+        except (OSError, ValueError):
+            return 0
         return len(text)
 
     def flush(self) -> None:
-        """Flush if anybody is there."""
-        with contextlib.suppress(OSError, ValueError):
-            self._stream.flush()
+        """Do nothing: `write` has done it."""
 
     def isatty(self) -> bool:
         """Whether a person looks at it."""
         with contextlib.suppress(OSError, ValueError):
-            return self._stream.isatty()
+            return self._stream is not None and self._stream.isatty()
         return False
 
     def fileno(self) -> int:
         """Return the stream's own; tqdm asks it for the terminal's width."""
+        if self._stream is None:
+            raise OSError("the stream is closed")
         return self._stream.fileno()
+
+
+def _point_nowhere(stream: TextIO) -> None:
+    """Let what is still in the buffer go to /dev/null: at exit, Python would fail with it (exit code 120)."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 class Display(Protocol):
@@ -83,7 +103,7 @@ class Bar:
     def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
         """Move the bar."""
         self._bar.set_postfix_str(
-            f"{format_count(tokens)} tokens, {format_bytes(memory_bytes)}", refresh=False
+            f"{format_count(tokens)} tokens, {format_bytes(memory_bytes)} memory", refresh=False
         )
         self._bar.update(bytes_read - self._bar.n)
 

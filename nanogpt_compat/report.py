@@ -6,12 +6,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from nanogpt_compat import __version__
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.estimate import Estimate
-from nanogpt_compat.files import write_atomically
-from nanogpt_compat.tally import Tally
+from nanogpt_compat.files import sync_folder, write_atomically
+from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_count, format_duration, format_rate
 
 REPORT_NAME = "prepare.json"
@@ -59,45 +60,77 @@ def versions() -> dict[str, str]:
 def build_report(
     *,
     tally: Tally,
-    tokens: Mapping[str, int],
+    inputs: Sequence[Mapping[str, Any]],
     paths: Sequence[Path],
-    sizes: Sequence[int],
+    splits: Sequence[str],
     engine: str,
     val_split: Mapping[str, object],
     options: Mapping[str, object],
-    wall_s: float,
-) -> dict[str, object]:
+    fingerprint: str,
+) -> dict[str, Any]:
     """Build the content of `prepare.json`; its fields are those of the design."""
-    inputs = [
-        {
-            "path": str(path),
-            "format": "text",
-            "bytes": size,
-            "tokens": one.tokens,
-            "invalid_bytes": one.invalid_bytes,
-        }
-        for path, size, one in zip(paths, sizes, tally.inputs, strict=True)
-    ]
+    n_tokens = {"train": tally.train_tokens, "val": tally.val_tokens}
+    tokens = {split: n_tokens[split] for split in splits}
+    rows = zip(paths, inputs, tally.inputs, strict=True)
     return {
-        "tokens": dict(tokens),
-        "inputs": inputs,
+        "tokens": tokens,
+        "inputs": [_describe_input(path, hints, one) for path, hints, one in rows],
         "bytes_read": tally.bytes_read,
-        "bytes_total": sum(sizes),
+        "bytes_total": sum(one["size"] for one in inputs),
         "text_bytes": tally.bytes_read,
         "invalid_bytes": tally.invalid_bytes,
         "invalid_offsets": [[str(paths[index]), offset] for index, offset in tally.invalid_offsets],
         "forced_cuts": tally.forced_cuts,
         "engine": engine,
         "val_split": dict(val_split),
+        "resumes": tally.resumes,
+        "checkpoint_fallbacks": tally.checkpoint_fallbacks,
         "peak_rss_bytes": peak_rss_bytes(),
-        "wall_s": round(wall_s, 3),
+        "wall_s": round(tally.wall_s, 3),
         "options": dict(options),
+        "fingerprint": fingerprint,
         "versions": versions(),
         "files": [
-            {"name": f"{split}.bin", "tokens": n_tokens, "bytes": 2 * n_tokens}
-            for split, n_tokens in tokens.items()
+            {"name": f"{split}.bin", "tokens": count, "bytes": 2 * count} for split, count in tokens.items()
         ],
     }
+
+
+def _describe_input(path: Path, description: Mapping[str, Any], one: InputTally) -> dict[str, Any]:
+    """Say what came out of one input, and by what to know it again."""
+    return {
+        "path": str(path),
+        "format": "text",
+        "bytes": description["size"],
+        "bytes_read": one.bytes_read,
+        "tokens": one.tokens,
+        "invalid_bytes": one.invalid_bytes,
+        "crc32": one.crc,
+        **description,
+    }
+
+
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """Read `prepare.json` of an earlier run; None if there is none that can be read."""
+    try:
+        made = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return made if isinstance(made, dict) else None
+
+
+def remove_report(folder: Path) -> None:
+    """Remove an old `prepare.json`, durably: it must never stand beside files of another run.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    path = folder / REPORT_NAME
+    try:
+        path.unlink(missing_ok=True)
+        sync_folder(folder)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror}") from error
 
 
 def write_report(folder: Path, report: Mapping[str, object]) -> None:
@@ -136,34 +169,26 @@ def describe_val(split: str, windows: Sequence[tuple[int, int]]) -> str:
     return "1 window in the middle" if len(windows) == 1 else f"{len(windows)} windows spread over the file"
 
 
-def end_lines(
-    tally: Tally, paths: Sequence[Path], tokens: Mapping[str, int], *, val: str, wall_s: float
-) -> list[str]:
+def end_lines(made: Mapping[str, Any], *, val: str) -> list[str]:
     """Say what was made, how fast, and everything that was lost on the way."""
-    where = {"train": "", "val": f": {val}"}
+    where = {"train.bin": "", "val.bin": f": {val}"}
     lines = [
-        f"{split}.bin: {n_tokens:,} tokens, {format_bytes(2 * n_tokens)}{where[split]}"
-        for split, n_tokens in tokens.items()
+        f"{one['name']}: {one['tokens']:,} tokens, {format_bytes(one['bytes'])}{where[one['name']]}"
+        for one in made["files"]
     ]
     lines.append(
-        f"{format_bytes(tally.bytes_read)} in {format_duration(wall_s)}: "
-        f"{format_rate(tally.bytes_read, wall_s)}, peak memory {format_bytes(peak_rss_bytes())}"
+        f"{format_bytes(made['bytes_read'])} in {format_duration(made['wall_s'])}: "
+        f"{format_rate(made['bytes_read'], made['wall_s'])}, "
+        f"peak memory {format_bytes(made['peak_rss_bytes'])}"
     )
-    return lines + loss_lines(tally, paths)
-
-
-def loss_lines(tally: Tally, paths: Sequence[Path]) -> list[str]:
-    """Say what is not in the output as it was in the input."""
-    lines = []
-    if tally.invalid_bytes:
-        index, offset = tally.invalid_offsets[0]
+    if made["invalid_bytes"]:
+        path, offset = made["invalid_offsets"][0]
         lines.append(
-            f"{tally.invalid_bytes:,} bytes were not UTF-8, "
-            f"the first of them byte {offset:,} of {paths[index]}"
+            f"{made['invalid_bytes']:,} bytes were not UTF-8, the first of them byte {offset:,} of {path}"
         )
-    if tally.forced_cuts:
+    if made["forced_cuts"]:
         lines.append(
-            f"{tally.forced_cuts:,} cuts by force in stretches of over 512 KiB without a break; "
+            f"{made['forced_cuts']:,} cuts by force in stretches of over 512 KiB without a break; "
             "tokens may differ just around them"
         )
     return lines

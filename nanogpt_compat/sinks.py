@@ -1,18 +1,39 @@
 """Where the tokens go: nanoGPT's train.bin and val.bin, under these names only when they are complete."""
 
 import contextlib
+import os
 import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.files import replace_durably
-from nanogpt_compat.memmap import GrowingMemmap
+from nanogpt_compat.files import drop_cache, replace_durably
+from nanogpt_compat.memmap import TOKEN, GrowingMemmap
 
 WORK_FOLDER = ".prepare"
+_CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What was appended to each split since the checkpoint before: where it ends, and its CRC-32."""
+
+    tokens: Mapping[str, int]  # by split, counted from the beginning of the file
+    crcs: Mapping[str, int]
+
+
+class Sink(Protocol):
+    """What the pipeline writes to."""
+
+    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
+        """Append `(n,) uint16` to a split."""
+        ...
 
 
 def work_folder(folder: Path) -> Path:
@@ -30,47 +51,39 @@ def work_folder(folder: Path) -> Path:
     return work
 
 
-def final_files(output_dir: Path, *, has_val: bool) -> list[Path]:
-    """List the files of a run, in the order in which they are published; links are followed."""
-    names = ["val.bin", "train.bin"] if has_val else ["train.bin"]
-    return [Path(output_dir, name).resolve() for name in names]
+def final_files(output_dir: Path, *, has_val: bool) -> dict[str, Path]:
+    """Name the files of a run by split, in the order in which they are published; links are followed."""
+    splits = ["val", "train"] if has_val else ["train"]
+    return {split: Path(output_dir, f"{split}.bin").resolve() for split in splits}
 
 
-class Sink(Protocol):
-    """What the pipeline writes to."""
-
-    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
-        """Append `(n,) uint16` to a split."""
-        ...
+def partial_file(final: Path) -> Path:
+    """Name the unfinished file: beside the final one, for a rename cannot cross file systems."""
+    return final.parent / WORK_FOLDER / f"{final.name}.partial"
 
 
 class BinPair:
-    """train.bin and val.bin being written; `publish` gives them their names.
+    """train.bin and val.bin being written, in `.prepare/`."""
 
-    A name that is a link is followed, and the unfinished file stands beside the file that it names, since
-    a rename cannot cross file systems.
-    """
-
-    def __init__(self, output_dir: Path, *, has_val: bool) -> None:
-        """Begin both files from nothing in `.prepare/`.
+    def __init__(self, finals: Mapping[str, Path], *, n_tokens: Mapping[str, int]) -> None:
+        """Open the unfinished files and cut each to its `n_tokens`, none for a split that is not named.
 
         Raises:
-            OutputError: they cannot be created.
+            OutputError: they cannot be created, or are shorter.
         """
-        self._finals = final_files(output_dir, has_val=has_val)
-        self._partials = [work_folder(one.parent) / f"{one.name}.partial" for one in self._finals]
+        self._crcs = dict.fromkeys(finals, 0)
         with contextlib.ExitStack() as stack:
-            self._files = [stack.enter_context(GrowingMemmap(one)) for one in self._partials]
+            self._files = {}
+            for split, final in finals.items():
+                work_folder(final.parent)
+                file = GrowingMemmap(partial_file(final), n_tokens=n_tokens.get(split, 0))
+                self._files[split] = stack.enter_context(file)
             self._stack = stack.pop_all()
 
     @property
     def tokens(self) -> dict[str, int]:
-        """Tokens appended so far, by split."""
-        return {"train": self._files[-1].n_tokens, "val": self._files[0].n_tokens if self._has_val else 0}
-
-    @property
-    def _has_val(self) -> bool:
-        return len(self._files) == 2
+        """Tokens so far, by split."""
+        return {split: file.n_tokens for split, file in self._files.items()}
 
     def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
         """Append `(n,) uint16` to a split.
@@ -78,35 +91,117 @@ class BinPair:
         Raises:
             OutputError: the disk is full or failing.
         """
-        self._files[0 if is_val else -1].append(tokens)
+        split = "val" if is_val else "train"
+        self._files[split].append(tokens)
+        self._crcs[split] = crc32(tokens.data, self._crcs[split])
 
-    def publish(self) -> list[Path]:
-        """Make both files durable, give them their final names, val first, and remove `.prepare/`.
+    def begin_checkpoint(self) -> tuple[Segment, Callable[[], None]]:
+        """End the segment; it is durable once the returned call has returned, in whatever thread.
 
         Raises:
-            OutputError: the disk is full or failing, or a rename is refused.
+            OutputError: an earlier write failed.
         """
-        for file in self._files:
+        waits = [file.begin_sync() for file in reversed(self._files.values())]
+        segment = Segment(self.tokens, self._crcs)
+        self._crcs = dict.fromkeys(self._files, 0)
+
+        def wait() -> None:
+            for wait_for_one in waits:
+                wait_for_one()
+
+        return segment, wait
+
+    def finish(self) -> None:
+        """Cut the files to their exact sizes and make them durable.
+
+        Raises:
+            OutputError: the disk is full or failing.
+        """
+        for file in self._files.values():
             file.finish()
-        for partial, final in zip(self._partials, self._finals, strict=True):
-            try:
-                replace_durably(partial, final)
-            except OSError as error:
-                raise OutputError(
-                    f"cannot rename {partial} to {final}: {error.strerror}; it is complete where it stands"
-                ) from error
-        return self._finals
 
     def __enter__(self) -> "BinPair":
-        """Return the pair itself."""
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close what is open; what was not published stays unfinished."""
         self._stack.close()
 
 
-def remove_work_folders(finals: list[Path], output_dir: Path) -> None:
-    """Remove `.prepare/` beside every final file and in the output folder."""
-    for folder in {output_dir, *(final.parent for final in finals)}:
-        shutil.rmtree(folder / WORK_FOLDER, ignore_errors=True)
+def is_sound(finals: Mapping[str, Path], start: Mapping[str, int], segment: Segment) -> bool:
+    """Whether the unfinished files hold a segment that begins at `start`, to the bit, on the disk.
+
+    Raises:
+        OutputError: a file is there but cannot be read.
+    """
+    return all(
+        _crc_of(partial_file(final), start.get(split, 0), segment.tokens[split]) == segment.crcs[split]
+        for split, final in finals.items()
+    )
+
+
+def _crc_of(path: Path, start_tokens: int, end_tokens: int) -> int | None:
+    """Compute the CRC-32 of tokens `[start, end)`; None if the file does not reach so far."""
+    offset, end = start_tokens * TOKEN.itemsize, end_tokens * TOKEN.itemsize
+    crc = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            # What a failed write left in the page cache is not what is on the disk.
+            drop_cache(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+            file.seek(offset)
+            while offset < end:
+                chunk = file.read(min(_CHUNK_BYTES, end - offset))
+                if not chunk:
+                    return None
+                crc = crc32(chunk, crc)
+                offset += len(chunk)
+            drop_cache(file.fileno(), 0, end)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}") from error
+    return crc
+
+
+def publish(finals: Mapping[str, Path], *, may_replace: bool) -> None:
+    """Give finished files their final names, val first; those that have them already are left alone.
+
+    Raises:
+        OutputError: a rename is refused, or another file has got the name meanwhile.
+    """
+    for final in finals.values():
+        partial = partial_file(final)
+        if not partial.exists():
+            continue  # an earlier run came so far
+        if final.exists() and not may_replace:
+            raise OutputError(
+                f"{final} has appeared during the run; give --overwrite to replace it, or move it away "
+                "and run the same command again"
+            )
+        try:
+            replace_durably(partial, final)
+        except OSError as error:
+            raise OutputError(
+                f"cannot rename {partial} to {final}: {error.strerror}; mend that and run the same "
+                "command again"
+            ) from error
+
+
+def remove_work_files(folder: Path) -> None:
+    """Empty `.prepare/` of everything but the lock, which must be held; the journal goes last.
+
+    While it is there, a killed run's other files are known to be of no use any more.
+    """
+    work = folder / WORK_FOLDER
+    for path in sorted(work.glob("*"), key=lambda path: path.name == "journal"):
+        if path.suffix and path.is_dir():  # `lock.` and a word: somebody was killed while taking the lock
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file():
+            with contextlib.suppress(OSError):  # what stays is hidden and harmless
+                path.unlink()
+
+
+def remove_work_folder(folder: Path) -> None:
+    """Remove `.prepare/` if it is empty; another run may be at work in it."""
+    with contextlib.suppress(OSError):
+        (folder / WORK_FOLDER / ".gitignore").unlink(missing_ok=True)
+        (folder / WORK_FOLDER).rmdir()

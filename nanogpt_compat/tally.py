@@ -1,7 +1,10 @@
-"""What a run counts, so that everything read is accounted for."""
+"""What a run has done so far: where it is, and everything it counts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nanogpt_compat.blocks import Position
 
 MAX_OFFSETS = 10
 
@@ -12,35 +15,78 @@ class InputTally:
 
     tokens: int = 0
     invalid_bytes: int = 0
+    bytes_read: int = 0
+    crc: int = 0  # zlib.crc32 of the bytes read
 
 
 @dataclass(slots=True)
 class Tally:
-    """All counters of a run, in the order of the input."""
+    """The state of a run between two blocks. Only the thread that writes changes it."""
 
     inputs: list[InputTally]
-    bytes_read: int = 0
+    position: Position = field(default_factory=lambda: Position(0))
+    train_tokens: int = 0
+    val_tokens: int = 0
+    chars: int = 0  # counted only with --n
     forced_cuts: int = 0
     invalid_offsets: list[tuple[int, int]] = field(default_factory=list)  # (input index, byte offset)
+    resumes: int = 0
+    checkpoint_fallbacks: int = 0
+    wall_s: float = 0.0  # of the earlier runs
 
     @property
     def tokens(self) -> int:
         """All tokens so far, train and val."""
-        return sum(one.tokens for one in self.inputs)
+        return self.train_tokens + self.val_tokens
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of all inputs so far."""
+        return sum(one.bytes_read for one in self.inputs)
 
     @property
     def invalid_bytes(self) -> int:
         """All undecodable bytes so far."""
         return sum(one.invalid_bytes for one in self.inputs)
 
-    def count_block(self, input_index: int, *, n_bytes: int, n_tokens: int, is_forced: bool) -> None:
+    def count_block(
+        self, end: Position, *, n_bytes: int, n_tokens: int, n_chars: int, is_val: bool, is_forced: bool
+    ) -> None:
         """Count a block that has been written."""
-        self.inputs[input_index].tokens += n_tokens
-        self.bytes_read += n_bytes
+        one = self.inputs[end.input_index]
+        one.tokens += n_tokens
+        one.bytes_read += n_bytes
+        one.crc = end.crc
+        if is_val:
+            self.val_tokens += n_tokens
+        else:
+            self.train_tokens += n_tokens
+        self.chars += n_chars
         self.forced_cuts += is_forced
+        self.position = end
 
-    def count_invalid(self, input_index: int, n_bytes: int, offsets: Sequence[int]) -> None:
-        """Count undecodable bytes of a block, and keep the first ten offsets of the run."""
-        self.inputs[input_index].invalid_bytes += n_bytes
+    def count_invalid(self, n_bytes: int, offsets: Sequence[int]) -> None:
+        """Count undecodable bytes of the block last counted, and keep the first ten offsets of the run."""
+        index = self.position.input_index
+        self.inputs[index].invalid_bytes += n_bytes
         for offset in offsets[: MAX_OFFSETS - len(self.invalid_offsets)]:
-            self.invalid_offsets.append((input_index, offset))
+            self.invalid_offsets.append((index, offset))
+
+    def to_record(self, *, since_input: int) -> dict[str, object]:
+        """Write down everything, of the inputs only those from `since_input` up to the current one.
+
+        With a hundred thousand inputs, all of them at every checkpoint would be more than the tokens.
+        """
+        record = {name: value for name, value in asdict(self).items() if name != "inputs"}
+        changed = range(since_input, self.position.input_index + 1)
+        return record | {"inputs": {str(index): asdict(self.inputs[index]) for index in changed}}
+
+    def apply_record(self, record: Mapping[str, Any]) -> None:
+        """Bring the state to that of `record`; those before it must have been applied, in order."""
+        for index, one in record["inputs"].items():
+            self.inputs[int(index)] = InputTally(**one)
+        self.position = Position(**record["position"])
+        self.invalid_offsets = [(index, offset) for index, offset in record["invalid_offsets"]]
+        for name in ("train_tokens", "val_tokens", "chars", "forced_cuts", "resumes", "checkpoint_fallbacks"):
+            setattr(self, name, record[name])
+        self.wall_s = record["wall_s"]

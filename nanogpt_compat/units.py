@@ -1,10 +1,11 @@
 """Sizes, counts and durations, as people type them and as they like to read them. ASCII only."""
 
 import re
+from fractions import Fraction
 
 from nanogpt_compat.errors import UsageError
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) *([kmgt]?)(i?b?)", re.ASCII | re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) *([kmgt]?)(i?b?)", re.ASCII | re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
@@ -24,7 +25,7 @@ def parse_size(text: str) -> int:
     if match[3].lower() == "ib" and not match[2]:
         raise UsageError(f"{text!r} is not a size; did you mean KiB, MiB, GiB or TiB?")
     base = 1024 if match[3].lower() == "ib" else 1000
-    n_bytes = int(float(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
+    n_bytes = int(Fraction(match[1]) * base ** " kmgt".index(match[2].lower() or " "))
     if n_bytes < 1:
         raise UsageError(f"a size of {text!r} is less than one byte")
     return n_bytes

@@ -17,7 +17,7 @@ from nanogpt_compat.cuts import MAX_PIECE_BYTES
 from nanogpt_compat.encoders import TiktokenEncoder
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.split import SPLITS, val_windows
-from nanogpt_compat.tally import Tally
+from nanogpt_compat.tally import InputTally, Tally
 from tests.reference import Tokens, expected_pair, whole_tokens
 from tests.texts import any_bytes, real_text, valid_bytes
 
@@ -50,8 +50,11 @@ def tokenise(
     max_chars: int | None = None,
 ) -> tuple[tuple[Tokens, Tokens], Tally]:
     sink = Lists()
-    tally = pipeline.run(
+    tally = Tally([InputTally() for _ in paths])
+    pipeline.run(
         paths=paths,
+        sizes=[path.stat().st_size for path in paths],
+        tally=tally,
         sink=sink,
         encoder=TiktokenEncoder(encoding),
         windows=windows,
@@ -59,7 +62,8 @@ def tokenise(
         n_workers=n_workers,
         block_bytes=block_bytes,
         max_chars=max_chars,
-        on_progress=lambda _: None,
+        after_block=lambda: None,
+        check=lambda: None,
     )
     return sink.pair(), tally
 

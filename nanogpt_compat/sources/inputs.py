@@ -3,6 +3,7 @@
 import glob
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,8 +46,10 @@ def find_inputs(patterns: Sequence[str], *, home: Path | None) -> tuple[Path, ..
 
 def _expand(pattern: str, home: Path | None) -> list[Path]:
     """List the files that one argument stands for; a file whose name looks like a glob is that file."""
+    if not pattern:
+        raise InputError("--input has an empty name; give a file, or leave the option away")
     path = Path(pattern)
-    if path.exists():
+    if _exists(path):
         return [path]
     if glob.has_magic(pattern):
         matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - Path.glob takes no absolute one
@@ -54,16 +57,33 @@ def _expand(pattern: str, home: Path | None) -> list[Path]:
         if not files:
             raise InputError(f"no file matches {pattern!r} (looked from {Path.cwd()})")
         return files
+    if path.is_absolute():
+        raise InputError(f"there is no {path}; put it there, or name another file with --input")
     message = f"there is no {path} (looked from {Path.cwd()})"
-    if home is not None and not path.is_absolute() and (home / path).exists():
-        message += f"; one stands beside prepare.py: use --input {home / path}"
+    if home is not None and _exists(home / path):
+        message += f"; one stands beside prepare.py: use --input {shlex.quote(str(home / path))}"
     raise InputError(message)
+
+
+def _exists(path: Path) -> bool:
+    """As `path.exists()`.
+
+    Raises:
+        InputError: nobody can say, since a folder above may not be entered or the name is too long.
+    """
+    try:
+        return path.exists()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _check_readable(path: Path) -> None:
     """Refuse what cannot be read as a file of a known size."""
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path} is a link to {path.readlink()}, which is not there")
     if path.is_dir():
-        raise InputError(f"{path} is a folder; name its files, for example --input '{path}/*.txt'")
+        files = shlex.quote(f"{path}/*.txt")
+        raise InputError(f"{path} is a folder; name its files, for example --input {files}")
     if not path.is_file():
         raise InputError(f"{path} is not a regular file (a pipe or a device); write it to a file first")
     if not os.access(path, os.R_OK):

@@ -7,14 +7,15 @@ cache, so that a run over 1 TB leaves other programs' files where they are.
 
 import os
 import re
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.cuts import MAX_PIECE_BYTES, first_cut, forced_cut, last_cut
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.files import advise_sequential, drop_cache
-from nanogpt_compat.sources.block import Block, Position
 
 _DROP_EVERY_BYTES = 8 * 1024 * 1024  # 0 of 512 MiB stay in the page cache at this step
 _LOOK_BYTES = 4  # the longest character: what must be seen to the right of a cut
@@ -25,11 +26,11 @@ _MAX_OFFSETS = 10
 class TextFile:
     """An open input file of a size that must not change while it is read."""
 
-    def __init__(self, path: Path) -> None:
-        """Open `path` for reading.
+    def __init__(self, path: Path, *, size_bytes: int | None = None) -> None:
+        """Open `path` for reading; `size_bytes` is what it had when the run began, if that was before.
 
         Raises:
-            InputError: it is missing, a folder, or unreadable.
+            InputError: it is missing, a folder, or unreadable, or its size is another by now.
         """
         self.path = path
         try:
@@ -37,7 +38,10 @@ class TextFile:
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         self._stat = os.fstat(self._fd)
-        self.size_bytes = self._stat.st_size
+        self.size_bytes = self._stat.st_size if size_bytes is None else size_bytes
+        if self.size_bytes != self._stat.st_size:
+            os.close(self._fd)
+            raise self._changed_size(self._stat.st_size)
         self._dropped_bytes = 0
         advise_sequential(self._fd)
 
@@ -87,15 +91,18 @@ class TextFile:
         """
         now = os.fstat(self._fd)
         if now.st_size != self.size_bytes:
-            raise InputError(
-                f"{self.path} had {self.size_bytes:,} bytes when it was opened and has {now.st_size:,} now: "
-                "something is writing to it; wait until that is done and run again"
-            )
+            raise self._changed_size(now.st_size)
         if now.st_mtime_ns != self._stat.st_mtime_ns:
             raise InputError(
                 f"{self.path} was modified while it was read, so the tokens may belong to neither version; "
                 "wait until whatever writes to it is done and run again"
             )
+
+    def _changed_size(self, now_bytes: int) -> InputError:
+        return InputError(
+            f"{self.path} had {self.size_bytes:,} bytes when the run began and has {now_bytes:,} now: "
+            "something is writing to it; wait until that is done and run again"
+        )
 
 
 def _pread(fd: int, n_bytes: int, offset: int) -> bytes:
@@ -158,7 +165,7 @@ class _Window:
 
 
 def read_blocks(
-    file: TextFile, *, input_index: int, start: Position, block_bytes: int, edges: Sequence[int], errors: str
+    file: TextFile, *, start: Position, block_bytes: int, edges: Sequence[int], errors: str
 ) -> Iterator[Block]:
     """Yield the file from `start` on in blocks of about `block_bytes`, which must be at least 1.
 
@@ -174,8 +181,8 @@ def read_blocks(
         offset, anchor = _block_end(window, start, block_bytes, edge)
         raw = window.take(offset)
         after_cr = anchor != offset and _ends_in_cr(raw, errors, start.after_cr)
-        end = Position(offset, anchor, after_cr)
-        yield Block(raw, input_index, start, end, is_val=n_passed % 2 == 1)
+        end = Position(start.input_index, offset, anchor, after_cr, zlib.crc32(raw, start.crc))
+        yield Block(raw, start, end, is_val=n_passed % 2 == 1)
         start = end
 
 

@@ -5,19 +5,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where reading goes on: everything the reader knows about the bytes before.
+    """Where reading goes on: everything the reader needs to know of the bytes before.
 
     `anchor` is the last exact cut (or the beginning of the file) at or before `offset`; the two differ
     only inside a stretch so long that it had to be cut by force. `after_cr`: the last character
     before `offset` is a carriage return, so a line feed that comes next belongs to it.
     """
 
-    offset: int  # bytes from the beginning of this input
-    anchor: int
+    input_index: int
+    offset: int = 0  # bytes from the beginning of this input
+    anchor: int = 0
     after_cr: bool = False
-
-
-FILE_START = Position(offset=0, anchor=0)
+    crc: int = 0  # zlib.crc32 of all bytes of this input before `offset`
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +24,10 @@ class Block:
     """Bytes `[start.offset, end.offset)` of one input, all of one split."""
 
     raw: bytes
-    input_index: int
     start: Position
     end: Position
     is_val: bool
+    n_chars: int = 0  # counted only where somebody asked for a number of characters
 
     @property
     def ends_by_force(self) -> bool:

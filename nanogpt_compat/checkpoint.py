@@ -1,0 +1,185 @@
+"""Checkpoints: what is durable is journaled, and a later run goes on from there.
+
+The journal's first record is a header that says which input and options it belongs to; then comes one record
+for each checkpoint, written once the tokens before it are on the disk; and, when everything is finished, one
+that says so and holds the report. A record means: the files hold this many tokens, the last segment of them
+with this CRC-32, and the reader goes on from this position.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nanogpt_compat.errors import OutputError
+from nanogpt_compat.journal import Journal, read_journal
+from nanogpt_compat.memmap import TOKEN
+from nanogpt_compat.sinks import BinPair, Segment, is_sound
+from nanogpt_compat.tally import InputTally, Tally
+
+EVERY_OUTPUT_BYTES = 64 * 1024 * 1024
+EVERY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point to go on from: the length of the journal that ends there, and the segment before it."""
+
+    end_byte: int
+    segment: Segment
+
+
+@dataclass(slots=True)
+class Found:
+    """What an earlier run left behind."""
+
+    header: Mapping[str, Any] | None = None
+    marks: list[Mark] = field(default_factory=list)  # the first is the beginning, right after the header
+    report: Mapping[str, Any] | None = None  # of a run that only had to rename its files
+
+
+def read_found(journal: Path) -> Found:
+    """Read the journal up to its first invalid line; holds some hundred bytes for each checkpoint.
+
+    Raises:
+        OutputError: it is there but cannot be read.
+    """
+    found = Found()
+    for entry in read_journal(journal):
+        record: Mapping[str, Any] = entry.record
+        if found.header is None:
+            found.header = record
+            found.marks.append(Mark(entry.end_byte, Segment({}, {})))
+        elif "report" in record:
+            found.report = record["report"]
+        else:
+            found.marks.append(Mark(entry.end_byte, Segment(record["tokens"], record["crcs"])))
+    return found
+
+
+def last_sound_mark(found: Found, finals: Mapping[str, Path]) -> int:
+    """Find the last mark whose segment the files really hold; 0 is the beginning.
+
+    Raises:
+        OutputError: a file is there but cannot be read.
+    """
+    for index in range(len(found.marks) - 1, 0, -1):
+        if is_sound(finals, found.marks[index - 1].segment.tokens, found.marks[index].segment):
+            return index
+    return 0
+
+
+def first_unsound_mark(
+    marks: list[Mark], finals: Mapping[str, Path], check: Callable[[], None]
+) -> int | None:
+    """Find the first of `marks` whose segment the files do not hold.
+
+    Raises:
+        OutputError: a file cannot be read. And whatever `check`, called for each segment, raises.
+    """
+    for index in range(1, len(marks)):
+        check()
+        if not is_sound(finals, marks[index - 1].segment.tokens, marks[index].segment):
+            return index
+    return None
+
+
+def load_tally(journal: Path, *, n_inputs: int, end_byte: int) -> Tally:
+    """Bring back the state at the mark that ends at `end_byte`.
+
+    Raises:
+        OutputError: the journal cannot be read.
+    """
+    tally = Tally([InputTally() for _ in range(n_inputs)])
+    for record in _records_until(journal, end_byte):
+        tally.apply_record(record["tally"])
+    return tally
+
+
+def _records_until(journal: Path, end_byte: int) -> Iterator[Mapping[str, Any]]:
+    entries = iter(read_journal(journal))
+    next(entries, None)  # the header
+    for entry in entries:
+        if entry.end_byte > end_byte:
+            return
+        yield entry.record
+
+
+class Checkpointer:
+    """Writes a checkpoint every 64 MiB of output or 30 s, while the run goes on.
+
+    The journal's line is written after the data are on the disk, by one thread, in order. A sync that fails
+    is not repeated: the system tells such an error once, and a second sync would succeed with the data gone.
+    """
+
+    def __init__(self, journal: Journal, sink: BinPair, tally: Tally) -> None:
+        self._journal = journal
+        self._sink = sink
+        self._tally = tally
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+        self._input_index = tally.position.input_index
+        self._tokens = tally.tokens
+        self.saved_bytes, self.saved_tokens = tally.bytes_read, tally.tokens
+        self._started_s = self._last_s = time.monotonic()
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds that all runs together have taken so far."""
+        return self._tally.wall_s + time.monotonic() - self._started_s
+
+    def after_block(self) -> None:
+        """Begin a checkpoint if it is time.
+
+        Raises:
+            OutputError: the one before could not be written.
+        """
+        if self._pending is not None and self._pending.done():
+            self._settle()
+        n_bytes = (self._tally.tokens - self._tokens) * TOKEN.itemsize
+        if n_bytes >= EVERY_OUTPUT_BYTES or (n_bytes and time.monotonic() - self._last_s >= EVERY_S):
+            self._begin()
+
+    def now(self) -> None:
+        """Write a checkpoint and wait for it.
+
+        Raises:
+            OutputError: it could not be written, or the files do not hold what was counted.
+        """
+        self._begin()
+        self._settle()
+
+    def _begin(self) -> None:
+        self._settle()
+        if sum(self._sink.tokens.values()) != self._tally.tokens:
+            raise OutputError("the last block is written in part; the checkpoint before it stands")
+        segment, wait = self._sink.begin_checkpoint()
+        state = self._tally.to_record(since_input=self._input_index)
+        record = {
+            "tokens": segment.tokens,
+            "crcs": segment.crcs,
+            "tally": state | {"wall_s": round(self.wall_s, 3)},
+        }
+        self._pending = self._thread.submit(self._write, wait, record, self._tally.bytes_read)
+        self._input_index = self._tally.position.input_index
+        self._tokens = self._tally.tokens
+        self._last_s = time.monotonic()
+
+    def _write(self, wait: Callable[[], None], record: Mapping[str, Any], bytes_read: int) -> None:
+        wait()
+        self._journal.append(record)
+        self.saved_bytes, self.saved_tokens = bytes_read, sum(record["tokens"].values())
+
+    def _settle(self) -> None:
+        """Wait for the checkpoint under way, and tell its error."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> "Checkpointer":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._thread.shutdown()

@@ -1,0 +1,305 @@
+"""Do a job: go on where an earlier run stopped, tokenise, check, publish, report."""
+
+from collections.abc import Callable, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from nanogpt_compat import pipeline, report
+from nanogpt_compat.checkpoint import (
+    Checkpointer,
+    Found,
+    first_unsound_mark,
+    last_sound_mark,
+    load_tally,
+    read_found,
+)
+from nanogpt_compat.errors import CheckpointError, InputError, OutputError
+from nanogpt_compat.fingerprint import differences, has_hint_of_change
+from nanogpt_compat.job import Job, check_disk, check_names, describe_val, notices
+from nanogpt_compat.journal import Journal
+from nanogpt_compat.lock import FolderLock
+from nanogpt_compat.progress import Display
+from nanogpt_compat.sinks import (
+    WORK_FOLDER,
+    BinPair,
+    final_files,
+    publish,
+    remove_work_files,
+    remove_work_folder,
+    work_folder,
+)
+from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat.tally import InputTally, Tally
+from nanogpt_compat.units import format_bytes, format_count, format_duration
+
+_CHUNK_BYTES = 1024 * 1024
+
+Say = Callable[[str], None]
+Check = Callable[[], None]
+
+
+class Run:
+    """One process's work on a job; `say` is for whoever reads along, `warn` for everybody.
+
+    `check` is called several times a second and at every block; what it raises ends the run, with all
+    that is written saved.
+    """
+
+    def __init__(
+        self, job: Job, *, open_display: Callable[[int], Display], say: Say, warn: Say, check: Check
+    ):
+        self._job = job
+        self._open_display = open_display
+        self._say = say
+        self._warn = warn
+        self._check = check
+        config = job.config
+        self._finals = final_files(config.output_dir, has_val=config.has_val)
+        self._folders = [config.output_dir, *{final.parent for final in self._finals.values()}]
+        self._work = config.output_dir / WORK_FOLDER
+        self._journal = self._work / "journal"
+
+    def do(self, *, restart: bool) -> None:
+        """Make train.bin, val.bin and prepare.json, or find that they are made.
+
+        Raises:
+            InputError: an input changes or fails while it is read, or there is no text in it.
+            OutputError: the output folder cannot be written, is taken by another run, or runs full.
+            CheckpointError: a stopped run is there and belongs to another input or other options.
+        """
+        if not restart and self._is_complete():
+            self._say("already complete; --restart makes it again")
+            self._clear_up()
+            return
+        work_folder(self._job.config.output_dir)
+        with FolderLock(self._work / "lock"):
+            if restart:
+                self._remove_work_files()
+            found = read_found(self._journal)
+            if found.header is not None:
+                self._check_belongs(found.header)
+            made = found.report
+            if made is None:
+                check_names(self._job)
+                check_disk(self._job)
+                made = self._tokenise(found)
+            self._publish(made)
+            self._remove_work_files()
+        for folder in self._folders:
+            remove_work_folder(folder)
+        self._tell(made)
+
+    def _is_complete(self) -> bool:
+        """Whether prepare.json says that these files were made of this input with these options."""
+        made = report.read_report(self._job.config.output_dir)
+        if made is None or made.get("fingerprint") != self._job.fingerprint:
+            return False
+        for one in made["files"]:
+            final = self._finals.get(one["name"].removesuffix(".bin"))
+            if final is None or not final.exists() or final.stat().st_size != one["bytes"]:
+                return False
+        rows = zip(self._job.config.inputs, made["inputs"], self._job.inputs, strict=True)
+        return all(
+            self._is_unchanged(path, old, new, old["crc32"], old["bytes_read"]) for path, old, new in rows
+        )
+
+    def _clear_up(self) -> None:
+        """Remove what a run left that was killed after its last file was in place."""
+        if not self._work.exists():
+            return
+        with suppress(OutputError):  # another run is at work there
+            with FolderLock(self._work / "lock"):
+                found = read_found(self._journal)
+                if found.header is not None and found.report is None:
+                    return  # another run, stopped, with other options
+                self._remove_work_files()
+            for folder in self._folders:
+                remove_work_folder(folder)
+
+    def _is_unchanged(
+        self, path: Path, old: Mapping[str, Any], new: Mapping[str, Any], crc: int, n_bytes: int
+    ) -> bool:
+        """Whether the first `n_bytes` of an input are what was read; read again only if there is a hint."""
+        if not n_bytes or not has_hint_of_change(old, new):
+            return True
+        self._say(f"{path} has been touched: reading {format_bytes(n_bytes)} of it again to be sure")
+        return _crc_of_input(path, n_bytes, self._check) == crc
+
+    def _check_belongs(self, header: Mapping[str, Any]) -> None:
+        """Compare a stopped run with this one.
+
+        Raises:
+            CheckpointError: it belongs to another input or other options.
+        """
+        found = differences(
+            header.get("options", {}),
+            self._job.token_options,
+            header.get("inputs", []),
+            self._job.inputs,
+            self._job.config.inputs,
+        )
+        if found:
+            raise self._does_not_fit("; ".join(found))
+
+    def _check_consumed(self, header: Mapping[str, Any], tally: Tally) -> None:
+        """Make sure that what was read of the inputs is still what they hold.
+
+        Raises:
+            CheckpointError: it is not.
+        """
+        rows = zip(self._job.config.inputs, header["inputs"], self._job.inputs, tally.inputs, strict=True)
+        for path, old, new, one in rows:
+            if not self._is_unchanged(path, old, new, one.crc, one.bytes_read):
+                raise self._does_not_fit(
+                    f"{path} was changed within the {one.bytes_read:,} bytes already read"
+                )
+
+    def _does_not_fit(self, why: str) -> CheckpointError:
+        return CheckpointError(
+            f"{self._work} holds a stopped run that this one cannot go on with: {why}. Run it as it was "
+            "begun to finish it, or give --restart to throw it away and begin anew"
+        )
+
+    def _tokenise(self, found: Found) -> Mapping[str, Any]:
+        """Write everything and finish it; returns the report, which is in the journal by then."""
+        mark = last_sound_mark(found, self._finals)
+        while True:
+            tally = self._load(found, mark)
+            earlier = found.marks[: mark + 1]
+            with Journal(self._journal, valid_bytes=earlier[-1].end_byte if earlier else 0) as journal:
+                if not earlier:
+                    journal.append({"options": self._job.token_options, "inputs": list(self._job.inputs)})
+                self._write(journal, tally, earlier[-1].segment.tokens if earlier else {})
+                unsound = first_unsound_mark(earlier, self._finals, self._check)
+                if unsound is None:
+                    made = self._report(tally)
+                    journal.append({"report": made})
+                    return made
+            # An older segment has rotted since it was written: all that follows it is made again.
+            found, mark = read_found(self._journal), unsound - 1
+
+    def _load(self, found: Found, mark: int) -> Tally:
+        """Bring back the state at a mark, and say so."""
+        if found.header is None:
+            return Tally([InputTally() for _ in self._job.inputs])
+        tally = load_tally(self._journal, n_inputs=len(self._job.inputs), end_byte=found.marks[mark].end_byte)
+        self._check_consumed(found.header, tally)
+        tally.resumes += 1
+        n_given_up = len(found.marks) - 1 - mark
+        if n_given_up:
+            tally.checkpoint_fallbacks += n_given_up
+            self._warn(f"{n_given_up:,} checkpoints do not match what is on the disk: going back")
+        self._say(f"going on at {self._progress(tally.bytes_read, tally.tokens)}: {_saving(tally)}")
+        return tally
+
+    def _write(self, journal: Journal, tally: Tally, n_tokens: Mapping[str, int]) -> None:
+        """Run the pipeline from `tally` to the end, and make the files durable at their exact sizes."""
+        job, config = self._job, self._job.config
+        with (
+            BinPair(self._finals, n_tokens=n_tokens) as sink,
+            Checkpointer(journal, sink, tally) as checkpointer,
+            closing(self._open_display(tally.bytes_read)) as display,
+        ):
+
+            def after_block() -> None:
+                checkpointer.after_block()
+                display.show(
+                    bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=report.rss_bytes()
+                )
+
+            try:
+                pipeline.run(
+                    paths=config.inputs,
+                    sizes=job.sizes,
+                    tally=tally,
+                    sink=sink,
+                    encoder=job.encoder,
+                    windows=job.windows,
+                    errors=config.errors,
+                    n_workers=config.n_workers,
+                    block_bytes=config.block_bytes or pipeline.block_size(config.n_workers),
+                    max_chars=job.max_chars,
+                    after_block=after_block,
+                    check=self._check,
+                )
+                checkpointer.now()
+            except BaseException:
+                display.close()
+                self._save(checkpointer)
+                raise
+            if not tally.tokens:
+                raise InputError(f"there is no text in {report.name_inputs(config.inputs)}")
+            tally.wall_s = checkpointer.wall_s
+            sink.finish()
+
+    def _save(self, checkpointer: Checkpointer) -> None:
+        """Save what is sound when a run ends early, whatever ended it."""
+        with suppress(Exception):  # the error that ended the run is the one to tell
+            checkpointer.now()
+        if checkpointer.saved_tokens:
+            where = self._progress(checkpointer.saved_bytes, checkpointer.saved_tokens)
+            self._warn(f"saved: {where}; the same command goes on from there")
+
+    def _progress(self, n_bytes: int, n_tokens: int) -> str:
+        """Say how far a run is."""
+        total_bytes = self._job.forecast.text_bytes
+        share = n_bytes / max(1, total_bytes)
+        return (
+            f"{share:.0%} ({format_bytes(n_bytes)} of {format_bytes(total_bytes)}, "
+            f"{format_count(n_tokens)} tokens)"
+        )
+
+    def _report(self, tally: Tally) -> dict[str, Any]:
+        job = self._job
+        return report.build_report(
+            tally=tally,
+            inputs=job.inputs,
+            paths=job.config.inputs,
+            splits=list(reversed(self._finals)),
+            engine=job.encoder.name,
+            val_split={
+                "name": job.config.val_split,
+                "ratio": job.config.val_ratio,
+                "windows": len(job.windows),
+                "bytes": sum(end - start for start, end in job.windows),
+            },
+            options=job.config.as_options(),
+            fingerprint=job.fingerprint,
+        )
+
+    def _publish(self, made: Mapping[str, Any]) -> None:
+        """Give the finished files their names; the report comes last, and an old one goes first."""
+        folder = self._job.config.output_dir
+        report.remove_report(folder)
+        publish(self._finals, may_replace=self._job.config.overwrite)
+        report.write_report(folder, made)
+
+    def _remove_work_files(self) -> None:
+        for folder in self._folders:
+            remove_work_files(folder)
+
+    def _tell(self, made: Mapping[str, Any]) -> None:
+        """Say what was made, and what to do with it."""
+        for line in report.end_lines(made, val=describe_val(self._job)):
+            self._say(line)
+        for line in notices(self._job, made["tokens"]):
+            self._say(line)
+        self._say(f"next: python train.py --dataset={self._job.config.output_dir.resolve().name}")
+
+
+def _saving(tally: Tally) -> str:
+    """Say what a resume is worth."""
+    return f"saves {format_duration(tally.wall_s)}" if tally.tokens else "nothing was saved"
+
+
+def _crc_of_input(path: Path, n_bytes: int, check: Check) -> int:
+    """Compute the CRC-32 of the first `n_bytes` of an input."""
+    crc = 0
+    with TextFile(path) as file:
+        for offset in range(0, n_bytes, _CHUNK_BYTES):
+            check()
+            crc = crc32(file.read(min(_CHUNK_BYTES, n_bytes - offset), offset), crc)
+            file.drop_before(offset)
+    return crc

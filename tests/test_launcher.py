@@ -1,0 +1,171 @@
+"""`prepare.py` starts the package beside it from anywhere, or says in one message what is missing."""
+
+import ast
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nanogpt_compat
+from nanogpt_compat.__main__ import PACKAGES
+
+REPOSITORY = Path(__file__).parent.parent
+STUB_CLI = """
+import sys
+def main(argv=None, home=None):
+    print("home", home, "arguments", sys.argv[1:])
+    return 7
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """What a user copies, with a command line that only says how it was called."""
+    package = tmp_path / "nano gpt" / "data" / "fineweb" / "nanogpt_compat"
+    package.mkdir(parents=True)
+    shutil.copy(REPOSITORY / "prepare.py", package.parent)
+    for name in ("__init__.py", "__main__.py"):
+        shutil.copy(REPOSITORY / "nanogpt_compat" / name, package)
+    (package / "cli.py").write_text(STUB_CLI)
+    return package.parent
+
+
+def python(
+    *args: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *map(str, args)],
+        cwd=cwd,
+        env=os.environ | (env or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def assert_refused(run: "subprocess.CompletedProcess[str]", *messages: str) -> None:
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert "Traceback" not in run.stderr
+    for message in messages:
+        assert message in run.stderr
+
+
+def test_it_hands_over_its_folder_and_the_arguments_from_any_current_folder(folder: Path) -> None:
+    for cwd, path in ((Path("/"), folder / "prepare.py"), (folder, Path("prepare.py"))):
+        run = python(path, "--n", "3", cwd=cwd)
+        assert (run.returncode, run.stderr) == (7, "")
+        assert run.stdout == f"home {folder} arguments ['--n', '3']\n"
+
+
+def test_the_module_hands_over_no_folder(folder: Path) -> None:
+    run = python("-m", "nanogpt_compat", "--dry-run", cwd=folder)
+    assert (run.returncode, run.stdout, run.stderr) == (7, "home None arguments ['--dry-run']\n", "")
+
+
+@pytest.mark.parametrize("module", ["prepare", "nanogpt_compat.__main__"])
+def test_importing_it_starts_nothing_so_that_it_can_be_used_where_processes_are_spawned(
+    module: str, folder: Path
+) -> None:
+    run = python("-c", f"import {module}", cwd=folder)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty folder"])
+def test_copied_alone_it_says_what_else_to_copy_and_where_to(left: str, folder: Path) -> None:
+    shutil.rmtree(folder / "nanogpt_compat")
+    if left == "an empty folder":
+        (folder / "nanogpt_compat").mkdir()
+    # -S hides a nanogpt_compat that is installed
+    assert_refused(
+        python("-S", folder / "prepare.py", cwd=folder.parent), f"nanogpt_compat/; copy it to {folder} "
+    )
+
+
+@pytest.mark.parametrize("start", ["prepare.py", "-m nanogpt_compat"])
+def test_all_missing_packages_stand_in_one_pip_command_and_those_that_are_there_do_not(
+    start: str, folder: Path, tmp_path: Path
+) -> None:
+    run = python("-S", *start.split(), cwd=folder)  # -S: a Python with nothing installed
+    assert_refused(run, f"\n  {sys.executable} -m pip install numpy psutil tiktoken tqdm\n")
+    (tmp_path / "numpy.py").touch()
+    (tmp_path / "tqdm").mkdir()
+    (tmp_path / "tqdm" / "__init__.py").touch()
+    run = python("-S", *start.split(), cwd=folder, env={"PYTHONPATH": str(tmp_path)})
+    assert_refused(run, " -m pip install psutil tiktoken\n")
+    for name in ("psutil", "tiktoken"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('looked for, not imported')")
+    assert python("-S", *start.split(), cwd=folder, env={"PYTHONPATH": str(tmp_path)}).returncode == 7
+
+
+@pytest.mark.parametrize("version", [(2, 7, 18), (3, 9, 25)])
+def test_an_old_python_is_told_so_before_anything_else(version: tuple[int, ...], folder: Path) -> None:
+    program = (
+        "import runpy, sys; sys.version_info = {}; sys.path[0] = {!r}; "
+        "runpy.run_path('prepare.py', run_name='__main__')"
+    )
+    run = python("-S", "-c", program.format((*version, "final", 0), str(folder)), cwd=folder)
+    found = ".".join(map(str, version))
+    assert_refused(run, "Python 3.10 or newer is needed", f"is Python {found}\n")
+    assert "pip" not in run.stderr
+
+
+@pytest.mark.parametrize("name", ["prepare.py", "nanogpt_compat/__init__.py", "nanogpt_compat/__main__.py"])
+def test_what_runs_before_the_version_is_known_is_written_so_that_python_2_7_can_read_it(name: str) -> None:
+    source = (REPOSITORY / name).read_text(encoding="utf-8")
+    assert source.isascii()  # without a declaration of its encoding
+    for node in ast.walk(ast.parse(source)):
+        assert not isinstance(node, ast.JoinedStr | ast.NamedExpr | ast.AnnAssign | ast.Match | ast.Nonlocal)
+        assert not isinstance(node, ast.AsyncFunctionDef | ast.Starred | ast.YieldFrom)
+        if isinstance(node, ast.FunctionDef):
+            arguments = node.args
+            assert node.returns is None and all(argument.annotation is None for argument in arguments.args)
+            assert not arguments.kwonlyargs and not arguments.posonlyargs
+
+
+def read_setup() -> configparser.ConfigParser:
+    setup = configparser.ConfigParser()
+    setup.read(REPOSITORY / "setup.cfg", encoding="utf-8")
+    return setup
+
+
+def test_the_packages_it_looks_for_are_those_that_pip_installs_with_it() -> None:
+    required = read_setup()["options"]["install_requires"].split()
+    assert [re.match(r"[\w-]+", line)[0] for line in required] == PACKAGES  # type: ignore[index]
+
+
+def test_the_version_is_the_one_that_pip_sees() -> None:
+    assert read_setup()["metadata"]["version"] == nanogpt_compat.__version__
+
+
+# The tests' own promise (tests/conftest.py), held by the same means: a program started as in CI
+
+
+SKIPPING = {
+    "a call": "def test_it():\n    pytest.skip('no strace')",
+    "a mark": "@pytest.mark.skipif(True, reason='no strace')\ndef test_it(): pass",
+    "a fixture": "@pytest.fixture\ndef need(): pytest.skip('no strace')\ndef test_it(need): pass",
+    "a module": "pytest.skip('no strace', allow_module_level=True)",
+}
+
+
+@pytest.mark.parametrize("how", SKIPPING)
+def test_what_is_skipped_passes_until_all_is_required(how: str, tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "tests" / "conftest.py", tmp_path)
+    known_failure = "@pytest.mark.xfail(strict=True)\ndef test_other(): raise OSError"
+    (tmp_path / "test_skip.py").write_text(f"import pytest\n{SKIPPING[how]}\n")
+    (tmp_path / "test_xfail.py").write_text(f"import pytest\n{known_failure}\n")
+    command = ("-m", "pytest", "-p", "no:cacheprovider", "-rA", "--rootdir", tmp_path, tmp_path)
+    env = {"PYTHONPATH": str(REPOSITORY)}
+    run = python(*command, cwd=tmp_path, env=env)
+    assert (run.returncode, "1 skipped, 1 xfailed" in run.stdout) == (0, True), run.stdout
+    run = python(*command, "--require-all", cwd=tmp_path, env=env)
+    assert run.returncode in (1, 2), run.stdout
+    assert re.search(r"--require-all: nothing may be skipped, and this was: .*no strace", run.stdout)
+    # an error while collecting ends the run; otherwise a known failure stays one
+    assert ("1 error" if how == "a module" else "1 xfailed") in run.stdout.splitlines()[-1]
