@@ -1,25 +1,41 @@
 """The command line: options in, exit code out; nothing else here prints."""
 
 import argparse
+import contextlib
+import os
+import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from nanogpt_compat import __version__, job
 from nanogpt_compat.config import DEFAULT_INPUT, Config
-from nanogpt_compat.errors import PrepareError, UsageError
+from nanogpt_compat.errors import MemoryLimitError, PrepareError, UsageError
 from nanogpt_compat.limits import available_cpus, default_workers, read_available
+from nanogpt_compat.pipeline import IN_FLIGHT_BYTES
 from nanogpt_compat.progress import CalmStream, Display, open_display
 from nanogpt_compat.run import Run
 from nanogpt_compat.signals import StoppedBySignal, StopSignals, die_by
 from nanogpt_compat.sources.inputs import find_inputs
 from nanogpt_compat.split import SPLITS
-from nanogpt_compat.units import parse_size
+from nanogpt_compat.units import format_bytes, parse_size
 
 _DESCRIPTION = """\
 Turn text of any size into nanoGPT's train.bin and val.bin (raw uint16 GPT-2 tokens) in bounded memory.
 With no options: train_fineweb.txt beside this script in, train.bin and val.bin beside it out."""
+
+_MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # one of these with an unbroken stretch takes the budget alone
+
+_SMALLER = {"--workers": "1", "--block-size": "128KiB"}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are told like all others, and not below a page of options."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help lists the options")
 
 
 def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
@@ -29,8 +45,15 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
     """
     stderr = CalmStream(sys.stderr)
     try:
-        options = _parser().parse_args(argv)
+        _keep_standard_streams()
+        options = _parser("python -m nanogpt_compat" if home is None else "prepare.py").parse_args(argv)
         _run(options, home=home, stderr=stderr)
+    except MemoryLimitError as error:
+        program = ["-m", "nanogpt_compat"] if home is None else [sys.argv[0]]
+        words = _with_smaller_settings(sys.argv[1:] if argv is None else argv)
+        command = shlex.join([sys.executable, *program, *words])
+        stderr.write(f"prepare: stopped: {error}\ngo on, with smaller settings, by\n  {command}\n")
+        return error.exit_code
     except PrepareError as error:
         stderr.write(f"prepare: error: {error}\n")
         return error.exit_code
@@ -43,6 +66,32 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
     return 0
 
 
+def _keep_standard_streams() -> None:
+    """Open /dev/null for every standard stream that is closed.
+
+    Or else the next file opened, train.bin perhaps, would get its number, and what a library writes to it.
+    """
+    with contextlib.suppress(OSError):
+        while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+            pass
+        os.close(fd)
+
+
+def _with_smaller_settings(argv: Sequence[str]) -> list[str]:
+    """Write the command line that goes on after a stop for memory: one thread, small blocks.
+
+    >>> _with_smaller_settings(["--workers", "8", "--input", "a.txt"])
+    ['--input', 'a.txt', '--workers', '1', '--block-size', '128KiB']
+    """
+    kept, skip = [], False
+    for word in argv:
+        is_option = word in _SMALLER
+        if not (skip or is_option or word.partition("=")[0] in _SMALLER):
+            kept.append(word)
+        skip = is_option
+    return [*kept, *(word for option in _SMALLER.items() for word in option)]
+
+
 def _run(options: argparse.Namespace, *, home: Path | None, stderr: CalmStream) -> None:
     """Do what the options say.
 
@@ -52,8 +101,9 @@ def _run(options: argparse.Namespace, *, home: Path | None, stderr: CalmStream) 
     config = _config(options, home)
     work = job.look_into(config)
     if options.dry_run:
+        stdout = CalmStream(sys.stdout)
         for line in job.dry_run_lines(work, available_bytes=read_available().headroom_bytes):
-            print(line)
+            stdout.write(line + "\n")
         return
 
     def warn(line: str) -> None:
@@ -88,17 +138,25 @@ def _config(options: argparse.Namespace, home: Path | None) -> Config:
         n_workers=options.workers or default_workers(available_cpus()),
         block_bytes=options.block_size,
         overwrite=options.overwrite,
+        max_memory_bytes=options.max_memory,
+        min_available_bytes=options.min_available,
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(prog: str) -> _Parser:
     """Describe the options; each help text says what the option leads to."""
-    parser = argparse.ArgumentParser(
-        prog="prepare.py", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = _Parser(
+        prog=prog,
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # what is short for one option today may be short for two tomorrow
     )
     _add_input_options(parser.add_argument_group("what to read"))
     _add_output_options(parser.add_argument_group("what to write"))
     _add_machine_options(parser.add_argument_group("how hard to work (the output does not depend on these)"))
+    _add_memory_options(
+        parser.add_argument_group("how much memory to leave (it stops and saves; exit code 75)")
+    )
     _add_run_options(parser.add_argument_group("this run"))
     return parser
 
@@ -173,9 +231,26 @@ def _add_machine_options(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--block-size",
-        type=_size,
+        type=_block_size,
         metavar="SIZE",
         help="bytes of text that are encoded at a time; default: by the number of workers, 1 MiB at most",
+    )
+
+
+def _add_memory_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--max-memory",
+        type=_size,
+        metavar="SIZE",
+        help="stop, with everything saved, before this process's own memory (not the page cache) comes near "
+        "SIZE; default: only what the machine, its cgroups and ulimits allow",
+    )
+    group.add_argument(
+        "--min-available",
+        type=_size,
+        metavar="SIZE",
+        help="stop before the machine has less than SIZE left for all programs; default: 5 %% of its memory, "
+        "256 to 512 MiB",
     )
 
 
@@ -197,18 +272,18 @@ def _add_run_options(group: "argparse._ArgumentGroup") -> None:
 
 def _positive(text: str) -> int:
     """Parse a whole number of at least 1."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return number
+    with contextlib.suppress(ValueError):
+        if (number := int(text)) >= 1:
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
 
 
 def _ratio(text: str) -> float:
     """Parse a share from 0 to less than 1."""
-    ratio = float(text)
-    if not 0 <= ratio < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a ratio: 0 <= R < 1 is needed")
-    return ratio
+    with contextlib.suppress(ValueError):
+        if 0 <= (ratio := float(text)) < 1:
+            return ratio
+    raise argparse.ArgumentTypeError(f"{text!r} is not a ratio: 0 <= R < 1 is needed, such as 0.0005")
 
 
 def _size(text: str) -> int:
@@ -217,3 +292,14 @@ def _size(text: str) -> int:
         return parse_size(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _block_size(text: str) -> int:
+    """Parse a size with units that leaves memory bounded."""
+    n_bytes = _size(text)
+    if n_bytes > _MAX_BLOCK_BYTES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is more than {format_bytes(_MAX_BLOCK_BYTES)}; larger blocks are not faster, and each "
+            "takes eight times its size of memory"
+        )
+    return n_bytes

@@ -21,6 +21,8 @@ class Config:
     n_workers: int = 1
     block_bytes: int | None = None  # None: by the number of workers
     overwrite: bool = False
+    max_memory_bytes: int | None = None
+    min_available_bytes: int | None = None
 
     @property
     def has_val(self) -> bool:

@@ -26,29 +26,33 @@ class Estimate:
 class Estimator:
     """Encodes samples of one input after another, on one thread, and scales to the whole.
 
-    Each input has its own tokens per byte: from 0.2 (English) to 0.7 (Chinese).
+    Each input has its own tokens per byte, from 0.2 (English) to 0.7 (Chinese), and bytes per character.
     """
 
-    def __init__(self, encode: Callable[[str], Any]) -> None:
+    def __init__(self, encode: Callable[[str], Any], *, max_chars: int | None = None) -> None:
+        """Forecast for the first `max_chars` characters of all inputs together; None is all of them."""
         self._encode = encode
-        self._sampled_bytes = self._input_bytes = 0
-        self._tokens = self._elapsed_s = 0.0
+        self._left_chars = float("inf") if max_chars is None else float(max_chars)
+        self._sampled_bytes = 0
+        self._text_bytes = self._tokens = self._elapsed_s = 0.0
 
-    def add(self, texts: Sequence[str], size_bytes: int) -> None:
-        """Take samples of an input of `size_bytes`."""
+    def add(self, texts: Sequence[str], *, sampled_bytes: int, size_bytes: int) -> None:
+        """Take what `sampled_bytes` of an input of `size_bytes` were decoded to."""
         if not self._sampled_bytes and texts:
             self._encode(texts[0])  # what the first call sets up is not the speed
         started_s = time.perf_counter()
         n_tokens = sum(len(self._encode(text)) for text in texts)
         self._elapsed_s += time.perf_counter() - started_s
-        n_bytes = sum(len(text.encode()) for text in texts)
-        self._tokens += size_bytes * n_tokens / max(1, n_bytes)
-        self._sampled_bytes += n_bytes
-        self._input_bytes += size_bytes
+        self._sampled_bytes += sampled_bytes
+        scale = size_bytes / max(1, sampled_bytes)
+        n_chars = scale * sum(map(len, texts))
+        share = min(1.0, self._left_chars / max(1.0, n_chars))
+        self._left_chars -= share * n_chars
+        self._text_bytes += share * size_bytes
+        self._tokens += share * scale * n_tokens
 
-    def estimate(self, *, text_bytes: int, n_workers: int) -> Estimate:
-        """Forecast for the first `text_bytes` of all inputs together."""
-        tokens = self._tokens * text_bytes / max(1, self._input_bytes)
+    def estimate(self, *, n_workers: int) -> Estimate:
+        """Forecast for everything that was added."""
         threads = 1 if n_workers == 1 else n_workers * _THREAD_YIELD
-        seconds = self._elapsed_s * text_bytes / max(1, self._sampled_bytes) / threads
-        return Estimate(text_bytes, round(tokens), seconds)
+        seconds = self._elapsed_s * self._text_bytes / max(1, self._sampled_bytes) / threads
+        return Estimate(round(self._text_bytes), round(self._tokens), seconds)

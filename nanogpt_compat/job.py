@@ -1,5 +1,6 @@
 """What a run is about to do: the input looked into, the output foreseen, and nothing written yet."""
 
+import contextlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,6 @@ class Job:
     vocabulary: Vocabulary
     encoder: TiktokenEncoder
     forecast: Estimate
-    windows: tuple[tuple[int, int], ...]
 
     @property
     def sizes(self) -> list[int]:
@@ -37,9 +37,14 @@ class Job:
         return [one["size"] for one in self.inputs]
 
     @property
+    def windows(self) -> list[tuple[int, int]]:
+        """The nominal windows for validation, in the order of the input."""
+        return val_windows(self.split_bytes, self.config.val_ratio, self.config.val_split)
+
+    @property
     def max_chars(self) -> int | None:
         """What `--n` lets through."""
-        return None if self.config.n_chunks is None else self.config.n_chunks * CHARS_PER_CHUNK
+        return _max_chars(self.config)
 
     @property
     def token_options(self) -> dict[str, Any]:
@@ -60,11 +65,18 @@ class Job:
         return digest_of(self.token_options, self.inputs)
 
     @property
+    def split_bytes(self) -> int:
+        """What the validation windows are a share of: with `--n`, a character counts as one byte."""
+        return min(sum(self.sizes), self.max_chars or sum(self.sizes))
+
+    @property
     def free_bytes(self) -> int:
-        """Free space where the output goes, for this user."""
-        folder = self.config.output_dir.resolve()
-        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-        return shutil.disk_usage(existing).free
+        """Free space where train.bin goes, for this user."""
+        final = final_files(self.config.output_dir, has_val=False)["train"]
+        for folder in final.parents:
+            with contextlib.suppress(OSError):  # it is still to be made
+                return shutil.disk_usage(folder).free
+        return 0
 
 
 def look_into(config: Config) -> Job:
@@ -78,31 +90,42 @@ def look_into(config: Config) -> Job:
         raise InputError(f"there is no text: {report.name_inputs(config.inputs)} has 0 bytes")
     vocabulary = find_gpt2(config.vocab_dir)
     encoder = TiktokenEncoder(vocabulary.encoding)
-    estimator = Estimator(encoder.encode)
+    estimator = Estimator(encoder.encode, max_chars=_max_chars(config))
+    errors = "replace" if config.errors == "replace" else "ignore"
     inputs = []
     for path in config.inputs:
         samples = take_samples(path, total_bytes=total_bytes, n_inputs=len(config.inputs))
         if not config.errors_given:
             check_is_utf8(path, samples)
         inputs.append(describe_input(path, (sample.data for sample in samples)))
-        texts = [sample.data.decode("utf-8", "ignore") for sample in samples]
-        estimator.add(texts, inputs[-1]["size"])
-    text_bytes = total_bytes
-    if config.n_chunks is not None:  # a character has at least one byte
-        text_bytes = min(total_bytes, config.n_chunks * CHARS_PER_CHUNK)
-    forecast = estimator.estimate(text_bytes=text_bytes, n_workers=config.n_workers)
-    windows = tuple(val_windows(text_bytes, config.val_ratio, config.val_split))
-    return Job(config, tuple(inputs), vocabulary, encoder, forecast, windows)
+        texts = [sample.data.decode("utf-8", errors) for sample in samples]
+        sampled_bytes = sum(len(sample.data) for sample in samples)
+        estimator.add(texts, sampled_bytes=sampled_bytes, size_bytes=inputs[-1]["size"])
+    forecast = estimator.estimate(n_workers=config.n_workers)
+    return Job(config, tuple(inputs), vocabulary, encoder, forecast)
+
+
+def _max_chars(config: Config) -> int | None:
+    return None if config.n_chunks is None else config.n_chunks * CHARS_PER_CHUNK
 
 
 def check_names(job: Job) -> None:
-    """Refuse to replace files that are there.
+    """Refuse to replace files that are there, and what is no file of ours to replace.
 
     Raises:
-        OutputError: one is, and there is no `--overwrite`.
+        OutputError: one is there and there is no `--overwrite`; or it is a folder, an input, or both files.
     """
     config = job.config
-    for final in final_files(config.output_dir, has_val=config.has_val).values():
+    finals = final_files(config.output_dir, has_val=config.has_val)
+    if len(set(finals.values())) < len(finals):
+        raise OutputError(
+            f"train.bin and val.bin are links to one file, {finals['train']}; remove one of them"
+        )
+    for final in finals.values():
+        if final.is_dir():
+            raise OutputError(f"{final} is a folder; move it away, or give another --output-dir")
+        if final.exists() and any(final.samefile(path) for path in config.inputs):
+            raise OutputError(f"{final} is an input of this run; give another --output-dir")
         if final.exists() and not config.overwrite:
             raise OutputError(
                 f"{final} exists already; give --overwrite to replace it once the new one is complete, "
@@ -141,8 +164,8 @@ def describe_val(job: Job) -> str:
 def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
     """Say what nanoGPT will trip over, or what is not as the options say."""
     config, lines = job.config, []
-    text_bytes = job.forecast.text_bytes
-    n_nominal, n_val = round(text_bytes * config.val_ratio), val_bytes(text_bytes, config.val_ratio)
+    n_bytes = job.split_bytes
+    n_nominal, n_val = round(n_bytes * config.val_ratio), val_bytes(n_bytes, config.val_ratio)
     if config.has_val and n_val > n_nominal:
         lines.append(
             f"notice: val.bin was raised from {format_bytes(n_nominal)} to {format_bytes(n_val)} of text "
@@ -152,6 +175,10 @@ def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
         lines.append(
             f"warning: val.bin has {tokens['val']:,} tokens; nanoGPT cannot sample blocks of 1,024 from "
             f"fewer than {MIN_VAL_TOKENS:,}: raise --val-ratio"
+        )
+    if not config.has_val and (config.output_dir / "val.bin").exists():
+        lines.append(
+            f"warning: {config.output_dir / 'val.bin'} is not from this run: there is no val.bin of it"
         )
     if (config.output_dir / "meta.pkl").exists():
         lines.append(

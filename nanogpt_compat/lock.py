@@ -107,8 +107,8 @@ def _make_mark(mark: Path) -> int | None:
 def _move_in(temp: Path, lock: Path) -> None:
     """Clear away what has ended, and rename `temp` to `lock` if that is not there, or empty."""
     for _ in range(_N_TRIES):
-        for mark in lock.glob("*"):
-            with contextlib.suppress(FileNotFoundError):  # its run has just left
+        with contextlib.suppress(FileNotFoundError):  # nobody holds it, or who did has just left
+            for mark in lock.iterdir():
                 _remove_ended(mark)
         with contextlib.suppress(OSError):  # Windows renames nothing over an empty folder
             lock.rmdir()

@@ -69,13 +69,15 @@ def run(
     n_workers: int,
     block_bytes: int,
     max_chars: int | None,
+    admit: Callable[[int, int], bool],
     after_block: Callable[[], None],
     check: Callable[[], None],
 ) -> None:
     """Tokenise `paths`, one after another, into `sink`, from `tally.position` on.
 
-    Holds `IN_FLIGHT_BYTES` of blocks at most, or one block. `tally` is at every call of `after_block`
-    what `sink` holds. `check` is called several times a second; what it raises ends the run there.
+    Before a block is given to a thread, `admit(its cost, cost of those in flight)` is asked; while it says
+    no, the oldest one is waited for and written. `tally` is at every call of `after_block` what `sink`
+    holds. `check` is called several times a second; what it raises ends the run there.
 
     Raises:
         InputError: an input is unreadable or changes, or cannot be decoded and `errors` is `strict`.
@@ -93,7 +95,7 @@ def run(
     def cost(block: Block) -> int:
         return _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(len(block.raw), longest_stretch_bytes(block.raw))
 
-    with closing(blocks), closing(_in_order(blocks, encode, cost, n_workers, check)) as results:
+    with closing(blocks), closing(_in_order(blocks, encode, cost, n_workers, admit, check)) as results:
         for encoded in results:
             sink.append(encoded.tokens, is_val=encoded.block.is_val)
             _count(tally, encoded)
@@ -188,6 +190,7 @@ def _in_order(
     encode: Callable[[Block], Encoded],
     cost: Callable[[Block], int],
     n_workers: int,
+    admit: Callable[[int, int], bool],
     check: Callable[[], None],
 ) -> Generator[Encoded, None, None]:
     """Encode blocks on threads and yield the results in the order of the blocks."""
@@ -197,7 +200,7 @@ def _in_order(
     try:
         for block in blocks:
             block_cost = cost(block)
-            while pending and (pending[0][0].done() or in_flight_bytes + block_cost > IN_FLIGHT_BYTES):
+            while pending and (pending[0][0].done() or not admit(block_cost, in_flight_bytes)):
                 future, done_cost = pending.popleft()
                 yield _result(future, check)
                 in_flight_bytes -= done_cost

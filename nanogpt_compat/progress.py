@@ -15,9 +15,9 @@ _BAR_EVERY_S = 0.1
 
 
 class CalmStream(io.TextIOBase):
-    """A text stream whose failure is nobody's failure: a closed pager must not stop a run of hours.
+    r"""A text stream whose failure is nobody's failure: a closed pager must not stop a run of hours.
 
-    It writes ASCII: of names of files, whatever else is in them is written as `\\xe9` or `\\u4e2d`.
+    It writes ASCII: of names of files, whatever else is in them is written as `\xe9` or `\u4e2d`.
     """
 
     def __init__(self, stream: TextIO | None) -> None:

@@ -66,6 +66,7 @@ def build_report(
     engine: str,
     val_split: Mapping[str, object],
     options: Mapping[str, object],
+    guard: Mapping[str, object],
     fingerprint: str,
 ) -> dict[str, Any]:
     """Build the content of `prepare.json`; its fields are those of the design."""
@@ -85,6 +86,7 @@ def build_report(
         "val_split": dict(val_split),
         "resumes": tally.resumes,
         "checkpoint_fallbacks": tally.checkpoint_fallbacks,
+        "guard": dict(guard),
         "peak_rss_bytes": peak_rss_bytes(),
         "wall_s": round(tally.wall_s, 3),
         "options": dict(options),
@@ -125,10 +127,10 @@ def remove_report(folder: Path) -> None:
     Raises:
         OutputError: it cannot be removed.
     """
-    path = folder / REPORT_NAME
+    path = (folder / REPORT_NAME).resolve()
     try:
         path.unlink(missing_ok=True)
-        sync_folder(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise OutputError(f"cannot remove {path}: {error.strerror}") from error
 
@@ -139,9 +141,9 @@ def write_report(folder: Path, report: Mapping[str, object]) -> None:
     Raises:
         OutputError: the disk is full or failing.
     """
-    path = folder / REPORT_NAME
+    path = (folder / REPORT_NAME).resolve()  # a rename would put a file in the place of a link
     try:
-        write_atomically(path, (json.dumps(report, indent=2) + "\n").encode("ascii"))
+        write_atomically(path, (json.dumps(report, indent=2) + "\n").encode("ascii"), is_locked=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; the token files are complete") from error
 

@@ -15,11 +15,13 @@ from nanogpt_compat.checkpoint import (
     load_tally,
     read_found,
 )
-from nanogpt_compat.errors import CheckpointError, InputError, OutputError
+from nanogpt_compat.errors import CheckpointError, InputError, MemoryLimitError, OutputError
 from nanogpt_compat.fingerprint import differences, has_hint_of_change
+from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits, trim_heap
 from nanogpt_compat.job import Job, check_disk, check_names, describe_val, notices
 from nanogpt_compat.journal import Journal
 from nanogpt_compat.lock import FolderLock
+from nanogpt_compat.policy import Step
 from nanogpt_compat.progress import Display
 from nanogpt_compat.sinks import (
     WORK_FOLDER,
@@ -54,12 +56,22 @@ class Run:
         self._open_display = open_display
         self._say = say
         self._warn = warn
-        self._check = check
+        self._check_signals = check
         config = job.config
+        sampler = Sampler(
+            max_memory_bytes=config.max_memory_bytes, min_available_bytes=config.min_available_bytes
+        )
+        self._guard = MemoryGuard(sampler, most_bytes=pipeline.IN_FLIGHT_BYTES)
         self._finals = final_files(config.output_dir, has_val=config.has_val)
         self._folders = [config.output_dir, *{final.parent for final in self._finals.values()}]
         self._work = config.output_dir / WORK_FOLDER
         self._journal = self._work / "journal"
+
+    def _check(self) -> None:
+        """Raise what should end the run: a signal, or memory that is about to run out."""
+        self._check_signals()
+        if self._guard.aborting.is_set():
+            raise MemoryLimitError(self._guard.explain())
 
     def do(self, *, restart: bool) -> None:
         """Make train.bin, val.bin and prepare.json, or find that they are made.
@@ -68,6 +80,8 @@ class Run:
             InputError: an input changes or fails while it is read, or there is no text in it.
             OutputError: the output folder cannot be written, is taken by another run, or runs full.
             CheckpointError: a stopped run is there and belongs to another input or other options.
+            MemoryLimitError: memory is about to run out.
+            TooSmallError: memory cannot suffice.
         """
         if not restart and self._is_complete():
             self._say("already complete; --restart makes it again")
@@ -84,7 +98,9 @@ class Run:
             if made is None:
                 check_names(self._job)
                 check_disk(self._job)
-                made = self._tokenise(found)
+                with self._guard:
+                    self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
+                    made = self._tokenise(found)
             self._publish(made)
             self._remove_work_files()
         for folder in self._folders:
@@ -205,6 +221,7 @@ class Run:
 
             def after_block() -> None:
                 checkpointer.after_block()
+                self._hold_less(sink)
                 display.show(
                     bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=report.rss_bytes()
                 )
@@ -221,18 +238,30 @@ class Run:
                     n_workers=config.n_workers,
                     block_bytes=config.block_bytes or pipeline.block_size(config.n_workers),
                     max_chars=job.max_chars,
+                    admit=self._guard.admit,
                     after_block=after_block,
                     check=self._check,
                 )
                 checkpointer.now()
-            except BaseException:
+            except BaseException as error:
                 display.close()
                 self._save(checkpointer)
+                if isinstance(error, MemoryError):
+                    self._guard.abort()
+                    raise MemoryLimitError(self._guard.explain()) from error
                 raise
             if not tally.tokens:
                 raise InputError(f"there is no text in {report.name_inputs(config.inputs)}")
             tally.wall_s = checkpointer.wall_s
             sink.finish()
+
+    def _hold_less(self, sink: BinPair) -> None:
+        """Carry out what the guard asks for."""
+        step = self._guard.take_step()
+        if step is Step.FLUSH:
+            sink.drop_pages()
+        elif step is Step.DROP_CACHES:
+            trim_heap()
 
     def _save(self, checkpointer: Checkpointer) -> None:
         """Save what is sound when a run ends early, whatever ended it."""
@@ -266,6 +295,7 @@ class Run:
                 "bytes": sum(end - start for start, end in job.windows),
             },
             options=job.config.as_options(),
+            guard=self._guard.summary(),
             fingerprint=job.fingerprint,
         )
 

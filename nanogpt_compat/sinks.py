@@ -47,14 +47,21 @@ def work_folder(folder: Path) -> Path:
         work.mkdir(parents=True, exist_ok=True)
         (work / ".gitignore").write_text("*\n", encoding="ascii")
     except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror}") from error
+        raise OutputError(f"cannot write to {folder}: {error.strerror}; give another --output-dir") from error
     return work
 
 
 def final_files(output_dir: Path, *, has_val: bool) -> dict[str, Path]:
-    """Name the files of a run by split, in the order in which they are published; links are followed."""
+    """Name the files of a run by split, in the order in which they are published; links are followed.
+
+    Raises:
+        OutputError: a link leads back to itself.
+    """
     splits = ["val", "train"] if has_val else ["train"]
-    return {split: Path(output_dir, f"{split}.bin").resolve() for split in splits}
+    try:
+        return {split: Path(output_dir, f"{split}.bin").resolve() for split in splits}
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"cannot follow the links in {output_dir}: {error}") from error
 
 
 def partial_file(final: Path) -> Path:
@@ -110,6 +117,15 @@ class BinPair:
                 wait_for_one()
 
         return segment, wait
+
+    def drop_pages(self) -> None:
+        """Write back and give back all memory that the output takes.
+
+        Raises:
+            OutputError: an earlier write failed.
+        """
+        for file in self._files.values():
+            file.drop_pages()
 
     def finish(self) -> None:
         """Cut the files to their exact sizes and make them durable.

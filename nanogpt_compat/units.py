@@ -55,7 +55,7 @@ def _scaled(value: float, units: tuple[str, ...]) -> str:
     """`value` (at least 1000) over the unit that leaves at most three digits before the point."""
     for unit in units:
         value /= 1000
-        if abs(value) < 999.95 or unit == units[-1]:
+        if abs(value) < 999.5 or unit == units[-1]:
             break
     return f"{value:.0f}{unit}" if abs(value) >= 99.95 else f"{value:.1f}{unit}"
 

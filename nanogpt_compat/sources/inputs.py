@@ -49,7 +49,7 @@ def _expand(pattern: str, home: Path | None) -> list[Path]:
     if not pattern:
         raise InputError("--input has an empty name; give a file, or leave the option away")
     path = Path(pattern)
-    if _exists(path):
+    if _exists(path) or path.is_symlink():
         return [path]
     if glob.has_magic(pattern):
         matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - Path.glob takes no absolute one
@@ -59,10 +59,10 @@ def _expand(pattern: str, home: Path | None) -> list[Path]:
         return files
     if path.is_absolute():
         raise InputError(f"there is no {path}; put it there, or name another file with --input")
-    message = f"there is no {path} (looked from {Path.cwd()})"
+    advice = "name a file that is there with --input"
     if home is not None and _exists(home / path):
-        message += f"; one stands beside prepare.py: use --input {shlex.quote(str(home / path))}"
-    raise InputError(message)
+        advice = f"one stands beside prepare.py: use --input {shlex.quote(str(home / path))}"
+    raise InputError(f"there is no {path} (looked from {Path.cwd()}); {advice}")
 
 
 def _exists(path: Path) -> bool:

@@ -1,6 +1,8 @@
 """Look across an input before reading it: is it UTF-8 text, and what will come of it."""
 
 import codecs
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +19,18 @@ _MAX_BAD_SHARE = 0.01
 
 # UTF-32's little-endian mark begins with UTF-16's, so it is looked for first.
 _MARKS = (
-    (codecs.BOM_UTF32_LE, "UTF-32LE"),
-    (codecs.BOM_UTF32_BE, "UTF-32BE"),
-    (codecs.BOM_UTF16_LE, "UTF-16LE"),
-    (codecs.BOM_UTF16_BE, "UTF-16BE"),
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
 )
+_FREQUENT = " \n.,\u3000\u3001\u3002\uff0c"
+_FREQUENT_SHARE = 0.01
+# What text that is not Unicode is mostly in; iconv knows them all by these names, with `-` for `_`.
+_CHARSETS = [
+    *("gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1252", "cp1251", "koi8_r", "iso8859_5", "cp866"),
+    *("cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "cp874"),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +91,54 @@ def check_is_utf8(path: Path, samples: Sequence[Sample]) -> None:
     n_bad = sum(find_invalid_bytes(sample.data)[0] + sample.data.count(0) for sample in samples)
     if n_bad > n_bytes * _MAX_BAD_SHARE:
         found = f"has {n_bad / n_bytes:.0%} NUL or undecodable bytes in samples across the file"
-        raise _not_utf8(path, found, _guess_charset(b"".join(sample.data for sample in samples)))
+        raise _not_utf8(path, found, _guess_charset(samples))
 
 
-def _guess_charset(data: bytes) -> str | None:
-    """Name the likely charset, or None."""
-    even, odd = data[::2].count(0), data[1::2].count(0)
-    if even + odd > len(data) // 20:
-        if min(even, odd) > len(data) // 4:
-            return None  # mostly NUL: a binary file
-        return "UTF-16LE" if odd > even else "UTF-16BE"
+def _guess_charset(samples: Sequence[Sample]) -> str | None:
+    """Name the likely charset as iconv does, or None."""
+    for sample in samples:
+        charset = _guess_wide(sample) or _guess_narrow(sample)
+        if charset is not None:
+            return charset
+    return None
+
+
+def _guess_wide(sample: Sample) -> str | None:
+    """Tell UTF-32 and UTF-16 by their spaces and full stops, which only the right one of the four finds."""
+    aligned = sample.data[-sample.offset % 4 :]
+    for charset in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
+        text = aligned.decode(charset, "replace")
+        if sum(map(text.count, _FREQUENT)) > len(text) * _FREQUENT_SHARE:
+            return charset
+    return None
+
+
+def _guess_narrow(sample: Sample) -> str | None:
+    """Ask charset_normalizer about a sample that begins and ends with a character, as far as one can see."""
+    if find_invalid_bytes(sample.data)[0] <= len(sample.data) * _MAX_BAD_SHARE:
+        return None  # the ASCII part of a file that is something else further on
     try:
         from charset_normalizer import from_bytes  # comes with requests, and that with tiktoken
     except ImportError:
         return None
-    best = from_bytes(data[: 4 * _SAMPLE_BYTES]).best()
-    return None if best is None else best.encoding.upper().replace("_", "-")
+    # No second byte of a character is a space or a line end.
+    start = re.match(rb"[^ \n]*[ \n]|", sample.data).end() if sample.offset else 0  # type: ignore[union-attr]
+    for n_cut in range(4):
+        best = from_bytes(sample.data[start : len(sample.data) - n_cut], cp_isolation=_CHARSETS).best()
+        if best is not None:
+            return best.encoding.upper().replace("_", "-")
+    return None
 
 
 def _not_utf8(path: Path, found: str, charset: str | None) -> InputError:
     """Say what was found and how to convert it."""
+    old, new = shlex.quote(str(path)), shlex.quote(f"{path}.utf8")
     advice = (
-        f"it looks like {charset}; convert it with\n  iconv -f {charset} -t UTF-8 '{path}' > '{path}.utf8'\n"
+        f"it looks like {charset}: if so, convert it with\n  iconv -f {charset} -t UTF-8 {old} > {new}\n"
         if charset is not None
         else "it does not look like text in any charset known here\n"
     )
     return InputError(
-        f"{path} {found}: {advice}"
+        f"{path} {found}; {advice}"
         "or give --errors ignore (or replace) to take it as it is, dropping what is not UTF-8"
     )

@@ -1,0 +1,307 @@
+"""Keep this process inside the memory it may use: read the limits, decide, and tell the pipeline.
+
+    Sampler       the limits that apply here, read again and again           -> [Reading, ...]
+    policy.py     what follows from them                                     -> State, Step | None
+    MemoryGuard   a thread that polls the two; the pipeline asks it before it admits a block, carries out its
+                  steps, and stops when `aborting` is set
+
+A poll takes 0.1 ms, 2 to 20 times a second (benchmarks/guard_cost.py).
+"""
+
+import contextlib
+import ctypes
+import logging
+import mmap
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+
+import psutil
+
+from nanogpt_compat import limits, policy
+from nanogpt_compat.errors import MemoryLimitError, TooSmallError
+from nanogpt_compat.policy import SMALLEST_BYTES, Level, Reading, State, Step
+from nanogpt_compat.units import format_bytes
+
+REFRESH_EVERY_S = 3.0  # limits do change: systemctl set-property, docker update
+_LISTING_SHARE = 0.001  # of the time goes into listing children: 15 ms (of 400 processes), so every 15 s
+
+_log = logging.getLogger(__name__)
+
+
+def check_fits(readings: Sequence[Reading], *, own_bytes: int, smallest_bytes: int) -> None:
+    """Refuse to start what would only have to be stopped.
+
+    `own_bytes` is what this process holds now, `smallest_bytes` what the smallest settings will need more.
+
+    Raises:
+        TooSmallError: our own use exceeds a limit whatever others do: a retry is useless.
+        MemoryLimitError: it would fit if others did not hold the memory: a retry may work.
+    """
+    for reading in readings:
+        if reading.advisory or policy.margin_bytes(reading) >= smallest_bytes:
+            continue
+        reserve_bytes = policy.reserves_for(reading).abort_bytes
+        needed_bytes = (reading.used_bytes if reading.private else own_bytes) + smallest_bytes + reserve_bytes
+        found = f"the smallest settings need {format_bytes(needed_bytes)} of memory; {_describe(reading)}"
+        if needed_bytes > reading.limit_bytes:
+            raise TooSmallError(f"{found}. Allow more memory; trying again unchanged is useless")
+        raise MemoryLimitError(f"{found}, too much of it by others. Close some, or try again later")
+
+
+def _describe(reading: Reading) -> str:
+    """Say which limit it is, who set it, what we keep of it in reserve, and how far it is used up."""
+    reserve_bytes = policy.reserves_for(reading).abort_bytes
+    limit, reserve, used = map(format_bytes, (reading.limit_bytes, reserve_bytes, reading.used_bytes))
+    return f"{reading.name} ({reading.source}) is {limit}, {reserve} kept in reserve, {used} in use"
+
+
+def describe_limits(readings: Sequence[Reading], budget_bytes: int) -> str:
+    """Write the start line: what is available, the tightest limit set, and the reserve of whichever decides.
+
+    >>> describe_limits([Reading("cgroup memory.max", "/sys/fs/cgroup/memory.max", 4 * 10**9, 10**8)], 10**9)
+    'memory: limit 4.0 GB from cgroup memory.max, reserve 268 MB, budget 1.0 GB'
+    """
+    available = [reading for reading in readings if reading.name == "MemAvailable"]
+    limit = policy.tightest([reading for reading in readings if reading.name != "MemAvailable"])
+    parts = [f"{format_bytes(reading.headroom_bytes)} available" for reading in available]
+    if limit is not None:
+        parts.append(f"limit {format_bytes(limit.limit_bytes)} from {limit.name}")
+    deciding = policy.tightest(readings)
+    if deciding is not None:
+        parts.append(f"reserve {format_bytes(policy.reserves_for(deciding).abort_bytes)}")
+    return "memory: " + ", ".join([*parts, f"budget {format_bytes(budget_bytes)}"])
+
+
+def describe_abort(
+    reading: Reading | None, tried: Mapping[Step, int], *, refused: bool = False, pressure: str = ""
+) -> str:
+    """Say why the run stops and how often each step was tried; the caller adds what is saved, and what next.
+
+    `reading` is the limit that decided, or the tightest one when the system `refused` memory (MemoryError).
+    """
+    why = "the system refused memory" if refused else "memory is about to run out"
+    if reading is not None:
+        why += f": {_describe(reading)}"
+    steps = [step.value + (f" {n} times" if n > 1 else "") for step, n in tried.items() if n]
+    tries = "tried: " + (", ".join(steps) if steps else "nothing, it came too fast")
+    return ". ".join(part for part in (why, tries, pressure) if part)
+
+
+def trim_heap() -> None:
+    """Give freed memory back to the system, which free() alone does not for small objects: 1 to 50 ms."""
+    if hasattr(psutil, "heap_trim"):  # psutil >= 7.2, not on musl
+        psutil.heap_trim()
+        return
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # TypeError: Windows has no CDLL(None)
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+class Sampler:
+    """Takes the readings that apply to this process.
+
+    A signal that cannot be read is dropped until limits are read again, and its first failure noted (debug).
+    Both sizes are the user's; `root` is where proc and sys are.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_memory_bytes: int | None = None,
+        min_available_bytes: int | None = None,
+        root: Path = Path("/"),
+    ) -> None:
+        self._max_memory_bytes = max_memory_bytes
+        self._min_available_bytes = min_available_bytes
+        self._root = root
+        self._processes = [psutil.Process()]  # this one, then its children
+        self._list_at_s = self._refresh_at_s = float("-inf")
+        self._signals: dict[str, Callable[[], Reading | None]] = {}
+        self._dropped: set[str] = set()  # noted already
+        self._swapped: deque[tuple[float, int]] = deque(maxlen=2)  # (when, pages) of the last refreshes
+
+    def sample(self) -> list[Reading]:
+        """Take one reading of every limit that can be read."""
+        now_s = time.monotonic()
+        if now_s >= self._refresh_at_s:
+            self._refresh_at_s = now_s + REFRESH_EVERY_S
+            self._refresh(now_s)
+        taken = [self._take(name) for name in list(self._signals)]
+        return [reading for reading in taken if reading is not None]
+
+    def _take(self, name: str) -> Reading | None:
+        """Read one signal, None if it sets no limit now; or drop it."""
+        try:
+            return self._signals[name]()
+        except (OSError, ValueError, psutil.Error, NotImplementedError) as error:
+            del self._signals[name]
+            if name not in self._dropped:
+                self._dropped.add(name)
+                _log.debug("memory guard: %s cannot be read and is left out: %s", name, error)
+            return None
+
+    def _refresh(self, now_s: float) -> None:
+        """Find out which limits there are now."""
+        self._signals = {"MemAvailable": partial(limits.read_available, self._min_available_bytes)}
+        for limit in limits.cgroup_limits(self._root):
+            self._signals[str(limit.path)] = partial(limits.read_cgroup, limit)
+        for name in ("RLIMIT_AS", "RLIMIT_DATA"):
+            self._signals[name] = partial(limits.read_rlimit, name, self._processes[0])
+        if self._max_memory_bytes is not None:
+            self._signals["--max-memory"] = partial(self._read_own_use, self._max_memory_bytes)
+        pages = limits.swapped_out_pages(self._root)
+        if pages is not None:
+            self._swapped.append((now_s, pages))
+
+    def _read_own_use(self, max_memory_bytes: int) -> Reading:
+        """Read our own and our children's use; listing them walks all of /proc: paced by cost."""
+        start_s = time.monotonic()
+        if start_s >= self._list_at_s:
+            with contextlib.suppress(OSError, psutil.Error):
+                self._processes[1:] = self._processes[0].children(recursive=True)
+            took_s = time.monotonic() - start_s
+            self._list_at_s = start_s + max(REFRESH_EVERY_S, took_s / _LISTING_SHARE)
+        return limits.read_own_use(max_memory_bytes, self._processes, self._root)
+
+    def own_bytes(self) -> int:
+        """Read this process's anonymous memory, swapped out or not."""
+        return limits.anonymous_bytes(self._processes[0], self._root)
+
+    def pressure(self) -> str:
+        """Say how busy the machine is with finding memory, for a message; "" when it does not tell."""
+        percent, pages = limits.pressure_percent(self._root), limits.swapped_out_pages(self._root)
+        parts = [] if percent is None else [f"programs waited for memory {percent:.0f} % of the last 10 s"]
+        if pages is not None and self._swapped:
+            since_s, before = self._swapped[0]
+            rate = (pages - before) * mmap.PAGESIZE / max(time.monotonic() - since_s, 1.0)
+            parts.append(f"{format_bytes(rate)}/s were swapped out")
+        return ", ".join(parts)
+
+
+class MemoryGuard:
+    """Watches the limits from a thread for as long as it is entered.
+
+    All bytes are of memory, not of input. Work in flight may take `budget_bytes` (None: by what is free), or
+    `smallest_bytes`. The watching thread replaces `state` and `readings` by new immutable ones; `admit`,
+    `learn` and `take_step` are for one thread, the one that reads and writes in order.
+    """
+
+    def __init__(
+        self,
+        sampler: Sampler,
+        *,
+        budget_bytes: int | None = None,
+        most_bytes: int | None = None,
+        smallest_bytes: int = SMALLEST_BYTES,
+    ) -> None:
+        self.aborting = threading.Event()
+        self.state = State()
+        self.readings: Sequence[Reading] = ()
+        self.budget_bytes = budget_bytes or 0
+        self._most_bytes = most_bytes
+        self.smallest_bytes = smallest_bytes
+        self._sampler = sampler
+        self._factor = 1.0
+        self._refused = False
+        self._pending: deque[Step] = deque()
+        self._tried: Counter[Step] = Counter()
+        self._n_changes = 0
+        self._lowest: Reading | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="memory-guard", daemon=True)
+
+    def __enter__(self) -> "MemoryGuard":
+        """Take the first readings and begin to watch.
+
+        Raises:
+            TooSmallError, MemoryLimitError: see `check_fits`.
+        """
+        self.poll()
+        check_fits(self.readings, own_bytes=self._sampler.own_bytes(), smallest_bytes=self.smallest_bytes)
+        if not self.budget_bytes:
+            free_bytes = policy.default_budget(self.readings, self.smallest_bytes)
+            self.budget_bytes = min(free_bytes, self._most_bytes or free_bytes)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        """Poll until told to stop; a thread that cannot even read for want of memory has its answer."""
+        delay_s = 0.05
+        while not self._stop.wait(delay_s):
+            try:
+                delay_s = self.poll()
+            except MemoryError:
+                self.abort()
+
+    def poll(self) -> float:
+        """Take one round of readings and act on it; return the seconds until the next should be taken."""
+        readings = self._sampler.sample()
+        state, step = policy.decide(readings, self.state, time.monotonic())
+        nearest = min(readings, key=lambda reading: reading.headroom_bytes, default=None)
+        if nearest and (self._lowest is None or nearest.headroom_bytes < self._lowest.headroom_bytes):
+            self._lowest = nearest
+        self._n_changes += state.level is not self.state.level
+        if step is not None and step not in self._pending:
+            self._pending.append(step)
+        self.readings, self.state = readings, state
+        if state.level is Level.ABORT:
+            self.aborting.set()
+        return policy.poll_delay_s(readings)
+
+    def abort(self) -> None:
+        """Take the same way out when memory was asked for and not given (MemoryError)."""
+        self._refused = True
+        self.aborting.set()
+
+    @property
+    def in_flight_bytes(self) -> int:
+        """How much memory all work in flight may take now."""
+        return max(self.smallest_bytes, self.budget_bytes >> self.state.n_halvings)
+
+    def admit(self, cost_bytes: int, in_flight_bytes: int) -> bool:
+        """Say whether a block may join those in flight; always, if there are none, so that the run goes on.
+
+        It may if all fit into `in_flight_bytes`, and this one into half of what every limit leaves above its
+        reserve: the readings may be half a second old, and others take memory too.
+        """
+        if not in_flight_bytes:
+            return True
+        spare_bytes = min(map(policy.margin_bytes, self.readings), default=cost_bytes * 8) // 2
+        fits = self._factor * (in_flight_bytes + cost_bytes) <= self.in_flight_bytes
+        return fits and self._factor * cost_bytes <= spare_bytes
+
+    def learn(self, cost_bytes: int, peak_bytes: int) -> None:
+        """Compare what the blocks in flight should take with how far the Sampler's `own_bytes` grew."""
+        self._factor = policy.learn_factor(self._factor, cost_bytes, peak_bytes)
+
+    def take_step(self) -> Step | None:
+        """Hand out the next step to carry out; HALVE is in force already, and is only to be known."""
+        if not self._pending:
+            return None
+        step = self._pending.popleft()
+        self._tried[step] += 1
+        return step
+
+    def explain(self) -> str:
+        """Say why the run stops, as `describe_abort` does."""
+        reading = self.state.cause if self.state.level is Level.ABORT else policy.tightest(self.readings)
+        return describe_abort(reading, self._tried, refused=self._refused, pressure=self._sampler.pressure())
+
+    def summary(self) -> dict[str, object]:
+        """Sum up for prepare.json."""
+        lowest = self._lowest
+        return {
+            "state_changes": self._n_changes,
+            "lowest_headroom_bytes": None if lowest is None else lowest.headroom_bytes,
+            "lowest_headroom_of": None if lowest is None else lowest.name,
+        }

@@ -1,0 +1,193 @@
+"""When to throttle and when to stop, as pure functions from readings to decisions (the model is earlyoom's).
+
+       a headroom below its throttle reserve             two readings below an abort reserve
+    OK --------------------------------------> THROTTLE ------------------------------------> ABORT
+       <--------------------------------------
+       all above 1.25 x throttle reserve for 5 s
+
+Each limit has its own reserves, and the tightest decides. Formulas are those of FACTS.md ("Memory limits").
+Swap is never headroom, and page cache is not use: whoever takes the readings (limits.py) sees to both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import lru_cache
+
+_MIB, _GIB = 1 << 20, 1 << 30
+READINGS_TO_ABORT = 2  # one may fall between another program's malloc and its free
+HOLD_S = 5.0  # of calm before anything is given back
+STEP_EVERY_S = 1.0
+LATER_STEP_EVERY_S = 10.0  # at the smallest settings; an engine's cache costs 36 ms, and its warmth
+MAX_HALVINGS = 6  # 1 GiB -> 16 MiB
+MAX_FILL_RATE = 6 * _GIB  # bytes/s, more than a fast program can touch: a reserve is seen before it is gone
+SMALLEST_BYTES = 32 * _MIB  # one block of 1 MiB, 8 bytes a byte, with 512 KiB of it unbroken, 45 bytes a byte
+MAX_FACTOR = 4.0
+_SMALLEST_LESSON_BYTES = 4 * _MIB  # below it, the allocator's noise would pass for a block's cost
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One limit and how much of it is used, both of the same thing at the same time."""
+
+    name: str  # "cgroup memory.max"
+    source: str  # the file the limit stands in, or who set it
+    limit_bytes: int
+    used_bytes: int  # without what the kernel can take back at once
+    flushable_bytes: int = 0  # the part of used_bytes that is dirty file pages, free once they are on disk
+    private: bool = False  # nobody else uses this limit up
+    advisory: bool = False  # good enough to throttle on, too vague to stop for
+    floor_bytes: int | None = None  # a reserve the user asked for, in place of the computed one
+
+    @property
+    def headroom_bytes(self) -> int:
+        """What is left; below zero when more is used than allowed."""
+        return self.limit_bytes - self.used_bytes
+
+
+class Level(Enum):
+    """How near the end of memory is."""
+
+    OK = "ok"
+    THROTTLE = "throttle"
+    ABORT = "abort"
+
+
+class Step(Enum):
+    """What can be done to hold less; the value is how to say that it was done."""
+
+    FLUSH = "flushed and dropped output pages"
+    DROP_CACHES = "dropped the engine's caches"
+    HALVE = "halved the work in flight"
+
+
+LADDER = (Step.FLUSH, Step.DROP_CACHES, *[Step.HALVE] * MAX_HALVINGS)
+
+
+@dataclass(frozen=True, slots=True)
+class Reserves:
+    """The headroom below which a limit is too near, near, and not yet far again."""
+
+    abort_bytes: int
+    throttle_bytes: int
+    recover_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """All that the policy remembers."""
+
+    level: Level = Level.OK
+    cause: Reading | None = None  # what we are not OK for: the tightest of the limits that are near
+    n_low: int = 0  # consecutive readings below an abort reserve
+    n_steps: int = 0  # since throttling began
+    n_halvings: int = 0
+    next_step_s: float = 0.0
+    calm_since_s: float | None = None
+
+
+def reserves_for(reading: Reading) -> Reserves:
+    """Compute one limit's reserves.
+
+    The caps are below the usual 2 and 6 GiB: a program of 200 MB that stops a desktop with 5 GB free only
+    annoys. `--min-available` moves all three alike, for 1.25 x 20 GB may be more than there is.
+
+    >>> reserves_for(Reading("--max-memory", "the command line", 300_000_000, 160_000_000))
+    Reserves(abort_bytes=45000000, throttle_bytes=90000000, recover_bytes=112500000)
+    """
+    return _reserves(reading.limit_bytes, reading.floor_bytes)
+
+
+@lru_cache(maxsize=64)  # limits seldom change, and a poll asks four times for each
+def _reserves(size: int, floor_bytes: int | None) -> Reserves:
+    """Apply the formulas to a limit of `size` bytes."""
+    abort = min(max(size * 5 // 100, 256 * _MIB), size * 15 // 100, 512 * _MIB)
+    throttle = min(max(size * 12 // 100, 768 * _MIB), size * 30 // 100, 2 * _GIB)
+    shift = 0 if floor_bytes is None else floor_bytes - abort
+    return Reserves(abort + shift, throttle + shift, throttle * 5 // 4 + shift)
+
+
+def margin_bytes(reading: Reading) -> int:
+    """Say how far a limit is from stopping us; dirty pages count as free here, for a flush frees them."""
+    return reading.headroom_bytes + reading.flushable_bytes - reserves_for(reading).abort_bytes
+
+
+def tightest(readings: Sequence[Reading]) -> Reading | None:
+    """Pick the reading with the least margin; None of none."""
+    return min(readings, key=margin_bytes, default=None)
+
+
+def decide(readings: Sequence[Reading], state: State, now_s: float) -> tuple[State, Step | None]:
+    """Judge one round of readings; `now_s` is monotonic. ABORT is final, and stands in the state's level."""
+    if state.level is Level.ABORT:
+        return state, None
+    low = [reading for reading in readings if margin_bytes(reading) < 0 and not reading.advisory]
+    state = replace(state, n_low=state.n_low + 1 if low else 0)
+    if state.n_low >= READINGS_TO_ABORT:
+        return replace(state, level=Level.ABORT, cause=tightest(low)), None
+    near = [reading for reading in readings if reading.headroom_bytes < reserves_for(reading).throttle_bytes]
+    if near:
+        return _throttle(replace(state, cause=tightest(near), calm_since_s=None), now_s)
+    if any(reading.headroom_bytes < reserves_for(reading).recover_bytes for reading in readings):
+        return replace(state, calm_since_s=None), None
+    return _recover(state, now_s), None
+
+
+def _throttle(state: State, now_s: float) -> tuple[State, Step | None]:
+    """Take the ladder's next step when it is due; past its end go on, dropping at times what has grown."""
+    n_steps = 0 if state.level is Level.OK else state.n_steps
+    state = replace(state, level=Level.THROTTLE)
+    if n_steps and now_s < state.next_step_s:
+        return state, None
+    step = LADDER[n_steps] if n_steps < len(LADDER) else LADDER[n_steps % 2]
+    n_halvings = min(state.n_halvings + (step is Step.HALVE), MAX_HALVINGS)
+    pause_s = STEP_EVERY_S if n_steps + 1 < len(LADDER) else LATER_STEP_EVERY_S
+    return replace(state, n_steps=n_steps + 1, n_halvings=n_halvings, next_step_s=now_s + pause_s), step
+
+
+def _recover(state: State, now_s: float) -> State:
+    """Give one halving back after each HOLD_S of calm; after the first, all is OK."""
+    since_s = now_s if state.calm_since_s is None else state.calm_since_s
+    if now_s - since_s < HOLD_S:
+        return replace(state, calm_since_s=since_s)
+    return State(n_halvings=max(0, state.n_halvings - 1), calm_since_s=now_s)
+
+
+def poll_delay_s(readings: Sequence[Reading]) -> float:
+    """Say when to look again, 50 to 500 ms: sooner than anyone can fill the tightest headroom."""
+    spare_bytes = [reading.headroom_bytes - reserves_for(reading).abort_bytes for reading in readings]
+    return min(max(min(spare_bytes, default=MAX_FILL_RATE) / MAX_FILL_RATE, 0.05), 0.5)
+
+
+def default_budget(readings: Sequence[Reading], smallest_bytes: int = SMALLEST_BYTES) -> int:
+    """Choose how much memory work in flight may take, so little that a desktop never notices.
+
+    At most a sixteenth of what is free (500 MB of 8 GB, a browser's tab or two), but 64 MiB in any case, in
+    which a few workers run at full speed. At most twice the gap between throttling and recovery, so 1 GiB at
+    most: then giving a halving back cannot alone lead back to throttling. At most what, used, leaves us OK.
+    """
+    budget_bytes = _GIB if readings else 64 * _MIB
+    for reading in readings:
+        reserves = reserves_for(reading)
+        share_bytes = max(64 * _MIB, reading.headroom_bytes // 16)
+        gap_bytes = reserves.recover_bytes - reserves.throttle_bytes
+        unused_bytes = reading.headroom_bytes - reserves.recover_bytes
+        budget_bytes = min(budget_bytes, share_bytes, 2 * gap_bytes, unused_bytes)
+    return max(budget_bytes, smallest_bytes)
+
+
+def learn_factor(factor: float, cost_bytes: int, peak_bytes: int) -> float:
+    """Learn by how much blocks cost more than their estimate: at once when they do, slowly back when not.
+
+    The estimate itself need not be learnt: the engine bounds it from each block's own text, and so tells 5
+    bytes of memory a byte (English) from 45 (no break), which a mean over past blocks cannot. This corrects a
+    bound that has become wrong, with a new version of the engine, say. Within 1 and 4, for a peak also holds
+    what is not the blocks': a cache that grows.
+
+    >>> learn_factor(1.0, 10_000_000, 15_000_000), learn_factor(2.0, 10_000_000, 5_000_000)
+    (1.5, 1.95)
+    """
+    if cost_bytes < _SMALLEST_LESSON_BYTES:
+        return factor
+    seen = min(max(peak_bytes / cost_bytes, 1.0), MAX_FACTOR)
+    return seen if seen > factor else 0.95 * factor + 0.05 * seen
