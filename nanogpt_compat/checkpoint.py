@@ -38,6 +38,7 @@ class Found:
     header: Mapping[str, Any] | None = None
     marks: list[Mark] = field(default_factory=list)  # the first is the beginning, right after the header
     report: Mapping[str, Any] | None = None  # of a run that only had to rename its files
+    end_byte: int = 0  # of the last valid line
 
 
 def read_found(journal: Path) -> Found:
@@ -49,6 +50,7 @@ def read_found(journal: Path) -> Found:
     found = Found()
     for entry in read_journal(journal):
         record: Mapping[str, Any] = entry.record
+        found.end_byte = entry.end_byte
         if found.header is None:
             found.header = record
             found.marks.append(Mark(entry.end_byte, Segment({}, {})))
@@ -59,21 +61,19 @@ def read_found(journal: Path) -> Found:
     return found
 
 
-def last_sound_mark(found: Found, finals: Mapping[str, Path]) -> int:
+def last_sound_mark(found: Found, files: Mapping[str, Path]) -> int:
     """Find the last mark whose segment the files really hold; 0 is the beginning.
 
     Raises:
         OutputError: a file is there but cannot be read.
     """
     for index in range(len(found.marks) - 1, 0, -1):
-        if is_sound(finals, found.marks[index - 1].segment.tokens, found.marks[index].segment):
+        if is_sound(files, found.marks[index - 1].segment.tokens, found.marks[index].segment):
             return index
     return 0
 
 
-def first_unsound_mark(
-    marks: list[Mark], finals: Mapping[str, Path], check: Callable[[], None]
-) -> int | None:
+def first_unsound_mark(marks: list[Mark], files: Mapping[str, Path], check: Callable[[], None]) -> int | None:
     """Find the first of `marks` whose segment the files do not hold.
 
     Raises:
@@ -81,7 +81,7 @@ def first_unsound_mark(
     """
     for index in range(1, len(marks)):
         check()
-        if not is_sound(finals, marks[index - 1].segment.tokens, marks[index].segment):
+        if not is_sound(files, marks[index - 1].segment.tokens, marks[index].segment):
             return index
     return None
 

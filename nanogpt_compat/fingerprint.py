@@ -38,6 +38,10 @@ def digest_of(config: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) ->
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
+def _say(value: object) -> str:
+    return "not given" if value is None else str(value)
+
+
 def differences(
     old_config: Mapping[str, Any],
     new_config: Mapping[str, Any],
@@ -51,7 +55,7 @@ def differences(
     ['errors was ignore and is replace']
     """
     found = [
-        f"{name} was {old_config.get(name)} and is {new_config.get(name)}"
+        f"{name} was {_say(old_config.get(name))} and is {_say(new_config.get(name))}"
         for name in sorted({*old_config, *new_config})
         if old_config.get(name) != new_config.get(name)
     ]

@@ -5,7 +5,7 @@
     MemoryGuard   a thread that polls the two; the pipeline asks it before it admits a block, carries out its
                   steps, and stops when `aborting` is set
 
-A poll takes 0.1 ms, 2 to 20 times a second (benchmarks/guard_cost.py).
+A poll takes 50 to 500 us, 2 to 20 times a second (benchmarks/guard_cost.py).
 """
 
 import contextlib
@@ -18,13 +18,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 
 import psutil
 
 from nanogpt_compat import limits, policy
 from nanogpt_compat.errors import MemoryLimitError, TooSmallError
-from nanogpt_compat.policy import SMALLEST_BYTES, Level, Reading, State, Step
+from nanogpt_compat.policy import MOST_BYTES, SMALLEST_BYTES, Level, Reading, State, Step
 from nanogpt_compat.units import format_bytes
 
 REFRESH_EVERY_S = 3.0  # limits do change: systemctl set-property, docker update
@@ -85,11 +84,9 @@ def describe_abort(
     `reading` is the limit that decided, or the tightest one when the system `refused` memory (MemoryError).
     """
     why = "the system refused memory" if refused else "memory is about to run out"
-    if reading is not None:
-        why += f": {_describe(reading)}"
-    steps = [step.value + (f" {n} times" if n > 1 else "") for step, n in tried.items() if n]
-    tries = "tried: " + (", ".join(steps) if steps else "nothing, it came too fast")
-    return ". ".join(part for part in (why, tries, pressure) if part)
+    which = "" if reading is None else f": {_describe(reading)}"
+    steps = ", ".join(step.value + (f" {n} times" if n > 1 else "") for step, n in tried.items() if n)
+    return ". ".join(filter(None, (why + which, f"tried: {steps or 'nothing, it came too fast'}", pressure)))
 
 
 def trim_heap() -> None:
@@ -104,8 +101,8 @@ def trim_heap() -> None:
 class Sampler:
     """Takes the readings that apply to this process.
 
-    A signal that cannot be read is dropped until limits are read again, and its first failure noted (debug).
-    Both sizes are the user's; `root` is where proc and sys are.
+    Each limit is read as often as its own headroom asks for; what cannot be read is dropped until the limits
+    are looked up again, and its first failure noted (debug). Both sizes are the user's; `root` is for tests.
     """
 
     def __init__(
@@ -121,17 +118,21 @@ class Sampler:
         self._processes = [psutil.Process()]  # this one, then its children
         self._list_at_s = self._refresh_at_s = float("-inf")
         self._signals: dict[str, Callable[[], Reading | None]] = {}
+        self._last: dict[str, tuple[float, Reading | None]] = {}  # (due again at, reading)
         self._dropped: set[str] = set()  # noted already
-        self._swapped: deque[tuple[float, int]] = deque(maxlen=2)  # (when, pages) of the last refreshes
+        self._swapped: deque[tuple[float, int | None]] = deque(maxlen=2)  # (when, pages), last refreshes
 
     def sample(self) -> list[Reading]:
-        """Take one reading of every limit that can be read."""
+        """Say how every limit that can be read stands, or stood half a second ago if it is far."""
         now_s = time.monotonic()
         if now_s >= self._refresh_at_s:
             self._refresh_at_s = now_s + REFRESH_EVERY_S
             self._refresh(now_s)
-        taken = [self._take(name) for name in list(self._signals)]
-        return [reading for reading in taken if reading is not None]
+        for name in list(self._signals):
+            if now_s >= self._last.get(name, (now_s,))[0]:
+                reading = self._take(name)
+                self._last[name] = now_s + policy.poll_delay_s([reading] if reading else []), reading
+        return [reading for _, reading in self._last.values() if reading is not None]
 
     def _take(self, name: str) -> Reading | None:
         """Read one signal, None if it sets no limit now; or drop it."""
@@ -146,6 +147,7 @@ class Sampler:
 
     def _refresh(self, now_s: float) -> None:
         """Find out which limits there are now."""
+        self._last.clear()
         self._signals = {"MemAvailable": partial(limits.read_available, self._min_available_bytes)}
         for limit in limits.cgroup_limits(self._root):
             self._signals[str(limit.path)] = partial(limits.read_cgroup, limit)
@@ -153,9 +155,7 @@ class Sampler:
             self._signals[name] = partial(limits.read_rlimit, name, self._processes[0])
         if self._max_memory_bytes is not None:
             self._signals["--max-memory"] = partial(self._read_own_use, self._max_memory_bytes)
-        pages = limits.swapped_out_pages(self._root)
-        if pages is not None:
-            self._swapped.append((now_s, pages))
+        self._swapped.append((now_s, limits.swapped_out_pages(self._root)))
 
     def _read_own_use(self, max_memory_bytes: int) -> Reading:
         """Read our own and our children's use; listing them walks all of /proc: paced by cost."""
@@ -175,8 +175,8 @@ class Sampler:
         """Say how busy the machine is with finding memory, for a message; "" when it does not tell."""
         percent, pages = limits.pressure_percent(self._root), limits.swapped_out_pages(self._root)
         parts = [] if percent is None else [f"programs waited for memory {percent:.0f} % of the last 10 s"]
-        if pages is not None and self._swapped:
-            since_s, before = self._swapped[0]
+        since_s, before = self._swapped[0] if self._swapped else (0.0, None)
+        if pages is not None and before is not None:
             rate = (pages - before) * mmap.PAGESIZE / max(time.monotonic() - since_s, 1.0)
             parts.append(f"{format_bytes(rate)}/s were swapped out")
         return ", ".join(parts)
@@ -185,25 +185,19 @@ class Sampler:
 class MemoryGuard:
     """Watches the limits from a thread for as long as it is entered.
 
-    All bytes are of memory, not of input. Work in flight may take `budget_bytes` (None: by what is free), or
-    `smallest_bytes`. The watching thread replaces `state` and `readings` by new immutable ones; `admit`,
+    All bytes are of memory, not of input. Work in flight gets `budget_bytes`: by what is free, between the
+    smallest and the most. The watching thread replaces `state` and `readings` by new immutable ones; `admit`,
     `learn` and `take_step` are for one thread, the one that reads and writes in order.
     """
 
     def __init__(
-        self,
-        sampler: Sampler,
-        *,
-        budget_bytes: int | None = None,
-        most_bytes: int | None = None,
-        smallest_bytes: int = SMALLEST_BYTES,
+        self, sampler: Sampler, *, most_bytes: int = MOST_BYTES, smallest_bytes: int = SMALLEST_BYTES
     ) -> None:
         self.aborting = threading.Event()
         self.state = State()
         self.readings: Sequence[Reading] = ()
-        self.budget_bytes = budget_bytes or 0
-        self._most_bytes = most_bytes
-        self.smallest_bytes = smallest_bytes
+        self.budget_bytes = self._most_bytes = most_bytes
+        self._smallest_bytes = smallest_bytes
         self._sampler = sampler
         self._factor = 1.0
         self._refused = False
@@ -221,16 +215,14 @@ class MemoryGuard:
             TooSmallError, MemoryLimitError: see `check_fits`.
         """
         self.poll()
-        check_fits(self.readings, own_bytes=self._sampler.own_bytes(), smallest_bytes=self.smallest_bytes)
-        if not self.budget_bytes:
-            free_bytes = policy.default_budget(self.readings, self.smallest_bytes)
-            self.budget_bytes = min(free_bytes, self._most_bytes or free_bytes)
+        check_fits(self.readings, own_bytes=self._sampler.own_bytes(), smallest_bytes=self._smallest_bytes)
+        self.budget_bytes = policy.default_budget(
+            self.readings, smallest_bytes=self._smallest_bytes, most_bytes=self._most_bytes
+        )
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
 
@@ -247,9 +239,8 @@ class MemoryGuard:
         """Take one round of readings and act on it; return the seconds until the next should be taken."""
         readings = self._sampler.sample()
         state, step = policy.decide(readings, self.state, time.monotonic())
-        nearest = min(readings, key=lambda reading: reading.headroom_bytes, default=None)
-        if nearest and (self._lowest is None or nearest.headroom_bytes < self._lowest.headroom_bytes):
-            self._lowest = nearest
+        known = [*readings, self._lowest] if self._lowest else readings
+        self._lowest = min(known, key=lambda reading: reading.headroom_bytes, default=None)
         self._n_changes += state.level is not self.state.level
         if step is not None and step not in self._pending:
             self._pending.append(step)
@@ -266,7 +257,7 @@ class MemoryGuard:
     @property
     def in_flight_bytes(self) -> int:
         """How much memory all work in flight may take now."""
-        return max(self.smallest_bytes, self.budget_bytes >> self.state.n_halvings)
+        return max(self._smallest_bytes, self.budget_bytes >> self.state.n_halvings)
 
     def admit(self, cost_bytes: int, in_flight_bytes: int) -> bool:
         """Say whether a block may join those in flight; always, if there are none, so that the run goes on.
@@ -286,10 +277,9 @@ class MemoryGuard:
 
     def take_step(self) -> Step | None:
         """Hand out the next step to carry out; HALVE is in force already, and is only to be known."""
-        if not self._pending:
-            return None
-        step = self._pending.popleft()
-        self._tried[step] += 1
+        step = self._pending.popleft() if self._pending else None
+        if step is not None:
+            self._tried[step] += 1
         return step
 
     def explain(self) -> str:

@@ -25,8 +25,8 @@ from nanogpt_compat.policy import Reading
 _NO_LIMIT_BYTES = 1 << 60
 _V2_LIMITS = ("memory.max", "memory.high")
 _V1_LIMITS = ("memory.limit_in_bytes",)
-# `total_inactive_file 4096` (memory.stat), `pswpout 12` (vmstat) and `VmSwap:\t  8 kB` (status) alike. Only what
-# is used here, for these files have fifty lines and more, and are read at every poll.
+# `total_inactive_file 4096` (memory.stat), `pswpout 12` (vmstat) and `VmSwap:\t  8 kB` (status) alike. Only
+# what is used here, for these files have fifty lines and more, and are read at every poll.
 _STAT_LINE = re.compile(
     r"^((?:total_)?(?:in)?active_file|(?:file|total)_(?:dirty|writeback)|hierarchical_memory_limit"
     r"|pswpout|RssAnon|VmSwap):?[ \t]+(\d{1,19})(?: kB)?$",

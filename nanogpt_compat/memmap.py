@@ -7,6 +7,7 @@ mapped, one window is mapped at a time, and a full one is unmapped and written b
 
 import contextlib
 import errno
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -25,12 +26,16 @@ from nanogpt_compat.units import format_bytes
 
 TOKEN = np.dtype("<u2")
 
-# MEASURED
+# 512 MiB in appends of 1.7 MB, mapped, ext4, idle 2-core AMD EPYC VM, Linux 6.18, numpy 2.4: windows of 1 MiB
+# 340-420 MB/s, 4 MiB 870-1,010, 8 MiB 950-1,300, 16 MiB 1,060-1,310, 32 MiB 1,230-2,090, 64 MiB 810-950. RSS
+# rises by one window. More speed than this is of no use, a tokeniser makes 100 MB/s. (pwrite: 1,900 MB/s.)
 WINDOW_BYTES = 16 << 20
 
 # posix_fallocate there reserves the very blocks that a store will use. btrfs writes elsewhere (SIGBUS on a
 # full disk all the same), network file systems tell of a full disk at msync only: these get pwrite.
 MAPPED_FILE_SYSTEMS = frozenset({"ext4", "xfs", "tmpfs"})
+
+_MADV_POPULATE_WRITE = 23  # the mmap module has no name for it
 
 _ADVICE = {
     errno.ENOSPC: "Free some space",
@@ -245,7 +250,24 @@ class _Mapped:
             self._window = np.memmap(self._file, TOKEN, "r+", offset_bytes, (n_tokens,))
             self._start_tokens = start_tokens
         first = start_tokens - self._start_tokens
+        self._fault_in(self._window, first, first + len(tokens))
         self._window[first : first + len(tokens)] = tokens
+
+    def _fault_in(self, window: "np.memmap[Any, np.dtype[np.uint16]]", first: int, last: int) -> None:
+        """Make the pages of `window[first:last]` writable: on a file system that has shut down after an error
+        this call fails, and the store would be SIGBUS.
+        """
+        maps: Any = window._mmap  # it begins at the granule before the window
+        before_bytes = self._start_tokens * TOKEN.itemsize % mmap.ALLOCATIONGRANULARITY
+        start, end = (before_bytes + place * TOKEN.itemsize for place in (first, last))
+        start -= start % mmap.PAGESIZE
+        try:
+            maps.madvise(_MADV_POPULATE_WRITE, start, end - start)
+        except OSError as error:
+            if error.errno == errno.EFAULT:
+                raise OSError(errno.EIO, os.strerror(errno.EIO)) from error
+            if error.errno != errno.EINVAL:  # Linux before 5.14
+                raise
 
     def release(self) -> None:
         self._window = None

@@ -21,6 +21,7 @@ STEP_EVERY_S = 1.0
 LATER_STEP_EVERY_S = 10.0  # at the smallest settings; an engine's cache costs 36 ms, and its warmth
 MAX_HALVINGS = 6  # 1 GiB -> 16 MiB
 MAX_FILL_RATE = 6 * _GIB  # bytes/s, more than a fast program can touch: a reserve is seen before it is gone
+MOST_BYTES = _GIB  # 64 workers with two blocks of 1 MiB each
 SMALLEST_BYTES = 32 * _MIB  # one block of 1 MiB, 8 bytes a byte, with 512 KiB of it unbroken, 45 bytes a byte
 MAX_FACTOR = 4.0
 _SMALLEST_LESSON_BYTES = 4 * _MIB  # below it, the allocator's noise would pass for a block's cost
@@ -159,14 +160,16 @@ def poll_delay_s(readings: Sequence[Reading]) -> float:
     return min(max(min(spare_bytes, default=MAX_FILL_RATE) / MAX_FILL_RATE, 0.05), 0.5)
 
 
-def default_budget(readings: Sequence[Reading], smallest_bytes: int = SMALLEST_BYTES) -> int:
+def default_budget(
+    readings: Sequence[Reading], *, smallest_bytes: int = SMALLEST_BYTES, most_bytes: int = MOST_BYTES
+) -> int:
     """Choose how much memory work in flight may take, so little that a desktop never notices.
 
     At most a sixteenth of what is free (500 MB of 8 GB, a browser's tab or two), but 64 MiB in any case, in
-    which a few workers run at full speed. At most twice the gap between throttling and recovery, so 1 GiB at
-    most: then giving a halving back cannot alone lead back to throttling. At most what, used, leaves us OK.
+    which a few workers run at full speed. At most twice the gap between throttling and recovery, for then
+    giving a halving back cannot by itself lead back to throttling. And at most what, used, leaves us OK.
     """
-    budget_bytes = _GIB if readings else 64 * _MIB
+    budget_bytes = most_bytes if readings else min(most_bytes, 64 * _MIB)
     for reading in readings:
         reserves = reserves_for(reading)
         share_bytes = max(64 * _MIB, reading.headroom_bytes // 16)

@@ -129,9 +129,11 @@ class Lines:
             return
         self._shown_s = now_s
         new_bytes, elapsed_s = bytes_read - self._done_bytes, now_s - self._started_s
-        left_s = (self._total_bytes - bytes_read) * elapsed_s / max(1, new_bytes)
+        # With --n the total is a forecast, and may turn out too low.
+        share = min(1.0, bytes_read / max(1, self._total_bytes))
+        left_s = max(0, self._total_bytes - bytes_read) * elapsed_s / max(1, new_bytes)
         self._stream.write(
-            f"{bytes_read / max(1, self._total_bytes):4.0%}  {format_bytes(bytes_read)} of "
+            f"{share:4.0%}  {format_bytes(bytes_read)} of "
             f"{format_bytes(self._total_bytes)}  {format_rate(new_bytes, elapsed_s)}  "
             f"{format_count(tokens)} tokens  {format_bytes(memory_bytes)} memory  "
             f"{format_duration(left_s)} left\n"

@@ -116,7 +116,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
     """Read `prepare.json` of an earlier run; None if there is none that can be read."""
     try:
         made = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return made if isinstance(made, dict) else None
 

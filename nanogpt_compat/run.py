@@ -27,10 +27,12 @@ from nanogpt_compat.sinks import (
     WORK_FOLDER,
     BinPair,
     final_files,
+    partial_file,
     publish,
     remove_work_files,
     remove_work_folder,
     work_folder,
+    written_files,
 )
 from nanogpt_compat.sources.text import TextFile
 from nanogpt_compat.tally import InputTally, Tally
@@ -66,6 +68,8 @@ class Run:
         self._folders = [config.output_dir, *{final.parent for final in self._finals.values()}]
         self._work = config.output_dir / WORK_FOLDER
         self._journal = self._work / "journal"
+        self._partials = {split: partial_file(final) for split, final in self._finals.items()}
+        self._saved = ""  # how far, in words
 
     def _check(self) -> None:
         """Raise what should end the run: a signal, or memory that is about to run out."""
@@ -84,42 +88,77 @@ class Run:
             TooSmallError: memory cannot suffice.
         """
         if not restart and self._is_complete():
-            self._say("already complete; --restart makes it again")
+            self._say("already complete; --restart --overwrite makes it again")
             self._clear_up()
             return
         work_folder(self._job.config.output_dir)
-        with FolderLock(self._work / "lock"):
-            if restart:
+        try:
+            with FolderLock(self._work / "lock"):
+                made = self._go_on(restart=restart)
+                self._publish(made)
                 self._remove_work_files()
-            found = read_found(self._journal)
-            if found.header is not None:
-                self._check_belongs(found.header)
-            made = found.report
-            if made is None:
-                check_names(self._job)
-                check_disk(self._job)
-                with self._guard:
-                    self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
-                    made = self._tokenise(found)
-            self._publish(made)
-            self._remove_work_files()
-        for folder in self._folders:
-            remove_work_folder(folder)
+        finally:
+            for folder in self._folders:
+                remove_work_folder(folder)
         self._tell(made)
+
+    def _go_on(self, *, restart: bool) -> Mapping[str, Any]:
+        """Bring the files to where they only need their names; returns the report."""
+        if restart:
+            self._remove_work_files()
+        found = read_found(self._journal)
+        self._tell_damage(found)
+        if found.header is not None:
+            self._check_belongs(found.header)
+        if found.report is not None and self._is_whole(found.report, found):
+            return found.report
+        check_names(self._job)
+        check_disk(self._job)
+        with self._guard:
+            self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
+            try:
+                return self._tokenise(found)
+            except CheckpointError:
+                raise
+            except BaseException:
+                if self._saved:
+                    self._warn(f"saved: {self._saved}; the same command goes on from there")
+                raise
 
     def _is_complete(self) -> bool:
         """Whether prepare.json says that these files were made of this input with these options."""
         made = report.read_report(self._job.config.output_dir)
         if made is None or made.get("fingerprint") != self._job.fingerprint:
             return False
-        for one in made["files"]:
-            final = self._finals.get(one["name"].removesuffix(".bin"))
-            if final is None or not final.exists() or final.stat().st_size != one["bytes"]:
-                return False
-        rows = zip(self._job.config.inputs, made["inputs"], self._job.inputs, strict=True)
-        return all(
-            self._is_unchanged(path, old, new, old["crc32"], old["bytes_read"]) for path, old, new in rows
+        try:
+            rows = list(zip(self._job.config.inputs, made["inputs"], self._job.inputs, strict=True))
+            return self._have_sizes(self._finals, made) and all(
+                self._is_unchanged(path, old, new, old["crc32"], old["bytes_read"]) for path, old, new in rows
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):  # somebody else has written it
+            return False
+
+    def _have_sizes(self, files: Mapping[str, Path], made: Mapping[str, Any]) -> bool:
+        """Whether all files are there and as large as a report says."""
+        sizes = {one["name"].removesuffix(".bin"): one["bytes"] for one in made["files"]}
+        return sizes.keys() == files.keys() and all(
+            path.exists() and path.stat().st_size == sizes[split] for split, path in files.items()
         )
+
+    def _is_whole(self, made: Mapping[str, Any], found: Found) -> bool:
+        """Whether the files of a run that only had to name them are still what it wrote."""
+        files = written_files(self._finals)
+        return self._have_sizes(files, made) and first_unsound_mark(found.marks, files, self._check) is None
+
+    def _tell_damage(self, found: Found) -> None:
+        """Say what is lost because the journal is not as it was written."""
+        n_bytes = self._journal.stat().st_size if self._journal.is_file() else 0
+        if n_bytes > found.end_byte:
+            self._warn(
+                f"{self._journal} is torn or damaged at byte {found.end_byte:,}: what follows is made again"
+            )
+        elif not n_bytes and any(path.exists() and path.stat().st_size for path in self._partials.values()):
+            self._warn(f"{self._journal} is gone or empty: beginning anew")
 
     def _clear_up(self) -> None:
         """Remove what a run left that was killed after its last file was in place."""
@@ -128,8 +167,8 @@ class Run:
         with suppress(OutputError):  # another run is at work there
             with FolderLock(self._work / "lock"):
                 found = read_found(self._journal)
-                if found.header is not None and found.report is None:
-                    return  # another run, stopped, with other options
+                if found.header is not None and self._differences(found.header):
+                    return  # another run, stopped
                 self._remove_work_files()
             for folder in self._folders:
                 remove_work_folder(folder)
@@ -149,15 +188,19 @@ class Run:
         Raises:
             CheckpointError: it belongs to another input or other options.
         """
-        found = differences(
+        found = self._differences(header)
+        if found:
+            raise self._does_not_fit("; ".join(found))
+
+    def _differences(self, header: Mapping[str, Any]) -> list[str]:
+        """Say in what a stopped run differs from this one."""
+        return differences(
             header.get("options", {}),
             self._job.token_options,
             header.get("inputs", []),
             self._job.inputs,
             self._job.config.inputs,
         )
-        if found:
-            raise self._does_not_fit("; ".join(found))
 
     def _check_consumed(self, header: Mapping[str, Any], tally: Tally) -> None:
         """Make sure that what was read of the inputs is still what they hold.
@@ -180,7 +223,7 @@ class Run:
 
     def _tokenise(self, found: Found) -> Mapping[str, Any]:
         """Write everything and finish it; returns the report, which is in the journal by then."""
-        mark = last_sound_mark(found, self._finals)
+        mark = last_sound_mark(found, self._partials)
         while True:
             tally = self._load(found, mark)
             earlier = found.marks[: mark + 1]
@@ -188,7 +231,7 @@ class Run:
                 if not earlier:
                     journal.append({"options": self._job.token_options, "inputs": list(self._job.inputs)})
                 self._write(journal, tally, earlier[-1].segment.tokens if earlier else {})
-                unsound = first_unsound_mark(earlier, self._finals, self._check)
+                unsound = first_unsound_mark(earlier, self._partials, self._check)
                 if unsound is None:
                     made = self._report(tally)
                     journal.append({"report": made})
@@ -201,6 +244,7 @@ class Run:
         if found.header is None:
             return Tally([InputTally() for _ in self._job.inputs])
         tally = load_tally(self._journal, n_inputs=len(self._job.inputs), end_byte=found.marks[mark].end_byte)
+        self._note_saved(tally.bytes_read, tally.tokens)
         self._check_consumed(found.header, tally)
         tally.resumes += 1
         n_given_up = len(found.marks) - 1 - mark
@@ -245,11 +289,14 @@ class Run:
                 checkpointer.now()
             except BaseException as error:
                 display.close()
-                self._save(checkpointer)
+                with suppress(Exception):  # the error that ended the run is the one to tell
+                    checkpointer.now()
                 if isinstance(error, MemoryError):
                     self._guard.abort()
                     raise MemoryLimitError(self._guard.explain()) from error
                 raise
+            finally:
+                self._note_saved(checkpointer.saved_bytes, checkpointer.saved_tokens)
             if not tally.tokens:
                 raise InputError(f"there is no text in {report.name_inputs(config.inputs)}")
             tally.wall_s = checkpointer.wall_s
@@ -263,13 +310,9 @@ class Run:
         elif step is Step.DROP_CACHES:
             trim_heap()
 
-    def _save(self, checkpointer: Checkpointer) -> None:
-        """Save what is sound when a run ends early, whatever ended it."""
-        with suppress(Exception):  # the error that ended the run is the one to tell
-            checkpointer.now()
-        if checkpointer.saved_tokens:
-            where = self._progress(checkpointer.saved_bytes, checkpointer.saved_tokens)
-            self._warn(f"saved: {where}; the same command goes on from there")
+    def _note_saved(self, n_bytes: int, n_tokens: int) -> None:
+        """Take note of what the next run will find, should this one end early."""
+        self._saved = self._progress(n_bytes, n_tokens) if n_tokens else ""
 
     def _progress(self, n_bytes: int, n_tokens: int) -> str:
         """Say how far a run is."""

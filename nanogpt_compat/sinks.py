@@ -143,15 +143,21 @@ class BinPair:
         self._stack.close()
 
 
-def is_sound(finals: Mapping[str, Path], start: Mapping[str, int], segment: Segment) -> bool:
-    """Whether the unfinished files hold a segment that begins at `start`, to the bit, on the disk.
+def written_files(finals: Mapping[str, Path]) -> dict[str, Path]:
+    """Name the files that a run has written by split: unfinished, or renamed already."""
+    partials = {split: partial_file(final) for split, final in finals.items()}
+    return {split: partials[split] if partials[split].exists() else final for split, final in finals.items()}
+
+
+def is_sound(files: Mapping[str, Path], start: Mapping[str, int], segment: Segment) -> bool:
+    """Whether `files` hold a segment that begins at `start`, to the bit, on the disk.
 
     Raises:
         OutputError: a file is there but cannot be read.
     """
     return all(
-        _crc_of(partial_file(final), start.get(split, 0), segment.tokens[split]) == segment.crcs[split]
-        for split, final in finals.items()
+        _crc_of(path, start.get(split, 0), segment.tokens[split]) == segment.crcs[split]
+        for split, path in files.items()
     )
 
 
@@ -162,7 +168,10 @@ def _crc_of(path: Path, start_tokens: int, end_tokens: int) -> int | None:
     try:
         with path.open("rb", buffering=0) as file:
             # What a failed write left in the page cache is not what is on the disk.
-            drop_cache(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+            size_bytes = os.fstat(file.fileno()).st_size
+            drop_cache(file.fileno(), 0, size_bytes)
+            if size_bytes < end:  # most segments have nothing of val in them, but val must have come so far
+                return None
             file.seek(offset)
             while offset < end:
                 chunk = file.read(min(_CHUNK_BYTES, end - offset))
@@ -217,7 +226,9 @@ def remove_work_files(folder: Path) -> None:
 
 
 def remove_work_folder(folder: Path) -> None:
-    """Remove `.prepare/` if it is empty; another run may be at work in it."""
+    """Remove `.prepare/` if no run has anything in it."""
+    work = folder / WORK_FOLDER
     with contextlib.suppress(OSError):
-        (folder / WORK_FOLDER / ".gitignore").unlink(missing_ok=True)
-        (folder / WORK_FOLDER).rmdir()
+        if all(path.name == ".gitignore" for path in work.iterdir()):
+            (work / ".gitignore").unlink(missing_ok=True)
+            work.rmdir()

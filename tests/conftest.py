@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,6 +11,10 @@ import pytest
 import tiktoken
 
 from nanogpt_compat.vocabulary import load_gpt2
+from tests.disks import Disks, open_disks
+from tests.failing import FailingCalls, compile_failing_calls
+
+pytest.register_assert_rewrite("tests.faults")
 
 REPOSITORY = Path(__file__).parent.parent
 # Nothing listens on the discard port: every download fails at once, here and in the programs started here.
@@ -69,6 +73,17 @@ def _fail_if_required(report: Any, config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def gpt2() -> tiktoken.Encoding:
     return load_gpt2()
+
+
+@pytest.fixture
+def disks(tmp_path: Path) -> Iterator[Disks]:
+    with open_disks(tmp_path) as disks:
+        yield disks
+
+
+@pytest.fixture(scope="session")
+def failing_calls(tmp_path_factory: pytest.TempPathFactory) -> FailingCalls:
+    return compile_failing_calls(tmp_path_factory.mktemp("failing-calls"))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ Tokens = NDArray[np.uint16]
 
 @cache
 def class_of(char: str) -> str:
-    """L, N, S, P by the program's table; `'`; x for a valid character without a class; ! for an invalid byte."""
+    """L, N, S, P by the program's table; `'`; x: valid, without a class; !: an invalid byte."""
     if char == "'":
         return "'"
     if "\ud800" <= char <= "\udfff":

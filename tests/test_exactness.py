@@ -62,6 +62,7 @@ def tokenise(
         n_workers=n_workers,
         block_bytes=block_bytes,
         max_chars=max_chars,
+        admit=lambda cost, in_flight: cost + in_flight < 1 << 20,
         after_block=lambda: None,
         check=lambda: None,
     )

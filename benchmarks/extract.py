@@ -1,0 +1,175 @@
+"""Turn the files that documentation packages hold into plain text: HTML, XML, man pages, catalogues.
+
+The aim is prose that is worth tokenising, not a faithful rendering; every function is pure.
+"""
+
+import bz2
+import gzip
+import re
+import struct
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+_HIDDEN = frozenset({"script", "style", "head", "svg", "nav", "footer"})
+_INLINE = frozenset(
+    {
+        "a",
+        "abbr",
+        "acronym",
+        "b",
+        "bdi",
+        "big",
+        "cite",
+        "code",
+        "del",
+        "dfn",
+        "em",
+        "emph",
+        "font",
+        "guilabel",
+        "i",
+    }
+    | {
+        "gui",
+        "guiseq",
+        "ins",
+        "kbd",
+        "key",
+        "keyseq",
+        "label",
+        "link",
+        "q",
+        "rp",
+        "s",
+        "samp",
+        "small",
+        "span",
+    }
+    | {"strong", "sub", "sup", "tt", "u", "var", "wbr", "app", "cmd", "file", "input", "output", "sys"}
+)
+_SPACES = re.compile(r"\s+")
+_CHARSET = re.compile(rb"charset=[\"']?([A-Za-z0-9_-]+)")
+_FORMATS = re.compile(
+    r"\.(?:(?P<html>x?html?(?:\.[A-Za-z-]{2,5})?(?:\.utf8)?)|(?P<xml>page)|(?P<mo>mo)|(?P<man>[1-9][a-z]{0,4})"
+    r"|(?P<plain>txt|rst|md|pod))(?:\.gz|\.bz2)?$"
+)
+_MAN_ESCAPE = re.compile(r"\\(?:f(?:\[[^]]*\]|\(..|.)|s[-+]?\d|\*(?:\(..|.)|[&/,|^%:])")
+_MAN_TITLES = (".SH ", ".SS ", ".B ", ".I ", ".BR ", ".IR ", ".BI ", ".RB ", ".RI ", ".IP ")
+
+
+def text_format(name: str) -> str | None:
+    """Name the format that a file name promises: html, xml, mo, man, plain, or None for the rest.
+
+    >>> text_format("ls.1.gz"), text_format("index.html.de"), text_format("logo.png")
+    ('man', 'html', None)
+    """
+    match = _FORMATS.search(name)
+    return match.lastgroup if match else None
+
+
+def extract_text(name: str, data: bytes) -> str:
+    """Return the text inside a file of one of the formats above, unpacking .gz and .bz2 first."""
+    kind = text_format(name)
+    if kind is None:
+        raise ValueError(f"{name}: no text is known to be in such a file")
+    if name.endswith(".gz"):
+        data = gzip.decompress(data)
+    elif name.endswith(".bz2"):
+        data = bz2.decompress(data)
+    return _READERS[kind](data)
+
+
+def decode(data: bytes) -> str:
+    """Decode as UTF-8; else as the charset that the file declares; else as Latin-1, which takes anything."""
+    declared = _CHARSET.search(data[:4096])
+    for encoding in ("utf-8", declared[1].decode("ascii") if declared else "latin-1"):
+        try:
+            return data.decode(encoding)
+        except (UnicodeDecodeError, LookupError):
+            continue
+    return data.decode("latin-1")
+
+
+def drop_seen_lines(text: str, seen: set[int]) -> str:
+    """Keep each non-blank line that no document before had, and at most one blank line in a row."""
+    kept: list[str] = []
+    for line in text.splitlines():
+        line = line.rstrip()
+        if not line.strip():
+            if kept and kept[-1]:
+                kept.append("")
+        elif (key := hash(line)) not in seen:
+            seen.add(key)
+            kept.append(line)
+    return "\n".join(kept).strip("\n") + "\n\n" if kept else ""
+
+
+class _TextParser(HTMLParser):
+    """Collect visible text: one line for each block element, white space as it stands inside <pre>."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self._n_hidden = 0
+        self._n_pre = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del attrs
+        self._n_hidden += tag in _HIDDEN
+        self._n_pre += tag == "pre"
+        if tag not in _INLINE:
+            self.parts.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._n_hidden -= tag in _HIDDEN and self._n_hidden > 0
+        self._n_pre -= tag == "pre" and self._n_pre > 0
+        if tag not in _INLINE:
+            self.parts.append("\n")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        del attrs  # <script/> hides nothing
+        if tag not in _INLINE:
+            self.parts.append("\n")
+
+    def handle_data(self, data: str) -> None:
+        if not self._n_hidden:
+            self.parts.append(data if self._n_pre else _SPACES.sub(" ", data))
+
+
+def _html(data: bytes) -> str:
+    parser = _TextParser()
+    parser.feed(decode(data))
+    parser.close()
+    return "".join(parser.parts)
+
+
+def _catalogue(data: bytes) -> str:
+    """Read a .mo file's translations, one a line. Format: gettext manual, "The Format of GNU MO Files"."""
+    order = "<" if data[:4] == b"\xde\x12\x04\x95" else ">"
+    _, _, n_strings, _, table_at = struct.unpack_from(f"{order}5I", data)
+    texts = []
+    for index in range(1, n_strings):  # the first is the header
+        n_bytes, start = struct.unpack_from(f"{order}2I", data, table_at + 8 * index)
+        texts.append(decode(data[start : start + n_bytes]).replace("\0", "\n"))
+    return "\n".join(texts)
+
+
+def _man(data: bytes) -> str:
+    return "\n".join(filter(None, map(_man_line, decode(data).splitlines())))
+
+
+def _man_line(line: str) -> str:
+    r"""Drop a line's roff markup: `.SH NAME` becomes `NAME`, `\fBls\fR \-l` becomes `ls -l`."""
+    if line.startswith((".", "'")):
+        title = next((macro for macro in _MAN_TITLES if line.startswith(macro)), None)
+        line = line[len(title) :].replace('"', "") if title else ""
+    return _MAN_ESCAPE.sub("", line).replace("\\-", "-").replace("\\(aq", "'").replace("\\e", "\\")
+
+
+_READERS: dict[str, Callable[[bytes], str]] = {
+    "html": _html,
+    "xml": _html,
+    "mo": _catalogue,
+    "man": _man,
+    "plain": decode,
+}

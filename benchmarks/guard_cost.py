@@ -1,0 +1,115 @@
+"""What the memory guard costs: CPU while it watches, time per poll, memory over many polls.
+
+    python -m benchmarks.guard_cost            half a minute
+    python -m benchmarks.guard_cost --short    six seconds
+    python -m benchmarks.guard_cost --check    exit 1 if a bound is broken: 0.5 % of one CPU, 128 KiB
+
+Every watch is on that can be had without being root: MemAvailable, RLIMIT_AS, RLIMIT_DATA, `--max-memory`
+with its children, and two levels of a cgroup laid out in a folder. Near its end, MemAvailable is read 20
+times a second, the fastest there is.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+from nanogpt_compat import guard, limits, policy
+from nanogpt_compat.guard import MemoryGuard, Sampler
+
+MAX_CPU_SHARE = 0.005
+MAX_GROWTH_BYTES = 128 * 1024  # an allocator's arena more or less; a leak of 2 bytes a poll is seen
+GIB = 1 << 30
+
+
+def main() -> int:
+    """Measure, print, and say by the exit code whether the bounds hold."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--short", action="store_true", help="a tenth of the polls, a fifth of the time")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a bound is broken")
+    options = parser.parse_args()
+    n_polls, watch_s = (10_000, 2.0) if options.short else (100_000, 10.0)
+    set_rlimits()
+    with tempfile.TemporaryDirectory() as folder:
+        root = lay_out_cgroup(Path(folder))
+        names = ", ".join(reading.name for reading in sampler(root).sample())
+        print(f"{os.cpu_count()} CPUs, {len(psutil.pids())} processes; watching {names}")
+        broken = [
+            *check_cpu(root, watch_s, is_near=False),
+            *check_cpu(root, watch_s, is_near=True),
+            *check_growth(root, n_polls),
+        ]
+    for line in broken:
+        print(f"BROKEN: {line}")
+    return 1 if broken and options.check else 0
+
+
+def set_rlimits() -> None:
+    """Set limits that do not bind, so that they are read."""
+    if sys.platform == "linux":
+        import resource
+
+        for number in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+            resource.setrlimit(number, (1 << 42, resource.getrlimit(number)[1]))
+
+
+def lay_out_cgroup(root: Path) -> Path:
+    """Lay out a cgroup of two levels, with a memory.stat as long as a real one."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text("0::/pod/container\n")
+    mount = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    (root / "proc/self/mountinfo").write_text("22 1 254:0 / /mnt rw - ext4 /dev/sda rw\n" * 40 + mount)
+    for folder in (root / "sys/fs/cgroup/pod", root / "sys/fs/cgroup/pod/container"):
+        folder.mkdir(parents=True)
+        (folder / "memory.max").write_text(f"{64 * GIB}\n")
+        (folder / "memory.current").write_text(f"{GIB}\n")
+        others = "".join(f"some_other_figure_{n} {n * 4096}\n" for n in range(50))
+        (folder / "memory.stat").write_text(f"{others}inactive_file 4096\nactive_file 4096\nfile_dirty 0\n")
+    return root
+
+
+def sampler(root: Path, *, floor_bytes: int | None = None) -> Sampler:
+    """Make a sampler with every watch on."""
+    return Sampler(max_memory_bytes=1 << 40, min_available_bytes=floor_bytes, root=root)
+
+
+def check_cpu(root: Path, watch_s: float, *, is_near: bool) -> list[str]:
+    """Let the guard watch an idle process, and compare the CPU time with the time."""
+    # 300 MiB above the reserve and far below the throttle reserve: steps are decided too, and nothing aborts.
+    floor_bytes = limits.read_available().headroom_bytes - GIB * 3 // 10 if is_near else None
+    with MemoryGuard(sampler(root, floor_bytes=floor_bytes)) as watched:
+        time.sleep(0.1)  # the first readings, and the thread's start, are not its pace
+        cpu_s, start_s = time.process_time(), time.monotonic()
+        time.sleep(watch_s)
+        share = (time.process_time() - cpu_s) / (time.monotonic() - start_s)
+        level = watched.state.level.value
+    what = f"CPU while memory is {'near its end' if is_near else 'plenty'} ({level})"
+    print(f"{what}: {share:.2%} of one CPU")
+    return [f"{what}: {share:.2%}, not below {MAX_CPU_SHARE:.1%}"] if share >= MAX_CPU_SHARE else []
+
+
+def check_growth(root: Path, n_polls: int) -> list[str]:
+    """Poll every limit many times, looking them up every 20 ms, and compare the memory before and after."""
+    guard.REFRESH_EVERY_S = 0.02
+    policy.poll_delay_s = lambda readings: 0.0 * len(readings)
+    sampled = sampler(root)
+    watched = MemoryGuard(sampled)
+    for _ in range(n_polls // 10):
+        watched.poll()
+    before_bytes, cpu_s = sampled.own_bytes(), time.process_time()
+    for _ in range(n_polls):
+        watched.poll()
+    cost_us = (time.process_time() - cpu_s) / n_polls * 1e6
+    grown_bytes = sampled.own_bytes() - before_bytes
+    print(f"{n_polls:,} polls: {cost_us:.0f} us of CPU each, memory grew by {grown_bytes / 1024:.0f} KiB")
+    return [f"memory grew by {grown_bytes:,} bytes"] if grown_bytes > MAX_GROWTH_BYTES else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""Every kind of input that the benchmarks use: one generator each, in the table at the end.
+
+A generator yields bytes without end, or for as long as real text lasts; the writer decides on the size.
+"""
+
+import base64
+import itertools
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from benchmarks.markov import invent, learn
+
+_CHAIN_CHARS = 60_000_000  # learned from; up to 800 MB of memory while the file is made
+_CHUNK_BYTES = 1 << 20
+_INVALID_EVERY_BYTES = 100
+
+
+class Text(Protocol):
+    """Where documents come from: `RealText` or `BuiltinText`."""
+
+    @property
+    def name(self) -> str:
+        """The folder's name for corpora made from it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Change whenever the text may have changed."""
+
+    def documents(self, seed: int, *, cjk_only: bool = False) -> Iterator[str]:
+        """Yield every document once, in an order drawn from `seed`."""
+
+
+def _real_then_invented(text: Text, seed: int, *, cjk_only: bool = False) -> Iterator[str]:
+    """Yield every document of `text` once, then invented ones: no passage comes twice for being a copy."""
+    yield from text.documents(seed, cjk_only=cjk_only)
+    chain = learn(text.documents(seed, cjk_only=cjk_only), _CHAIN_CHARS)
+    yield from invent(chain, seed)
+
+
+def prose(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield documents in many languages."""
+    return (document.encode() for document in _real_then_invented(text, seed))
+
+
+def real(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield the real documents alone, each once."""
+    return (document.encode() for document in text.documents(seed))
+
+
+def one_line(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield prose with single spaces and no newline."""
+    return ((" ".join(document.split()) + " ").encode() for document in _real_then_invented(text, seed))
+
+
+def no_space(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield prose without any white space: letters, digits and punctuation stay."""
+    return ("".join(document.split()).encode() for document in _real_then_invented(text, seed))
+
+
+def cjk(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield Chinese and Japanese prose without a newline."""
+    documents = _real_then_invented(text, seed, cjk_only=True)
+    return (document.replace("\n", "").encode() for document in documents)
+
+
+def short_lines(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield prose with one word a line."""
+    return (("\n".join(document.split()) + "\n").encode() for document in _real_then_invented(text, seed))
+
+
+def crlf(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield prose with the line ends of Windows."""
+    return (document.replace("\n", "\r\n").encode() for document in _real_then_invented(text, seed))
+
+
+def invalid(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield prose in which about one byte in a hundred is replaced by one from 0x80 to 0xFF.
+
+    So there are lone continuation bytes, starts without an end, bytes that UTF-8 never uses, and letters of
+    two to four bytes broken in the middle.
+    """
+    rng = np.random.default_rng(seed)
+    for chunk in _chunked(prose(text, seed)):
+        data = np.frombuffer(chunk, np.uint8).copy()
+        places = rng.integers(0, len(data), len(data) // _INVALID_EVERY_BYTES)
+        data[places] = rng.integers(0x80, 0x100, len(places))
+        yield data.tobytes()
+
+
+def _chunked(parts: Iterator[bytes]) -> Iterator[bytes]:
+    """Join small parts into chunks of about 1 MiB."""
+    held: list[bytes] = []
+    n_held = 0
+    for part in parts:
+        held.append(part)
+        n_held += len(part)
+        if n_held >= _CHUNK_BYTES:
+            yield b"".join(held)
+            held, n_held = [], 0
+    yield b"".join(held)
+
+
+def letters(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield random letters a-z and A-Z, with no break at all."""
+    del text
+    alphabet = np.frombuffer(
+        bytes(range(ord("a"), ord("z") + 1)) + bytes(range(ord("A"), ord("Z") + 1)), np.uint8
+    )
+    rng = np.random.default_rng(seed)
+    while True:
+        yield alphabet[rng.integers(0, len(alphabet), _CHUNK_BYTES)].tobytes()
+
+
+def words(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield random words of eight letters: hardly any comes twice, so a cache of words can only grow."""
+    del text
+    rng = np.random.default_rng(seed)
+    while True:
+        table = rng.integers(ord("a"), ord("z") + 1, (_CHUNK_BYTES // 9, 9), dtype=np.uint8)
+        table[:, 8] = ord(" ")
+        table[15::16, 8] = ord("\n")
+        yield table.tobytes()
+
+
+def hexadecimal(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield random hexadecimal digits, with no white space."""
+    del text
+    return (chunk.hex().encode() for chunk in _random_chunks(seed))
+
+
+def base64_lines(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield random base64 in lines of 76 characters."""
+    del text
+    return (base64.encodebytes(chunk) for chunk in _random_chunks(seed))
+
+
+def _random_chunks(seed: int) -> Iterator[bytes]:
+    """Yield random bytes; a chunk is a multiple of 57, base64's line, so that no line is short."""
+    rng = random.Random(seed)
+    return (rng.randbytes(57 * 16_384) for _ in itertools.count())
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of input; `make(text, seed)` yields its bytes."""
+
+    make: Callable[[Text, int], Iterator[bytes]]
+    summary: str
+
+
+KINDS = {
+    "prose": Kind(prose, "prose in many languages"),
+    "real": Kind(real, "the real part of it alone; --size may not go beyond"),
+    "one_line": Kind(one_line, "prose, one line"),
+    "no_space": Kind(no_space, "prose, all white space removed"),
+    "cjk": Kind(cjk, "Chinese and Japanese, one line"),
+    "letters": Kind(letters, "random letters, no break"),
+    "short_lines": Kind(short_lines, "prose, one word a line"),
+    "crlf": Kind(crlf, "prose, Windows line ends"),
+    "invalid": Kind(invalid, "prose, invalid bytes throughout"),
+    "words": Kind(words, "random 8-letter words"),
+    "hex": Kind(hexadecimal, "random hexadecimal digits"),
+    "base64": Kind(base64_lines, "random base64, in lines"),
+}

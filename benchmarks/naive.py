@@ -1,0 +1,67 @@
+"""The three ways of tokenizing a corpus that prepare.py replaces, written anew in their simplest form.
+
+    python -m benchmarks.naive {whole,list,stream} INPUT OUTPUT_DIR
+
+Only train.bin is written: what they put into val.bin costs neither time nor memory. A comment beside a step
+says what it holds.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from nanogpt_compat.vocabulary import load_gpt2
+
+_CHUNK_CHARS = 10_000_000
+
+
+def whole(source: Path, target: Path) -> None:
+    """Read everything, encode everything, write everything."""
+    encoding = load_gpt2()
+    text = source.read_text(
+        encoding="utf-8", errors="ignore"
+    )  # 1 byte a character, or 2 or 4 for all of them
+    tokens = encoding.encode_ordinary(text)  # 8 bytes a token, and 28 for the integer it points to
+    np.array(tokens, dtype=np.uint16).tofile(target)
+
+
+def growing_list(source: Path, target: Path) -> None:
+    """Encode chunks of ten million characters into one list."""
+    encoding = load_gpt2()
+    tokens: list[int] = []
+    with source.open(encoding="utf-8", errors="ignore") as file:
+        while chunk := file.read(_CHUNK_CHARS):
+            tokens.extend(encoding.encode_ordinary(chunk))  # 8 bytes a token, and 28 for the integer
+    np.array(tokens, dtype=np.uint16).tofile(target)
+
+
+def stream(source: Path, target: Path) -> None:
+    """Append each chunk's tokens to the file: bounded, but tokens are cut wherever a chunk ends."""
+    encoding = load_gpt2()
+    with source.open(encoding="utf-8", errors="ignore") as file, target.open("wb") as out:
+        while chunk := file.read(_CHUNK_CHARS):
+            np.array(encoding.encode_ordinary(chunk), dtype=np.uint16).tofile(out)
+
+
+STRATEGIES: dict[str, Callable[[Path, Path], None]] = {"whole": whole, "list": growing_list, "stream": stream}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one strategy in this process."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.naive", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("strategy", choices=STRATEGIES)
+    parser.add_argument("input", type=Path)
+    parser.add_argument("output_dir", type=Path)
+    options = parser.parse_args(arguments)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    STRATEGIES[options.strategy](options.input, options.output_dir / "train.bin")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""The program as a process of its own, with checkpoints close to one another and a fault at a chosen call.
+
+    python tests/driver.py '{"at": "rename train.bin.partial", "do": "SIGKILL"}' --input a.txt
+
+Calls that change what is on the disk are told by name and file, just before each is made: `mkdir .prepare`,
+`open train.bin.partial` (for writing), `write journal`, `fdatasync journal`, `fallocate train.bin.partial`,
+`rename train.bin.partial` (also for replace), `remove journal`, and so on; a folder by its own name. And
+`encode text` in the threads that encode. The settings, all of them optional:
+
+    at            a regular expression: where the fault comes about, just before a call that it matches
+    skip          how many such calls to let pass
+    do            a signal to send to itself; `sleep`, as on a slow disk; `fork`, a child that outlives the
+                  run; or the name of an exception to raise there
+    log           a file to write the calls to, each before it is made
+    every_bytes   how much output there is between two checkpoints
+    window_bytes  how much of the output is mapped at a time
+    mapped        whether it is mapped at all; it depends on the file system otherwise
+"""
+
+import builtins
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from nanogpt_compat import checkpoint, memmap
+from nanogpt_compat.cli import main as run_program
+from nanogpt_compat.encoders import TiktokenEncoder
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_AUDITED = {
+    "open": "open",
+    "os.mkdir": "mkdir",
+    "os.remove": "remove",
+    "os.rename": "rename",
+    "os.rmdir": "rmdir",
+    "os.truncate": "truncate",
+    "mmap.__new__": "mmap",
+}
+_WRAPPED = {
+    "fsync": "fsync",
+    "fdatasync": "fdatasync",
+    "posix_fallocate": "fallocate",
+    "pwrite": "pwrite",
+    "write": "write",
+}
+
+
+class Calls:
+    """Sees the calls, keeps a log of them if asked to, and brings about the fault."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._at = re.compile(settings["at"]) if "at" in settings else None
+        self._skip = settings.get("skip", 0)
+        self._do = settings.get("do", "SIGKILL")
+        self._log = os.open(settings["log"], os.O_WRONLY | os.O_CREAT) if "log" in settings else None
+        self._write = os.write
+        self._lock = threading.Lock()
+
+    def install(self) -> None:
+        for name, told in _WRAPPED.items():
+            setattr(os, name, self._wrap(getattr(os, name), told))
+        sys.addaudithook(self._audit)
+        engine: Any = TiktokenEncoder
+        encode = engine.encode
+
+        def encode_and_tell(engine: TiktokenEncoder, text: str) -> Any:
+            self._see("encode", "text")
+            return encode(engine, text)
+
+        engine.encode = encode_and_tell
+
+    def _wrap(self, call: Callable[..., Any], told: str) -> Callable[..., Any]:
+        def wrapped(fd: int, *args: Any) -> Any:
+            self._see(told, fd)
+            return call(fd, *args)
+
+        return wrapped
+
+    def _audit(self, event: str, args: tuple[Any, ...]) -> None:
+        if event in _AUDITED and not (event == "open" and not args[2] & _WRITING):
+            self._see(_AUDITED[event], args[0])
+
+    def _see(self, told: str, file: Any) -> None:
+        if isinstance(file, int):
+            file = os.readlink(f"/proc/self/fd/{file}") if file >= 0 else "memory"  # noqa: PTH115 - a link to a socket is no path
+        call = f"{told} {os.path.basename(os.fsdecode(file))}"  # noqa: PTH119 - a Path would be slower, and this is seen often
+        with self._lock:
+            if self._log is not None:
+                self._write(self._log, f"{call}\n".encode())
+            if self._at is None or not self._at.fullmatch(call):
+                return
+            self._skip -= 1
+            if self._skip != -1:
+                return
+        if self._do.startswith("SIG"):
+            os.kill(os.getpid(), signal.Signals[self._do])
+        elif self._do == "sleep":
+            time.sleep(60)
+        elif self._do == "fork":
+            if os.fork() == 0:
+                signal.pause()
+        else:
+            raise getattr(builtins, self._do)("injected")
+
+
+def main() -> int:
+    settings = json.loads(sys.argv[1])
+    checkpoint.EVERY_OUTPUT_BYTES = settings.get("every_bytes", 200_000)
+    defaults = memmap.GrowingMemmap.__init__.__kwdefaults__ or {}
+    for name in defaults.keys() & settings.keys():
+        defaults[name] = settings[name]
+    Calls(settings).install()
+    return run_program(sys.argv[2:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,216 @@
+"""Start the program in order to stop it, and judge what it leaves: for all tests of resuming."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+from unittest.mock import patch
+
+from nanogpt_compat import checkpoint, cli, job
+from nanogpt_compat.checkpoint import Checkpointer
+from nanogpt_compat.signals import StopSignals
+from nanogpt_compat.vocabulary import Vocabulary, find_gpt2
+from tests.texts import real_text
+
+DRIVER = Path(__file__).parent / "driver.py"
+FINALS = ("train.bin", "val.bin")
+Args: TypeAlias = tuple[str | Path, ...]
+TIMEOUT_S = 120.0  # no run here takes longer than some seconds; a hang is to fail and not to wait
+
+# What may differ between the reports of a stopped and of an uninterrupted run.
+_PASSING = {"wall_s", "resumes", "checkpoint_fallbacks", "peak_rss_bytes", "options", "guard"}
+
+
+@cache
+def _lines() -> tuple[bytes, ...]:
+    return tuple(real_text().splitlines(keepends=True))
+
+
+def make_text(path: Path, n_bytes: int, *, seed: int = 0, n_invalid: int = 0) -> Path:
+    """Write real prose of exactly `n_bytes`; `seed` orders its lines and chooses where bytes are invalid."""
+    rng = random.Random(seed)
+    with path.open("wb") as file:
+        while (n_left := n_bytes - file.tell()) > 0:
+            lines = list(_lines())
+            rng.shuffle(lines)
+            file.write(b"".join(lines)[:n_left])
+        for offset in rng.sample(range(n_bytes), n_invalid):
+            file.seek(offset)
+            file.write(b"\xff")
+    return path
+
+
+def command(*args: str | Path, **settings: Any) -> list[str]:
+    """Build the command that runs the program in the driver; `settings` are those of tests/driver.py."""
+    return [sys.executable, str(DRIVER), json.dumps(settings), *map(str, args)]
+
+
+def start(*args: str | Path, prefix: Sequence[str] = (), **settings: Any) -> "subprocess.Popen[str]":
+    """Start the program; `prefix` goes before the command: `nohup`, `strace ...`."""
+    return subprocess.Popen(
+        [*prefix, *command(*args, **settings)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*args: str | Path, prefix: Sequence[str] = (), **settings: Any) -> "subprocess.CompletedProcess[str]":
+    """Run the program to its end, whatever that is."""
+    return _finish(start(*args, prefix=prefix, **settings))
+
+
+def _finish(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+    try:
+        stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def run_for(seconds: float, *args: str | Path, **settings: Any) -> "subprocess.CompletedProcess[str]":
+    """Run the program and kill it after so long; its exit code is -9 if it was still running."""
+    process = start(*args, **settings)
+    try:
+        stdout, stderr = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        stdout, stderr = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def wait_until_stopped(process: "subprocess.Popen[str]") -> None:
+    """Wait for the SIGSTOP that a run sends to itself (`do="SIGSTOP"`)."""
+    _, status = os.waitpid(process.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status), f"it has ended, with status {status}"
+
+
+def go_on(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+    """Let a run that was stopped so go on, to its end."""
+    os.kill(process.pid, signal.SIGCONT)
+    return _finish(process)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run in this process ended."""
+
+    returncode: int
+    stderr: str
+
+
+class Stopped(Exception):
+    """What a test ends a run with."""
+
+
+def prepare(
+    *args: str | Path,
+    every_bytes: int = 40_000,
+    check: Callable[[], None] | None = None,
+    stop_after_bytes: int | None = None,
+) -> Outcome:
+    """Run the program in this process, which is faster; `check` is called besides its own.
+
+    Raises Stopped after the block with which so many bytes of input are done; and whatever else the program
+    does not expect, as for example what `check` raises.
+    """
+    stderr = io.StringIO()
+
+    def check_both(signals: StopSignals) -> None:
+        check_signals(signals)
+        if check is not None:
+            check()
+
+    def after_block(checkpointer: Checkpointer) -> None:
+        begin_checkpoint(checkpointer)
+        if stop_after_bytes is not None and checkpointer._tally.bytes_read >= stop_after_bytes:
+            raise Stopped
+
+    check_signals, begin_checkpoint = StopSignals.check, Checkpointer.after_block
+    with (
+        patch.object(checkpoint, "EVERY_OUTPUT_BYTES", every_bytes),
+        patch.object(job, "find_gpt2", _find_gpt2),
+        patch.object(StopSignals, "check", check_both),
+        patch.object(Checkpointer, "after_block", after_block),
+        contextlib.redirect_stderr(stderr),
+    ):
+        returncode = cli.main(list(map(str, args)))
+    return Outcome(returncode, stderr.getvalue())
+
+
+@cache
+def gpt2() -> Vocabulary:
+    return find_gpt2()
+
+
+def _find_gpt2(folder: Path | None) -> Vocabulary:
+    return gpt2() if folder is None else find_gpt2(folder)
+
+
+def sha256s(folder: Path) -> dict[str, str]:
+    """The token files that have their final names, and what is in them."""
+    return {
+        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for name in FINALS
+        if (folder / name).exists()
+    }
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads((folder / "prepare.json").read_text(encoding="ascii"))
+    return report
+
+
+def lasting(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a report does not depend on how often a run was stopped, nor on when the input was touched."""
+    found = {name: value for name, value in report.items() if name not in _PASSING}
+    found["inputs"] = [one | {"mtime_ctime_inode": None} for one in report["inputs"]]
+    return found
+
+
+@dataclass
+class Expected:
+    """What an uninterrupted run makes of the same input with the same options."""
+
+    sha256s: dict[str, str]
+    report: dict[str, Any]
+    seconds: float  # that it took, start-up included
+    old: dict[str, str] = field(default_factory=dict)  # what stood there before a run with --overwrite
+
+    def assert_nothing_partial(self, folder: Path) -> None:
+        """At any moment: a final name has the final content, or the one that is to be replaced."""
+        for name, found in sha256s(folder).items():
+            assert found in (self.sha256s[name], self.old.get(name)), f"{folder / name} is neither"
+
+    def assert_reached(self, folder: Path, *, fallbacks: int = 0) -> dict[str, Any]:
+        """At the end: the same files and the same report, and nothing else in the folder."""
+        assert sha256s(folder) == self.sha256s
+        assert sorted(path.name for path in folder.iterdir()) == sorted([*self.sha256s, "prepare.json"])
+        report = report_of(folder)
+        assert lasting(report) == lasting(self.report)
+        assert report["checkpoint_fallbacks"] == fallbacks
+        return report
+
+
+def expect(folder: Path, *args: str | Path, **settings: Any) -> Expected:
+    """Make an uninterrupted run into `folder`."""
+    began_s = time.monotonic()
+    done = run(*args, "--output-dir", folder, **settings)
+    assert done.returncode == 0, done.stderr
+    expected = Expected(sha256s(folder), report_of(folder), time.monotonic() - began_s)
+    assert expected.report["resumes"] == 0
+    return expected

@@ -1,0 +1,86 @@
+"""The forecast: scaled input by input, stopped where `--n` stops, near the truth on real text."""
+
+from collections.abc import Sequence
+
+import pytest
+import tiktoken
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanogpt_compat.estimate import Estimate, Estimator
+from tests.texts import real_text
+
+
+def one_token_each(text: str) -> Sequence[str]:
+    return text
+
+
+def one_token_for_four(text: str) -> Sequence[str]:
+    return text[::4]
+
+
+def forecast(estimator: Estimator, n_workers: int = 1) -> tuple[int, int]:
+    found = estimator.estimate(n_workers=n_workers)
+    assert found.output_bytes == 2 * found.tokens
+    return found.text_bytes, found.tokens
+
+
+@given(sizes=st.lists(st.integers(0, 10**12), min_size=1, max_size=5))
+def test_every_input_counts_by_its_own_tokens_per_byte(sizes: list[int]) -> None:
+    estimator = Estimator(one_token_each)
+    expected = 0.0
+    for k, size in enumerate(sizes):
+        if size:
+            estimator.add(["x" * 10 * (k + 1)], sampled_bytes=100, size_bytes=size)
+        else:
+            estimator.add([], sampled_bytes=0, size_bytes=0)  # an empty file has no samples
+        expected += size * (k + 1) / 10
+    text_bytes, tokens = forecast(estimator)
+    assert text_bytes == pytest.approx(sum(sizes))
+    assert tokens == pytest.approx(expected, abs=1)
+
+
+def test_bytes_that_are_dropped_make_no_tokens() -> None:
+    estimator = Estimator(one_token_for_four)
+    estimator.add(["abcd"], sampled_bytes=16, size_bytes=16_000)
+    assert forecast(estimator) == (16_000, 1000)
+    nothing = Estimator(one_token_for_four)
+    nothing.add(["", ""], sampled_bytes=16, size_bytes=16_000)
+    assert forecast(nothing) == (16_000, 0)
+
+
+def test_n_counts_characters_over_the_inputs_and_not_bytes() -> None:
+    chinese = Estimator(one_token_each, max_chars=1000)
+    chinese.add(["\u4e2d" * 10], sampled_bytes=30, size_bytes=900_000)
+    assert forecast(chinese) == (3000, 1000)
+    two = Estimator(one_token_each, max_chars=1000)
+    two.add(["\u4e2d" * 10], sampled_bytes=30, size_bytes=1200)  # 400 characters
+    two.add(["x" * 8], sampled_bytes=8, size_bytes=10_000)
+    two.add(["x" * 8], sampled_bytes=8, size_bytes=10_000)
+    assert forecast(two) == (1200 + 600, 1000)
+    enough = Estimator(one_token_each, max_chars=1000)
+    enough.add(["x" * 8], sampled_bytes=8, size_bytes=999)
+    assert forecast(enough) == (999, 999)
+
+
+def test_real_text_sampled_at_a_few_places_is_forecast_within_five_percent(gpt2: tiktoken.Encoding) -> None:
+    raw = real_text()[:1_500_000]
+    estimator = Estimator(gpt2.encode_ordinary)
+    places = range(0, len(raw) - 16_384, len(raw) // 31)
+    texts = [raw[place : place + 16_384].decode("utf-8", "ignore") for place in places]
+    estimator.add(texts, sampled_bytes=16_384 * len(texts), size_bytes=len(raw))
+    tokens = len(gpt2.encode_ordinary(raw.decode("utf-8", "ignore")))
+    assert forecast(estimator)[1] == pytest.approx(tokens, rel=0.05)
+
+
+def test_time_is_that_of_the_samples_over_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 12.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    estimator = Estimator(one_token_each)
+    estimator.add(["x" * 100], sampled_bytes=100, size_bytes=60_000)
+    seconds = {n: estimator.estimate(n_workers=n).seconds for n in (1, 2, 8)}
+    assert seconds == {1: 1200.0, 2: 800.0, 8: 200.0}  # 0.75 of linear
+
+
+def test_an_empty_forecast_is_nothing() -> None:
+    assert Estimator(one_token_each).estimate(n_workers=2) == Estimate(0, 0, 0.0)

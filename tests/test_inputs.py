@@ -1,0 +1,115 @@
+"""From `--input` to files: in order, each once, all of them there."""
+
+import os
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.sources.inputs import find_inputs, natural_key
+
+names = st.text("ab.-_ 019", max_size=12)
+
+
+@given(numbers=st.lists(st.integers(0, 10**20), unique=True), seed=st.integers())
+def test_numbered_names_sort_by_number(numbers: list[int], seed: int) -> None:
+    expected = [f"part-{number}.txt" for number in sorted(numbers)]
+    assert sorted(random.Random(seed).sample(expected, len(expected)), key=natural_key) == expected
+
+
+@given(names=st.lists(names, unique=True), seed=st.integers())
+def test_the_order_of_names_does_not_depend_on_how_they_came(names: list[str], seed: int) -> None:
+    shuffled = random.Random(seed).sample(names, len(names))
+    assert sorted(shuffled, key=natural_key) == sorted(names, key=natural_key)
+
+
+@given(left=st.text("ab.", min_size=1), right=st.text("ab.", min_size=1))
+def test_names_without_digits_sort_as_they_always_do(left: str, right: str) -> None:
+    assert (natural_key(left) < natural_key(right)) == (left < right)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a10.txt", "a2.txt", "a1.txt", "b.txt", "sub/a3.txt", "[x].txt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("text")
+    return tmp_path
+
+
+def found(*patterns: str, home: Path | None = None) -> list[str]:
+    return [str(path) for path in find_inputs(patterns, home=home)]
+
+
+def test_arguments_stay_in_their_order_and_each_glob_is_in_natural_order(folder: Path) -> None:
+    assert found("b.txt", "a*.txt", "sub/*") == ["b.txt", "a1.txt", "a2.txt", "a10.txt", "sub/a3.txt"]
+    assert found("**/a?.txt") == ["a1.txt", "a2.txt", "sub/a3.txt"]
+    assert found(f"{folder}/a[12].txt") == [f"{folder}/a1.txt", f"{folder}/a2.txt"]
+
+
+def test_folders_that_a_glob_matches_are_passed_over(folder: Path) -> None:
+    assert found("*b*") == ["b.txt"]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(folder: Path) -> None:
+    assert found("[x].txt") == ["[x].txt"]
+
+
+def refusal(*patterns: str, home: Path | None = None) -> str:
+    with pytest.raises(InputError) as error:
+        find_inputs(patterns, home=home)
+    return str(error.value)
+
+
+def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_from(folder: Path) -> None:
+    assert f"there is no c.txt (looked from {folder})" in refusal("c.txt")
+    assert "there is no /no/c.txt" in refusal("/no/c.txt")
+
+
+def test_a_missing_file_that_stands_beside_the_script_is_pointed_at(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = folder / "my data"
+    home.mkdir()
+    (home / "c.txt").write_text("text")
+    message = refusal("c.txt", home=home)
+    assert message.endswith(f"one stands beside prepare.py: use --input '{home}/c.txt'")
+    assert "beside" not in refusal("d.txt", home=home)
+    assert "beside" not in refusal("c.txt")
+
+
+def test_what_is_no_readable_file_is_refused_by_what_it_is(folder: Path) -> None:
+    os.mkfifo("pipe")
+    Path("link").symlink_to("nowhere")
+    Path("loop").symlink_to("loop")
+    assert "sub is a folder; name its files, for example --input 'sub/*.txt'" in refusal("sub")
+    assert "pipe is not a regular file" in refusal("pipe")
+    assert "link is a link to nowhere, which is not there" in refusal("link")
+    assert "link is a link to nowhere, which is not there" in refusal("l*nk")
+    assert "loop is a link to loop, which is not there" in refusal("loop")
+    assert "File name too long" in refusal("x" * 300)
+    assert "empty name" in refusal("")
+    assert f"no file matches 'c*.txt' (looked from {folder})" in refusal("b.txt", "c*.txt")
+    assert "no file matches 's*b'" in refusal("s*b")  # a folder alone
+
+
+@pytest.mark.parametrize("how", ["again", "by another path", "by a symlink", "by a hard link", "by a glob"])
+def test_the_same_file_twice_is_refused_however_it_is_named(folder: Path, how: str) -> None:
+    second = {"again": "a1.txt", "by another path": "sub/../a1.txt", "by a glob": "a*.txt"}.get(
+        how, "again.txt"
+    )
+    if how == "by a symlink":
+        Path(second).symlink_to("a1.txt")
+    elif how == "by a hard link":
+        Path(second).hardlink_to("a1.txt")
+    message = refusal("a1.txt", "b.txt", second)
+    assert "its text would be in the output twice: give it once" in message
+    assert "a1.txt is given twice" in message or f"{second} is given also as a1.txt" in message
+
+
+def test_two_files_with_the_same_text_are_two_inputs(folder: Path) -> None:
+    assert found("a1.txt", "a2.txt") == ["a1.txt", "a2.txt"]

@@ -1,0 +1,258 @@
+"""P3, end to end: the real command, real memory that runs short, and what is left behind."""
+
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.faults import Expected, command, expect, make_text, report_of, run, start
+
+MIB = 1 << 20
+STEP_BYTES = 64 * MIB
+SETTINGS: dict[str, Any] = {"every_bytes": 400_000}
+
+# Each fault is a few lines put before the program starts; the program itself is as it is.
+LEAK = """
+from nanogpt_compat.encoders import TiktokenEncoder
+encode, kept = TiktokenEncoder.encode, []
+def encode_and_leak(self, text):
+    kept.append(bytearray(b"x") * 4_000_000)
+    return encode(self, text)
+TiktokenEncoder.encode = encode_and_leak
+"""
+MANY_TOKENS = """
+import numpy
+from nanogpt_compat.encoders import TiktokenEncoder
+TiktokenEncoder.encode = lambda self, text: numpy.full(33 * len(text), 7, dtype="<u2")
+TiktokenEncoder.cost_bytes = lambda self, n_bytes, longest_stretch_bytes: 80 * n_bytes
+"""
+SLOW = """
+import time
+from nanogpt_compat import checkpoint
+from nanogpt_compat.encoders import TiktokenEncoder
+checkpoint.EVERY_OUTPUT_BYTES = 400_000
+encode = TiktokenEncoder.encode
+def encode_slowly(self, text):
+    time.sleep(0.1)
+    return encode(self, text)
+TiktokenEncoder.encode = encode_slowly
+"""
+TELL_THE_TIME = """
+import sys, threading, time
+from nanogpt_compat.guard import MemoryGuard
+enter = MemoryGuard.__enter__
+def enter_and_tell(self):
+    def abort():
+        sys.stderr.write(f"decided at {time.monotonic()}\\n")
+        self.abort()
+    threading.Timer(0.7, abort).start()
+    return enter(self)
+MemoryGuard.__enter__ = enter_and_tell
+"""
+
+
+def start_with(fault: str, *args: str | Path) -> "subprocess.Popen[str]":
+    program = f"import sys\n{fault}\nfrom nanogpt_compat.cli import main\nsys.exit(main(sys.argv[1:]))"
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *map(str, args)],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    _, stderr = process.communicate(timeout=120)
+    return process.returncode, stderr
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_text(tmp_path_factory.mktemp("memory") / "text.txt", 30_000_000)
+
+
+@pytest.fixture(scope="module")
+def expected(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Expected:
+    return expect(tmp_path_factory.mktemp("memory") / "whole", "--input", text, **SETTINGS)
+
+
+def wait_for_checkpoint(folder: Path) -> None:
+    deadline_s = time.monotonic() + 30
+    journal = folder / ".prepare" / "journal"
+    while not (journal.exists() and journal.read_bytes().count(b"\n") > 2):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
+@contextmanager
+def hog() -> Iterator["subprocess.Popen[str]"]:
+    """A process that takes 64 MiB for every line it is sent, and really touches them."""
+    program = (
+        "import sys\nheld = []\nfor line in sys.stdin:\n"
+        f"    held.append(bytearray(b'x') * {STEP_BYTES})\n    print(len(held), flush=True)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def take(process: "subprocess.Popen[str]") -> None:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write("\n")
+    process.stdin.flush()
+    process.stdout.readline()
+
+
+def resume(text: Path, folder: Path, expected: Expected) -> None:
+    done = run("--input", text, "--output-dir", folder, **SETTINGS)
+    assert done.returncode == 0, done.stderr
+    assert "going on at" in done.stderr
+    assert expected.assert_reached(folder)["resumes"] == 1
+
+
+def test_when_others_take_the_memory_it_throttles_stops_with_75_and_goes_on_later(
+    text: Path, expected: Expected, tmp_path: Path
+) -> None:
+    # The reserves move with --min-available: stop 1 GB below what there is now; the throttle comes first.
+    floor_bytes = psutil.virtual_memory().available - 1_000_000_000
+    options = ("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes), "--quiet")
+    process = start_with(SLOW, *options, "--block-size", "200K")
+    wait_for_checkpoint(tmp_path)
+    with hog() as other:
+        while process.poll() is None:
+            take(other)
+            time.sleep(0.1)
+    code, stderr = finish(process)
+    assert code == 75, stderr
+    assert "MemAvailable" in stderr
+    assert "--min-available" in stderr
+    assert "tried: flushed" in stderr  # so it throttled before
+    assert "saved: " in stderr
+    assert "--workers 1 --block-size 128KiB" in stderr
+    assert not [
+        one for one in psutil.process_iter(["cmdline"]) if str(tmp_path) in (one.info["cmdline"] or [])
+    ]
+    assert not (tmp_path / "train.bin").exists()
+    resume(text, tmp_path, expected)
+
+
+def test_when_others_let_go_in_time_it_recovers_and_finishes(
+    text: Path, expected: Expected, tmp_path: Path
+) -> None:
+    floor_bytes = psutil.virtual_memory().available - 3_500_000_000
+    options = ("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes))
+    process = start_with(SLOW, *options, "--block-size", "200K")
+    wait_for_checkpoint(tmp_path)
+    with hog() as other:
+        for _ in range(2_200_000_000 // STEP_BYTES):
+            take(other)
+        time.sleep(1.2)
+    code, stderr = finish(process)
+    assert code == 0, stderr
+    report = expected.assert_reached(tmp_path)
+    assert report["guard"]["state_changes"] == 2  # down and up, once
+
+
+def test_a_leak_of_our_own_trips_max_memory(text: Path, expected: Expected, tmp_path: Path) -> None:
+    options = ("--input", text, "--output-dir", tmp_path, "--max-memory", "400M", "--block-size", "100K")
+    code, stderr = finish(start_with(LEAK, *options))
+    assert code == 75, stderr
+    assert "--max-memory (the command line) is 400 MB" in stderr
+    resume(text, tmp_path, expected)
+
+
+@pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_a_limit_set_while_it_runs_stops_it(
+    name: str, text: Path, expected: Expected, tmp_path: Path
+) -> None:
+    process = start("--input", text, "--output-dir", tmp_path, "--workers", "1", **SETTINGS)
+    wait_for_checkpoint(tmp_path)
+    memory = psutil.Process(process.pid).memory_info()
+    used_bytes = memory.vms if name == "RLIMIT_AS" else memory.data
+    resource.prlimit(process.pid, getattr(resource, name), (used_bytes * 11 // 10, used_bytes * 11 // 10))
+    code, stderr = finish(process)
+    assert code == 75, stderr
+    assert name in stderr
+    resume(text, tmp_path, expected)
+
+
+@pytest.mark.parametrize("skip", [0, 5])
+def test_a_memory_error_in_a_thread_is_a_stop_for_memory(
+    skip: int, text: Path, expected: Expected, tmp_path: Path
+) -> None:
+    done = run(
+        "--input",
+        text,
+        "--output-dir",
+        tmp_path,
+        at="encode text",
+        skip=40 + skip,
+        do="MemoryError",
+        **SETTINGS,
+    )
+    assert done.returncode == 75, done.stderr
+    assert "the system refused memory" in done.stderr
+    assert "Traceback" not in done.stderr
+    resume(text, tmp_path, expected)
+
+
+def test_two_gigabytes_of_output_are_no_memory_of_ours(tmp_path: Path) -> None:
+    text = make_text(tmp_path / "text.txt", 33_000_000)
+    options = (
+        "--input",
+        text,
+        "--output-dir",
+        tmp_path / "out",
+        "--max-memory",
+        "300M",
+        "--block-size",
+        "64KiB",
+    )
+    code, stderr = finish(start_with(MANY_TOKENS, *options))
+    assert code == 0, stderr
+    report = report_of(tmp_path / "out")
+    assert sum(one["bytes"] for one in report["files"]) > 2_000_000_000
+    assert report["guard"]["state_changes"] == 0
+
+
+def test_from_decision_to_exit_it_takes_less_than_a_second_or_two_on_a_busy_machine(
+    text: Path, tmp_path: Path
+) -> None:
+    process = start_with(TELL_THE_TIME, "--input", text, "--output-dir", tmp_path)
+    code, stderr = finish(process)
+    ended_s = time.monotonic()
+    assert code == 75, stderr
+    decided_s = float(stderr.split("decided at ")[1].split()[0])
+    assert ended_s - decided_s < 2  # 0.1 to 0.2 s on an idle one
+
+
+def test_what_cannot_fit_is_refused_with_78_before_anything_is_written(text: Path, tmp_path: Path) -> None:
+    done = run("--input", text, "--output-dir", tmp_path, "--max-memory", "50M")
+    assert done.returncode == 78, done.stderr
+    assert "trying again unchanged is useless" in done.stderr
+    assert not (tmp_path / "train.bin").exists()
+
+
+def test_the_start_line_names_the_limits(text: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("--input", text, "--output-dir", tmp_path, "--max-memory", "1G"),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = next(line for line in done.stderr.splitlines() if line.startswith("memory: "))
+    assert "available, limit 1.0 GB from --max-memory, reserve 150 MB, budget 67.1 MB" in line

@@ -1,0 +1,131 @@
+"""After a power cut: what was promised is on the disk, and the same command goes on without falling back.
+
+ext4 and XFS can be told to stop at once and to lose what is in memory only, as in a power cut; then they are
+mounted again. `python -m pytest -m slow -s tests/test_power_cut.py` cuts at every single call that changes
+the disk, and 100 times at random moments: some 600 cuts.
+"""
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nanogpt_compat.journal import read_journal
+from tests import faults
+from tests.disks import MIB, Disk, Disks
+from tests.failing import Call, FailingCalls, Fault, read_log
+from tests.faults import Expected, expect, make_text
+
+SETTINGS = {"every_bytes": 80_000, "window_bytes": 1 << 16}
+KINDS = pytest.mark.parametrize(("kind", "size_bytes"), [("ext4", 64 * MIB), ("xfs", 300 * MIB)])
+
+
+def assert_kept_what_it_promised(expected: Expected, out: Path) -> None:
+    """At any moment: a final name has the final content, and a report stands beside complete files only."""
+    expected.assert_nothing_partial(out)
+    if (out / "prepare.json").exists():
+        assert faults.report_of(out)["fingerprint"] == expected.report["fingerprint"]
+        assert faults.sha256s(out) == expected.sha256s
+
+
+def n_synced_records(calls: list[Call]) -> int:
+    """Records of the journal whose sync has returned, since another one was begun after it."""
+    return max(0, sum(call.name == "write" and call.path.name == "journal" for call in calls) - 1)
+
+
+def some_or_all(calls: list[Call], n_cuts: int | None) -> list[int]:
+    """Choose the calls at which to cut, counted from 1: half of them while publishing."""
+    if n_cuts is None:
+        return list(range(1, len(calls) + 1))
+    rng = random.Random(n_cuts)
+    first_of_publishing = [call.path.name for call in calls].index("prepare.json") + 1
+    early = rng.sample(range(1, first_of_publishing), n_cuts // 2)
+    late = rng.sample(range(first_of_publishing, len(calls) + 1), n_cuts - n_cuts // 2)
+    return [*early, *late]
+
+
+@KINDS
+@pytest.mark.parametrize("begun", ["nothing", "a part"])
+@pytest.mark.parametrize("n_cuts", [4, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_after_a_power_cut_at_any_call_it_goes_on_from_the_last_checkpoint(
+    n_cuts: int | None,
+    begun: str,
+    kind: str,
+    size_bytes: int,
+    tmp_path: Path,
+    disks: Disks,
+    failing_calls: FailingCalls,
+) -> None:
+    disk = disks.make(kind, size_bytes)
+    text = make_text(tmp_path / "a.txt", 600_000)
+    args = ("--input", text, "--block-size", "30000", "--workers", "1")
+    expected = expect(tmp_path / "expected", *args, **SETTINGS)
+    begin = tmp_path / "begin"
+    begin.mkdir()
+    if begun == "a part":
+        begin.rmdir()
+        done = faults.run(*args, "--output-dir", begin, at="write journal", skip=3, **SETTINGS)
+        assert done.returncode == -9
+    out, log = disk.folder / "out", tmp_path / "log"
+    shutil.copytree(begin, out)
+    whole = faults.run(*args, "--output-dir", out, prefix=failing_calls.prefix(out, log), **SETTINGS)
+    assert whole.returncode == 0, whole.stderr
+    cuts = some_or_all(read_log(log), n_cuts)
+    for at in cuts:
+        shutil.rmtree(out)
+        log.unlink()
+        shutil.copytree(begin, out)
+        disk.sync()
+        prefix = failing_calls.prefix(out, log, Fault("any", at, "cut"))
+        done = faults.run(*args, "--output-dir", out, prefix=prefix, **SETTINGS)
+        if done.returncode == 0:  # threads may make a call less
+            assert at > cuts[-1] - 5
+            continue
+        assert done.returncode == -9, f"{done.returncode} {done.stderr}"
+        disk.remount_after_cut()
+        assert_kept_what_it_promised(expected, out)
+        n_begun = sum(1 for _ in read_journal(begin / ".prepare" / "journal"))
+        calls = read_log(log)
+        if not any(call.name == "unlink" and call.path.name == "journal" for call in calls):
+            journal = out / ".prepare" / "journal"
+            assert sum(1 for _ in read_journal(journal)) >= n_begun + n_synced_records(calls)
+        done_again = faults.prepare(*args, "--output-dir", out)
+        assert done_again.returncode == 0, done_again.stderr
+        expected.assert_reached(out)
+    print(f"{len(cuts)} cuts on {kind}")  # noqa: T201 - for the closing note, with pytest -s
+
+
+def run_and_cut(disk: Disk, seconds: float, *args: str | Path) -> int:
+    """Start the program and cut the power after so long; return its exit code, -9 if it was still running."""
+    process = faults.start(*args, **SETTINGS)
+    try:
+        process.wait(timeout=seconds)
+    except faults.subprocess.TimeoutExpired:
+        disk.cut_power()
+        process.kill()
+    _, stderr = process.communicate()
+    assert process.returncode in (0, -9), stderr
+    return process.returncode
+
+
+@KINDS
+@pytest.mark.parametrize("n_cuts", [3, pytest.param(50, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_after_power_cuts_at_random_moments_one_after_another_it_gets_through(
+    n_cuts: int, kind: str, size_bytes: int, tmp_path: Path, disks: Disks
+) -> None:
+    rng = random.Random(n_cuts)
+    disk = disks.make(kind, size_bytes)
+    text = make_text(tmp_path / "a.txt", 3_000_000)
+    args = ("--input", text, "--block-size", "30000")
+    expected = expect(tmp_path / "expected", *args, **SETTINGS)
+    n_done = n_ends = 0
+    while n_done < n_cuts or n_ends == 0:
+        out = disk.folder / f"out{n_ends}"
+        while run_and_cut(disk, rng.uniform(0.4, 1.1) * expected.seconds, *args, "--output-dir", out) != 0:
+            n_done += 1
+            disk.remount_after_cut()
+            assert_kept_what_it_promised(expected, out)
+        n_ends += 1
+        expected.assert_reached(out)
+    print(f"{n_done} cuts on {kind}, {n_ends} times to the end")  # noqa: T201 - for the closing note

@@ -1,0 +1,305 @@
+"""P4: killed at any moment, failing anywhere, the same command goes on and ends in the same files.
+
+`python -m pytest -m slow tests/test_resume.py` does all of it: some 600 kills in a quarter of an hour.
+"""
+
+import contextlib
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nanogpt_compat import job
+from nanogpt_compat.checkpoint import Checkpointer
+from nanogpt_compat.encoders import TiktokenEncoder
+from nanogpt_compat.sources import text
+from tests import faults
+from tests.faults import Args, Expected, Stopped, expect, make_text, prepare
+from tests.texts import any_bytes
+
+EVERY_CALL = "(?!encode).*"  # calls that change what is on the disk
+FIRST_OF_PUBLISHING = "remove prepare.json"
+
+
+def stop_at(k: int) -> Callable[[], None]:
+    """Make a check that ends the run when it is called for the k-th time, counted from 0."""
+    left = iter([*[None] * k, Stopped()])
+
+    def check() -> None:
+        error = next(left, None)
+        if error is not None:
+            raise error
+
+    return check
+
+
+# SIGKILL
+
+
+@pytest.mark.parametrize("n_kills", [25, pytest.param(300, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_it_ends_in_the_same_files(n_kills: int, tmp_path: Path) -> None:
+    rng = random.Random(n_kills)
+    inputs = [
+        make_text(tmp_path / "a.txt", 8_000_000, seed=1, n_invalid=50),
+        make_text(tmp_path / "b.txt", 4_000_000, seed=2, n_invalid=50),
+    ]
+    expected = expect(tmp_path / "expected", "--input", *inputs)
+    n_done = n_ends = 0
+    while n_done < n_kills or n_ends == 0:
+        out = tmp_path / f"out{n_ends}"
+        old, options = make_old_files(out) if rng.random() < 0.3 else ({}, ())
+        this = replace(expected, old=old)
+        while True:
+            n_workers, block_bytes = rng.randint(1, 4), rng.choice([5_000, 50_000, 1 << 20])
+            args: Args = ("--input", *inputs, "--output-dir", out, *options)
+            done = faults.run_for(
+                rng.uniform(0.1, 1.2) * expected.seconds,
+                *(*args, "--workers", str(n_workers), "--block-size", str(block_bytes)),
+                every_bytes=rng.choice([100_000, 400_000]),
+                window_bytes=rng.choice([1 << 16, 1 << 20, 16 << 20]),
+            )
+            if done.returncode == 0:
+                break
+            assert done.returncode == -9, done.stderr
+            assert "do not match" not in done.stderr  # SIGKILL takes nothing away that was written
+            n_done += 1
+            this.assert_nothing_partial(out)
+        n_ends += 1
+        this.assert_reached(out)
+    print(f"{n_done} kills, {n_ends} times to the end")  # noqa: T201 - for the closing note, with pytest -s
+
+
+def make_old_files(folder: Path) -> tuple[dict[str, str], Args]:
+    """Put files of an earlier run into `folder`: what they hold, and the option to replace them."""
+    folder.mkdir()
+    for name in faults.FINALS:
+        (folder / name).write_bytes(name.encode() * 1000)
+    (folder / "prepare.json").write_text("{}")
+    return faults.sha256s(folder), ("--overwrite",)
+
+
+def test_killed_at_any_one_call_of_publishing_it_ends_in_the_same_files(tmp_path: Path) -> None:
+    path = make_text(tmp_path / "a.txt", 300_000)
+    expected = expect(tmp_path / "expected", "--input", path)
+    old_files, overwrite = make_old_files(tmp_path / "over")
+    ways: list[tuple[str, Expected, Args]] = [
+        ("new", expected, ()),
+        ("over", replace(expected, old=old_files), overwrite),
+    ]
+    for name, _, options in ways:
+        args: Args = ("--input", path, *options, "--output-dir", tmp_path / name)
+        assert faults.run(*args, at=FIRST_OF_PUBLISHING).returncode == -9
+    shutil.copytree(tmp_path / "new", tmp_path / "logged")
+    faults.run("--input", path, "--output-dir", tmp_path / "logged", log=str(tmp_path / "log"))
+    calls = [call for call in (tmp_path / "log").read_text().splitlines() if "encode" not in call]
+    for index in range(calls.index(FIRST_OF_PUBLISHING), len(calls)):
+        name, this, options = ways[index % 2]  # all of both are among the slow tests
+        out = tmp_path / f"out{index}"
+        shutil.copytree(tmp_path / name, out)
+        args = ("--input", path, *options, "--output-dir", out)
+        done = faults.run(*args, at=EVERY_CALL, skip=index)
+        assert done.returncode == -9, done.stderr
+        this.assert_nothing_partial(out)
+        resumed = prepare(*args)
+        assert resumed.returncode == 0, resumed.stderr
+        this.assert_reached(out)
+
+
+def test_killed_a_few_calls_later_each_time_it_gets_through(tmp_path: Path) -> None:
+    path = make_text(tmp_path / "a.txt", 600_000)
+    expected = expect(tmp_path / "expected", "--input", path)
+    out = tmp_path / "out"
+    args: Args = ("--input", path, "--output-dir", out, "--block-size", "30000")
+    for n_calls in range(0, 1000, 4):
+        done = faults.run(*args, at=EVERY_CALL, skip=n_calls)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -9, done.stderr
+        expected.assert_nothing_partial(out)
+    assert n_calls > 20
+    expected.assert_reached(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("old", [False, True], ids=["", "with --overwrite"])
+@pytest.mark.parametrize("begun", ["nothing", "a part"])
+def test_killed_at_any_one_call_it_ends_in_the_same_files(begun: str, old: bool, tmp_path: Path) -> None:
+    path = make_text(tmp_path / "a.txt", 600_000)
+    expected = expect(tmp_path / "expected", "--input", path)
+    begin = tmp_path / "begin"
+    options: Args = ()
+    if old:
+        expected.old, options = make_old_files(begin)
+    args: Args = ("--input", path, "--block-size", "30000", *options)
+    if begun == "a part":
+        assert faults.run(*args, "--output-dir", begin, at="write journal", skip=4).returncode == -9
+    begin.mkdir(exist_ok=True)
+    for n_calls in range(1000):
+        out = tmp_path / "out"
+        shutil.copytree(begin, out)
+        done = faults.run(*args, "--output-dir", out, at=EVERY_CALL, skip=n_calls)
+        if done.returncode == 0:
+            break
+        assert done.returncode == -9, done.stderr
+        expected.assert_nothing_partial(out)
+        done = faults.run(*args, "--output-dir", out)
+        assert done.returncode == 0, done.stderr
+        expected.assert_reached(out)
+        shutil.rmtree(out)
+    assert n_calls > 40
+    print(f"{n_calls} kills")  # noqa: T201 - for the closing note, with pytest -s
+
+
+# Exceptions
+
+
+@pytest.mark.parametrize(("error", "exit_code"), [("RuntimeError", 1), ("MemoryError", 75)])
+def test_what_a_worker_raises_ends_the_run_with_all_that_is_sound_saved(
+    error: str, exit_code: int, tmp_path: Path
+) -> None:
+    path = make_text(tmp_path / "a.txt", 2_000_000)
+    expected = expect(tmp_path / "expected", "--input", path)
+    args: Args = ("--input", path, "--output-dir", tmp_path / "out")
+    done = faults.run(*args, "--block-size", "20000", at="encode text", skip=100, do=error)
+    assert done.returncode == exit_code
+    assert "the same command goes on from there" in done.stderr
+    expected.assert_nothing_partial(tmp_path / "out")
+    done = faults.run(*args)
+    assert "going on at" in done.stderr
+    assert expected.assert_reached(tmp_path / "out")["resumes"] == 1
+
+
+def test_an_input_cut_while_it_is_read_ends_the_run_and_put_back_it_goes_on(tmp_path: Path) -> None:
+    path = make_text(tmp_path / "a.txt", 3_000_000)
+    whole = path.read_bytes()
+    expected = expect(tmp_path / "expected", "--input", path)
+    args: Args = ("--input", path, "--output-dir", tmp_path / "out", "--block-size", "20000")
+    process = faults.start(*args, at="write journal", skip=4, do="SIGSTOP")
+    faults.wait_until_stopped(process)
+    with path.open("r+b") as file:
+        file.truncate(2_000_000)
+    done = faults.go_on(process)
+    assert done.returncode == 3
+    assert "a.txt" in done.stderr
+    assert "the same command goes on from there" in done.stderr
+    assert faults.run(*args).returncode == 5  # it is not the input that the run was begun with
+    path.write_bytes(whole)
+    done = faults.run(*args)
+    assert "has been touched" in done.stderr
+    expected.assert_reached(tmp_path / "out")
+
+
+@pytest.mark.parametrize("k", [0, 1, 7, 30])
+def test_after_any_exception_in_the_main_thread_it_goes_on(k: int, tmp_path: Path) -> None:
+    path = make_text(tmp_path / "a.txt", 500_000, n_invalid=10)
+    args: Args = ("--input", path, "--block-size", "10000")
+    expected = expect(tmp_path / "expected", "--input", path)
+    with pytest.raises(Stopped):
+        prepare(*args, "--output-dir", tmp_path / "out", check=stop_at(k))
+    expected.assert_nothing_partial(tmp_path / "out")
+    prepare(*args, "--output-dir", tmp_path / "out")
+    assert expected.assert_reached(tmp_path / "out")["resumes"] == 1
+
+
+# The report, and what the files depend on
+
+
+def run_with_stops(rng: random.Random, out: Path, *args: str | Path, n_stops: int, mean_checks: int) -> None:
+    """Run to the end in this process, stopped so often and every time with other settings."""
+    for n_left in range(n_stops, -1, -1):
+        n_checks = round(rng.expovariate(1 / mean_checks))
+        settings = ("--workers", str(rng.randint(1, 4)), "--block-size", str(rng.randint(1, 20_000)))
+        with contextlib.ExitStack() as stack:
+            if n_left:
+                stack.enter_context(contextlib.suppress(Stopped))
+                if rng.random() < 0.5:  # as if killed: what follows the last checkpoint is lost
+                    stack.enter_context(patch.object(Checkpointer, "now", side_effect=Stopped))
+            done = prepare(
+                *(*args, "--output-dir", out, *settings),
+                every_bytes=rng.choice([2, 1_000, 30_000]),
+                check=stop_at(n_checks) if n_left else None,
+            )
+            assert done.returncode == 0, done.stderr
+            assert "do not match" not in done.stderr
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_report_of_a_stopped_run_is_that_of_an_uninterrupted_one(seed: int, tmp_path: Path) -> None:
+    inputs = [make_text(tmp_path / f"{k}.txt", 150_000, seed=k, n_invalid=4) for k in range(3)]
+    with inputs[1].open("ab") as file:
+        file.write(b"a" * 5_000 + b" b\xff")
+    args: Args = ("--input", *inputs, "--errors", "ignore", "--n", "4", "--val-ratio", "0.5")
+    with patch.object(job, "CHARS_PER_CHUNK", 100_000), patch.object(text, "MAX_PIECE_BYTES", 1_000):
+        assert prepare(*args, "--output-dir", tmp_path / "expected").returncode == 0
+        expected = expected_of(tmp_path / "expected")
+        run_with_stops(random.Random(seed), tmp_path / "out", *args, n_stops=6, mean_checks=20)
+    report = expected.assert_reached(tmp_path / "out")
+    assert report["invalid_bytes"] > 8
+    assert report["forced_cuts"] > 4
+    assert report["val_split"]["windows"] > 1
+    assert report["bytes_read"] < report["bytes_total"]  # --n has ended it
+    assert report["resumes"] > 2
+
+
+def expected_of(folder: Path) -> Expected:
+    return Expected(faults.sha256s(folder), faults.report_of(folder), seconds=0)
+
+
+@given(
+    raws=st.lists(any_bytes.map(lambda raw: raw + b"x"), min_size=1, max_size=3),
+    n_copies=st.integers(1, 20),
+    seed=st.integers(0, 1 << 32),
+    n_stops=st.integers(0, 4),
+    errors=st.sampled_from(["ignore", "replace"]),
+    val=st.sampled_from(["spread", "head", "tail", "none"]),
+    piece_bytes=st.sampled_from([16, 1 << 19]),
+)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    deadline=None,
+    max_examples=25,
+)
+def test_any_bytes_stopped_anywhere_give_the_files_of_an_uninterrupted_run(
+    raws: list[bytes],
+    n_copies: int,
+    seed: int,
+    n_stops: int,
+    errors: str,
+    val: str,
+    piece_bytes: int,
+    tmp_path: Path,
+) -> None:
+    shutil.rmtree(tmp_path)
+    tmp_path.mkdir()
+    inputs = [tmp_path / f"{k}.txt" for k in range(len(raws))]
+    for path, raw in zip(inputs, raws, strict=True):
+        path.write_bytes(raw * n_copies)
+    args: Args = ("--input", *inputs, "--errors", errors, "--val-split", val, "--val-ratio", "0.3")
+    with patch.object(text, "MAX_PIECE_BYTES", piece_bytes):
+        assert prepare(*args, "--output-dir", tmp_path / "expected").returncode == 0
+        run_with_stops(random.Random(seed), tmp_path / "out", *args, n_stops=n_stops, mean_checks=10)
+    expected_of(tmp_path / "expected").assert_reached(tmp_path / "out")
+
+
+def test_an_encoder_that_fails_at_one_place_only_is_passed_at_the_second_try(tmp_path: Path) -> None:
+    path = make_text(tmp_path / "a.txt", 400_000)
+    expected = expect(tmp_path / "expected", "--input", path)
+    encode = TiktokenEncoder.encode
+    for k in (30, 35, 50):
+        left = iter(range(k))
+
+        def failing(engine: TiktokenEncoder, one: str, left: Iterator[int] = left) -> object:
+            if next(left, None) is None:
+                raise Stopped
+            return encode(engine, one)
+
+        with patch.object(TiktokenEncoder, "encode", failing), pytest.raises(Stopped):
+            prepare("--input", path, "--output-dir", tmp_path / "out", "--block-size", "10000")
+    assert prepare("--input", path, "--output-dir", tmp_path / "out").returncode == 0
+    expected.assert_reached(tmp_path / "out")

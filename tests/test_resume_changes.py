@@ -1,0 +1,507 @@
+"""What has changed between two runs is told from what has not; what does not fit is refused."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from nanogpt_compat import job, report
+from nanogpt_compat.sources.samples import take_samples
+from tests import faults
+from tests.faults import Args, Expected, Outcome, Stopped, make_text, prepare
+
+N_BYTES = 2_000_000
+BLOCKS: Args = ("--block-size", "20000")
+N_CONSUMED = 1_000_000  # when a test's first run stops, and at most a block more
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return make_text(tmp_path / "a.txt", N_BYTES)
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def begin(out: Path, *args: str | Path, after_bytes: int = N_CONSUMED) -> None:
+    """Make a run that stops on its way."""
+    with pytest.raises(Stopped):
+        prepare(*args, *BLOCKS, "--output-dir", out, stop_after_bytes=after_bytes)
+
+
+def expected_now(tmp_path: Path, *args: str | Path) -> Expected:
+    """What a run over the inputs as they are now makes."""
+    folder = tmp_path / "expected"
+    shutil.rmtree(folder, ignore_errors=True)
+    assert prepare(*args, "--output-dir", folder).returncode == 0
+    return Expected(faults.sha256s(folder), faults.report_of(folder), seconds=0)
+
+
+def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """All files below a folder, and by what to tell that one has been written to."""
+    files = (one for one in folder.rglob("*") if one.is_file() and one.name != ".gitignore")
+    found = ((str(one.relative_to(folder)), one.stat()) for one in files)
+    return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found}
+
+
+def unsampled(path: Path, start: int, end: int) -> int:
+    """Find a place that no sample covers: a change there shows in nothing but time and content."""
+    samples = take_samples(path, total_bytes=path.stat().st_size, n_inputs=1)
+    covered = [(sample.offset, sample.offset + len(sample.data)) for sample in samples]
+    return next(
+        place for place in range(start, end, 1000) if not any(a - 8 <= place < b + 8 for a, b in covered)
+    )
+
+
+def edit(path: Path, place: int) -> None:
+    """Change some bytes in place."""
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(b" edited ")
+
+
+# The input changes between two runs
+
+
+def grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b" and more")
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, N_BYTES - 9)
+
+
+def cut_before_where_it_is(path: Path) -> None:
+    os.truncate(path, N_CONSUMED // 2)
+
+
+def edit_within_a_sample(path: Path) -> None:
+    edit(path, 100)
+
+
+def edit_what_was_read(path: Path) -> None:
+    edit(path, unsampled(path, 500_000, 700_000))
+
+
+def edit_it_and_set_the_time_back(path: Path) -> None:
+    stat = path.stat()
+    edit_what_was_read(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def edit_the_first_bytes_of_a_copy_of_the_same_age(path: Path) -> None:
+    copy = path.with_name("copy")
+    shutil.copy2(path, copy)
+    stat = path.stat()
+    edit_what_was_read(copy)
+    os.utime(copy, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    copy.replace(path)
+
+
+def write_something_else(path: Path) -> None:
+    make_text(path, N_BYTES, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (grow, "had 2,000,000 bytes and has 2,000,009"),
+        (cut, "had 2,000,000 bytes and has 1,999,991"),
+        (cut_before_where_it_is, "had 2,000,000 bytes and has 500,000"),
+        (edit_within_a_sample, "has other content"),
+        (write_something_else, "has other content"),
+        (edit_what_was_read, "changed within the 1,0"),
+        (edit_it_and_set_the_time_back, "changed within the 1,0"),
+        (edit_the_first_bytes_of_a_copy_of_the_same_age, "changed within the 1,0"),
+    ],
+)
+def test_an_input_that_has_changed_is_refused_until_restart(
+    change: Callable[[Path], None], message: str, path: Path, out: Path, tmp_path: Path
+) -> None:
+    args: Args = ("--input", path)
+    begin(out, *args)
+    change(path)
+    assert_refused(prepare(*args, "--output-dir", out), out, str(path), message)
+    assert_restarts(out, tmp_path, *args)
+
+
+def assert_refused(done: Outcome, out: Path, *messages: str) -> None:
+    assert done.returncode == 5, done.stderr
+    for message in (*messages, str(out / ".prepare"), "Run it as it was begun", "--restart"):
+        assert message in done.stderr
+    assert "saved: " not in done.stderr  # for the same command does not go on
+
+
+def assert_restarts(out: Path, tmp_path: Path, *args: str | Path) -> None:
+    assert prepare(*args, "--output-dir", out, "--restart").returncode == 0
+    assert expected_now(tmp_path, *args).assert_reached(out)["resumes"] == 0
+
+
+def test_what_is_refused_stays_as_it_is_and_goes_on_once_it_fits_again(
+    path: Path, out: Path, tmp_path: Path
+) -> None:
+    args: Args = ("--input", path)
+    begin(out, *args)
+    before = snapshot(out)
+    os.truncate(path, N_BYTES - 9)
+    assert prepare(*args, "--output-dir", out).returncode == 5
+    assert snapshot(out) == before
+    make_text(path, N_BYTES)  # as it was
+    done = prepare(*args, "--output-dir", out)
+    assert "has been touched" in done.stderr
+    assert "going on at 50%" in done.stderr
+    expected_now(tmp_path, *args).assert_reached(out)
+
+
+def touch(path: Path) -> None:
+    path.touch()
+
+
+def put_a_copy_in_its_place(path: Path) -> None:
+    shutil.copy2(path, path.with_name("copy"))
+    path.with_name("copy").replace(path)
+
+
+def edit_what_was_not_read(path: Path) -> None:
+    edit(path, unsampled(path, 1_500_000, N_BYTES))
+
+
+@pytest.mark.parametrize("change", [touch, put_a_copy_in_its_place, edit_what_was_not_read])
+def test_where_what_was_read_is_the_same_it_goes_on_after_a_check(
+    change: Callable[[Path], None], path: Path, out: Path, tmp_path: Path
+) -> None:
+    args: Args = ("--input", path)
+    begin(out, *args)
+    change(path)
+    done = prepare(*args, "--output-dir", out)
+    assert done.returncode == 0, done.stderr
+    assert f"{path} has been touched: reading 1.0 MB of it again" in done.stderr
+    assert expected_now(tmp_path, *args).assert_reached(out)["resumes"] == 1
+
+
+def test_an_input_that_has_not_been_touched_is_not_read_again(path: Path, out: Path) -> None:
+    begin(out, "--input", path)
+    assert "touched" not in prepare("--input", path, "--output-dir", out).stderr
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    return [make_text(tmp_path / f"{k}.txt", 1_000_000 + k, seed=k) for k in range(3)]
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_of_several_inputs_those_that_have_been_read_must_be_the_same(
+    index: int, paths: list[Path], out: Path, tmp_path: Path
+) -> None:
+    args: Args = ("--input", *paths)
+    begin(out, *args, after_bytes=1_500_000)
+    edit(paths[index], unsampled(paths[index], 200_000, 400_000))
+    done = prepare(*args, "--output-dir", out)
+    if index < 2:
+        assert_refused(done, out, f"{paths[index]} was changed within the ")
+        assert_restarts(out, tmp_path, *args)
+    else:
+        assert done.returncode == 0
+        expected_now(tmp_path, *args).assert_reached(out)
+
+
+def test_an_input_more_or_less_or_in_another_order_is_refused_until_restart(
+    paths: list[Path], out: Path, tmp_path: Path
+) -> None:
+    begin(out, "--input", *paths[:2])
+    done = prepare("--input", *paths, "--output-dir", out)
+    assert_refused(done, out, "there were 2 inputs and are 3")
+    done = prepare("--input", paths[0], "--output-dir", out)
+    assert_refused(done, out, "there were 2 inputs and are 1")
+    done = prepare("--input", paths[1], paths[0], "--output-dir", out)
+    assert_refused(done, out, f"{paths[1]} had 1,000,000 bytes and has 1,000,001")
+    assert_restarts(out, tmp_path, "--input", *paths)
+
+
+# The options change between two runs
+
+VERSIONS = report.versions()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ((), ("--errors", "replace"), "--errors was ignore and is replace"),
+        ((), ("--errors", "strict"), "--errors was ignore and is strict"),
+        ((), ("--val-ratio", "0.1"), "--val-ratio was 0.0005 and is 0.1"),
+        ((), ("--val-ratio", "0"), "--val-ratio was 0.0005 and is 0"),
+        ((), ("--val-split", "tail"), "--val-split was spread and is tail"),
+        ((), ("--val-split", "none"), "--val-split was spread and is none"),
+        (("--val-split", "none"), (), "--val-split was none and is spread"),
+        ((), ("--n", "1"), "--n was not given and is 1"),
+        (("--n", "2"), ("--n", "1"), "--n was 2 and is 1"),
+        (("--n", "2"), (), "--n was 2 and is not given"),
+    ],
+)
+def test_an_option_that_changes_the_tokens_is_refused_until_restart(
+    old: Args, new: Args, message: str, path: Path, out: Path, tmp_path: Path
+) -> None:
+    begin(out, "--input", path, *old)
+    before = snapshot(out)
+    assert_refused(prepare("--input", path, *new, "--output-dir", out), out, message)
+    assert snapshot(out) == before
+    assert_restarts(out, tmp_path, "--input", path, *new)
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "value", "message"),
+    [
+        (job, "TOKEN_FORMAT", 2, "token format was 1 and is 2"),
+        (report, "versions", lambda: VERSIONS | {"tiktoken": "99.0"}, "and is 99.0"),
+        (faults, "_find_gpt2", lambda folder: replace(faults.gpt2(), sha256="0" * 64), "and is 000000"),
+    ],
+    ids=["token format", "tiktoken", "vocabulary"],
+)
+def test_another_tokeniser_is_refused_until_restart(
+    where: object, name: str, value: object, message: str, path: Path, out: Path, tmp_path: Path
+) -> None:
+    begin(out, "--input", path)
+    with patch.object(where, name, value):
+        assert_refused(prepare("--input", path, "--output-dir", out), out, message)
+        assert_restarts(out, tmp_path, "--input", path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *[("--block-size", "1000"), ("--block-size", "1M"), ("--workers", "1"), ("--workers", "5")],
+        *[("--quiet",), ("--errors", "ignore"), ("--max-memory", "20G"), ("--overwrite",)],
+    ],
+)
+def test_an_option_that_does_not_matter_to_the_tokens_may_change(
+    options: Args, path: Path, out: Path, tmp_path: Path
+) -> None:
+    begin(out, "--input", path)
+    done = prepare("--input", path, *options, "--output-dir", out)
+    assert done.returncode == 0, done.stderr
+    assert expected_now(tmp_path, "--input", path).assert_reached(out)["resumes"] == 1
+
+
+def test_the_same_files_and_folders_may_have_other_names(
+    path: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin(out, "--input", path)
+    (tmp_path / "link").symlink_to(out)
+    path.rename(tmp_path / "moved.txt")
+    monkeypatch.chdir(tmp_path)
+    assert prepare("--input", "moved.txt", "--output-dir", "link").returncode == 0
+    expected_now(tmp_path, "--input", "moved.txt").assert_reached(out)
+    assert (tmp_path / "link").is_symlink()
+
+
+# Once it is complete
+
+
+@pytest.fixture
+def complete(path: Path, out: Path) -> Path:
+    assert prepare("--input", path, "--output-dir", out).returncode == 0
+    return out
+
+
+def test_what_is_complete_is_left_as_it_is(path: Path, complete: Path) -> None:
+    before = snapshot(complete)
+    for options in ((), ("--overwrite",), ("--workers", "3"), ("--block-size", "1000")):
+        done = prepare("--input", path, *options, "--output-dir", complete)
+        assert done.returncode == 0
+        assert "already complete" in done.stderr
+        assert snapshot(complete) == before
+    assert list(complete.glob(".*")) == []
+
+
+def test_what_is_complete_stays_so_when_the_input_is_touched(path: Path, complete: Path) -> None:
+    path.touch()
+    before = snapshot(complete)
+    done = prepare("--input", path, "--output-dir", complete)
+    assert done.returncode == 0
+    assert "has been touched: reading 2.0 MB of it again" in done.stderr
+    assert "already complete" in done.stderr
+    assert snapshot(complete) == before
+
+
+def test_the_way_that_it_names_to_make_it_again_is_one(path: Path, complete: Path, tmp_path: Path) -> None:
+    before = snapshot(complete)
+    said = prepare("--input", path, "--output-dir", complete).stderr
+    options = [word.strip(",.;") for word in said.split() if word.startswith("--")]
+    assert options
+    assert prepare("--input", path, *options, "--output-dir", complete).returncode == 0
+    assert not {*snapshot(complete).values()} & {*before.values()}
+    expected_now(tmp_path, "--input", path).assert_reached(complete)
+
+
+def forget(complete: Path) -> None:
+    (complete / "prepare.json").unlink()
+
+
+def garble(content: str) -> Callable[[Path], None]:
+    def change(complete: Path) -> None:
+        (complete / "prepare.json").write_text(content)
+
+    return change
+
+
+def lose_a_part(name: str) -> Callable[[Path], None]:
+    """Take a field out of prepare.json, or put something else there."""
+
+    def change(complete: Path) -> None:
+        made = faults.report_of(complete)
+        (complete / "prepare.json").write_text(json.dumps(made | {name: None}))
+
+    return change
+
+
+def cut_train(complete: Path) -> None:
+    os.truncate(complete / "train.bin", 1000)
+
+
+def grow_val(complete: Path) -> None:
+    with (complete / "val.bin").open("ab") as file:
+        file.write(b"\0\0")
+
+
+def remove_train(complete: Path) -> None:
+    (complete / "train.bin").unlink()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *[forget, cut_train, grow_val, remove_train],
+        *[garble(content) for content in ("", "{", "[]", "{}", "[" * 100_000, "null", '{"files": 3}')],
+        *[lose_a_part(name) for name in ("fingerprint", "files", "inputs")],
+    ],
+)
+def test_what_does_not_look_complete_is_not_replaced_unless_asked_for(
+    change: Callable[[Path], None], path: Path, complete: Path, tmp_path: Path
+) -> None:
+    change(complete)
+    before = snapshot(complete)
+    done = prepare("--input", path, "--output-dir", complete)
+    assert done.returncode == 4, done.stderr
+    assert "exists already" in done.stderr
+    assert "--overwrite" in done.stderr
+    assert snapshot(complete) == before
+    assert not (complete / ".prepare").exists()
+    done = prepare("--input", path, "--output-dir", complete, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    expected_now(tmp_path, "--input", path).assert_reached(complete)
+
+
+@pytest.mark.parametrize("change", [grow, edit_within_a_sample, edit_what_was_read])
+def test_made_of_another_input_it_is_not_replaced_unless_asked_for(
+    change: Callable[[Path], None], path: Path, complete: Path, tmp_path: Path
+) -> None:
+    change(path)
+    test_what_does_not_look_complete_is_not_replaced_unless_asked_for(
+        lambda _: None, path, complete, tmp_path
+    )
+
+
+def test_without_its_files_a_report_means_nothing(path: Path, complete: Path, tmp_path: Path) -> None:
+    for name in faults.FINALS:
+        (complete / name).unlink()
+    assert prepare("--input", path, "--output-dir", complete).returncode == 0
+    expected_now(tmp_path, "--input", path).assert_reached(complete)
+
+
+# --overwrite and --restart
+
+
+@pytest.mark.parametrize("options", [(), ("--val-ratio", "0.1")], ids=["the same", "others"])
+def test_old_files_stay_until_the_new_are_complete_and_a_stopped_run_goes_on(
+    options: Args, path: Path, complete: Path, tmp_path: Path
+) -> None:
+    edit(path, 100)
+    old = {name: sha for name, sha in snapshot(complete).items() if not name.startswith(".")}
+    args: Args = ("--input", path, *options)
+    begin(complete, *args, "--overwrite")
+    assert {name: snapshot(complete)[name] for name in old} == old
+    done = prepare(*args, "--output-dir", complete)
+    assert done.returncode == 4  # the old ones are still there
+    assert {name: snapshot(complete)[name] for name in old} == old
+    done = prepare(*args, "--output-dir", complete, "--overwrite")
+    assert "going on at 50%" in done.stderr
+    assert expected_now(tmp_path, *args).assert_reached(complete)["resumes"] == 1
+
+
+def test_a_stopped_run_stays_where_another_is_complete(path: Path, complete: Path, tmp_path: Path) -> None:
+    others: Args = ("--input", path, "--val-ratio", "0.1")
+    begin(complete, *others, "--overwrite")
+    before = snapshot(complete)
+    assert "already complete" in prepare("--input", path, "--output-dir", complete).stderr
+    assert snapshot(complete) == before
+    assert "going on" in prepare(*others, "--overwrite", "--output-dir", complete).stderr
+    expected_now(tmp_path, *others).assert_reached(complete)
+
+
+def test_a_finished_run_stays_where_another_is_complete(path: Path, complete: Path, tmp_path: Path) -> None:
+    args: Args = ("--input", path, "--val-ratio", "0.1", "--overwrite", "--output-dir", complete)
+    assert faults.run(*args, at="remove prepare.json").returncode == -9
+    before = snapshot(complete)
+    assert "already complete" in prepare("--input", path, "--output-dir", complete).stderr
+    assert snapshot(complete) == before
+    assert prepare(*args).returncode == 0
+    expected_now(tmp_path, "--input", path, "--val-ratio", "0.1").assert_reached(complete)
+
+
+def test_what_is_complete_needs_no_stopped_run_of_the_same(path: Path, complete: Path) -> None:
+    before = snapshot(complete)
+    begin(complete, "--input", path, "--restart", "--overwrite")
+    assert "already complete" in prepare("--input", path, "--output-dir", complete).stderr
+    assert snapshot(complete) == before
+
+
+def test_restart_throws_away_what_is_saved(path: Path, out: Path, tmp_path: Path) -> None:
+    begin(out, "--input", path)
+    done = prepare("--input", path, "--output-dir", out, "--restart")
+    assert "going on" not in done.stderr
+    assert expected_now(tmp_path, "--input", path).assert_reached(out)["resumes"] == 0
+
+
+def test_restart_without_anything_to_throw_away_is_an_ordinary_run(
+    path: Path, out: Path, tmp_path: Path
+) -> None:
+    assert prepare("--input", path, "--output-dir", out, "--restart").returncode == 0
+    expected_now(tmp_path, "--input", path).assert_reached(out)
+
+
+def test_restart_alone_does_not_replace_files(path: Path, complete: Path) -> None:
+    before = snapshot(complete)
+    assert prepare("--input", path, "--output-dir", complete, "--restart").returncode == 4
+    assert snapshot(complete) == before
+
+
+def test_a_file_that_appears_during_the_run_is_not_replaced(path: Path, out: Path, tmp_path: Path) -> None:
+    begin(out, "--input", path)
+    (out / "train.bin").write_bytes(b"mine")
+    done = prepare("--input", path, "--output-dir", out)
+    assert done.returncode == 4
+    assert (out / "train.bin").read_bytes() == b"mine"
+    (out / "train.bin").unlink()
+    assert prepare("--input", path, "--output-dir", out).returncode == 0
+    expected_now(tmp_path, "--input", path).assert_reached(out)
+
+
+def test_links_to_files_elsewhere_are_followed_and_stay(path: Path, out: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    out.mkdir()
+    (out / "train.bin").symlink_to(elsewhere / "big.bin")
+    begin(out, "--input", path)
+    assert not (elsewhere / "big.bin").exists()
+    assert "going on at 50%" in prepare("--input", path, "--output-dir", out).stderr
+    assert (out / "train.bin").is_symlink()
+    assert [one.name for one in elsewhere.iterdir()] == ["big.bin"]
+    expected_now(tmp_path, "--input", path).assert_reached(out)

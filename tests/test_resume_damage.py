@@ -1,0 +1,257 @@
+"""What has been damaged between two runs is found, and made again: the files in the end are the same."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from nanogpt_compat.journal import read_journal
+from nanogpt_compat.units import format_count
+from tests import faults
+from tests.faults import Args, Expected, Outcome, expect, make_text, prepare
+
+GoesOn: TypeAlias = Callable[..., Outcome]
+
+N_MARKS = 8  # checkpoints that the stopped run has left
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_text(tmp_path_factory.mktemp("input") / "a.txt", 1_200_000, n_invalid=10)
+
+
+@pytest.fixture(scope="module")
+def args(path: Path) -> Args:
+    # Windows for val all over the text, so that most segments have tokens of both splits.
+    return ("--input", path, "--val-ratio", "0.4")
+
+
+@pytest.fixture(scope="module")
+def expected(args: Args, tmp_path_factory: pytest.TempPathFactory) -> Expected:
+    return expect(tmp_path_factory.mktemp("expected") / "out", *args)
+
+
+@pytest.fixture(scope="module")
+def stopped(args: Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run that was killed on its way."""
+    return run_until(tmp_path_factory.mktemp("stopped") / "out", args, at="write journal", skip=N_MARKS + 1)
+
+
+@pytest.fixture(scope="module")
+def finished(args: Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run that was killed before it could give the files their names."""
+    return run_until(tmp_path_factory.mktemp("finished") / "out", args, at="rename val.bin.partial", skip=0)
+
+
+def run_until(out: Path, args: Args, *, at: str, skip: int) -> Path:
+    options: Args = ("--output-dir", out, "--block-size", "5000")
+    assert faults.run(*args, *options, at=at, skip=skip, every_bytes=50_000).returncode == -9
+    return out
+
+
+@pytest.fixture
+def out(stopped: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stopped, tmp_path / "out"))
+
+
+@pytest.fixture
+def journal(out: Path) -> Path:
+    return out / ".prepare" / "journal"
+
+
+def flip(path: Path, byte: int, bit: int = 3) -> None:
+    content = bytearray(path.read_bytes())
+    content[byte] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def cut(path: Path, n_bytes: int) -> None:
+    with path.open("r+b") as file:
+        file.truncate(n_bytes)
+
+
+def line_ends(journal: Path) -> list[int]:
+    return [entry.end_byte for entry in read_journal(journal)]
+
+
+def tokens_at(out: Path) -> list[dict[str, int]]:
+    """How many tokens of each split each checkpoint saved, the beginning included."""
+    lines = [json.loads(line[9:]) for line in (out / ".prepare" / "journal").read_bytes().splitlines()]
+    return [{"train": 0, "val": 0}, *(line["tokens"] for line in lines[1:])]
+
+
+def partial(out: Path, split: str) -> Path:
+    return out / ".prepare" / f"{split}.bin.partial"
+
+
+@pytest.fixture
+def goes_on_from(stopped: Path, out: Path, args: Args, expected: Expected) -> Callable[..., Outcome]:
+    """Run again and see where it goes on: at a checkpoint, or at none."""
+    n_tokens = [sum(tokens.values()) for tokens in tokens_at(stopped)]
+
+    def check(mark: int | None, **counts: int) -> Outcome:
+        done = prepare(*args, "--output-dir", out)
+        assert done.returncode == 0, done.stderr
+        assert ("going on at" in done.stderr) == (mark is not None)
+        if mark is not None:
+            assert f" {format_count(n_tokens[mark])} tokens): " in done.stderr
+        report = expected.assert_reached(out, **counts)
+        assert report["resumes"] >= (mark is not None)
+        return done
+
+    return check
+
+
+def test_undamaged_it_goes_on_from_the_last_checkpoint(out: Path, goes_on_from: GoesOn) -> None:
+    assert len(tokens_at(out)) == N_MARKS + 1
+    assert "journal" not in goes_on_from(N_MARKS).stderr
+
+
+# The journal
+
+
+@pytest.mark.parametrize("line", range(1, N_MARKS + 1))
+def test_a_flipped_bit_in_a_line_of_the_journal_costs_what_follows_it(
+    line: int, journal: Path, goes_on_from: GoesOn
+) -> None:
+    ends = line_ends(journal)
+    flip(journal, random.Random(line).randrange(ends[line - 1], ends[line]))
+    assert f"{journal} is torn or damaged at byte {ends[line - 1]:,}" in goes_on_from(line - 1).stderr
+
+
+@pytest.mark.parametrize("byte", [0, 9, 100, -1])
+def test_a_flipped_bit_in_the_first_line_costs_all(byte: int, journal: Path, goes_on_from: GoesOn) -> None:
+    flip(journal, byte % line_ends(journal)[0])
+    assert f"{journal} is torn or damaged at byte 0:" in goes_on_from(None).stderr
+
+
+@pytest.mark.parametrize("n_lines", [1, 2, N_MARKS])
+@pytest.mark.parametrize("tail", [b"", b"\n\xff{}\n", bytes(5000)], ids=["", "then garbage", "then zeros"])
+def test_a_torn_journal_counts_up_to_the_tear(
+    tail: bytes, n_lines: int, journal: Path, goes_on_from: GoesOn
+) -> None:
+    ends = line_ends(journal)
+    cut(journal, random.Random(n_lines).randrange(ends[n_lines - 1], ends[n_lines]))
+    with journal.open("ab") as file:
+        file.write(tail)
+    goes_on_from(n_lines - 1)
+
+
+@pytest.mark.parametrize("content", [b"{}\n", b"\n", bytes(10_000), b"\xff" * 10_000])
+def test_a_journal_that_is_nothing_of_the_kind_counts_for_nothing(
+    content: bytes, journal: Path, goes_on_from: GoesOn
+) -> None:
+    journal.write_bytes(content)
+    assert f"{journal} is torn or damaged at byte 0:" in goes_on_from(None).stderr
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_without_a_journal_it_begins_anew(is_there: bool, journal: Path, goes_on_from: GoesOn) -> None:
+    journal.unlink()
+    if is_there:
+        journal.touch()
+    assert f"{journal} is gone or empty: beginning anew" in goes_on_from(None).stderr
+
+
+# The unfinished files
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_flipped_bit_in_the_last_segment_costs_that_one(
+    split: str, out: Path, goes_on_from: GoesOn
+) -> None:
+    start, end = (tokens[split] for tokens in tokens_at(out)[-2:])
+    if start == end:
+        pytest.fail(f"the last segment has no tokens for {split}")
+    flip(partial(out, split), random.Random(split).randrange(2 * start, 2 * end))
+    assert "going back" in goes_on_from(N_MARKS - 1, fallbacks=1).stderr
+
+
+@pytest.mark.parametrize("k", range(1, N_MARKS))
+def test_a_flipped_bit_in_an_older_segment_is_found_in_the_end_and_made_again_from_there(
+    k: int, out: Path, args: Args, expected: Expected
+) -> None:
+    tokens = tokens_at(out)
+    split = next(split for split in ("val", "train") if tokens[k - 1][split] < tokens[k][split])
+    flip(partial(out, split), 2 * tokens[k - 1][split])
+    flip(partial(out, split), 2 * tokens[k][split] - 1)
+    done = prepare(*args, "--output-dir", out)
+    assert done.returncode == 0
+    assert "going back" in done.stderr
+    n_fallbacks = faults.report_of(out)["checkpoint_fallbacks"]
+    assert n_fallbacks > N_MARKS - k
+    expected.assert_reached(out, fallbacks=n_fallbacks)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("mark", [0, 1, N_MARKS // 2, N_MARKS - 1])
+def test_a_file_cut_within_a_segment_costs_what_it_no_longer_holds(
+    mark: int, split: str, out: Path, goes_on_from: GoesOn
+) -> None:
+    tokens = tokens_at(out)
+    cut(partial(out, split), tokens[mark][split] + tokens[mark + 1][split])
+    n_left = max(k for k in range(N_MARKS + 1) if tokens[k][split] * 2 <= partial(out, split).stat().st_size)
+    goes_on_from(n_left, fallbacks=N_MARKS - n_left)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_file_that_is_gone_costs_all(split: str, out: Path, goes_on_from: GoesOn) -> None:
+    partial(out, split).unlink()
+    goes_on_from(0, fallbacks=N_MARKS)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_what_follows_the_last_checkpoint_counts_for_nothing(
+    split: str, out: Path, goes_on_from: GoesOn
+) -> None:
+    cut(partial(out, split), 2 * tokens_at(out)[-1][split])
+    with partial(out, split).open("ab") as file:
+        file.write(b"\xff" * 100_001)
+    goes_on_from(N_MARKS)
+
+
+@pytest.mark.parametrize("name", ["journal", "train.bin.partial"])
+def test_a_folder_where_a_file_should_be_is_an_error(name: str, out: Path, args: Args) -> None:
+    place = out / ".prepare" / name
+    place.unlink()
+    place.mkdir()
+    done = prepare(*args, "--output-dir", out)
+    assert done.returncode == 4
+    assert str(place) in done.stderr
+
+
+# After the last checkpoint, before the final names
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "grown", "flipped"])
+def test_a_finished_file_that_is_damaged_before_it_has_its_name_is_made_again(
+    damage: str, split: str, finished: Path, args: Args, expected: Expected, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(finished, tmp_path / "out"))
+    file = partial(out, split)
+    if damage == "gone":
+        file.unlink()
+    elif damage == "cut":
+        cut(file, file.stat().st_size - 2)
+    elif damage == "grown":
+        file.write_bytes(file.read_bytes() + b"\0\0")
+    else:
+        flip(file, file.stat().st_size // 2)
+    done = prepare(*args, "--output-dir", out)
+    assert done.returncode == 0, done.stderr
+    expected.assert_reached(out, fallbacks=faults.report_of(out)["checkpoint_fallbacks"])
+
+
+def test_a_final_file_that_is_gone_before_the_other_has_its_name_is_not_forgotten(
+    args: Args, expected: Expected, tmp_path: Path
+) -> None:
+    out = run_until(tmp_path / "out", args, at="rename train.bin.partial", skip=0)
+    (out / "val.bin").unlink()
+    done = prepare(*args, "--output-dir", out)
+    assert done.returncode == 0, done.stderr
+    expected.assert_reached(out, fallbacks=faults.report_of(out)["checkpoint_fallbacks"])
