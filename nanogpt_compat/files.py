@@ -6,12 +6,25 @@ them away. Errors are the OSError of the system: what they mean is for the calle
 """
 
 import contextlib
+import errno
 import os
 import re
 import uuid
 from pathlib import Path
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
+
+_ADVICE = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some of the quota, or have it raised",
+    errno.EFBIG: "raise the limit of the size of a file (ulimit -f)",
+    errno.EROFS: "make the file system writable",
+}
+
+
+def advice(error: OSError) -> str:
+    """Say what to do about an error of writing before the same command is run again."""
+    return _ADVICE.get(error.errno or 0, "see to the disk (dmesg)")
 
 
 def sync_folder(folder: Path) -> None:

@@ -10,10 +10,8 @@ import errno
 import json
 import os
 import zlib
-from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain, pairwise
 from pathlib import Path
 
 from nanogpt_compat.errors import OutputError
@@ -70,16 +68,6 @@ def read_journal(path: Path) -> Iterator[Entry]:
         while (record := parse_line(line := file.readline(MAX_LINE_BYTES))) is not None:
             end_byte += len(line)
             yield Entry(record, end_byte)
-
-
-def read_backwards(path: Path) -> Iterator[Entry]:
-    """Yield what `read_journal` does, the last record first, for falling back. Holds 8 bytes a record."""
-    ends = array("Q", (entry.end_byte for entry in read_journal(path)))
-    with _explained(path, "read"), contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        for end_byte, start_byte in pairwise(chain(reversed(ends), [0])):
-            file.seek(start_byte)
-            if (record := parse_line(file.read(end_byte - start_byte))) is not None:
-                yield Entry(record, end_byte)
 
 
 class Journal:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from nanogpt_compat.errors import OutputError
+from nanogpt_compat.files import advice
 
 _NO_FLOCK = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 _N_TRIES = 100  # each one that fails means that another run came or went meanwhile
@@ -141,7 +142,9 @@ class FolderLock:
             _move_in(temp, self.path)
             self._mark = self.path / temp.name
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot lock the folder: {error}; run again") from error
+            raise OutputError(
+                f"{self.path}: cannot lock the folder: {error}; {advice(error)} and run the same command again"
+            ) from error
         finally:
             if self._mark.parent == temp:
                 self.__exit__()

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.files import drop_cache, file_system, pwrite_all, sync_folder
+from nanogpt_compat.files import advice, drop_cache, file_system, pwrite_all, sync_folder
 from nanogpt_compat.units import format_bytes
 
 TOKEN = np.dtype("<u2")
@@ -36,12 +36,6 @@ WINDOW_BYTES = 16 << 20
 MAPPED_FILE_SYSTEMS = frozenset({"ext4", "xfs", "tmpfs"})
 
 _MADV_POPULATE_WRITE = 23  # the mmap module has no name for it
-
-_ADVICE = {
-    errno.ENOSPC: "Free some space",
-    errno.EDQUOT: "Free some of the quota, or have it raised",
-    errno.EFBIG: "Raise the limit of the size of a file (ulimit -f)",
-}
 
 
 class GrowingMemmap:
@@ -209,7 +203,7 @@ class GrowingMemmap:
         return (
             f"{self._path} cannot take {format_bytes(needed_bytes)} more: {error.strerror}. It grows by up "
             f"to {format_bytes(step_bytes)} at a time; {format_bytes(free_bytes)} are free there. "
-            f"{_ADVICE.get(error.errno or 0, 'Mend that')} and run the same command again: "
+            f"{advice(error).capitalize()} and run the same command again: "
             "it goes on from the last checkpoint."
         )
 

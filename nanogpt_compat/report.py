@@ -11,7 +11,7 @@ from typing import Any
 from nanogpt_compat import __version__
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.estimate import Estimate
-from nanogpt_compat.files import sync_folder, write_atomically
+from nanogpt_compat.files import advice, sync_folder, write_atomically
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_count, format_duration, format_rate
 
@@ -132,7 +132,7 @@ def remove_report(folder: Path) -> None:
         path.unlink(missing_ok=True)
         sync_folder(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot remove {path}: {error.strerror}") from error
+        raise OutputError(f"cannot remove {path}: {error.strerror}; {_what_is_left(error)}") from error
 
 
 def write_report(folder: Path, report: Mapping[str, object]) -> None:
@@ -145,7 +145,11 @@ def write_report(folder: Path, report: Mapping[str, object]) -> None:
     try:
         write_atomically(path, (json.dumps(report, indent=2) + "\n").encode("ascii"), is_locked=True)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; the token files are complete") from error
+        raise OutputError(f"cannot write {path}: {error.strerror}; {_what_is_left(error)}") from error
+
+
+def _what_is_left(error: OSError) -> str:
+    return f"the token files are complete: {advice(error)} and run the same command again, which ends at once"
 
 
 def name_inputs(paths: Sequence[Path]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.files import drop_cache, replace_durably
+from nanogpt_compat.files import advice, drop_cache, replace_durably
 from nanogpt_compat.memmap import TOKEN, GrowingMemmap
 
 WORK_FOLDER = ".prepare"
@@ -45,9 +45,13 @@ def work_folder(folder: Path) -> Path:
     work = folder / WORK_FOLDER
     try:
         work.mkdir(parents=True, exist_ok=True)
-        (work / ".gitignore").write_text("*\n", encoding="ascii")
+        ignore = work / ".gitignore"
+        if not ignore.exists() or not ignore.stat().st_size:  # a full disk might refuse the two bytes
+            ignore.write_text("*\n", encoding="ascii")
     except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror}; give another --output-dir") from error
+        raise OutputError(
+            f"cannot write to {folder}: {error.strerror}; {advice(error)}, or give another --output-dir"
+        ) from error
     return work
 
 

@@ -249,7 +249,9 @@ def test_what_train_py_would_take_from_another_dataset_gets_a_warning(
 # Whoever reads along may leave
 
 
-@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "2>&1 | head -c 1", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(
+    "redirection", ["2>&-", "2>/dev/full", "2>&1 | head -c 1", "2>&1 | true", "<&- >&- 2>&-"]
+)
 def test_nobody_who_reads_along_is_no_reason_to_stop(tmp_path: Path, text: Path, redirection: str) -> None:
     command = [sys.executable, str(REPOSITORY / "prepare.py"), "--input", "text.txt", "--output-dir", "out"]
     script = f"set -o pipefail; {' '.join(command)} {redirection}"
@@ -264,11 +266,9 @@ def test_nobody_who_reads_along_is_no_reason_to_stop(tmp_path: Path, text: Path,
 
 
 def test_a_dry_run_whose_reader_leaves_is_no_failure(tmp_path: Path, text: Path) -> None:
-    script = (
-        f"set -o pipefail; {sys.executable} {REPOSITORY}/prepare.py --input text.txt --dry-run | head -c 1"
-    )
+    script = f"set -o pipefail; {sys.executable} {REPOSITORY}/prepare.py --input text.txt --dry-run | true"
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "t", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 # --dry-run

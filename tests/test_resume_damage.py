@@ -21,7 +21,7 @@ N_MARKS = 8  # checkpoints that the stopped run has left
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_text(tmp_path_factory.mktemp("input") / "a.txt", 1_200_000, n_invalid=10)
+    return make_text(tmp_path_factory.mktemp("input") / "a.txt", 600_000, n_invalid=10)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def finished(args: Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_until(out: Path, args: Args, *, at: str, skip: int) -> Path:
     options: Args = ("--output-dir", out, "--block-size", "5000")
-    assert faults.run(*args, *options, at=at, skip=skip, every_bytes=50_000).returncode == -9
+    assert faults.run(*args, *options, at=at, skip=skip, every_bytes=30_000).returncode == -9
     return out
 
 

@@ -130,6 +130,13 @@ def test_utf_16_and_32_without_a_mark_are_told_apart(
     assert f"it looks like {name}: if so, convert it with\n  iconv -f {name} -t UTF-8" in refusal(path)
 
 
+@pytest.mark.parametrize("charset", ["UTF-16LE", "UTF-16BE"])
+def test_it_is_told_further_on_where_the_beginning_says_nothing(tmp_path: Path, charset: str) -> None:
+    path = tmp_path / "text"
+    path.write_text("\u4e2d\u6587" * 20_000 + RUSSIAN * 10_000, encoding=charset)
+    assert f"it looks like {charset}" in refusal(path)
+
+
 @pytest.mark.parametrize("charset", ["UTF-16", "UTF-32"])
 @pytest.mark.parametrize("order", ["le", "be"])
 def test_a_mark_is_enough_also_where_all_the_rest_is_valid(tmp_path: Path, charset: str, order: str) -> None:

@@ -96,11 +96,8 @@ def check_is_utf8(path: Path, samples: Sequence[Sample]) -> None:
 
 def _guess_charset(samples: Sequence[Sample]) -> str | None:
     """Name the likely charset as iconv does, or None."""
-    for sample in samples:
-        charset = _guess_wide(sample) or _guess_narrow(sample)
-        if charset is not None:
-            return charset
-    return None
+    guesses = (guess(sample) for guess in (_guess_wide, _guess_narrow) for sample in samples)
+    return next((charset for charset in guesses if charset is not None), None)
 
 
 def _guess_wide(sample: Sample) -> str | None:
