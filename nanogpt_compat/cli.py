@@ -24,7 +24,8 @@ from nanogpt_compat.units import format_bytes, parse_size
 
 _DESCRIPTION = """\
 Turn text of any size into nanoGPT's train.bin and val.bin (raw uint16 GPT-2 tokens) in bounded memory.
-With no options: train_fineweb.txt beside this script in, train.bin and val.bin beside it out."""
+With no options: train_fineweb.txt beside this script in, train.bin and val.bin beside it out.
+Started as `python -m nanogpt_compat`, it takes the current folder for the script's."""
 
 _MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # one of these with an unbroken stretch takes the budget alone
 
@@ -104,6 +105,8 @@ def _run(options: argparse.Namespace, *, home: Path | None, stderr: CalmStream) 
         stdout = CalmStream(sys.stdout)
         for line in job.dry_run_lines(work, available_bytes=read_available().headroom_bytes):
             stdout.write(line + "\n")
+        job.check_names(work)
+        job.check_disk(work)
         return
 
     def warn(line: str) -> None:
@@ -233,7 +236,8 @@ def _add_machine_options(group: "argparse._ArgumentGroup") -> None:
         "--block-size",
         type=_block_size,
         metavar="SIZE",
-        help="bytes of text that are encoded at a time; default: by the number of workers, 1 MiB at most",
+        help="bytes of text that are encoded at a time; default: by the number of workers, 1 MiB at most. "
+        "4 MiB is the largest that is taken",
     )
 
 

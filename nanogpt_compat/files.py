@@ -19,12 +19,13 @@ _ADVICE = {
     errno.EDQUOT: "free some of the quota, or have it raised",
     errno.EFBIG: "raise the limit of the size of a file (ulimit -f)",
     errno.EROFS: "make the file system writable",
+    errno.EIO: "look at the disk (dmesg)",
 }
 
 
 def advice(error: OSError) -> str:
     """Say what to do about an error of writing before the same command is run again."""
-    return _ADVICE.get(error.errno or 0, "see to the disk (dmesg)")
+    return _ADVICE.get(error.errno or 0, "mend that")
 
 
 def sync_folder(folder: Path) -> None:

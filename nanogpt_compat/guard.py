@@ -186,8 +186,8 @@ class MemoryGuard:
     """Watches the limits from a thread for as long as it is entered.
 
     All bytes are of memory, not of input. Work in flight gets `budget_bytes`: by what is free, between the
-    smallest and the most. The watching thread replaces `state` and `readings` by new immutable ones; `admit`,
-    `learn` and `take_step` are for one thread, the one that reads and writes in order.
+    smallest and the most. The watching thread replaces `state` and `readings` by new immutable ones, and
+    learns; `admit` and `take_step` are for one thread, the one that reads and writes in order.
     """
 
     def __init__(
@@ -200,6 +200,8 @@ class MemoryGuard:
         self._smallest_bytes = smallest_bytes
         self._sampler = sampler
         self._factor = 1.0
+        self._base_bytes = 0  # of our own, before there was any work
+        self._most_in_flight_bytes = 0  # since the last poll
         self._refused = False
         self._pending: deque[Step] = deque()
         self._tried: Counter[Step] = Counter()
@@ -215,7 +217,8 @@ class MemoryGuard:
             TooSmallError, MemoryLimitError: see `check_fits`.
         """
         self.poll()
-        check_fits(self.readings, own_bytes=self._sampler.own_bytes(), smallest_bytes=self._smallest_bytes)
+        self._base_bytes = self._sampler.own_bytes()
+        check_fits(self.readings, own_bytes=self._base_bytes, smallest_bytes=self._smallest_bytes)
         self.budget_bytes = policy.default_budget(
             self.readings, smallest_bytes=self._smallest_bytes, most_bytes=self._most_bytes
         )
@@ -247,6 +250,9 @@ class MemoryGuard:
         self.readings, self.state = readings, state
         if state.level is Level.ABORT:
             self.aborting.set()
+        with contextlib.suppress(OSError, psutil.Error):
+            self.learn(self._most_in_flight_bytes, self._sampler.own_bytes() - self._base_bytes)
+        self._most_in_flight_bytes = 0
         return policy.poll_delay_s(readings)
 
     def abort(self) -> None:
@@ -265,14 +271,15 @@ class MemoryGuard:
         It may if all fit into `in_flight_bytes`, and this one into half of what every limit leaves above its
         reserve: the readings may be half a second old, and others take memory too.
         """
-        if not in_flight_bytes:
-            return True
         spare_bytes = min(map(policy.margin_bytes, self.readings), default=cost_bytes * 8) // 2
         fits = self._factor * (in_flight_bytes + cost_bytes) <= self.in_flight_bytes
-        return fits and self._factor * cost_bytes <= spare_bytes
+        may_join = not in_flight_bytes or (fits and self._factor * cost_bytes <= spare_bytes)
+        now_bytes = in_flight_bytes + cost_bytes * may_join
+        self._most_in_flight_bytes = max(self._most_in_flight_bytes, now_bytes)
+        return may_join
 
     def learn(self, cost_bytes: int, peak_bytes: int) -> None:
-        """Compare what the blocks in flight should take with how far the Sampler's `own_bytes` grew."""
+        """Compare what the blocks in flight should take with how far our own memory has grown."""
         self._factor = policy.learn_factor(self._factor, cost_bytes, peak_bytes)
 
     def take_step(self) -> Step | None:

@@ -12,13 +12,14 @@ from nanogpt_compat.encoders import TiktokenEncoder
 from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.estimate import Estimate, Estimator
 from nanogpt_compat.fingerprint import TOKEN_FORMAT, describe_input, digest_of
+from nanogpt_compat.memmap import window_for
 from nanogpt_compat.sinks import final_files, partial_file
 from nanogpt_compat.sources.samples import check_is_utf8, take_samples
 from nanogpt_compat.split import CHARS_PER_CHUNK, val_bytes, val_windows
 from nanogpt_compat.units import format_bytes
 from nanogpt_compat.vocabulary import Vocabulary, find_gpt2
 
-MIN_VAL_TOKENS = 1025  # nanoGPT's block_size 1024, and the token after it
+MIN_TOKENS = 1025  # nanoGPT's block_size 1024, and the token after it
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +143,17 @@ def check_disk(job: Job) -> None:
     config = job.config
     partials = map(partial_file, final_files(config.output_dir, has_val=config.has_val).values())
     have_bytes = job.free_bytes + sum(one.stat().st_size for one in partials if one.exists())
-    if job.forecast.output_bytes > have_bytes:
+    if needed_bytes(job) > have_bytes:
         raise OutputError(
-            f"the output will need about {format_bytes(job.forecast.output_bytes)} and {config.output_dir} "
-            f"has {format_bytes(have_bytes)} for it; make room, or give an --output-dir on a larger disk"
+            f"the output will need about {format_bytes(needed_bytes(job))} and {config.output_dir} has "
+            f"{format_bytes(have_bytes)} for it; make room, or give an --output-dir on a larger disk"
         )
+
+
+def needed_bytes(job: Job) -> int:
+    """Say how much room the run takes at most: each file grows by whole windows."""
+    n_bytes = job.forecast.output_bytes
+    return n_bytes + (1 + job.config.has_val) * window_for(n_bytes)
 
 
 def start_line(job: Job) -> str:
@@ -171,11 +178,13 @@ def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
             f"notice: val.bin was raised from {format_bytes(n_nominal)} to {format_bytes(n_val)} of text "
             "so that blocks can be sampled from it"
         )
-    if config.has_val and tokens["val"] < MIN_VAL_TOKENS:
-        lines.append(
-            f"warning: val.bin has {tokens['val']:,} tokens; nanoGPT cannot sample blocks of 1,024 from "
-            f"fewer than {MIN_VAL_TOKENS:,}: raise --val-ratio"
-        )
+    advice = {"train": "give more text", "val": "raise --val-ratio"}
+    lines += [
+        f"warning: {split}.bin has {n_tokens:,} tokens; nanoGPT cannot sample blocks of 1,024 from "
+        f"fewer than {MIN_TOKENS:,}: {advice[split]}"
+        for split, n_tokens in tokens.items()
+        if n_tokens < MIN_TOKENS
+    ]
     if not config.has_val and (config.output_dir / "val.bin").exists():
         lines.append(
             f"warning: {config.output_dir / 'val.bin'} is not from this run: there is no val.bin of it"
@@ -195,7 +204,7 @@ def dry_run_lines(job: Job, *, available_bytes: int) -> list[str]:
     lines.append(
         f"tokens per byte: {forecast.tokens / forecast.text_bytes:.3f}, from samples across the input"
     )
-    fits = "fits" if forecast.output_bytes <= job.free_bytes else "DOES NOT FIT"
+    fits = "fits" if needed_bytes(job) <= job.free_bytes else "DOES NOT FIT"
     lines.append(
         f"output: {format_bytes(forecast.output_bytes)} of {format_bytes(job.free_bytes)} free in "
         f"{config.output_dir}: {fits}"

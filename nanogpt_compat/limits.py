@@ -136,11 +136,11 @@ def cgroup_chains(controller: str, root: Path = Path("/")) -> list[list[Path]]:
     Both, for on a hybrid machine v2 is mounted without controllers: its folders then lack the files wanted.
     """
     paths = parse_membership(_read_if_any(root / "proc/self/cgroup"))
-    chains: dict[str, list[Path]] = {}  # by hierarchy: the same one may be mounted twice
+    chains: dict[str, list[Path]] = {}  # by hierarchy: one may be mounted twice, the later over the earlier
     for controllers, mount_root, mount_point in parse_mounts(_read_if_any(root / "proc/self/mountinfo")):
         key = next((name for name in ("", controller) if name in controllers and name in paths), None)
         below = None if key is None else below_mount(paths[key], mount_root)
-        if key is not None and below is not None and key not in chains:
+        if key is not None and below is not None:
             top = root / mount_point.lstrip("/")
             chains[key] = [top.joinpath(*below[:depth]) for depth in range(len(below), -1, -1)]
     return list(chains.values())

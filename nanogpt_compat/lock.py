@@ -143,7 +143,8 @@ class FolderLock:
             self._mark = self.path / temp.name
         except OSError as error:
             raise OutputError(
-                f"{self.path}: cannot lock the folder: {error}; {advice(error)} and run the same command again"
+                f"{self.path}: cannot lock the folder: {error}; {advice(error)} and run the same "
+                "command again"
             ) from error
         finally:
             if self._mark.parent == temp:

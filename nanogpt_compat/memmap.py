@@ -30,12 +30,23 @@ TOKEN = np.dtype("<u2")
 # 340-420 MB/s, 4 MiB 870-1,010, 8 MiB 950-1,300, 16 MiB 1,060-1,310, 32 MiB 1,230-2,090, 64 MiB 810-950. RSS
 # rises by one window. More speed than this is of no use, a tokeniser makes 100 MB/s. (pwrite: 1,900 MB/s.)
 WINDOW_BYTES = 16 << 20
+_MIN_WINDOW_BYTES = 64 << 10
 
 # posix_fallocate there reserves the very blocks that a store will use. btrfs writes elsewhere (SIGBUS on a
 # full disk all the same), network file systems tell of a full disk at msync only: these get pwrite.
 MAPPED_FILE_SYSTEMS = frozenset({"ext4", "xfs", "tmpfs"})
 
 _MADV_POPULATE_WRITE = 23  # the mmap module has no name for it
+
+
+def window_for(output_bytes: int) -> int:
+    """Choose windows so that a small output needs little more room on the disk than it has in the end.
+
+    >>> window_for(6_600_000_000), window_for(1_000_000)
+    (16777216, 131072)
+    """
+    eighth = _round_up(output_bytes // 8, _MIN_WINDOW_BYTES)
+    return min(WINDOW_BYTES, max(_MIN_WINDOW_BYTES, eighth))
 
 
 class GrowingMemmap:
@@ -244,24 +255,28 @@ class _Mapped:
             self._window = np.memmap(self._file, TOKEN, "r+", offset_bytes, (n_tokens,))
             self._start_tokens = start_tokens
         first = start_tokens - self._start_tokens
-        self._fault_in(self._window, first, first + len(tokens))
+        self._fault_in(first, first + len(tokens))
         self._window[first : first + len(tokens)] = tokens
 
-    def _fault_in(self, window: "np.memmap[Any, np.dtype[np.uint16]]", first: int, last: int) -> None:
-        """Make the pages of `window[first:last]` writable: on a file system that has shut down after an error
-        this call fails, and the store would be SIGBUS.
+    def _fault_in(self, first: int, last: int) -> None:
+        """Make the pages of `self._window[first:last]` writable, or raise OSError.
+
+        After an error a file system may shut itself down: then this call fails where a store would be SIGBUS.
+        It also makes the store faster, by a third.
         """
-        maps: Any = window._mmap  # it begins at the granule before the window
+        window: Any = self._window
         before_bytes = self._start_tokens * TOKEN.itemsize % mmap.ALLOCATIONGRANULARITY
         start, end = (before_bytes + place * TOKEN.itemsize for place in (first, last))
         start -= start % mmap.PAGESIZE
         try:
-            maps.madvise(_MADV_POPULATE_WRITE, start, end - start)
+            window._mmap.madvise(_MADV_POPULATE_WRITE, start, end - start)  # begins at the granule before it
         except OSError as error:
             if error.errno == errno.EFAULT:
                 raise OSError(errno.EIO, os.strerror(errno.EIO)) from error
             if error.errno != errno.EINVAL:  # Linux before 5.14
                 raise
+        finally:
+            del window  # the traceback would keep the map alive
 
     def release(self) -> None:
         self._window = None
@@ -300,7 +315,8 @@ def _open(path: Path, n_tokens: int) -> FileIO:
             raise
     except OSError as error:
         raise OutputError(
-            f"{path} cannot be opened for writing: {error.strerror}; mend that or use --output-dir"
+            f"{path} cannot be opened for writing: {error.strerror}; {advice(error)} and run the same "
+            "command again, or give another --output-dir"
         ) from error
     return file
 

@@ -136,7 +136,7 @@ def decide(readings: Sequence[Reading], state: State, now_s: float) -> tuple[Sta
 
 def _throttle(state: State, now_s: float) -> tuple[State, Step | None]:
     """Take the ladder's next step when it is due; past its end go on, dropping at times what has grown."""
-    n_steps = 0 if state.level is Level.OK else state.n_steps
+    n_steps = state.n_steps
     state = replace(state, level=Level.THROTTLE)
     if n_steps and now_s < state.next_step_s:
         return state, None

@@ -193,8 +193,9 @@ def end_lines(made: Mapping[str, Any], *, val: str) -> list[str]:
             f"{made['invalid_bytes']:,} bytes were not UTF-8, the first of them byte {offset:,} of {path}"
         )
     if made["forced_cuts"]:
+        cuts = "cut" if made["forced_cuts"] == 1 else "cuts"
         lines.append(
-            f"{made['forced_cuts']:,} cuts by force in stretches of over 512 KiB without a break; "
+            f"{made['forced_cuts']:,} {cuts} by force in stretches of over 512 KiB without a break; "
             "tokens may differ just around them"
         )
     return lines

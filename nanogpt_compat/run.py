@@ -21,6 +21,7 @@ from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits, trim_hea
 from nanogpt_compat.job import Job, check_disk, check_names, describe_val, notices
 from nanogpt_compat.journal import Journal
 from nanogpt_compat.lock import FolderLock
+from nanogpt_compat.memmap import window_for
 from nanogpt_compat.policy import Step
 from nanogpt_compat.progress import Display
 from nanogpt_compat.sinks import (
@@ -118,8 +119,8 @@ class Run:
             self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
             try:
                 return self._tokenise(found)
-            except CheckpointError:
-                raise
+            except (CheckpointError, InputError):
+                raise  # the same command would meet the same
             except BaseException:
                 if self._saved:
                     self._warn(f"saved: {self._saved}; the same command goes on from there")
@@ -258,7 +259,9 @@ class Run:
         """Run the pipeline from `tally` to the end, and make the files durable at their exact sizes."""
         job, config = self._job, self._job.config
         with (
-            BinPair(self._finals, n_tokens=n_tokens) as sink,
+            BinPair(
+                self._finals, n_tokens=n_tokens, window_bytes=window_for(job.forecast.output_bytes)
+            ) as sink,
             Checkpointer(journal, sink, tally) as checkpointer,
             closing(self._open_display(tally.bytes_read)) as display,
         ):
@@ -298,6 +301,7 @@ class Run:
             finally:
                 self._note_saved(checkpointer.saved_bytes, checkpointer.saved_tokens)
             if not tally.tokens:
+                self._remove_work_files()  # there is nothing in them that other options would have to fit
                 raise InputError(f"there is no text in {report.name_inputs(config.inputs)}")
             tally.wall_s = checkpointer.wall_s
             sink.finish()

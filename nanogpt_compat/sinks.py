@@ -50,7 +50,8 @@ def work_folder(folder: Path) -> Path:
             ignore.write_text("*\n", encoding="ascii")
     except OSError as error:
         raise OutputError(
-            f"cannot write to {folder}: {error.strerror}; {advice(error)}, or give another --output-dir"
+            f"cannot write to {folder}: {error.strerror}; {advice(error)} and run the same command again, or "
+            "give another --output-dir"
         ) from error
     return work
 
@@ -76,7 +77,7 @@ def partial_file(final: Path) -> Path:
 class BinPair:
     """train.bin and val.bin being written, in `.prepare/`."""
 
-    def __init__(self, finals: Mapping[str, Path], *, n_tokens: Mapping[str, int]) -> None:
+    def __init__(self, finals: Mapping[str, Path], *, n_tokens: Mapping[str, int], window_bytes: int) -> None:
         """Open the unfinished files and cut each to its `n_tokens`, none for a split that is not named.
 
         Raises:
@@ -87,7 +88,9 @@ class BinPair:
             self._files = {}
             for split, final in finals.items():
                 work_folder(final.parent)
-                file = GrowingMemmap(partial_file(final), n_tokens=n_tokens.get(split, 0))
+                file = GrowingMemmap(
+                    partial_file(final), n_tokens=n_tokens.get(split, 0), window_bytes=window_bytes
+                )
                 self._files[split] = stack.enter_context(file)
             self._stack = stack.pop_all()
 

@@ -84,12 +84,14 @@ def _from_vocab_dir(given: Path) -> Vocabulary:
     try:
         names = [given, *(given / name for name in _FILE_NAMES), *sorted(given.glob(f"{_PACKAGE}-*.whl"))]
         path = next((path for path in names if path.is_file()), None)
-        found = "it holds neither" if given.exists() else "there is no such folder; it should hold"
+        found = (
+            "none of these is in it" if given.exists() else "there is no such folder; it should hold one of"
+        )
     except OSError as error:
         raise InputError(f"--vocab-dir {given} cannot be searched: {error.strerror}") from error
     if path is None:
-        names_sought = f"{', '.join(_FILE_NAMES)} nor {_PACKAGE}-*.whl"
-        raise InputError(f"--vocab-dir {given}: {found} {names_sought}\n{_REMEDIES}")
+        names_sought = f"{', '.join(_FILE_NAMES)}, {_PACKAGE}-*.whl"
+        raise InputError(f"--vocab-dir {given}: {found}: {names_sought}\n{_REMEDIES}")
     try:
         return _from_file(path)
     except InputError as error:

@@ -9,8 +9,8 @@ Calls that change what is on the disk are told by name and file, just before eac
 
     at            a regular expression: where the fault comes about, just before a call that it matches
     skip          how many such calls to let pass
-    do            a signal to send to itself; `sleep`, as on a slow disk; `fork`, a child that outlives the
-                  run; or the name of an exception to raise there
+    do            a signal to send to itself; `sleep`, as on a slow disk; `fork+SIGKILL`, to leave a child
+                  behind; or the name of an exception to raise there
     log           a file to write the calls to, each before it is made
     every_bytes   how much output there is between two checkpoints
     window_bytes  how much of the output is mapped at a time
@@ -105,9 +105,10 @@ class Calls:
             os.kill(os.getpid(), signal.Signals[self._do])
         elif self._do == "sleep":
             time.sleep(60)
-        elif self._do == "fork":
+        elif self._do == "fork+SIGKILL":
             if os.fork() == 0:
                 signal.pause()
+            os.kill(os.getpid(), signal.SIGKILL)
         else:
             raise getattr(builtins, self._do)("injected")
 
@@ -115,9 +116,9 @@ class Calls:
 def main() -> int:
     settings = json.loads(sys.argv[1])
     checkpoint.EVERY_OUTPUT_BYTES = settings.get("every_bytes", 200_000)
+    memmap.WINDOW_BYTES = settings.get("window_bytes", memmap.WINDOW_BYTES)
     defaults = memmap.GrowingMemmap.__init__.__kwdefaults__ or {}
-    for name in defaults.keys() & settings.keys():
-        defaults[name] = settings[name]
+    defaults["mapped"] = settings.get("mapped")
     Calls(settings).install()
     return run_program(sys.argv[2:])
 

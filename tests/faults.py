@@ -182,6 +182,18 @@ def lasting(report: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+OLD_REPORT = {"made": "before"}
+
+
+def make_old_files(folder: Path) -> tuple[dict[str, str], Args]:
+    """Put files of an earlier run into `folder`: what they hold, and the option to replace them."""
+    folder.mkdir()
+    for name in FINALS:
+        (folder / name).write_bytes(name.encode() * 1000)
+    (folder / "prepare.json").write_text(json.dumps(OLD_REPORT))
+    return sha256s(folder), ("--overwrite",)
+
+
 @dataclass
 class Expected:
     """What an uninterrupted run makes of the same input with the same options."""
@@ -193,8 +205,12 @@ class Expected:
 
     def assert_nothing_partial(self, folder: Path) -> None:
         """At any moment: a final name has the final content, or the one that is to be replaced."""
-        for name, found in sha256s(folder).items():
-            assert found in (self.sha256s[name], self.old.get(name)), f"{folder / name} is neither"
+        found = sha256s(folder)
+        for name, sha256 in found.items():
+            assert sha256 in (self.sha256s.get(name), self.old.get(name)), f"{folder / name} is neither"
+        if (folder / "prepare.json").exists():  # it never stands beside files of another run
+            is_old = self.old and report_of(folder) == OLD_REPORT
+            assert found == (self.old if is_old else self.sha256s)
 
     def assert_reached(self, folder: Path, *, fallbacks: int = 0) -> dict[str, Any]:
         """At the end: the same files and the same report, and nothing else in the folder."""

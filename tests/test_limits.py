@@ -231,6 +231,12 @@ def test_in_a_namespace_younger_than_the_mount_the_mount_point_is_read(machine: 
     assert machine.headrooms() == {"/sys/fs/cgroup": 4000}
 
 
+def test_a_path_that_cannot_be_one_leads_nowhere(machine: Machine) -> None:
+    machine.mounts(V2_MOUNT)
+    machine.groups("0::/a\0b")
+    assert machine.readings() == []
+
+
 def test_a_hierarchy_that_is_mounted_twice_counts_once(machine: Machine) -> None:
     machine.mounts(V2_MOUNT, V2_MOUNT.replace("/sys/fs/cgroup", "/mnt/again"))
     machine.groups("0::/job")

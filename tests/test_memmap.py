@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,8 +20,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import OutputError
+from nanogpt_compat.files import file_system
 from nanogpt_compat.memmap import WINDOW_BYTES, GrowingMemmap
-from tests.disks import MIB, MIN_BYTES, Disk, Disks, open_disks, tool
+from tests.disks import MIB, MIN_BYTES, Disk, Disks, tool
 
 REPOSITORY = Path(__file__).parent.parent
 FORMS = pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "pwrite"])
@@ -46,10 +48,10 @@ def run_apart(function: Callable[..., Any], *args: object, under: tuple[str, ...
     return result
 
 
-def leave_free(disk: Disk, n_bytes: int) -> None:
-    """Take all space of the disk but `n_bytes`."""
-    with (disk.folder / "filler").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, disk.free_bytes - n_bytes)
+def leave_free(folder: Path, n_bytes: int) -> None:
+    """Take all space of the small disk at `folder` but `n_bytes`."""
+    with (folder / "filler").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(folder).free - n_bytes)
         os.fsync(file.fileno())
 
 
@@ -343,7 +345,7 @@ def test_a_full_disk_is_an_error_that_leaves_whole_appends_and_room_to_save_them
     disks: Disks, kind: str, is_mapped: bool
 ) -> None:
     disk = disks.make(kind, max(30 * MIB, MIN_BYTES[kind]))
-    leave_free(disk, 10 * MIB)
+    leave_free(disk.folder, 10 * MIB)
     result = run_apart(fill_up, disk.folder / "a.partial", None)
     assert result["was_mapped"] == is_mapped
     assert re.search(
@@ -493,15 +495,39 @@ def write_until_it_fails(path: str, mapped: bool) -> dict[str, Any]:
 
 @FORMS
 def test_a_disk_that_loses_what_it_took_ends_in_an_error_for_good(disks: Disks, mapped: bool) -> None:
-    thin = disks.make("tmpfs", 24 * MIB)
-    with open_disks(thin.folder) as inside:
-        # Four times what there is; with a journal the file system could turn read-only before a sync fails.
-        disk = inside.make("ext4", 100 * MIB, "-O", "^has_journal")
-        result = run_apart(write_until_it_fails, disk.folder / "a.partial", mapped)
+    # With a journal the file system could turn read-only before a sync fails.
+    disk = disks.make("ext4", 100 * MIB, "-O", "^has_journal")
+    assert file_system(disk.image) == "tmpfs"
+    leave_free(disk.image.parent, 20 * MIB)  # that is all it can hold, and it does not know
+    result = run_apart(write_until_it_fails, disk.folder / "a.partial", mapped)
     assert result["n_bytes"] < 60 * MIB
     assert len(result["errors"]) == 3
     for message in result["errors"]:
         assert "a.partial could not be written to the disk" in message
+
+
+def append_after_shutdown(folder: str, mapped: bool) -> dict[str, Any]:
+    """Shut the file system down below a window that is entered and not yet full."""
+    path = Path(folder) / "a.partial"
+    with GrowingMemmap(path, window_bytes=16 * MIB, mapped=mapped) as tokens:
+        tokens.append(some_tokens(1001))
+        Disk(Path(folder), path).cut_power()
+        try:
+            tokens.append(some_tokens(8_000_000))  # more than the kernel made writable with the first page
+            tokens.sync()
+        except OutputError as error:
+            return {"message": str(error), "mapped_bytes": mapped_bytes(path)}
+    return {}
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+@FORMS
+def test_a_file_system_that_shuts_down_is_an_error(disks: Disks, kind: str, mapped: bool) -> None:
+    folder = disks.make(kind, max(64 * MIB, MIN_BYTES[kind])).folder
+    result = run_apart(append_after_shutdown, folder, mapped)
+    found = "could not be written to the disk" if kind == "ext4" and mapped else "cannot take 16.0 MB more"
+    assert f"a.partial {found}: Input/output error" in result["message"]
+    assert result["mapped_bytes"] == 0
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])

@@ -150,6 +150,8 @@ def test_no_text_at_all_is_refused_and_an_empty_file_among_others_is_not(
     done = run_prepare("--input", "invalid.txt", "--output-dir", "out", "--errors", "ignore")
     assert_refused(done, 3, "there is no text in invalid.txt")
     assert everything(tmp_path / "out") == {}
+    done = run_prepare("--input", "invalid.txt", "--output-dir", "out", "--errors", "replace")
+    assert done.returncode == 0, done.stderr
     done = run_prepare("--input", "empty.txt", text, "--output-dir", "good")
     assert done.returncode == 0, done.stderr
 
@@ -307,7 +309,7 @@ def test_an_output_folder_that_cannot_be_one_is_refused(
     run_prepare: RunPrepare, tmp_path: Path, text: Path
 ) -> None:
     done = run_prepare("--input", text, "--output-dir", text / "out")
-    assert_refused(done, 4, f"cannot write to {text}/out: Not a directory; give another --output-dir")
+    assert_refused(done, 4, f"cannot write to {text}/out: Not a directory; mend that and run")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     for folder in (closed, closed / "out"):
@@ -388,6 +390,12 @@ def test_links_that_lead_nowhere_sensible_are_refused(
 def small_disk(disks: Disks) -> Path:
     """A file system with room for one window of tokens."""
     return disks.make("tmpfs", 18 << 20).folder
+
+
+def test_room_for_the_output_is_room_enough(run_prepare: RunPrepare, tmp_path: Path, disks: Disks) -> None:
+    text = make_text(tmp_path / "text.txt", 20_000_000)  # 17 MB of tokens
+    done = run_prepare("--input", text, "--output-dir", disks.make("tmpfs", 24 << 20).folder)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_disk_that_is_too_small_is_found_before_anything_is_read(

@@ -57,7 +57,7 @@ def expected_now(tmp_path: Path, *args: str | Path) -> Expected:
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
     """All files below a folder, and by what to tell that one has been written to."""
-    files = (one for one in folder.rglob("*") if one.is_file() and one.name.rpartition(".")[0] != "lock")
+    files = (one for one in folder.rglob("*") if one.is_file() and not one.name.startswith((".git", "lock.")))
     found = ((str(one.relative_to(folder)), one.stat()) for one in files)
     return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found}
 
@@ -169,7 +169,7 @@ def test_what_is_refused_stays_as_it_is_and_goes_on_once_it_fits_again(
     make_text(path, N_BYTES)  # as it was
     done = prepare(*args, "--output-dir", out)
     assert "has been touched" in done.stderr
-    assert "going on at 50%" in done.stderr
+    assert "going on at 5" in done.stderr
     expected_now(tmp_path, *args).assert_reached(out)
 
 
@@ -281,7 +281,7 @@ def test_another_tokeniser_is_refused_until_restart(
     where: object, name: str, value: object, message: str, path: Path, out: Path, tmp_path: Path
 ) -> None:
     begin(out, "--input", path)
-    with patch.object(where, name, value):
+    with patch.object(where, name, value), patch.dict(MADE, clear=True):
         assert_refused(prepare("--input", path, "--output-dir", out), out, message)
         assert_restarts(out, tmp_path, "--input", path)
 
@@ -444,7 +444,7 @@ def test_old_files_stay_until_the_new_are_complete_and_a_stopped_run_goes_on(
     assert done.returncode == 4  # the old ones are still there
     assert {name: snapshot(complete)[name] for name in old} == old
     done = prepare(*args, "--output-dir", complete, "--overwrite")
-    assert "going on at 50%" in done.stderr
+    assert "going on at 5" in done.stderr
     assert expected_now(tmp_path, *args).assert_reached(complete)["resumes"] == 1
 
 
@@ -495,13 +495,29 @@ def test_restart_alone_does_not_replace_files(path: Path, complete: Path) -> Non
     assert snapshot(complete) == before
 
 
-def test_a_file_that_appears_during_the_run_is_not_replaced(path: Path, out: Path, tmp_path: Path) -> None:
+def test_a_file_that_appears_between_two_runs_is_not_replaced(path: Path, out: Path, tmp_path: Path) -> None:
     begin(out, "--input", path)
     (out / "train.bin").write_bytes(b"mine")
     done = prepare("--input", path, "--output-dir", out)
     assert done.returncode == 4
     assert (out / "train.bin").read_bytes() == b"mine"
     (out / "train.bin").unlink()
+    assert "going on at 5" in prepare("--input", path, "--output-dir", out).stderr
+    expected_now(tmp_path, "--input", path).assert_reached(out)
+
+
+@pytest.mark.parametrize("name", faults.FINALS)
+def test_a_file_that_appears_during_the_run_is_not_replaced(
+    name: str, path: Path, out: Path, tmp_path: Path
+) -> None:
+    process = faults.start("--input", path, "--output-dir", out, at="remove prepare.json", do="SIGSTOP")
+    faults.wait_until_stopped(process)
+    (out / name).write_bytes(b"mine")
+    done = faults.go_on(process)
+    assert done.returncode == 4
+    assert f"{name} has appeared during the run" in done.stderr
+    assert (out / name).read_bytes() == b"mine"
+    (out / name).unlink()
     assert prepare("--input", path, "--output-dir", out).returncode == 0
     expected_now(tmp_path, "--input", path).assert_reached(out)
 
@@ -513,7 +529,7 @@ def test_links_to_files_elsewhere_are_followed_and_stay(path: Path, out: Path, t
     (out / "train.bin").symlink_to(elsewhere / "big.bin")
     begin(out, "--input", path)
     assert not (elsewhere / "big.bin").exists()
-    assert "going on at 50%" in prepare("--input", path, "--output-dir", out).stderr
+    assert "going on at 5" in prepare("--input", path, "--output-dir", out).stderr
     assert (out / "train.bin").is_symlink()
     assert [one.name for one in elsewhere.iterdir()] == ["big.bin"]
     expected_now(tmp_path, "--input", path).assert_reached(out)

@@ -12,7 +12,7 @@ import pytest
 from nanogpt_compat.journal import read_journal
 from nanogpt_compat.units import format_count
 from tests import faults
-from tests.faults import Args, Expected, Outcome, expect, make_text, prepare
+from tests.faults import Args, Expected, Outcome, Stopped, expect, make_text, prepare
 
 GoesOn: TypeAlias = Callable[..., Outcome]
 
@@ -139,6 +139,27 @@ def test_a_torn_journal_counts_up_to_the_tear(
     with journal.open("ab") as file:
         file.write(tail)
     goes_on_from(n_lines - 1)
+
+
+@pytest.mark.parametrize("tail", [b"", b"00000000 {", b"\n\xff{}\n", bytes(5000)])
+def test_what_is_saved_after_a_tear_is_found(
+    tail: bytes, out: Path, journal: Path, args: Args, expected: Expected
+) -> None:
+    cut(journal, line_ends(journal)[2] - 1)
+    with journal.open("ab") as file:
+        file.write(tail)
+    with pytest.raises(Stopped):
+        prepare(*args, "--output-dir", out, "--block-size", "5000", stop_after_bytes=500_000)
+    assert "going on at 8" in prepare(*args, "--output-dir", out).stderr
+    expected.assert_reached(out)
+
+
+def test_what_is_saved_after_going_back_is_found(out: Path, args: Args, expected: Expected) -> None:
+    cut(partial(out, "train"), 2 * tokens_at(out)[1]["train"])
+    with pytest.raises(Stopped):
+        prepare(*args, "--output-dir", out, "--block-size", "5000", stop_after_bytes=500_000)
+    assert "going on at 8" in prepare(*args, "--output-dir", out).stderr
+    expected.assert_reached(out, fallbacks=N_MARKS - 1)
 
 
 @pytest.mark.parametrize("content", [b"{}\n", b"\n", bytes(10_000), b"\xff" * 10_000])

@@ -1,0 +1,195 @@
+"""System calls that fail, one at a time: a clear error, nothing partial, and the next run goes on.
+
+In CI the first, the middle and the last call of a kind; `python -m pytest -m slow -s tests/test_failing_calls.py`
+lets each and every one fail in every way, in a fresh run and in one that goes on: some 1,500 faults.
+"""
+
+import errno
+import os
+import random
+import shutil
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import faults
+from tests.failing import Call, FailingCalls, Fault, read_log
+from tests.faults import Expected, expect, make_text
+
+WAYS = {
+    "mkdir": ["EIO", "ENOSPC"],
+    "open": ["EIO", "ENOSPC"],
+    "flock": ["EIO", "ENOSYS"],
+    "write": ["EIO", "ENOSPC", "short"],
+    "fallocate": ["EIO", "ENOSPC", "EDQUOT"],
+    "ftruncate": ["EIO"],
+    "mmap": ["ENOMEM"],
+    "pwrite": ["EIO", "ENOSPC", "short"],
+    "fsync": ["EIO", "ENOSPC"],  # ENOSPC: NFS and thin volumes find out here
+    "fdatasync": ["EIO", "ENOSPC"],
+    "rename": ["EIO", "ENOSPC"],
+    "unlink": ["EIO"],
+    "rmdir": ["EIO"],
+}
+SYNCS = ("fsync", "fdatasync")
+# These may fail without anything being wrong with the files: what they should have removed is hidden, and
+# removed by the next run.
+MAY_FAIL = {"unlink", "rmdir"}
+BEGUN = ["nothing", "a part"]
+TIMES = pytest.mark.parametrize(
+    "times", ["first, middle, last", pytest.param("every", marks=pytest.mark.slow)]
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A run in which calls fail: what it begins with, and what it makes if none fails."""
+
+    args: tuple[str | Path, ...]
+    begin: Path
+    expected: Expected
+    calls: Counter[str]  # how often it makes each
+    is_mapped: bool
+    failing_calls: FailingCalls
+
+    def run(self, out: Path, log: Path, fault: Fault | None) -> "faults.subprocess.CompletedProcess[str]":
+        shutil.rmtree(out, ignore_errors=True)
+        log.unlink(missing_ok=True)
+        shutil.copytree(self.begin, out)
+        prefix = self.failing_calls.prefix(out, log, fault)
+        return faults.run(
+            *self.args, "--output-dir", out, prefix=prefix, mapped=self.is_mapped, **SETTINGS
+        )
+
+
+SETTINGS = {"every_bytes": 80_000, "window_bytes": 1 << 16}
+
+
+@pytest.fixture(scope="module")
+def scenes(
+    tmp_path_factory: pytest.TempPathFactory, failing_calls: FailingCalls
+) -> dict[tuple[str, bool], Scene]:
+    """The run by what it begins with and whether its output is mapped."""
+    folder = tmp_path_factory.mktemp("scenes")
+    args = ("--input", make_text(folder / "a.txt", 600_000), "--block-size", "30000")
+    expected = expect(folder / "expected", *args, **SETTINGS)
+    (folder / "nothing").mkdir()
+    done = faults.run(*args, "--output-dir", folder / "a part", at="write journal", skip=3, **SETTINGS)
+    assert done.returncode == -9
+    made = {}
+    for begun in BEGUN:
+        for is_mapped in (True, False):
+            scene = Scene(args, folder / begun, expected, Counter(), is_mapped, failing_calls)
+            assert scene.run(folder / "out", folder / "log", None).returncode == 0
+            expected.assert_reached(folder / "out")
+            scene.calls.update(call.name for call in read_log(folder / "log"))
+            made[begun, is_mapped] = scene
+    return made
+
+
+def places(scene: Scene, call: str, way: str, times: str) -> list[int]:
+    """Choose which calls fail, from 1: three of them in the first way, in every other one of these three."""
+    n_calls = scene.calls[call]
+    if times == "every":
+        return list(range(1, n_calls + 1))
+    three = sorted({1, (n_calls + 1) // 2, n_calls} - {0})
+    return three if way == WAYS[call][0] else random.Random(call + way).sample(three, 1)
+
+
+def the_failed(fault: Fault, calls: list[Call]) -> int | None:
+    """The index of the call that failed, or None if this run made fewer of them: threads vary."""
+    same = [index for index, call in enumerate(calls) if call.name == fault.call]
+    return same[fault.at - 1] if fault.at <= len(same) else None
+
+
+def assert_ended_well(
+    done: "faults.subprocess.CompletedProcess[str]", fault: Fault, calls: list[Call], out: Path
+) -> None:
+    failed = the_failed(fault, calls)
+    if failed is None:
+        assert done.returncode == 0, done.stderr
+        return
+    path = calls[failed].path
+    if fault.way == "kill":
+        assert done.returncode == -9, done.stderr
+        return
+    assert "Traceback" not in done.stderr
+    if fault.call in SYNCS:
+        assert done.returncode == 4, f"a sync of {path} failed, and the run went on"
+        later = [call for call in calls[failed + 1 :] if call.name in SYNCS]
+        assert path not in [call.path for call in later], "a sync that failed was tried again"
+    if done.returncode == 0:
+        assert fault.call in MAY_FAIL or is_harmless(fault, path), f"{path} failed unnoticed"
+        return
+    assert done.returncode == 4, done.stderr
+    error = done.stderr[done.stderr.index("prepare: error: ") :]
+    assert str(out) in error
+    if fault.way != "short":
+        assert os.strerror(getattr(errno, fault.way)) in error
+    assert "the same command" in error
+
+
+def is_harmless(fault: Fault, path: Path) -> bool:
+    """Whether a run has good reason to go on after this call has failed."""
+    return (
+        (fault.call == "mkdir" and path.name == ".prepare")  # it was there already
+        or (fault.call == "flock" and fault.way == "ENOSYS")  # host, boot and process do
+        or (fault.call == "rename" and path.name == "lock")  # tried again, as if another run had held it
+        or (fault.way == "short" and path.name != "journal")  # the rest is written by a second call
+    )
+
+
+def run_all(chosen: list[tuple[Scene, Fault]], folder: Path) -> Counter[int]:
+    """Let each of these faults happen, judge what it leaves, and run again; count the exit codes."""
+
+    def run_one(number: int) -> "faults.subprocess.CompletedProcess[str]":
+        scene, fault = chosen[number]
+        return scene.run(folder / f"out{number}", folder / f"log{number}", fault)
+
+    codes = Counter[int]()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for number, done in enumerate(pool.map(run_one, range(len(chosen)))):
+            scene, fault = chosen[number]
+            out = folder / f"out{number}"
+            scene.expected.assert_nothing_partial(out)
+            assert_ended_well(done, fault, read_log(folder / f"log{number}"), out)
+            again = faults.prepare(*scene.args, "--output-dir", out)
+            assert again.returncode == 0, again.stderr
+            scene.expected.assert_reached(out)
+            shutil.rmtree(out)
+            codes[done.returncode] += 1
+    return codes
+
+
+@TIMES
+@pytest.mark.parametrize("call", WAYS)
+def test_a_call_that_fails_is_told_and_the_same_command_goes_on(
+    call: str, times: str, scenes: dict[tuple[str, bool], Scene], tmp_path: Path
+) -> None:
+    chosen = []
+    for way in [*WAYS[call], "kill"]:
+        for begun in BEGUN if times == "every" else random.Random(call + way).sample(BEGUN, 1):
+            scene = scenes[begun, call != "pwrite"]
+            chosen += [(scene, Fault(call, at, way)) for at in places(scene, call, way, times)]
+    assert chosen, f"the program makes no {call}"
+    codes = run_all(chosen, tmp_path)
+    print(f"{call}: {len(chosen)} faults; exit codes {dict(codes)}")  # noqa: T201 - for pytest -s
+
+
+def test_the_program_calls_no_msync_since_fsync_writes_what_was_mapped(
+    scenes: dict[tuple[str, bool], Scene],
+) -> None:
+    assert not any(scene.calls["msync"] for scene in scenes.values())
+
+
+@TIMES
+def test_a_disk_on_which_every_sync_fails_from_some_time_on_keeps_the_checkpoint_before(
+    times: str, scenes: dict[tuple[str, bool], Scene], tmp_path: Path
+) -> None:
+    scene = scenes["a part", True]
+    chosen = places(scene, "fsync", "EIO", times)
+    codes = run_all([(scene, Fault("fsync", at, "EIO", for_good=True)) for at in chosen], tmp_path)
+    assert set(codes) <= {0, 4}  # 0 if threads made a call less
