@@ -101,8 +101,8 @@ def trim_heap() -> None:
 class Sampler:
     """Takes the readings that apply to this process.
 
-    Each limit is read as often as its own headroom asks for; what cannot be read is dropped until the limits
-    are looked up again, and its first failure noted (debug). Both sizes are the user's; `root` is for tests.
+    Each limit is read as often as its own headroom asks for. What cannot be read is left out, noted once
+    (debug), and tried again half a second later. Both sizes are the user's; `root` is for tests.
     """
 
     def __init__(
@@ -128,18 +128,17 @@ class Sampler:
         if now_s >= self._refresh_at_s:
             self._refresh_at_s = now_s + REFRESH_EVERY_S
             self._refresh(now_s)
-        for name in list(self._signals):
+        for name in self._signals:
             if now_s >= self._last.get(name, (now_s,))[0]:
                 reading = self._take(name)
                 self._last[name] = now_s + policy.poll_delay_s([reading] if reading else []), reading
         return [reading for _, reading in self._last.values() if reading is not None]
 
     def _take(self, name: str) -> Reading | None:
-        """Read one signal, None if it sets no limit now; or drop it."""
+        """Read one signal; None if it sets no limit now, or cannot be read."""
         try:
             return self._signals[name]()
         except (OSError, ValueError, psutil.Error, NotImplementedError) as error:
-            del self._signals[name]
             if name not in self._dropped:
                 self._dropped.add(name)
                 _log.debug("memory guard: %s cannot be read and is left out: %s", name, error)
@@ -250,9 +249,10 @@ class MemoryGuard:
         self.readings, self.state = readings, state
         if state.level is Level.ABORT:
             self.aborting.set()
-        with contextlib.suppress(OSError, psutil.Error):
-            self.learn(self._most_in_flight_bytes, self._sampler.own_bytes() - self._base_bytes)
-        self._most_in_flight_bytes = 0
+        if self._most_in_flight_bytes:
+            with contextlib.suppress(OSError, psutil.Error):
+                self.learn(self._most_in_flight_bytes, self._sampler.own_bytes() - self._base_bytes)
+            self._most_in_flight_bytes = 0
         return policy.poll_delay_s(readings)
 
     def abort(self) -> None:

@@ -44,13 +44,13 @@ class CgroupLimit:
     limit_bytes: int
 
 
-def _read(path: Path) -> str:
+def _read(path: Path | str) -> str:
     r"""Read a /proc or cgroup file as it is; `read_text` would turn a `\r` in a cgroup's name into `\n`."""
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123  half the time of Path.read_bytes
         return file.read().decode("utf-8", "surrogateescape")
 
 
-def _read_if_any(path: Path) -> str:
+def _read_if_any(path: Path | str) -> str:
     """Read a file; one that is not there, or not for us, is as good as empty."""
     try:
         return _read(path)
@@ -181,8 +181,9 @@ def read_cgroup(limit: CgroupLimit) -> Reading:
         OSError, ValueError: usage or memory.stat cannot be read; without the latter page cache would be use.
     """
     v2, directory = limit.path.name in _V2_LIMITS, limit.path.parent
-    usage_path = directory / ("memory.current" if v2 else "memory.usage_in_bytes")
-    current_bytes, stat = parse_amount(_read(usage_path)), parse_stat(_read(directory / "memory.stat"))
+    # No Path is built where polls come by: each interns its parts, and Python's table of those grows.
+    usage_path = f"{directory}/{'memory.current' if v2 else 'memory.usage_in_bytes'}"
+    current_bytes, stat = parse_amount(_read(usage_path)), parse_stat(_read(f"{directory}/memory.stat"))
     prefix, dirty = ("", "file_") if v2 else ("total_", "total_")
     pages = [stat[key] for key in (f"{prefix}inactive_file", f"{prefix}active_file") if key in stat]
     if current_bytes is None or len(pages) < 2:
@@ -210,7 +211,7 @@ def anonymous_bytes(process: psutil.Process, root: Path = Path("/")) -> int:
     Raises:
         OSError, psutil.Error: the process is gone.
     """
-    status = parse_stat(_read_if_any(root / f"proc/{process.pid}/status")) if sys.platform == "linux" else {}
+    status = parse_stat(_read_if_any(f"{root}/proc/{process.pid}/status")) if sys.platform == "linux" else {}
     if "RssAnon" in status:
         return (status["RssAnon"] + status.get("VmSwap", 0)) * 1024
     info = process.memory_info()

@@ -73,9 +73,12 @@ class Disk:
 
     def remount_after_cut(self) -> None:
         """Mount again what was shut down; the file system then puts itself in order from its log."""
+        self.unmount()
+        self.mount()
+
+    def unmount(self) -> None:
         unmount(self.folder)
         _wait_until_gone(self.image)
-        self.mount()
 
 
 def unmount(folder: Path) -> None:

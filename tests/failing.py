@@ -59,5 +59,7 @@ def compile_failing_calls(folder: Path) -> FailingCalls:
 
 def read_log(log: Path) -> list[Call]:
     """The calls of a program in their order; that of two threads is not certain."""
+    if not log.exists():  # it made none
+        return []
     lines = os.fsdecode(log.read_bytes()).splitlines()
     return [Call(name, Path(path)) for name, path in (line.split(" ", 1) for line in lines)]

@@ -1,27 +1,29 @@
 """Disks that run full, limits, and file systems that turn read-only, fail, or cannot lock.
 
 The forecast refuses a disk that is too small before anything is written; so here the space goes, or the
-file system fails, while the program is stopped in the middle of its work.
+file system fails, while the program is stopped in the middle of its work. Some cases run only with
+`python -m pytest -m slow tests/test_full_disk.py`.
 """
 
 import re
-import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from nanogpt_compat.journal import read_journal
 from tests import faults
-from tests.disks import MIN_BYTES, Disk, Disks, tool
+from tests.conftest import REPOSITORY
+from tests.disks import MIB, MIN_BYTES, Disk, Disks, tool
 from tests.failing import FailingCalls, Fault
 from tests.faults import Expected, expect, make_text
 
 SETTINGS = {"every_bytes": 80_000, "window_bytes": 1 << 16}
-MIB = 1 << 20
 
 Args = tuple[str | Path, ...]
+Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
@@ -36,15 +38,12 @@ def expected(tmp_path: Path, args: Args) -> Expected:
 
 def saved_tokens(out: Path) -> int:
     """How many tokens the last checkpoint in the journal has, in all splits."""
-    counts = [
-        sum(entry.record["tokens"].values())  # type: ignore[attr-defined] # JSON
-        for entry in read_journal(out / ".prepare" / "journal")
-        if "tokens" in entry.record
-    ]
-    return max(counts, default=0)
+    records = [entry.record for entry in read_journal(out / ".prepare" / "journal")]
+    tokens: list[dict[str, int]] = [record["tokens"] for record in records if "tokens" in record]  # type: ignore[misc] # JSON
+    return sum(tokens[-1].values()) if tokens else 0
 
 
-def assert_stopped(done: "subprocess.CompletedProcess[str]", *messages: str) -> None:
+def assert_stopped(done: Done, *messages: str) -> None:
     """An exit code and a message, and no signal or traceback."""
     assert done.returncode == 4, f"{done.returncode} {done.stderr}"
     assert "Traceback" not in done.stderr
@@ -53,16 +52,17 @@ def assert_stopped(done: "subprocess.CompletedProcess[str]", *messages: str) -> 
         assert re.search(message, error), error
 
 
-def run_out_of_space(disk: Disk, *args: str | Path, at: str, skip: int = 0) -> "subprocess.CompletedProcess[str]":
-    """Let the disk run full just before a call of the program."""
-    process = faults.start(*args, at=at, skip=skip, do="SIGSTOP", **SETTINGS)
-    faults.wait_until_stopped(process)
-    disk.fill()
-    return faults.go_on(process)
+def assert_goes_on(expected: Expected, out: Path, *args: str | Path, resumes: int) -> None:
+    done = faults.run(*args, **SETTINGS)
+    assert done.returncode == 0, done.stderr
+    assert expected.assert_reached(out)["resumes"] == resumes
+
+
+# Full
 
 
 FULL = "No space left on device"
-KINDS = pytest.mark.parametrize("kind", ["ext4", "tmpfs", "xfs", "btrfs"])
+MAPPED, WRITTEN = ("ext4", "xfs", "tmpfs"), ("btrfs",)
 
 
 def make_disk(disks: Disks, kind: str) -> Disk:
@@ -70,36 +70,157 @@ def make_disk(disks: Disks, kind: str) -> Disk:
     return disks.make(kind, max(MIN_BYTES[kind], 64 * MIB), *options)
 
 
-@KINDS
+def full_just_before(call: str, skip: int, resumes: int, *kinds: str, also: tuple[str, ...] = ()) -> list[object]:
+    """Cases: the kinds of disk for CI, and those for `-m slow`."""
+    return [
+        pytest.param(kind, call, skip, resumes, id=f"{kind} {call}", marks=pytest.mark.slow if kind in also else [])
+        for kind in (*kinds, *also)
+    ]
+
+
 @pytest.mark.parametrize(
-    ("at", "skip"),
+    ("kind", "call", "skip", "resumes"),
     [
-        ("(fallocate|pwrite) train.bin.partial", 3),
-        ("(fallocate|pwrite) val.bin.partial", 0),
-        ("write journal", 3),
-        ("open prepare.json.*", 0),
+        *full_just_before("fallocate train.bin.partial", 3, 1, *MAPPED),
+        *full_just_before("pwrite train.bin.partial", 14, 1, *WRITTEN),
+        *full_just_before("fallocate val.bin.partial", 0, 1, "ext4", also=("xfs", "tmpfs")),
+        *full_just_before("pwrite val.bin.partial", 0, 1, also=WRITTEN),
+        *full_just_before("write journal", 0, 0, also=(*MAPPED, *WRITTEN)),
+        *full_just_before("write journal", 3, 1, "ext4", also=("xfs", "tmpfs", "btrfs")),
+        *full_just_before("open prepare.json.tmp", 0, 0, "tmpfs", "btrfs", also=("ext4", "xfs")),
     ],
-    ids=["data", "val", "journal", "report"],
 )
 def test_a_disk_that_runs_full_is_an_error_until_there_is_room_again(
-    at: str, skip: int, kind: str, args: Args, expected: Expected, disks: Disks
+    kind: str, call: str, skip: int, resumes: int, args: Args, expected: Expected, disks: Disks
 ) -> None:
     disk = make_disk(disks, kind)
     out = disk.folder / "out"
     args = (*args, "--output-dir", out)
-    done = run_out_of_space(disk, *args, at=at, skip=skip)
-    assert_stopped(done, FULL, "free some space|Free some space|see to the disk", "the same command")
+    process = faults.start(*args, at=call, skip=skip, do="SIGSTOP", **SETTINGS)
+    faults.wait_until_stopped(process)
+    disk.fill()
+    done = faults.go_on(process)
+    if call.endswith("partial"):
+        assert_stopped(done, f"cannot take .* more: {FULL}.* are free there. Free some space and run the same")
+    else:  # before the call that stops here, another thread may have met it
+        assert_stopped(done, f"{FULL}.*([Ff]ree some space|see to the disk).* run the same command")
     expected.assert_nothing_partial(out)
     saved = saved_tokens(out)
-    for _ in range(2):  # it is still full
-        disk.fill()
-        assert_stopped(faults.run(*args, **SETTINGS), f"{FULL}|will need about .* has .* for it; make room")
-        expected.assert_nothing_partial(out)
-        assert saved_tokens(out) >= saved
+    assert (saved > 0) == (resumes > 0 or "prepare.json" in call)
+    disk.fill()
+    again = faults.run(*args, **SETTINGS)  # it is still full
+    assert_stopped(again, f"{FULL}.*; free some space|output will need about .* has .* for it; make room")
+    expected.assert_nothing_partial(out)
+    assert saved_tokens(out) == saved
     disk.make_room()
-    done = faults.run(*args, **SETTINGS)
+    assert_goes_on(expected, out, *args, resumes=resumes)
+
+
+# Limits
+
+
+def test_a_limit_of_the_file_size_is_an_error_that_names_it(
+    args: Args, expected: Expected, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    args = (*args, "--output-dir", out)
+    for _ in range(2):
+        done = faults.run(*args, prefix=[tool("prlimit"), "--fsize=200000"], **SETTINGS)
+        assert_stopped(done, r"cannot take .* more: File too large\..*Raise the limit of the size of a file")
+        expected.assert_nothing_partial(out)
+        assert saved_tokens(out) > 0
+    assert_goes_on(expected, out, *args, resumes=2)
+
+
+# Read-only and failed file systems
+
+
+def test_a_folder_that_has_become_read_only_keeps_what_was_saved(
+    args: Args, expected: Expected, tmp_path: Path, disks: Disks
+) -> None:
+    out = tmp_path / "out"
+    args = (*args, "--output-dir", out)
+    assert faults.run(*args, at="write journal", skip=3, **SETTINGS).returncode == -9
+    saved = saved_tokens(out)
+    assert saved > 0
+    disks.bind(out)
+    subprocess.run(["mount", "-o", "remount,ro,bind", out], check=True)
+    for _ in range(2):
+        done = faults.run(*args, **SETTINGS)
+        assert_stopped(done, "Read-only file system.*; make the file system writable and run the same command")
+        assert saved_tokens(out) == saved
+    subprocess.run(["mount", "-o", "remount,rw,bind", out], check=True)
+    assert_goes_on(expected, out, *args, resumes=1)
+
+
+@pytest.mark.parametrize("call", ["fallocate train.bin.partial", "encode text", "write journal"])
+def test_a_file_system_that_turns_read_only_in_the_middle_is_an_error(
+    call: str, args: Args, expected: Expected, disks: Disks
+) -> None:
+    disk = disks.make("ext4", 64 * MIB)
+    out = disk.folder / "out"
+    args = (*args, "--output-dir", out)
+    process = faults.start(*args, at=call, skip=40 if call == "encode text" else 4, do="SIGSTOP", **SETTINGS)
+    faults.wait_until_stopped(process)
+    subprocess.run(["mount", "-o", "remount,abort", disk.folder], check=True)  # as after an error of the disk
+    assert_stopped(faults.go_on(process), "Read-only file system|Input/output error", "the same command")
+    assert_stopped(faults.run(*args, **SETTINGS), "Read-only file system", "the same command")
+    disk.unmount()
+    subprocess.run([tool("e2fsck"), "-fy", disk.image], capture_output=True, check=False)  # 1: has mended it
+    disk.mount()
+    expected.assert_nothing_partial(out)
+    assert_goes_on(expected, out, *args, resumes=1)
+
+
+APPEND_AND_APPEND = """
+import sys
+import numpy as np
+from pathlib import Path
+from nanogpt_compat.errors import OutputError
+from nanogpt_compat.memmap import GrowingMemmap
+with GrowingMemmap(Path(sys.argv[1])) as tokens:
+    tokens.append(np.zeros(1000, np.uint16))
+    input()
+    try:
+        tokens.append(np.zeros(4_000_000, np.uint16))
+        tokens.finish()
+    except OutputError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_a_file_system_that_has_shut_down_is_an_error_and_no_bus_error(kind: str, disks: Disks) -> None:
+    disk = disks.make(kind, max(MIN_BYTES[kind], 64 * MIB))
+    process = subprocess.Popen(
+        [sys.executable, "-c", APPEND_AND_APPEND, disk.folder / "a"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+    )
+    while not ((disk.folder / "a").exists() and (disk.folder / "a").stat().st_size):
+        time.sleep(0.01)
+    disk.cut_power()
+    stdout, _ = process.communicate("go on\n")
+    assert process.returncode == 0, "-7 is SIGBUS"
+    assert re.search("cannot take 8.0 MB more: Input/output error|could not be written to the disk", stdout)
+
+
+# Without flock
+
+
+def test_where_flock_does_not_work_one_run_at_a_time_is_let_in_all_the_same(
+    args: Args, expected: Expected, tmp_path: Path, failing_calls: FailingCalls
+) -> None:
+    out = tmp_path / "out"
+    args = (*args, "--output-dir", out)
+    no_flock = failing_calls.prefix(out, tmp_path / "log", Fault("flock", 1, "ENOSYS", for_good=True))
+    process = faults.start(*args, prefix=no_flock, at="write journal", skip=3, do="SIGSTOP", **SETTINGS)
+    faults.wait_until_stopped(process)
+    assert_stopped(faults.run(*args, prefix=no_flock, **SETTINGS), f"in use by .* process {process.pid} on ")
+    process.kill()
+    process.communicate()
+    done = faults.run(*args, prefix=no_flock, **SETTINGS)
     assert done.returncode == 0, done.stderr
-    report = expected.assert_reached(out)
-    if skip:
-        assert saved > 0
-        assert report["resumes"] == 1
+    assert expected.assert_reached(out)["resumes"] == 1

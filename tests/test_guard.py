@@ -179,6 +179,16 @@ def test_blocks_that_cost_more_than_estimated_count_for_more() -> None:
     assert not watched.admit(11 * MIB, 40 * MIB)
 
 
+def test_what_blocks_really_take_is_noticed_by_the_monitor() -> None:
+    with MemoryGuard(Scripted(PLENTY), most_bytes=100 * MIB) as watched:
+        held = bytearray(b"x") * (48 * MIB)
+        assert watched.admit(8 * MIB, 0)
+        watched.poll()  # unless the thread has just done so
+        assert not watched.admit(30 * MIB, 8 * MIB)
+        assert watched.admit(4 * MIB, 8 * MIB)
+    del held
+
+
 def test_throttling_hands_out_its_steps_and_halves_what_may_be_in_flight() -> None:
     sampler = Scripted(PLENTY)
     with MemoryGuard(sampler, most_bytes=100 * MIB, smallest_bytes=40 * MIB) as watched:

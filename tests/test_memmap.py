@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -233,9 +234,10 @@ def write_through(path: str, n_bytes: int, mapped: bool) -> dict[str, int]:
     block = some_tokens(850_000)
     before, most_cached = peak_rss_bytes(), 0
     with GrowingMemmap(Path(path), mapped=mapped) as tokens:
-        for number in range(n_bytes // block.nbytes):
+        n_blocks = n_bytes // block.nbytes
+        for number in range(n_blocks):
             tokens.append(block)
-            if number % 23 == 22:
+            if number > n_blocks // 2 and number % 5 == 0:
                 tokens.begin_sync()
             if number % 10 == 0:
                 most_cached = max(most_cached, cached_bytes(Path(path)))
@@ -507,13 +509,14 @@ def test_a_disk_that_loses_what_it_took_ends_in_an_error_for_good(disks: Disks, 
 
 
 def append_after_shutdown(folder: str, mapped: bool) -> dict[str, Any]:
-    """Shut the file system down below a window that is entered and not yet full."""
+    """Shut the file system down between the allocation and the store of one append."""
     path = Path(folder) / "a.partial"
     with GrowingMemmap(path, window_bytes=16 * MIB, mapped=mapped) as tokens:
         tokens.append(some_tokens(1001))
-        Disk(Path(folder), path).cut_power()
+        shut_down = Disk(Path(folder), path).cut_power
         try:
-            tokens.append(some_tokens(8_000_000))  # more than the kernel made writable with the first page
+            with patch.object(tokens._form, "reserve", lambda _: shut_down()):
+                tokens.append(some_tokens(8_000_000))  # more than became writable with the first page
             tokens.sync()
         except OutputError as error:
             return {"message": str(error), "mapped_bytes": mapped_bytes(path)}

@@ -4,7 +4,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,17 @@ from tests.faults import Args, Expected, expect, make_text, prepare
 SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"]
 # Within a second is promised; 0.1 s is usual. Twice that, for a machine that does something else besides.
 MAX_S = 2.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_on_a_terminal() -> Iterator[None]:
+    """Let what is started here have no signal ignored, even where pytest itself runs under nohup or `&`."""
+    ignored = [n for n in map(signal.Signals.__getitem__, SIGNALS) if signal.getsignal(n) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture(scope="module")
