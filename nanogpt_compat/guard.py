@@ -65,9 +65,9 @@ def describe_limits(readings: Sequence[Reading], budget_bytes: int) -> str:
     >>> describe_limits([Reading("cgroup memory.max", "/sys/fs/cgroup/memory.max", 4 * 10**9, 10**8)], 10**9)
     'memory: limit 4.0 GB from cgroup memory.max, reserve 268 MB, budget 1.0 GB'
     """
-    available = [reading for reading in readings if reading.name == "MemAvailable"]
-    limit = policy.tightest([reading for reading in readings if reading.name != "MemAvailable"])
-    parts = [f"{format_bytes(reading.headroom_bytes)} available" for reading in available]
+    free = [format_bytes(one.headroom_bytes) for one in readings if one.name == "MemAvailable"]
+    parts = [f"{n_bytes} available" for n_bytes in free]
+    limit = policy.tightest([one for one in readings if one.name != "MemAvailable"])
     if limit is not None:
         parts.append(f"limit {format_bytes(limit.limit_bytes)} from {limit.name}")
     deciding = policy.tightest(readings)
@@ -119,7 +119,7 @@ class Sampler:
         self._list_at_s = self._refresh_at_s = float("-inf")
         self._signals: dict[str, Callable[[], Reading | None]] = {}
         self._last: dict[str, tuple[float, Reading | None]] = {}  # (due again at, reading)
-        self._dropped: set[str] = set()  # noted already
+        self._noted: set[str] = set()  # signals that could not be read
         self._swapped: deque[tuple[float, int | None]] = deque(maxlen=2)  # (when, pages), last refreshes
 
     def sample(self) -> list[Reading]:
@@ -139,8 +139,8 @@ class Sampler:
         try:
             return self._signals[name]()
         except (OSError, ValueError, psutil.Error, NotImplementedError) as error:
-            if name not in self._dropped:
-                self._dropped.add(name)
+            if name not in self._noted:
+                self._noted.add(name)
                 _log.debug("memory guard: %s cannot be read and is left out: %s", name, error)
             return None
 
@@ -162,8 +162,7 @@ class Sampler:
         if start_s >= self._list_at_s:
             with contextlib.suppress(OSError, psutil.Error):
                 self._processes[1:] = self._processes[0].children(recursive=True)
-            took_s = time.monotonic() - start_s
-            self._list_at_s = start_s + max(REFRESH_EVERY_S, took_s / _LISTING_SHARE)
+            self._list_at_s = start_s + max(REFRESH_EVERY_S, (time.monotonic() - start_s) / _LISTING_SHARE)
         return limits.read_own_use(max_memory_bytes, self._processes, self._root)
 
     def own_bytes(self) -> int:
@@ -171,11 +170,11 @@ class Sampler:
         return limits.anonymous_bytes(self._processes[0], self._root)
 
     def pressure(self) -> str:
-        """Say how busy the machine is with finding memory, for a message; "" when it does not tell."""
+        """Say how busy the machine is with finding memory, for a message; "" if unknown."""
         percent, pages = limits.pressure_percent(self._root), limits.swapped_out_pages(self._root)
-        parts = [] if percent is None else [f"programs waited for memory {percent:.0f} % of the last 10 s"]
+        parts = [f"programs waited for memory {percent:.0f} % of the last 10 s"] if percent else []
         since_s, before = self._swapped[0] if self._swapped else (0.0, None)
-        if pages is not None and before is not None:
+        if pages and before is not None and pages > before:
             rate = (pages - before) * mmap.PAGESIZE / max(time.monotonic() - since_s, 1.0)
             parts.append(f"{format_bytes(rate)}/s were swapped out")
         return ", ".join(parts)
@@ -210,11 +209,7 @@ class MemoryGuard:
         self._thread = threading.Thread(target=self._watch, name="memory-guard", daemon=True)
 
     def __enter__(self) -> "MemoryGuard":
-        """Take the first readings and begin to watch.
-
-        Raises:
-            TooSmallError, MemoryLimitError: see `check_fits`.
-        """
+        """Take the first readings, raise what `check_fits` raises, and begin to watch."""
         self.poll()
         self._base_bytes = self._sampler.own_bytes()
         check_fits(self.readings, own_bytes=self._base_bytes, smallest_bytes=self._smallest_bytes)

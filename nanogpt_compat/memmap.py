@@ -28,8 +28,8 @@ TOKEN = np.dtype("<u2")
 
 # 512 MiB in appends of 1.7 MB, mapped, ext4, idle 2-core AMD EPYC VM, Linux 6.18, numpy 2.4: windows of 1 MiB
 # 340-420 MB/s, 4 MiB 870-1,010, 8 MiB 950-1,300, 16 MiB 1,060-1,310, 32 MiB 1,230-2,090, 64 MiB 810-950. RSS
-# rises by one window. More speed than this is of no use, a tokeniser makes 100 MB/s. (pwrite: 1,900 MB/s.)
-WINDOW_BYTES = 16 << 20
+# rises by one window, and more speed than this is of no use: a tokeniser makes 100 MB/s. (pwrite: 1,900 MB/s.)
+WINDOW_BYTES = 8 << 20
 _MIN_WINDOW_BYTES = 64 << 10
 
 # posix_fallocate there reserves the very blocks that a store will use. btrfs writes elsewhere (SIGBUS on a
@@ -43,7 +43,7 @@ def window_for(output_bytes: int) -> int:
     """Choose windows so that a small output needs little more room on the disk than it has in the end.
 
     >>> window_for(6_600_000_000), window_for(1_000_000)
-    (16777216, 131072)
+    (8388608, 131072)
     """
     eighth = _round_up(output_bytes // 8, _MIN_WINDOW_BYTES)
     return min(WINDOW_BYTES, max(_MIN_WINDOW_BYTES, eighth))

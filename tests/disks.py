@@ -112,7 +112,7 @@ class Disks:
         disk = Disk(folder, self.make("tmpfs", 2 * size_bytes).folder / f"{kind}.img")
         with disk.image.open("wb") as file:
             file.truncate(size_bytes)
-        mkfs = [tool(f"mkfs.{kind}"), "-q", *mkfs_options, disk.image]
+        mkfs = [tool(f"mkfs.{kind}"), "-q", *mkfs_options, str(disk.image)]
         subprocess.run(mkfs, check=True, capture_output=True)
         self._mount("-o", ",".join(filter(None, ["loop", mount_options])), str(disk.image), str(folder))
         return disk

@@ -52,8 +52,8 @@ def compile_failing_calls(folder: Path) -> FailingCalls:
     if compiler is None:
         pytest.skip("there is no C compiler")
     library = folder / "failing_calls.so"
-    options = ["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library]
-    subprocess.run([compiler, *options, SOURCE, "-ldl"], check=True)
+    options = ["-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", str(library)]
+    subprocess.run([compiler, *options, str(SOURCE), "-ldl"], check=True)
     return FailingCalls(library)
 
 

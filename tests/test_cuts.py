@@ -37,7 +37,7 @@ def test_every_character_of_the_table_has_its_class_in_the_installed_tiktoken(
         if not listed and char != "'":
             continue
         n_bytes = len(char.encode())
-        # A character merges with `a`, `1` or `!` after it if it is of the same class; a space with each of them.
+        # A character merges with `a`, `1` or `!` after it if it is of the same class; a space with each.
         joined = [
             name for name, other in zip("LNP", "a1!", strict=True) if _merges(probe, char + other, n_bytes)
         ]

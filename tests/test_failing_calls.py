@@ -1,23 +1,27 @@
 """System calls that fail, one at a time: a clear error, nothing partial, and the next run goes on.
 
-In CI the first, the middle and the last call of a kind; `python -m pytest -m slow -s tests/test_failing_calls.py`
-lets each and every one fail in every way, in a fresh run and in one that goes on: some 1,500 faults.
+In CI the first, the middle and the last call of a kind fail. Each and every one, in every way, in a fresh run
+and in one that goes on, some 750 faults: `python -m pytest -m slow -s tests/test_failing_calls.py`.
 """
 
 import errno
 import os
 import random
 import shutil
+import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests import faults
 from tests.failing import Call, FailingCalls, Fault, read_log
 from tests.faults import Expected, expect, make_text
+
+Done = subprocess.CompletedProcess[str]
 
 WAYS = {
     "mkdir": ["EIO", "ENOSPC"],
@@ -35,6 +39,7 @@ WAYS = {
     "rmdir": ["EIO"],
 }
 SYNCS = ("fsync", "fdatasync")
+SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16}
 # These may fail without anything being wrong with the files: what they should have removed is hidden, and
 # removed by the next run.
 MAY_FAIL = {"unlink", "rmdir"}
@@ -55,17 +60,12 @@ class Scene:
     is_mapped: bool
     failing_calls: FailingCalls
 
-    def run(self, out: Path, log: Path, fault: Fault | None) -> "faults.subprocess.CompletedProcess[str]":
+    def run(self, out: Path, log: Path, fault: Fault | None) -> Done:
         shutil.rmtree(out, ignore_errors=True)
         log.unlink(missing_ok=True)
         shutil.copytree(self.begin, out)
         prefix = self.failing_calls.prefix(out, log, fault)
-        return faults.run(
-            *self.args, "--output-dir", out, prefix=prefix, mapped=self.is_mapped, **SETTINGS
-        )
-
-
-SETTINGS = {"every_bytes": 80_000, "window_bytes": 1 << 16}
+        return faults.run(*self.args, "--output-dir", out, prefix=prefix, mapped=self.is_mapped, **SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -105,9 +105,7 @@ def the_failed(fault: Fault, calls: list[Call]) -> int | None:
     return same[fault.at - 1] if fault.at <= len(same) else None
 
 
-def assert_ended_well(
-    done: "faults.subprocess.CompletedProcess[str]", fault: Fault, calls: list[Call], out: Path
-) -> None:
+def assert_ended_well(done: Done, fault: Fault, calls: list[Call], out: Path) -> None:
     failed = the_failed(fault, calls)
     if failed is None:
         assert done.returncode == 0, done.stderr
@@ -145,7 +143,7 @@ def is_harmless(fault: Fault, path: Path) -> bool:
 def run_all(chosen: list[tuple[Scene, Fault]], folder: Path) -> Counter[int]:
     """Let each of these faults happen, judge what it leaves, and run again; count the exit codes."""
 
-    def run_one(number: int) -> "faults.subprocess.CompletedProcess[str]":
+    def run_one(number: int) -> Done:
         scene, fault = chosen[number]
         return scene.run(folder / f"out{number}", folder / f"log{number}", fault)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from tests.disks import MIB, MIN_BYTES, Disk, Disks, tool
 from tests.failing import FailingCalls, Fault
 from tests.faults import Expected, expect, make_text
 
-SETTINGS = {"every_bytes": 80_000, "window_bytes": 1 << 16}
+SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16}
 
 Args = tuple[str | Path, ...]
 Done = subprocess.CompletedProcess[str]
@@ -70,10 +71,14 @@ def make_disk(disks: Disks, kind: str) -> Disk:
     return disks.make(kind, max(MIN_BYTES[kind], 64 * MIB), *options)
 
 
-def full_just_before(call: str, skip: int, resumes: int, *kinds: str, also: tuple[str, ...] = ()) -> list[object]:
+def full_just_before(
+    call: str, skip: int, resumes: int, *kinds: str, also: tuple[str, ...] = ()
+) -> list[object]:
     """Cases: the kinds of disk for CI, and those for `-m slow`."""
     return [
-        pytest.param(kind, call, skip, resumes, id=f"{kind} {call}", marks=pytest.mark.slow if kind in also else [])
+        pytest.param(
+            kind, call, skip, resumes, id=f"{kind} {call}", marks=pytest.mark.slow if kind in also else []
+        )
         for kind in (*kinds, *also)
     ]
 
@@ -101,7 +106,9 @@ def test_a_disk_that_runs_full_is_an_error_until_there_is_room_again(
     disk.fill()
     done = faults.go_on(process)
     if call.endswith("partial"):
-        assert_stopped(done, f"cannot take .* more: {FULL}.* are free there. Free some space and run the same")
+        assert_stopped(
+            done, f"cannot take .* more: {FULL}.* are free there. Free some space and run the same"
+        )
     else:  # before the call that stops here, another thread may have met it
         assert_stopped(done, f"{FULL}.*([Ff]ree some space|see to the disk).* run the same command")
     expected.assert_nothing_partial(out)
@@ -147,7 +154,9 @@ def test_a_folder_that_has_become_read_only_keeps_what_was_saved(
     subprocess.run(["mount", "-o", "remount,ro,bind", out], check=True)
     for _ in range(2):
         done = faults.run(*args, **SETTINGS)
-        assert_stopped(done, "Read-only file system.*; make the file system writable and run the same command")
+        assert_stopped(
+            done, "Read-only file system.*; make the file system writable and run the same command"
+        )
         assert saved_tokens(out) == saved
     subprocess.run(["mount", "-o", "remount,rw,bind", out], check=True)
     assert_goes_on(expected, out, *args, resumes=1)

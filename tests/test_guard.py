@@ -310,6 +310,7 @@ def test_pressure_is_put_into_words(tmp_path: Path) -> None:
     (tmp_path / "proc/vmstat").write_text("pswpout 1000\n")
     sampler = Sampler(root=tmp_path)
     sampler.sample()
+    assert sampler.pressure() == "programs waited for memory 38 % of the last 10 s"
     (tmp_path / "proc/vmstat").write_text("pswpout 2000\n")
     assert sampler.pressure() == "programs waited for memory 38 % of the last 10 s, 4.1 MB/s were swapped out"
 

@@ -7,7 +7,11 @@ the disk, and 100 times at random moments: some 600 cuts.
 
 import random
 import shutil
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +21,7 @@ from tests.disks import MIB, Disk, Disks
 from tests.failing import Call, FailingCalls, Fault, read_log
 from tests.faults import Expected, expect, make_text
 
-SETTINGS = {"every_bytes": 80_000, "window_bytes": 1 << 16}
+SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16}
 KINDS = pytest.mark.parametrize(("kind", "size_bytes"), [("ext4", 64 * MIB), ("xfs", 300 * MIB)])
 
 
@@ -90,8 +94,8 @@ def test_after_a_power_cut_at_any_call_it_goes_on_from_the_last_checkpoint(
         if not any(call.name == "unlink" and call.path.name == "journal" for call in calls):
             journal = out / ".prepare" / "journal"
             assert sum(1 for _ in read_journal(journal)) >= n_begun + n_synced_records(calls)
-        done_again = faults.prepare(*args, "--output-dir", out)
-        assert done_again.returncode == 0, done_again.stderr
+        again = faults.prepare(*args, "--output-dir", out)
+        assert again.returncode == 0, again.stderr
         expected.assert_reached(out)
     print(f"{len(cuts)} cuts on {kind}")  # noqa: T201 - for the closing note, with pytest -s
 
@@ -101,7 +105,7 @@ def run_and_cut(disk: Disk, seconds: float, *args: str | Path) -> int:
     process = faults.start(*args, **SETTINGS)
     try:
         process.wait(timeout=seconds)
-    except faults.subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired:
         disk.cut_power()
         process.kill()
     _, stderr = process.communicate()
@@ -129,3 +133,32 @@ def test_after_power_cuts_at_random_moments_one_after_another_it_gets_through(
         n_ends += 1
         expected.assert_reached(out)
     print(f"{n_done} cuts on {kind}, {n_ends} times to the end")  # noqa: T201 - for the closing note
+
+
+@KINDS
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_nothing_is_promised_before_a_slow_disk_has_taken_it(
+    split: str, kind: str, size_bytes: int, tmp_path: Path, disks: Disks
+) -> None:
+    disk = disks.make(kind, size_bytes)
+    args = ("--input", make_text(tmp_path / "a.txt", 600_000), "--block-size", "10000", "--val-ratio", "0.4")
+    expected = expect(tmp_path / "expected", *args, **SETTINGS)
+    out, log, sync = disk.folder / "out", tmp_path / "log", f"fsync {split}.bin.partial"
+    process = faults.start(*args, "--output-dir", out, at=sync, skip=2, do="sleep", log=str(log), **SETTINGS)
+    wait_until(lambda: log.exists() and log.read_text().split("\n").count(sync) > 2)
+    time.sleep(0.5)  # time to promise what is not there yet
+    assert process.poll() is None
+    disk.cut_power()
+    process.kill()
+    process.communicate()
+    disk.remount_after_cut()
+    done = faults.run(*args, "--output-dir", out, **SETTINGS)
+    assert done.returncode == 0, done.stderr
+    assert expected.assert_reached(out, fallbacks=0)["resumes"] == 1
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -71,7 +71,8 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(n_kills: int, tmp_pa
                 rng.uniform(0.3, 0.9 + 0.1 * patience) * seconds,
                 *(*args, "--workers", str(n_workers), "--block-size", str(block_bytes)),
                 every_bytes=rng.choice([100_000, 400_000]),
-                window_bytes=rng.choice([1 << 16, 1 << 20, 16 << 20]),
+                window_bytes=rng.choice([1 << 16, 1 << 18, 16 << 20]),
+                mapped=rng.choice([None, False]),
             )
             assert "do not match" not in done.stderr  # SIGKILL takes nothing away that was written
             if done.returncode == 0:
