@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # The bounds that --check enforces, decimal.
 MAX_PEAK_BYTES = 160_000_000  # every input, on 2 workers
 MAX_GROWTH_BYTES = 16_000_000  # the largest prose over the smallest
-MAX_PEAK_64_WORKERS_BYTES = 160_000_000  # 135 MB on 1 GB of prose, on 2 cores
+MAX_PEAK_64_WORKERS_BYTES = 160_000_000
 
 _N_WORKERS = 2
 _MANY_WORKERS = 64

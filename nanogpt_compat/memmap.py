@@ -28,7 +28,7 @@ TOKEN = np.dtype("<u2")
 
 # 512 MiB in appends of 1.7 MB, mapped, ext4, idle 2-core AMD EPYC VM, Linux 6.18, numpy 2.4: windows of 1 MiB
 # 340-420 MB/s, 4 MiB 870-1,010, 8 MiB 950-1,300, 16 MiB 1,060-1,310, 32 MiB 1,230-2,090, 64 MiB 810-950. RSS
-# rises by one window, and more speed than this is of no use: a tokeniser makes 100 MB/s. (pwrite: 1,900 MB/s.)
+# rises by one window, and more speed than this is no use: a tokeniser makes 100 MB/s. (pwrite: 1,900 MB/s.)
 WINDOW_BYTES = 8 << 20
 _MIN_WINDOW_BYTES = 64 << 10
 

@@ -70,6 +70,28 @@ def test_the_machine_and_the_options_give_a_reading_each() -> None:
     assert 10 * MIB < found["--max-memory"].used_bytes < 3 * GB
 
 
+def test_a_near_limit_is_read_at_every_poll_and_a_far_one_twice_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s, read = [1000.0], list[str]()
+
+    def note(what: str, reading: Reading) -> Callable[..., Reading]:
+        def take(*_: object) -> Reading:
+            read.append(what)
+            return reading
+
+        return take
+
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    monkeypatch.setattr(limits, "read_available", note("far", PLENTY))
+    monkeypatch.setattr(limits, "read_own_use", note("near", FULL))
+    sampler = Sampler(max_memory_bytes=GIB, root=tmp_path)
+    for _ in range(20):
+        assert sampler.sample() == [PLENTY, FULL]
+        now_s[0] += 0.0501
+    assert (read.count("near"), read.count("far")) == (20, 2)
+
+
 def v2_machine(root: Path, *, limit: str, current: int = 100 * MIB) -> Path:
     """Lay out a machine with one v2 cgroup below `root` and return the cgroup's folder."""
     folder = root / "sys/fs/cgroup/job"

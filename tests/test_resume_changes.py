@@ -16,9 +16,9 @@ from nanogpt_compat.sources.samples import take_samples
 from tests import faults
 from tests.faults import Args, Expected, Outcome, Stopped, make_text, prepare
 
-N_BYTES = 1_000_000
+N_BYTES = 600_000
 BLOCKS: Args = ("--block-size", "20000")
-N_CONSUMED = 500_000  # when a test's first run stops, and at most a block more
+N_CONSUMED = 300_000  # when a test's first run stops, and at most a block more
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def edit_within_a_sample(path: Path) -> None:
 
 
 def edit_what_was_read(path: Path) -> None:
-    edit(path, unsampled(path, 250_000, 350_000))
+    edit(path, unsampled(path, 100_000, 250_000))
 
 
 def edit_it_and_set_the_time_back(path: Path) -> None:
@@ -125,14 +125,14 @@ def write_something_else(path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (grow, "had 1,000,000 bytes and has 1,000,009"),
-        (cut, "had 1,000,000 bytes and has 999,991"),
-        (cut_before_where_it_is, "had 1,000,000 bytes and has 250,000"),
+        (grow, "had 600,000 bytes and has 600,009"),
+        (cut, "had 600,000 bytes and has 599,991"),
+        (cut_before_where_it_is, "had 600,000 bytes and has 150,000"),
         (edit_within_a_sample, "has other content"),
         (write_something_else, "has other content"),
-        (edit_what_was_read, "changed within the 5"),
-        (edit_it_and_set_the_time_back, "changed within the 5"),
-        (edit_the_first_bytes_of_a_copy_of_the_same_age, "changed within the 5"),
+        (edit_what_was_read, "changed within the 3"),
+        (edit_it_and_set_the_time_back, "changed within the 3"),
+        (edit_the_first_bytes_of_a_copy_of_the_same_age, "changed within the 3"),
     ],
 )
 def test_an_input_that_has_changed_is_refused_until_restart(
@@ -183,7 +183,7 @@ def put_a_copy_in_its_place(path: Path) -> None:
 
 
 def edit_what_was_not_read(path: Path) -> None:
-    edit(path, unsampled(path, 750_000, N_BYTES))
+    edit(path, unsampled(path, 450_000, N_BYTES))
 
 
 @pytest.mark.parametrize("change", [touch, put_a_copy_in_its_place, edit_what_was_not_read])
@@ -195,7 +195,7 @@ def test_where_what_was_read_is_the_same_it_goes_on_after_a_check(
     change(path)
     done = prepare(*args, "--output-dir", out)
     assert done.returncode == 0, done.stderr
-    assert f"{path} has been touched: reading 5" in done.stderr
+    assert f"{path} has been touched: reading 3" in done.stderr
     assert expected_now(tmp_path, *args).assert_reached(out)["resumes"] == 1
 
 
@@ -206,7 +206,7 @@ def test_an_input_that_has_not_been_touched_is_not_read_again(path: Path, out: P
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
-    return [make_text(tmp_path / f"{k}.txt", 400_000 + k, seed=k) for k in range(3)]
+    return [make_text(tmp_path / f"{k}.txt", 250_000 + k, seed=k) for k in range(3)]
 
 
 @pytest.mark.parametrize("index", range(3))
@@ -214,7 +214,7 @@ def test_of_several_inputs_those_that_have_been_read_must_be_the_same(
     index: int, paths: list[Path], out: Path, tmp_path: Path
 ) -> None:
     args: Args = ("--input", *paths)
-    begin(out, *args, after_bytes=600_000)
+    begin(out, *args, after_bytes=375_000)
     edit(paths[index], unsampled(paths[index], 50_000, 150_000, paths))
     done = prepare(*args, "--output-dir", out)
     if index < 2:
@@ -228,13 +228,13 @@ def test_of_several_inputs_those_that_have_been_read_must_be_the_same(
 def test_an_input_more_or_less_or_in_another_order_is_refused_until_restart(
     paths: list[Path], out: Path, tmp_path: Path
 ) -> None:
-    begin(out, "--input", *paths[:2], after_bytes=600_000)
+    begin(out, "--input", *paths[:2], after_bytes=375_000)
     done = prepare("--input", *paths, "--output-dir", out)
     assert_refused(done, out, "there were 2 inputs and are 3")
     done = prepare("--input", paths[0], "--output-dir", out)
     assert_refused(done, out, "there were 2 inputs and are 1")
     done = prepare("--input", paths[1], paths[0], "--output-dir", out)
-    assert_refused(done, out, f"{paths[1]} had 400,000 bytes and has 400,001")
+    assert_refused(done, out, f"{paths[1]} had 250,000 bytes and has 250,001")
     assert_restarts(out, tmp_path, "--input", *paths)
 
 
@@ -338,7 +338,7 @@ def test_what_is_complete_stays_so_when_the_input_is_touched(path: Path, complet
     before = snapshot(complete)
     done = prepare("--input", path, "--output-dir", complete)
     assert done.returncode == 0
-    assert "has been touched: reading 1.0 MB of it again" in done.stderr
+    assert "has been touched: reading 600 kB of it again" in done.stderr
     assert "already complete" in done.stderr
     assert snapshot(complete) == before
 
