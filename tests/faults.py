@@ -1,5 +1,6 @@
 """Start the program in order to stop it, and judge what it leaves: for all tests of resuming."""
 
+import atexit
 import contextlib
 import hashlib
 import io
@@ -59,13 +60,15 @@ def command(*args: str | Path, **settings: Any) -> list[str]:
 
 def start(*args: str | Path, prefix: Sequence[str] = (), **settings: Any) -> "subprocess.Popen[str]":
     """Start the program; `prefix` goes before the command: `nohup`, `strace ...`."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [*prefix, *command(*args, **settings)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    atexit.register(process.kill)  # one that a failed test has left standing still would stay for ever
+    return process
 
 
 def run(*args: str | Path, prefix: Sequence[str] = (), **settings: Any) -> "subprocess.CompletedProcess[str]":

@@ -314,6 +314,13 @@ def test_the_same_files_and_folders_may_have_other_names(
     assert (tmp_path / "link").is_symlink()
 
 
+def test_the_same_vocabulary_may_come_from_elsewhere(path: Path, out: Path, tmp_path: Path) -> None:
+    begin(out, "--input", path)
+    shutil.copy(faults.gpt2().source, tmp_path / "vocab.bpe")
+    assert prepare("--input", path, "--output-dir", out, "--vocab-dir", tmp_path).returncode == 0
+    assert expected_now(tmp_path, "--input", path).assert_reached(out)["resumes"] == 1
+
+
 # Once it is complete
 
 
