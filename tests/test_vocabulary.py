@@ -192,10 +192,10 @@ def overwrite(path: Path, new: bytes, *, at_byte: int) -> Path:
 
 WAYS_TO_GIVE_SOMETHING_ELSE: list[tuple[Give, str]] = [
     (lambda folder, _: folder / "nowhere", "there is no such folder"),
-    (lambda folder, _: folder, "it holds neither vocab.bpe, merges.txt, "),
+    (lambda folder, _: folder, "none of these is in it: vocab.bpe, merges.txt, "),
     (lambda folder, _: folder / ("x" * 300), "cannot be searched: File name too long"),
     (lambda _, file: file.with_name("encoder.json"), "damaged or something else: more than 456318 bytes"),
-    (with_folder_of_that_name, "it holds neither"),
+    (with_folder_of_that_name, "none of these is in it"),
     (with_flipped_letter, "damaged or something else: 456318 bytes, sha256"),
     (cut_short, "damaged or something else: 228000 bytes"),
     (with_something_after_it, "damaged or something else: more than 456318 bytes"),
