@@ -30,7 +30,7 @@ WAYS = {
     "write": ["EIO", "ENOSPC", "short"],
     "fallocate": ["EIO", "ENOSPC", "EDQUOT"],
     "ftruncate": ["EIO"],
-    "mmap": ["ENOMEM"],
+    "mmap": ["ENOMEM", "EIO"],
     "pwrite": ["EIO", "ENOSPC", "short"],
     "fsync": ["EIO", "ENOSPC"],  # ENOSPC: NFS and thin volumes find out here
     "fdatasync": ["EIO", "ENOSPC"],

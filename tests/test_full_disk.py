@@ -8,7 +8,6 @@ file system fails, while the program is stopped in the middle of its work. Some 
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -181,16 +180,21 @@ def test_a_file_system_that_turns_read_only_in_the_middle_is_an_error(
     assert_goes_on(expected, out, *args, resumes=1)
 
 
-APPEND_AND_APPEND = """
+APPEND = """
 import sys
 import numpy as np
 from pathlib import Path
+from nanogpt_compat import memmap
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.memmap import GrowingMemmap
-with GrowingMemmap(Path(sys.argv[1])) as tokens:
-    tokens.append(np.zeros(1000, np.uint16))
+reserve = memmap._Mapped.reserve
+def reserve_and_wait(form, end_tokens):
+    reserve(form, end_tokens)
+    print("reserved", flush=True)
     input()
+memmap._Mapped.reserve = reserve_and_wait
+with memmap.GrowingMemmap(Path(sys.argv[1])) as tokens:
     try:
+        tokens.append(np.zeros(4_000_000, np.uint16))
         tokens.append(np.zeros(4_000_000, np.uint16))
         tokens.finish()
     except OutputError as error:
@@ -199,19 +203,25 @@ with GrowingMemmap(Path(sys.argv[1])) as tokens:
 
 
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
-def test_a_file_system_that_has_shut_down_is_an_error_and_no_bus_error(kind: str, disks: Disks) -> None:
+def test_a_file_system_that_shuts_down_at_the_last_moment_is_an_error_and_no_bus_error(
+    kind: str, disks: Disks
+) -> None:
     disk = disks.make(kind, max(MIN_BYTES[kind], 64 * MIB))
     process = subprocess.Popen(
-        [sys.executable, "-c", APPEND_AND_APPEND, disk.folder / "a"],
+        [sys.executable, "-c", APPEND, disk.folder / "a"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=REPOSITORY,
     )
-    while not ((disk.folder / "a").exists() and (disk.folder / "a").stat().st_size):
-        time.sleep(0.01)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "reserved\n"
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "reserved\n"
     disk.cut_power()
-    stdout, _ = process.communicate("go on\n")
+    stdout, _ = process.communicate("\n")
     assert process.returncode == 0, "-7 is SIGBUS"
     assert re.search("cannot take 8.0 MB more: Input/output error|could not be written to the disk", stdout)
 

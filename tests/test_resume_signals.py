@@ -111,6 +111,22 @@ def test_a_second_signal_ends_it_at_once_even_while_it_waits_for_a_slow_disk(
     expected.assert_reached(tmp_path / "out")
 
 
+def test_it_does_not_wait_for_a_block_that_takes_long(path: Path, expected: Expected, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    args: Args = ("--input", path, "--output-dir", tmp_path / "out", "--workers", "2")
+    process = faults.start(
+        *args, "--block-size", "20000", log=str(log), at="encode text", skip=80, do="sleep"
+    )
+    wait_for(lambda: log.exists() and log.read_text().count("encode text") > 85)
+    process.send_signal(signal.SIGTERM)
+    began_s = time.monotonic()
+    done = faults.go_on(process)
+    assert time.monotonic() - began_s < MAX_S
+    assert done.returncode == -signal.SIGTERM
+    assert "going on at" in prepare(*args).stderr
+    expected.assert_reached(tmp_path / "out")
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + faults.TIMEOUT_S
     while not condition():
