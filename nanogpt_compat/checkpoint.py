@@ -39,6 +39,7 @@ class Found:
     marks: list[Mark] = field(default_factory=list)  # the first is the beginning, right after the header
     report: Mapping[str, Any] | None = None  # of a run that only had to rename its files
     end_byte: int = 0  # of the last valid line
+    mismatch: str = ""  # in what the engine that was chosen has erred, so that tiktoken took its place
 
 
 def read_found(journal: Path) -> Found:
@@ -53,6 +54,7 @@ def read_found(journal: Path) -> Found:
         found.end_byte = entry.end_byte
         if found.header is None:
             found.header = record
+            found.mismatch = record.get("engine_mismatch", "")
             found.marks.append(Mark(entry.end_byte, Segment({}, {})))
         elif "report" in record:
             found.report = record["report"]

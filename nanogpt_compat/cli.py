@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from nanogpt_compat import __version__, job
 from nanogpt_compat.config import DEFAULT_INPUT, Config
+from nanogpt_compat.encoders import ENGINES
 from nanogpt_compat.errors import MemoryLimitError, PrepareError, UsageError
 from nanogpt_compat.limits import available_cpus, default_workers, read_available
 from nanogpt_compat.pipeline import IN_FLIGHT_BYTES
@@ -121,6 +122,7 @@ def _run(options: argparse.Namespace, *, home: Path | None, stderr: CalmStream) 
         return open_display(stderr, is_quiet=options.quiet, total_bytes=total_bytes, done_bytes=done_bytes)
 
     say(job.start_line(work))
+    say(work.engine_line)
     with StopSignals() as signals:
         Run(work, open_display=display, say=say, warn=warn, check=signals.check).do(restart=options.restart)
 
@@ -138,6 +140,7 @@ def _config(options: argparse.Namespace, home: Path | None) -> Config:
         errors=options.errors or "ignore",
         errors_given=options.errors is not None,
         vocab_dir=options.vocab_dir,
+        engine=options.engine,
         n_workers=options.workers or default_workers(available_cpus()),
         block_bytes=options.block_size,
         overwrite=options.overwrite,
@@ -225,6 +228,14 @@ def _add_output_options(group: "argparse._ArgumentGroup") -> None:
 
 
 def _add_machine_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="what encodes: tiktoken, or gigatoken (pip install gigatoken), many times as fast, whose "
+        "tokens are checked against tiktoken's in samples; auto takes gigatoken if it is there in a version "
+        "that was tested",
+    )
     group.add_argument(
         "--workers",
         type=_positive,

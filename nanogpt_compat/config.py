@@ -18,6 +18,7 @@ class Config:
     errors: str = "ignore"
     errors_given: bool = False  # whoever says what to do with undecodable bytes knows of them
     vocab_dir: Path | None = None
+    engine: str = "auto"
     n_workers: int = 1
     block_bytes: int | None = None  # None: by the number of workers
     overwrite: bool = False

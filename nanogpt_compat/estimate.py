@@ -29,7 +29,7 @@ class Estimator:
     Each input has its own tokens per byte, from 0.2 (English) to 0.7 (Chinese), and bytes per character.
     """
 
-    def __init__(self, encode: Callable[[str], Any], *, max_chars: int | None = None) -> None:
+    def __init__(self, encode: Callable[[bytes], Any], *, max_chars: int | None = None) -> None:
         """Forecast for the first `max_chars` characters of all inputs together; None is all of them."""
         self._encode = encode
         self._left_chars = float("inf") if max_chars is None else float(max_chars)
@@ -39,9 +39,9 @@ class Estimator:
     def add(self, texts: Sequence[str], *, sampled_bytes: int, size_bytes: int) -> None:
         """Take what `sampled_bytes` of an input of `size_bytes` were decoded to."""
         if not self._sampled_bytes and texts:
-            self._encode(texts[0])  # what the first call sets up is not the speed
+            self._encode(texts[0].encode())  # what the first call sets up is not the speed
         started_s = time.perf_counter()
-        n_tokens = sum(len(self._encode(text)) for text in texts)
+        n_tokens = sum(len(self._encode(text.encode())) for text in texts)
         self._elapsed_s += time.perf_counter() - started_s
         self._sampled_bytes += sampled_bytes
         scale = size_bytes / max(1, sampled_bytes)

@@ -9,7 +9,6 @@ A poll takes 50 to 500 us, 2 to 20 times a second (benchmarks/guard_cost.py).
 """
 
 import contextlib
-import ctypes
 import logging
 import mmap
 import threading
@@ -87,15 +86,6 @@ def describe_abort(
     which = "" if reading is None else f": {_describe(reading)}"
     steps = ", ".join(step.value + (f" {n} times" if n > 1 else "") for step, n in tried.items() if n)
     return ". ".join(filter(None, (why + which, f"tried: {steps or 'nothing, it came too fast'}", pressure)))
-
-
-def trim_heap() -> None:
-    """Give freed memory back to the system, which free() alone does not for small objects: 1 to 50 ms."""
-    if hasattr(psutil, "heap_trim"):  # psutil >= 7.2, not on musl
-        psutil.heap_trim()
-        return
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # TypeError: Windows has no CDLL(None)
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Sampler:
@@ -189,13 +179,20 @@ class MemoryGuard:
     """
 
     def __init__(
-        self, sampler: Sampler, *, most_bytes: int = MOST_BYTES, smallest_bytes: int = SMALLEST_BYTES
+        self,
+        sampler: Sampler,
+        *,
+        most_bytes: int = MOST_BYTES,
+        smallest_bytes: int = SMALLEST_BYTES,
+        cache_bytes: int = 0,
     ) -> None:
+        """Take what samples the limits, and how much memory the engine may keep besides work in flight."""
         self.aborting = threading.Event()
         self.state = State()
         self.readings: Sequence[Reading] = ()
         self.budget_bytes = self._most_bytes = most_bytes
         self._smallest_bytes = smallest_bytes
+        self._cache_bytes = cache_bytes
         self._sampler = sampler
         self._factor = 1.0
         self._base_bytes = 0  # of our own, before there was any work
@@ -246,7 +243,10 @@ class MemoryGuard:
             self.aborting.set()
         if self._most_in_flight_bytes:
             with contextlib.suppress(OSError, psutil.Error):
-                self.learn(self._most_in_flight_bytes, self._sampler.own_bytes() - self._base_bytes)
+                self.learn(
+                    self._most_in_flight_bytes,
+                    self._sampler.own_bytes() - self._base_bytes - self._cache_bytes,
+                )
             self._most_in_flight_bytes = 0
         return policy.poll_delay_s(readings)
 

@@ -2,17 +2,21 @@
 
 import contextlib
 import shutil
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from nanogpt_compat import pipeline, report
+from nanogpt_compat import report
 from nanogpt_compat.config import Config
-from nanogpt_compat.encoders import TiktokenEncoder
+from nanogpt_compat.encoders import Encoder, TiktokenEncoder, choose_encoder
 from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.estimate import Estimate, Estimator
 from nanogpt_compat.fingerprint import TOKEN_FORMAT, describe_input, digest_of
+from nanogpt_compat.guard import Sampler
+from nanogpt_compat.limits import own_bytes_reader
 from nanogpt_compat.memmap import window_for
+from nanogpt_compat.policy import margin_bytes
 from nanogpt_compat.sinks import final_files, partial_file
 from nanogpt_compat.sources.samples import check_is_utf8, take_samples
 from nanogpt_compat.split import CHARS_PER_CHUNK, val_bytes, val_windows
@@ -29,7 +33,8 @@ class Job:
     config: Config
     inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them
     vocabulary: Vocabulary
-    encoder: TiktokenEncoder
+    encoder: Encoder
+    engine_line: str  # says which engine it is, and why
     forecast: Estimate
 
     @property
@@ -90,8 +95,14 @@ def look_into(config: Config) -> Job:
     if not total_bytes:
         raise InputError(f"there is no text: {report.name_inputs(config.inputs)} has 0 bytes")
     vocabulary = find_gpt2(config.vocab_dir)
-    encoder = TiktokenEncoder(vocabulary.encoding)
-    estimator = Estimator(encoder.encode, max_chars=_max_chars(config))
+    chosen = choose_encoder(
+        config.engine,
+        vocabulary.encoding,
+        n_workers=config.n_workers,
+        own_bytes=own_bytes_reader(),
+        spare_bytes=_spare_bytes(config),
+    )
+    estimator = Estimator(chosen.encoder.encode, max_chars=_max_chars(config))
     errors = "replace" if config.errors == "replace" else "ignore"
     inputs = []
     for path in config.inputs:
@@ -102,8 +113,22 @@ def look_into(config: Config) -> Job:
         texts = [sample.data.decode("utf-8", errors) for sample in samples]
         sampled_bytes = sum(len(sample.data) for sample in samples)
         estimator.add(texts, sampled_bytes=sampled_bytes, size_bytes=inputs[-1]["size"])
+    config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     forecast = estimator.estimate(n_workers=config.n_workers)
-    return Job(config, tuple(inputs), vocabulary, encoder, forecast)
+    return Job(config, tuple(inputs), vocabulary, chosen.encoder, chosen.line, forecast)
+
+
+def _spare_bytes(config: Config) -> int:
+    """Say how much memory there is above the reserve of whichever limit is the tightest."""
+    sampler = Sampler(
+        max_memory_bytes=config.max_memory_bytes, min_available_bytes=config.min_available_bytes
+    )
+    return min(map(margin_bytes, sampler.sample()), default=sys.maxsize)
+
+
+def with_reference(job: Job) -> Job:
+    """Replace the engine by tiktoken."""
+    return replace(job, encoder=TiktokenEncoder(job.vocabulary.encoding))
 
 
 def _max_chars(config: Config) -> int | None:
@@ -200,7 +225,7 @@ def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
 def dry_run_lines(job: Job, *, available_bytes: int) -> list[str]:
     """Say what a run would need and make."""
     config, forecast = job.config, job.forecast
-    lines = [start_line(job), f"vocabulary: {job.vocabulary.source}"]
+    lines = [start_line(job), job.engine_line, f"vocabulary: {job.vocabulary.source}"]
     lines.append(
         f"tokens per byte: {forecast.tokens / forecast.text_bytes:.3f}, from samples across the input"
     )
@@ -209,10 +234,10 @@ def dry_run_lines(job: Job, *, available_bytes: int) -> list[str]:
         f"output: {format_bytes(forecast.output_bytes)} of {format_bytes(job.free_bytes)} free in "
         f"{config.output_dir}: {fits}"
     )
-    fits = "fits" if available_bytes >= pipeline.PEAK_BYTES else "DOES NOT FIT"
+    peak_bytes = job.encoder.peak_bytes
+    fits = "fits" if available_bytes >= peak_bytes else "DOES NOT FIT"
     lines.append(
-        f"memory: at most {format_bytes(pipeline.PEAK_BYTES)} of {format_bytes(available_bytes)} available: "
-        f"{fits}"
+        f"memory: at most {format_bytes(peak_bytes)} of {format_bytes(available_bytes)} available: {fits}"
     )
     if config.has_val:
         lines.append(f"val.bin: {describe_val(job)}")

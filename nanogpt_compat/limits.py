@@ -13,8 +13,9 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -216,6 +217,11 @@ def anonymous_bytes(process: psutil.Process, root: Path = Path("/")) -> int:
         return (status["RssAnon"] + status.get("VmSwap", 0)) * 1024
     info = process.memory_info()
     return int(getattr(info, "private", info.rss - getattr(info, "shared", 0)))  # Windows: `private`
+
+
+def own_bytes_reader() -> Callable[[], int]:
+    """Return what reads `anonymous_bytes` of this process."""
+    return partial(anonymous_bytes, psutil.Process())
 
 
 def read_own_use(limit_bytes: int, processes: list[psutil.Process], root: Path = Path("/")) -> Reading:

@@ -8,18 +8,16 @@ from concurrent.futures import TimeoutError as FuturesTimeoutError  # another cl
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import TypeAlias
 from zlib import crc32
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nanogpt_compat.blocks import Block, Position
-from nanogpt_compat.cuts import first_cut, longest_stretch_bytes
-from nanogpt_compat.encoders import Encoder
+from nanogpt_compat.cuts import first_cut
+from nanogpt_compat.encoders import Encoder, EngineMismatch, Tokens
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sinks import Sink
-from nanogpt_compat.sources.text import TextFile, decode, find_invalid_bytes, read_blocks
+from nanogpt_compat.sources.text import TextFile, as_utf8, decode, find_invalid_bytes, read_blocks
 from nanogpt_compat.split import edges_in
 from nanogpt_compat.tally import Tally
 
@@ -27,13 +25,10 @@ IN_FLIGHT_BYTES = 64 * 1024 * 1024
 """What blocks between reading and writing may take: two unbroken pieces at tiktoken's 26 MiB each, or
 the 2 MiB that 512 KiB of prose take for each of 32 threads."""
 
-PEAK_BYTES = 160_000_000
-"""What a run takes at most, all told: benchmarks/peak_rss.py holds it to that."""
-
-_MAX_BLOCK_BYTES = 1024 * 1024  # larger blocks are not faster, and take longer to stop for
 _MIN_BLOCK_BYTES = 16 * 1024
 _BLOCK_OVERHEAD_BYTES = 4096  # its future, its object, its array; what matters for blocks of a few bytes
-_CHECK_EVERY_S = 0.1
+_LOOK_UP_EVERY_S = 0.1
+_CHECK_EVERY_BYTES = 16 * 1024 * 1024  # a slice of 8 KiB in these: 1 % of gigatoken's time at most
 
 Blocks: TypeAlias = Generator[Block, None, None]
 
@@ -43,18 +38,18 @@ class Encoded:
     """A block's tokens and what was lost on the way to them."""
 
     block: Block  # its `raw` is empty by now
-    tokens: NDArray[np.uint16]
+    tokens: Tokens
     n_invalid: int = 0
     invalid_offsets: tuple[int, ...] = ()  # into the file
 
 
-def block_size(n_workers: int) -> int:
+def block_size(n_workers: int, most_bytes: int) -> int:
     """Choose a block size so that all workers together stay inside the budget, two blocks each.
 
-    >>> block_size(2), block_size(64)
+    >>> block_size(2, 1048576), block_size(64, 1048576)
     (1048576, 65536)
     """
-    return max(_MIN_BLOCK_BYTES, min(_MAX_BLOCK_BYTES, IN_FLIGHT_BYTES // (16 * n_workers)))
+    return max(_MIN_BLOCK_BYTES, min(most_bytes, IN_FLIGHT_BYTES // (16 * n_workers)))
 
 
 def run(
@@ -82,7 +77,9 @@ def run(
     Raises:
         InputError: an input is unreadable or changes, or cannot be decoded and `errors` is `strict`.
         OutputError: the disk is full or failing.
+        EngineMismatch: the engine is not to be trusted; the message says which bytes of which file show it.
     """
+    beginning = tally.position
     blocks = _all_blocks(
         paths, sizes, start=tally.position, windows=windows, block_bytes=block_bytes, errors=errors
     )
@@ -90,14 +87,15 @@ def run(
         blocks = _limit_chars(blocks, max_chars - tally.chars, tally.position, errors)
 
     def encode(block: Block) -> Encoded:
-        return encode_block(block, encoder, errors, paths[block.start.input_index])
+        check_at = None if block.start == beginning else places_to_check(block)
+        return encode_block(block, encoder, errors, paths[block.start.input_index], check_at)
 
     def cost(block: Block) -> int:
-        return _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(len(block.raw), longest_stretch_bytes(block.raw))
+        return _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(block.raw)
 
     with closing(blocks), closing(_in_order(blocks, encode, cost, n_workers, admit, check)) as results:
         for encoded in results:
-            sink.append(encoded.tokens, is_val=encoded.block.is_val)
+            sink.append(encoded.tokens.ids, is_val=encoded.block.is_val)
             _count(tally, encoded)
             after_block()
 
@@ -108,12 +106,14 @@ def _count(tally: Tally, encoded: Encoded) -> None:
     tally.count_block(
         block.end,
         n_bytes=block.end.offset - block.start.offset,
-        n_tokens=len(encoded.tokens),
+        n_tokens=len(encoded.tokens.ids),
         n_chars=block.n_chars,
         is_val=block.is_val,
         is_forced=block.ends_by_force,
     )
     tally.count_invalid(encoded.n_invalid, encoded.invalid_offsets)
+    tally.checked_slices += encoded.tokens.n_checked
+    tally.fallback_blocks += encoded.tokens.by_reference
 
 
 def _all_blocks(
@@ -221,29 +221,49 @@ def _result(future: Future[Encoded], check: Callable[[], None]) -> Encoded:
     while True:
         check()
         with contextlib.suppress(TimeoutError, FuturesTimeoutError):
-            return future.result(timeout=_CHECK_EVERY_S)
+            return future.result(timeout=_LOOK_UP_EVERY_S)
 
 
-def encode_block(block: Block, encoder: Encoder, errors: str, path: Path) -> Encoded:
-    """Decode and encode one block; what is lost is counted.
+def places_to_check(block: Block) -> list[int]:
+    """Choose where in a block the engine is checked: one place in every 16 MiB of each input.
+
+    Which they are depends on neither the size of blocks nor where a run was stopped.
+    """
+    start, end = block.start.offset, block.end.offset
+    places = []
+    for k in range(start // _CHECK_EVERY_BYTES, end // _CHECK_EVERY_BYTES + 1):
+        random = Random(f"{block.start.input_index} {k}")
+        place = k * _CHECK_EVERY_BYTES + random.randrange(_CHECK_EVERY_BYTES)
+        if start <= place < end:
+            places.append(place - start)
+    return places
+
+
+def encode_block(
+    block: Block, encoder: Encoder, errors: str, path: Path, check_at: Sequence[int] | None
+) -> Encoded:
+    """Decode and encode one block; what is lost is counted. `check_at` is for `Encoder.encode_checked`.
 
     Raises:
         InputError: `errors` is `strict` and a byte cannot be decoded, or the engine fails; with the
             file and the place in it.
+        EngineMismatch: the engine has erred; with the file and the place.
     """
     n_invalid, offsets = 0, tuple[int, ...]()
     try:
-        text = decode(block, "strict")
+        text = as_utf8(block, "strict")
     except UnicodeDecodeError as error:
         if errors == "strict":
             raise _undecodable(block, path, error) from error
-        text = decode(block, errors)
+        text = as_utf8(block, errors)
         n_invalid, offsets = find_invalid_bytes(block.raw)
     try:
-        tokens = encoder.encode(text)
+        tokens = encoder.encode_checked(text, check_at)
     except InputError as error:
         where = f"{path}, bytes {block.start.offset:,} to {block.end.offset:,}"
         raise InputError(f"{where}: {error}") from error
+    except EngineMismatch as error:
+        raise error.at(path, block.start.offset) from error
     offsets = tuple(block.start.offset + offset for offset in offsets)
     return Encoded(replace(block, raw=b""), tokens, n_invalid, offsets)
 

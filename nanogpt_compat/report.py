@@ -16,7 +16,7 @@ from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_count, format_duration, format_rate
 
 REPORT_NAME = "prepare.json"
-_PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm")
+_PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken")
 
 
 def rss_bytes() -> int:
@@ -53,7 +53,7 @@ def versions() -> dict[str, str]:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "unknown"
+            found[name] = "not installed"
     return found
 
 
@@ -64,6 +64,7 @@ def build_report(
     paths: Sequence[Path],
     splits: Sequence[str],
     engine: str,
+    engine_mismatch: str,
     val_split: Mapping[str, object],
     options: Mapping[str, object],
     guard: Mapping[str, object],
@@ -83,6 +84,9 @@ def build_report(
         "invalid_offsets": [[str(paths[index]), offset] for index, offset in tally.invalid_offsets],
         "forced_cuts": tally.forced_cuts,
         "engine": engine,
+        "engine_checked_slices": tally.checked_slices,
+        "engine_fallback_blocks": tally.fallback_blocks,
+        "engine_mismatch": engine_mismatch,
         "val_split": dict(val_split),
         "resumes": tally.resumes,
         "checkpoint_fallbacks": tally.checkpoint_fallbacks,
@@ -187,6 +191,10 @@ def end_lines(made: Mapping[str, Any], *, val: str) -> list[str]:
         f"{format_rate(made['bytes_read'], made['wall_s'])}, "
         f"peak memory {format_bytes(made['peak_rss_bytes'])}"
     )
+    if made["engine_checked_slices"]:
+        lines.append(f"{made['engine_checked_slices']:,} slices checked against tiktoken: 0 differ")
+    if made["engine_mismatch"]:
+        lines.append(f"warning: {made['engine_mismatch']}; all of this was made by tiktoken")
     if made["invalid_bytes"]:
         path, offset = made["invalid_offsets"][0]
         lines.append(

@@ -15,10 +15,12 @@ from nanogpt_compat.checkpoint import (
     load_tally,
     read_found,
 )
+from nanogpt_compat.encoders import EngineMismatch
 from nanogpt_compat.errors import CheckpointError, InputError, MemoryLimitError, OutputError
 from nanogpt_compat.fingerprint import differences, has_hint_of_change
-from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits, trim_heap
-from nanogpt_compat.job import Job, check_disk, check_names, describe_val, notices
+from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits
+from nanogpt_compat.heap import trim_heap
+from nanogpt_compat.job import Job, check_disk, check_names, describe_val, notices, with_reference
 from nanogpt_compat.journal import Journal
 from nanogpt_compat.lock import FolderLock
 from nanogpt_compat.memmap import window_for
@@ -64,7 +66,9 @@ class Run:
         sampler = Sampler(
             max_memory_bytes=config.max_memory_bytes, min_available_bytes=config.min_available_bytes
         )
-        self._guard = MemoryGuard(sampler, most_bytes=pipeline.IN_FLIGHT_BYTES)
+        self._guard = MemoryGuard(
+            sampler, most_bytes=pipeline.IN_FLIGHT_BYTES, cache_bytes=job.encoder.cache_bytes
+        )
         self._finals = final_files(config.output_dir, has_val=config.has_val)
         self._folders = [config.output_dir, *{final.parent for final in self._finals.values()}]
         self._work = config.output_dir / WORK_FOLDER
@@ -117,8 +121,10 @@ class Run:
         check_disk(self._job)
         with self._guard:
             self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
+            encoder = self._job.encoder
+            encoder.cache_bytes = encoder.cache_bytes * self._guard.budget_bytes // pipeline.IN_FLIGHT_BYTES
             try:
-                return self._tokenise(found)
+                return self._tokenise_for_sure(found)
             except (CheckpointError, InputError):
                 raise  # the same command would meet the same
             except BaseException:
@@ -222,23 +228,42 @@ class Run:
             "begun to finish it, or give --restart to throw it away and begin anew"
         )
 
+    def _tokenise_for_sure(self, found: Found) -> Mapping[str, Any]:
+        """Write everything and finish it; with tiktoken from the beginning if the engine turns out to err."""
+        try:
+            return self._tokenise(found)
+        except EngineMismatch as error:
+            erring = self._job.encoder
+            mismatch = f"{erring.name} {erring.version} gave other tokens than tiktoken for {error}"
+        self._warn(f"{mismatch}: beginning again with tiktoken")
+        self._remove_work_files()  # all it has made is suspect
+        self._saved = ""
+        return self._tokenise(Found(mismatch=mismatch))
+
     def _tokenise(self, found: Found) -> Mapping[str, Any]:
         """Write everything and finish it; returns the report, which is in the journal by then."""
         mark = last_sound_mark(found, self._partials)
+        if found.mismatch:
+            self._job = with_reference(self._job)
         while True:
             tally = self._load(found, mark)
             earlier = found.marks[: mark + 1]
             with Journal(self._journal, valid_bytes=earlier[-1].end_byte if earlier else 0) as journal:
                 if not earlier:
-                    journal.append({"options": self._job.token_options, "inputs": list(self._job.inputs)})
+                    journal.append(self._header(found.mismatch))
                 self._write(journal, tally, earlier[-1].segment.tokens if earlier else {})
                 unsound = first_unsound_mark(earlier, self._partials, self._check)
                 if unsound is None:
-                    made = self._report(tally)
+                    made = self._report(tally, found.mismatch)
                     journal.append({"report": made})
                     return made
             # An older segment has rotted since it was written: all that follows it is made again.
             found, mark = read_found(self._journal), unsound - 1
+
+    def _header(self, mismatch: str) -> dict[str, object]:
+        """Write down what a later run must have in common with this one, and know of it."""
+        inputs = list(self._job.inputs)
+        return {"options": self._job.token_options, "inputs": inputs, "engine_mismatch": mismatch}
 
     def _load(self, found: Found, mark: int) -> Tally:
         """Bring back the state at a mark, and say so."""
@@ -283,7 +308,8 @@ class Run:
                     windows=job.windows,
                     errors=config.errors,
                     n_workers=config.n_workers,
-                    block_bytes=config.block_bytes or pipeline.block_size(config.n_workers),
+                    block_bytes=config.block_bytes
+                    or pipeline.block_size(config.n_workers, job.encoder.most_block_bytes),
                     max_chars=job.max_chars,
                     admit=self._guard.admit,
                     after_block=after_block,
@@ -292,6 +318,8 @@ class Run:
                 checkpointer.now()
             except BaseException as error:
                 display.close()
+                if isinstance(error, EngineMismatch):
+                    raise  # nothing of this is to be saved
                 with suppress(Exception):  # the error that ended the run is the one to tell
                     checkpointer.now()
                 if isinstance(error, MemoryError):
@@ -312,6 +340,7 @@ class Run:
         if step is Step.FLUSH:
             sink.drop_pages()
         elif step is Step.DROP_CACHES:
+            self._job.encoder.drop_caches()
             trim_heap()
 
     def _note_saved(self, n_bytes: int, n_tokens: int) -> None:
@@ -327,7 +356,7 @@ class Run:
             f"{format_count(n_tokens)} tokens)"
         )
 
-    def _report(self, tally: Tally) -> dict[str, Any]:
+    def _report(self, tally: Tally, mismatch: str) -> dict[str, Any]:
         job = self._job
         return report.build_report(
             tally=tally,
@@ -335,6 +364,7 @@ class Run:
             paths=job.config.inputs,
             splits=list(reversed(self._finals)),
             engine=job.encoder.name,
+            engine_mismatch=mismatch,
             val_split={
                 "name": job.config.val_split,
                 "ratio": job.config.val_ratio,

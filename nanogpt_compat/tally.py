@@ -7,6 +7,10 @@ from typing import Any
 from nanogpt_compat.blocks import Position
 
 MAX_OFFSETS = 10
+_PLAIN = (  # what a record holds as it is
+    *("train_tokens", "val_tokens", "chars", "forced_cuts", "checked_slices", "fallback_blocks"),
+    *("resumes", "checkpoint_fallbacks", "wall_s"),
+)
 
 
 @dataclass(slots=True)
@@ -29,6 +33,8 @@ class Tally:
     val_tokens: int = 0
     chars: int = 0  # counted only with --n
     forced_cuts: int = 0
+    checked_slices: int = 0  # encoded by tiktoken too
+    fallback_blocks: int = 0  # encoded by tiktoken because the engine would have erred on them
     invalid_offsets: list[tuple[int, int]] = field(default_factory=list)  # (input index, byte offset)
     resumes: int = 0
     checkpoint_fallbacks: int = 0
@@ -87,6 +93,5 @@ class Tally:
             self.inputs[int(index)] = InputTally(**one)
         self.position = Position(**record["position"])
         self.invalid_offsets = [(index, offset) for index, offset in record["invalid_offsets"]]
-        for name in ("train_tokens", "val_tokens", "chars", "forced_cuts", "resumes", "checkpoint_fallbacks"):
+        for name in _PLAIN:
             setattr(self, name, record[name])
-        self.wall_s = record["wall_s"]

@@ -249,6 +249,23 @@ def decode(block: Block, errors: str) -> str:
     return text
 
 
+def as_utf8(block: Block, errors: str) -> bytes:
+    """Make of a block the valid UTF-8 that `decode` would give: without a copy where it is that already.
+
+    Raises:
+        UnicodeDecodeError: as `decode` does.
+    """
+    raw = block.raw
+    if b"\r" in raw or block.start.after_cr:
+        return decode(block, errors).encode()
+    if not raw.isascii():
+        try:
+            raw.decode()
+        except UnicodeDecodeError:
+            return decode(block, errors).encode()
+    return raw
+
+
 def find_invalid_bytes(raw: bytes) -> tuple[int, tuple[int, ...]]:
     r"""Count the bytes that UTF-8 cannot decode, and say where the first ten of them are.
 

@@ -1,0 +1,86 @@
+"""Which engine a run gets."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+import tiktoken
+
+from nanogpt_compat.encoders.fast import GigatokenEncoder
+from nanogpt_compat.encoders.interface import Encoder
+from nanogpt_compat.encoders.reference import TiktokenEncoder
+from nanogpt_compat.errors import UsageError
+from nanogpt_compat.units import format_bytes
+
+ENGINES = ("auto", "tiktoken", "gigatoken")
+NEEDED_BYTES = 160 * 1024 * 1024  # 32 MiB of tables, 64 of words, 64 of blocks
+TESTED = ("0.10",)  # gigatoken's; before it, ranks could not be given
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The engine, and one line for whoever reads along."""
+
+    encoder: Encoder
+    line: str
+
+
+def choose_encoder(
+    engine: str,
+    encoding: tiktoken.Encoding,
+    *,
+    n_workers: int,
+    own_bytes: Callable[[], int],
+    spare_bytes: int,
+) -> Choice:
+    """Open an engine: `tiktoken`, `gigatoken`, or `auto`: gigatoken in a version that was tested.
+
+    `own_bytes` reads this process's anonymous memory; `auto` wants `spare_bytes` of more to be had.
+
+    Raises:
+        UsageError: gigatoken was asked for, and cannot be had.
+    """
+    reference = TiktokenEncoder(encoding)
+    plain = f"engine: tiktoken {reference.version}"
+    found = _installed()
+    if engine == "tiktoken":
+        return Choice(reference, plain)
+    if engine == "auto" and found is None:
+        return Choice(reference, f"{plain}; `pip install gigatoken` would make it many times as fast")
+    if found is None:
+        raise UsageError("--engine gigatoken: it is not installed: `pip install gigatoken`, or --engine auto")
+    if engine == "auto" and not is_tested(found):
+        tested = " and ".join(TESTED)
+        why = f"gigatoken {found} is installed, but only {tested} was tested; --engine gigatoken takes it"
+        return Choice(reference, f"{plain}; {why}")
+    if engine == "auto" and spare_bytes < NEEDED_BYTES:
+        have, need = format_bytes(max(0, spare_bytes)), format_bytes(NEEDED_BYTES)
+        return Choice(reference, f"{plain}; gigatoken wants {need} of memory more, and {have} can be had")
+    try:
+        fast = GigatokenEncoder(
+            reference,
+            version=found,
+            n_workers=min(n_workers, GigatokenEncoder.most_workers),
+            own_bytes=own_bytes,
+        )
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        if engine == "auto":
+            return Choice(reference, f"{plain}; gigatoken {found} is installed, but fails: {error}")
+        raise UsageError(f"--engine gigatoken: version {found} fails: {error}; --engine auto") from error
+    return Choice(fast, f"engine: gigatoken {found}, checked against tiktoken {reference.version} as it goes")
+
+
+def is_tested(version: str) -> bool:
+    """Whether a version of gigatoken is one of those that were tested.
+
+    >>> is_tested("0.10.3"), is_tested("0.1")
+    (True, False)
+    """
+    return ".".join(version.split(".")[:2]) in TESTED
+
+
+def _installed() -> str | None:
+    try:
+        return version("gigatoken")
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,71 @@
+"""What the pipeline needs of an engine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOKEN_DTYPE = np.dtype("<u2")  # what nanoGPT's train.py maps train.bin as
+
+
+class EngineMismatch(Exception):
+    """An engine made other tokens of some bytes than tiktoken; whatever it made before is suspect.
+
+    No error of the user's: the run begins again, and ends well.
+    """
+
+    def __init__(self, start: int, end: int, *, path: Path | None = None) -> None:
+        """Name the bytes, counted from the beginning of the text or, with `path`, of a file."""
+        super().__init__(f"bytes {start:,} to {end:,}" + (f" of {path}" if path else ""))
+        self._start = start
+        self._end = end
+
+    def at(self, path: Path, offset: int) -> "EngineMismatch":
+        """Say the same of a file in which the text begins at `offset`."""
+        return EngineMismatch(offset + self._start, offset + self._end, path=path)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of a block, and how they came about."""
+
+    ids: NDArray[np.uint16]  # (n,)
+    n_checked: int = 0  # slices that tiktoken has encoded too
+    by_reference: bool = False  # the engine would have erred on this text, so tiktoken has encoded it
+
+
+class Encoder(Protocol):
+    """An engine; its methods are called from several threads at once. All text is valid UTF-8."""
+
+    name: str
+    version: str
+    peak_bytes: int  # what a run with it takes at most, all told: benchmarks/peak_rss.py holds it to that
+    cache_bytes: int  # what it may keep from one block to the next, with the blocks it is at work on
+    most_workers: int  # more are of no use
+    most_block_bytes: int  # larger blocks are not faster, and take longer to stop for
+
+    def encode(self, text: bytes) -> NDArray[np.uint16]:
+        """Return tokens of `text`, `(n,) uint16`, as fast as it can; not sure to be `encode_ordinary`'s."""
+        ...
+
+    def encode_checked(self, text: bytes, check_at: Sequence[int] | None) -> Tokens:
+        """Return the tokens that `encode_ordinary` gives.
+
+        A slice at each offset of `check_at` (all of `text` if it is None) is encoded by tiktoken too, unless
+        this is tiktoken.
+
+        Raises:
+            EngineMismatch: they are not the same.
+        """
+        ...
+
+    def cost_bytes(self, text: bytes) -> int:
+        """Bound the memory that encoding `text` takes, what is read and what comes out included."""
+        ...
+
+    def drop_caches(self) -> None:
+        """Give back what it keeps from one block to the next."""
+        ...

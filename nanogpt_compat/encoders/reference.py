@@ -1,0 +1,65 @@
+"""The reference: tiktoken itself."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tiktoken
+from numpy.typing import NDArray
+
+from nanogpt_compat.cuts import longest_stretch_bytes
+from nanogpt_compat.encoders.interface import TOKEN_DTYPE, Tokens
+from nanogpt_compat.errors import InputError
+
+
+class TiktokenEncoder:
+    """tiktoken without the detour over a Python list; its tokens are right by definition."""
+
+    name = "tiktoken"
+    version = tiktoken.__version__
+    peak_bytes = 160_000_000
+    cache_bytes = 0
+    most_workers = 1 << 10  # whatever the machine has
+    most_block_bytes = 1024 * 1024
+
+    def __init__(self, encoding: tiktoken.Encoding) -> None:
+        """Take an encoding whose tokens fit into uint16.
+
+        Raises:
+            InputError: they do not; storing them would corrupt them silently.
+        """
+        if encoding.n_vocab > 1 << 16:
+            raise InputError(f"{encoding.name} has {encoding.n_vocab:,} tokens; uint16 holds 65,536")
+        self.encoding = encoding
+
+    def encode(self, text: bytes) -> NDArray[np.uint16]:
+        """Encode as `encode_ordinary` does (22 against 16 MB/s), with the GIL released.
+
+        Raises:
+            InputError: tiktoken panicked, as versions before 0.12 do on very long runs of one character.
+
+        >>> TiktokenEncoder(load_gpt2()).encode(b"hello world")
+        array([31373,   995], dtype=uint16)
+        """
+        try:
+            ids = self.encoding.encode_to_numpy(text.decode(), disallowed_special=())
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise InputError(f"tiktoken {tiktoken.__version__} failed on this text: {error}") from error
+        return ids.astype(TOKEN_DTYPE)
+
+    def encode_checked(self, text: bytes, check_at: Sequence[int] | None) -> Tokens:
+        """Encode; there is nothing to check it against."""
+        return Tokens(self.encode(text))
+
+    def cost_bytes(self, text: bytes) -> int:
+        """Count raw, text and tokens (8 bytes a byte), and BPE's own tables (45 for each unbroken one)."""
+        return 8 * len(text) + 45 * longest_stretch_bytes(text)
+
+    def drop_caches(self) -> None:
+        """Nothing is kept."""
+
+
+def is_panic(error: BaseException) -> bool:
+    """Tell Rust's panic, which reaches Python as a BaseException of no importable class."""
+    return type(error).__name__ == "PanicException"
