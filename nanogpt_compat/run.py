@@ -1,5 +1,6 @@
 """Do a job: go on where an earlier run stopped, tokenise, check, publish, report."""
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
@@ -42,6 +43,7 @@ from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_count, format_duration
 
 _CHUNK_BYTES = 1024 * 1024
+_SHOW_EVERY_S = 0.1
 
 Say = Callable[[str], None]
 Check = Callable[[], None]
@@ -290,13 +292,20 @@ class Run:
             Checkpointer(journal, sink, tally) as checkpointer,
             closing(self._open_display(tally.bytes_read)) as display,
         ):
+            shown_s = 0.0
+
+            def show() -> None:
+                nonlocal shown_s
+                shown_s = time.monotonic()
+                display.show(
+                    bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=report.rss_bytes()
+                )
 
             def after_block() -> None:
                 checkpointer.after_block()
                 self._hold_less(sink)
-                display.show(
-                    bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=report.rss_bytes()
-                )
+                if time.monotonic() - shown_s > _SHOW_EVERY_S:  # at 200 MB/s, each block would cost 1 %
+                    show()
 
             try:
                 pipeline.run(
@@ -315,6 +324,7 @@ class Run:
                     after_block=after_block,
                     check=self._check,
                 )
+                show()
                 checkpointer.now()
             except BaseException as error:
                 display.close()

@@ -41,9 +41,8 @@ class ClassDifferences:
     """
 
     def __init__(self, make_encoders: Callable[[dict[bytes, int]], tuple[Encode, Encode]]) -> None:
-        """Take what makes both tokenisers from ranks; it is called once, when it is needed."""
+        """Take what makes both tokenisers from ranks; made for each round of probing, and dropped."""
         self._make_encoders = make_encoders
-        self._encoders: tuple[Encode, Encode] | None = None
         self._lock = threading.Lock()
         self._differing: dict[int, NDArray[np.bool_]] = {}  # by group, (4096,)
         self._leads = tuple(range(_FIRST_LEAD, _LAST_LEAD + 1))  # those that may begin such a character
@@ -54,32 +53,25 @@ class ClassDifferences:
             return False
         data = np.frombuffer(text, np.uint8)
         top = data.max()
+        leads = [lead for lead in self._leads if lead <= top and bytes((lead,)) in text]
+        codes = [_codes_after(lead, data) for lead in leads]
+        groups = [np.flatnonzero(np.bincount(some // GROUP)).tolist() for some in codes]
+        differing = self.in_groups({group for some in groups for group in some})
         return any(
-            lead <= top and bytes((lead,)) in text and self._differ_after(lead, data) for lead in self._leads
+            differing[group].any() and differing[group][some[some // GROUP == group] % GROUP].any()
+            for some, its_groups in zip(codes, groups, strict=True)
+            for group in its_groups
         )
 
-    def _differ_after(self, lead: int, data: NDArray[np.uint8]) -> bool:
-        """Whether the tokenisers disagree on one of the characters that begin with `lead`."""
-        places = np.flatnonzero(data == lead)
-        n_more = 1 + (lead >= 0xE0) + (lead >= 0xF0)
-        codes: NDArray[Any] = np.full(len(places), lead & (_CONTINUATION >> n_more), np.uint32)
-        for k in range(1, n_more + 1):
-            codes = codes << 6 | data[places + k] & _CONTINUATION
-        for group in np.flatnonzero(np.bincount(codes // GROUP)).tolist():
-            differing = self.in_group(group)
-            if differing.any() and differing[codes[codes // GROUP == group] % GROUP].any():
-                return True
-        return False
-
-    def in_group(self, group: int) -> NDArray[np.bool_]:
-        """Say of each of 4,096 code points whether the tokenisers disagree on it; probed only once."""
+    def in_groups(self, groups: set[int]) -> dict[int, NDArray[np.bool_]]:
+        """Say of all code points of `groups` whether the tokenisers disagree on them; each is probed once."""
         with self._lock:
-            if group not in self._differing:
-                if self._encoders is None:
-                    self._encoders = self._make_encoders(probe_ranks())
-                self._differing[group] = _probe(group, *self._encoders)
+            unknown = groups - self._differing.keys()
+            if unknown:
+                encoders = self._make_encoders(probe_ranks())  # 10 ms, and 24 MB until they are dropped
+                self._differing |= {group: _probe(group, *encoders) for group in unknown}
                 self._leads = tuple(lead for lead in self._leads if self._may_differ(lead))
-            return self._differing[group]
+            return {group: self._differing[group] for group in groups}
 
     def _may_differ(self, lead: int) -> bool:
         """Whether a lead byte must still be looked for: its group is unknown, or has differences."""
@@ -89,6 +81,16 @@ class ClassDifferences:
         first = (lead & 0x1F) * 64 if lead < 0xE0 else 0
         known = self._differing.get(group)
         return known is None or bool(known[first : first + width].any())
+
+
+def _codes_after(lead: int, data: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Decode the characters that begin with `lead`."""
+    places = np.flatnonzero(data == lead)
+    n_more = 1 + (lead >= 0xE0) + (lead >= 0xF0)
+    codes: NDArray[Any] = np.full(len(places), lead & (_CONTINUATION >> n_more), np.uint32)
+    for k in range(1, n_more + 1):
+        codes = codes << 6 | data[places + k] & _CONTINUATION
+    return codes
 
 
 def _probe(group: int, one: Encode, other: Encode) -> NDArray[np.bool_]:
