@@ -22,7 +22,7 @@ def start(home=None):
     import os
     from pathlib import Path
 
-    # No linear algebra is done here, and numpy's library for it starts a thread for each CPU that spins a while.
+    # No linear algebra is done here, and numpy's library for it would start a thread for each CPU.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from nanogpt_compat.cli import main  # not before now: it imports the packages
 

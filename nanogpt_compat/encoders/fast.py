@@ -38,7 +38,7 @@ class GigatokenEncoder:
 
     name = "gigatoken"
     most_workers = 8
-    most_block_bytes = 512 * 1024
+    most_block_bytes = 256 * 1024
 
     def __init__(
         self,
@@ -77,6 +77,7 @@ class GigatokenEncoder:
         self._n_active = 0
         self._generation = 0  # how often it was built anew
         self._tokenizer: Any = self._build(self._rank_lines)
+        trim_heap()  # 6 MB that the building took
         self._base_bytes = own_bytes()
 
     def encode(self, text: bytes) -> NDArray[np.uint16]:
