@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+from functools import cache
 from typing import Any
 
 import psutil
@@ -33,6 +34,26 @@ def return_large_blocks() -> None:
         _libc().mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
 
 
+class _Mallinfo2(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def large_bytes() -> int:
+    """Add up the blocks that are given back as soon as they are freed; 0 where it is not known. 5 us."""
+    with contextlib.suppress(OSError, AttributeError):
+        mallinfo2 = _libc().mallinfo2  # glibc >= 2.33
+        mallinfo2.restype = _Mallinfo2
+        return int(mallinfo2().hblkhd)
+    return 0
+
+
+@cache
 def _libc() -> Any:
     try:
         return ctypes.CDLL(None)

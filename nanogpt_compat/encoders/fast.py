@@ -25,7 +25,7 @@ from nanogpt_compat.cuts import first_cut, last_cut
 from nanogpt_compat.encoders.classes import ClassDifferences, Encode
 from nanogpt_compat.encoders.interface import TOKEN_DTYPE, EngineMismatch, Tokens
 from nanogpt_compat.encoders.reference import TiktokenEncoder, is_panic
-from nanogpt_compat.heap import return_large_blocks, trim_heap
+from nanogpt_compat.heap import large_bytes, return_large_blocks, trim_heap
 
 _MIB = 1024 * 1024
 SLICE_BYTES = 8 * 1024  # 0.5 ms of tiktoken
@@ -39,6 +39,7 @@ class GigatokenEncoder:
     name = "gigatoken"
     most_workers = 8
     most_block_bytes = 256 * 1024
+    slowness = 2.5  # of words met for the first time, in prose, to those met before
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class GigatokenEncoder:
 
         self.version = version
         self.cache_bytes = cache_bytes_for(n_workers) if cache_bytes is None else cache_bytes
-        self.peak_bytes = 144_000_000 + cache_bytes_for(n_workers)
+        self.peak_bytes = 256_000_000 + 34_000_000 * (n_workers - 2)
         self._gigatoken: Any = gigatoken
         self._reference = reference
         self._own_bytes = own_bytes
@@ -78,7 +79,8 @@ class GigatokenEncoder:
         self._generation = 0  # how often it was built anew
         self._tokenizer: Any = self._build(self._rank_lines)
         trim_heap()  # 6 MB that the building took
-        self._base_bytes = own_bytes()
+        self._base_bytes = 0
+        self._base_bytes = self._held_bytes()
 
     def encode(self, text: bytes) -> NDArray[np.uint16]:
         """Encode with gigatoken whatever comes, the GIL released."""
@@ -95,7 +97,7 @@ class GigatokenEncoder:
             with self._changed:
                 self._n_active -= 1
                 self._changed.notify_all()
-        if not self._has_limit and self._own_bytes() - self._base_bytes > self.cache_bytes:
+        if not self._has_limit and self._held_bytes() > self.cache_bytes:
             self._renew(generation)
         return ids
 
@@ -135,6 +137,13 @@ class GigatokenEncoder:
         matrix, _ = tokenizer.encode_batch_padded(source, 0, parallel=True)
         ids: NDArray[np.uint16] = matrix[0].astype(TOKEN_DTYPE)
         return ids
+
+    def _held_bytes(self) -> int:
+        """Say what has come to be held since it was built, the large tables twice.
+
+        A full one is replaced by one of twice the size, and both are there while its words move over.
+        """
+        return self._own_bytes() + large_bytes() - self._base_bytes
 
     def _renew(self, generation: int) -> None:
         """Build the tokenizer anew once nobody uses it, unless somebody has done so since `generation`."""
@@ -178,8 +187,12 @@ class GigatokenEncoder:
 
 
 def cache_bytes_for(n_workers: int) -> int:
-    """Choose how much memory words and blocks may take together: 104 MiB for two threads."""
-    return (56 + 24 * n_workers) * _MIB
+    """Choose how much `_held_bytes` may come to, blocks at work included: 136 MiB for two threads.
+
+    Each has a table of words that doubles from 4 MiB on. With this bound, it is built anew when one comes to
+    32 MiB: every 40 MB in prose of eighty languages, every 6 MB in random words.
+    """
+    return (72 + 32 * n_workers) * _MIB
 
 
 def slice_at(text: bytes, place: int) -> tuple[int, int] | None:

@@ -20,6 +20,7 @@ class TiktokenEncoder:
     cache_bytes = 0
     most_workers = 1 << 10  # whatever the machine has
     most_block_bytes = 1024 * 1024
+    slowness = 1.0
 
     def __init__(self, encoding: tiktoken.Encoding) -> None:
         """Take an encoding whose tokens fit into uint16.
