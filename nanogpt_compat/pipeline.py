@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class before Python 3.11
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import TypeAlias
@@ -232,11 +233,15 @@ def places_to_check(block: Block) -> list[int]:
     start, end = block.start.offset, block.end.offset
     places = []
     for k in range(start // _CHECK_EVERY_BYTES, end // _CHECK_EVERY_BYTES + 1):
-        random = Random(f"{block.start.input_index} {k}")
-        place = k * _CHECK_EVERY_BYTES + random.randrange(_CHECK_EVERY_BYTES)
+        place = _place_to_check(block.start.input_index, k)
         if start <= place < end:
             places.append(place - start)
     return places
+
+
+@lru_cache(maxsize=64)
+def _place_to_check(input_index: int, k: int) -> int:
+    return k * _CHECK_EVERY_BYTES + Random(f"{input_index} {k}").randrange(_CHECK_EVERY_BYTES)
 
 
 def encode_block(

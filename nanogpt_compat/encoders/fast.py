@@ -29,6 +29,7 @@ from nanogpt_compat.heap import large_bytes, return_large_blocks, trim_heap
 
 _MIB = 1024 * 1024
 SLICE_BYTES = 8 * 1024  # 0.5 ms of tiktoken
+_LOOK_EVERY_BYTES = _MIB  # of random words: 8 MB of table, and one doubling at most
 _NEAR_BYTES = 64 * 1024  # how far a cut is looked for, to either side of a slice
 _AT_A_TIME = 2  # blocks that tiktoken encodes at a time; each may take 45 times 512 KiB
 
@@ -76,6 +77,7 @@ class GigatokenEncoder:
         self._few = threading.BoundedSemaphore(_AT_A_TIME)
         self._changed = threading.Condition()
         self._n_active = 0
+        self._unseen_bytes = 0
         self._generation = 0  # how often it was built anew
         self._tokenizer: Any = self._build(self._rank_lines)
         trim_heap()  # 6 MB that the building took
@@ -97,7 +99,7 @@ class GigatokenEncoder:
             with self._changed:
                 self._n_active -= 1
                 self._changed.notify_all()
-        if not self._has_limit and self._held_bytes() > self.cache_bytes:
+        if not self._has_limit and self._is_time_to_look(len(text)) and self._held_bytes() > self.cache_bytes:
             self._renew(generation)
         return ids
 
@@ -138,6 +140,14 @@ class GigatokenEncoder:
         ids: NDArray[np.uint16] = matrix[0].astype(TOKEN_DTYPE)
         return ids
 
+    def _is_time_to_look(self, n_bytes: int) -> bool:
+        """Whether a megabyte has been encoded since the last look, which takes 50 us."""
+        with self._changed:
+            self._unseen_bytes += n_bytes
+            is_time = self._unseen_bytes >= _LOOK_EVERY_BYTES
+            self._unseen_bytes *= not is_time
+        return is_time
+
     def _held_bytes(self) -> int:
         """Say what has come to be held since it was built, the large tables twice.
 
@@ -152,6 +162,7 @@ class GigatokenEncoder:
                 return
             self._tokenizer = None  # nobody begins
             self._changed.wait_for(lambda: self._n_active == 0)
+            self._differences.drop_encoders()
             trim_heap()
             self._tokenizer = self._build(self._rank_lines)
             self._generation += 1
