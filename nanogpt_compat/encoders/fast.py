@@ -31,6 +31,7 @@ _MIB = 1024 * 1024
 SLICE_BYTES = 8 * 1024  # 0.5 ms of tiktoken
 _LOOK_EVERY_BYTES = _MIB  # of random words: 8 MB of table, and one doubling at most
 _NEAR_BYTES = 64 * 1024  # how far a cut is looked for, to either side of a slice
+_LONGEST_S = 2.0  # more than any block takes
 _AT_A_TIME = 2  # blocks that tiktoken encodes at a time; each may take 45 times 512 KiB
 
 
@@ -78,6 +79,7 @@ class GigatokenEncoder:
         self._changed = threading.Condition()
         self._n_active = 0
         self._unseen_bytes = 0
+        self._is_lost = False
         self._generation = 0  # how often it was built anew
         self._tokenizer: Any = self._build(self._rank_lines)
         trim_heap()  # 6 MB that the building took
@@ -89,7 +91,9 @@ class GigatokenEncoder:
         if not text:
             return np.empty(0, TOKEN_DTYPE)
         with self._changed:
-            self._changed.wait_for(lambda: self._tokenizer is not None)
+            self._changed.wait_for(lambda: self._tokenizer is not None or self._is_lost)
+            if self._is_lost:
+                raise MemoryError("gigatoken could not be built anew")
             tokenizer, generation = self._tokenizer, self._generation
             self._n_active += 1
         try:
@@ -160,13 +164,20 @@ class GigatokenEncoder:
         with self._changed:
             if self._tokenizer is None or self._generation != generation:
                 return
-            self._tokenizer = None  # nobody begins
-            self._changed.wait_for(lambda: self._n_active == 0)
-            self._differences.drop_encoders()
-            trim_heap()
-            self._tokenizer = self._build(self._rank_lines)
-            self._generation += 1
-            self._changed.notify_all()
+            old, self._tokenizer = self._tokenizer, None  # nobody begins
+            if not self._changed.wait_for(lambda: self._n_active == 0, timeout=_LONGEST_S):
+                self._tokenizer = old  # a thread that was refused memory never comes back
+                self._changed.notify_all()
+                return
+            del old
+            try:
+                self._differences.drop_encoders()
+                trim_heap()
+                self._tokenizer = self._build(self._rank_lines)
+                self._generation += 1
+            finally:
+                self._is_lost = self._tokenizer is None  # for want of memory
+                self._changed.notify_all()
 
     def _build(self, rank_lines: bytes) -> Any:
         with _named_file(rank_lines) as path:
