@@ -3,7 +3,7 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class before Python 3.11
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,6 +17,7 @@ from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.cuts import first_cut
 from nanogpt_compat.encoders import Encoder, EngineMismatch, Tokens
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.refusals import start_pool
 from nanogpt_compat.sinks import Sink
 from nanogpt_compat.sources.text import TextFile, as_utf8, decode, find_invalid_bytes, read_blocks
 from nanogpt_compat.split import edges_in
@@ -197,7 +198,7 @@ def _in_order(
     """Encode blocks on threads and yield the results in the order of the blocks."""
     pending: deque[tuple[Future[Encoded], int]] = deque()
     in_flight_bytes = 0
-    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="encode")
+    pool = start_pool(n_workers, "encode")
     try:
         for block in blocks:
             block_cost = cost(block)
