@@ -75,7 +75,8 @@ class GigatokenEncoder:
         self._few = threading.BoundedSemaphore(_AT_A_TIME)
         self._changed = threading.Condition()
         self._n_active = 0
-        self._generation = 0  # how often it was built anew
+        self._is_changing = False  # it is being built anew
+        self._generation = 0  # how often it was
         self._tokenizer: Any = self._build(self._ranks)
         self._base_bytes = own_bytes()
 
@@ -84,7 +85,9 @@ class GigatokenEncoder:
         if not text:
             return np.empty(0, TOKEN_DTYPE)
         with self._changed:
-            self._changed.wait_for(lambda: self._tokenizer is not None)
+            self._changed.wait_for(lambda: not self._is_changing)
+            if self._tokenizer is None:  # whoever was to build it anew has failed
+                self._tokenizer = self._build(self._ranks)
             tokenizer, generation = self._tokenizer, self._generation
             self._n_active += 1
         try:
@@ -138,14 +141,18 @@ class GigatokenEncoder:
     def _renew(self, generation: int) -> None:
         """Build the tokenizer anew once nobody uses it, unless somebody has done so since `generation`."""
         with self._changed:
-            if self._tokenizer is None or self._generation != generation:
+            if self._is_changing or self._generation != generation:
                 return
-            self._tokenizer = None  # nobody begins
-            self._changed.wait_for(lambda: self._n_active == 0)
-            trim_heap()
-            self._tokenizer = self._build(self._ranks)
-            self._generation += 1
-            self._changed.notify_all()
+            self._is_changing = True  # nobody begins
+            try:
+                self._changed.wait_for(lambda: self._n_active == 0)
+                self._tokenizer = None
+                self._generation += 1
+                trim_heap()
+                self._tokenizer = self._build(self._ranks)
+            finally:  # also when there was no memory to build it: nobody is to wait for ever
+                self._is_changing = False
+                self._changed.notify_all()
 
     def _build(self, ranks: Mapping[bytes, int]) -> Any:
         with _rank_file(ranks) as path:
