@@ -81,7 +81,40 @@ class GigatokenEncoder:
         self._base_bytes = own_bytes()
 
     def encode(self, text: bytes) -> NDArray[np.uint16]:
-        """Encode with gigatoken whatever comes, the GIL released."""
+        """Encode with gigatoken whatever comes, the GIL released; with tiktoken if it panics."""
+        try:
+            return self._encode(text)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            return self._encode_by_reference(text).ids
+
+    def encode_checked(self, text: bytes, check_at: Sequence[int] | None) -> Tokens:
+        """Encode, with tiktoken if gigatoken would err or fails, and check slices.
+
+        Raises:
+            EngineMismatch: a slice has other tokens than tiktoken gives it.
+            InputError: tiktoken failed too.
+        """
+        try:
+            if self._differences.are_in(text):
+                return self._encode_by_reference(text)
+            ids = self._encode(text)
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            return self._encode_by_reference(text)
+        return Tokens(ids, self._check(text, ids, check_at))
+
+    def cost_bytes(self, text: bytes) -> int:
+        """Count raw, its tokens of four bytes and their doubling, and ours; a long word takes no more."""
+        return 12 * len(text)
+
+    def drop_caches(self) -> None:
+        """Forget all words."""
+        self._renew(self._generation)
+
+    def _encode(self, text: bytes) -> NDArray[np.uint16]:
         if not text:
             return np.empty(0, TOKEN_DTYPE)
         with self._changed:
@@ -100,31 +133,6 @@ class GigatokenEncoder:
         if not self._has_limit and self._own_bytes() - self._base_bytes > self.cache_bytes:
             self._renew(generation)
         return ids
-
-    def encode_checked(self, text: bytes, check_at: Sequence[int] | None) -> Tokens:
-        """Encode, with tiktoken if gigatoken would err or fails, and check slices.
-
-        Raises:
-            EngineMismatch: a slice has other tokens than tiktoken gives it.
-            InputError: tiktoken failed too.
-        """
-        if self._differences.are_in(text):
-            return self._encode_by_reference(text)
-        try:
-            ids = self.encode(text)
-        except BaseException as error:
-            if not is_panic(error):
-                raise
-            return self._encode_by_reference(text)
-        return Tokens(ids, self._check(text, ids, check_at))
-
-    def cost_bytes(self, text: bytes) -> int:
-        """Count raw, its tokens of four bytes and their doubling, and ours; a long word takes no more."""
-        return 12 * len(text)
-
-    def drop_caches(self) -> None:
-        """Forget all words."""
-        self._renew(self._generation)
 
     def _encode_by_reference(self, text: bytes) -> Tokens:
         with self._few:
