@@ -124,7 +124,9 @@ class Run:
         with self._guard:
             self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
             encoder = self._job.encoder
-            encoder.cache_bytes = encoder.cache_bytes * self._guard.budget_bytes // pipeline.IN_FLIGHT_BYTES
+            encoder.lower_cache_bytes(
+                encoder.cache_bytes * self._guard.budget_bytes // pipeline.IN_FLIGHT_BYTES
+            )
             try:
                 return self._tokenise_for_sure(found)
             except (CheckpointError, InputError):

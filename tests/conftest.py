@@ -10,8 +10,10 @@ from typing import Any, Protocol
 import pytest
 import tiktoken
 
+from nanogpt_compat.encoders import Encoder
 from nanogpt_compat.vocabulary import load_gpt2
 from tests.disks import Disks, open_disks
+from tests.engines import NAMES, open_encoder
 from tests.failing import FailingCalls, compile_failing_calls
 
 pytest.register_assert_rewrite("tests.faults")
@@ -74,6 +76,18 @@ def _fail_if_required(report: Any, config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def gpt2() -> tiktoken.Encoding:
     return load_gpt2()
+
+
+@pytest.fixture(params=NAMES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """The name of each engine in turn, for `--engine`."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session", params=NAMES)
+def encoder(request: pytest.FixtureRequest, gpt2: tiktoken.Encoding) -> Encoder:
+    """Each engine in turn; gigatoken without a bound: this process has memory of its own."""
+    return open_encoder(request.param, gpt2)
 
 
 @pytest.fixture

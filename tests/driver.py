@@ -33,7 +33,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from nanogpt_compat import checkpoint, memmap
 from nanogpt_compat.cli import main as run_program
-from nanogpt_compat.encoders import TiktokenEncoder
+from nanogpt_compat.encoders import TiktokenEncoder, Tokens
+from nanogpt_compat.encoders.fast import GigatokenEncoder
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _AUDITED = {
@@ -69,14 +70,18 @@ class Calls:
         for name, told in _WRAPPED.items():
             setattr(os, name, self._wrap(getattr(os, name), told))
         sys.addaudithook(self._audit)
-        engine: Any = TiktokenEncoder
-        encode = engine.encode
+        for engine in (TiktokenEncoder, GigatokenEncoder):
+            self._tell_encoding(engine)
 
-        def encode_and_tell(engine: TiktokenEncoder, text: str) -> Any:
+    def _tell_encoding(self, engine: Any) -> None:
+        encode_checked = engine.encode_checked
+
+        def tell_and_encode(engine: Any, text: bytes, check_at: Any) -> Tokens:
             self._see("encode", "text")
-            return encode(engine, text)
+            tokens: Tokens = encode_checked(engine, text, check_at)
+            return tokens
 
-        engine.encode = encode_and_tell
+        engine.encode_checked = tell_and_encode
 
     def _wrap(self, call: Callable[..., Any], told: str) -> Callable[..., Any]:
         def wrapped(fd: int, *args: Any) -> Any:

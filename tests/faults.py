@@ -32,6 +32,8 @@ TIMEOUT_S = 120.0  # no run here takes longer than some seconds; a hang is to fa
 
 # What may differ between the reports of a stopped and of an uninterrupted run.
 _PASSING = {"wall_s", "resumes", "checkpoint_fallbacks", "peak_rss_bytes", "options", "guard"}
+# Each process checks its first block; how many blocks go through tiktoken depends on how large they are.
+_PASSING |= {"engine_checked_slices", "engine_fallback_blocks"}
 
 
 @cache

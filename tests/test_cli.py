@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import tiktoken
 from nanogpt_compat import __version__
 from nanogpt_compat.split import val_windows
 from tests.conftest import REPOSITORY, RunPrepare
+from tests.engines import NAMES
 from tests.reference import exact_cuts, expected_pair, is_cut, whole_tokens
 
 ENGLISH = Path(pydoc_data.topics.__file__).read_bytes().replace(b"\r", b"")
@@ -106,18 +107,22 @@ def test_a_relative_input_is_against_the_current_folder(run_prepare: RunPrepare,
 
 
 def test_several_inputs_stand_in_the_order_given_and_globs_in_natural_order(
-    run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
+    run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding, engine: str
 ) -> None:
     order = ["zero.txt", "part1.txt", "part2.txt", "part10.txt"]
     for k, name in enumerate(order):
         (tmp_path / name).write_bytes(ENGLISH[k * 30_000 : (k + 1) * 30_000])
-    done = run_prepare("--input", "zero.txt", "part*.txt", "--output-dir", "out", "--val-split", "none")
+    done = run_prepare(
+        *("--input", "zero.txt", "part*.txt", "--output-dir", "out", "--val-split", "none"),
+        *("--engine", engine),
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.startswith("zero.txt and 3 more 120 kB -> ")
     expected = [token for name in order for token in whole_tokens(tmp_path / name, gpt2)]
     assert tokens_in(tmp_path / "out" / "train.bin") == expected
     repeated = run_prepare(
-        *("--input", "zero.txt", "--input", "part1.txt"), *("--output-dir", "two", "--val-split", "none")
+        *("--input", "zero.txt", "--input", "part1.txt"),
+        *("--output-dir", "two", "--val-split", "none", "--engine", engine),
     )
     assert repeated.returncode == 0, repeated.stderr
     assert tokens_in(tmp_path / "two" / "train.bin") == expected[: len(tokens_in(tmp_path / "two/train.bin"))]
@@ -156,9 +161,11 @@ def test_what_is_seen_has_its_form(run_prepare: RunPrepare, tmp_path: Path, text
     time = r"\d+(\.\d)? (s|min)"
     lines = [
         rf"text.txt 900 kB -> about \d+(\.\d)?K tokens, {size} \({size} free\); 2 threads; about {time}",
+        r"engine: gigatoken [\d.]+, checked against tiktoken [\d.]+ as it goes",
         rf"train.bin: [\d,]+ tokens, {size}",
         rf"val.bin: [\d,]+ tokens, {size}: 2 windows spread over the file",
         rf"900 kB in {time}: \d+\.\d MB/s, peak memory \d+(\.\d)? MB",
+        r"\d slices? checked against tiktoken: 0 differ",
         rf"2 bytes were not UTF-8, the first of them byte 700,000 of {text}",
         "1 cut by force in stretches of over 512 KiB without a break; tokens may differ just around them",
         "next: python train.py --dataset=out",
@@ -210,6 +217,7 @@ def test_version_and_help_go_to_stdout(run_prepare: RunPrepare) -> None:
             "val-split",
             "errors",
             "vocab-dir",
+            "engine",
             "workers",
             "block-size",
         ),
@@ -275,14 +283,15 @@ def test_a_dry_run_whose_reader_leaves_is_no_failure(tmp_path: Path, text: Path)
 
 
 def test_a_dry_run_writes_nothing_and_says_what_a_run_will_make(
-    run_prepare: RunPrepare, tmp_path: Path, text: Path
+    run_prepare: RunPrepare, tmp_path: Path, text: Path, engine: str
 ) -> None:
     text.write_bytes(ENGLISH)
     before = tree(tmp_path)
-    dry = run_prepare("--input", text, "--output-dir", "out", "--dry-run")
+    options = ("--input", text, "--output-dir", "out", "--engine", engine, "--workers", "2")
+    dry = run_prepare(*options, "--dry-run")
     assert (dry.returncode, dry.stderr) == (0, "")
     assert tree(tmp_path) == before
-    assert run_prepare("--input", text, "--output-dir", "out").returncode == 0
+    assert run_prepare(*options).returncode == 0
     n_tokens = sum((tmp_path / "out" / name).stat().st_size for name in ("train.bin", "val.bin")) // 2
     found = re.match(r"text\.txt \d+ kB -> about ([\d.]+)K tokens, ([\d.]+) kB \(.* free\); ", dry.stdout)
     assert found is not None, dry.stdout
@@ -294,7 +303,9 @@ def test_a_dry_run_writes_nothing_and_says_what_a_run_will_make(
     assert per_byte is not None
     assert float(per_byte[1]) == pytest.approx(n_tokens / len(ENGLISH), rel=0.03)
     assert re.search(r"^output: \d+ kB of .* free in out: fits$", dry.stdout, re.MULTILINE)
-    assert re.search(r"^memory: at most 160 MB of .* available: fits$", dry.stdout, re.MULTILINE)
+    peak = {"tiktoken": "160 MB", "gigatoken": r"2\d\d MB"}[engine]
+    assert re.search(rf"^memory: at most {peak} of .* available: fits$", dry.stdout, re.MULTILINE)
+    assert re.search(rf"^engine: {engine} [\d.]+", dry.stdout, re.MULTILINE)
     assert "vocab.bpe\n" in dry.stdout
     assert dry.stdout.endswith("val.bin: 1 window in the middle\ndry run: nothing was written\n")
 
@@ -309,14 +320,15 @@ def test_a_dry_run_finds_what_is_wrong_with_the_input_too(run_prepare: RunPrepar
 
 
 def test_n_stops_at_the_first_exact_cut_after_so_many_characters_of_all_inputs(
-    run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
+    run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding, engine: str
 ) -> None:
     part = ENGLISH.decode().replace("a", "\xe4").encode()  # so that bytes are not characters
     first = part * (6_000_000 // len(part.decode()))
     (tmp_path / "one.txt").write_bytes(first)
     (tmp_path / "two.txt").write_bytes(first[::-1].decode("utf-8", "ignore").encode() + b" and more")
     done = run_prepare(
-        "--input", "one.txt", "two.txt", *("--output-dir", "out", "--n", "1", "--val-split", "none")
+        *("--input", "one.txt", "two.txt", "--output-dir", "out", "--n", "1", "--val-split", "none"),
+        *("--engine", engine),
     )
     assert done.returncode == 0, done.stderr
     whole = first + (tmp_path / "two.txt").read_bytes()
@@ -343,13 +355,16 @@ def test_n_of_more_than_there_is_changes_nothing(run_prepare: RunPrepare, tmp_pa
 # What is there afterwards
 
 
-def test_the_report_is_complete_and_adds_up(run_prepare: RunPrepare, tmp_path: Path, text: Path) -> None:
+def test_the_report_is_complete_and_adds_up(
+    run_prepare: RunPrepare, tmp_path: Path, text: Path, engine: str
+) -> None:
     raw = bytearray(ENGLISH[:200_000])
     for place in range(500, 150_500, 10_000):
         raw[place] = 0xFE
     (tmp_path / "bad.txt").write_bytes(raw)
     (tmp_path / "empty.txt").write_bytes(b"")
     options = ["--val-ratio", "0.1", "--workers", "2", "--block-size", "50K", "--output-dir", "out"]
+    options += ["--engine", engine]
     done = run_prepare("--input", "text.txt", "empty.txt", "bad.txt", *options)
     assert done.returncode == 0, done.stderr
     report = report_in(tmp_path / "out")
@@ -369,20 +384,22 @@ def test_the_report_is_complete_and_adds_up(run_prepare: RunPrepare, tmp_path: P
     }
     assert {one["name"]: one["tokens"] for one in files} == {f"{k}.bin": n for k, n in tokens.items()}
     assert report["forced_cuts"] == report["resumes"] == 0
-    assert report["engine"] == "tiktoken"
+    assert report["engine"] == engine
+    assert (report["engine_checked_slices"] > 0) == (engine == "gigatoken")
+    assert (report["engine_fallback_blocks"], report["engine_mismatch"]) == (0, "")
     assert report["val_split"] == {"name": "spread", "ratio": 0.1, "windows": 1, "bytes": 50_000}
-    assert 50e6 < report["peak_rss_bytes"] < 160e6
+    assert 50e6 < report["peak_rss_bytes"] < (160e6 if engine == "tiktoken" else 256e6)
     assert 0 < report["wall_s"] < 60
     assert report["options"]["n_workers"] == 2
     assert report["options"]["block_bytes"] == 50_000
     assert report["versions"]["nanogpt_compat"] == __version__
-    assert {"python", "numpy", "psutil", "tiktoken", "tqdm"} < report["versions"].keys()
+    assert {"python", "numpy", "psutil", "tiktoken", "tqdm", "gigatoken"} < report["versions"].keys()
 
 
 def test_the_result_reads_as_nanogpt_reads_it(
-    run_prepare: RunPrepare, tmp_path: Path, text: Path, gpt2: tiktoken.Encoding
+    run_prepare: RunPrepare, tmp_path: Path, text: Path, gpt2: tiktoken.Encoding, engine: str
 ) -> None:
-    assert run_prepare("--input", text, "--output-dir", "out").returncode == 0
+    assert run_prepare("--input", text, "--output-dir", "out", "--engine", engine).returncode == 0
     source = text.read_text(encoding="utf-8")
     rng = np.random.default_rng(1337)
     for name in ("train.bin", "val.bin"):
@@ -399,21 +416,25 @@ def test_the_result_reads_as_nanogpt_reads_it(
         assert n_found >= 31  # one may lie across the place that the validation window was taken from
 
 
-def test_tokens_are_little_endian_whatever_the_machine(run_prepare: RunPrepare, tmp_path: Path) -> None:
+def test_tokens_are_little_endian_whatever_the_machine(
+    run_prepare: RunPrepare, tmp_path: Path, engine: str
+) -> None:
     (tmp_path / "a.txt").write_text("hello world")
-    assert run_prepare("--input", "a.txt", "--output-dir", "o", "--val-split", "none").returncode == 0
+    done = run_prepare("--input", "a.txt", "--output-dir", "o", "--val-split", "none", "--engine", engine)
+    assert done.returncode == 0, done.stderr
     assert (tmp_path / "o" / "train.bin").read_bytes() == b"\x8d\x7a\xe3\x03"  # 31373, 995
 
 
-def test_workers_and_block_size_do_not_show_in_the_output(
+def test_engine_workers_and_block_size_do_not_show_in_the_output(
     run_prepare: RunPrepare, tmp_path: Path, text: Path
 ) -> None:
-    settings = [("1", "700"), ("8", "4MiB"), ("64", "1KiB")]
+    settings = [("1", "700"), ("8", "4MiB"), ("64", "1KiB"), ("3", "65536")]
     made = []
-    for n_workers, block_size in settings:
-        out = tmp_path / n_workers
+    for engine, (n_workers, block_size) in product(NAMES, settings):
+        out = tmp_path / f"{engine} {n_workers}"
         done = run_prepare(
-            *("--input", text, "--output-dir", out, "--workers", n_workers, "--block-size", block_size)
+            *("--input", text, "--output-dir", out, "--workers", n_workers, "--block-size", block_size),
+            *("--engine", engine),
         )
         assert done.returncode == 0, done.stderr
         made.append([(out / name).read_bytes() for name in ("train.bin", "val.bin")])

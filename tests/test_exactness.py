@@ -1,7 +1,8 @@
-"""P1: the tokens are those of the whole file, whatever the blocks, the workers and the bytes."""
+"""P1: the tokens are those of the whole file, whatever the engine, the blocks, the workers and the bytes."""
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from nanogpt_compat import pipeline
 from nanogpt_compat.cuts import MAX_PIECE_BYTES
-from nanogpt_compat.encoders import TiktokenEncoder
+from nanogpt_compat.encoders import Encoder
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.split import SPLITS, val_windows
 from nanogpt_compat.tally import InputTally, Tally
@@ -41,7 +42,7 @@ class Lists:
 
 def tokenise(
     paths: Sequence[Path],
-    encoding: tiktoken.Encoding,
+    encoder: Encoder,
     *,
     windows: Sequence[tuple[int, int]] = (),
     errors: str = "ignore",
@@ -56,7 +57,7 @@ def tokenise(
         sizes=[path.stat().st_size for path in paths],
         tally=tally,
         sink=sink,
-        encoder=TiktokenEncoder(encoding),
+        encoder=encoder,
         windows=windows,
         errors=errors,
         n_workers=n_workers,
@@ -69,6 +70,11 @@ def tokenise(
     return sink.pair(), tally
 
 
+def as_if_unchecked(tally: Tally) -> Tally:
+    """All that is counted but what depends on where blocks begin."""
+    return replace(tally, checked_slices=0, fallback_blocks=0)
+
+
 def assert_same(found: tuple[Tokens, Tokens], expected: tuple[Tokens, Tokens]) -> None:
     for name, one, other in zip(("train", "val"), found, expected, strict=True):
         assert one.tolist() == other.tolist(), name
@@ -77,11 +83,11 @@ def assert_same(found: tuple[Tokens, Tokens], expected: tuple[Tokens, Tokens]) -
 @given(raw=any_bytes, block_bytes=st.integers(1, 40), errors=st.sampled_from(["ignore", "replace"]))
 @settings(same_folder, max_examples=400)
 def test_any_bytes_in_blocks_of_any_size_have_the_tokens_of_the_whole_file(
-    gpt2: tiktoken.Encoding, tmp_path: Path, raw: bytes, block_bytes: int, errors: str
+    gpt2: tiktoken.Encoding, encoder: Encoder, tmp_path: Path, raw: bytes, block_bytes: int, errors: str
 ) -> None:
     path = tmp_path / "text"
     path.write_bytes(raw)
-    found, tally = tokenise([path], gpt2, errors=errors, block_bytes=block_bytes)
+    found, tally = tokenise([path], encoder, errors=errors, block_bytes=block_bytes)
     assert_same(found, (whole_tokens(path, gpt2, errors), np.array([], dtype=np.uint16)))
     assert tally.bytes_read == len(raw)
     assert tally.forced_cuts == 0
@@ -91,11 +97,11 @@ def test_any_bytes_in_blocks_of_any_size_have_the_tokens_of_the_whole_file(
 @given(raw=valid_bytes, block_bytes=st.integers(1, 40))
 @settings(same_folder)
 def test_strict_text_has_the_tokens_of_the_whole_file(
-    gpt2: tiktoken.Encoding, tmp_path: Path, raw: bytes, block_bytes: int
+    gpt2: tiktoken.Encoding, encoder: Encoder, tmp_path: Path, raw: bytes, block_bytes: int
 ) -> None:
     path = tmp_path / "text"
     path.write_bytes(raw)
-    found, _ = tokenise([path], gpt2, errors="strict", block_bytes=block_bytes)
+    found, _ = tokenise([path], encoder, errors="strict", block_bytes=block_bytes)
     assert_same(found, (whole_tokens(path, gpt2, "strict"), np.array([], dtype=np.uint16)))
 
 
@@ -110,6 +116,7 @@ def test_strict_text_has_the_tokens_of_the_whole_file(
 @settings(same_folder, max_examples=400)
 def test_val_tokens_put_back_in_their_place_give_the_whole_files(
     gpt2: tiktoken.Encoding,
+    encoder: Encoder,
     tmp_path: Path,
     raws: list[bytes],
     block_bytes: int,
@@ -124,7 +131,7 @@ def test_val_tokens_put_back_in_their_place_give_the_whole_files(
     windows = val_windows(sum(map(len, raws)), ratio, split)
     expected = expected_pair(paths, gpt2, windows=windows, max_chars=max_chars)
     found, _ = tokenise(
-        paths, gpt2, windows=windows, n_workers=n_workers, block_bytes=block_bytes, max_chars=max_chars
+        paths, encoder, windows=windows, n_workers=n_workers, block_bytes=block_bytes, max_chars=max_chars
     )
     assert_same(found, expected)
 
@@ -136,18 +143,23 @@ def test_val_tokens_put_back_in_their_place_give_the_whole_files(
 )
 @settings(same_folder, max_examples=400)
 def test_windows_anywhere_begin_and_end_at_the_first_exact_cut(
-    gpt2: tiktoken.Encoding, tmp_path: Path, raw: bytes, windows: list[int], block_bytes: int
+    gpt2: tiktoken.Encoding,
+    encoder: Encoder,
+    tmp_path: Path,
+    raw: bytes,
+    windows: list[int],
+    block_bytes: int,
 ) -> None:
     path = tmp_path / "text"
     path.write_bytes(raw)
     pairs = list(zip(windows[::2], windows[1::2], strict=False))
-    found, _ = tokenise([path], gpt2, windows=pairs, block_bytes=block_bytes)
+    found, _ = tokenise([path], encoder, windows=pairs, block_bytes=block_bytes)
     assert_same(found, expected_pair([path], gpt2, windows=pairs))
 
 
 @pytest.mark.parametrize("block_bytes", [7, 4096, 1 << 20])
 def test_line_ends_and_characters_on_every_buffer_edge(
-    gpt2: tiktoken.Encoding, tmp_path: Path, block_bytes: int
+    gpt2: tiktoken.Encoding, encoder: Encoder, tmp_path: Path, block_bytes: int
 ) -> None:
     for shift in range(2 * 8):
         path = tmp_path / "text"
@@ -156,18 +168,18 @@ def test_line_ends_and_characters_on_every_buffer_edge(
             + "ab\r\nc\r\u4e2d\u6587\u3002\U0001f600 \xe9\r\r\n\n".encode() * 40
             + b"\xe2\x82\r\n\xff"
         )
-        found, _ = tokenise([path], gpt2, block_bytes=block_bytes)
+        found, _ = tokenise([path], encoder, block_bytes=block_bytes)
         assert_same(found, (whole_tokens(path, gpt2), np.array([], dtype=np.uint16)))
 
 
 @pytest.mark.parametrize(("n_workers", "block_bytes"), [(1, 1000), (2, 1 << 20), (8, 100_000)])
 def test_real_text_has_the_tokens_of_the_whole_file(
-    gpt2: tiktoken.Encoding, tmp_path: Path, n_workers: int, block_bytes: int
+    gpt2: tiktoken.Encoding, encoder: Encoder, tmp_path: Path, n_workers: int, block_bytes: int
 ) -> None:
     path = tmp_path / "text"
     path.write_bytes(real_text())
     windows = val_windows(path.stat().st_size, 0.05, "spread")
-    found, tally = tokenise([path], gpt2, windows=windows, n_workers=n_workers, block_bytes=block_bytes)
+    found, tally = tokenise([path], encoder, windows=windows, n_workers=n_workers, block_bytes=block_bytes)
     whole = whole_tokens(path, gpt2)
     assert len(found[0]) + len(found[1]) == len(whole) == tally.tokens
     assert_same(found, expected_pair([path], gpt2, windows=windows))
@@ -192,58 +204,60 @@ KINDS = ("letters", "CJK", "line ends", "invalid", "line ends among invalid", "e
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stretch_without_a_cut_is_cut_at_the_same_places_whatever_the_blocks(
-    gpt2: tiktoken.Encoding, tmp_path: Path, kind: str
+    gpt2: tiktoken.Encoding, encoder: Encoder, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "text"
     path.write_bytes(long_stretch(kind))
     results = [
-        tokenise([path], gpt2, n_workers=n_workers, block_bytes=block_bytes)
+        tokenise([path], encoder, n_workers=n_workers, block_bytes=block_bytes)
         for n_workers, block_bytes in ((1, 100), (2, 99_991), (3, 1 << 20), (2, 1 << 22))
     ]
     (train, _), tally = results[0]
     assert tally.forced_cuts == 2
     for found, other in results[1:]:
         assert_same(found, results[0][0])
-        assert other == tally
+        assert as_if_unchecked(other) == as_if_unchecked(tally)
     # The text is the whole file's to the character, also at the seams.
     whole = whole_tokens(path, gpt2)
     assert gpt2.decode_bytes(train.tolist()) == gpt2.decode_bytes(whole.tolist())
 
 
-def test_around_a_forced_cut_nothing_else_is_touched(gpt2: tiktoken.Encoding, tmp_path: Path) -> None:
+def test_around_a_forced_cut_nothing_else_is_touched(
+    gpt2: tiktoken.Encoding, encoder: Encoder, tmp_path: Path
+) -> None:
     path = tmp_path / "text"
     raw = long_stretch("letters")
     path.write_bytes(raw)
-    (found, _), _ = tokenise([path], gpt2)
+    (found, _), _ = tokenise([path], encoder)
     first_break = raw.index(b" ", 11)  # before the stretch, whose own space belongs to it
     places = [0, *(first_break + k * MAX_PIECE_BYTES for k in (0, 1, 2)), len(raw)]
     pieces = [raw[start:end].decode() for start, end in pairwise(places)]
     assert found.tolist() == [token for piece in pieces for token in gpt2.encode_ordinary(piece)]
 
 
-def test_a_stretch_that_is_just_short_enough_is_not_cut(gpt2: tiktoken.Encoding, tmp_path: Path) -> None:
+def test_a_stretch_that_is_just_short_enough_is_not_cut(encoder: Encoder, tmp_path: Path) -> None:
     path = tmp_path / "text"
     for n_extra, n_cuts in ((0, 0), (1, 1)):
         path.write_bytes(b"a b" + b"c" * (MAX_PIECE_BYTES - 2 + n_extra) + b" d")
         for block_bytes in (50, 1 << 20):
-            _, tally = tokenise([path], gpt2, block_bytes=block_bytes)
+            _, tally = tokenise([path], encoder, block_bytes=block_bytes)
             assert tally.forced_cuts == n_cuts
 
 
-def test_strict_names_the_file_the_offset_and_the_bytes(gpt2: tiktoken.Encoding, tmp_path: Path) -> None:
+def test_strict_names_the_file_the_offset_and_the_bytes(encoder: Encoder, tmp_path: Path) -> None:
     path = tmp_path / "bad.txt"
     path.write_bytes(b"words and " * 1000 + b"caf\xe9 au lait " + b"and words " * 1000)
     with pytest.raises(InputError, match=r"bad\.txt: byte 10,003 is not UTF-8: found e9"):
-        tokenise([path], gpt2, errors="strict", block_bytes=512)
+        tokenise([path], encoder, errors="strict", block_bytes=512)
 
 
-def test_the_first_offsets_of_invalid_bytes_are_reported(gpt2: tiktoken.Encoding, tmp_path: Path) -> None:
+def test_the_first_offsets_of_invalid_bytes_are_reported(encoder: Encoder, tmp_path: Path) -> None:
     path = tmp_path / "text"
     raw = bytearray(b"some words here " * 5000)
     places = list(range(100, 20_100, 1000))
     for place in places:
         raw[place] = 0xFF
     path.write_bytes(raw)
-    _, tally = tokenise([path], gpt2, block_bytes=700, n_workers=4)
+    _, tally = tokenise([path], encoder, block_bytes=700, n_workers=4)
     assert tally.invalid_bytes == len(places)
     assert tally.invalid_offsets == [(0, place) for place in places[:10]]

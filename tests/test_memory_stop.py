@@ -13,37 +13,38 @@ import psutil
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.faults import Expected, command, expect, make_text, report_of, run, start
+from tests.faults import Expected, command, expect, make_text, report_of, run
 
 MIB = 1 << 20
 STEP_BYTES = 64 * MIB
 SETTINGS: dict[str, Any] = {"every_bytes": 400_000}
 
 # Each fault is a few lines put before the program starts; the program itself is as it is.
-LEAK = """
+BOTH_ENGINES = """
 from nanogpt_compat.encoders import TiktokenEncoder
-encode, kept = TiktokenEncoder.encode, []
-def encode_and_leak(self, text):
-    kept.append(bytearray(b"x") * 4_000_000)
-    return encode(self, text)
-TiktokenEncoder.encode = encode_and_leak
+from nanogpt_compat.encoders.fast import GigatokenEncoder
+def before_each_block(do):
+    for engine in (TiktokenEncoder, GigatokenEncoder):
+        def wrapped(self, text, check_at, encode=engine.encode_checked):
+            do()
+            return encode(self, text, check_at)
+        engine.encode_checked = wrapped
+"""
+LEAK = f"""{BOTH_ENGINES}
+kept = []
+before_each_block(lambda: kept.append(bytearray(b"x") * 4_000_000))
 """
 MANY_TOKENS = """
 import numpy
 from nanogpt_compat.encoders import TiktokenEncoder
 TiktokenEncoder.encode = lambda self, text: numpy.full(33 * len(text), 7, dtype="<u2")
-TiktokenEncoder.cost_bytes = lambda self, n_bytes, longest_stretch_bytes: 80 * n_bytes
+TiktokenEncoder.cost_bytes = lambda self, text: 80 * len(text)
 """
-SLOW = """
+SLOW = f"""{BOTH_ENGINES}
 import time
 from nanogpt_compat import checkpoint
-from nanogpt_compat.encoders import TiktokenEncoder
 checkpoint.EVERY_OUTPUT_BYTES = 400_000
-encode = TiktokenEncoder.encode
-def encode_slowly(self, text):
-    time.sleep(0.1)
-    return encode(self, text)
-TiktokenEncoder.encode = encode_slowly
+before_each_block(lambda: time.sleep(0.1))
 """
 TELL_THE_TIME = """
 import sys, threading, time
@@ -51,9 +52,9 @@ from nanogpt_compat.guard import MemoryGuard
 enter = MemoryGuard.__enter__
 def enter_and_tell(self):
     def abort():
-        sys.stderr.write(f"decided at {time.monotonic()}\\n")
+        print("decided at", time.monotonic(), file=sys.stderr)
         self.abort()
-    threading.Timer(0.7, abort).start()
+    threading.Timer({after_s}, abort).start()
     return enter(self)
 MemoryGuard.__enter__ = enter_and_tell
 """
@@ -182,9 +183,11 @@ def test_when_others_let_go_in_time_it_recovers_and_finishes(
     assert report["guard"]["state_changes"] == 2  # down and up, once
 
 
-def test_a_leak_of_our_own_trips_max_memory(text: Path, expected: Expected, tmp_path: Path) -> None:
+def test_a_leak_of_our_own_trips_max_memory(
+    text: Path, expected: Expected, tmp_path: Path, engine: str
+) -> None:
     options = ("--input", text, "--output-dir", tmp_path, "--max-memory", "400M", "--block-size", "100K")
-    code, stderr = finish(start_with(LEAK, *options))
+    code, stderr = finish(start_with(LEAK, *options, "--engine", engine))
     assert code == 75, stderr
     assert "--max-memory (the command line) is 400 MB" in stderr
     resume(text, tmp_path, expected)
@@ -192,9 +195,10 @@ def test_a_leak_of_our_own_trips_max_memory(text: Path, expected: Expected, tmp_
 
 @pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_a_limit_set_while_it_runs_stops_it(
-    name: str, text: Path, expected: Expected, tmp_path: Path
+    name: str, text: Path, expected: Expected, tmp_path: Path, engine: str
 ) -> None:
-    process = start("--input", text, "--output-dir", tmp_path, "--workers", "1", **SETTINGS)
+    options = ("--input", text, "--output-dir", tmp_path, "--workers", "1", "--engine", engine)
+    process = start_with(SLOW, *options)
     wait_for_checkpoint(tmp_path)
     memory = psutil.Process(process.pid).memory_info()
     used_bytes = memory.vms if name == "RLIMIT_AS" else memory.data
@@ -236,6 +240,8 @@ def test_two_gigabytes_of_output_are_no_memory_of_ours(tmp_path: Path) -> None:
         "300M",
         "--block-size",
         "64KiB",
+        "--engine",
+        "tiktoken",
     )
     code, stderr = finish(start_with(MANY_TOKENS, *options))
     assert code == 0, stderr
@@ -245,9 +251,10 @@ def test_two_gigabytes_of_output_are_no_memory_of_ours(tmp_path: Path) -> None:
 
 
 def test_from_decision_to_exit_it_takes_less_than_a_second_or_two_on_a_busy_machine(
-    text: Path, tmp_path: Path
+    text: Path, tmp_path: Path, engine: str
 ) -> None:
-    process = start_with(TELL_THE_TIME, "--input", text, "--output-dir", tmp_path)
+    options = ("--input", text, "--output-dir", tmp_path, "--engine", engine)
+    process = start_with(TELL_THE_TIME.format(after_s=0.7 if engine == "tiktoken" else 0.1), *options)
     code, stderr = finish(process)
     ended_s = time.monotonic()
     assert code == 75, stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import peak_rss
-from nanogpt_compat import pipeline
+from nanogpt_compat.encoders import TiktokenEncoder
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -59,7 +59,7 @@ def test_the_options_are_those_of_the_help(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_peak_is_the_bound_of_the_benchmark() -> None:
     assert f"**{peak_rss.MAX_PEAK_BYTES // 1_000_000} MB of memory**" in README
-    assert pipeline.PEAK_BYTES == peak_rss.MAX_PEAK_BYTES
+    assert TiktokenEncoder.peak_bytes == peak_rss.MAX_PEAK_BYTES
 
 
 def test_the_table_of_peaks_is_the_one_of_the_recorded_run() -> None:

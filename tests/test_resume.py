@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from nanogpt_compat import job, pipeline
 from nanogpt_compat.checkpoint import Checkpointer
-from nanogpt_compat.encoders import TiktokenEncoder
+from nanogpt_compat.encoders.fast import GigatokenEncoder
 from nanogpt_compat.sources import text
 from tests import faults
 from tests.faults import Args, Expected, Stopped, expect, make_old_files, make_text, prepare
@@ -325,16 +325,16 @@ def test_any_bytes_stopped_anywhere_give_the_files_of_an_uninterrupted_run(
 def test_an_encoder_that_fails_at_one_place_only_is_passed_at_the_second_try(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 400_000)
     expected = expect(tmp_path / "expected", "--input", path)
-    encode = TiktokenEncoder.encode
+    encode = GigatokenEncoder.encode
     for k in (10, 12, 14):
         left = iter(range(k))
 
-        def failing(engine: TiktokenEncoder, one: str, left: Iterator[int] = left) -> object:
+        def failing(engine: GigatokenEncoder, one: bytes, left: Iterator[int] = left) -> object:
             if next(left, None) is None:
                 raise Stopped
             return encode(engine, one)
 
-        with patch.object(TiktokenEncoder, "encode", failing), pytest.raises(Stopped):
+        with patch.object(GigatokenEncoder, "encode", failing), pytest.raises(Stopped):
             prepare("--input", path, "--output-dir", tmp_path / "out", "--block-size", "10000")
     assert prepare("--input", path, "--output-dir", tmp_path / "out").returncode == 0
     expected.assert_reached(tmp_path / "out")

@@ -67,6 +67,10 @@ class Encoder(Protocol):
         """Bound the memory that encoding `text` takes, what is read and what comes out included."""
         ...
 
+    def lower_cache_bytes(self, n_bytes: int) -> None:
+        """Keep no more than so much from now on."""
+        ...
+
     def drop_caches(self) -> None:
         """Give back what it keeps from one block to the next."""
         ...

@@ -57,6 +57,9 @@ class TiktokenEncoder:
         """Count raw, text and tokens (8 bytes a byte), and BPE's own tables (45 for each unbroken one)."""
         return 8 * len(text) + 45 * longest_stretch_bytes(text)
 
+    def lower_cache_bytes(self, n_bytes: int) -> None:
+        """Nothing is kept."""
+
     def drop_caches(self) -> None:
         """Nothing is kept."""
 
