@@ -115,7 +115,7 @@ class BoundedTokenizer:
                 if self._changed.wait_for(lambda: self._n_active == 0, timeout=_LONGEST_S):
                     self._tokenizer = None
                     self._generation += 1
-                    # In text full of new words all threads' tables double at the same time; be early for that.
+                    # In text full of new words all threads' tables double at once: be early for that.
                     self._share = 2 / 3 if self._seen_bytes < _FULL_OF_NEW_BYTES else 1.0
                     self._seen_bytes = 0
                     self._drop_too()
