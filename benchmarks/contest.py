@@ -73,13 +73,13 @@ class Result:
 def run_in_turn(
     cases: Sequence[Case], inputs: Mapping[tuple[str, int], Path], *, n_rounds: int, scratch_dir: Path
 ) -> Iterator[list[Result]]:
-    """Run every case once a round; yield the results so far after each round."""
+    """Run every case once a round; yield the results so far after each run."""
     results = [Result(case, left_out=_why_not(case)) for case in cases]
     for _ in range(n_rounds):
         for result in results:
             if not (result.failure or result.left_out):
                 _run_once(result, inputs[result.case.input], scratch_dir)
-        yield results
+            yield results
 
 
 def _why_not(case: Case) -> str:

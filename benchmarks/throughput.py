@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run_part(
     name: str, options: argparse.Namespace, record: dict[str, Any], reference: dict[tuple[str, int], str]
 ) -> list[Finding]:
-    """Run one part; after each round, `record`, its files and `reference` are what is known by then."""
+    """Run one part; after each run, `record`, its files and `reference` are what is known by then."""
     corpus_dir = options.corpus_dir.resolve()
     part = PARTS[name](is_short=options.short)
     cases = [case for case in part.cases if not options.only or case.strategy.name in options.only]
