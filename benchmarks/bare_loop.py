@@ -27,14 +27,16 @@ Tokens: TypeAlias = NDArray[np.uint16]
 Encode: TypeAlias = Callable[[bytes], Tokens]
 
 
-def ordinary() -> Encode:
+def ordinary(n_threads: int) -> Encode:
     """Encode as most scripts do, over a Python list."""
+    del n_threads
     encoding = load_gpt2()
     return lambda block: np.array(encoding.encode_ordinary(block.decode("utf-8", "ignore")), dtype=np.uint16)
 
 
-def tiktoken() -> Encode:
+def tiktoken(n_threads: int) -> Encode:
     """Encode with tiktoken, without that list and with the GIL released."""
+    del n_threads
     encoding = load_gpt2()
 
     def encode(block: bytes) -> Tokens:
@@ -44,15 +46,27 @@ def tiktoken() -> Encode:
     return encode
 
 
-def gigatoken() -> Encode:
-    """Encode with gigatoken: one tokenizer for all threads, and the GIL released (`encode` would hold it)."""
-    from benchmarks.neighbours import load_gigatoken, to_uint16  # here, since the others do without gigatoken
+def gigatoken(n_threads: int) -> Encode:
+    """Encode with the call of gigatoken 0.10 that has the least around it, the GIL released.
+
+    `encode` holds the GIL. `encode_batch` imports awkward (0.3 s), and with `parallel=False` it lets in one
+    thread at a time: by schedstat, each of two was blocked for a third of the time, here for a hundredth.
+    """
+    os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, n_threads)))  # before it is imported
+    from gigatoken import BytesSource  # here, since the others do without
+
+    from benchmarks.neighbours import load_gigatoken
 
     tokenizer = load_gigatoken()
-    return lambda block: to_uint16(tokenizer.encode_batch([block], parallel=False))
+
+    def encode(block: bytes) -> Tokens:
+        ids, _ = tokenizer.encode_batch_padded(BytesSource([block]), 0, parallel=True)
+        return np.asarray(ids[0], np.uint16)
+
+    return encode
 
 
-ENGINES: dict[str, Callable[[], Encode]] = {
+ENGINES: dict[str, Callable[[int], Encode]] = {
     "ordinary": ordinary,
     "tiktoken": tiktoken,
     "gigatoken": gigatoken,
@@ -107,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     run(
         options.input,
         options.output_dir / "train.bin",
-        ENGINES[options.engine](),
+        ENGINES[options.engine](options.threads),
         n_threads=options.threads,
         block_bytes=options.block_size,
     )

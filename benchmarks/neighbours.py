@@ -130,15 +130,11 @@ def load_gigatoken() -> Any:
         return gigatoken.Tokenizer.from_tiktoken(file.name, pretokenizer="gpt2", special_tokens={})
 
 
-def to_uint16(array: Any) -> NDArray[np.uint16]:
-    """Take the tokens of all documents together out of gigatoken's ragged array of uint32."""
-    tokens: NDArray[np.uint32] = array.layout.content.data
-    return tokens.astype(np.uint16)
-
-
 def encode_files(source: Path, output_dir: Path) -> None:
     """Let gigatoken read and encode the file, its own way and on its own threads; then write uint16."""
-    to_uint16(load_gigatoken().encode_files(str(source))).tofile(output_dir / "train.bin")
+    documents_of_ids = load_gigatoken().encode_files(str(source))  # ragged: (n_documents, any) uint32
+    ids: NDArray[np.uint32] = documents_of_ids.layout.content.data
+    ids.astype(np.uint16).tofile(output_dir / "train.bin")
 
 
 STRATEGIES: dict[str, Callable[[Path, Path], None]] = {
