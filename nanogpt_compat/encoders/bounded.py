@@ -33,19 +33,16 @@ class BoundedTokenizer:
         *,
         own_bytes: Callable[[], int],
         most_bytes: float = inf,
-        drop_too: Callable[[], None] = lambda: None,
     ) -> None:
         """Build it from `ranks`; `own_bytes` reads this process's anonymous memory.
 
-        From now on, that may grow by `most_bytes`, counted as `held_bytes` does. What else can be dropped
-        when it has, `drop_too` does.
+        From now on, that may grow by `most_bytes`, counted as `held_bytes` does.
         """
         return_large_blocks()
         self.most_bytes = most_bytes
         self._gigatoken = gigatoken
         self._rank_lines = _rank_lines(ranks)
         self._own_bytes = own_bytes
-        self._drop_too = drop_too
         self._changed = threading.Condition()
         self._n_active = 0
         self._unseen_bytes = 0  # encoded since the last look at memory
@@ -118,7 +115,6 @@ class BoundedTokenizer:
                     # In text full of new words all threads' tables double at once: be early for that.
                     self._share = 2 / 3 if self._seen_bytes < _FULL_OF_NEW_BYTES else 1.0
                     self._seen_bytes = 0
-                    self._drop_too()
                     trim_heap()
                     self._tokenizer = self._build()
             finally:  # also when there was no memory to build it: nobody is to wait for ever

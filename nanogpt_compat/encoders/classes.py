@@ -41,9 +41,8 @@ class ClassDifferences:
     """
 
     def __init__(self, make_encoders: Callable[[dict[bytes, int]], tuple[Encode, Encode]]) -> None:
-        """Take what makes both tokenisers from ranks; it is called when they are needed."""
+        """Take what makes both tokenisers from ranks; it is called whenever there is something to probe."""
         self._make_encoders = make_encoders
-        self._encoders: tuple[Encode, Encode] | None = None
         self._lock = threading.Lock()
         self._differing: dict[int, NDArray[np.bool_]] = {}  # by group, (4096,)
         # By the first byte of a character, (256,) by the second: may it be one that is looked for?
@@ -71,17 +70,11 @@ class ClassDifferences:
         with self._lock:
             unknown = groups - self._differing.keys()
             if unknown:
-                if self._encoders is None:
-                    self._encoders = self._make_encoders(probe_ranks())
-                self._differing |= {group: _probe(group, *self._encoders) for group in unknown}
+                encoders = self._make_encoders(probe_ranks())  # 10 ms, and 40 MB until they are dropped
+                self._differing |= {group: _probe(group, *encoders) for group in unknown}
                 suspects = {lead: self._suspects_after(lead) for lead in self._suspects}
                 self._suspects = {lead: some for lead, some in suspects.items() if some.any()}
             return {group: self._differing[group] for group in groups}
-
-    def drop_encoders(self) -> None:
-        """Give back what it probes with: 24 MB, and 10 ms to make it again."""
-        with self._lock:
-            self._encoders = None
 
     def _suspects_after(self, lead: int) -> NDArray[np.bool_]:
         """Say which second bytes after `lead` begin a character that is, or may be, one of those."""

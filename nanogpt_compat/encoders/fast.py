@@ -75,7 +75,6 @@ class GigatokenEncoder:
             ranks,
             own_bytes=own_bytes,
             most_bytes=inf if has_limit else self.cache_bytes,
-            drop_too=self._differences.drop_encoders,
         )
 
     def lower_cache_bytes(self, n_bytes: int) -> None:
@@ -111,10 +110,10 @@ class GigatokenEncoder:
 
     def cost_bytes(self, text: bytes) -> int:
         """Count raw, its tokens of four bytes and their doubling, and ours; a long word takes no more."""
-        return 12 * len(text)
+        return 16 * len(text)
 
     def drop_caches(self) -> None:
-        """Forget all words, and what probes for differences."""
+        """Forget all words."""
         self._tokenizer.renew()
 
     def _encode_by_reference(self, text: bytes) -> Tokens:
