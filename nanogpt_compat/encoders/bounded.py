@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from nanogpt_compat.encoders.interface import TOKEN_DTYPE
 from nanogpt_compat.heap import large_bytes, return_large_blocks, trim_heap
 
-_LOOK_EVERY_BYTES = 1024 * 1024  # of random words: 8 MB of table, and one doubling at most
-_FULL_OF_NEW_BYTES = 16 * 1024 * 1024
+_MIB = 1024 * 1024
+_LOOK_EVERY_BYTES = _MIB  # of random words: 8 MB of table, and one doubling at most
+_LOOK_LATER_EVERY_BYTES = 3 * _MIB  # a look takes 0.2 ms
+_FULL_OF_NEW_BYTES = 16 * _MIB
 _LONGEST_S = 2.0  # more than any block takes
 
 
@@ -92,10 +94,11 @@ class BoundedTokenizer:
         return self._own_bytes() + large_bytes() - self._base_bytes
 
     def _is_time_to_look(self, n_bytes: int) -> bool:
-        """Whether a megabyte has been encoded since the last look, which takes 50 us."""
+        """Whether so much has been encoded that another look at memory is worth its time."""
         with self._changed:
             self._unseen_bytes += n_bytes
-            if self._unseen_bytes < _LOOK_EVERY_BYTES:
+            is_early = self._seen_bytes < _FULL_OF_NEW_BYTES
+            if self._unseen_bytes < (_LOOK_EVERY_BYTES if is_early else _LOOK_LATER_EVERY_BYTES):
                 return False
             self._seen_bytes += self._unseen_bytes
             self._unseen_bytes = 0

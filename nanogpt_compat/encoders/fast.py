@@ -36,7 +36,7 @@ class GigatokenEncoder:
 
     name = "gigatoken"
     most_workers = 8  # the thread that reads and writes does 570 MB/s: so many it can keep busy
-    most_block_bytes = 256 * 1024
+    most_block_bytes = 512 * 1024
     slowness = 2.5  # of words met for the first time, in prose, to those met before
 
     def __init__(
