@@ -200,6 +200,7 @@ def test_after_the_run_abort_is_what_it_was() -> None:
     [
         "signal.signal(signal.SIGABRT, lambda *_: None)",
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGABRT])",
+        "import ctypes; ctypes.CDLL(None).signal(6, ctypes.CFUNCTYPE(None, ctypes.c_int)(print))",
         "del os.memfd_create",
         "sys.platform = 'darwin'",
     ],
