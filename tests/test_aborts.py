@@ -114,7 +114,7 @@ def test_whenever_a_limit_is_lowered_it_stops_for_memory_and_goes_on(
     name: str, guard: str, letters: Path, expected: Expected, tmp_path: Path
 ) -> None:
     rng = random.Random(name + guard)
-    for n in range(50):
+    for n in range(25):
         folder = tmp_path / str(n)
         options = ("--input", letters, "--output-dir", folder, "--workers", rng.choice("124"))
         process = start(*options, **SETTINGS) if guard == "guarded" else start_with("pass", *options)
