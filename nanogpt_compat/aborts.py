@@ -65,14 +65,19 @@ class NativeAborts:
         libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
         sleep = ctypes.cast(libc.sleep, ctypes.c_void_p)
         if signal.getsignal(signal.SIGABRT) is not signal.SIG_DFL:
-            return  # somebody else's
-        self._trace_fd = os.memfd_create("abort")
+            return  # somebody else's, set with Python
+        if before := libc.signal(signal.SIGABRT, None):
+            libc.signal(signal.SIGABRT, before)  # somebody else's, set by a library
+            return
         self._ballast = reserve(BALLAST_BYTES)
+        self._trace_fd = os.memfd_create("abort")
         libc.signal(signal.SIGABRT, sleep)
         no_c_stack = {"c_stack": False} if sys.version_info >= (3, 14) else {}  # it would ask for memory
         faulthandler.enable(self._trace_fd, all_threads=False, **no_c_stack)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._ballast is not None:
+            self._ballast.close()
         # After a stop for memory other threads are still at work, and may be refused some too.
         if self._trace_fd is None or (kind is not None and issubclass(kind, MemoryLimitError | MemoryError)):
             return
@@ -80,7 +85,6 @@ class NativeAborts:
         signal.signal(signal.SIGABRT, signal.SIG_DFL)
         os.close(self._trace_fd)
         self._trace_fd = None
-        self._free_ballast()
 
     def check(self) -> None:
         """Do nothing unless a thread has called abort(); 1 us.
@@ -92,7 +96,8 @@ class NativeAborts:
             return
         self._has_parked = True  # first, for all that follows asks for memory
         may_be_memory = is_refused(PROBE_BYTES)
-        self._free_ballast()
+        if self._ballast is not None:
+            self._ballast.close()
         if not (may_be_memory and self._is_one_sleeping()):
             signal.signal(signal.SIGABRT, signal.SIG_DFL)
             os.abort()
@@ -111,10 +116,6 @@ class NativeAborts:
                         return True
             time.sleep(0.01)
         return False
-
-    def _free_ballast(self) -> None:
-        if self._ballast is not None:
-            self._ballast.close()
 
     def leave(self, exit_code: int) -> int:
         """Leave the process at once, for a thread that was refused memory can never be joined.

@@ -12,12 +12,14 @@ from pathlib import Path
 import pytest
 
 from nanogpt_compat import limits
+from nanogpt_compat.files import file_system
 from tests.conftest import IMPOSSIBLE, REPOSITORY
 from tests.faults import Expected, command, expect, make_text, report_of
 from tests.test_memory_stop import LEAK, MANY_TOKENS, SETTINGS, SLOW, hog, resume, take, wait_for_checkpoint
 
 LIMIT_BYTES = 400_000_000
 LIMIT_FILES = ("memory.max", "memory.limit_in_bytes")
+USAGE = ("memory.current", "memory.usage_in_bytes")
 KILL_COUNTS = ("memory.events", "memory.oom_control")
 
 
@@ -32,6 +34,12 @@ class Cgroup:
         """Start a program in it."""
         enter = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', str(self.folder / "cgroup.procs")]
         return subprocess.Popen([*enter, *program], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+
+    def usage_bytes(self) -> int:
+        """What the kernel counts, page cache included."""
+        return int(
+            "".join((self.folder / name).read_text() for name in USAGE if (self.folder / name).exists())
+        )
 
     def n_killed(self) -> int:
         """Count the processes in it that the OOM killer has killed."""
@@ -105,6 +113,20 @@ def test_within_the_limit_it_runs_undisturbed_and_says_what_the_limit_is(
     assert code == 0, stderr
     assert f"limit 400 MB from cgroup {cgroup.limit.name}, reserve 60.0 MB" in stderr
     assert expected.assert_reached(tmp_path)["guard"]["state_changes"] == 0
+
+
+def test_a_cgroup_full_of_page_cache_does_not_disturb_it(
+    cgroup: Cgroup, text: Path, expected: Expected, tmp_path: Path
+) -> None:
+    if file_system(tmp_path) in ("tmpfs", "ramfs"):
+        pytest.skip(f"{tmp_path} is in memory: its files are not page cache")
+    fill = ["dd", "if=/dev/zero", f"of={tmp_path / 'file'}", "bs=1M", "count=600", "conv=fsync"]
+    assert finish(cgroup.run(fill))[0] == 0
+    assert cgroup.usage_bytes() > 0.9 * LIMIT_BYTES
+    folder = tmp_path / "out"
+    code, stderr = finish(cgroup.run(command("--input", text, "--output-dir", folder, **SETTINGS)))
+    assert code == 0, stderr
+    assert expected.assert_reached(folder)["guard"]["state_changes"] == 0
 
 
 def test_more_output_than_the_limit_does_not_disturb_it(cgroup: Cgroup, text: Path, tmp_path: Path) -> None:
