@@ -15,6 +15,8 @@ Calls that change what is on the disk are told by name and file, just before eac
     every_bytes   how much output there is between two checkpoints
     window_bytes  how much of the output is mapped at a time
     mapped        whether it is mapped at all; it depends on the file system otherwise
+    errs_at       a word at which gigatoken errs, each time it comes: it makes another token of its beginning
+    check_every_bytes  how far apart the places are at which gigatoken is checked
 """
 
 import builtins
@@ -29,9 +31,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from nanogpt_compat import checkpoint, memmap
+from nanogpt_compat import checkpoint, memmap, pipeline
 from nanogpt_compat.cli import main as run_program
 from nanogpt_compat.encoders import TiktokenEncoder, Tokens
 from nanogpt_compat.encoders.fast import GigatokenEncoder
@@ -118,12 +122,32 @@ class Calls:
             raise getattr(builtins, self._do)("injected")
 
 
+def err_at(word: bytes) -> None:
+    """Let gigatoken make another token, of the same length, wherever `word` begins in a text."""
+    engine: Any = GigatokenEncoder
+    encode_with = engine._encode_with
+
+    def err(self: Any, tokenizer: Any, text: bytes) -> Any:
+        ids = encode_with(self, tokenizer, text)
+        places = [match.start() for match in re.finditer(re.escape(word), text)]
+        ends = np.cumsum(self._length_of[ids], dtype=np.int64)
+        for index in np.searchsorted(ends, places, side="right").tolist():
+            same_length = np.flatnonzero(self._length_of == self._length_of[ids[index]])
+            ids[index] = same_length[0] if ids[index] != same_length[0] else same_length[1]
+        return ids
+
+    engine._encode_with = err
+
+
 def main() -> int:
     settings = json.loads(sys.argv[1])
     checkpoint.EVERY_OUTPUT_BYTES = settings.get("every_bytes", 200_000)
     memmap.WINDOW_BYTES = settings.get("window_bytes", memmap.WINDOW_BYTES)
     defaults = memmap.GrowingMemmap.__init__.__kwdefaults__ or {}
     defaults["mapped"] = settings.get("mapped")
+    pipeline._CHECK_EVERY_BYTES = settings.get("check_every_bytes", pipeline._CHECK_EVERY_BYTES)
+    if "errs_at" in settings:
+        err_at(settings["errs_at"].encode())
     Calls(settings).install()
     return run_program(sys.argv[2:])
 

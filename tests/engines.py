@@ -1,23 +1,97 @@
-"""Both engines, for tests of what they have in common and of where they differ."""
+"""Both engines, where they are known to differ, and the pipeline around one."""
 
+from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 
+import numpy as np
 import pytest
 import tiktoken
+from numpy.typing import NDArray
 
+from nanogpt_compat import pipeline
 from nanogpt_compat.encoders import Encoder, TiktokenEncoder
+from nanogpt_compat.encoders.classes import GROUP
 from nanogpt_compat.encoders.fast import GigatokenEncoder
+from nanogpt_compat.tally import InputTally, Tally
+from tests.reference import Tokens
 
 NAMES = ("tiktoken", "gigatoken")
+SURROGATES = range(0xD800, 0xE000)
+N_GROUPS = 0x110000 // GROUP
 
 
 def open_encoder(name: str, gpt2: tiktoken.Encoding) -> Encoder:
     return TiktokenEncoder(gpt2) if name == "tiktoken" else open_gigatoken(gpt2)
 
 
-def open_gigatoken(gpt2: tiktoken.Encoding) -> GigatokenEncoder:
-    """Open it for two workers, with nothing that would have it built anew."""
+def open_gigatoken(
+    gpt2: tiktoken.Encoding,
+    *,
+    n_workers: int = 2,
+    own_bytes: Callable[[], int] = lambda: 0,
+    cache_bytes: int | None = None,
+) -> GigatokenEncoder:
+    """Open it; so that it is never built anew, if nothing is said of its memory."""
     pytest.importorskip("gigatoken", exc_type=ImportError)
     return GigatokenEncoder(
-        TiktokenEncoder(gpt2), version=version("gigatoken"), n_workers=2, own_bytes=lambda: 0
+        TiktokenEncoder(gpt2),
+        version=version("gigatoken"),
+        n_workers=n_workers,
+        own_bytes=own_bytes,
+        cache_bytes=cache_bytes,
     )
+
+
+@cache
+def differing_chars(fast: GigatokenEncoder) -> tuple[str, ...]:
+    """Every character that is of another class in gigatoken's tables than in tiktoken's."""
+    groups = map(fast._differences.in_group, range(N_GROUPS))
+    codes = np.concatenate([group * GROUP + np.flatnonzero(found) for group, found in enumerate(groups)])
+    return tuple(map(chr, codes.tolist()))
+
+
+class Lists:
+    """A sink that keeps everything."""
+
+    def __init__(self) -> None:
+        self.parts: dict[bool, list[NDArray[np.uint16]]] = {False: [], True: []}
+
+    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
+        self.parts[is_val].append(tokens)
+
+    def pair(self) -> tuple[Tokens, Tokens]:
+        empty = np.array([], dtype=np.uint16)
+        train, val = (np.concatenate([empty, *self.parts[is_val]]) for is_val in (False, True))
+        return train, val
+
+
+def tokenise(
+    paths: Sequence[Path],
+    encoder: Encoder,
+    *,
+    windows: Sequence[tuple[int, int]] = (),
+    errors: str = "ignore",
+    n_workers: int = 2,
+    block_bytes: int = 1 << 20,
+    max_chars: int | None = None,
+) -> tuple[tuple[Tokens, Tokens], Tally]:
+    sink = Lists()
+    tally = Tally([InputTally() for _ in paths])
+    pipeline.run(
+        paths=paths,
+        sizes=[path.stat().st_size for path in paths],
+        tally=tally,
+        sink=sink,
+        encoder=encoder,
+        windows=windows,
+        errors=errors,
+        n_workers=n_workers,
+        block_bytes=block_bytes,
+        max_chars=max_chars,
+        admit=lambda cost, in_flight: cost + in_flight < 1 << 20,
+        after_block=lambda: None,
+        check=lambda: None,
+    )
+    return sink.pair(), tally

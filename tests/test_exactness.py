@@ -1,7 +1,6 @@
 """P1: the tokens are those of the whole file, whatever the engine, the blocks, the workers and the bytes."""
 
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,63 +10,17 @@ import pytest
 import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from nanogpt_compat import pipeline
 from nanogpt_compat.cuts import MAX_PIECE_BYTES
 from nanogpt_compat.encoders import Encoder
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.split import SPLITS, val_windows
-from nanogpt_compat.tally import InputTally, Tally
+from nanogpt_compat.tally import Tally
+from tests.engines import tokenise
 from tests.reference import Tokens, expected_pair, whole_tokens
 from tests.texts import any_bytes, real_text, valid_bytes
 
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-
-
-class Lists:
-    """A sink that keeps everything."""
-
-    def __init__(self) -> None:
-        self.parts: dict[bool, list[NDArray[np.uint16]]] = {False: [], True: []}
-
-    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
-        self.parts[is_val].append(tokens)
-
-    def pair(self) -> tuple[Tokens, Tokens]:
-        empty = np.array([], dtype=np.uint16)
-        train, val = (np.concatenate([empty, *self.parts[is_val]]) for is_val in (False, True))
-        return train, val
-
-
-def tokenise(
-    paths: Sequence[Path],
-    encoder: Encoder,
-    *,
-    windows: Sequence[tuple[int, int]] = (),
-    errors: str = "ignore",
-    n_workers: int = 2,
-    block_bytes: int = 1 << 20,
-    max_chars: int | None = None,
-) -> tuple[tuple[Tokens, Tokens], Tally]:
-    sink = Lists()
-    tally = Tally([InputTally() for _ in paths])
-    pipeline.run(
-        paths=paths,
-        sizes=[path.stat().st_size for path in paths],
-        tally=tally,
-        sink=sink,
-        encoder=encoder,
-        windows=windows,
-        errors=errors,
-        n_workers=n_workers,
-        block_bytes=block_bytes,
-        max_chars=max_chars,
-        admit=lambda cost, in_flight: cost + in_flight < 1 << 20,
-        after_block=lambda: None,
-        check=lambda: None,
-    )
-    return sink.pair(), tally
 
 
 def as_if_unchecked(tally: Tally) -> Tally:

@@ -41,11 +41,21 @@ from nanogpt_compat.encoders import TiktokenEncoder
 TiktokenEncoder.encode = lambda self, text: numpy.full(33 * len(text), 7, dtype="<u2")
 TiktokenEncoder.cost_bytes = lambda self, text: 80 * len(text)
 """
+TELL_DROPS = """
+from nanogpt_compat.encoders.fast import GigatokenEncoder
+drop_caches = GigatokenEncoder.drop_caches
+def drop_and_tell(self):
+    before = self._generation
+    drop_caches(self)
+    print("built anew:", self._generation - before, file=sys.stderr)
+GigatokenEncoder.drop_caches = drop_and_tell
+"""
 SLOW = f"""{BOTH_ENGINES}
-import time
+import pathlib, time
 from nanogpt_compat import checkpoint
 checkpoint.EVERY_OUTPUT_BYTES = 400_000
-before_each_block(lambda: time.sleep(0.1))
+is_slow = pathlib.Path("{{is_slow}}")
+before_each_block(lambda: time.sleep(0.5 * is_slow.exists()))
 """
 # 1.0 GB that nobody touches, and some 0.2 GB: below the 480 MB that throttle, above the 240 MB that stop.
 SHORT = """
@@ -80,6 +90,17 @@ def start_with(fault: str, *args: str | Path) -> "subprocess.Popen[str]":
     )
     STARTED.append(process)
     return process
+
+
+def start_slowly(is_slow: Path, *args: str | Path, fault: str = "") -> "subprocess.Popen[str]":
+    """Start a run that takes its time for as long as there is such a file."""
+    is_slow.touch()
+    return start_with(SLOW.format(is_slow=is_slow) + fault, *args)
+
+
+@pytest.fixture
+def is_slow(tmp_path: Path) -> Path:
+    return tmp_path.with_name(f"{tmp_path.name}.slow")
 
 
 @pytest.fixture(autouse=True)
@@ -148,12 +169,12 @@ def resume(text: Path, folder: Path, expected: Expected) -> None:
 
 
 def test_when_others_take_the_memory_it_throttles_stops_with_75_and_goes_on_later(
-    text: Path, expected: Expected, tmp_path: Path
+    text: Path, expected: Expected, tmp_path: Path, is_slow: Path
 ) -> None:
     # The reserves move with --min-available: stop 2 GB below what there is now; the throttle comes first.
     floor_bytes = psutil.virtual_memory().available - 2_000_000_000
     options = ("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes), "--quiet")
-    process = start_with(SLOW, *options, "--block-size", "200K")
+    process = start_slowly(is_slow, *options, "--block-size", "200K", fault=TELL_DROPS)
     wait_for_checkpoint(tmp_path)
     with hog() as other:
         while process.poll() is None:
@@ -164,6 +185,8 @@ def test_when_others_take_the_memory_it_throttles_stops_with_75_and_goes_on_late
     assert "MemAvailable" in stderr
     assert "--min-available" in stderr
     assert "tried: flushed" in stderr  # so it throttled before
+    assert "dropped the engine's caches" in stderr
+    assert "built anew: 1" in stderr
     assert "saved: " in stderr
     assert "--workers 1 --block-size 128KiB" in stderr
     assert not [
@@ -174,16 +197,18 @@ def test_when_others_take_the_memory_it_throttles_stops_with_75_and_goes_on_late
 
 
 def test_when_others_let_go_in_time_it_recovers_and_finishes(
-    text: Path, expected: Expected, tmp_path: Path
+    text: Path, expected: Expected, tmp_path: Path, is_slow: Path
 ) -> None:
     floor_bytes = psutil.virtual_memory().available - 3_000_000_000  # throttles 1.4 GB below now
     options = ("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes))
-    process = start_with(SLOW, *options, "--block-size", "200K")
+    process = start_slowly(is_slow, *options, "--block-size", "200K")
     wait_for_checkpoint(tmp_path)
     with hog() as other:
         for _ in range(2_200_000_000 // STEP_BYTES):
             take(other)
         time.sleep(1.2)
+    time.sleep(7)  # it is calm again when there has been enough for five seconds
+    is_slow.unlink()
     code, stderr = finish(process)
     assert code == 0, stderr
     report = expected.assert_reached(tmp_path)
@@ -202,10 +227,10 @@ def test_a_leak_of_our_own_trips_max_memory(
 
 @pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_a_limit_set_while_it_runs_stops_it(
-    name: str, text: Path, expected: Expected, tmp_path: Path, engine: str
+    name: str, text: Path, expected: Expected, tmp_path: Path, is_slow: Path, engine: str
 ) -> None:
     options = ("--input", text, "--output-dir", tmp_path, "--workers", "1", "--engine", engine)
-    process = start_with(SLOW, *options)
+    process = start_slowly(is_slow, *options)
     wait_for_checkpoint(tmp_path)
     memory = psutil.Process(process.pid).memory_info()
     used_bytes = memory.vms if name == "RLIMIT_AS" else memory.data

@@ -325,16 +325,18 @@ def test_any_bytes_stopped_anywhere_give_the_files_of_an_uninterrupted_run(
 def test_an_encoder_that_fails_at_one_place_only_is_passed_at_the_second_try(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 400_000)
     expected = expect(tmp_path / "expected", "--input", path)
-    encode = GigatokenEncoder.encode
+    encode = GigatokenEncoder.encode_checked
     for k in (10, 12, 14):
         left = iter(range(k))
 
-        def failing(engine: GigatokenEncoder, one: bytes, left: Iterator[int] = left) -> object:
+        def failing(
+            engine: GigatokenEncoder, one: bytes, check_at: list[int] | None, left: Iterator[int] = left
+        ) -> object:
             if next(left, None) is None:
                 raise Stopped
-            return encode(engine, one)
+            return encode(engine, one, check_at)
 
-        with patch.object(GigatokenEncoder, "encode", failing), pytest.raises(Stopped):
+        with patch.object(GigatokenEncoder, "encode_checked", failing), pytest.raises(Stopped):
             prepare("--input", path, "--output-dir", tmp_path / "out", "--block-size", "10000")
     assert prepare("--input", path, "--output-dir", tmp_path / "out").returncode == 0
     expected.assert_reached(tmp_path / "out")

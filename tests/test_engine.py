@@ -1,0 +1,336 @@
+"""gigatoken gives the tokens that tiktoken gives, on any text, and keeps its memory inside bounds."""
+
+import os
+import random
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiktoken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanogpt_compat.encoders import TiktokenEncoder
+from nanogpt_compat.encoders.classes import GROUP
+from nanogpt_compat.encoders.fast import GigatokenEncoder
+from nanogpt_compat.errors import InputError
+from tests.conftest import REPOSITORY
+from tests.engines import N_GROUPS, SURROGATES, differing_chars, open_gigatoken, tokenise
+from tests.reference import whole_tokens
+from tests.texts import PIECES, real_text
+
+MB = 1_000_000
+any_text = st.one_of(
+    st.text(), st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=4))).map("".join)
+)
+
+
+@pytest.fixture(scope="module")
+def fast(gpt2: tiktoken.Encoding) -> GigatokenEncoder:
+    return open_gigatoken(gpt2)
+
+
+@pytest.fixture(scope="module")
+def slow(gpt2: tiktoken.Encoding) -> TiktokenEncoder:
+    return TiktokenEncoder(gpt2)
+
+
+def assert_equal(fast: GigatokenEncoder, slow: TiktokenEncoder, text: bytes) -> bool:
+    """Compare without the engine's own check, which is tested elsewhere; whether tiktoken had to help."""
+    made = fast.encode_checked(text, [])
+    expected = slow.encode(text)
+    if not np.array_equal(made.ids, expected):  # what pytest would show of it takes minutes
+        shorter = min(len(made.ids), len(expected))
+        first = int(np.argmin(np.append(made.ids[:shorter] == expected[:shorter], False)))
+        before = slow.encoding.decode_bytes(expected[:first].tolist())
+        pytest.fail(f"other tokens from byte {len(before)} on, at {text[len(before) :][:20]!r}")
+    return made.by_reference
+
+
+# The same tokens
+
+
+@given(text=any_text)
+@settings(max_examples=500, deadline=None)
+def test_any_text_has_the_tokens_of_tiktoken(
+    fast: GigatokenEncoder, slow: TiktokenEncoder, text: str
+) -> None:
+    assert_equal(fast, slow, text.encode())
+
+
+def in_contexts(chars: list[str]) -> bytes:
+    """Each between letters, after digits, beside spaces, before punctuation, doubled, after an apostrophe."""
+    return "\n".join(f"a{c}b 1{c} {c} {c}! {c}{c}'{c} 's{c}1,{c}" for c in chars).encode()
+
+
+def test_every_character_there_is_has_the_tokens_of_tiktoken_in_several_contexts(
+    fast: GigatokenEncoder, slow: TiktokenEncoder
+) -> None:
+    n_swept = n_helped = 0
+    for group in range(N_GROUPS):
+        codes = range(group * GROUP, (group + 1) * GROUP)
+        chars = [chr(code) for code in codes if code not in SURROGATES]
+        differing = [chr(codes[k]) for k in np.flatnonzero(fast._differences.in_group(group))]
+        same = sorted(set(chars).difference(differing))
+        # Those on which the two disagree would have the others go through tiktoken, too.
+        for some, is_helped in ((same, False), (differing, True)):
+            if some:
+                assert assert_equal(fast, slow, in_contexts(some)) == is_helped
+                n_swept += len(some)
+        n_helped += len(differing)
+    assert n_swept == 0x110000 - len(SURROGATES)
+    assert n_helped < 10_000  # of the rest, gigatoken has encoded all
+
+
+@pytest.mark.parametrize("char", [*"a=- \n1'\0", "\t", "\u4e2d", "\xe9", "\u0301", "\u3000", "\U0001f600"])
+def test_long_runs_of_one_character_have_the_tokens_of_tiktoken(
+    fast: GigatokenEncoder, slow: TiktokenEncoder, char: str
+) -> None:
+    for n_chars in (1, 2, 3, 63, 64, 65, 1000, 4097, 512 * 1024 // len(char.encode())):
+        run = char * n_chars
+        assert not assert_equal(fast, slow, run.encode())
+        if n_chars < 10_000:
+            assert not assert_equal(fast, slow, f"as {run} is, {run}".encode())
+
+
+def test_real_text_has_the_tokens_of_tiktoken_in_any_number_of_threads(
+    fast: GigatokenEncoder, slow: TiktokenEncoder
+) -> None:
+    raw = real_text().decode("utf-8", "ignore")[: 2 * MB]
+    texts = [raw[start : start + 100_000].encode() for start in range(0, len(raw), 100_000)]
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda text: fast.encode_checked(text, []).ids, texts))
+    assert all(np.array_equal(one, slow.encode(text)) for one, text in zip(made, texts, strict=True))
+
+
+@pytest.mark.parametrize("errors", ["ignore", "replace"])
+def test_random_bytes_have_the_tokens_of_the_whole_file(
+    fast: GigatokenEncoder, gpt2: tiktoken.Encoding, tmp_path: Path, errors: str
+) -> None:
+    path = tmp_path / "random"
+    path.write_bytes(random.Random(errors).randbytes(1_000_000))
+    (train, _), tally = tokenise([path], fast, errors=errors, block_bytes=50_000)
+    assert np.array_equal(train, whole_tokens(path, gpt2, errors))
+    assert tally.invalid_bytes > 400_000
+
+
+def test_strict_finds_the_same_byte_with_both(
+    fast: GigatokenEncoder, slow: TiktokenEncoder, tmp_path: Path
+) -> None:
+    path = tmp_path / "random"
+    path.write_bytes(b"to be " * 20_000 + random.Random(0).randbytes(1000))
+    messages = []
+    for encoder in (fast, slow):
+        with pytest.raises(InputError, match="is not UTF-8: found") as caught:
+            tokenise([path], encoder, errors="strict", block_bytes=50_000)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+
+
+# Where the two are known to disagree
+
+
+def test_text_full_of_characters_on_which_the_two_disagree_goes_through_tiktoken(
+    fast: GigatokenEncoder, slow: TiktokenEncoder
+) -> None:
+    differing = differing_chars(fast)
+    assert differing, "the installed versions agree on all characters: these tests cannot fail any more"
+    rng = random.Random(0)
+    neighbours = ["", "'s", "'", "a", "1", " ", "!", "\n", "\u6c13", "\u87af", " a"]
+    n_would_differ = 0
+    for start in range(0, len(differing), 50):
+        text = "".join(char + rng.choice(neighbours) for char in differing[start : start + 50]).encode()
+        assert assert_equal(fast, slow, text)
+        n_would_differ += not np.array_equal(fast.encode(text), slow.encode(text))
+    assert n_would_differ > 50
+
+
+def test_one_such_character_in_a_long_text_is_enough(fast: GigatokenEncoder, slow: TiktokenEncoder) -> None:
+    differing = differing_chars(fast)
+    rng = random.Random(1)
+    prose = real_text()[:400_000].decode("utf-8", "ignore")
+    assert not assert_equal(fast, slow, prose.encode())
+    n_would_differ = 0
+    for place in (0, 1, 1000, 399, len(prose) // 2, len(prose) - 1, len(prose)):
+        text = f"{prose[:place]}{rng.choice(differing)}'s{prose[place:]}".encode()
+        assert assert_equal(fast, slow, text)
+        n_would_differ += not np.array_equal(fast.encode(text), slow.encode(text))
+    assert n_would_differ == 7
+
+
+class PanicException(BaseException):
+    """Named as Rust's panic is, whose class cannot be imported."""
+
+
+def test_a_panic_has_the_block_go_through_tiktoken(
+    slow: TiktokenEncoder, gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    class Panicking(GigatokenEncoder):
+        def _encode_with(self, tokenizer: Any, text: bytes) -> Any:
+            if b"panic" in text:
+                raise PanicException("index out of bounds")
+            return super()._encode_with(tokenizer, text)
+
+    panicking = Panicking(slow, version="0.10.0", n_workers=2, own_bytes=lambda: 0)
+    assert not assert_equal(panicking, slow, b"keep calm")
+    assert assert_equal(panicking, slow, b"do not panic")
+    assert np.array_equal(panicking.encode(b"do not panic"), slow.encode(b"do not panic"))  # the forecast's
+    path = tmp_path / "text"
+    path.write_bytes(b"calm words " * 4000 + b"panic " + b"calm words " * 4000)
+    (train, _), tally = tokenise([path], panicking, block_bytes=5000)
+    assert np.array_equal(train, whole_tokens(path, gpt2))
+    assert tally.fallback_blocks == 1
+    panicking.drop_caches()  # it waits for nobody who has gone
+    assert not assert_equal(panicking, slow, b"keep calm")
+
+
+def test_what_is_no_panic_is_told(slow: TiktokenEncoder) -> None:
+    class Failing(GigatokenEncoder):
+        def _encode_with(self, tokenizer: Any, text: bytes) -> Any:
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        Failing(slow, version="0.10.0", n_workers=1, own_bytes=lambda: 0).encode_checked(b"text", [])
+
+
+# Its memory
+
+
+def run_python(program: str, *args: str) -> list[int]:
+    """Run it in a process of its own, whose memory is only its own; return the numbers it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program), *args],
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return list(map(int, done.stdout.split()))
+
+
+RANDOM_WORDS = """
+    import sys
+    from concurrent.futures import ThreadPoolExecutor
+    import numpy
+    from nanogpt_compat.encoders import TiktokenEncoder
+    from nanogpt_compat.encoders.fast import GigatokenEncoder
+    from nanogpt_compat.limits import own_bytes_reader
+    from nanogpt_compat.report import peak_rss_bytes
+    from nanogpt_compat.vocabulary import load_gpt2
+
+    own_bytes = own_bytes_reader()
+    cache_bytes = int(sys.argv[1]) or None
+    reference = TiktokenEncoder(load_gpt2())
+    fast = GigatokenEncoder(
+        reference, version="0.10.0", n_workers=2, own_bytes=own_bytes, cache_bytes=cache_bytes
+    )
+
+    def encode(seed):
+        words = numpy.random.default_rng(seed).integers(97, 123, (512 * 1024 // 9, 9), numpy.uint8)
+        words[:, 8] = 32
+        return len(fast.encode(words.tobytes()))
+
+    n_blocks = int(sys.argv[2])
+    with ThreadPoolExecutor(2) as pool:
+        n_tokens = sum(pool.map(encode, range(n_blocks)))
+    held = own_bytes()
+    fast.drop_caches()
+    print(peak_rss_bytes(), fast._generation, n_tokens, held - own_bytes())
+"""
+
+
+def test_the_cache_is_bounded_over_a_long_stream_of_words_that_never_come_again() -> None:
+    peak, n_built, n_tokens, _ = run_python(RANDOM_WORDS, "0", "120")  # 63 MB
+    assert n_tokens > 20 * MB
+    assert n_built > 1
+    assert peak < 256 * MB
+
+
+def test_without_the_bound_the_same_stream_takes_more_and_dropping_the_cache_returns_it() -> None:
+    peak, n_built, _, dropped = run_python(RANDOM_WORDS, str(1 << 60), "30")  # 16 MB
+    assert n_built == 1  # when the cache was dropped
+    assert peak > 256 * MB
+    assert dropped > 100 * MB
+
+
+def test_dropping_the_cache_is_safe_while_others_encode(
+    gpt2: tiktoken.Encoding, slow: TiktokenEncoder
+) -> None:
+    fast = open_gigatoken(gpt2)
+    text = real_text()[:20_000].decode("utf-8", "ignore").encode()
+    expected = slow.encode(text)
+    stop = threading.Event()
+
+    def encode_on() -> int:
+        n_times = 0
+        while not stop.is_set():
+            assert np.array_equal(fast.encode_checked(text, []).ids, expected)
+            n_times += 1
+        return n_times
+
+    with ThreadPoolExecutor(5) as pool:
+        encoding = [pool.submit(encode_on) for _ in range(3)]
+        dropping = [pool.submit(drop_often, fast) for _ in range(2)]
+        for future in dropping:
+            future.result(timeout=60)
+        stop.set()
+        assert all(future.result(timeout=60) for future in encoding)
+    assert 5 <= fast._generation <= 10
+
+
+def drop_often(fast: GigatokenEncoder) -> None:
+    for _ in range(5):
+        fast.drop_caches()
+
+
+def test_memory_of_others_in_this_process_has_it_built_anew_but_not_without_end(
+    gpt2: tiktoken.Encoding, slow: TiktokenEncoder
+) -> None:
+    readings = iter([0, *[10**12] * 3, *[0] * 10])
+    fast = open_gigatoken(gpt2, own_bytes=lambda: next(readings))
+    for _ in range(6):
+        assert np.array_equal(fast.encode(b"to be, or not"), slow.encode(b"to be, or not"))
+    assert fast._generation == 3
+
+
+def test_nobody_waits_for_a_tokenizer_that_could_not_be_built(
+    gpt2: tiktoken.Encoding, slow: TiktokenEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fast = open_gigatoken(gpt2)
+
+    def refuse(_self: object, _ranks: object) -> object:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(GigatokenEncoder, "_build", refuse)
+        with pytest.raises(MemoryError):
+            fast.drop_caches()
+        with ThreadPoolExecutor(1) as pool, pytest.raises(MemoryError):
+            pool.submit(fast.encode, b"to be").result(timeout=10)
+    assert np.array_equal(fast.encode(b"to be"), slow.encode(b"to be"))
+
+
+def test_versions_that_bound_their_cache_themselves_are_told_to_and_never_built_anew(
+    gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gigatoken = pytest.importorskip("gigatoken", exc_type=ImportError)
+    told: list[int] = []
+    monkeypatch.setattr(gigatoken, "set_max_cache_bytes", told.append, raising=False)
+    fast = open_gigatoken(gpt2, n_workers=4, own_bytes=always(10**12))
+    assert told == [fast.cache_bytes // 4]
+    fast.encode(b"to be, or not to be")
+    assert fast._generation == 0
+
+
+def always(value: int) -> Callable[[], int]:
+    return lambda: value
