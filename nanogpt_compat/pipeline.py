@@ -234,15 +234,15 @@ def places_to_check(block: Block) -> list[int]:
     start, end = block.start.offset, block.end.offset
     places = []
     for k in range(start // _CHECK_EVERY_BYTES, end // _CHECK_EVERY_BYTES + 1):
-        place = _place_to_check(block.start.input_index, k)
+        place = _place_to_check(block.start.input_index, k, _CHECK_EVERY_BYTES)
         if start <= place < end:
             places.append(place - start)
     return places
 
 
 @lru_cache(maxsize=64)
-def _place_to_check(input_index: int, k: int) -> int:
-    return k * _CHECK_EVERY_BYTES + Random(f"{input_index} {k}").randrange(_CHECK_EVERY_BYTES)
+def _place_to_check(input_index: int, k: int, every_bytes: int) -> int:
+    return k * every_bytes + Random(f"{input_index} {k}").randrange(every_bytes)
 
 
 def encode_block(

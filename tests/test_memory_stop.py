@@ -45,9 +45,9 @@ TELL_DROPS = """
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 drop_caches = GigatokenEncoder.drop_caches
 def drop_and_tell(self):
-    before = self._generation
+    before = self._tokenizer.generation
     drop_caches(self)
-    print("built anew:", self._generation - before, file=sys.stderr)
+    print("built anew:", self._tokenizer.generation - before, file=sys.stderr)
 GigatokenEncoder.drop_caches = drop_and_tell
 """
 SLOW = f"""{BOTH_ENGINES}

@@ -51,7 +51,7 @@ class BoundedTokenizer:
         self._seen_bytes = 0  # encoded before that, since it was built
         self._share = 1.0
         self._is_changing = False  # it is being built anew
-        self._generation = 0  # how often it was
+        self.generation = 0  # how often it was
         self._tokenizer: Any = self._build()
         trim_heap()  # 6 MB that the building took
         self._base_bytes = 0
@@ -65,26 +65,29 @@ class BoundedTokenizer:
             self._changed.wait_for(lambda: not self._is_changing)
             if self._tokenizer is None:  # whoever was to build it anew has failed
                 self._tokenizer = self._build()
-            tokenizer, generation = self._tokenizer, self._generation
+            tokenizer, generation = self._tokenizer, self.generation
             self._n_active += 1
         try:
-            # The call with the least around it: an array comes back, and awkward (0.3 s, 15 MB) is not
-            # imported. Up to 1 MiB is encoded in the calling thread, with one of the pool's memories.
-            source = self._gigatoken.BytesSource([text])
-            matrix, _ = tokenizer.encode_batch_padded(source, 0, parallel=True)
+            ids = self._encode_with(tokenizer, text)
         finally:
             del tokenizer  # it can go only when nobody has it
             with self._changed:
                 self._n_active -= 1
                 self._changed.notify_all()
-        ids: NDArray[np.uint16] = matrix[0].astype(TOKEN_DTYPE)
         if self._is_time_to_look(len(text)) and self.held_bytes() > self._share * self.most_bytes:
             self._renew(generation)
         return ids
 
+    def _encode_with(self, tokenizer: Any, text: bytes) -> NDArray[np.uint16]:
+        # The call with the least around it: an array comes back, and awkward (0.3 s, 15 MB) is not imported.
+        # Up to 1 MiB is encoded in the calling thread, with one of the pool's memories.
+        matrix, _ = tokenizer.encode_batch_padded(self._gigatoken.BytesSource([text]), 0, parallel=True)
+        ids: NDArray[np.uint16] = matrix[0].astype(TOKEN_DTYPE)
+        return ids
+
     def renew(self) -> None:
         """Forget all words."""
-        self._renew(self._generation)
+        self._renew(self.generation)
 
     def held_bytes(self) -> int:
         """Say by how much the process has grown since this was built, the large tables counted twice.
@@ -107,14 +110,14 @@ class BoundedTokenizer:
     def _renew(self, generation: int) -> None:
         """Build it anew once nobody uses it, unless somebody has done so since `generation`."""
         with self._changed:
-            if self._is_changing or self._generation != generation:
+            if self._is_changing or self.generation != generation:
                 return
             self._is_changing = True  # nobody begins
             try:
                 # A thread that was refused memory never comes back.
                 if self._changed.wait_for(lambda: self._n_active == 0, timeout=_LONGEST_S):
                     self._tokenizer = None
-                    self._generation += 1
+                    self.generation += 1
                     # In text full of new words all threads' tables double at once: be early for that.
                     self._share = 2 / 3 if self._seen_bytes < _FULL_OF_NEW_BYTES else 1.0
                     self._seen_bytes = 0
