@@ -27,6 +27,7 @@ from nanogpt_compat.progress import Display
 from nanogpt_compat.sinks import (
     WORK_FOLDER,
     BinPair,
+    check_vacant,
     final_files,
     partial_file,
     publish,
@@ -353,6 +354,8 @@ class Run:
         publish(self._finals, may_replace=self._job.config.overwrite)
         report.write_report(folder, made)
 
+        if not self._job.config.overwrite:
+            check_vacant(self._finals)  # while the old report is still there
     def _remove_work_files(self) -> None:
         for folder in self._folders:
             remove_work_files(folder)

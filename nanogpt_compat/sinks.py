@@ -194,21 +194,32 @@ def _crc_of(path: Path, start_tokens: int, end_tokens: int) -> int | None:
     return crc
 
 
+def check_vacant(finals: Mapping[str, Path]) -> None:
+    """Refuse to publish where another file has got the name.
+
+    Raises:
+        OutputError: it has.
+    """
+    for final in finals.values():
+        if partial_file(final).exists() and final.exists():
+            raise OutputError(
+                f"{final} is there and not of this run; give --overwrite to replace it, or move it away and "
+                "run the same command again"
+            )
+
+
 def publish(finals: Mapping[str, Path], *, may_replace: bool) -> None:
     """Give finished files their final names, val first; those that have them already are left alone.
 
     Raises:
         OutputError: a rename is refused, or another file has got the name meanwhile.
     """
-    for final in finals.values():
+    for split, final in finals.items():
         partial = partial_file(final)
         if not partial.exists():
             continue  # an earlier run came so far
-        if final.exists() and not may_replace:
-            raise OutputError(
-                f"{final} has appeared during the run; give --overwrite to replace it, or move it away "
-                "and run the same command again"
-            )
+        if not may_replace:
+            check_vacant({split: final})
         try:
             replace_durably(partial, final)
         except OSError as error:
