@@ -1,7 +1,7 @@
 """Do a job: go on where an earlier run stopped, tokenise, check, publish, report."""
 
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -67,7 +67,8 @@ class Run:
         )
         self._guard = MemoryGuard(sampler, most_bytes=pipeline.IN_FLIGHT_BYTES)
         self._finals = final_files(config.output_dir, has_val=config.has_val)
-        self._folders = [config.output_dir, *{final.parent for final in self._finals.values()}]
+        parents = [final.parent for final in self._finals.values()]
+        self._folders = [*{folder.resolve(): folder for folder in (*parents, config.output_dir)}.values()]
         self._work = config.output_dir / WORK_FOLDER
         self._journal = self._work / "journal"
         self._partials = {split: partial_file(final) for split, final in self._finals.items()}
@@ -93,16 +94,23 @@ class Run:
             self._say("already complete; --restart --overwrite makes it again")
             self._clear_up()
             return
-        work_folder(self._job.config.output_dir)
+        with self._locked():
+            made = self._go_on(restart=restart)
+            self._publish(made)
+            self._remove_work_files()
+        self._tell(made)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold all folders that are written to: links may lead runs from several folders to one file."""
         try:
-            with FolderLock(self._work / "lock"):
-                made = self._go_on(restart=restart)
-                self._publish(made)
-                self._remove_work_files()
+            with ExitStack() as locks:
+                for folder in self._folders:
+                    locks.enter_context(FolderLock(work_folder(folder) / "lock"))
+                yield
         finally:
             for folder in self._folders:
                 remove_work_folder(folder)
-        self._tell(made)
 
     def _go_on(self, *, restart: bool) -> Mapping[str, Any]:
         """Bring the files to where they only need their names; returns the report."""
@@ -166,14 +174,10 @@ class Run:
         """Remove what a run left that was killed after its last file was in place."""
         if not self._work.exists():
             return
-        with suppress(OutputError):  # another run is at work there
-            with FolderLock(self._work / "lock"):
-                found = read_found(self._journal)
-                if found.header is not None and self._differences(found.header):
-                    return  # another run, stopped
+        with suppress(OutputError), self._locked():  # another run may be at work there
+            found = read_found(self._journal)
+            if found.header is None or not self._differences(found.header):  # else another run, stopped
                 self._remove_work_files()
-            for folder in self._folders:
-                remove_work_folder(folder)
 
     def _is_unchanged(
         self, path: Path, old: Mapping[str, Any], new: Mapping[str, Any], crc: int, n_bytes: int
@@ -350,12 +354,12 @@ class Run:
     def _publish(self, made: Mapping[str, Any]) -> None:
         """Give the finished files their names; the report comes last, and an old one goes first."""
         folder = self._job.config.output_dir
+        if not self._job.config.overwrite:
+            check_vacant(self._finals)  # while the old report is still there
         report.remove_report(folder)
         publish(self._finals, may_replace=self._job.config.overwrite)
         report.write_report(folder, made)
 
-        if not self._job.config.overwrite:
-            check_vacant(self._finals)  # while the old report is still there
     def _remove_work_files(self) -> None:
         for folder in self._folders:
             remove_work_files(folder)

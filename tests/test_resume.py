@@ -358,6 +358,30 @@ def test_a_second_run_in_the_same_folder_is_told_which_one_is_at_work(tmp_path: 
     assert expected.assert_reached(tmp_path / "out")["resumes"] == 0
 
 
+def test_a_second_run_is_refused_too_where_links_lead_both_to_one_file(tmp_path: Path) -> None:
+    path = make_text(tmp_path / "a.txt", 1_000_000)
+    expected = expect(tmp_path / "expected", "--input", path)
+    elsewhere = tmp_path / "elsewhere"
+    for folder in (elsewhere, tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name / "train.bin").symlink_to(elsewhere / "big.bin")
+    args: Args = ("--input", path, "--output-dir", tmp_path / "one")
+    process = faults.start(*args, "--block-size", "20000", at="write journal", skip=3, do="SIGSTOP")
+    faults.wait_until_stopped(process)
+    done = prepare("--input", path, "--val-ratio", "0.5", "--output-dir", tmp_path / "two")
+    assert done.returncode == 4
+    assert (
+        f"{elsewhere / '.prepare'}: in use by another run, process {process.pid} on {platform.node()}"
+        in done.stderr
+    )
+    assert [one.name for one in (tmp_path / "two").iterdir()] == ["train.bin"]
+    finished = faults.go_on(process)
+    assert finished.returncode == 0, finished.stderr
+    expected.assert_reached(tmp_path / "one")
+    assert [one.name for one in elsewhere.iterdir()] == ["big.bin"]
+
+
 def test_a_child_that_outlives_a_killed_run_does_not_stand_in_the_way(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 1_000_000)
     expected = expect(tmp_path / "expected", "--input", path)
