@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.files import advice, drop_cache, replace_durably
+from nanogpt_compat.files import advice, drop_cache, replace_durably, sync_folder
 from nanogpt_compat.memmap import TOKEN, GrowingMemmap
 
 WORK_FOLDER = ".prepare"
@@ -37,14 +37,17 @@ class Sink(Protocol):
 
 
 def work_folder(folder: Path) -> Path:
-    """Make the folder for unfinished files inside `folder`, hidden from git.
+    """Make the folder for unfinished files inside `folder`, hidden from git; its name is durable then.
 
     Raises:
         OutputError: it cannot be made.
     """
     work = folder / WORK_FOLDER
     try:
+        made = [one for one in (work, *work.parents) if not one.exists()]
         work.mkdir(parents=True, exist_ok=True)
+        for one in made:  # ext4 and XFS do so of themselves with the first file inside that is synced
+            sync_folder(one.parent)
         ignore = work / ".gitignore"
         if not ignore.exists() or not ignore.stat().st_size:  # a full disk might refuse the two bytes
             ignore.write_text("*\n", encoding="ascii")

@@ -183,6 +183,21 @@ def test_the_program_calls_no_msync_since_fsync_writes_what_was_mapped(
     assert not any(scene.calls["msync"] for scene in scenes.values())
 
 
+def test_what_leads_to_the_journal_is_durable_before_the_first_record(
+    failing_calls: FailingCalls, tmp_path: Path
+) -> None:
+    folder, log = tmp_path / "folder", tmp_path / "log"
+    folder.mkdir()
+    args = ("--input", make_text(tmp_path / "a.txt", 600_000), "--output-dir", folder / "one" / "two")
+    assert faults.run(*args, prefix=failing_calls.prefix(folder, log)).returncode == 0
+    calls = [call for call in read_log(log) if call.name in ("mkdir", *SYNCS)]
+    work = folder / "one" / "two" / ".prepare"
+    first_record = calls.index(Call("fdatasync", work / "journal"))
+    for one in (work, *work.parents[:2]):
+        made = calls.index(Call("mkdir", one), 0, first_record)
+        assert Call("fsync", one.parent) in calls[made:first_record], one
+
+
 @TIMES
 def test_a_disk_on_which_every_sync_fails_from_some_time_on_keeps_the_checkpoint_before(
     times: str, scenes: dict[tuple[str, bool], Scene], tmp_path: Path
