@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat import job, pipeline
+from nanogpt_compat import checkpoint, job, pipeline
 from nanogpt_compat.checkpoint import Checkpointer
 from nanogpt_compat.encoders import TiktokenEncoder
 from nanogpt_compat.sources import text
@@ -225,6 +225,24 @@ def test_a_block_that_is_written_but_not_counted_is_not_saved(tmp_path: Path) ->
         prepare(*args, "--block-size", "10000")
     assert "going on at" in prepare(*args).stderr
     expected.assert_reached(tmp_path / "out")
+
+
+@pytest.mark.parametrize("is_time", [False, True])
+def test_a_checkpoint_is_written_when_it_is_time_however_little_there_is(
+    is_time: bool, tmp_path: Path
+) -> None:
+    path = make_text(tmp_path / "a.txt", 500_000)
+    args: Args = ("--input", path, "--output-dir", tmp_path / "out")
+    assert (checkpoint.EVERY_S, checkpoint.EVERY_OUTPUT_BYTES) == (30, 64 << 20)
+    with (
+        patch.object(checkpoint, "EVERY_S", 0 if is_time else 1e9),
+        patch.object(Checkpointer, "now", side_effect=Stopped),  # as if killed
+        pytest.raises(Stopped),
+    ):
+        prepare(*args, "--block-size", "10000", every_bytes=1 << 40, stop_after_bytes=400_000)
+    said = prepare(*args).stderr
+    assert ("going on at 8" in said) == is_time
+    assert ("nothing was saved" in said) == (not is_time)
 
 
 # The report, and what the files depend on
