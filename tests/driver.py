@@ -14,7 +14,6 @@ Calls that change what is on the disk are told by name and file, just before eac
     log           a file to write the calls to, each before it is made
     every_bytes   how much output there is between two checkpoints
     window_bytes  how much of the output is mapped at a time
-    in_flight_bytes  what blocks between reading and writing may take
     mapped        whether it is mapped at all; it depends on the file system otherwise
 """
 
@@ -32,7 +31,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from nanogpt_compat import checkpoint, memmap, pipeline
+from nanogpt_compat import checkpoint, memmap
 from nanogpt_compat.cli import main as run_program
 from nanogpt_compat.encoders import TiktokenEncoder
 
@@ -118,7 +117,6 @@ def main() -> int:
     settings = json.loads(sys.argv[1])
     checkpoint.EVERY_OUTPUT_BYTES = settings.get("every_bytes", 200_000)
     memmap.WINDOW_BYTES = settings.get("window_bytes", memmap.WINDOW_BYTES)
-    pipeline.IN_FLIGHT_BYTES = settings.get("in_flight_bytes", pipeline.IN_FLIGHT_BYTES)
     defaults = memmap.GrowingMemmap.__init__.__kwdefaults__ or {}
     defaults["mapped"] = settings.get("mapped")
     Calls(settings).install()

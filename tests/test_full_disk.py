@@ -185,12 +185,11 @@ def test_an_input_that_can_no_longer_be_read_ends_the_run_with_all_that_is_sound
 ) -> None:
     disk = disks.make("ext4", 64 * MIB)
     out = tmp_path / "out"
-    args: Args = ("--input", make_text(disk.folder / "a.txt", 600_000), "--block-size", "5000")
-    expected = expect(tmp_path / "expected", *args)
+    args: Args = ("--input", make_text(disk.folder / "a.txt", 12_000_000), "--block-size", "20000")
+    expected = expect(tmp_path / "expected", *args)  # reading is up to 8 MB ahead of writing
     disk.sync()
     args = (*args, "--output-dir", out)
-    no_checkpoint_but_the_last: dict[str, Any] = {"every_bytes": 1 << 40, "in_flight_bytes": 100_000}
-    process = faults.start(*args, at="encode text", skip=80, do="SIGSTOP", **no_checkpoint_but_the_last)
+    process = faults.start(*args, at="encode text", skip=100, do="SIGSTOP", every_bytes=1 << 40)
     faults.wait_until_stopped(process)
     assert saved_tokens(out) == 0
     disk.cut_power()  # it has other files on it than the output
