@@ -120,20 +120,20 @@ class Run:
         self._tell_damage(found)
         if found.header is not None:
             self._check_belongs(found.header)
-        if found.report is not None and self._is_whole(found.report, found):
-            return found.report
-        check_names(self._job)
-        check_disk(self._job)
-        with self._guard:
-            self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
-            try:
+        try:
+            if found.report is not None and self._is_whole(found.report, found):
+                return found.report
+            check_names(self._job)
+            check_disk(self._job)
+            with self._guard:
+                self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
                 return self._tokenise(found)
-            except (CheckpointError, InputError):
-                raise  # the same command would meet the same
-            except BaseException:
-                if self._saved:
-                    self._warn(f"saved: {self._saved}; the same command goes on from there")
-                raise
+        except (CheckpointError, InputError):
+            raise  # the same command would meet the same
+        except BaseException:
+            if self._saved:
+                self._warn(f"saved: {self._saved}; the same command goes on from there")
+            raise
 
     def _is_complete(self) -> bool:
         """Whether prepare.json says that these files were made of this input with these options."""
@@ -158,7 +158,11 @@ class Run:
     def _is_whole(self, made: Mapping[str, Any], found: Found) -> bool:
         """Whether the files of a run that only had to name them are still what it wrote."""
         files = written_files(self._finals)
-        return self._have_sizes(files, made) and first_unsound_mark(found.marks, files, self._check) is None
+        self._note_saved(made["bytes_read"], sum(made["tokens"].values()))
+        if self._have_sizes(files, made) and first_unsound_mark(found.marks, files, self._check) is None:
+            return True
+        self._saved = ""  # how far it is, is still to be found
+        return False
 
     def _tell_damage(self, found: Found) -> None:
         """Say what is lost because the journal is not as it was written."""

@@ -127,6 +127,19 @@ def test_it_does_not_wait_for_a_block_that_takes_long(path: Path, expected: Expe
     expected.assert_reached(tmp_path / "out")
 
 
+def test_while_it_looks_through_what_is_finished_it_is_obeyed_too(
+    path: Path, expected: Expected, tmp_path: Path
+) -> None:
+    args: Args = ("--input", path, "--output-dir", tmp_path)
+    assert faults.run(*args, at="remove prepare.json").returncode == -signal.SIGKILL
+    done = faults.run(*args, at="mkdir lock.*", do="SIGTERM")  # it is seen at the first segment
+    assert done.returncode == -signal.SIGTERM
+    assert "saved: 100% (1.5 MB of 1.5 MB, " in done.stderr
+    assert "the same command goes on from there" in done.stderr
+    assert prepare(*args).returncode == 0
+    expected.assert_reached(tmp_path)
+
+
 @pytest.mark.parametrize("n_workers", [1, 4])
 def test_with_blocks_and_windows_as_large_as_they_come_it_takes_no_longer(
     n_workers: int, tmp_path: Path
