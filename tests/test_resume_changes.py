@@ -79,6 +79,16 @@ def edit(path: Path, place: int) -> None:
         file.write(b" edited ")
 
 
+def test_all_that_a_stopped_run_leaves_is_in_one_folder_that_git_does_not_see(
+    path: Path, out: Path, tmp_path: Path
+) -> None:
+    begin(out, "--input", path)
+    assert [one.name for one in out.iterdir()] == [".prepare"]
+    names = sorted(one.name for one in (out / ".prepare").iterdir())
+    assert names == [".gitignore", "journal", "train.bin.partial", "val.bin.partial"]
+    assert (out / ".prepare" / ".gitignore").read_text() == "*\n"
+
+
 # The input changes between two runs
 
 
