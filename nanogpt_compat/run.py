@@ -97,7 +97,8 @@ class Run:
         with self._locked():
             made = self._go_on(restart=restart)
             self._publish(made)
-            self._remove_work_files()
+            with suppress(OSError):  # all is in place: a disk that fails now takes nothing away
+                self._remove_work_files()
         self._tell(made)
 
     @contextmanager
@@ -372,8 +373,9 @@ class Run:
         """Say what was made, and what to do with it."""
         for line in report.end_lines(made, val=describe_val(self._job)):
             self._say(line)
-        for line in notices(self._job, made["tokens"]):
-            self._say(line)
+        with suppress(OSError):  # they look into the folder, and all is done
+            for line in notices(self._job, made["tokens"]):
+                self._say(line)
         self._say(f"next: python train.py --dataset={self._job.config.output_dir.resolve().name}")
 
 

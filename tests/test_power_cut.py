@@ -146,6 +146,27 @@ def test_after_power_cuts_at_random_moments_one_after_another_it_gets_through(
 
 
 @KINDS
+def test_what_a_run_that_has_ended_well_said_is_still_so_after_a_power_cut(
+    kind: str, size_bytes: int, tmp_path: Path, disks: Disks
+) -> None:
+    disk = disks.make(kind, size_bytes)
+    args: Args = ("--input", make_text(tmp_path / "a.txt", 600_000))
+    expected = expect(tmp_path / "expected", *args, **SETTINGS)
+    out = disk.folder / "out"
+    args = (*args, "--output-dir", out)
+    process = faults.start(*args, at="remove journal", do="SIGSTOP", **SETTINGS)
+    faults.wait_until_stopped(process)
+    disk.cut_power()
+    assert faults.go_on(process).returncode == 0  # what it could not clear away is hidden
+    disk.remount_after_cut()
+    assert_kept_what_it_promised(expected, out)
+    assert (out / "prepare.json").exists()
+    assert (out / ".prepare").exists()
+    assert "already complete" in faults.prepare(*args).stderr
+    expected.assert_reached(out)
+
+
+@KINDS
 @pytest.mark.parametrize(("split", "skip"), [("train", 0), ("val", 2)])  # the first one that has tokens in it
 def test_nothing_is_promised_before_a_slow_disk_has_taken_it(
     split: str, skip: int, kind: str, size_bytes: int, tmp_path: Path, disks: Disks
