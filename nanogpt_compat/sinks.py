@@ -154,9 +154,28 @@ class BinPair:
 
 
 def written_files(finals: Mapping[str, Path]) -> dict[str, Path]:
-    """Name the files that a run has written by split: unfinished, or renamed already."""
+    """Name the files that a run has written by split: unfinished, or renamed already.
+
+    Raises:
+        OutputError: it cannot be seen which.
+    """
     partials = {split: partial_file(final) for split, final in finals.items()}
-    return {split: partials[split] if partials[split].exists() else final for split, final in finals.items()}
+    return {
+        split: partials[split] if _is_there(partials[split]) else final for split, final in finals.items()
+    }
+
+
+def _is_there(path: Path) -> bool:
+    """Look for a file; `exists` takes what a failing disk says for an answer, from Python 3.14 on for no."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise OutputError(
+            f"cannot look for {path}: {error.strerror}; {advice(error)} and run the same command again"
+        ) from error
+    return True
 
 
 def is_sound(files: Mapping[str, Path], start: Mapping[str, int], segment: Segment) -> bool:
@@ -204,7 +223,7 @@ def check_vacant(finals: Mapping[str, Path]) -> None:
         OutputError: it has.
     """
     for final in finals.values():
-        if partial_file(final).exists() and final.exists():
+        if _is_there(partial_file(final)) and _is_there(final):
             raise OutputError(
                 f"{final} is there and not of this run; give --overwrite to replace it, or move it away and "
                 "run the same command again"
@@ -219,7 +238,7 @@ def publish(finals: Mapping[str, Path], *, may_replace: bool) -> None:
     """
     for split, final in finals.items():
         partial = partial_file(final)
-        if not partial.exists():
+        if not _is_there(partial):
             continue  # an earlier run came so far
         if not may_replace:
             check_vacant({split: final})
