@@ -8,7 +8,7 @@ import tiktoken
 
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 from nanogpt_compat.encoders.interface import Encoder
-from nanogpt_compat.encoders.reference import TiktokenEncoder
+from nanogpt_compat.encoders.reference import TiktokenEncoder, is_panic
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.units import format_bytes
 
@@ -63,7 +63,10 @@ def choose_encoder(
             n_workers=min(n_workers, GigatokenEncoder.most_workers),
             own_bytes=own_bytes,
         )
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        fast.encode(b"to be, or not to be")  # what it lacks shows now, and not at the first block
+    except BaseException as error:  # a package that is broken may fail in any way, a panic too
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
         if engine == "auto":
             return Choice(reference, f"{plain}; gigatoken {found} is installed, but fails: {error}")
         raise UsageError(f"--engine gigatoken: version {found} fails: {error}; --engine auto") from error
