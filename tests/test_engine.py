@@ -6,7 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -264,9 +264,16 @@ def test_without_the_bound_the_same_stream_takes_more_and_dropping_the_cache_ret
 
 
 def test_dropping_the_cache_is_safe_while_others_encode(
-    gpt2: tiktoken.Encoding, slow: TiktokenEncoder
+    gpt2: tiktoken.Encoding, slow: TiktokenEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = open_gigatoken(gpt2)
+    build, in_use = fast._build, list[int]()
+
+    def build_and_look(ranks: Mapping[bytes, int]) -> Any:
+        in_use.append(fast._n_active)
+        return build(ranks)
+
+    monkeypatch.setattr(fast, "_build", build_and_look)
     text = real_text()[:20_000].decode("utf-8", "ignore").encode()
     expected = slow.encode(text)
     stop = threading.Event()
@@ -286,6 +293,8 @@ def test_dropping_the_cache_is_safe_while_others_encode(
         stop.set()
         assert all(future.result(timeout=60) for future in encoding)
     assert 5 <= fast._generation <= 10
+    assert len(in_use) > fast._generation  # two are for the probe of classes
+    assert in_use.count(0) == len(in_use)  # or else there would be two of them in memory
 
 
 def drop_often(fast: GigatokenEncoder) -> None:
