@@ -5,7 +5,8 @@
 Calls that change what is on the disk are told by name and file, just before each is made: `mkdir .prepare`,
 `open train.bin.partial` (for writing), `write journal`, `fdatasync journal`, `fallocate train.bin.partial`,
 `rename train.bin.partial` (also for replace), `remove journal`, and so on; a folder by its own name. And
-`encode text` in the threads that encode. The settings, all of them optional:
+`encode samples` of an input, before there are any threads; `encode text` in the threads that encode. The
+settings, all of them optional:
 
     at            a regular expression: where the fault comes about, just before a call that it matches
     skip          how many such calls to let pass
@@ -40,6 +41,7 @@ from nanogpt_compat.cli import main as run_program
 from nanogpt_compat.encoders import TiktokenEncoder, Tokens
 from nanogpt_compat.encoders.bounded import BoundedTokenizer
 from nanogpt_compat.encoders.fast import GigatokenEncoder
+from nanogpt_compat.estimate import Estimator
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _AUDITED = {
@@ -77,6 +79,15 @@ class Calls:
         sys.addaudithook(self._audit)
         for engine in (TiktokenEncoder, GigatokenEncoder):
             self._tell_encoding(engine)
+        estimator: Any = Estimator
+        estimator.add = self._wrap_samples(estimator.add)
+
+    def _wrap_samples(self, add: Callable[..., None]) -> Callable[..., None]:
+        def wrapped(*args: Any, **options: Any) -> None:
+            self._see("encode", "samples")
+            add(*args, **options)
+
+        return wrapped
 
     def _tell_encoding(self, engine: Any) -> None:
         encode_checked = engine.encode_checked

@@ -267,9 +267,16 @@ def test_without_the_bound_the_same_stream_takes_more_and_dropping_the_cache_ret
 
 
 def test_dropping_the_cache_is_safe_while_others_encode(
-    gpt2: tiktoken.Encoding, slow: TiktokenEncoder
+    gpt2: tiktoken.Encoding, slow: TiktokenEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = open_gigatoken(gpt2)
+    build, in_use = fast._tokenizer._build, list[int]()
+
+    def build_and_look() -> Any:
+        in_use.append(fast._tokenizer._n_active)
+        return build()
+
+    monkeypatch.setattr(fast._tokenizer, "_build", build_and_look)
     text = real_text()[:20_000].decode("utf-8", "ignore").encode()
     expected = slow.encode(text)
     stop = threading.Event()
@@ -289,6 +296,7 @@ def test_dropping_the_cache_is_safe_while_others_encode(
         stop.set()
         assert all(future.result(timeout=60) for future in encoding)
     assert 5 <= fast._tokenizer.generation <= 10
+    assert in_use == [0] * fast._tokenizer.generation  # or else there would be two of them in memory
 
 
 def drop_often(fast: GigatokenEncoder) -> None:

@@ -168,7 +168,7 @@ def test_a_file_system_that_turns_read_only_in_the_middle_is_an_error(
     disk = disks.make("ext4", 64 * MIB)
     out = disk.folder / "out"
     args = (*args, "--output-dir", out)
-    process = faults.start(*args, at=call, skip=40 if call == "encode text" else 4, do="SIGSTOP", **SETTINGS)
+    process = faults.start(*args, at=call, skip=8 if call == "encode text" else 4, do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
     subprocess.run(["mount", "-o", "remount,abort", disk.folder], check=True)  # as after an error of the disk
     assert_stopped(faults.go_on(process), "Read-only file system|Input/output error", "the same command")

@@ -281,7 +281,7 @@ def test_with_overwrite_the_old_files_stay_until_the_new_ones_are_complete(tmp_p
         (out / name).write_bytes(b"{}")
     before = everything(out)
     args = ("--input", text, "--output-dir", out, "--overwrite", "--workers", "1", "--block-size", "100K")
-    process = start(*args, at="encode text", skip=45, do="SIGSTOP")
+    process = start(*args, at="encode text", skip=12, do="SIGSTOP")
     wait_until_stopped(process)
     assert everything(out) == before
     done = go_on(process)
@@ -434,7 +434,7 @@ def test_a_second_run_into_the_same_folder_is_refused_and_the_first_goes_on(
 ) -> None:
     text, out = make_text(tmp_path / "text.txt", 3_000_000), tmp_path / "out"
     args = ("--input", text, "--output-dir", out, "--workers", "1", "--block-size", "100K")
-    process = start(*args, at="encode text", skip=40, do="SIGSTOP")
+    process = start(*args, at="encode text", skip=8, do="SIGSTOP")
     wait_until_stopped(process)
     for options in ((), ("--restart",)):
         done = run_prepare("--input", text, "--output-dir", out, *options)

@@ -180,7 +180,7 @@ def test_what_a_worker_raises_ends_the_run_with_all_that_is_sound_saved(
 
 
 def test_an_input_cut_while_it_is_read_ends_the_run_and_put_back_it_goes_on(tmp_path: Path) -> None:
-    path = make_text(tmp_path / "a.txt", 3_000_000)
+    path = make_text(tmp_path / "a.txt", 12_000_000)  # more than is read ahead
     whole = path.read_bytes()
     expected = expect(tmp_path / "expected", "--input", path)
     args: Args = ("--input", path, "--output-dir", tmp_path / "out", "--block-size", "20000")
