@@ -20,9 +20,7 @@ import psutil
 from nanogpt_compat import guard, limits, policy
 from nanogpt_compat.guard import MemoryGuard, Sampler
 
-MAX_CPU_SHARE = 0.005
-# In the last 300 MB before a reserve: 20 polls a second, each of which finds cold caches on a busy machine.
-MAX_CPU_SHARE_WHEN_NEAR = 0.01
+MAX_CPU_SHARE = 0.005  # also in the last 300 MB before a reserve, at 10 polls a second
 MAX_GROWTH_BYTES = 64 * 1024  # what an allocator may keep; a leak of one byte a poll is more
 GIB = 1 << 30
 
@@ -44,10 +42,8 @@ def main() -> int:
         near_end = limits.read_available().headroom_bytes - 300_000_000
         broken = [
             *check_cpu("memory is plenty", sampler(root), watch_s),
-            *check_cpu(
-                "--max-memory is small", sampler(root, max_memory_bytes=120_000_000), watch_s, is_near=True
-            ),
-            *check_cpu("memory is near its end", sampler(root, floor_bytes=near_end), watch_s, is_near=True),
+            *check_cpu("--max-memory is small", sampler(root, max_memory_bytes=120_000_000), watch_s),
+            *check_cpu("memory is near its end", sampler(root, floor_bytes=near_end), watch_s),
             *check_growth(root, n_polls),
         ]
     for line in broken:
@@ -84,9 +80,8 @@ def sampler(root: Path, *, max_memory_bytes: int = 1 << 40, floor_bytes: int | N
     return Sampler(max_memory_bytes=max_memory_bytes, min_available_bytes=floor_bytes, root=root)
 
 
-def check_cpu(situation: str, sampled: Sampler, watch_s: float, *, is_near: bool = False) -> list[str]:
+def check_cpu(situation: str, sampled: Sampler, watch_s: float) -> list[str]:
     """Let the guard watch an idle process, and set its CPU time against the time."""
-    most_share = MAX_CPU_SHARE_WHEN_NEAR if is_near else MAX_CPU_SHARE
     with MemoryGuard(sampled) as watched:
         time.sleep(0.1)  # the first readings, and the thread's start, are not its pace
         cpu_s, start_s = time.process_time(), time.monotonic()
@@ -94,7 +89,7 @@ def check_cpu(situation: str, sampled: Sampler, watch_s: float, *, is_near: bool
         share = (time.process_time() - cpu_s) / (time.monotonic() - start_s)
         level = watched.state.level.value
     print(f"CPU while {situation} ({level}): {share:.2%} of one")
-    return [f"CPU while {situation}: not below {most_share:.1%}"] if share >= most_share else []
+    return [f"CPU while {situation}: not below {MAX_CPU_SHARE:.1%}"] if share >= MAX_CPU_SHARE else []
 
 
 def check_growth(root: Path, n_polls: int) -> list[str]:

@@ -132,6 +132,17 @@ def hexadecimal(text: Text, seed: int) -> Iterator[bytes]:
     return (chunk.hex().encode() for chunk in _random_chunks(seed))
 
 
+def hex_lines(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield random hexadecimal digits in lines of 64, as checksums are listed."""
+    del text
+    rng = np.random.default_rng(seed)
+    digits = np.frombuffer(b"0123456789abcdef", np.uint8)
+    while True:
+        lines = np.full((_CHUNK_BYTES // 65, 65), ord("\n"), np.uint8)
+        lines[:, :64] = digits[rng.integers(0, 16, (len(lines), 64), dtype=np.uint8)]
+        yield lines.tobytes()
+
+
 def base64_lines(text: Text, seed: int) -> Iterator[bytes]:
     """Yield random base64 in lines of 76 characters."""
     del text
@@ -164,5 +175,6 @@ KINDS = {
     "invalid": Kind(invalid, "prose, invalid bytes throughout"),
     "words": Kind(words, "random 8-letter words"),
     "hex": Kind(hexadecimal, "random hexadecimal digits"),
+    "hex_lines": Kind(hex_lines, "random hexadecimal digits, in lines of 64"),
     "base64": Kind(base64_lines, "random base64, in lines"),
 }

@@ -10,10 +10,11 @@ import importlib.metadata
 import os
 import platform
 import resource
+import select
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,28 +22,33 @@ import psutil
 
 SAMPLES_PER_S = 20
 _STDERR_CHARS = 2000
-_PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken")
+_PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken", "datasets")
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One run. `samples` are (seconds since the start, resident bytes of the process and its children)."""
+    """One run. `samples` are (seconds since the start, resident bytes)."""
 
     command: tuple[str, ...]
     exit_code: int  # negative: the signal that ended it
     wall_s: float
-    cpu_s: float
+    cpu_s: float  # with that of the children that were waited for
     peak_rss_bytes: int
     samples: tuple[tuple[float, int], ...]
     stderr: str  # its last 2,000 characters
 
 
-def measure(command: Sequence[str], cwd: Path | None = None) -> Measurement:
-    """Run `command` to its end, sampling 20 times a second."""
+def measure(command: Sequence[str], cwd: Path | None = None, *, with_children: bool = True) -> Measurement:
+    """Run `command` to its end, sampling 20 times a second.
+
+    Samples are of the process and its descendants, or of the process alone: looking for descendants takes
+    1.3 ms among 80 processes, 1.3 % of a 2-core machine.
+    """
     started = time.monotonic()
     with tempfile.TemporaryFile() as stderr:
         process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
-        samples, high_water_bytes, status, usage = _watch(process.pid, started)
+        samples, high_water_bytes = _watch(process.pid, started, _tree_rss if with_children else _rss)
+        _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.monotonic() - started
         process.returncode = os.waitstatus_to_exitcode(status)  # reaped above: Popen must not wait again
         stderr.seek(0)
@@ -54,18 +60,23 @@ def measure(command: Sequence[str], cwd: Path | None = None) -> Measurement:
     return Measurement(tuple(command), process.returncode, wall_s, cpu_s, peak_bytes, tuple(samples), message)
 
 
-def _watch(pid: int, started: float) -> tuple[list[tuple[float, int]], int, int, resource.struct_rusage]:
-    """Sample until the process ends; return the samples, the highest VmHWM seen, its status and its usage."""
+def _watch(
+    pid: int, started: float, resident_bytes: Callable[[psutil.Process], int]
+) -> tuple[list[tuple[float, int]], int]:
+    """Sample until the process ends, which is noticed at once; return the samples and the highest VmHWM."""
     process = psutil.Process(pid)
     samples: list[tuple[float, int]] = []
     high_water_bytes = 0
-    while True:
-        ended, status, usage = os.wait4(pid, os.WNOHANG)
-        if ended:
-            return samples, high_water_bytes, status, usage
-        samples.append((round(time.monotonic() - started, 3), _tree_rss(process)))
-        high_water_bytes = max(high_water_bytes, _high_water(pid))
-        time.sleep(1 / SAMPLES_PER_S)
+    ended = select.poll()
+    pidfd = os.pidfd_open(pid)
+    try:
+        ended.register(pidfd, select.POLLIN)
+        while not ended.poll(1000 / SAMPLES_PER_S):
+            samples.append((round(time.monotonic() - started, 3), resident_bytes(process)))
+            high_water_bytes = max(high_water_bytes, _high_water(pid))
+    finally:
+        os.close(pidfd)
+    return samples, high_water_bytes
 
 
 def _tree_rss(process: psutil.Process) -> int:

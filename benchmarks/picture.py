@@ -17,9 +17,16 @@ _LABELS = {
     "whole": "whole file at once",
     "list": "chunks into one list",
     "stream": "chunk by chunk, inexact",
-    "prepare": "prepare.py",
+    "tiktoken": "prepare.py, tiktoken",
+    "gigatoken": "prepare.py, gigatoken",
 }
-_COLORS = {"whole": "#b0413e", "list": "#d98324", "stream": "#7a7a7a", "prepare": "#1b6ca8"}
+_COLORS = {
+    "whole": "#b0413e",
+    "list": "#d98324",
+    "stream": "#7a7a7a",
+    "tiktoken": "#1b6ca8",
+    "gigatoken": "#1f8a5b",
+}
 _TICKS_BYTES = (50e6, 100e6, 200e6, 500e6, 1e9, 2e9, 5e9)
 _N_WORKERS = 2
 
@@ -53,13 +60,15 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
 def _draw_line(axes: Any, result: dict[str, Any]) -> None:
     """Draw one run, and in the right margin, at the height of its peak, the peak and the strategy."""
-    strategy, run = result["case"]["strategy"], result["run"]
+    case, run = result["case"], result["run"]
+    is_ours = case["strategy"] == "prepare"
+    name = case["engine"] if is_ours else case["strategy"]
     seconds, resident_bytes = zip(*run["samples"], strict=True)
-    color, peak_bytes = _COLORS[strategy], run["peak_rss_bytes"]
-    width = 3.0 if strategy == "prepare" else 1.6
+    color, peak_bytes = _COLORS[name], run["peak_rss_bytes"]
+    width = 3.0 if is_ours else 1.6
     axes.plot(seconds, resident_bytes, color=color, linewidth=width, solid_capstyle="round")
     axes.annotate(
-        f"{format_bytes(peak_bytes)}  {_LABELS[strategy]}",
+        f"{format_bytes(peak_bytes)}  {_LABELS[name]}",
         (1.01, peak_bytes),
         xycoords=axes.get_yaxis_transform(),
         color=color,

@@ -19,8 +19,11 @@ def start(home=None):
     if problem:
         sys.stderr.write("nanogpt_compat: " + problem + "\n")
         return 2
+    import os
     from pathlib import Path
 
+    # No linear algebra is done here, and numpy's library for it would start a thread for each CPU.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from nanogpt_compat.cli import main  # not before now: it imports the packages
 
     return main(home=None if home is None else Path(home))

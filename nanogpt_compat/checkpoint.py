@@ -8,7 +8,7 @@ with this CRC-32, and the reader goes on from this position.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.journal import Journal, read_journal
 from nanogpt_compat.memmap import TOKEN
+from nanogpt_compat.refusals import start_pool
 from nanogpt_compat.sinks import BinPair, Segment, is_sound
 from nanogpt_compat.tally import InputTally, Tally
 
@@ -120,7 +121,7 @@ class Checkpointer:
         self._journal = journal
         self._sink = sink
         self._tally = tally
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._thread = start_pool(1, "checkpoint")
         self._pending: Future[None] | None = None
         self._input_index = tally.position.input_index
         self._tokens = tally.tokens

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nanogpt_compat import __version__, job
+from nanogpt_compat.aborts import NativeAborts
 from nanogpt_compat.config import DEFAULT_INPUT, Config
 from nanogpt_compat.encoders import ENGINES
 from nanogpt_compat.errors import MemoryLimitError, PrepareError, UsageError
@@ -45,17 +46,18 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
 
     `home` is the folder that the defaults refer to, that of prepare.py; None is the current one.
     """
-    stderr = CalmStream(sys.stderr)
+    stderr, aborts = CalmStream(sys.stderr), NativeAborts()
     try:
         _keep_standard_streams()
         options = _parser("python -m nanogpt_compat" if home is None else "prepare.py").parse_args(argv)
-        _run(options, home=home, stderr=stderr)
-    except MemoryLimitError as error:
+        _run(options, home=home, stderr=stderr, aborts=aborts)
+    except (MemoryLimitError, MemoryError) as error:
         program = ["-m", "nanogpt_compat"] if home is None else [sys.argv[0]]
         words = _with_smaller_settings(sys.argv[1:] if argv is None else argv)
         command = shlex.join([sys.executable, *program, *words])
-        stderr.write(f"prepare: stopped: {error}\ngo on, with smaller settings, by\n  {command}\n")
-        return error.exit_code
+        why = error if isinstance(error, MemoryLimitError) else "the system refused memory"
+        stderr.write(f"prepare: stopped: {why}\ngo on, with smaller settings, by\n  {command}\n")
+        return aborts.leave(MemoryLimitError.exit_code)
     except PrepareError as error:
         stderr.write(f"prepare: error: {error}\n")
         return error.exit_code
@@ -94,7 +96,7 @@ def _with_smaller_settings(argv: Sequence[str]) -> list[str]:
     return [*kept, *(word for option in _SMALLER.items() for word in option)]
 
 
-def _run(options: argparse.Namespace, *, home: Path | None, stderr: CalmStream) -> None:
+def _run(options: argparse.Namespace, *, home: Path | None, stderr: CalmStream, aborts: NativeAborts) -> None:
     """Do what the options say.
 
     Raises:
@@ -123,8 +125,13 @@ def _run(options: argparse.Namespace, *, home: Path | None, stderr: CalmStream) 
 
     say(job.start_line(work))
     say(work.engine_line)
-    with StopSignals() as signals:
-        Run(work, open_display=display, say=say, warn=warn, check=signals.check).do(restart=options.restart)
+    with StopSignals() as signals, aborts:
+
+        def check() -> None:
+            signals.check()
+            aborts.check()
+
+        Run(work, open_display=display, say=say, warn=warn, check=check).do(restart=options.restart)
 
 
 def _config(options: argparse.Namespace, home: Path | None) -> Config:

@@ -5,7 +5,7 @@
     MemoryGuard   a thread that polls the two; the pipeline asks it before it admits a block, carries out its
                   steps, and stops when `aborting` is set
 
-A poll takes 50 to 500 us, 2 to 20 times a second (benchmarks/guard_cost.py).
+A poll takes 50 to 500 us, 2 to 10 times a second (benchmarks/guard_cost.py).
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from nanogpt_compat.policy import MOST_BYTES, SMALLEST_BYTES, Level, Reading, St
 from nanogpt_compat.units import format_bytes
 
 REFRESH_EVERY_S = 3.0  # limits do change: systemctl set-property, docker update
-_LISTING_SHARE = 0.001  # of the time goes into listing children: 15 ms (of 400 processes), so every 15 s
+_LISTING_SHARE = 0.0005  # of the time goes into listing children: 15 ms (of 400 processes), so every 30 s
 
 _log = logging.getLogger(__name__)
 

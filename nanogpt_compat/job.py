@@ -102,7 +102,9 @@ def look_into(config: Config) -> Job:
         own_bytes=own_bytes_reader(),
         spare_bytes=_spare_bytes(config),
     )
-    estimator = Estimator(chosen.encoder.encode, max_chars=_max_chars(config))
+    estimator = Estimator(
+        chosen.encoder.encode, slowness=chosen.encoder.slowness, max_chars=_max_chars(config)
+    )
     errors = "replace" if config.errors == "replace" else "ignore"
     inputs = []
     for path in config.inputs:

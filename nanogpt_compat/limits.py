@@ -15,7 +15,6 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -220,8 +219,14 @@ def anonymous_bytes(process: psutil.Process, root: Path = Path("/")) -> int:
 
 
 def own_bytes_reader() -> Callable[[], int]:
-    """Return what reads `anonymous_bytes` of this process."""
-    return partial(anonymous_bytes, psutil.Process())
+    """Return what reads this process's anonymous memory as far as it is not swapped out: 20 us."""
+    process = psutil.Process()
+
+    def read() -> int:
+        info = process.memory_info()
+        return int(info.rss - getattr(info, "shared", 0))
+
+    return read
 
 
 def read_own_use(limit_bytes: int, processes: list[psutil.Process], root: Path = Path("/")) -> Reading:

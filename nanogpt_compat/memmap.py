@@ -11,7 +11,7 @@ import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.files import advice, drop_cache, file_system, pwrite_all, sync_folder
+from nanogpt_compat.refusals import start_pool
 from nanogpt_compat.units import format_bytes
 
 TOKEN = np.dtype("<u2")
@@ -77,7 +78,7 @@ class GrowingMemmap:
         self._file = _open(path, n_tokens)
         mapped = _is_safe_to_map(path) if mapped is None else mapped
         self._form: _Form = _Mapped(self._file, self._window_tokens) if mapped else _Written(self._file)
-        self._background = ThreadPoolExecutor(1, thread_name_prefix=f"write back {path.name}")
+        self._background = start_pool(1, f"write back {path.name}")
         self._last_write_back: Future[None] | None = None
         self._failure: OSError | None = None
 
@@ -94,6 +95,7 @@ class GrowingMemmap:
 
         Raises:
             OutputError: no space, quota or file size left, or an earlier write failed.
+            MemoryError: the next window cannot be mapped.
             TypeError: not (n,) uint16.
         """
         self._refuse_after_failure()
@@ -106,6 +108,8 @@ class GrowingMemmap:
             self._n_tokens = n_before
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 self._cut_to_size()  # ext4 keeps what a failed allocation got, and the journal needs it
+            if error.errno == errno.ENOMEM:  # a window cannot be mapped: the disk is not to blame
+                raise MemoryError(f"{self._path} cannot take {tokens.nbytes:,} bytes more") from error
             raise OutputError(self._no_room(tokens.nbytes, error)) from error
 
     def begin_sync(self) -> Callable[[], None]:
@@ -166,7 +170,8 @@ class GrowingMemmap:
             try:
                 self._form.store(tokens[first - start : last - start], first)
             except OSError as error:
-                self._failure = error  # NFS tells here, once, what became of earlier writes
+                if error.errno != errno.ENOMEM:
+                    self._failure = error  # NFS tells here, once, what became of earlier writes
                 raise
             self._n_tokens = last
             if last % self._window_tokens == 0:

@@ -3,10 +3,11 @@
 import contextlib
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class before Python 3.11
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from random import Random
 from typing import TypeAlias
@@ -16,6 +17,7 @@ from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.cuts import first_cut
 from nanogpt_compat.encoders import Encoder, EngineMismatch, Tokens
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.refusals import start_pool
 from nanogpt_compat.sinks import Sink
 from nanogpt_compat.sources.text import TextFile, as_utf8, decode, find_invalid_bytes, read_blocks
 from nanogpt_compat.split import edges_in
@@ -196,7 +198,7 @@ def _in_order(
     """Encode blocks on threads and yield the results in the order of the blocks."""
     pending: deque[tuple[Future[Encoded], int]] = deque()
     in_flight_bytes = 0
-    pool = ThreadPoolExecutor(n_workers, thread_name_prefix="encode")
+    pool = start_pool(n_workers, "encode")
     try:
         for block in blocks:
             block_cost = cost(block)
@@ -232,11 +234,15 @@ def places_to_check(block: Block) -> list[int]:
     start, end = block.start.offset, block.end.offset
     places = []
     for k in range(start // _CHECK_EVERY_BYTES, end // _CHECK_EVERY_BYTES + 1):
-        random = Random(f"{block.start.input_index} {k}")
-        place = k * _CHECK_EVERY_BYTES + random.randrange(_CHECK_EVERY_BYTES)
+        place = _place_to_check(block.start.input_index, k, _CHECK_EVERY_BYTES)
         if start <= place < end:
             places.append(place - start)
     return places
+
+
+@lru_cache(maxsize=64)
+def _place_to_check(input_index: int, k: int, every_bytes: int) -> int:
+    return k * every_bytes + Random(f"{input_index} {k}").randrange(every_bytes)
 
 
 def encode_block(

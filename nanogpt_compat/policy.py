@@ -155,9 +155,17 @@ def _recover(state: State, now_s: float) -> State:
 
 
 def poll_delay_s(readings: Sequence[Reading]) -> float:
-    """Say when to look again, 50 to 500 ms: sooner than anyone can fill the tightest headroom."""
-    spare_bytes = [reading.headroom_bytes - reserves_for(reading).abort_bytes for reading in readings]
-    return min(max(min(spare_bytes, default=MAX_FILL_RATE) / MAX_FILL_RATE, 0.05), 0.5)
+    """Say when to look again, 100 to 500 ms: sooner than anyone can fill the tightest headroom.
+
+    After 50 ms when a reading is below its reserve, for the second one decides: so a reserve of 256 MiB lasts
+    until the decision if it is filled at 1.7 GiB/s. Less than 100 ms would cost more than 0.5 % of a CPU as
+    long as a limit is near: a poll takes 10 us, but 300 us where it finds the caches of a busy machine cold.
+    """
+    spare_bytes = min(
+        (reading.headroom_bytes - reserves_for(reading).abort_bytes for reading in readings),
+        default=MAX_FILL_RATE,
+    )
+    return 0.05 if spare_bytes < 0 else min(max(spare_bytes / MAX_FILL_RATE, 0.1), 0.5)
 
 
 def default_budget(

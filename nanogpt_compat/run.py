@@ -1,7 +1,8 @@
 """Do a job: go on where an earlier run stopped, tokenise, check, publish, report."""
 
-from collections.abc import Callable, Mapping
-from contextlib import closing, suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -29,6 +30,7 @@ from nanogpt_compat.progress import Display
 from nanogpt_compat.sinks import (
     WORK_FOLDER,
     BinPair,
+    check_vacant,
     final_files,
     partial_file,
     publish,
@@ -42,6 +44,7 @@ from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_count, format_duration
 
 _CHUNK_BYTES = 1024 * 1024
+_SHOW_EVERY_S = 0.1
 
 Say = Callable[[str], None]
 Check = Callable[[], None]
@@ -70,7 +73,8 @@ class Run:
             sampler, most_bytes=pipeline.IN_FLIGHT_BYTES, cache_bytes=job.encoder.cache_bytes
         )
         self._finals = final_files(config.output_dir, has_val=config.has_val)
-        self._folders = [config.output_dir, *{final.parent for final in self._finals.values()}]
+        parents = [final.parent for final in self._finals.values()]
+        self._folders = [*{folder.resolve(): folder for folder in (*parents, config.output_dir)}.values()]
         self._work = config.output_dir / WORK_FOLDER
         self._journal = self._work / "journal"
         self._partials = {split: partial_file(final) for split, final in self._finals.items()}
@@ -96,16 +100,24 @@ class Run:
             self._say("already complete; --restart --overwrite makes it again")
             self._clear_up()
             return
-        work_folder(self._job.config.output_dir)
-        try:
-            with FolderLock(self._work / "lock"):
-                made = self._go_on(restart=restart)
-                self._publish(made)
+        with self._locked():
+            made = self._go_on(restart=restart)
+            self._publish(made)
+            with suppress(OSError):  # all is in place: a disk that fails now takes nothing away
                 self._remove_work_files()
+        self._tell(made)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold all folders that are written to: links may lead runs from several folders to one file."""
+        try:
+            with ExitStack() as locks:
+                for folder in self._folders:
+                    locks.enter_context(FolderLock(work_folder(folder) / "lock"))
+                yield
         finally:
             for folder in self._folders:
                 remove_work_folder(folder)
-        self._tell(made)
 
     def _go_on(self, *, restart: bool) -> Mapping[str, Any]:
         """Bring the files to where they only need their names; returns the report."""
@@ -115,22 +127,24 @@ class Run:
         self._tell_damage(found)
         if found.header is not None:
             self._check_belongs(found.header)
-        if found.report is not None and self._is_whole(found.report, found):
-            return found.report
-        check_names(self._job)
-        check_disk(self._job)
-        with self._guard:
-            self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
-            encoder = self._job.encoder
-            encoder.cache_bytes = encoder.cache_bytes * self._guard.budget_bytes // pipeline.IN_FLIGHT_BYTES
-            try:
+        try:
+            if found.report is not None and self._is_whole(found.report, found):
+                return found.report
+            check_names(self._job)
+            check_disk(self._job)
+            with self._guard:
+                self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
+                encoder = self._job.encoder
+                encoder.lower_cache_bytes(
+                    encoder.cache_bytes * self._guard.budget_bytes // pipeline.IN_FLIGHT_BYTES
+                )
                 return self._tokenise_for_sure(found)
-            except (CheckpointError, InputError):
-                raise  # the same command would meet the same
-            except BaseException:
-                if self._saved:
-                    self._warn(f"saved: {self._saved}; the same command goes on from there")
-                raise
+        except (CheckpointError, InputError):
+            raise  # the same command would meet the same
+        except BaseException:
+            if self._saved:
+                self._warn(f"saved: {self._saved}; the same command goes on from there")
+            raise
 
     def _is_complete(self) -> bool:
         """Whether prepare.json says that these files were made of this input with these options."""
@@ -155,7 +169,11 @@ class Run:
     def _is_whole(self, made: Mapping[str, Any], found: Found) -> bool:
         """Whether the files of a run that only had to name them are still what it wrote."""
         files = written_files(self._finals)
-        return self._have_sizes(files, made) and first_unsound_mark(found.marks, files, self._check) is None
+        self._note_saved(made["bytes_read"], sum(made["tokens"].values()))
+        if self._have_sizes(files, made) and first_unsound_mark(found.marks, files, self._check) is None:
+            return True
+        self._saved = ""  # how far it is, is still to be found
+        return False
 
     def _tell_damage(self, found: Found) -> None:
         """Say what is lost because the journal is not as it was written."""
@@ -171,14 +189,10 @@ class Run:
         """Remove what a run left that was killed after its last file was in place."""
         if not self._work.exists():
             return
-        with suppress(OutputError):  # another run is at work there
-            with FolderLock(self._work / "lock"):
-                found = read_found(self._journal)
-                if found.header is not None and self._differences(found.header):
-                    return  # another run, stopped
+        with suppress(OutputError), self._locked():  # another run may be at work there
+            found = read_found(self._journal)
+            if found.header is None or not self._differences(found.header):  # else another run, stopped
                 self._remove_work_files()
-            for folder in self._folders:
-                remove_work_folder(folder)
 
     def _is_unchanged(
         self, path: Path, old: Mapping[str, Any], new: Mapping[str, Any], crc: int, n_bytes: int
@@ -290,13 +304,20 @@ class Run:
             Checkpointer(journal, sink, tally) as checkpointer,
             closing(self._open_display(tally.bytes_read)) as display,
         ):
+            shown_s = 0.0
+
+            def show() -> None:
+                nonlocal shown_s
+                shown_s = time.monotonic()
+                display.show(
+                    bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=report.rss_bytes()
+                )
 
             def after_block() -> None:
                 checkpointer.after_block()
                 self._hold_less(sink)
-                display.show(
-                    bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=report.rss_bytes()
-                )
+                if time.monotonic() - shown_s > _SHOW_EVERY_S:  # at 200 MB/s, each block would cost 1 %
+                    show()
 
             try:
                 pipeline.run(
@@ -315,6 +336,7 @@ class Run:
                     after_block=after_block,
                     check=self._check,
                 )
+                show()
                 checkpointer.now()
             except BaseException as error:
                 display.close()
@@ -379,6 +401,8 @@ class Run:
     def _publish(self, made: Mapping[str, Any]) -> None:
         """Give the finished files their names; the report comes last, and an old one goes first."""
         folder = self._job.config.output_dir
+        if not self._job.config.overwrite:
+            check_vacant(self._finals)  # while the old report is still there
         report.remove_report(folder)
         publish(self._finals, may_replace=self._job.config.overwrite)
         report.write_report(folder, made)
@@ -391,8 +415,9 @@ class Run:
         """Say what was made, and what to do with it."""
         for line in report.end_lines(made, val=describe_val(self._job)):
             self._say(line)
-        for line in notices(self._job, made["tokens"]):
-            self._say(line)
+        with suppress(OSError):  # they look into the folder, and all is done
+            for line in notices(self._job, made["tokens"]):
+                self._say(line)
         self._say(f"next: python train.py --dataset={self._job.config.output_dir.resolve().name}")
 
 

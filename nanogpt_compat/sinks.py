@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.files import advice, drop_cache, replace_durably
+from nanogpt_compat.files import advice, drop_cache, replace_durably, sync_folder
 from nanogpt_compat.memmap import TOKEN, GrowingMemmap
 
 WORK_FOLDER = ".prepare"
@@ -37,14 +37,17 @@ class Sink(Protocol):
 
 
 def work_folder(folder: Path) -> Path:
-    """Make the folder for unfinished files inside `folder`, hidden from git.
+    """Make the folder for unfinished files inside `folder`, hidden from git; its name is durable then.
 
     Raises:
         OutputError: it cannot be made.
     """
     work = folder / WORK_FOLDER
     try:
+        made = [one for one in (work, *work.parents) if not one.exists()]
         work.mkdir(parents=True, exist_ok=True)
+        for one in made:  # ext4 and XFS do so of themselves with the first file inside that is synced
+            sync_folder(one.parent)
         ignore = work / ".gitignore"
         if not ignore.exists() or not ignore.stat().st_size:  # a full disk might refuse the two bytes
             ignore.write_text("*\n", encoding="ascii")
@@ -151,9 +154,28 @@ class BinPair:
 
 
 def written_files(finals: Mapping[str, Path]) -> dict[str, Path]:
-    """Name the files that a run has written by split: unfinished, or renamed already."""
+    """Name the files that a run has written by split: unfinished, or renamed already.
+
+    Raises:
+        OutputError: it cannot be seen which.
+    """
     partials = {split: partial_file(final) for split, final in finals.items()}
-    return {split: partials[split] if partials[split].exists() else final for split, final in finals.items()}
+    return {
+        split: partials[split] if _is_there(partials[split]) else final for split, final in finals.items()
+    }
+
+
+def _is_there(path: Path) -> bool:
+    """Look for a file; `exists` takes what a failing disk says for an answer, from Python 3.14 on for no."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise OutputError(
+            f"cannot look for {path}: {error.strerror}; {advice(error)} and run the same command again"
+        ) from error
+    return True
 
 
 def is_sound(files: Mapping[str, Path], start: Mapping[str, int], segment: Segment) -> bool:
@@ -194,21 +216,32 @@ def _crc_of(path: Path, start_tokens: int, end_tokens: int) -> int | None:
     return crc
 
 
+def check_vacant(finals: Mapping[str, Path]) -> None:
+    """Refuse to publish where another file has got the name.
+
+    Raises:
+        OutputError: it has.
+    """
+    for final in finals.values():
+        if _is_there(partial_file(final)) and _is_there(final):
+            raise OutputError(
+                f"{final} is there and not of this run; give --overwrite to replace it, or move it away and "
+                "run the same command again"
+            )
+
+
 def publish(finals: Mapping[str, Path], *, may_replace: bool) -> None:
     """Give finished files their final names, val first; those that have them already are left alone.
 
     Raises:
         OutputError: a rename is refused, or another file has got the name meanwhile.
     """
-    for final in finals.values():
+    for split, final in finals.items():
         partial = partial_file(final)
-        if not partial.exists():
+        if not _is_there(partial):
             continue  # an earlier run came so far
-        if final.exists() and not may_replace:
-            raise OutputError(
-                f"{final} has appeared during the run; give --overwrite to replace it, or move it away "
-                "and run the same command again"
-            )
+        if not may_replace:
+            check_vacant({split: final})
         try:
             replace_durably(partial, final)
         except OSError as error:

@@ -39,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from nanogpt_compat import checkpoint, memmap, pipeline
 from nanogpt_compat.cli import main as run_program
 from nanogpt_compat.encoders import TiktokenEncoder, Tokens
+from nanogpt_compat.encoders.bounded import BoundedTokenizer
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 from nanogpt_compat.estimate import Estimator
 
@@ -136,18 +137,29 @@ class Calls:
 def err_at(word: bytes) -> None:
     """Let gigatoken make another token, of the same length, wherever `word` begins in a text."""
     engine: Any = GigatokenEncoder
-    encode_with = engine._encode_with
+    encode = engine.encode_checked
+    tokenizer: Any = BoundedTokenizer
+    encode_with = tokenizer._encode_with
+    length_of: list[Any] = []
+
+    def take_lengths(self: Any, text: bytes, check_at: Any) -> Any:
+        length_of[:] = [self._length_of]
+        return encode(self, text, check_at)
 
     def err(self: Any, tokenizer: Any, text: bytes) -> Any:
         ids = encode_with(self, tokenizer, text)
         places = [match.start() for match in re.finditer(re.escape(word), text)]
-        ends = np.cumsum(self._length_of[ids], dtype=np.int64)
+        lengths = length_of[0] if places and length_of else np.empty(0, np.uint8)
+        if not len(lengths):
+            return ids
+        ends = np.cumsum(lengths[ids], dtype=np.int64)
         for index in np.searchsorted(ends, places, side="right").tolist():
-            same_length = np.flatnonzero(self._length_of == self._length_of[ids[index]])
+            same_length = np.flatnonzero(lengths == lengths[ids[index]])
             ids[index] = same_length[0] if ids[index] != same_length[0] else same_length[1]
         return ids
 
-    engine._encode_with = err
+    engine.encode_checked = take_lengths
+    tokenizer._encode_with = err
 
 
 def main() -> int:

@@ -47,8 +47,8 @@ def open_gigatoken(
 @cache
 def differing_chars(fast: GigatokenEncoder) -> tuple[str, ...]:
     """Every character that is of another class in gigatoken's tables than in tiktoken's."""
-    groups = map(fast._differences.in_group, range(N_GROUPS))
-    codes = np.concatenate([group * GROUP + np.flatnonzero(found) for group, found in enumerate(groups)])
+    groups = fast._differences.in_groups(set(range(N_GROUPS)))
+    codes = np.concatenate([group * GROUP + np.flatnonzero(groups[group]) for group in range(N_GROUPS)])
     return tuple(map(chr, codes.tolist()))
 
 

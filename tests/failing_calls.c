@@ -133,6 +133,12 @@ void *mmap(void *start, size_t length, int protection, int flags, int fd, off_t 
     return mmap64(start, length, protection, flags, fd, offset);
 }
 
+int madvise(void *start, size_t length, int advice) { /* nobody but the program asks for this advice */
+    const char *folder = getenv("FAIL_BELOW");
+    if (advice == 23) FAIL_IF(fault("madvise", folder == NULL ? "" : folder)); /* MADV_POPULATE_WRITE */
+    return REAL(madvise)(start, length, advice);
+}
+
 ssize_t write(int fd, const void *data, size_t length) {
     int error = fault_of("write", fd);
     FAIL_IF(error);

@@ -31,9 +31,10 @@ Args: TypeAlias = tuple[str | Path, ...]
 TIMEOUT_S = 120.0  # no run here takes longer than some seconds; a hang is to fail and not to wait
 
 # What may differ between the reports of a stopped and of an uninterrupted run.
-_PASSING = {"wall_s", "resumes", "checkpoint_fallbacks", "peak_rss_bytes", "options", "guard"}
+_PASSING = {"wall_s", "resumes", "checkpoint_fallbacks", "peak_rss_bytes", "guard"}
 # Each process checks its first block; how many blocks go through tiktoken depends on how large they are.
 _PASSING |= {"engine_checked_slices", "engine_fallback_blocks"}
+_LASTING_OPTIONS = ("errors", "n_chunks", "val_ratio", "val_split")  # a resume may have others of the rest
 
 
 @cache
@@ -191,6 +192,7 @@ def report_of(folder: Path) -> dict[str, Any]:
 def lasting(report: Mapping[str, Any]) -> dict[str, Any]:
     """What of a report does not depend on how often a run was stopped, nor on when the input was touched."""
     found = {name: value for name, value in report.items() if name not in _PASSING}
+    found["options"] = {name: report["options"][name] for name in _LASTING_OPTIONS}
     found["inputs"] = [one | {"mtime_ctime_inode": None} for one in report["inputs"]]
     return found
 

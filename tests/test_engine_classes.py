@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nanogpt_compat.encoders.classes import GROUP, ClassDifferences, Encode, probe_ranks
+from nanogpt_compat.encoders.classes import _FREQUENT, GROUP, ClassDifferences, Encode, probe_ranks
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 from tests.engines import SURROGATES, open_gigatoken
 
@@ -85,24 +84,27 @@ def test_ascii_is_never_probed() -> None:
     assert pair.n_made == 0
 
 
-def test_a_group_is_probed_once_and_only_when_it_is_met() -> None:
+def test_a_group_is_probed_once_and_only_when_it_is_met_but_the_frequent_ones_at_once() -> None:
     pair = FakePair("\U00010000")
     differences = ClassDifferences(pair.make)
-    for text in ("caf\xe9", "caf\xe9 na\xefve", "\u0e44\u0e17\u0e22"):  # all of the first 4,096
+    for text in ("caf\xe9", "caf\xe9 na\xefve", "\u0e44\u0e17\u0e22", "\u4e2d\u6587", "\U0001f600"):
         assert not differences.are_in(text.encode())
-    assert (pair.n_made, pair.n_asked) == (1, 1)
-    assert not differences.are_in("\u4e2d\u6587".encode())  # of two groups
-    assert (pair.n_made, pair.n_asked) == (1, 3)
+    assert (pair.n_made, pair.n_asked) == (1, len(_FREQUENT))
+    for text in ("\U00020000", "\U00020001\U00021000", "\U00020000"):
+        assert not differences.are_in(text.encode())
+    assert (pair.n_made, pair.n_asked) == (3, len(_FREQUENT) + 2)
+    assert differences._differing.keys() == _FREQUENT | {0x20, 0x21}
 
 
-def test_text_without_any_lead_byte_left_to_look_for_is_let_pass_at_once() -> None:
+def test_what_begins_no_character_that_is_looked_for_is_looked_for_no_more() -> None:
     differences = ClassDifferences(FakePair("\u1000").make)
+    assert set(differences._suspects) == set(range(0xC2, 0xF5))
     assert not differences.are_in("\xe9".encode())
-    assert 0xC3 not in differences._leads
-    assert 0xE0 not in differences._leads  # the rest of its group is known, too
-    assert {0xE1, 0xE2, 0xF0, 0xF4} < set(differences._leads)
+    assert set(differences._suspects) == {0xE1, 0xF0, 0xF1, 0xF2, 0xF3, 0xF4}
+    assert differences._suspects[0xE1].nonzero()[0].tolist() == [0x80]
+    assert not differences._suspects[0xF0][0x9F]  # emoji
     assert differences.are_in("\u1000".encode())
-    assert 0xE1 in differences._leads
+    assert 0xE1 in differences._suspects
 
 
 def test_many_threads_may_be_the_first(gpt2: tiktoken.Encoding) -> None:
@@ -120,8 +122,8 @@ def test_many_threads_may_be_the_first(gpt2: tiktoken.Encoding) -> None:
         answers = list(pool.map(ask, range(8)))
     expected = [char in odd for char in chars]
     assert answers == [expected[k:] + expected[:k] for k in range(8)]
-    assert pair.n_made == 1
-    assert len(differences._differing) == len({ord(char) // GROUP for char in chars})
+    assert differences._differing.keys() == _FREQUENT | {ord(char) // GROUP for char in chars}
+    assert pair.n_made <= len(differences._differing) - len(_FREQUENT) + 1
 
 
 # The real ones
@@ -150,11 +152,11 @@ def classes_by_tiktoken() -> Callable[[str], str]:
 def classes_by_gigatoken(fast: GigatokenEncoder) -> Callable[[str], str]:
     """Class a character by what it is joined with."""
     ranks = probe_ranks()
-    tokenizer: Any = fast._build(ranks)
+    _, encode = fast._make_probes(ranks)
 
     def class_of(char: str) -> str:
         raw = char.encode()
-        found = fast._encode_with(tokenizer, b"a" + raw + b"1" + raw + b"!").tolist()
+        found = encode(b"a" + raw + b"1" + raw + b"!").tolist()
         joined = {"L": b"a" + raw[:1], "N": b"1" + raw[:1], "P": raw[-1:] + b"!"}
         return next((name for name, token in joined.items() if ranks[token] in found), "S")
 
@@ -168,7 +170,7 @@ def test_a_group_is_what_asking_about_one_character_at_a_time_says(
     one, other = classes_by_tiktoken(), classes_by_gigatoken(fast)
     chars = [chr(code) for code in range(max(0x80, group * GROUP), (group + 1) * GROUP)]
     slowly = [ord(char) % GROUP for char in chars if one(char) != other(char)]
-    assert np.flatnonzero(fast._differences.in_group(group)).tolist() == slowly
+    assert np.flatnonzero(fast._differences.in_groups({group})[group]).tolist() == slowly
     assert {one(char) for char in chars} <= set("LNSP")
     if group == 0:
         assert [one(char) for char in "\xe9\xb2\xa0\xd7"] == list("LNSP")
@@ -176,5 +178,6 @@ def test_a_group_is_what_asking_about_one_character_at_a_time_says(
 
 
 def test_the_group_of_surrogates_holds_no_difference_among_them(fast: GigatokenEncoder) -> None:
-    found = fast._differences.in_group(SURROGATES[0] // GROUP)
+    group = SURROGATES[0] // GROUP
+    found = fast._differences.in_groups({group})[group]
     assert not found[SURROGATES[0] % GROUP :].any()

@@ -292,7 +292,7 @@ def test_one_wrong_token_anywhere_in_a_slice_shows(where: str, gpt2: tiktoken.En
         ids[index] ^= 1
         return ids
 
-    with patch.object(fast, "_encode_with", wrong):
+    with patch.object(fast._tokenizer, "_encode_with", wrong):
         with pytest.raises(EngineMismatch, match=rf"^bytes {start:,} to {end:,}$"):
             fast.encode_checked(text, [3000])
         with pytest.raises(EngineMismatch):
@@ -311,7 +311,7 @@ def test_tokens_that_are_missing_added_or_in_another_order_show(change: str, gpt
         "none at all": right_ids[:0],
     }
     fast = open_gigatoken(gpt2)
-    with patch.object(fast, "_encode_with", lambda _tokenizer, _text: changed[change]):
+    with patch.object(fast._tokenizer, "_encode_with", lambda _tokenizer, _text: changed[change]):
         for check_at in (None, [200]):
             with pytest.raises(EngineMismatch):
                 fast.encode_checked(text, check_at)

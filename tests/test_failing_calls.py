@@ -31,6 +31,7 @@ WAYS = {
     "fallocate": ["EIO", "ENOSPC", "EDQUOT"],
     "ftruncate": ["EIO"],
     "mmap": ["ENOMEM", "EIO"],
+    "madvise": ["ENOMEM", "EINVAL"],  # EINVAL: Linux before 5.14
     "pwrite": ["EIO", "ENOSPC", "short"],
     "fsync": ["EIO", "ENOSPC"],  # ENOSPC: NFS and thin volumes find out here
     "fdatasync": ["EIO", "ENOSPC"],
@@ -122,6 +123,10 @@ def assert_ended_well(done: Done, fault: Fault, calls: list[Call], out: Path) ->
     if done.returncode == 0:
         assert fault.call in MAY_FAIL or is_harmless(fault, path), f"{path} failed unnoticed"
         return
+    if fault.way == "ENOMEM":
+        assert done.returncode == 75, done.stderr
+        assert "prepare: stopped: the system refused memory" in done.stderr
+        return
     assert done.returncode == 4, done.stderr
     error = done.stderr[done.stderr.index("prepare: error: ") :]
     assert str(out) in error
@@ -135,6 +140,7 @@ def is_harmless(fault: Fault, path: Path) -> bool:
     return (
         (fault.call == "mkdir" and path.name == ".prepare")  # it was there already
         or (fault.call == "flock" and fault.way == "ENOSYS")  # host, boot and process do
+        or (fault.call == "madvise" and fault.way == "EINVAL")  # a precaution: the store itself does it
         or (fault.call == "rename" and path.name == "lock")  # tried again, as if another run had held it
         or (fault.way == "short" and path.name != "journal")  # the rest is written by a second call
     )
@@ -181,6 +187,21 @@ def test_the_program_calls_no_msync_since_fsync_writes_what_was_mapped(
     scenes: dict[tuple[str, bool], Scene],
 ) -> None:
     assert not any(scene.calls["msync"] for scene in scenes.values())
+
+
+def test_what_leads_to_the_journal_is_durable_before_the_first_record(
+    failing_calls: FailingCalls, tmp_path: Path
+) -> None:
+    folder, log = tmp_path / "folder", tmp_path / "log"
+    folder.mkdir()
+    args = ("--input", make_text(tmp_path / "a.txt", 600_000), "--output-dir", folder / "one" / "two")
+    assert faults.run(*args, prefix=failing_calls.prefix(folder, log)).returncode == 0
+    calls = [call for call in read_log(log) if call.name in ("mkdir", *SYNCS)]
+    work = folder / "one" / "two" / ".prepare"
+    first_record = calls.index(Call("fdatasync", work / "journal"))
+    for one in (work, *work.parents[:2]):
+        made = calls.index(Call("mkdir", one), 0, first_record)
+        assert Call("fsync", one.parent) in calls[made:first_record], one
 
 
 @TIMES

@@ -18,7 +18,7 @@ from tests import faults
 from tests.conftest import REPOSITORY
 from tests.disks import MIB, MIN_BYTES, Disk, Disks, tool
 from tests.failing import FailingCalls, Fault
-from tests.faults import Expected, expect, make_text
+from tests.faults import Expected, expect, make_text, prepare
 
 SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16}
 
@@ -177,6 +177,28 @@ def test_a_file_system_that_turns_read_only_in_the_middle_is_an_error(
     subprocess.run([tool("e2fsck"), "-fy", disk.image], capture_output=True, check=False)  # 1: has mended it
     disk.mount()
     expected.assert_nothing_partial(out)
+    assert_goes_on(expected, out, *args, resumes=1)
+
+
+def test_an_input_that_can_no_longer_be_read_ends_the_run_with_all_that_is_sound_saved(
+    tmp_path: Path, disks: Disks
+) -> None:
+    disk = disks.make("ext4", 64 * MIB)
+    out = tmp_path / "out"
+    args: Args = ("--input", make_text(disk.folder / "a.txt", 12_000_000), "--block-size", "20000")
+    expected = expect(tmp_path / "expected", *args)  # reading is up to 8 MB ahead of writing
+    disk.sync()
+    args = (*args, "--output-dir", out)
+    process = faults.start(*args, at="encode text", skip=100, do="SIGSTOP", every_bytes=1 << 40)
+    faults.wait_until_stopped(process)
+    assert saved_tokens(out) == 0
+    disk.cut_power()  # it has other files on it than the output
+    done = faults.go_on(process)
+    assert done.returncode == 3, done.stderr
+    assert re.search(r"cannot read .*a\.txt at byte [\d,]+: Input/output error", done.stderr)
+    assert saved_tokens(out) > 0
+    assert prepare(*args).returncode == 3  # it still cannot be read
+    disk.remount_after_cut()
     assert_goes_on(expected, out, *args, resumes=1)
 
 

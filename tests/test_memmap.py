@@ -432,6 +432,33 @@ def use_after_failed_sync(path: str, mapped: bool) -> dict[str, str]:
     return seen
 
 
+def use_without_addresses(path: str) -> dict[str, Any]:
+    """Append where no window can be mapped, and again where it can."""
+    with GrowingMemmap(Path(path), window_bytes=MIB, mapped=True) as tokens:
+        tokens.append(some_tokens(MIB // 2, 0))
+        used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used_bytes + MIB // 2, resource.RLIM_INFINITY))
+        found = "no error"
+        try:
+            tokens.append(some_tokens(1000, 1))
+        except MemoryError as error:
+            found = f"{error} ({error.__cause__})"
+        n_tokens = tokens.n_tokens
+        tokens.sync()
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        tokens.append(some_tokens(1000, 2))
+        tokens.finish()
+    return {"found": found, "n_tokens": n_tokens}
+
+
+def test_a_window_that_cannot_be_mapped_is_a_lack_of_memory_and_nothing_is_lost(tmp_path: Path) -> None:
+    seen = run_apart(use_without_addresses, tmp_path / "a")
+    assert "/a cannot take 2,000 bytes more ([Errno 12]" in seen["found"]
+    assert seen["n_tokens"] == MIB // 2
+    expected = np.concatenate([some_tokens(MIB // 2, 0), some_tokens(1000, 2)])
+    assert np.array_equal(np.fromfile(tmp_path / "a", dtype="<u2"), expected)
+
+
 def fsyncs(log: Path) -> list[str]:
     """The results of the fsyncs of the file, in order; the first in the log is that of the folder."""
     return re.findall(r"fsync.* = (.*)", log.read_text())[1:]

@@ -12,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
+from nanogpt_compat import policy
 from tests.conftest import REPOSITORY
 from tests.faults import Expected, command, expect, make_text, report_of, run
 
@@ -44,9 +45,9 @@ TELL_DROPS = """
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 drop_caches = GigatokenEncoder.drop_caches
 def drop_and_tell(self):
-    before = self._generation
+    before = self._tokenizer.generation
     drop_caches(self)
-    print("built anew:", self._generation - before, file=sys.stderr)
+    print("built anew:", self._tokenizer.generation - before, file=sys.stderr)
 GigatokenEncoder.drop_caches = drop_and_tell
 """
 SLOW = f"""{BOTH_ENGINES}
@@ -55,6 +56,12 @@ from nanogpt_compat import checkpoint
 checkpoint.EVERY_OUTPUT_BYTES = 400_000
 is_slow = pathlib.Path("{{is_slow}}")
 before_each_block(lambda: time.sleep(0.5 * is_slow.exists()))
+"""
+# 1.0 GB that nobody touches, and some 0.2 GB: below the 480 MB that throttle, above the 240 MB that stop.
+SHORT = """
+import mmap, resource
+held = mmap.mmap(-1, 1_000_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+resource.setrlimit(resource.RLIMIT_DATA, (1_600_000_000, resource.RLIM_INFINITY))
 """
 TELL_THE_TIME = """
 import sys, threading, time
@@ -275,16 +282,37 @@ def test_two_gigabytes_of_output_are_no_memory_of_ours(tmp_path: Path) -> None:
     assert report["guard"]["state_changes"] == 0
 
 
-def test_from_decision_to_exit_it_takes_less_than_a_second_or_two_on_a_busy_machine(
-    text: Path, tmp_path: Path, engine: str
+def test_from_decision_to_exit_it_takes_less_than_a_second(text: Path, tmp_path: Path, engine: str) -> None:
+    tell = TELL_THE_TIME.format(after_s=0.7 if engine == "tiktoken" else 0.1)
+    took_s = list[float]()  # 0.1 to 0.2 s on an idle machine; on a busy one the best of three counts
+    while len(took_s) < 3 and min(took_s, default=1.0) >= 1:
+        folder = tmp_path / str(len(took_s))
+        options = ("--input", text, "--output-dir", folder, "--engine", engine)
+        code, stderr = finish(start_with(tell, *options))
+        ended_s = time.monotonic()
+        assert code == 75, stderr
+        took_s.append(ended_s - float(stderr.split("decided at ")[1].split()[0]))
+    assert min(took_s) < 1
+
+
+def test_where_memory_stays_short_it_goes_on_at_the_smallest_settings(
+    text: Path, expected: Expected, tmp_path: Path
 ) -> None:
-    options = ("--input", text, "--output-dir", tmp_path, "--engine", engine)
-    process = start_with(TELL_THE_TIME.format(after_s=0.7 if engine == "tiktoken" else 0.1), *options)
-    code, stderr = finish(process)
-    ended_s = time.monotonic()
-    assert code == 75, stderr
-    decided_s = float(stderr.split("decided at ")[1].split()[0])
-    assert ended_s - decided_s < 2  # 0.1 to 0.2 s on an idle one
+    options = ("--input", text, "--output-dir", tmp_path, "--block-size", "200K")
+    code, stderr = finish(start_with(SLOW + SHORT, *options))
+    assert code == 0, stderr
+    report = expected.assert_reached(tmp_path)
+    assert report["guard"]["state_changes"] == 1
+    assert report["guard"]["lowest_headroom_of"] == "RLIMIT_DATA"
+    assert report["wall_s"] > len(policy.LADDER) * policy.STEP_EVERY_S  # so it took all the steps
+
+
+def test_what_others_leave_no_room_for_may_be_tried_again_later(text: Path, tmp_path: Path) -> None:
+    floor_bytes = psutil.virtual_memory().available + 200_000_000
+    done = run("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes))
+    assert done.returncode == 75, done.stderr
+    assert "too much of it by others" in done.stderr
+    assert not (tmp_path / "train.bin").exists()
 
 
 def test_what_cannot_fit_is_refused_with_78_before_anything_is_written(text: Path, tmp_path: Path) -> None:

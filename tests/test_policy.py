@@ -271,7 +271,14 @@ def test_our_own_use_alone_never_makes_it_flap(
 
 @pytest.mark.parametrize(
     ("headroom_bytes", "delay_s"),
-    [(-GIB, 0.05), (256 * MIB, 0.05), (256 * MIB + 3 * GIB // 2, 0.25), (3400 * MIB, 0.5), (4 * GIB, 0.5)],
+    [
+        (-GIB, 0.05),
+        (256 * MIB - 1, 0.05),
+        (256 * MIB, 0.1),
+        (256 * MIB + 3 * GIB // 2, 0.25),
+        (3400 * MIB, 0.5),
+        (4 * GIB, 0.5),
+    ],
 )
 def test_polls_come_faster_the_less_is_left(headroom_bytes: int, delay_s: float) -> None:
     assert policy.poll_delay_s([reading(headroom_bytes)]) == pytest.approx(delay_s, rel=0.03)

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat import job, pipeline
+from nanogpt_compat import checkpoint, job, pipeline
 from nanogpt_compat.checkpoint import Checkpointer
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 from nanogpt_compat.sources import text
@@ -227,6 +227,24 @@ def test_a_block_that_is_written_but_not_counted_is_not_saved(tmp_path: Path) ->
     expected.assert_reached(tmp_path / "out")
 
 
+@pytest.mark.parametrize("is_time", [False, True])
+def test_a_checkpoint_is_written_when_it_is_time_however_little_there_is(
+    is_time: bool, tmp_path: Path
+) -> None:
+    path = make_text(tmp_path / "a.txt", 500_000)
+    args: Args = ("--input", path, "--output-dir", tmp_path / "out")
+    assert (checkpoint.EVERY_S, checkpoint.EVERY_OUTPUT_BYTES) == (30, 64 << 20)
+    with (
+        patch.object(checkpoint, "EVERY_S", 0 if is_time else 1e9),
+        patch.object(Checkpointer, "now", side_effect=Stopped),  # as if killed
+        pytest.raises(Stopped),
+    ):
+        prepare(*args, "--block-size", "10000", every_bytes=1 << 40, stop_after_bytes=400_000)
+    said = prepare(*args).stderr
+    assert ("going on at 8" in said) == is_time
+    assert ("nothing was saved" in said) == (not is_time)
+
+
 # The report, and what the files depend on
 
 
@@ -358,6 +376,30 @@ def test_a_second_run_in_the_same_folder_is_told_which_one_is_at_work(tmp_path: 
     finished = faults.go_on(process)
     assert finished.returncode == 0, finished.stderr
     assert expected.assert_reached(tmp_path / "out")["resumes"] == 0
+
+
+def test_a_second_run_is_refused_too_where_links_lead_both_to_one_file(tmp_path: Path) -> None:
+    path = make_text(tmp_path / "a.txt", 1_000_000)
+    expected = expect(tmp_path / "expected", "--input", path)
+    elsewhere = tmp_path / "elsewhere"
+    for folder in (elsewhere, tmp_path / "one", tmp_path / "two"):
+        folder.mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name / "train.bin").symlink_to(elsewhere / "big.bin")
+    args: Args = ("--input", path, "--output-dir", tmp_path / "one")
+    process = faults.start(*args, "--block-size", "20000", at="write journal", skip=3, do="SIGSTOP")
+    faults.wait_until_stopped(process)
+    done = prepare("--input", path, "--val-ratio", "0.5", "--output-dir", tmp_path / "two")
+    assert done.returncode == 4
+    assert (
+        f"{elsewhere / '.prepare'}: in use by another run, process {process.pid} on {platform.node()}"
+        in done.stderr
+    )
+    assert [one.name for one in (tmp_path / "two").iterdir()] == ["train.bin"]
+    finished = faults.go_on(process)
+    assert finished.returncode == 0, finished.stderr
+    expected.assert_reached(tmp_path / "one")
+    assert [one.name for one in elsewhere.iterdir()] == ["big.bin"]
 
 
 def test_a_child_that_outlives_a_killed_run_does_not_stand_in_the_way(tmp_path: Path) -> None:

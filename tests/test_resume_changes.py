@@ -79,6 +79,16 @@ def edit(path: Path, place: int) -> None:
         file.write(b" edited ")
 
 
+def test_all_that_a_stopped_run_leaves_is_in_one_folder_that_git_does_not_see(
+    path: Path, out: Path, tmp_path: Path
+) -> None:
+    begin(out, "--input", path)
+    assert [one.name for one in out.iterdir()] == [".prepare"]
+    names = sorted(one.name for one in (out / ".prepare").iterdir())
+    assert names == [".gitignore", "journal", "train.bin.partial", "val.bin.partial"]
+    assert (out / ".prepare" / ".gitignore").read_text() == "*\n"
+
+
 # The input changes between two runs
 
 
@@ -177,6 +187,12 @@ def touch(path: Path) -> None:
     path.touch()
 
 
+def change_its_mode(path: Path) -> None:
+    mtime_ns = path.stat().st_mtime_ns
+    path.chmod(0o600)
+    assert path.stat().st_mtime_ns == mtime_ns  # ctime alone says that something was done to it
+
+
 def put_a_copy_in_its_place(path: Path) -> None:
     shutil.copy2(path, path.with_name("copy"))
     path.with_name("copy").replace(path)
@@ -186,7 +202,7 @@ def edit_what_was_not_read(path: Path) -> None:
     edit(path, unsampled(path, 450_000, N_BYTES))
 
 
-@pytest.mark.parametrize("change", [touch, put_a_copy_in_its_place, edit_what_was_not_read])
+@pytest.mark.parametrize("change", [touch, change_its_mode, put_a_copy_in_its_place, edit_what_was_not_read])
 def test_where_what_was_read_is_the_same_it_goes_on_after_a_check(
     change: Callable[[Path], None], path: Path, out: Path, tmp_path: Path
 ) -> None:
@@ -455,6 +471,20 @@ def test_old_files_stay_until_the_new_are_complete_and_a_stopped_run_goes_on(
     assert expected_now(tmp_path, *args).assert_reached(complete)["resumes"] == 1
 
 
+def test_old_files_and_their_report_stay_if_a_finished_run_may_not_replace_them_any_more(
+    path: Path, complete: Path, tmp_path: Path
+) -> None:
+    args: Args = ("--input", path, "--val-ratio", "0.1", "--output-dir", complete)
+    assert faults.run(*args, "--overwrite", at="remove prepare.json").returncode == -9
+    before = snapshot(complete)
+    done = prepare(*args)
+    assert done.returncode == 4
+    assert "--overwrite" in done.stderr
+    assert snapshot(complete) == before
+    assert prepare(*args, "--overwrite").returncode == 0
+    expected_now(tmp_path, "--input", path, "--val-ratio", "0.1").assert_reached(complete)
+
+
 def test_a_stopped_run_stays_where_another_is_complete(path: Path, complete: Path, tmp_path: Path) -> None:
     others: Args = ("--input", path, "--val-ratio", "0.1")
     begin(complete, *others, "--overwrite")
@@ -522,7 +552,7 @@ def test_a_file_that_appears_during_the_run_is_not_replaced(
     (out / name).write_bytes(b"mine")
     done = faults.go_on(process)
     assert done.returncode == 4
-    assert f"{name} has appeared during the run" in done.stderr
+    assert f"{name} is there and not of this run" in done.stderr
     assert (out / name).read_bytes() == b"mine"
     (out / name).unlink()
     assert prepare("--input", path, "--output-dir", out).returncode == 0

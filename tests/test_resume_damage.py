@@ -9,7 +9,9 @@ from typing import TypeAlias
 
 import pytest
 
+from nanogpt_compat.errors import OutputError
 from nanogpt_compat.journal import read_journal
+from nanogpt_compat.sinks import publish
 from nanogpt_compat.units import format_count
 from tests import faults
 from tests.faults import Args, Expected, Outcome, Stopped, expect, make_text, prepare
@@ -266,6 +268,16 @@ def test_a_finished_file_that_is_damaged_before_it_has_its_name_is_made_again(
     done = prepare(*args, "--output-dir", out)
     assert done.returncode == 0, done.stderr
     expected.assert_reached(out, fallbacks=faults.report_of(out)["checkpoint_fallbacks"])
+
+
+def test_a_file_that_cannot_be_looked_for_is_an_error_and_not_one_that_has_its_name_already(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / ".prepare").mkdir()
+    final = tmp_path / ("x" * 250)  # the name of the unfinished file is longer than a name may be
+    for may_replace in (False, True):
+        with pytest.raises(OutputError, match=r"cannot look for .*partial: File name too long; .* run the"):
+            publish({"train": final}, may_replace=may_replace)
 
 
 def test_a_final_file_that_is_gone_before_the_other_has_its_name_is_not_forgotten(

@@ -127,6 +127,38 @@ def test_it_does_not_wait_for_a_block_that_takes_long(path: Path, expected: Expe
     expected.assert_reached(tmp_path / "out")
 
 
+def test_while_it_looks_through_what_is_finished_it_is_obeyed_too(
+    path: Path, expected: Expected, tmp_path: Path
+) -> None:
+    args: Args = ("--input", path, "--output-dir", tmp_path)
+    assert faults.run(*args, at="remove prepare.json").returncode == -signal.SIGKILL
+    done = faults.run(*args, at="mkdir lock.*", do="SIGTERM")  # it is seen at the first segment
+    assert done.returncode == -signal.SIGTERM
+    assert "saved: 100% (1.5 MB of 1.5 MB, " in done.stderr
+    assert "the same command goes on from there" in done.stderr
+    assert prepare(*args).returncode == 0
+    expected.assert_reached(tmp_path)
+
+
+@pytest.mark.parametrize("n_workers", [1, 4])
+def test_with_blocks_and_windows_as_large_as_they_come_it_takes_no_longer(
+    n_workers: int, tmp_path: Path
+) -> None:
+    path = make_text(tmp_path / "a.txt", 40_000_000)
+    out = tmp_path / "out"
+    args: Args = ("--input", path, "--output-dir", out, "--workers", str(n_workers), "--block-size", "4M")
+    process = faults.start(*args, every_bytes=64 << 20)
+    partial = out / ".prepare" / "train.bin.partial"
+    wait_for(lambda: partial.exists() and partial.stat().st_size > 10_000_000)
+    process.send_signal(signal.SIGTERM)
+    began_s = time.monotonic()
+    _, stderr = process.communicate()
+    elapsed_s = time.monotonic() - began_s
+    assert process.returncode == -signal.SIGTERM
+    assert "saved: " in stderr
+    assert elapsed_s < MAX_S
+
+
 def wait_for(condition: Callable[[], bool]) -> None:
     deadline_s = time.monotonic() + faults.TIMEOUT_S
     while not condition():

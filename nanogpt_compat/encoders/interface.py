@@ -45,6 +45,7 @@ class Encoder(Protocol):
     peak_bytes: int  # what a run with it takes at most, all told: benchmarks/peak_rss.py holds it to that
     cache_bytes: int  # what it may keep from one block to the next, with the blocks it is at work on
     most_workers: int  # more are of no use
+    slowness: float  # how much longer text takes than the same text a second time
     most_block_bytes: int  # larger blocks are not faster, and take longer to stop for
 
     def encode(self, text: bytes) -> NDArray[np.uint16]:
@@ -64,6 +65,10 @@ class Encoder(Protocol):
 
     def cost_bytes(self, text: bytes) -> int:
         """Bound the memory that encoding `text` takes, what is read and what comes out included."""
+        ...
+
+    def lower_cache_bytes(self, n_bytes: int) -> None:
+        """Keep no more than so much from now on."""
         ...
 
     def drop_caches(self) -> None:

@@ -20,6 +20,7 @@ class TiktokenEncoder:
     cache_bytes = 0
     most_workers = 1 << 10  # whatever the machine has
     most_block_bytes = 1024 * 1024
+    slowness = 1.0
 
     def __init__(self, encoding: tiktoken.Encoding) -> None:
         """Take an encoding whose tokens fit into uint16.
@@ -55,6 +56,9 @@ class TiktokenEncoder:
     def cost_bytes(self, text: bytes) -> int:
         """Count raw, text and tokens (8 bytes a byte), and BPE's own tables (45 for each unbroken one)."""
         return 8 * len(text) + 45 * longest_stretch_bytes(text)
+
+    def lower_cache_bytes(self, n_bytes: int) -> None:
+        """Nothing is kept."""
 
     def drop_caches(self) -> None:
         """Nothing is kept."""

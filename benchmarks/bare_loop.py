@@ -1,0 +1,132 @@
+"""Tokenizing without any safety: read a block, encode it, write it, and one fsync at the end.
+
+    python -m benchmarks.bare_loop {ordinary,tiktoken,gigatoken} INPUT OUTPUT_DIR [--threads N]
+
+What prepare.py may be measured against: blocks end before their last space or newline, whatever stands left
+of it; nothing is checked, counted, journaled or dropped from the page cache; no memory is watched, and
+gigatoken's cache grows as it likes. Tokens are written in order. Bytes go to gigatoken as they are, to
+tiktoken decoded. `ordinary` is tiktoken's `encode_ordinary`, which gives a Python list.
+"""
+
+import argparse
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt_compat.units import parse_size
+from nanogpt_compat.vocabulary import load_gpt2
+
+Tokens: TypeAlias = NDArray[np.uint16]
+Encode: TypeAlias = Callable[[bytes], Tokens]
+
+
+def ordinary(n_threads: int) -> Encode:
+    """Encode as most scripts do, over a Python list."""
+    del n_threads
+    encoding = load_gpt2()
+    return lambda block: np.array(encoding.encode_ordinary(block.decode("utf-8", "ignore")), dtype=np.uint16)
+
+
+def tiktoken(n_threads: int) -> Encode:
+    """Encode with tiktoken, without that list and with the GIL released."""
+    del n_threads
+    encoding = load_gpt2()
+
+    def encode(block: bytes) -> Tokens:
+        text = block.decode("utf-8", "ignore")
+        return encoding.encode_to_numpy(text, disallowed_special=()).astype(np.uint16)
+
+    return encode
+
+
+def gigatoken(n_threads: int) -> Encode:
+    """Encode with the call of gigatoken 0.10 that has the least around it, the GIL released.
+
+    `encode` holds the GIL. `encode_batch` imports awkward (0.3 s), and with `parallel=False` it lets in one
+    thread at a time: by schedstat, each of two was blocked for a third of the time, here for a hundredth.
+    """
+    os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, n_threads)))  # before it is imported
+    from gigatoken import BytesSource  # here, since the others do without
+
+    from benchmarks.neighbours import load_gigatoken
+
+    tokenizer = load_gigatoken()
+
+    def encode(block: bytes) -> Tokens:
+        ids, _ = tokenizer.encode_batch_padded(BytesSource([block]), 0, parallel=True)
+        return np.asarray(ids[0], np.uint16)
+
+    return encode
+
+
+ENGINES: dict[str, Callable[[int], Encode]] = {
+    "ordinary": ordinary,
+    "tiktoken": tiktoken,
+    "gigatoken": gigatoken,
+}
+
+
+def _read_blocks(fd: int, block_bytes: int) -> Iterator[bytes]:
+    """Yield the file in blocks that end before a space or newline, if they hold one."""
+    offset = 0
+    while block := os.pread(fd, block_bytes, offset):
+        cut = max(block.rfind(b" "), block.rfind(b"\n"))
+        if cut > 0 and len(block) == block_bytes:
+            block = block[:cut]
+        yield block
+        offset += len(block)
+
+
+def _in_order(encode: Encode, blocks: Iterable[bytes], n_threads: int) -> Iterator[Tokens]:
+    """Encode on threads, at most two blocks each in flight."""
+    pending: deque[Future[Tokens]] = deque()
+    with ThreadPoolExecutor(n_threads) as pool:
+        for block in blocks:
+            pending.append(pool.submit(encode, block))
+            if len(pending) == 2 * n_threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def run(source: Path, target: Path, encode: Encode, *, n_threads: int, block_bytes: int) -> None:
+    """Tokenise `source` into `target`; with no threads, in this one."""
+    with source.open("rb") as file, target.open("wb") as out:
+        blocks = _read_blocks(file.fileno(), block_bytes)
+        for tokens in _in_order(encode, blocks, n_threads) if n_threads else map(encode, blocks):
+            tokens.tofile(out)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one engine in this process."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bare_loop", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("engine", choices=ENGINES)
+    parser.add_argument("input", type=Path)
+    parser.add_argument("output_dir", type=Path)
+    parser.add_argument("--threads", type=int, default=2, help="encoding threads; 0: no threads at all")
+    parser.add_argument("--block-size", type=parse_size, default=1 << 20, help="1 MiB, as prepare.py's")
+    options = parser.parse_args(arguments)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    run(
+        options.input,
+        options.output_dir / "train.bin",
+        ENGINES[options.engine](options.threads),
+        n_threads=options.threads,
+        block_bytes=options.block_size,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

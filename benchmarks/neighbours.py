@@ -1,0 +1,162 @@
+"""How others prepare a corpus for training, written anew from what their scripts do.
+
+    python -m benchmarks.neighbours {datasets,pool,encode_files} INPUT OUTPUT_DIR
+
+`datasets` and `pool` tokenise documents, here whole paragraphs of 3,000 characters or more (FineWeb's
+documents have about as many), and mark where one ends or begins, so their tokens are not those of the whole
+file. None of the three waits for the disk. Everything they write lies in OUTPUT_DIR.
+
+Sources of the ways: karpathy/nanoGPT, data/openwebtext/prepare.py; karpathy/build-nanogpt, fineweb.py;
+marcelroed/gigatoken, README.md.
+"""
+
+import argparse
+import base64
+import multiprocessing
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt_compat.vocabulary import load_gpt2
+
+_DOCUMENT_CHARS = 3_000
+_END_OF_TEXT = 50_256
+_N_PROCESSES = 2
+_N_BATCHES = 1024  # nanoGPT's
+_VAL_RATIO = 0.0005
+_SHARD_TOKENS = 100_000_000  # build-nanogpt's
+_CHUNK_DOCUMENTS = 16
+
+
+def documents(source: Path) -> Iterator[str]:
+    """Yield the text as documents: whole paragraphs, at least 3,000 characters together."""
+    lines: list[str] = []
+    n_chars = 0
+    with source.open(encoding="utf-8", errors="ignore") as file:
+        for line in file:
+            lines.append(line)
+            n_chars += len(line)
+            if n_chars >= _DOCUMENT_CHARS and line == "\n":
+                yield "".join(lines)
+                lines, n_chars = [], 0
+    if lines:
+        yield "".join(lines)
+
+
+def hugging_face(source: Path, output_dir: Path) -> None:
+    """Make a data set, split it at random, map it to tokens on processes, and copy those into a memmap."""
+    os.environ.update(HF_HOME=str(output_dir), HF_HUB_OFFLINE="1")
+    import datasets  # here: it takes longer to import than all else together, and is an extra
+
+    encoding = load_gpt2()
+
+    def rows() -> Iterator[dict[str, str]]:
+        return ({"text": text} for text in documents(source))
+
+    def tokenize(row: dict[str, str]) -> dict[str, Any]:
+        ids = encoding.encode_ordinary(row["text"])
+        ids.append(_END_OF_TEXT)
+        return {"ids": ids, "len": len(ids)}
+
+    whole = datasets.Dataset.from_generator(rows, cache_dir=str(output_dir))
+    split = whole.train_test_split(test_size=_VAL_RATIO, seed=2357, shuffle=True)
+    tokenized = split.map(tokenize, remove_columns=["text"], num_proc=_N_PROCESSES)
+    for name, rows_of_split in (("train", tokenized["train"]), ("val", tokenized["test"])):
+        _copy_into_memmap(rows_of_split, output_dir / f"{name}.bin")
+
+
+def _copy_into_memmap(rows: Any, target: Path) -> None:
+    """Write the column `ids` batch by batch, as nanoGPT does: 1,024 of them, or one for each document."""
+    n_batches = min(_N_BATCHES, len(rows))
+    tokens = np.memmap(target, dtype=np.uint16, mode="w+", shape=(int(np.sum(rows["len"], dtype=np.uint64)),))
+    at = 0
+    for index in range(n_batches):
+        batch = rows.shard(num_shards=n_batches, index=index, contiguous=True).with_format("numpy")
+        ids = np.concatenate(batch["ids"])
+        tokens[at : at + len(ids)] = ids
+        at += len(ids)
+    tokens.flush()
+
+
+_encode_document: Callable[[str], NDArray[np.uint16]]  # of a process of the pool
+
+
+def _start_worker() -> None:
+    global _encode_document
+    encoding = load_gpt2()
+
+    def encode(text: str) -> NDArray[np.uint16]:
+        return np.array([_END_OF_TEXT, *encoding.encode_ordinary(text)]).astype(np.uint16)
+
+    _encode_document = encode
+
+
+def _tokenize(text: str) -> NDArray[np.uint16]:
+    return _encode_document(text)
+
+
+def pool(source: Path, output_dir: Path) -> None:
+    """Tokenise documents in a pool of processes, and fill shards of 100 million tokens from it."""
+    shard = np.empty(_SHARD_TOKENS, np.uint16)
+    n_tokens = n_shards = 0
+    with multiprocessing.Pool(_N_PROCESSES, _start_worker) as workers:
+        for tokens in workers.imap(_tokenize, documents(source), chunksize=_CHUNK_DOCUMENTS):
+            while n_tokens + len(tokens) >= _SHARD_TOKENS:
+                n_fitting = _SHARD_TOKENS - n_tokens
+                shard[n_tokens:] = tokens[:n_fitting]
+                np.save(output_dir / f"shard_{n_shards:06d}.npy", shard)
+                tokens, n_tokens, n_shards = tokens[n_fitting:], 0, n_shards + 1
+            shard[n_tokens : n_tokens + len(tokens)] = tokens
+            n_tokens += len(tokens)
+        workers.close()  # and wait, so that the CPU time of the workers is counted
+        workers.join()
+    np.save(output_dir / f"shard_{n_shards:06d}.npy", shard[:n_tokens])
+
+
+def load_gigatoken() -> Any:
+    """Build gigatoken's tokenizer from tiktoken's own ranks, so that the two cannot differ."""
+    import gigatoken  # here: it is an extra
+
+    ranks = load_gpt2()._mergeable_ranks
+    with tempfile.NamedTemporaryFile(suffix=".tiktoken") as file:
+        file.writelines(base64.b64encode(token) + b" %d\n" % rank for token, rank in ranks.items())
+        file.flush()
+        return gigatoken.Tokenizer.from_tiktoken(file.name, pretokenizer="gpt2", special_tokens={})
+
+
+def encode_files(source: Path, output_dir: Path) -> None:
+    """Let gigatoken read and encode the file, its own way and on its own threads; then write uint16."""
+    documents_of_ids = load_gigatoken().encode_files(str(source))  # ragged: (n_documents, any) uint32
+    ids: NDArray[np.uint32] = documents_of_ids.layout.content.data
+    ids.astype(np.uint16).tofile(output_dir / "train.bin")
+
+
+STRATEGIES: dict[str, Callable[[Path, Path], None]] = {
+    "datasets": hugging_face,
+    "pool": pool,
+    "encode_files": encode_files,
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one strategy in this process and its children."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.neighbours", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("strategy", choices=STRATEGIES)
+    parser.add_argument("input", type=Path)
+    parser.add_argument("output_dir", type=Path)
+    options = parser.parse_args(arguments)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    STRATEGIES[options.strategy](options.input, options.output_dir)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

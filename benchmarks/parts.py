@@ -1,0 +1,110 @@
+"""The parts of throughput.py: which strategies run on which inputs, and what is demanded of them.
+
+The short form is for CI: tens of megabytes, on machines that others use too. There, starting Python and
+importing (0.4 to 0.7 s) takes prepare.py with gigatoken longer than the work does, and every other strategy
+about as long, so all ratios are nearer to 1. What is demanded of them is what a run on a busy 2-core machine
+still gives; a strategy that has lost its speed fails all the same.
+"""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from benchmarks.contest import Case
+from benchmarks.strategies import BY_NAME
+from benchmarks.thresholds import Ratio
+
+M, G = 10**6, 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Cases that run in turn, and the ratios between them."""
+
+    cases: tuple[Case, ...]
+    ratios: tuple[Ratio, ...] = ()
+
+
+def _cases(kind: str, size_bytes: int, *names: str) -> tuple[Case, ...]:
+    return tuple(Case(BY_NAME[name], kind, size_bytes) for name in names)
+
+
+def _ratio(kind: str, size_bytes: int, ours: str, at_least: float, other: str) -> Ratio:
+    return Ratio(Case(BY_NAME[ours], kind, size_bytes), Case(BY_NAME[other], kind, size_bytes), at_least)
+
+
+def compare(*, is_short: bool) -> Part:
+    """Set prepare.py against what it replaces, and its neighbours."""
+    if is_short:
+        size = 40 * M
+        return Part(
+            _cases("prose", size, "gigatoken", "tiktoken", "stream", "encode_files"),
+            (
+                _ratio("prose", size, "gigatoken", 2.5, "stream"),
+                _ratio("prose", size, "gigatoken", 0.5, "encode_files"),
+                _ratio("prose", size, "tiktoken", 1.1, "stream"),
+            ),
+        )
+    small, large = 300 * M, 2 * G
+    both = ("gigatoken", "tiktoken", "stream", "datasets", "pool", "encode_files")
+    return Part(
+        (*_cases("prose", small, *both, "whole", "list"), *_cases("prose", large, *both)),
+        (
+            _ratio("prose", small, "gigatoken", 10, "stream"),
+            _ratio("prose", large, "gigatoken", 12, "stream"),
+            _ratio("prose", small, "gigatoken", 0.95, "encode_files"),
+            _ratio("prose", large, "gigatoken", 0.95, "encode_files"),
+            _ratio("prose", small, "tiktoken", 1.8, "stream"),
+            _ratio("prose", large, "tiktoken", 1.8, "stream"),
+        ),
+    )
+
+
+def one_core(*, is_short: bool) -> Part:
+    """Give one core to all of it, and to the loop that most scripts are."""
+    size, at_least = (24 * M, 1.8) if is_short else (300 * M, 6)
+    ours, bare = "gigatoken-one-core", "ordinary-one-core"
+    return Part(_cases("prose", size, ours, bare), (_ratio("prose", size, ours, at_least, bare),))
+
+
+def overhead(*, is_short: bool) -> Part:
+    """Put a price on safety: the same engine and threads without any. At most 10 % more time."""
+    gigatoken, tiktoken = (40 * M, 24 * M) if is_short else (2 * G, 300 * M)
+    at_least = 0.55 if is_short else 1 / 1.1
+    return Part(
+        (
+            *_cases("prose", gigatoken, "gigatoken-two-threads", "bare-gigatoken"),
+            *_cases("prose", tiktoken, "tiktoken-two-threads", "bare-tiktoken"),
+        ),
+        (
+            _ratio("prose", gigatoken, "gigatoken-two-threads", at_least, "bare-gigatoken"),
+            _ratio("prose", tiktoken, "tiktoken-two-threads", at_least, "bare-tiktoken"),
+        ),
+    )
+
+
+def linear(*, is_short: bool) -> Part:
+    """Ask for ten times the text in ten times the time."""
+    small, large = (40 * M, 120 * M) if is_short else (400 * M, 4 * G)
+    names = ("gigatoken",) if is_short else ("gigatoken", "tiktoken")
+    pairs = [(Case(BY_NAME[name], "prose", large), Case(BY_NAME[name], "prose", small)) for name in names]
+    return Part(tuple(itertools.chain(*pairs)), tuple(Ratio(*pair, at_least=0.9) for pair in pairs))
+
+
+def hard(*, is_short: bool) -> Part:
+    """Take text on which a cache of words is of no use."""
+    size, at_least = (8 * M, 0.7) if is_short else (G, 1)
+    kinds = ("words", "hex_lines", "base64")
+    return Part(
+        tuple(case for kind in kinds for case in _cases(kind, size, "gigatoken", "tiktoken")),
+        tuple(_ratio(kind, size, "gigatoken", at_least, "tiktoken") for kind in kinds),
+    )
+
+
+PARTS: dict[str, Callable[..., Part]] = {
+    "compare": compare,
+    "one-core": one_core,
+    "overhead": overhead,
+    "linear": linear,
+    "hard": hard,
+}

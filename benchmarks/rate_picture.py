@@ -1,0 +1,125 @@
+"""Draw speed against memory from a record of throughput.py: a point for each strategy, on the same input.
+
+python -m benchmarks.rate_picture benchmarks/results/throughput.json benchmarks/results/throughput.svg
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from nanogpt_compat.units import format_bytes
+
+_OURS, _OTHERS = "#1b6ca8", "#7a7a7a"
+_PEAK_TICKS = (50e6, 100e6, 200e6, 500e6, 1e9, 2e9, 5e9, 10e9)
+_RATE_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_GAP_PT, _CHAR_PT, _LINE_PT, _POINT_PT = 9.0, 5.8, 12.0, 5.0
+_PLACES = ((1, 0.0), (1, -0.6), (1, 0.6), (-1, 0.0), (-1, -0.6), (-1, 0.6), (1, -1.2), (1, 1.2), (-1, -1.2))
+Box: TypeAlias = tuple[float, float, float, float]  # left, bottom, right, top, in points
+
+
+def draw(part: dict[str, Any], path: Path) -> None:
+    """Draw the part `compare`: what was measured on its smallest input, which all strategies can take.
+
+    Raises:
+        SystemExit: nothing was measured.
+    """
+    measured = [case for case in part["cases"] if case["wall_s"]]
+    if not measured:
+        sys.exit("the record has nothing to draw; run throughput.py with --part compare")
+    size_bytes = min(case["size_bytes"] for case in measured)
+    shown = [case for case in measured if case["size_bytes"] == size_bytes]
+    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "nanogpt", "font.size": 10})
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for case in shown:
+        _draw_point(axes, case)
+    _dress(axes, size_bytes, part["machine"]["n_cores"])
+    figure.draw_without_rendering()  # or else nobody knows yet where the points lie
+    _write_names(axes, shown)
+    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _draw_point(axes: Any, case: dict[str, Any]) -> None:
+    """Draw the median, and a bar from the slowest to the fastest round."""
+    rates = [case["size_bytes"] / seconds / 1e6 for seconds in case["wall_s"]]
+    peak_bytes, is_ours = max(case["peak_bytes"]), _is_ours(case)
+    color = _OURS if is_ours else _OTHERS
+    axes.plot([peak_bytes, peak_bytes], [min(rates), max(rates)], color=color, linewidth=1.5)
+    axes.plot(peak_bytes, case["rate_mb_per_s"], "o", color=color, markersize=9 if is_ours else 6)
+
+
+def _is_ours(case: dict[str, Any]) -> bool:
+    return str(case["label"]).startswith("prepare.py")
+
+
+def _write_names(axes: Any, cases: list[dict[str, Any]]) -> None:
+    """Write each name beside its point, where no name and no other point is."""
+    points = [(max(case["peak_bytes"]), case["rate_mb_per_s"]) for case in cases]
+    scale = 72 / axes.figure.dpi
+    places = [tuple(scale * axes.transData.transform(point)) for point in points]
+    left_end = scale * axes.bbox.x0
+    taken: list[Box] = [(x - _POINT_PT, y - _POINT_PT, x + _POINT_PT, y + _POINT_PT) for x, y in places]
+    for case, point, place in sorted(zip(cases, points, places, strict=True), key=lambda one: -one[1][1]):
+        text = f"{case['label']}: {case['rate_mb_per_s']:.3g} MB/s"
+        width = _CHAR_PT * len(text)
+        side, n_lines = next(
+            (at for at in _PLACES if _is_free(_box(place, width, *at), taken, left_end)), _PLACES[0]
+        )
+        taken.append(_box(place, width, side, n_lines))
+        is_ours = _is_ours(case)
+        axes.annotate(
+            text,
+            point,
+            xytext=(side * _GAP_PT, n_lines * _LINE_PT),
+            textcoords="offset points",
+            color=_OURS if is_ours else _OTHERS,
+            ha="left" if side > 0 else "right",
+            va="center",
+            fontweight="bold" if is_ours else "normal",
+        )
+
+
+def _box(place: tuple[float, float], width: float, side: int, n_lines: float) -> Box:
+    """Say where a name stands that is so wide: right or left of its point, so many lines above it."""
+    x, y = place[0] + side * _GAP_PT, place[1] + n_lines * _LINE_PT
+    left, right = (x, x + width) if side > 0 else (x - width, x)
+    return left, y - _LINE_PT / 2 + 1, right, y + _LINE_PT / 2 - 1
+
+
+def _is_free(box: Box, taken: list[Box], left_end: float) -> bool:
+    return box[0] > left_end and not any(_overlap(box, other) for other in taken)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
+
+
+def _dress(axes: Any, size_bytes: int, n_cores: int) -> None:
+    axes.set_title("Text per second, and the memory it takes", loc="left", fontsize=12, fontweight="bold")
+    axes.set_xlabel("peak memory of all processes, log scale: less is better")
+    axes.set_ylabel(f"MB/s, {format_bytes(size_bytes)} of text, {n_cores} cores, log scale")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    axes.set_xticks(_PEAK_TICKS, [format_bytes(tick).replace(".0 ", " ") for tick in _PEAK_TICKS])
+    axes.set_yticks(_RATE_TICKS, [str(tick) for tick in _RATE_TICKS])
+    axes.minorticks_off()
+    axes.set_xlim(left, right * 4)  # room for the last name
+    axes.set_ylim(bottom / 1.5, top)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def main(arguments: list[str]) -> int:
+    """Read the record named first and draw the picture named second."""
+    record_path, picture_path = map(Path, arguments)
+    draw(json.loads(record_path.read_text())["compare"], picture_path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

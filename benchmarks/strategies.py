@@ -1,0 +1,86 @@
+"""Every strategy that throughput.py compares: its name, its command, and what it has promised."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+INPUT, OUTPUT = "INPUT", "OUTPUT"  # stand in a command for the file and the folder
+_MAX_GIGATOKEN_BYTES = 256_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy:
+    """A command, and what is known of it."""
+
+    name: str  # in the record, and for --only
+    label: str  # in tables and pictures
+    arguments: tuple[str, ...]  # of Python
+    engine: str = ""  # prepare.py's; empty for all others
+    has_children: bool = False  # its memory is the sum over its processes
+    is_pinned: bool = False  # to one core
+    memory_per_byte: float = 0.0  # of input; with less than that available it is left out
+
+    @property
+    def max_peak_bytes(self) -> int | None:
+        """What it has promised; that of tiktoken is peak_rss.py's to check."""
+        return _MAX_GIGATOKEN_BYTES if self.engine == "gigatoken" else None
+
+    def command(self, path: Path, output_dir: Path) -> list[str]:
+        """Put the file and the folder in."""
+        words = {INPUT: str(path), OUTPUT: str(output_dir)}
+        pin = ["taskset", "--cpu-list", str(max(os.sched_getaffinity(0)))] if self.is_pinned else []
+        return [*pin, sys.executable, *(words.get(word, word) for word in self.arguments)]
+
+    @property
+    def shown_command(self) -> str:
+        """Show the command without what differs from machine to machine."""
+        pin = ["taskset --cpu-list CORE"] if self.is_pinned else []
+        return " ".join([*pin, "python", *self.arguments])
+
+
+def _prepare(engine: str, name: str, label: str, *options: str, is_pinned: bool = False) -> Strategy:
+    """Prepare as a user would, but with every token in train.bin, so that outputs can be compared."""
+    command = ("prepare.py", "--input", INPUT, "--output-dir", OUTPUT, "--val-split", "none")
+    return Strategy(name, label, (*command, "--engine", engine, *options), engine, is_pinned=is_pinned)
+
+
+def _naive(name: str, label: str, memory_per_byte: float = 0.0) -> Strategy:
+    return Strategy(
+        name, label, ("-m", "benchmarks.naive", name, INPUT, OUTPUT), memory_per_byte=memory_per_byte
+    )
+
+
+def _neighbour(
+    name: str, label: str, *, has_children: bool = False, memory_per_byte: float = 0.0
+) -> Strategy:
+    arguments = ("-m", "benchmarks.neighbours", name, INPUT, OUTPUT)
+    return Strategy(name, label, arguments, has_children=has_children, memory_per_byte=memory_per_byte)
+
+
+def _bare(engine: str, name: str, label: str, n_threads: int, *, is_pinned: bool = False) -> Strategy:
+    arguments = ("-m", "benchmarks.bare_loop", engine, INPUT, OUTPUT, "--threads", str(n_threads))
+    return Strategy(name, label, arguments, is_pinned=is_pinned)
+
+
+_TWO = ("--workers", "2")
+_ONE = ("--workers", "1")
+BY_NAME = {
+    strategy.name: strategy
+    for strategy in (
+        _prepare("gigatoken", "gigatoken", "prepare.py, gigatoken"),
+        _prepare("tiktoken", "tiktoken", "prepare.py, tiktoken"),
+        _naive("whole", "whole file at once", memory_per_byte=18),
+        _naive("list", "chunks into one list", memory_per_byte=13),
+        _naive("stream", "chunk by chunk to the file"),
+        _neighbour("datasets", "HF datasets, 2 processes", has_children=True),
+        _neighbour("pool", "pool of 2 processes", has_children=True),
+        _neighbour("encode_files", "gigatoken's encode_files", memory_per_byte=5),
+        _prepare("gigatoken", "gigatoken-one-core", "prepare.py, gigatoken, one core", *_ONE, is_pinned=True),
+        _bare("ordinary", "ordinary-one-core", "bare loop, encode_ordinary, one core", 0, is_pinned=True),
+        _prepare("gigatoken", "gigatoken-two-threads", "prepare.py, gigatoken, 2 threads", *_TWO),
+        _bare("gigatoken", "bare-gigatoken", "bare loop, gigatoken, 2 threads", 2),
+        _prepare("tiktoken", "tiktoken-two-threads", "prepare.py, tiktoken, 2 threads", *_TWO),
+        _bare("tiktoken", "bare-tiktoken", "bare loop, tiktoken, 2 threads", 2),
+    )
+}

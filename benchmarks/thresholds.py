@@ -1,0 +1,80 @@
+"""What throughput.py demands: ratios between strategies of one run, peaks, and the same tokens."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from benchmarks.contest import Case, Result
+from nanogpt_compat.units import format_bytes
+
+Reference: TypeAlias = Mapping[tuple[str, int], str]  # input -> sha256 of the tokens of the whole file
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """`ours` must be at least `at_least` times as fast, in MB/s, as `other`."""
+
+    ours: Case
+    other: Case
+    at_least: float
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A threshold against what was measured."""
+
+    sentence: str
+    is_broken: bool
+
+
+def judge(ratios: Sequence[Ratio], results: Sequence[Result], reference: Reference) -> list[Finding]:
+    """Hold the results against every threshold that concerns them.
+
+    What failed is broken, since it would have to be measured; what was left out on purpose is not.
+    """
+    found = [Finding(f"{one.case}: {one.failure}", is_broken=True) for one in results if one.failure]
+    by_case = {result.case: result for result in results if result.wall_s}
+    for ratio in ratios:
+        if ratio.ours in by_case and ratio.other in by_case:
+            found.append(_judge_ratio(ratio.at_least, by_case[ratio.ours], by_case[ratio.other]))
+    for result in by_case.values():
+        if result.case.strategy.max_peak_bytes:
+            found.append(_judge_peak(result, result.case.strategy.max_peak_bytes))
+        if result.case.strategy.engine and has_reference_tokens(result, reference) is False:
+            found.append(
+                Finding(f"{result.case}: its tokens are not those of the whole file", is_broken=True)
+            )
+    return found
+
+
+def _judge_ratio(at_least: float, ours: Result, other: Result) -> Finding:
+    ratio = ours.rate / other.rate
+    rounds = [
+        (theirs_s / other.case.size_bytes) / (ours_s / ours.case.size_bytes)
+        for ours_s, theirs_s in zip(ours.wall_s, other.wall_s, strict=False)
+    ]
+    sentence = (
+        f"{ours.case}: {ours.rate:.1f} MB/s, {ratio:.2f} times the {other.rate:.1f} MB/s of {other.case} "
+        f"(round by round {min(rounds):.2f} to {max(rounds):.2f}); at least {at_least:.2f} times"
+    )
+    return Finding(sentence, is_broken=ratio < at_least)
+
+
+def _judge_peak(result: Result, max_peak_bytes: int) -> Finding:
+    sentence = (
+        f"{result.case}: peak memory {format_bytes(result.peak)}; at most {format_bytes(max_peak_bytes)}"
+    )
+    return Finding(sentence, is_broken=result.peak > max_peak_bytes)
+
+
+def add_reference(reference: dict[tuple[str, int], str], results: Sequence[Result]) -> None:
+    """Note what prepare.py with tiktoken wrote: the tests hold that against `encode_ordinary`."""
+    for result in results:
+        if result.case.strategy.engine == "tiktoken" and result.digests:
+            reference.setdefault(result.case.input, result.digests[0])
+
+
+def has_reference_tokens(result: Result, reference: Reference) -> bool | None:
+    """Whether every round wrote the tokens of the whole file; None if those are not known."""
+    expected = reference.get(result.case.input)
+    return set(result.digests) == {expected} if expected and result.digests else None

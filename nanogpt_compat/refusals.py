@@ -1,0 +1,60 @@
+"""Memory that the system refuses: for a ulimit, or since it does not overcommit (vm.overcommit_memory=2)."""
+
+import mmap
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
+_THREAD_BYTES = 16 << 20  # a stack of 8 MiB, and what Python and the C library set up for a thread
+_START_S = 60.0  # it takes 50 us; a thread that is refused memory once it runs never gets to the barrier
+
+
+def reserve(n_bytes: int) -> mmap.mmap:
+    """Map so much anonymous memory: no memory until it is touched, but the limits count it. Linux only.
+
+    Raises:
+        OSError: it is refused.
+    """
+    return mmap.mmap(
+        -1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    )  # RLIMIT_DATA counts private ones
+
+
+def is_refused(n_bytes: int) -> bool:
+    """Say whether the system says no to so much memory now; False where only trying would tell."""
+    if sys.platform != "linux":
+        return False
+    try:
+        reserve(n_bytes).close()
+    except OSError:
+        return True
+    return False
+
+
+def start_pool(n_threads: int, name: str) -> ThreadPoolExecutor:
+    """Make a pool whose threads have all started, and with room for that.
+
+    A thread that is refused memory in the moment it starts is waited for without end (CPython 3.10 to 3.13,
+    Thread.start); so none is started later, when memory may be short.
+
+    Raises:
+        MemoryError: they cannot be started.
+    """
+    pool = ThreadPoolExecutor(n_threads, thread_name_prefix=name)
+    all_run = Barrier(n_threads + 1)
+    try:
+        for _ in range(n_threads):
+            _start_thread(pool, all_run)
+        all_run.wait(_START_S)
+    except (MemoryError, RuntimeError) as error:  # "can't start new thread", BrokenBarrierError
+        all_run.abort()
+        pool.shutdown()
+        raise MemoryError(f"of {n_threads} threads not all can be started") from error
+    return pool
+
+
+def _start_thread(pool: ThreadPoolExecutor, all_run: Barrier) -> None:
+    """Start one more thread, which waits for the others."""
+    if is_refused(_THREAD_BYTES):
+        raise MemoryError("there is no room for one more thread")
+    pool.submit(all_run.wait)

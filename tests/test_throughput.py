@@ -1,0 +1,93 @@
+"""The benchmark of speed fails where a threshold is missed, and says which."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from benchmarks import throughput
+from benchmarks.contest import Case, Result, run_in_turn
+from benchmarks.parts import PARTS
+from benchmarks.strategies import BY_NAME, Strategy
+from benchmarks.thresholds import Ratio, add_reference, has_reference_tokens, judge
+
+OURS = Case(BY_NAME["gigatoken"], "prose", 100_000_000)
+OTHER = Case(BY_NAME["stream"], "prose", 100_000_000)
+RATIO = Ratio(OURS, OTHER, at_least=10)
+
+
+def measured(
+    case: Case, wall_s: Sequence[float], *, peak_bytes: int = 1, tokens: str = "a", failure: str = ""
+) -> Result:
+    n = len(wall_s)
+    return Result(case, [*wall_s], [1.0] * n, [peak_bytes] * n, [tokens] * n, failure=failure)
+
+
+def broken(results: Sequence[Result], reference: dict[tuple[str, int], str] | None = None) -> list[str]:
+    return [one.sentence for one in judge([RATIO], results, reference or {}) if one.is_broken]
+
+
+def test_a_ratio_that_is_reached_is_kept() -> None:
+    assert broken([measured(OURS, [1, 9, 1]), measured(OTHER, [10, 10, 1])]) == []
+
+
+def test_a_ratio_that_is_missed_is_told_with_both_numbers() -> None:
+    (sentence,) = broken([measured(OURS, [1, 1, 1]), measured(OTHER, [9, 9, 9])])
+    assert "100.0 MB/s, 9.00 times the 11.1 MB/s" in sentence
+    assert "at least 10.00 times" in sentence
+
+
+def test_a_peak_over_the_bound_is_told() -> None:
+    (sentence,) = broken([measured(OURS, [1], peak_bytes=256_000_001)])
+    assert "peak memory 256 MB; at most 256 MB" in sentence
+
+
+def test_other_tokens_than_those_of_the_whole_file_are_told_of_ours_alone() -> None:
+    reference: dict[tuple[str, int], str] = {}
+    add_reference(reference, [measured(Case(BY_NAME["tiktoken"], *OURS.input), [1], tokens="b")])
+    ours, other = measured(OURS, [1], tokens="a"), measured(OTHER, [10], tokens="a")
+    assert not has_reference_tokens(other, reference)
+    (sentence,) = broken([ours, other], reference)
+    assert "its tokens are not those of the whole file" in sentence
+
+
+def test_what_fails_is_told_and_does_not_pass_for_fast() -> None:
+    (sentence,) = broken([measured(OURS, [], failure="exit code 1: no such engine"), measured(OTHER, [1])])
+    assert "no such engine" in sentence
+
+
+def test_strategies_take_turns_and_one_that_fails_takes_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "input.txt"
+    path.write_text("text")
+    log = tmp_path / "log"
+
+    def logging(name: str, code: int) -> Case:
+        program = f"import sys; open({str(log)!r}, 'a').write({name!r}); sys.exit({code})"
+        return Case(Strategy(name, name, ("-c", program)), "prose", 4)
+
+    cases = [logging("a", 0), logging("b", 1), logging("c", 0)]
+    *_, results = run_in_turn(cases, {("prose", 4): path}, n_rounds=2, scratch_dir=tmp_path)
+    assert log.read_text() == "abcac"
+    assert [len(result.wall_s) for result in results] == [2, 0, 2]
+    assert results[1].failure == "exit code 1: no message"
+
+
+@pytest.mark.parametrize("is_short", [False, True])
+@pytest.mark.parametrize("name", PARTS)
+def test_every_ratio_is_of_cases_that_run(name: str, is_short: bool) -> None:
+    part = PARTS[name](is_short=is_short)
+    assert len(set(part.cases)) == len(part.cases)
+    assert {case for ratio in part.ratios for case in (ratio.ours, ratio.other)} <= {*part.cases}
+
+
+def test_check_exits_1_where_a_threshold_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(throughput, "_run_part", lambda *_: judge([], [measured(OURS, [], failure="no")], {}))
+    monkeypatch.setattr(throughput, "_compile", lambda: None)
+    monkeypatch.setattr(throughput, "tables", lambda _: "")
+    monkeypatch.setattr(throughput, "_read_record", lambda _: {"hard": {}})
+    arguments = ["--part", "hard", "--short", "--corpus-dir", str(tmp_path)]
+    assert throughput.main(arguments) == 0
+    assert throughput.main([*arguments, "--check"]) == 1
+    assert "BROKEN hard: prepare.py, gigatoken on 100 MB of prose: no" in capsys.readouterr().err
