@@ -68,7 +68,7 @@ def test_any_text_has_the_tokens_of_tiktoken(
 
 def in_contexts(chars: list[str]) -> bytes:
     """Each between letters, after digits, beside spaces, before punctuation, doubled, after an apostrophe."""
-    return "\n".join(f"a{c}b 1{c} {c} {c}! {c}{c}'{c} 's{c}1,{c}" for c in chars).encode()
+    return "\n".join(f"a{c}b1{c} {c}! {c}{c}'{c}" for c in chars).encode()
 
 
 def test_every_character_there_is_has_the_tokens_of_tiktoken_in_several_contexts(
