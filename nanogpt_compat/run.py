@@ -16,7 +16,7 @@ from nanogpt_compat.checkpoint import (
     load_tally,
     read_found,
 )
-from nanogpt_compat.encoders import EngineMismatch
+from nanogpt_compat.encoders import EngineMismatch, TiktokenEncoder
 from nanogpt_compat.errors import CheckpointError, InputError, MemoryLimitError, OutputError
 from nanogpt_compat.fingerprint import differences, has_hint_of_change
 from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits
@@ -258,6 +258,8 @@ class Run:
         """Write everything and finish it; returns the report, which is in the journal by then."""
         mark = last_sound_mark(found, self._partials)
         if found.mismatch:
+            if found.header is not None and self._job.encoder.name != TiktokenEncoder.name:
+                self._say(f"{found.mismatch}: going on with tiktoken")  # said by the run before, not by this
             self._job = with_reference(self._job)
         while True:
             tally = self._load(found, mark)
