@@ -115,6 +115,7 @@ def look_into(config: Config) -> Job:
         texts = [sample.data.decode("utf-8", errors) for sample in samples]
         sampled_bytes = sum(len(sample.data) for sample in samples)
         estimator.add(texts, sampled_bytes=sampled_bytes, size_bytes=inputs[-1]["size"])
+        chosen.encoder.expect("".join(texts).encode())
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     forecast = estimator.estimate(n_workers=config.n_workers)
     return Job(config, tuple(inputs), vocabulary, chosen.encoder, chosen.line, forecast)

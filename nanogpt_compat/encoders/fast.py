@@ -12,6 +12,7 @@ What it costs to trust it:
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any
 
@@ -67,8 +68,10 @@ class GigatokenEncoder:
         if has_limit:
             self._gigatoken.set_max_cache_bytes(self.cache_bytes // n_workers)
         ranks = reference.encoding._mergeable_ranks
-        self._length_of = np.array([len(token) for token in sorted(ranks, key=ranks.__getitem__)], np.uint8)
+        self._length_of = np.zeros(len(ranks), np.uint8)
+        self._length_of[list(ranks.values())] = [len(token) for token in ranks]
         self._differences = ClassDifferences(self._make_probes)
+        self._is_expecting = False
         self._few = threading.BoundedSemaphore(_AT_A_TIME)
         self._tokenizer = BoundedTokenizer(
             gigatoken,
@@ -76,6 +79,20 @@ class GigatokenEncoder:
             own_bytes=own_bytes,
             most_bytes=inf if has_limit else self.cache_bytes,
         )
+
+    def expect(self, text: bytes) -> None:
+        """Probe the characters of `text`, in the background: until the first block is read a core is free."""
+        if not (text.isascii() or self._is_expecting):
+            self._is_expecting = True
+            threading.Thread(target=self._probe_ahead, args=(text,), name="probe", daemon=True).start()
+
+    def _probe_ahead(self, text: bytes) -> None:
+        with suppress(MemoryError):  # whoever needs it will try again, and tell
+            try:
+                self._differences.are_in(text)
+            except BaseException as error:
+                if not is_panic(error):
+                    raise
 
     def lower_cache_bytes(self, n_bytes: int) -> None:
         """Keep less than was planned."""

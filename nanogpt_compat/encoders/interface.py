@@ -63,6 +63,10 @@ class Encoder(Protocol):
         """
         ...
 
+    def expect(self, text: bytes) -> None:
+        """Get ready for text like this, without waiting for it."""
+        ...
+
     def cost_bytes(self, text: bytes) -> int:
         """Bound the memory that encoding `text` takes, what is read and what comes out included."""
         ...

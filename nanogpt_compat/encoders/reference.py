@@ -53,6 +53,9 @@ class TiktokenEncoder:
         """Encode; there is nothing to check it against."""
         return Tokens(self.encode(text))
 
+    def expect(self, text: bytes) -> None:
+        """There is nothing to get ready."""
+
     def cost_bytes(self, text: bytes) -> int:
         """Count raw, text and tokens (8 bytes a byte), and BPE's own tables (45 for each unbroken one)."""
         return 8 * len(text) + 45 * longest_stretch_bytes(text)
