@@ -57,8 +57,9 @@ def test_the_options_are_those_of_the_help(monkeypatch: pytest.MonkeyPatch) -> N
     assert section("Options").split("```")[1].split() == shown.split()
 
 
-def test_the_peak_is_the_bound_of_the_benchmark() -> None:
-    assert f"**{peak_rss.MAX_PEAK_BYTES // 1_000_000} MB of memory**" in README
+def test_the_peaks_are_the_bounds_of_the_benchmark() -> None:
+    assert f"**{peak_rss.MAX_PEAK_GIGATOKEN_BYTES // 1_000_000} MB of memory**" in README
+    assert f"{peak_rss.MAX_PEAK_BYTES // 1_000_000} MB with tiktoken" in README
     assert TiktokenEncoder.peak_bytes == peak_rss.MAX_PEAK_BYTES
 
 
