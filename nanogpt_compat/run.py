@@ -248,6 +248,7 @@ class Run:
             return self._tokenise(found)
         except EngineMismatch as error:
             erring = self._job.encoder
+            erring.drop_caches()
             mismatch = f"{erring.name} {erring.version} gave other tokens than tiktoken for {error}"
         self._warn(f"{mismatch}: beginning again with tiktoken")
         self._remove_work_files()  # all it has made is suspect

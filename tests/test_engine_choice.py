@@ -11,7 +11,7 @@ import pytest
 import tiktoken
 
 from nanogpt_compat.encoders import Choice, TiktokenEncoder, choose, choose_encoder
-from nanogpt_compat.encoders.choose import NEEDED_BYTES, is_tested
+from nanogpt_compat.encoders.choose import is_tested, needed_bytes
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 from nanogpt_compat.errors import UsageError
 from tests.conftest import REPOSITORY
@@ -68,11 +68,11 @@ def test_a_version_is_known_by_its_first_two_numbers(version: str, expected: boo
 
 
 def test_auto_does_not_take_it_where_its_memory_cannot_be_had(gpt2: tiktoken.Encoding) -> None:
-    choice = chosen("auto", gpt2, spare_bytes=NEEDED_BYTES - 1)
+    choice = chosen("auto", gpt2, spare_bytes=needed_bytes(2) - 1)
     assert isinstance(choice.encoder, TiktokenEncoder)
     assert choice.line.endswith("; gigatoken wants 168 MB of memory more, and 168 MB can be had")
     assert "and 0 bytes can be had" in chosen("auto", gpt2, spare_bytes=-5).line
-    assert isinstance(chosen("auto", gpt2, spare_bytes=NEEDED_BYTES).encoder, GigatokenEncoder)
+    assert isinstance(chosen("auto", gpt2, spare_bytes=needed_bytes(2)).encoder, GigatokenEncoder)
     assert isinstance(chosen("gigatoken", gpt2, spare_bytes=0).encoder, GigatokenEncoder)
 
 

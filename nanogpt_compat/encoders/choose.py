@@ -6,14 +6,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 import tiktoken
 
-from nanogpt_compat.encoders.fast import GigatokenEncoder
+from nanogpt_compat.encoders.fast import GigatokenEncoder, cache_bytes_for
 from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.reference import TiktokenEncoder, is_panic
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.units import format_bytes
 
 ENGINES = ("auto", "tiktoken", "gigatoken")
-NEEDED_BYTES = 160 * 1024 * 1024  # 32 MiB of tables, 64 of words, 64 of blocks
+_TABLES_BYTES = 24 * 1024 * 1024
 TESTED = ("0.10",)  # gigatoken's; before it, ranks could not be given
 
 
@@ -53,16 +53,12 @@ def choose_encoder(
         tested = " and ".join(TESTED)
         why = f"gigatoken {found} is installed, but only {tested} was tested; --engine gigatoken takes it"
         return Choice(reference, f"{plain}; {why}")
-    if engine == "auto" and spare_bytes < NEEDED_BYTES:
-        have, need = format_bytes(max(0, spare_bytes)), format_bytes(NEEDED_BYTES)
+    n_workers = min(n_workers, GigatokenEncoder.most_workers)
+    if engine == "auto" and spare_bytes < needed_bytes(n_workers):
+        have, need = format_bytes(max(0, spare_bytes)), format_bytes(needed_bytes(n_workers))
         return Choice(reference, f"{plain}; gigatoken wants {need} of memory more, and {have} can be had")
     try:
-        fast = GigatokenEncoder(
-            reference,
-            version=found,
-            n_workers=min(n_workers, GigatokenEncoder.most_workers),
-            own_bytes=own_bytes,
-        )
+        fast = GigatokenEncoder(reference, version=found, n_workers=n_workers, own_bytes=own_bytes)
         fast.encode(b"to be, or not to be")  # what it lacks shows now, and not at the first block
     except BaseException as error:  # a package that is broken may fail in any way, a panic too
         if not (isinstance(error, Exception) or is_panic(error)):
@@ -71,6 +67,15 @@ def choose_encoder(
             return Choice(reference, f"{plain}; gigatoken {found} is installed, but fails: {error}")
         raise UsageError(f"--engine gigatoken: version {found} fails: {error}; --engine auto") from error
     return Choice(fast, f"engine: gigatoken {found}, checked against tiktoken {reference.version} as it goes")
+
+
+def needed_bytes(n_workers: int) -> int:
+    """Say how much memory gigatoken takes besides Python, tiktoken and the output.
+
+    >>> needed_bytes(2)
+    167772160
+    """
+    return _TABLES_BYTES + cache_bytes_for(n_workers)
 
 
 def is_tested(version: str) -> bool:
