@@ -69,10 +69,10 @@ class BuiltinText:
         digest = hashlib.sha256("".join(self.documents(0)).encode())
         return f"builtin {digest.hexdigest()[:16]}"
 
-    def documents(self, seed: int, *, cjk_only: bool = False) -> Iterator[str]:
-        """Yield every document once, in an order drawn from `seed`."""
-        everything = (*_found_documents(), *_generated_documents())
-        found = [text for text in everything if is_cjk(text) or not cjk_only]
+    def documents(self, seed: int, *, only: str = "") -> Iterator[str]:
+        """Yield every document, or those in `cjk` or in `en`, once, in an order drawn from `seed`."""
+        everything = (*_found_documents(), *(() if only == "en" else _generated_documents()))
+        found = [text for text in everything if is_cjk(text) or only != "cjk"]
         random.Random(seed).shuffle(found)
         yield from found
 

@@ -30,20 +30,25 @@ class Text(Protocol):
     def fingerprint(self) -> str:
         """Change whenever the text may have changed."""
 
-    def documents(self, seed: int, *, cjk_only: bool = False) -> Iterator[str]:
-        """Yield every document once, in an order drawn from `seed`."""
+    def documents(self, seed: int, *, only: str = "") -> Iterator[str]:
+        """Yield every document, or those in `cjk` or in `en`, once, in an order drawn from `seed`."""
 
 
-def _real_then_invented(text: Text, seed: int, *, cjk_only: bool = False) -> Iterator[str]:
+def _real_then_invented(text: Text, seed: int, *, only: str = "") -> Iterator[str]:
     """Yield every document of `text` once, then invented ones: no passage comes twice for being a copy."""
-    yield from text.documents(seed, cjk_only=cjk_only)
-    chain = learn(text.documents(seed, cjk_only=cjk_only), _CHAIN_CHARS)
+    yield from text.documents(seed, only=only)
+    chain = learn(text.documents(seed, only=only), _CHAIN_CHARS)
     yield from invent(chain, seed)
 
 
 def prose(text: Text, seed: int) -> Iterator[bytes]:
     """Yield documents in many languages."""
     return (document.encode() for document in _real_then_invented(text, seed))
+
+
+def english(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield documents in English alone, as FineWeb has them."""
+    return (document.encode() for document in _real_then_invented(text, seed, only="en"))
 
 
 def real(text: Text, seed: int) -> Iterator[bytes]:
@@ -63,7 +68,7 @@ def no_space(text: Text, seed: int) -> Iterator[bytes]:
 
 def cjk(text: Text, seed: int) -> Iterator[bytes]:
     """Yield Chinese and Japanese prose without a newline."""
-    documents = _real_then_invented(text, seed, cjk_only=True)
+    documents = _real_then_invented(text, seed, only="cjk")
     return (document.replace("\n", "").encode() for document in documents)
 
 
@@ -165,6 +170,7 @@ class Kind:
 
 KINDS = {
     "prose": Kind(prose, "prose in many languages"),
+    "english": Kind(english, "prose in English"),
     "real": Kind(real, "the real part of it alone; --size may not go beyond"),
     "one_line": Kind(one_line, "prose, one line"),
     "no_space": Kind(no_space, "prose, all white space removed"),

@@ -120,9 +120,14 @@ class RealText:
         manifest = json.loads((self.folder / "manifest.json").read_text())
         return f"debian {manifest['recipe']} {manifest['n_bytes']} {manifest['n_documents']}"
 
-    def documents(self, seed: int, *, cjk_only: bool = False) -> Iterator[str]:
+    def documents(self, seed: int, *, only: str = "") -> Iterator[str]:
         """Yield every document once, in an order drawn from `seed`, so that languages mix."""
-        spans = [span for span in self._spans() if span.is_cjk or not cjk_only]
+        wanted = {
+            "": lambda _: True,
+            "cjk": lambda span: span.is_cjk,
+            "en": lambda span: span.language == "en",
+        }
+        spans = list(filter(wanted[only], self._spans()))
         random.Random(seed).shuffle(spans)
         with (self.folder / "text.txt").open("rb") as file:
             for span in spans:

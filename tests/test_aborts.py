@@ -48,7 +48,8 @@ sys.exit(cli.main(sys.argv[1:]))
 
 def start_with(fault: str, *args: str | Path, options: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
     """Start the program, with `fault` in the threads that encode, before each call of tiktoken."""
-    command = [sys.executable, *options, "-c", PROGRAM.format(fault=fault), *map(str, args)]
+    program = PROGRAM.format(fault=fault)
+    command = [sys.executable, *options, "-c", program, *map(str, args), "--engine", "tiktoken"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     atexit.register(process.kill)  # one that a failed test has left standing still would stay for ever
     return process
