@@ -37,7 +37,7 @@ class GigatokenEncoder:
 
     name = "gigatoken"
     most_workers = 8  # the thread that reads and writes does 570 MB/s: so many it can keep busy
-    most_block_bytes = 512 * 1024
+    most_block_bytes = 1024 * 1024
     slowness = 2.5  # of words met for the first time, in prose, to those met before
 
     def __init__(
@@ -165,10 +165,10 @@ class GigatokenEncoder:
 def cache_bytes_for(n_workers: int) -> int:
     """Choose how much the process may grow while words are remembered, blocks at work included.
 
-    Each thread has a table of words that doubles from 4 MiB on. With 136 MiB for two threads, they are built
-    anew when one comes to 32 MiB: every 40 MB in prose of eighty languages, every 6 MB in random words.
+    Each thread has a table of words that doubles from 4 MiB on. With 148 MiB for two threads, they are built
+    anew when one comes to 32 MiB: every 50 MB in prose of eighty languages, every 4 MB in random words.
     """
-    return (72 + 32 * n_workers) * _MIB
+    return (84 + 32 * n_workers) * _MIB
 
 
 def slice_at(text: bytes, place: int) -> tuple[int, int] | None:
