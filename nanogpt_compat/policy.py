@@ -187,6 +187,12 @@ def default_budget(
     return max(budget_bytes, smallest_bytes)
 
 
+def room_bytes(readings: Sequence[Reading]) -> int | None:
+    """Say how much more may be used before the tightest limit is no longer in calm; None without limits."""
+    rooms = [reading.headroom_bytes - reserves_for(reading).recover_bytes for reading in readings]
+    return max(0, min(rooms)) if rooms else None
+
+
 def learn_factor(factor: float, cost_bytes: int, peak_bytes: int) -> float:
     """Learn by how much blocks cost more than their estimate: at once when they do, slowly back when not.
 

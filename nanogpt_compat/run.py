@@ -26,6 +26,7 @@ from nanogpt_compat.journal import Journal
 from nanogpt_compat.lock import FolderLock
 from nanogpt_compat.memmap import window_for
 from nanogpt_compat.policy import Step
+from nanogpt_compat.policy import room_bytes as room_bytes_in
 from nanogpt_compat.progress import Display
 from nanogpt_compat.sinks import (
     WORK_FOLDER,
@@ -134,10 +135,10 @@ class Run:
             check_disk(self._job)
             with self._guard:
                 self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
-                encoder = self._job.encoder
-                encoder.lower_cache_bytes(
-                    encoder.cache_bytes * self._guard.budget_bytes // pipeline.IN_FLIGHT_BYTES
-                )
+                room_bytes = room_bytes_in(self._guard.readings)
+                if room_bytes is not None:  # the output and the system's own buffers want some of it, too
+                    encoder = self._job.encoder
+                    encoder.lower_cache_bytes(min(encoder.cache_bytes, room_bytes // 2))
                 return self._tokenise_for_sure(found)
         except (CheckpointError, InputError):
             raise  # the same command would meet the same

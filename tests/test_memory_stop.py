@@ -207,7 +207,7 @@ def test_when_others_let_go_in_time_it_recovers_and_finishes(
         for _ in range(2_200_000_000 // STEP_BYTES):
             take(other)
         time.sleep(1.2)
-    time.sleep(7)  # it is calm again when there has been enough for five seconds
+    time.sleep(10)  # it is calm again when there has been enough for five seconds
     is_slow.unlink()
     code, stderr = finish(process)
     assert code == 0, stderr
@@ -250,6 +250,8 @@ def test_a_memory_error_in_a_thread_is_a_stop_for_memory(
         text,
         "--output-dir",
         tmp_path,
+        "--block-size",
+        "500K",
         at="encode text",
         skip=40 + skip,
         do="MemoryError",
@@ -296,10 +298,13 @@ def test_from_decision_to_exit_it_takes_less_than_a_second(text: Path, tmp_path:
 
 
 def test_where_memory_stays_short_it_goes_on_at_the_smallest_settings(
-    text: Path, expected: Expected, tmp_path: Path
+    text: Path, expected: Expected, tmp_path: Path, is_slow: Path
 ) -> None:
     options = ("--input", text, "--output-dir", tmp_path, "--block-size", "200K")
-    code, stderr = finish(start_with(SLOW + SHORT, *options))
+    process = start_slowly(is_slow, *options, fault=SHORT)
+    time.sleep((len(policy.LADDER) + 2) * policy.STEP_EVERY_S)
+    is_slow.unlink()
+    code, stderr = finish(process)
     assert code == 0, stderr
     report = expected.assert_reached(tmp_path)
     assert report["guard"]["state_changes"] == 1

@@ -183,14 +183,14 @@ def test_without_a_journal_it_begins_anew(is_there: bool, journal: Path, goes_on
 # The unfinished files
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("which", [0, -1])
 def test_a_flipped_bit_in_the_last_segment_costs_that_one(
-    split: str, out: Path, goes_on_from: GoesOn
+    which: int, out: Path, goes_on_from: GoesOn
 ) -> None:
-    start, end = (tokens[split] for tokens in tokens_at(out)[-2:])
-    if start == end:
-        pytest.fail(f"the last segment has no tokens for {split}")
-    flip(partial(out, split), random.Random(split).randrange(2 * start, 2 * end))
+    before, after = tokens_at(out)[-2:]
+    # Which packages are installed decides on the text, and so on whether it has tokens of both splits.
+    split = [split for split in after if after[split] > before[split]][which]
+    flip(partial(out, split), random.Random(split).randrange(2 * before[split], 2 * after[split]))
     assert "going back" in goes_on_from(N_MARKS - 1, fallbacks=1).stderr
 
 
