@@ -6,10 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 
 import tiktoken
 
-from nanogpt_compat.encoders.fast import GigatokenEncoder, cache_bytes_for
+from nanogpt_compat.encoders.fast import MOST_WORKERS, GigatokenEncoder, cache_bytes_for
 from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.reference import TiktokenEncoder, is_panic
 from nanogpt_compat.errors import UsageError
+from nanogpt_compat.limits import available_cpus
 from nanogpt_compat.units import format_bytes
 
 ENGINES = ("auto", "tiktoken", "gigatoken")
@@ -53,7 +54,8 @@ def choose_encoder(
         tested = " and ".join(TESTED)
         why = f"gigatoken {found} is installed, but only {tested} was tested; --engine gigatoken takes it"
         return Choice(reference, f"{plain}; {why}")
-    n_workers = min(n_workers, GigatokenEncoder.most_workers)
+    # Each thread has its own memory of words, so one that has no CPU of its own only costs.
+    n_workers = min(n_workers, available_cpus(), MOST_WORKERS)
     if engine == "auto" and spare_bytes < needed_bytes(n_workers):
         have, need = format_bytes(max(0, spare_bytes)), format_bytes(needed_bytes(n_workers))
         return Choice(reference, f"{plain}; gigatoken wants {need} of memory more, and {have} can be had")

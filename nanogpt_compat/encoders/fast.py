@@ -26,6 +26,7 @@ from nanogpt_compat.encoders.classes import ClassDifferences, Encode
 from nanogpt_compat.encoders.interface import EngineMismatch, Tokens
 from nanogpt_compat.encoders.reference import TiktokenEncoder, is_panic
 
+MOST_WORKERS = 8  # the one thread that reads and writes does 570 MB/s, and keeps no more of them busy
 _MIB = 1024 * 1024
 SLICE_BYTES = 8 * 1024  # 0.5 ms of tiktoken
 _NEAR_BYTES = 64 * 1024  # how far a cut is looked for, to either side of a slice
@@ -36,7 +37,6 @@ class GigatokenEncoder:
     """The fast engine."""
 
     name = "gigatoken"
-    most_workers = 8  # the thread that reads and writes does 570 MB/s: so many it can keep busy
     most_block_bytes = 1024 * 1024
     slowness = 2.5  # of words met for the first time, in prose, to those met before
 
@@ -59,6 +59,7 @@ class GigatokenEncoder:
         import gigatoken
 
         self.version = version
+        self.most_workers = n_workers
         self.peak_bytes = 256_000_000 + 34_000_000 * (n_workers - 2)
         self._gigatoken: Any = gigatoken
         self._reference = reference
