@@ -248,8 +248,8 @@ def _add_machine_options(group: "argparse._ArgumentGroup") -> None:
         type=_positive,
         metavar="N",
         help="encoding threads; default: the CPUs this process may use, one left free above four. More do "
-        "not take more memory with tiktoken: their blocks become smaller. gigatoken takes 34 MB for each above "
-        "two, and no more threads than there are CPUs, nor than 8",
+        "not take more memory with tiktoken: their blocks become smaller. gigatoken takes 34 MB for each "
+        "above two, and no more threads than there are CPUs, nor than 8",
     )
     group.add_argument(
         "--block-size",
