@@ -70,6 +70,11 @@ def test_the_table_of_peaks_is_the_one_of_the_recorded_run() -> None:
     json.loads((recorded / "peak_rss.json").read_text(encoding="utf-8"))
 
 
+def test_the_table_of_speeds_is_in_the_recorded_run() -> None:
+    table = "| strategy" + section("Benchmarks").split("| strategy")[1].split("\n\n")[0]
+    assert table in (REPOSITORY / "benchmarks" / "results" / "throughput.md").read_text(encoding="utf-8")
+
+
 def test_links_and_pictures_lead_to_files() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert Path(REPOSITORY, target).exists(), target
