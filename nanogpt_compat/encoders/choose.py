@@ -75,7 +75,7 @@ def needed_bytes(n_workers: int) -> int:
     """Say how much memory gigatoken takes besides Python, tiktoken and the output.
 
     >>> needed_bytes(2)
-    180355072
+    159383552
     """
     return _TABLES_BYTES + cache_bytes_for(n_workers)
 

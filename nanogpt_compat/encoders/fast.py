@@ -166,10 +166,10 @@ class GigatokenEncoder:
 def cache_bytes_for(n_workers: int) -> int:
     """Choose how much the process may grow while words are remembered, blocks at work included.
 
-    Each thread has a table of words that doubles from 4 MiB on. With 148 MiB for two threads, they are built
+    Each thread has a table of words that doubles from 4 MiB on. With 128 MiB for two threads, they are built
     anew when one comes to 32 MiB: every 50 MB in prose of eighty languages, every 4 MB in random words.
     """
-    return (84 + 32 * n_workers) * _MIB
+    return (64 + 32 * n_workers) * _MIB
 
 
 def slice_at(text: bytes, place: int) -> tuple[int, int] | None:
