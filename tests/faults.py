@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 from unittest.mock import patch
 
+import psutil
+
 from nanogpt_compat import checkpoint, cli, job
 from nanogpt_compat.checkpoint import Checkpointer
 from nanogpt_compat.estimate import Estimator
@@ -245,3 +247,13 @@ def expect(folder: Path, *args: str | Path, **settings: Any) -> Expected:
     expected = Expected(sha256s(folder), report_of(folder), time.monotonic() - began_s)
     assert expected.report["resumes"] == 0
     return expected
+
+
+def settled_available_bytes(*, at_least_bytes: int = 0) -> int:
+    """Wait until no more memory comes back that others have freed; some machines give it back at 40 MB/s."""
+    deadline_s = time.monotonic() + 90
+    before, now = 0, psutil.virtual_memory().available
+    while (now - before > 20_000_000 or now < at_least_bytes) and time.monotonic() < deadline_s:
+        time.sleep(1)
+        before, now = now, psutil.virtual_memory().available
+    return now

@@ -14,7 +14,7 @@ import pytest
 
 from nanogpt_compat import policy
 from tests.conftest import REPOSITORY
-from tests.faults import Expected, command, expect, make_text, report_of, run
+from tests.faults import Expected, command, expect, make_text, report_of, run, settled_available_bytes
 
 MIB = 1 << 20
 STEP_BYTES = 64 * MIB
@@ -172,7 +172,7 @@ def test_when_others_take_the_memory_it_throttles_stops_with_75_and_goes_on_late
     text: Path, expected: Expected, tmp_path: Path, is_slow: Path
 ) -> None:
     # The reserves move with --min-available: stop 2 GB below what there is now; the throttle comes first.
-    floor_bytes = psutil.virtual_memory().available - 2_000_000_000
+    floor_bytes = settled_available_bytes() - 2_000_000_000
     options = ("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes), "--quiet")
     process = start_slowly(is_slow, *options, "--block-size", "200K", fault=TELL_DROPS)
     wait_for_checkpoint(tmp_path)
@@ -199,7 +199,8 @@ def test_when_others_take_the_memory_it_throttles_stops_with_75_and_goes_on_late
 def test_when_others_let_go_in_time_it_recovers_and_finishes(
     text: Path, expected: Expected, tmp_path: Path, is_slow: Path
 ) -> None:
-    floor_bytes = psutil.virtual_memory().available - 3_000_000_000  # throttles 1.4 GB below now
+    start_bytes = settled_available_bytes()
+    floor_bytes = start_bytes - 3_000_000_000  # throttles 1.4 GB below now
     options = ("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes))
     process = start_slowly(is_slow, *options, "--block-size", "200K")
     wait_for_checkpoint(tmp_path)
@@ -207,7 +208,8 @@ def test_when_others_let_go_in_time_it_recovers_and_finishes(
         for _ in range(2_200_000_000 // STEP_BYTES):
             take(other)
         time.sleep(1.2)
-    time.sleep(10)  # it is calm again when there has been enough for five seconds
+    settled_available_bytes(at_least_bytes=start_bytes - 600_000_000)
+    time.sleep(7)  # it is calm again when there has been enough for five seconds
     is_slow.unlink()
     code, stderr = finish(process)
     assert code == 0, stderr
@@ -313,7 +315,7 @@ def test_where_memory_stays_short_it_goes_on_at_the_smallest_settings(
 
 
 def test_what_others_leave_no_room_for_may_be_tried_again_later(text: Path, tmp_path: Path) -> None:
-    floor_bytes = psutil.virtual_memory().available + 200_000_000
+    floor_bytes = settled_available_bytes() + 200_000_000
     done = run("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes))
     assert done.returncode == 75, done.stderr
     assert "too much of it by others" in done.stderr
