@@ -192,7 +192,8 @@ def end_lines(made: Mapping[str, Any], *, val: str) -> list[str]:
         f"peak memory {format_bytes(made['peak_rss_bytes'])}"
     )
     if made["engine_checked_slices"]:
-        lines.append(f"{made['engine_checked_slices']:,} slices checked against tiktoken: 0 differ")
+        slices = "slice" if made["engine_checked_slices"] == 1 else "slices"
+        lines.append(f"{made['engine_checked_slices']:,} {slices} checked against tiktoken: 0 differ")
     if made["engine_mismatch"]:
         lines.append(f"warning: {made['engine_mismatch']}; all of this was made by tiktoken")
     if made["invalid_bytes"]:

@@ -20,6 +20,7 @@ from nanogpt_compat.encoders import Encoder
 from nanogpt_compat.errors import MemoryLimitError, TooSmallError
 from nanogpt_compat.guard import MemoryGuard, Sampler, check_fits, describe_abort, describe_limits
 from nanogpt_compat.policy import Level, Reading, Step
+from tests.faults import settled_available_bytes
 
 MIB, GIB, MB, GB = 1 << 20, 1 << 30, 10**6, 10**9
 PLENTY = Reading("--max-memory", "the command line", 4 * GIB, 1 * GIB)
