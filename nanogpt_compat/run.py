@@ -25,8 +25,7 @@ from nanogpt_compat.job import Job, check_disk, check_names, describe_val, notic
 from nanogpt_compat.journal import Journal
 from nanogpt_compat.lock import FolderLock
 from nanogpt_compat.memmap import window_for
-from nanogpt_compat.policy import Step
-from nanogpt_compat.policy import room_bytes as room_bytes_in
+from nanogpt_compat.policy import Step, room_bytes
 from nanogpt_compat.progress import Display
 from nanogpt_compat.sinks import (
     WORK_FOLDER,
@@ -135,10 +134,10 @@ class Run:
             check_disk(self._job)
             with self._guard:
                 self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
-                room_bytes = room_bytes_in(self._guard.readings)
-                if room_bytes is not None:  # the output and the system's own buffers want some of it, too
+                most_bytes = room_bytes(self._guard.readings)
+                if most_bytes is not None:  # the output and the system's own buffers want some of it, too
                     encoder = self._job.encoder
-                    encoder.lower_cache_bytes(min(encoder.cache_bytes, room_bytes // 2))
+                    encoder.lower_cache_bytes(min(encoder.cache_bytes, most_bytes // 2))
                 return self._tokenise_for_sure(found)
         except (CheckpointError, InputError):
             raise  # the same command would meet the same
