@@ -298,7 +298,7 @@ def test_dropping_the_cache_is_safe_while_others_encode(
             future.result(timeout=60)
         stop.set()
         assert all(future.result(timeout=60) for future in encoding)
-    assert 5 <= fast._tokenizer.generation <= 10
+    assert 2 <= fast._tokenizer.generation <= 10  # whoever comes while it is built anew has nothing to do
     assert in_use == [0] * fast._tokenizer.generation  # or else there would be two of them in memory
 
 
