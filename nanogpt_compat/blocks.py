@@ -17,6 +17,8 @@ class Position:
     anchor: int = 0
     after_cr: bool = False
     crc: int = 0  # zlib.crc32 of all bytes of this input before `offset`
+    document: str = ""  # the split of the document that `offset` lies inside; "" between two
+    any_document: bool = False  # there was text of one before
 
 
 @dataclass(frozen=True, slots=True)

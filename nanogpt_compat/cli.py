@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import shlex
 import signal
 import sys
@@ -13,6 +14,7 @@ from typing import NoReturn
 from nanogpt_compat import __version__, job
 from nanogpt_compat.aborts import NativeAborts
 from nanogpt_compat.config import DEFAULT_INPUT, Config
+from nanogpt_compat.documents import END_OF_TEXT_NAME, EOTS
 from nanogpt_compat.encoders import ENGINES
 from nanogpt_compat.errors import MemoryLimitError, PrepareError, UsageError
 from nanogpt_compat.limits import available_cpus, default_workers, read_available
@@ -31,6 +33,7 @@ Started as `python -m nanogpt_compat`, it takes the current folder for the scrip
 
 _MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # one of these with an unbroken stretch takes the budget alone
 
+_ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[abfnrtv0\\])")
 _SMALLER = {"--workers": "1", "--block-size": "128KiB"}
 
 
@@ -50,11 +53,9 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
     try:
         _keep_standard_streams()
         options = _parser("python -m nanogpt_compat" if home is None else "prepare.py").parse_args(argv)
-        _run(options, home=home, stderr=stderr, aborts=aborts)
+        _run(options, argv, home=home, stderr=stderr, aborts=aborts)
     except (MemoryLimitError, MemoryError) as error:
-        program = ["-m", "nanogpt_compat"] if home is None else [sys.argv[0]]
-        words = _with_smaller_settings(sys.argv[1:] if argv is None else argv)
-        command = shlex.join([sys.executable, *program, *words])
+        command = _command(_with_smaller_settings(sys.argv[1:] if argv is None else argv), home=home)
         why = error if isinstance(error, MemoryLimitError) else "the system refused memory"
         stderr.write(f"prepare: stopped: {why}\ngo on, with smaller settings, by\n  {command}\n")
         return aborts.leave(MemoryLimitError.exit_code)
@@ -96,7 +97,29 @@ def _with_smaller_settings(argv: Sequence[str]) -> list[str]:
     return [*kept, *(word for option in _SMALLER.items() for word in option)]
 
 
-def _run(options: argparse.Namespace, *, home: Path | None, stderr: CalmStream, aborts: NativeAborts) -> None:
+def _command(words: Sequence[str], *, home: Path | None) -> str:
+    """Write a command line that starts this program with other options."""
+    program = ["-m", "nanogpt_compat"] if home is None else [sys.argv[0]]
+    return shlex.join([sys.executable, *program, *words])
+
+
+def _literal_notice(argv: Sequence[str], *, home: Path | None) -> str:
+    """Say that a text seems to hold documents, and how to have them."""
+    command = _command([*argv, "--document-separator", END_OF_TEXT_NAME], home=home)
+    return (
+        f"notice: {END_OF_TEXT_NAME} stands in the input and is encoded as seven tokens of ordinary text. "
+        f"If it ends a document there, stop this and run\n  {command}"
+    )
+
+
+def _run(
+    options: argparse.Namespace,
+    argv: Sequence[str] | None,
+    *,
+    home: Path | None,
+    stderr: CalmStream,
+    aborts: NativeAborts,
+) -> None:
     """Do what the options say.
 
     Raises:
@@ -123,6 +146,8 @@ def _run(options: argparse.Namespace, *, home: Path | None, stderr: CalmStream, 
         total_bytes = work.forecast.text_bytes
         return open_display(stderr, is_quiet=options.quiet, total_bytes=total_bytes, done_bytes=done_bytes)
 
+    if work.shows_end_of_text:
+        warn(_literal_notice(sys.argv[1:] if argv is None else argv, home=home))
     say(job.start_line(work))
     say(work.engine_line)
     with StopSignals() as signals, aborts:
@@ -143,7 +168,9 @@ def _config(options: argparse.Namespace, home: Path | None) -> Config:
         output_dir=options.output_dir or folder,
         n_chunks=options.n,
         val_ratio=options.val_ratio,
-        val_split=options.val_split,
+        val_split=_val_split(options),
+        separator=options.document_separator,
+        eot=_eot(options),
         errors=options.errors or "ignore",
         errors_given=options.errors is not None,
         vocab_dir=options.vocab_dir,
@@ -154,6 +181,25 @@ def _config(options: argparse.Namespace, home: Path | None) -> Config:
         max_memory_bytes=options.max_memory,
         min_available_bytes=options.min_available,
     )
+
+
+def _val_split(options: argparse.Namespace) -> str:
+    """Choose whole documents for validation where there are documents, else windows."""
+    has_documents = options.document_separator is not None
+    split: str = options.val_split or ("documents" if has_documents else "spread")
+    if has_documents and split not in ("documents", "none"):
+        raise UsageError(
+            f"--val-split {split} would cut documents in two; where there are documents, give documents or none"
+        )
+    if split == "documents" and not has_documents:
+        raise UsageError("--val-split documents needs --document-separator: plain text is one stream")
+    return split
+
+
+def _eot(options: argparse.Namespace) -> str:
+    if options.eot is not None and options.document_separator is None:
+        raise UsageError("--eot needs --document-separator: plain text is one stream")
+    return options.eot or "append"
 
 
 def _parser(prog: str) -> _Parser:
@@ -190,6 +236,13 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
         help="read at most N chunks of 10,000,000 characters, up to the next place where a token ends anyway",
     )
     group.add_argument(
+        "--document-separator",
+        type=_separator,
+        metavar="STR",
+        help="the text is documents with STR between them, such as '\\n\\n', '\\x1e' or '<|endoftext|>'; each "
+        "is encoded as a file of its own, and STR itself is left out. Default: one stream",
+    )
+    group.add_argument(
         "--errors",
         choices=("ignore", "replace", "strict"),
         help="bytes that are not UTF-8: drop and count them (ignore, the default), put U+FFFD in their place "
@@ -223,9 +276,15 @@ def _add_output_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--val-split",
         choices=SPLITS,
-        default="spread",
-        help="where val.bin comes from: windows spread over all inputs (default), head, tail, or none. "
-        "A tail of a file sorted by source makes the validation loss say little",
+        help="where val.bin comes from: windows spread over all inputs (default), head, tail, or none; where "
+        "there are documents, a share of them, chosen by their content (documents), or none. A tail of a "
+        "file sorted by source makes the validation loss say little",
+    )
+    group.add_argument(
+        "--eot",
+        choices=EOTS,
+        help="GPT-2's end-of-text token (50256): after each document (append, the default, as nanoGPT has "
+        "it), before it (prepend), or nowhere (none)",
     )
     group.add_argument(
         "--overwrite",
@@ -291,6 +350,22 @@ def _add_run_options(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument("--quiet", action="store_true", help="print nothing but errors")
     group.add_argument("--version", action="version", version=f"nanogpt-compat {__version__}")
+
+
+def _separator(text: str) -> str:
+    """Parse a separator with Python's escapes."""
+    found = _ESCAPE.sub(lambda match: match[0].encode().decode("unicode_escape"), text)
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is half a character (a surrogate)") from None
+    if not found:
+        raise argparse.ArgumentTypeError("an empty separator separates nothing")
+    if "\r" in found:
+        raise argparse.ArgumentTypeError(
+            "there is no \\r left when text is split: \\n stands for every line end"
+        )
+    return found
 
 
 def _positive(text: str) -> int:

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from nanogpt_compat.documents import Documents
+
 DEFAULT_INPUT = "train_fineweb.txt"
 
 
@@ -15,6 +17,8 @@ class Config:
     n_chunks: int | None = None  # of 10,000,000 characters each
     val_ratio: float = 0.0005
     val_split: str = "spread"
+    separator: str | None = None  # between documents; None: there are none
+    eot: str = "append"
     errors: str = "ignore"
     errors_given: bool = False  # whoever says what to do with undecodable bytes knows of them
     vocab_dir: Path | None = None
@@ -24,6 +28,13 @@ class Config:
     overwrite: bool = False
     max_memory_bytes: int | None = None
     min_available_bytes: int | None = None
+
+    @property
+    def documents(self) -> Documents | None:
+        """What to do about documents; None if the text is one stream."""
+        if self.separator is None:
+            return None
+        return Documents(self.separator, self.eot, self.val_ratio if self.has_val else 0.0)
 
     @property
     def has_val(self) -> bool:

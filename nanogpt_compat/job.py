@@ -9,7 +9,8 @@ from typing import Any
 
 from nanogpt_compat import report
 from nanogpt_compat.config import Config
-from nanogpt_compat.encoders import Encoder, TiktokenEncoder, choose_encoder
+from nanogpt_compat.documents import END_OF_TEXT_NAME, MARK
+from nanogpt_compat.encoders import Encoder, TiktokenEncoder, choose_encoder, with_mark
 from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.estimate import Estimate, Estimator
 from nanogpt_compat.fingerprint import TOKEN_FORMAT, describe_input, digest_of
@@ -36,6 +37,7 @@ class Job:
     encoder: Encoder
     engine_line: str  # says which engine it is, and why
     forecast: Estimate
+    shows_end_of_text: bool = False  # the samples hold `<|endoftext|>`, and it is not the separator
 
     @property
     def sizes(self) -> list[int]:
@@ -63,6 +65,8 @@ class Job:
             "--n": self.config.n_chunks,
             "--val-ratio": self.config.val_ratio,
             "--val-split": self.config.val_split,
+            "--document-separator": self.config.separator,
+            "--eot": self.config.eot if self.config.documents else None,
         }
 
     @property
@@ -98,6 +102,7 @@ def look_into(config: Config) -> Job:
     chosen = choose_encoder(
         config.engine,
         vocabulary.encoding,
+        has_documents=config.documents is not None,
         n_workers=config.n_workers,
         own_bytes=own_bytes_reader(),
         spare_bytes=_spare_bytes(config),
@@ -106,7 +111,7 @@ def look_into(config: Config) -> Job:
         chosen.encoder.encode, slowness=chosen.encoder.slowness, max_chars=_max_chars(config)
     )
     errors = "replace" if config.errors == "replace" else "ignore"
-    inputs = []
+    inputs, shows_end_of_text = [], False
     for path in config.inputs:
         samples = take_samples(path, total_bytes=total_bytes, n_inputs=len(config.inputs))
         if not config.errors_given:
@@ -114,11 +119,18 @@ def look_into(config: Config) -> Job:
         inputs.append(describe_input(path, (sample.data for sample in samples)))
         texts = [sample.data.decode("utf-8", errors) for sample in samples]
         sampled_bytes = sum(len(sample.data) for sample in samples)
+        shows_end_of_text |= (
+            any(END_OF_TEXT_NAME in text for text in texts) and config.separator != END_OF_TEXT_NAME
+        )
+        if config.documents is not None:
+            mark = MARK.decode() if config.eot != "none" else ""
+            texts = [text.replace(config.documents.separator, mark) for text in texts]
         estimator.add(texts, sampled_bytes=sampled_bytes, size_bytes=inputs[-1]["size"])
         chosen.encoder.expect("".join(texts).encode())
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     forecast = estimator.estimate(n_workers=config.n_workers)
-    return Job(config, tuple(inputs), vocabulary, chosen.encoder, chosen.line, forecast)
+    found = tuple(inputs)
+    return Job(config, found, vocabulary, chosen.encoder, chosen.line, forecast, shows_end_of_text)
 
 
 def _spare_bytes(config: Config) -> int:
@@ -131,7 +143,8 @@ def _spare_bytes(config: Config) -> int:
 
 def with_reference(job: Job) -> Job:
     """Replace the engine by tiktoken."""
-    return replace(job, encoder=TiktokenEncoder(job.vocabulary.encoding))
+    encoding = job.vocabulary.encoding
+    return replace(job, encoder=TiktokenEncoder(with_mark(encoding) if job.config.documents else encoding))
 
 
 def _max_chars(config: Config) -> int | None:
@@ -193,7 +206,7 @@ def start_line(job: Job) -> str:
 
 def describe_val(job: Job) -> str:
     """Say where the validation tokens come from."""
-    return report.describe_val(job.config.val_split, job.windows)
+    return report.describe_val(job.config.val_split, job.windows, ratio=job.config.val_ratio)
 
 
 def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
@@ -201,7 +214,7 @@ def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
     config, lines = job.config, []
     n_bytes = job.split_bytes
     n_nominal, n_val = round(n_bytes * config.val_ratio), val_bytes(n_bytes, config.val_ratio)
-    if config.has_val and n_val > n_nominal:
+    if config.has_val and config.documents is None and n_val > n_nominal:
         lines.append(
             f"notice: val.bin was raised from {format_bytes(n_nominal)} to {format_bytes(n_val)} of text "
             "so that blocks can be sampled from it"

@@ -13,12 +13,17 @@ from random import Random
 from typing import TypeAlias
 from zlib import crc32
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.cuts import first_cut
-from nanogpt_compat.encoders import Encoder, EngineMismatch, Tokens
+from nanogpt_compat.documents import END_OF_TEXT, MARK, Documents, Piece, join_documents, split_documents
+from nanogpt_compat.encoders import Encoder, EngineMismatch
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.refusals import start_pool
 from nanogpt_compat.sinks import Sink
+from nanogpt_compat.sources.documents import end_block, end_of_chars, read_documents
 from nanogpt_compat.sources.text import TextFile, as_utf8, decode, find_invalid_bytes, read_blocks
 from nanogpt_compat.split import edges_in
 from nanogpt_compat.tally import Tally
@@ -29,6 +34,8 @@ the 2 MiB that 512 KiB of prose take for each of 32 threads."""
 
 _MIN_BLOCK_BYTES = 16 * 1024
 _BLOCK_OVERHEAD_BYTES = 4096  # its future, its object, its array; what matters for blocks of a few bytes
+_DOCUMENT_OVERHEAD_BYTES = 512  # its objects, and the mark behind it
+_JOINED_BYTES = 1024 * 1024
 _LOOK_UP_EVERY_S = 0.1
 _CHECK_EVERY_BYTES = 16 * 1024 * 1024  # a slice of 8 KiB in these: 1 % of gigatoken's time at most
 
@@ -40,9 +47,13 @@ class Encoded:
     """A block's tokens and what was lost on the way to them."""
 
     block: Block  # its `raw` is empty by now
-    tokens: Tokens
+    tokens: tuple[tuple[bool, NDArray[np.uint16]], ...]  # for val or train, in order
+    n_checked: int = 0  # slices
+    by_reference: bool = False
     n_invalid: int = 0
     invalid_offsets: tuple[int, ...] = ()  # into the file
+    pieces: tuple[tuple[int, bool, bool], ...] = ()  # of documents: bytes, whether it starts, and ends
+    n_empty: int = 0  # documents
 
 
 def block_size(n_workers: int, most_bytes: int) -> int:
@@ -63,6 +74,7 @@ def run(
     encoder: Encoder,
     windows: Sequence[tuple[int, int]],
     errors: str,
+    documents: Documents | None = None,
     n_workers: int,
     block_bytes: int,
     max_chars: int | None,
@@ -83,21 +95,33 @@ def run(
     """
     beginning = tally.position
     blocks = _all_blocks(
-        paths, sizes, start=tally.position, windows=windows, block_bytes=block_bytes, errors=errors
+        paths,
+        sizes,
+        start=tally.position,
+        windows=windows,
+        documents=documents,
+        block_bytes=block_bytes,
+        errors=errors,
     )
     if max_chars is not None:
-        blocks = _limit_chars(blocks, max_chars - tally.chars, tally.position, errors)
+        n_left = max_chars - tally.chars
+        if documents is None:
+            blocks = _limit_chars(blocks, n_left, tally.position, errors)
+        else:
+            blocks = _limit_documents(blocks, n_left, documents.separator, errors)
 
     def encode(block: Block) -> Encoded:
         check_at = None if block.start == beginning else places_to_check(block)
-        return encode_block(block, encoder, errors, paths[block.start.input_index], check_at)
+        return encode_block(block, encoder, errors, paths[block.start.input_index], check_at, documents)
 
     def cost(block: Block) -> int:
-        return _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(block.raw)
+        n_marks = 0 if documents is None else block.raw.count(documents.separator.encode())
+        return _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(block.raw) + n_marks * _DOCUMENT_OVERHEAD_BYTES
 
     with closing(blocks), closing(_in_order(blocks, encode, cost, n_workers, admit, check)) as results:
         for encoded in results:
-            sink.append(encoded.tokens.ids, is_val=encoded.block.is_val)
+            for is_val, ids in encoded.tokens:
+                sink.append(ids, is_val=is_val)
             _count(tally, encoded)
             after_block()
 
@@ -105,17 +129,19 @@ def run(
 def _count(tally: Tally, encoded: Encoded) -> None:
     """Add a written block to what the run counts."""
     block = encoded.block
+    n_val = sum(len(ids) for is_val, ids in encoded.tokens if is_val)
     tally.count_block(
         block.end,
         n_bytes=block.end.offset - block.start.offset,
-        n_tokens=len(encoded.tokens.ids),
+        n_train_tokens=sum(len(ids) for _, ids in encoded.tokens) - n_val,
+        n_val_tokens=n_val,
         n_chars=block.n_chars,
-        is_val=block.is_val,
         is_forced=block.ends_by_force,
     )
     tally.count_invalid(encoded.n_invalid, encoded.invalid_offsets)
-    tally.checked_slices += encoded.tokens.n_checked
-    tally.fallback_blocks += encoded.tokens.by_reference
+    tally.count_documents(encoded.pieces, n_empty=encoded.n_empty)
+    tally.checked_slices += encoded.n_checked
+    tally.fallback_blocks += encoded.by_reference
 
 
 def _all_blocks(
@@ -124,6 +150,7 @@ def _all_blocks(
     *,
     start: Position,
     windows: Sequence[tuple[int, int]],
+    documents: Documents | None,
     block_bytes: int,
     errors: str,
 ) -> Blocks:
@@ -132,8 +159,15 @@ def _all_blocks(
     for index in range(start.input_index, len(paths)):
         edges = edges_in(windows, file_start, file_start + sizes[index])
         with TextFile(paths[index], size_bytes=sizes[index]) as file:
-            at = start if index == start.input_index else Position(index)
-            yield from read_blocks(file, start=at, block_bytes=block_bytes, edges=edges, errors=errors)
+            at = start if index == start.input_index else Position(index, any_document=start.any_document)
+            if documents is None:
+                yield from read_blocks(file, start=at, block_bytes=block_bytes, edges=edges, errors=errors)
+            else:
+                for block in read_documents(
+                    file, start=at, block_bytes=block_bytes, documents=documents, errors=_lenient(errors)
+                ):
+                    start = block.end
+                    yield block
             file.check_unchanged()
         file_start += sizes[index]
 
@@ -153,6 +187,26 @@ def _limit_chars(blocks: Blocks, n_left: int, start: Position, errors: str) -> B
             else:
                 yield replace(block, n_chars=n_chars)
             n_left -= n_chars
+
+
+def _limit_documents(blocks: Blocks, n_left: int, separator: str, errors: str) -> Blocks:
+    """Pass blocks on, up to the first end of a document with at least `n_left` characters before it."""
+    with closing(blocks):
+        for block in blocks:
+            if n_left <= 0 and not block.start.document:
+                return
+            text = decode(block, _lenient(errors))
+            n_end = 0
+            for piece in text.split(separator)[:-1]:
+                n_end += len(piece) + len(separator)
+                if n_end >= n_left:
+                    raw = block.raw[: end_of_chars(block, n_end, _lenient(errors))]
+                    end = block.start.offset + len(raw)
+                    last = end_block(block, raw, end, separator, _lenient(errors))
+                    yield replace(last, is_val=block.is_val, n_chars=n_end)
+                    return
+            yield replace(block, n_chars=len(text))
+            n_left -= len(text)
 
 
 def _cut_at(block: Block, n_chars: int, errors: str) -> Block:
@@ -246,7 +300,12 @@ def _place_to_check(input_index: int, k: int, every_bytes: int) -> int:
 
 
 def encode_block(
-    block: Block, encoder: Encoder, errors: str, path: Path, check_at: Sequence[int] | None
+    block: Block,
+    encoder: Encoder,
+    errors: str,
+    path: Path,
+    check_at: Sequence[int] | None,
+    documents: Documents | None = None,
 ) -> Encoded:
     """Decode and encode one block; what is lost is counted. `check_at` is for `Encoder.encode_checked`.
 
@@ -263,15 +322,61 @@ def encode_block(
             raise _undecodable(block, path, error) from error
         text = as_utf8(block, errors)
         n_invalid, offsets = find_invalid_bytes(block.raw)
+    offsets = tuple(block.start.offset + offset for offset in offsets)
+    empty = Encoded(replace(block, raw=b""), (), n_invalid=n_invalid, invalid_offsets=offsets)
     try:
-        tokens = encoder.encode_checked(text, check_at)
+        if documents is not None:
+            return _encode_documents(empty, text, encoder, documents, check_at)
+        made = encoder.encode_checked(text, check_at)
     except InputError as error:
         where = f"{path}, bytes {block.start.offset:,} to {block.end.offset:,}"
         raise InputError(f"{where}: {error}") from error
     except EngineMismatch as error:
         raise error.at(path, block.start.offset) from error
-    offsets = tuple(block.start.offset + offset for offset in offsets)
-    return Encoded(replace(block, raw=b""), tokens, n_invalid, offsets)
+    tokens = ((block.is_val, made.ids),)
+    return replace(empty, tokens=tokens, n_checked=made.n_checked, by_reference=made.by_reference)
+
+
+def _encode_documents(
+    empty: Encoded, text: bytes, encoder: Encoder, documents: Documents, check_at: Sequence[int] | None
+) -> Encoded:
+    """Encode the documents of a block: those for train, then those for val."""
+    start, end = empty.block.start, empty.block.end
+    pieces, n_empty = split_documents(
+        text, documents, before=start.document, after=end.document, is_first=not start.any_document
+    )
+    tokens, n_checked, by_reference = [], 0, False
+    for is_val in (False, True):
+        some = [piece for piece in pieces if piece.is_val == is_val]
+        if MARK in text:
+            tokens += [
+                (is_val, ids) for piece in some for ids in _encode_alone(piece, encoder, documents.eot)
+            ]
+            continue
+        for joined in join_documents(some, documents.eot, most_bytes=_JOINED_BYTES):
+            made = encoder.encode_checked(joined, check_at)
+            check_at = check_at and []  # the places are in the first of them
+            ids = made.ids[made.ids != END_OF_TEXT] if documents.eot == "none" else made.ids
+            tokens.append((is_val, ids))
+            n_checked += made.n_checked
+            by_reference |= made.by_reference
+    return replace(
+        empty,
+        tokens=tuple(tokens),
+        n_checked=n_checked,
+        by_reference=by_reference,
+        pieces=tuple((len(piece.text), piece.starts, piece.ends) for piece in pieces),
+        n_empty=n_empty,
+    )
+
+
+def _encode_alone(piece: Piece, encoder: Encoder, eot: str) -> list[NDArray[np.uint16]]:
+    """Encode a piece that may hold the mark itself."""
+    end = [np.array([END_OF_TEXT], np.uint16)]
+    ids = [encoder.encode_literally(piece.text)]
+    if eot == "prepend":
+        return end * piece.starts + ids
+    return ids + end * (piece.ends and eot == "append")
 
 
 def _undecodable(block: Block, path: Path, error: UnicodeDecodeError) -> InputError:

@@ -83,6 +83,9 @@ def build_report(
         "invalid_bytes": tally.invalid_bytes,
         "invalid_offsets": [[str(paths[index]), offset] for index, offset in tally.invalid_offsets],
         "forced_cuts": tally.forced_cuts,
+        "documents": tally.documents,
+        "empty_documents": tally.empty_documents,
+        "longest_document_bytes": tally.longest_document_bytes,
         "engine": engine,
         "engine_checked_slices": tally.checked_slices,
         "engine_fallback_blocks": tally.fallback_blocks,
@@ -171,8 +174,10 @@ def start_line(paths: Sequence[Path], forecast: Estimate, *, free_bytes: int, n_
     )
 
 
-def describe_val(split: str, windows: Sequence[tuple[int, int]]) -> str:
+def describe_val(split: str, windows: Sequence[tuple[int, int]], *, ratio: float) -> str:
     """Say where the validation tokens come from."""
+    if split == "documents":
+        return f"{ratio:g} of all documents"
     n_bytes = sum(end - start for start, end in windows)
     if split in ("head", "tail"):
         return f"the {'first' if split == 'head' else 'last'} {format_bytes(n_bytes)}"
@@ -191,6 +196,10 @@ def end_lines(made: Mapping[str, Any], *, val: str) -> list[str]:
         f"{format_rate(made['bytes_read'], made['wall_s'])}, "
         f"peak memory {format_bytes(made['peak_rss_bytes'])}"
     )
+    if made["documents"] or made["empty_documents"]:
+        empty = f"; {made['empty_documents']:,} empty ones left out" if made["empty_documents"] else ""
+        longest = format_bytes(made["longest_document_bytes"])
+        lines.append(f"{made['documents']:,} documents, the longest of {longest}{empty}")
     if made["engine_checked_slices"]:
         slices = "slice" if made["engine_checked_slices"] == 1 else "slices"
         lines.append(f"{made['engine_checked_slices']:,} {slices} checked against tiktoken: 0 differ")

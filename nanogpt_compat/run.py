@@ -331,6 +331,7 @@ class Run:
                     encoder=job.encoder,
                     windows=job.windows,
                     errors=config.errors,
+                    documents=config.documents,
                     n_workers=config.n_workers,
                     block_bytes=config.block_bytes
                     or pipeline.block_size(config.n_workers, job.encoder.most_block_bytes),

@@ -8,7 +8,7 @@ distributed run draws the same line.
 from collections.abc import Sequence
 
 CHARS_PER_CHUNK = 10_000_000  # what one unit of --n has always meant
-SPLITS = ("spread", "head", "tail", "none")
+SPLITS = ("spread", "head", "tail", "documents", "none")
 
 _WINDOW_BYTES = 64 * 1024
 _MIN_VAL_BYTES = 32 * 1024  # about 8,000 tokens: nanoGPT samples blocks of 1,024 from val.bin
@@ -32,7 +32,7 @@ def val_windows(total_bytes: int, ratio: float, split: str) -> list[tuple[int, i
     [(99950000, 100000000)]
     """
     n_val = val_bytes(total_bytes, ratio)
-    if split == "none" or n_val == 0:
+    if split in ("documents", "none") or n_val == 0:
         return []
     if split == "head":
         return [(0, n_val)]

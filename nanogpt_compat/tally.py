@@ -1,6 +1,6 @@
 """What a run has done so far: where it is, and everything it counts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ from nanogpt_compat.blocks import Position
 MAX_OFFSETS = 10
 _PLAIN = (  # what a record holds as it is
     *("train_tokens", "val_tokens", "chars", "forced_cuts", "checked_slices", "fallback_blocks"),
+    *("documents", "empty_documents", "longest_document_bytes", "open_document_bytes"),
     *("resumes", "checkpoint_fallbacks", "wall_s"),
 )
 
@@ -35,6 +36,10 @@ class Tally:
     forced_cuts: int = 0
     checked_slices: int = 0  # encoded by tiktoken too
     fallback_blocks: int = 0  # encoded by tiktoken because the engine would have erred on them
+    documents: int = 0  # that have ended, and are not empty
+    empty_documents: int = 0
+    longest_document_bytes: int = 0  # of UTF-8, of those that have ended
+    open_document_bytes: int = 0  # of the one that has not, so far
     invalid_offsets: list[tuple[int, int]] = field(default_factory=list)  # (input index, byte offset)
     resumes: int = 0
     checkpoint_fallbacks: int = 0
@@ -56,20 +61,35 @@ class Tally:
         return sum(one.invalid_bytes for one in self.inputs)
 
     def count_block(
-        self, end: Position, *, n_bytes: int, n_tokens: int, n_chars: int, is_val: bool, is_forced: bool
+        self,
+        end: Position,
+        *,
+        n_bytes: int,
+        n_train_tokens: int,
+        n_val_tokens: int,
+        n_chars: int,
+        is_forced: bool,
     ) -> None:
         """Count a block that has been written."""
         one = self.inputs[end.input_index]
-        one.tokens += n_tokens
+        one.tokens += n_train_tokens + n_val_tokens
         one.bytes_read += n_bytes
         one.crc = end.crc
-        if is_val:
-            self.val_tokens += n_tokens
-        else:
-            self.train_tokens += n_tokens
+        self.train_tokens += n_train_tokens
+        self.val_tokens += n_val_tokens
         self.chars += n_chars
         self.forced_cuts += is_forced
         self.position = end
+
+    def count_documents(self, pieces: Iterable[tuple[int, bool, bool]], *, n_empty: int) -> None:
+        """Count the documents of which a block held pieces: bytes of UTF-8, does it start, does it end."""
+        for n_bytes, starts, ends in pieces:
+            self.open_document_bytes = n_bytes + (0 if starts else self.open_document_bytes)
+            if ends:
+                self.documents += 1
+                self.longest_document_bytes = max(self.longest_document_bytes, self.open_document_bytes)
+                self.open_document_bytes = 0
+        self.empty_documents += n_empty
 
     def count_invalid(self, n_bytes: int, offsets: Sequence[int]) -> None:
         """Count undecodable bytes of the block last counted, and keep the first ten offsets of the run."""

@@ -11,6 +11,7 @@ import tiktoken
 from numpy.typing import NDArray
 
 from nanogpt_compat import pipeline
+from nanogpt_compat.documents import Documents
 from nanogpt_compat.encoders import Encoder, TiktokenEncoder
 from nanogpt_compat.encoders.classes import GROUP
 from nanogpt_compat.encoders.fast import GigatokenEncoder
@@ -73,6 +74,7 @@ def tokenise(
     *,
     windows: Sequence[tuple[int, int]] = (),
     errors: str = "ignore",
+    documents: Documents | None = None,
     n_workers: int = 2,
     block_bytes: int = 1 << 20,
     max_chars: int | None = None,
@@ -87,6 +89,7 @@ def tokenise(
         encoder=encoder,
         windows=windows,
         errors=errors,
+        documents=documents,
         n_workers=n_workers,
         block_bytes=block_bytes,
         max_chars=max_chars,

@@ -9,6 +9,15 @@ choose.py       which engine a run gets
 
 from nanogpt_compat.encoders.choose import ENGINES, Choice, choose_encoder
 from nanogpt_compat.encoders.interface import Encoder, EngineMismatch, Tokens
-from nanogpt_compat.encoders.reference import TiktokenEncoder
+from nanogpt_compat.encoders.reference import TiktokenEncoder, with_mark
 
-__all__ = ["ENGINES", "Choice", "Encoder", "EngineMismatch", "TiktokenEncoder", "Tokens", "choose_encoder"]
+__all__ = [
+    "ENGINES",
+    "Choice",
+    "Encoder",
+    "EngineMismatch",
+    "TiktokenEncoder",
+    "Tokens",
+    "choose_encoder",
+    "with_mark",
+]

@@ -34,6 +34,7 @@ class BoundedTokenizer:
         gigatoken: Any,
         ranks: Mapping[bytes, int],
         *,
+        special_tokens: Mapping[str, int] | None = None,
         own_bytes: Callable[[], int],
         most_bytes: float = inf,
     ) -> None:
@@ -45,6 +46,7 @@ class BoundedTokenizer:
         self.most_bytes = most_bytes
         self._gigatoken = gigatoken
         self._rank_lines = _rank_lines(ranks)
+        self._special_tokens = dict(special_tokens or {})
         self._own_bytes = own_bytes
         self._changed = threading.Condition()
         self._n_active = 0
@@ -149,7 +151,9 @@ class BoundedTokenizer:
 
     def _build(self) -> Any:
         with _named_file(self._rank_lines) as path:
-            return self._gigatoken.Tokenizer.from_tiktoken(path, pretokenizer="gpt2", special_tokens={})
+            return self._gigatoken.Tokenizer.from_tiktoken(
+                path, pretokenizer="gpt2", special_tokens=self._special_tokens
+            )
 
 
 def _rank_lines(ranks: Mapping[bytes, int]) -> bytes:

@@ -8,7 +8,7 @@ import tiktoken
 
 from nanogpt_compat.encoders.fast import MOST_WORKERS, GigatokenEncoder, cache_bytes_for
 from nanogpt_compat.encoders.interface import Encoder
-from nanogpt_compat.encoders.reference import TiktokenEncoder, is_panic
+from nanogpt_compat.encoders.reference import TiktokenEncoder, is_panic, with_mark
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.limits import available_cpus
 from nanogpt_compat.units import format_bytes
@@ -30,18 +30,19 @@ def choose_encoder(
     engine: str,
     encoding: tiktoken.Encoding,
     *,
+    has_documents: bool = False,
     n_workers: int,
     own_bytes: Callable[[], int],
     spare_bytes: int,
 ) -> Choice:
     """Open an engine: `tiktoken`, `gigatoken`, or `auto`: gigatoken in a version that was tested.
 
-    `own_bytes` reads this process's anonymous memory; `auto` wants `spare_bytes` of more to be had.
+    `has_documents`: it takes the mark between documents for the end-of-text token. `own_bytes` reads this process's anonymous memory; `auto` wants `spare_bytes` of more to be had.
 
     Raises:
         UsageError: gigatoken was asked for, and cannot be had.
     """
-    reference = TiktokenEncoder(encoding)
+    reference = TiktokenEncoder(with_mark(encoding) if has_documents else encoding)
     plain = f"engine: tiktoken {reference.version}"
     found = _installed()
     if engine == "tiktoken":

@@ -22,6 +22,7 @@ import tiktoken
 from numpy.typing import NDArray
 
 from nanogpt_compat.cuts import first_cut, last_cut
+from nanogpt_compat.documents import END_OF_TEXT, MARK
 from nanogpt_compat.encoders.bounded import BoundedTokenizer
 from nanogpt_compat.encoders.classes import ClassDifferences, Encode
 from nanogpt_compat.encoders.interface import EngineMismatch, Tokens
@@ -72,8 +73,12 @@ class GigatokenEncoder:
         if has_limit:
             self._gigatoken.set_max_cache_bytes(self.cache_bytes // n_workers)
         ranks = reference.encoding._mergeable_ranks
-        self._length_of = np.zeros(len(ranks), np.uint8)
+        special = {
+            mark: END_OF_TEXT for mark in reference.encoding.special_tokens_set if mark == MARK.decode()
+        }
+        self._length_of = np.zeros(END_OF_TEXT + 1, np.uint8)
         self._length_of[list(ranks.values())] = [len(token) for token in ranks]
+        self._length_of[END_OF_TEXT] = len(MARK)
         self._differences = ClassDifferences(self._make_probes)
         self._is_expecting = False
         self._few = threading.BoundedSemaphore(_AT_A_TIME)
@@ -83,6 +88,7 @@ class GigatokenEncoder:
         self._tokenizer = BoundedTokenizer(
             gigatoken,
             ranks,
+            special_tokens=special,
             own_bytes=own_bytes,
             most_bytes=inf if has_limit else self.cache_bytes,
         )
@@ -114,6 +120,10 @@ class GigatokenEncoder:
             if not is_panic(error):
                 raise
             return self._encode_by_reference(text).ids
+
+    def encode_literally(self, text: bytes) -> NDArray[np.uint16]:
+        """Encode with tiktoken."""
+        return self._reference.encode_literally(text)
 
     def encode_checked(self, text: bytes, check_at: Sequence[int] | None) -> Tokens:
         """Encode, with tiktoken if gigatoken would err or panics, and check slices.

@@ -38,7 +38,10 @@ class Tokens:
 
 
 class Encoder(Protocol):
-    """An engine; its methods are called from several threads at once. All text is valid UTF-8."""
+    """An engine; its methods are called from several threads at once. All text is valid UTF-8.
+
+    One that is opened for documents takes `documents.MARK` in the text for GPT-2's end-of-text token.
+    """
 
     name: str
     version: str
@@ -61,6 +64,10 @@ class Encoder(Protocol):
         Raises:
             EngineMismatch: they are not the same.
         """
+        ...
+
+    def encode_literally(self, text: bytes) -> NDArray[np.uint16]:
+        """Return the tokens that `encode_ordinary` gives, the mark between documents being text, too."""
         ...
 
     def expect(self, text: bytes) -> None:

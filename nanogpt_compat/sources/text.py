@@ -113,7 +113,7 @@ def _pread(fd: int, n_bytes: int, offset: int) -> bytes:
     return os.read(fd, n_bytes)
 
 
-class _Window:
+class Window:
     """The bytes `[base, base + len(data))` of a file that are in memory."""
 
     def __init__(self, file: TextFile, base: int, step_bytes: int) -> None:
@@ -174,19 +174,19 @@ def read_blocks(
     force only where no exact cut is found for `MAX_PIECE_BYTES` after the last one. Where blocks begin
     and end beyond that depends on `block_bytes`; the tokens do not.
     """
-    window = _Window(file, start.offset, block_bytes)
+    window = Window(file, start.offset, block_bytes)
     while start.offset < file.size_bytes:
         n_passed = bisect_right(edges, start.anchor)
         edge = edges[n_passed] if n_passed < len(edges) else file.size_bytes
-        offset, anchor = _block_end(window, start, block_bytes, edge)
+        offset, anchor = block_end(window, start, block_bytes, edge)
         raw = window.take(offset)
-        after_cr = anchor != offset and _ends_in_cr(raw, errors, start.after_cr)
+        after_cr = anchor != offset and ends_in_cr(raw, errors, start.after_cr)
         end = Position(start.input_index, offset, anchor, after_cr, zlib.crc32(raw, start.crc))
         yield Block(raw, start, end, is_val=n_passed % 2 == 1)
         start = end
 
 
-def _block_end(window: _Window, start: Position, block_bytes: int, edge: int) -> tuple[int, int]:
+def block_end(window: Window, start: Position, block_bytes: int, edge: int) -> tuple[int, int]:
     """Choose where a block ends: its offset, and the last exact cut up to there.
 
     Goes from exact cut to exact cut in steps of at most a piece, since only so are the stretches found
@@ -205,7 +205,7 @@ def _block_end(window: _Window, start: Position, block_bytes: int, edge: int) ->
             return offset, anchor
 
 
-def _next_end(window: _Window, offset: int, anchor: int, target: int, edge: int) -> tuple[int, bool]:
+def _next_end(window: Window, offset: int, anchor: int, target: int, edge: int) -> tuple[int, bool]:
     """Find where to stop after `offset`: the place, and whether it is exact.
 
     The last exact cut up to `target`, or the first after it; the first one at or after `edge` if that
@@ -228,7 +228,7 @@ def _next_end(window: _Window, offset: int, anchor: int, target: int, edge: int)
     return (last, True) if last is not None else (window.forced_cut(forced), False)
 
 
-def _ends_in_cr(raw: bytes, errors: str, before: bool) -> bool:
+def ends_in_cr(raw: bytes, errors: str, before: bool) -> bool:
     """Whether the text up to the end of `raw` ends in a carriage return, as `errors` leaves it."""
     text = raw.decode("utf-8", errors if errors == "ignore" else "replace")
     return text.endswith("\r") if text else before

@@ -1,0 +1,351 @@
+"""Documents in text: each is encoded as a file of its own, wherever blocks end and runs stop."""
+
+import hashlib
+import random
+import shlex
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiktoken
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nanogpt_compat.cuts import MAX_PIECE_BYTES
+from nanogpt_compat.documents import END_OF_TEXT, EOTS, MARK, Documents
+from nanogpt_compat.encoders import Encoder, with_mark
+from nanogpt_compat.tally import Tally
+from tests import faults
+from tests.engines import open_encoder, tokenise
+from tests.faults import Args, expect, make_text, prepare, report_of
+from tests.reference import Tokens, read_as_text
+from tests.texts import PIECES, real_text
+
+SEPARATORS = ("\n", "\n\n", "\n\n\n", "\x1e", "<|endoftext|>", "aa", "aba", "'s", " ", "\u3000", "\n-\n", "1")
+same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+@pytest.fixture(scope="module", params=["tiktoken", "gigatoken"])
+def marked(request: pytest.FixtureRequest, gpt2: tiktoken.Encoding) -> Encoder:
+    return open_encoder(request.param, with_mark(gpt2))
+
+
+def goes_to_val(document: str, ratio: float) -> bool:
+    """What the design says: blake2b-64, seeded with 2357, of the first 64 KiB, below the ratio."""
+    digest = hashlib.blake2b(document.encode()[: 64 * 1024], digest_size=8, salt=b"2357").hexdigest()
+    return int(digest, 16) / 2**64 < ratio
+
+
+def expected_pair(
+    texts: Sequence[str], documents: Documents, encoding: tiktoken.Encoding
+) -> tuple[list[int], list[int]]:
+    """What has to be in train.bin and val.bin, one document after another."""
+    pair: dict[bool, list[int]] = {False: [], True: []}
+    is_first = documents.val_ratio > 0
+    for text in texts:
+        for document in filter(None, text.split(documents.separator)):
+            tokens = encoding.encode_ordinary(document)
+            tokens = [END_OF_TEXT] * (documents.eot == "prepend") + tokens
+            tokens += [END_OF_TEXT] * (documents.eot == "append")
+            pair[is_first or goes_to_val(document, documents.val_ratio)] += tokens
+            is_first = False
+    return pair[False], pair[True]
+
+
+def assert_same(found: tuple[Tokens, Tokens], expected: tuple[list[int], list[int]]) -> None:
+    for name, one, other in zip(("train", "val"), found, expected, strict=True):
+        assert one.tolist() == other, name
+
+
+def assert_counts(tally: Tally, texts: Sequence[str], separator: str) -> None:
+    """Every document is counted, a final separator opens none, and an empty one is no document."""
+    split = [text.split(separator) for text in texts]
+    all_documents = [one for parts in split for one in parts]
+    assert tally.documents == sum(map(bool, all_documents))
+    assert tally.empty_documents == len(all_documents) - tally.documents - sum(not one[-1] for one in split)
+    assert tally.longest_document_bytes == max(len(one.encode()) for one in all_documents)
+    assert tally.open_document_bytes == 0
+
+
+@st.composite
+def raw_documents(draw: st.DrawFn) -> tuple[bytes, str]:
+    """Bytes full of a separator, of halves of it, and of what is dropped or translated."""
+    separator = draw(st.sampled_from(SEPARATORS))
+    raw = separator.encode()
+    parts = [raw, raw[: len(raw) // 2], raw[-1:], b"\r\n", b"\r", b"\n", b"\xff", b"\xe3\x80", MARK, MARK[:3]]
+    parts += [piece.encode() for piece in PIECES]
+    return b"".join(draw(st.lists(st.sampled_from(parts), max_size=25))), separator
+
+
+@given(
+    raws=st.lists(raw_documents(), min_size=1, max_size=3),
+    block_bytes=st.integers(1, 60),
+    errors=st.sampled_from(["ignore", "replace"]),
+    eot=st.sampled_from(EOTS),
+    ratio=st.sampled_from([0.0, 0.3]),
+    n_workers=st.integers(1, 3),
+)
+@settings(same_folder, max_examples=600)
+def test_documents_in_blocks_of_any_size_have_the_tokens_of_each_alone(
+    gpt2: tiktoken.Encoding,
+    marked: Encoder,
+    tmp_path: Path,
+    raws: list[tuple[bytes, str]],
+    block_bytes: int,
+    errors: str,
+    eot: str,
+    ratio: float,
+    n_workers: int,
+) -> None:
+    documents = Documents(raws[0][1], eot, ratio)
+    paths = [tmp_path / f"{k}.txt" for k in range(len(raws))]
+    for path, (raw, _) in zip(paths, raws, strict=True):
+        path.write_bytes(raw)
+    found, tally = tokenise(
+        paths, marked, documents=documents, errors=errors, block_bytes=block_bytes, n_workers=n_workers
+    )
+    texts = [read_as_text(path, errors) for path in paths]
+    assert_same(found, expected_pair(texts, documents, gpt2))
+    assert_counts(tally, texts, documents.separator)
+    assert tally.bytes_read == sum(len(raw) for raw, _ in raws)
+    assert tally.forced_cuts == 0
+
+
+@pytest.mark.parametrize("separator", SEPARATORS)
+def test_a_separator_on_any_edge_of_a_block_is_found(
+    gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, separator: str
+) -> None:
+    path = tmp_path / "text"
+    text = (
+        separator.join(["A few, words", "", "caf\u00e9 \u6c13", "abab", "x" * 30, " \n a\n", "1 2"])
+        + separator
+    )
+    path.write_bytes(text.replace("\n", "\r\n").encode())
+    documents = Documents(separator, "append", 0.4)
+    expected = expected_pair([text], documents, gpt2)
+    for block_bytes in range(1, path.stat().st_size + 2):
+        found, tally = tokenise([path], marked, documents=documents, block_bytes=block_bytes)
+        assert_same(found, expected)
+        assert_counts(tally, [text], separator)
+
+
+@pytest.mark.parametrize("block_bytes", [5_000, 200_000, 1 << 20])
+def test_a_document_longer_than_a_block_goes_to_one_side_as_a_whole(
+    gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, block_bytes: int
+) -> None:
+    prose = real_text().decode("utf-8", "ignore").replace("\x1e", "")
+    lengths = [10, 70_000, 300_000, 64 * 1024, 64 * 1024 + 1, 1, 150_000, 150_000]
+    texts = [prose[k * 1000 :][:length] for k, length in enumerate(lengths)]
+    path = tmp_path / "text"
+    path.write_text("\x1e".join(texts), encoding="utf-8", newline="")
+    documents = Documents("\x1e", "prepend", 0.5)
+    text = read_as_text(path, "ignore")
+    expected = expected_pair([text], documents, gpt2)
+    assert min(map(len, expected)) > 10_000
+    found, tally = tokenise([path], marked, documents=documents, block_bytes=block_bytes)
+    assert_same(found, expected)
+    assert_counts(tally, [text], "\x1e")
+
+
+def test_a_long_document_that_begins_with_dropped_bytes_is_chosen_by_its_text(
+    gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path
+) -> None:
+    prose = real_text().decode("ascii", "ignore").replace("\r", "")
+    for k in range(4):  # some of them for val, some for train
+        path = tmp_path / "text"
+        long = b"\xff" * 250_000 + prose[k:][:200_000].encode()
+        path.write_bytes(b"first\x1e\xff\x1e" + long + b"\x1e" + long)
+        documents = Documents("\x1e", "append", 0.5)
+        found, tally = tokenise([path], marked, documents=documents, block_bytes=20_000)
+        assert_same(found, expected_pair([read_as_text(path, "ignore")], documents, gpt2))
+        assert tally.documents == 3
+        assert tally.empty_documents == 1
+
+
+def test_a_stretch_without_a_cut_is_cut_by_force_and_a_separator_still_found(
+    gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path
+) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"first--" + b"x" * (MAX_PIECE_BYTES - 1) + b"xx-x--last")
+    documents = Documents("x--", "append", 0.0)
+    (train, _), tally = tokenise([path], marked, documents=documents, block_bytes=100_000)
+    assert tally.documents == 2
+    assert train.tolist().count(END_OF_TEXT) == 2
+    assert (
+        gpt2.decode(train.tolist()).encode()
+        == path.read_bytes().replace(b"x--", b"<|endoftext|>") + b"<|endoftext|>"
+    )
+
+
+@pytest.mark.parametrize("max_chars", [1, 5, 6, 7, 40, 41, 200, 1000, 10_000])
+def test_a_number_of_characters_ends_with_the_document_they_end_in(
+    gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, max_chars: int
+) -> None:
+    texts = [
+        "ab\ncde\n\nf g\r\nh",
+        "",
+        "\n",
+        "caf\u00e9\n" * 30 + "a long one, of many words " * 20 + "\nend",
+    ]
+    paths = [tmp_path / f"{k}.txt" for k in range(len(texts))]
+    for path, text in zip(paths, texts, strict=True):
+        path.write_bytes(text.encode())
+    left, kept = max_chars, []
+    for path in paths:
+        part = ""
+        for piece in read_as_text(path, "ignore").splitlines(keepends=True):
+            if left > 0:
+                part += piece
+                left -= len(piece)
+        kept.append(part)
+    documents = Documents("\n", "append", 0.2)
+    for block_bytes in (1, 7, 50, 100_000):
+        found, _ = tokenise(paths, marked, documents=documents, block_bytes=block_bytes, max_chars=max_chars)
+        assert_same(found, expected_pair(kept, documents, gpt2))
+
+
+# The command
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_text(tmp_path_factory.mktemp("documents") / "text.txt", 1_000_000, n_invalid=20)
+
+
+def test_the_files_hold_each_document_with_its_end(
+    text: Path, gpt2: tiktoken.Encoding, tmp_path: Path, engine: str
+) -> None:
+    done = prepare(
+        *("--input", text, "--output-dir", tmp_path, "--document-separator", r"\n\n", "--engine", engine),
+        *("--val-ratio", "0.05"),
+    )
+    assert done.returncode == 0, done.stderr
+    whole = read_as_text(text, "ignore")
+    expected = expected_pair([whole], Documents("\n\n", "append", 0.05), gpt2)
+    found = [np.fromfile(tmp_path / f"{name}.bin", np.uint16) for name in ("train", "val")]
+    assert_same((found[0], found[1]), expected)
+    report = report_of(tmp_path)
+    assert report["documents"] == sum(one.count(END_OF_TEXT) for one in expected)
+    assert report["val_split"] == {"name": "documents", "ratio": 0.05, "windows": 0, "bytes": 0}
+    assert f"{report['documents']:,} documents, the longest of" in done.stderr
+    assert f"{report['empty_documents']:,} empty" in done.stderr
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_files(tmp_path: Path) -> None:
+    path = tmp_path / "text.txt"
+    prose = make_text(tmp_path / "prose", 1_500_000, n_invalid=20).read_bytes()
+    path.write_bytes(prose + prose.replace(b"\n\n", b"\n"))  # the second half has but a few, long ones
+    same: Args = ("--input", path, "--document-separator", r"\n\n", "--val-ratio", "0.3")
+    expected = expect(tmp_path / "expected", *same)
+    rng = random.Random(0)
+    n_kills = 0
+    while n_kills < 8:
+        out = tmp_path / f"out{n_kills}"
+        for patience in range(1, 100):
+            done = faults.run_for(
+                rng.uniform(0.3, 0.9 + 0.1 * patience) * expected.seconds,
+                *(*same, "--output-dir", out, "--block-size", str(rng.choice([20_000, 200_000]))),
+                every_bytes=100_000,
+            )
+            if done.returncode == 0:
+                break
+            assert done.returncode == -9, done.stderr
+            n_kills += 1
+            expected.assert_nothing_partial(out)
+        expected.assert_reached(out)
+
+
+def test_other_separators_or_ends_are_another_run(text: Path, tmp_path: Path) -> None:
+    same: Args = ("--input", text, "--output-dir", tmp_path, "--document-separator", r"\n\n")
+    with pytest.raises(faults.Stopped):
+        prepare(*same, stop_after_bytes=300_000)
+    for other in (("--eot", "prepend"), ("--document-separator", r"\n")):
+        refused = prepare(*same, *other)
+        assert refused.returncode == 5
+        assert f"{other[0]} was" in refused.stderr
+    assert prepare(*same).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--eot", "append"), "--eot needs --document-separator"),
+        (("--val-split", "documents"), "--val-split documents needs --document-separator"),
+        (("--document-separator", r"\n", "--val-split", "tail"), "would cut documents in two"),
+        (("--document-separator", ""), "an empty separator"),
+        (("--document-separator", r"\r\n"), "every line end"),
+        (("--document-separator", r"\ud800"), "half a character"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    text: Path, tmp_path: Path, options: tuple[str, ...], why: str
+) -> None:
+    refused = prepare("--input", text, "--output-dir", tmp_path, *options)
+    assert refused.returncode == 2
+    assert why in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (r"\n\n", "\n\n"),
+        (r"\x1e", "\x1e"),
+        (r"\u3000", "\u3000"),
+        (r"\\n", r"\n"),
+        ("\u00e9|", "\u00e9|"),
+        (r"\d", r"\d"),
+    ],
+)
+def test_escapes_are_understood(tmp_path: Path, typed: str, meant: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(meant.join(["one", "two", "three"]), encoding="utf-8", newline="")
+    done = prepare("--input", path, "--output-dir", tmp_path, "--document-separator", typed)
+    assert done.returncode == 0, done.stderr
+    assert report_of(tmp_path)["documents"] == 3
+
+
+def test_a_literal_end_of_text_is_text_and_the_command_that_makes_it_one_is_told(
+    gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    path = tmp_path / "a b.txt"
+    whole = "A document.<|endoftext|>Another one." * 200
+    path.write_text(whole)
+    done = prepare("--input", path, "--output-dir", tmp_path / "one", "--val-split", "none")
+    train = np.fromfile(tmp_path / "one" / "train.bin", np.uint16)
+    assert train.tolist() == gpt2.encode_ordinary(whole)
+    assert done.stderr.startswith("notice: <|endoftext|> stands in the input")
+    told = shlex.split(done.stderr.splitlines()[1])
+    told = told[told.index("--input") :]
+    assert prepare(*told, "--overwrite").returncode == 0
+    assert report_of(tmp_path / "one")["documents"] == 201
+    quiet = prepare(*told, "--overwrite", "--restart")
+    assert "notice: <|" not in quiet.stderr
+
+
+def test_the_forecast_counts_the_ends(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("word\n" * 10_000)
+    same: Args = ("--input", path, "--output-dir", tmp_path, "--document-separator", r"\n", "--dry-run")
+    for eot, n_tokens in (("append", "20.0K"), ("none", "10.0K")):
+        done = faults.run(*same, "--eot", eot)
+        assert f"about {n_tokens} tokens" in done.stdout, done.stderr
+
+
+def test_only_one_document_leaves_train_empty_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("The only one. " * 100)
+    done = prepare("--input", path, "--output-dir", tmp_path, "--document-separator", r"\x1e")
+    assert done.returncode == 0, done.stderr
+    assert report_of(tmp_path)["tokens"]["train"] == 0
+    assert "warning: train.bin has 0 tokens" in done.stderr
+
+
+def test_counts_of_documents_do_not_depend_on_blocks(marked: Encoder, text: Path) -> None:
+    tallies = [
+        tokenise([text], marked, documents=Documents("\n\n", "append", 0.1), block_bytes=block_bytes)[1]
+        for block_bytes in (3_000, 1 << 20)
+    ]
+    one, other = (replace(tally, checked_slices=0, fallback_blocks=0) for tally in tallies)
+    assert one == other
