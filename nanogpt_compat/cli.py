@@ -189,7 +189,7 @@ def _val_split(options: argparse.Namespace) -> str:
     split: str = options.val_split or ("documents" if has_documents else "spread")
     if has_documents and split not in ("documents", "none"):
         raise UsageError(
-            f"--val-split {split} would cut documents in two; where there are documents, give documents or none"
+            f"--val-split {split} would cut documents in two; where there are any, give documents or none"
         )
     if split == "documents" and not has_documents:
         raise UsageError("--val-split documents needs --document-separator: plain text is one stream")
@@ -239,8 +239,8 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
         "--document-separator",
         type=_separator,
         metavar="STR",
-        help="the text is documents with STR between them, such as '\\n\\n', '\\x1e' or '<|endoftext|>'; each "
-        "is encoded as a file of its own, and STR itself is left out. Default: one stream",
+        help="the text is documents with STR between them, such as '\\n\\n', '\\x1e' or '<|endoftext|>'; "
+        "each is encoded as a file of its own, and STR itself is left out. Default: one stream",
     )
     group.add_argument(
         "--errors",

@@ -86,7 +86,7 @@ def split_documents(
 
 
 def join_documents(pieces: Sequence[Piece], eot: str, *, most_bytes: int) -> Iterator[bytes]:
-    """Join pieces with the mark where an end-of-text token belongs, or would; `most_bytes` and more at a time."""
+    """Join pieces with the mark where an end-of-text token belongs; some `most_bytes` at a time."""
     parts: list[bytes] = []
     n_bytes = 0
     for piece in pieces:

@@ -131,6 +131,19 @@ def test_a_separator_on_any_edge_of_a_block_is_found(
         assert_counts(tally, [text], separator)
 
 
+@pytest.mark.parametrize("errors", ["ignore", "replace"])
+def test_a_separator_that_dropped_bytes_make_takes_its_place_before_one_that_stands_there(
+    gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, errors: str
+) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"one two\n\xff\n\nthree four\n\xe3\x80\n\n\nfive six\r\xff\n\nseven eight")
+    documents = Documents("\n\n", "append", 0.0)
+    expected = expected_pair([read_as_text(path, errors)], documents, gpt2)
+    for block_bytes in range(1, path.stat().st_size + 1):
+        found, _ = tokenise([path], marked, documents=documents, errors=errors, block_bytes=block_bytes)
+        assert_same(found, expected)
+
+
 @pytest.mark.parametrize("block_bytes", [5_000, 200_000, 1 << 20])
 def test_a_document_longer_than_a_block_goes_to_one_side_as_a_whole(
     gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, block_bytes: int

@@ -37,7 +37,8 @@ def choose_encoder(
 ) -> Choice:
     """Open an engine: `tiktoken`, `gigatoken`, or `auto`: gigatoken in a version that was tested.
 
-    `has_documents`: it takes the mark between documents for the end-of-text token. `own_bytes` reads this process's anonymous memory; `auto` wants `spare_bytes` of more to be had.
+    `own_bytes` reads this process's anonymous memory; `auto` wants `spare_bytes` of more to be had. With
+    `has_documents` it takes the mark between documents for the end-of-text token.
 
     Raises:
         UsageError: gigatoken was asked for, and cannot be had.
