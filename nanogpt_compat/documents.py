@@ -5,9 +5,10 @@ kilobytes, so they are joined by a mark that the encoders know as GPT-2's end-of
 the mark itself is encoded document by document.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
+from math import ceil
 
 END_OF_TEXT = 50256
 END_OF_TEXT_NAME = "<|endoftext|>"
@@ -30,73 +31,75 @@ class Documents:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A document, or what of it is in one block: UTF-8."""
+class Counts:
+    """The documents of a block: whole ones, and parts of such as go beyond it. Sizes are of UTF-8."""
 
-    text: bytes
-    is_val: bool
-    starts: bool = True  # the document begins here
-    ends: bool = True
+    head_bytes: int | None  # of a document that began before
+    head_ends: bool
+    n_whole: int
+    longest_bytes: int  # of the whole ones
+    tail_bytes: int | None  # of a document that goes on
+    n_empty: int
 
 
 def is_val_document(head: bytes, ratio: float) -> bool:
     """Choose a document for validation by its first 64 KiB of UTF-8: copies of it stay on one side.
 
     >>> sum(is_val_document(b"%d" % k, 0.1) for k in range(1000))
-    99
+    95
     """
-    digest = hashlib.blake2b(head[:HEAD_BYTES], digest_size=8, salt=_SALT).digest()
-    return int.from_bytes(digest, "big") < ratio * (1 << 64)
+    return bool(_are_val([head], ratio)[0])
+
+
+def _are_val(documents: Sequence[bytes], ratio: float) -> list[bool]:
+    """Say of each whether its hash, taken for a fraction, is below the ratio; 1 us each."""
+    limit = ceil(ratio * (1 << 64)).to_bytes(9, "big")[1:]
+    return [
+        blake2b(document[:HEAD_BYTES], digest_size=8, salt=_SALT).digest() < limit for document in documents
+    ]
 
 
 def split_documents(
     text: bytes, documents: Documents, *, before: str, after: str, is_first: bool
-) -> tuple[list[Piece], int]:
-    r"""Split the text of a block at the separator; return the pieces of documents, and how many were empty.
+) -> tuple[dict[str, list[bytes]], Counts]:
+    r"""Split the text of a block at the separator.
 
-    `before` and `after` are the splits of the documents that are open where the block begins and ends, "" for
-    none. `is_first`: there was no document before this block, so the first goes to val.
+    Returns for each split its documents, and `MARK` wherever an end-of-text token belongs, or would if there
+    were any. `before` and `after` are the splits of the documents that are open where the block begins
+    and ends, "" for none. `is_first`: there was no document before this block, so the first goes to val.
 
-    >>> lines = Documents("\n", "none", 0.0)
-    >>> pieces, n_empty = split_documents(b"a\n\nb\n", lines, before="", after="", is_first=True)
-    >>> [piece.text for piece in pieces], n_empty
-    ([b'a', b'b'], 1)
+    >>> lines = Documents("\n", "append", 0.0)
+    >>> parts, _ = split_documents(b"a\n\nb\n", lines, before="", after="", is_first=True)
+    >>> [part if part != MARK else None for part in parts["train"]]
+    [b'a', None, b'b', None]
     """
     texts = text.split(documents.separator.encode())
-    first, last = 0, len(texts)
-    pieces, tail = [], []
-    if before:
-        ends = last > 1 or not after
-        pieces.append(Piece(texts[0], before == "val", starts=False, ends=ends))
-        first = 1
-    if after and last > first:
-        tail.append(Piece(texts[-1], after == "val", ends=False))
-        last -= 1
-    elif last > first and not texts[-1]:
-        last -= 1  # behind the last separator
-    n_empty, ratio = 0, documents.val_ratio
-    is_first = is_first and ratio > 0
-    for one in texts[first:last]:
-        if one:
-            pieces.append(Piece(one, is_first or (ratio > 0 and is_val_document(one, ratio))))
-            is_first = False
-        else:
-            n_empty += 1
-    return pieces + tail, n_empty
+    head = texts.pop(0) if before else None
+    head_ends = bool(texts) or not after
+    tail = texts.pop() if after and texts else None
+    if not after and texts and not texts[-1]:
+        texts.pop()  # behind the last separator
+    whole = [one for one in texts if one]
+    counts = Counts(
+        *(None if head is None else len(head), head_ends, len(whole), max(map(len, whole), default=0)),
+        *(None if tail is None else len(tail), len(texts) - len(whole)),
+    )
+    is_prepended = documents.eot == "prepend"
+    parts: dict[str, list[bytes]] = {"train": [], "val": []}
+    if head is not None:
+        parts[before] += [head, MARK] if head_ends and not is_prepended else [head]
+    are_val = _are_val(whole, documents.val_ratio) if documents.val_ratio else [False] * len(whole)
+    if is_first and whole and documents.val_ratio:
+        are_val[0] = True
+    for one, is_val in zip(whole, are_val, strict=True):
+        parts["val" if is_val else "train"] += (MARK, one) if is_prepended else (one, MARK)
+    if tail is not None:
+        parts[after] += [MARK, tail] if is_prepended else [tail]
+    return parts, counts
 
 
-def join_documents(pieces: Sequence[Piece], eot: str, *, most_bytes: int) -> Iterator[bytes]:
-    """Join pieces with the mark where an end-of-text token belongs; some `most_bytes` at a time."""
-    parts: list[bytes] = []
-    n_bytes = 0
-    for piece in pieces:
-        if eot == "prepend":
-            parts += (MARK, piece.text) if piece.starts else (piece.text,)
-        else:
-            parts += (piece.text, MARK) if piece.ends else (piece.text,)
-        n_bytes += len(piece.text) + len(MARK)
-        if n_bytes >= most_bytes:
-            yield b"".join(parts)
-            parts, n_bytes = [], 0
-    if parts:
-        yield b"".join(parts)
+def join_parts(parts: Sequence[bytes], *, most_bytes: int) -> Iterator[bytes]:
+    """Join some `most_bytes` at a time."""
+    n_each = max(1, len(parts) * most_bytes // max(1, sum(map(len, parts))))
+    for start in range(0, len(parts), n_each):
+        yield b"".join(parts[start : start + n_each])

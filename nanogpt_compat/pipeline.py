@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.cuts import first_cut
-from nanogpt_compat.documents import END_OF_TEXT, MARK, Documents, Piece, join_documents, split_documents
-from nanogpt_compat.encoders import Encoder, EngineMismatch
+from nanogpt_compat.documents import END_OF_TEXT, MARK, Counts, Documents, join_parts, split_documents
+from nanogpt_compat.encoders import Encoder, EngineMismatch, Tokens
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.refusals import start_pool
 from nanogpt_compat.sinks import Sink
@@ -52,8 +52,7 @@ class Encoded:
     by_reference: bool = False
     n_invalid: int = 0
     invalid_offsets: tuple[int, ...] = ()  # into the file
-    pieces: tuple[tuple[int, bool, bool], ...] = ()  # of documents: bytes, whether it starts, and ends
-    n_empty: int = 0  # documents
+    documents: Counts | None = None
 
 
 def block_size(n_workers: int, most_bytes: int) -> int:
@@ -139,7 +138,8 @@ def _count(tally: Tally, encoded: Encoded) -> None:
         is_forced=block.ends_by_force,
     )
     tally.count_invalid(encoded.n_invalid, encoded.invalid_offsets)
-    tally.count_documents(encoded.pieces, n_empty=encoded.n_empty)
+    if encoded.documents is not None:
+        tally.count_documents(encoded.documents)
     tally.checked_slices += encoded.n_checked
     tally.fallback_blocks += encoded.by_reference
 
@@ -342,41 +342,34 @@ def _encode_documents(
 ) -> Encoded:
     """Encode the documents of a block: those for train, then those for val."""
     start, end = empty.block.start, empty.block.end
-    pieces, n_empty = split_documents(
+    parts, counts = split_documents(
         text, documents, before=start.document, after=end.document, is_first=not start.any_document
     )
-    tokens, n_checked, by_reference = [], 0, False
-    for is_val in (False, True):
-        some = [piece for piece in pieces if piece.is_val == is_val]
-        if MARK in text:
-            tokens += [
-                (is_val, ids) for piece in some for ids in _encode_alone(piece, encoder, documents.eot)
-            ]
+    has_mark = MARK in text
+    made = []
+    for split, some in parts.items():
+        if has_mark:
+            made += [(split, Tokens(_encode_literally(part, encoder))) for part in some]
             continue
-        for joined in join_documents(some, documents.eot, most_bytes=_JOINED_BYTES):
-            made = encoder.encode_checked(joined, check_at)
+        for joined in join_parts(some, most_bytes=_JOINED_BYTES):
+            made.append((split, encoder.encode_checked(joined, check_at)))
             check_at = check_at and []  # the places are in the first of them
-            ids = made.ids[made.ids != END_OF_TEXT] if documents.eot == "none" else made.ids
-            tokens.append((is_val, ids))
-            n_checked += made.n_checked
-            by_reference |= made.by_reference
     return replace(
         empty,
-        tokens=tuple(tokens),
-        n_checked=n_checked,
-        by_reference=by_reference,
-        pieces=tuple((len(piece.text), piece.starts, piece.ends) for piece in pieces),
-        n_empty=n_empty,
+        tokens=tuple((split == "val", _with_ends(one.ids, documents.eot)) for split, one in made),
+        n_checked=sum(one.n_checked for _, one in made),
+        by_reference=any(one.by_reference for _, one in made),
+        documents=counts,
     )
 
 
-def _encode_alone(piece: Piece, encoder: Encoder, eot: str) -> list[NDArray[np.uint16]]:
-    """Encode a piece that may hold the mark itself."""
-    end = [np.array([END_OF_TEXT], np.uint16)]
-    ids = [encoder.encode_literally(piece.text)]
-    if eot == "prepend":
-        return end * piece.starts + ids
-    return ids + end * (piece.ends and eot == "append")
+def _encode_literally(part: bytes, encoder: Encoder) -> NDArray[np.uint16]:
+    """Encode a document that may hold the mark, or be just that; the mark between two is the very object."""
+    return np.array([END_OF_TEXT], np.uint16) if part is MARK else encoder.encode_literally(part)
+
+
+def _with_ends(ids: NDArray[np.uint16], eot: str) -> NDArray[np.uint16]:
+    return ids[ids != END_OF_TEXT] if eot == "none" else ids
 
 
 def _undecodable(block: Block, path: Path, error: UnicodeDecodeError) -> InputError:

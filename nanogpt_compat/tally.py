@@ -1,10 +1,11 @@
 """What a run has done so far: where it is, and everything it counts."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nanogpt_compat.blocks import Position
+from nanogpt_compat.documents import Counts
 
 MAX_OFFSETS = 10
 _PLAIN = (  # what a record holds as it is
@@ -81,15 +82,19 @@ class Tally:
         self.forced_cuts += is_forced
         self.position = end
 
-    def count_documents(self, pieces: Iterable[tuple[int, bool, bool]], *, n_empty: int) -> None:
-        """Count the documents of which a block held pieces: bytes of UTF-8, does it start, does it end."""
-        for n_bytes, starts, ends in pieces:
-            self.open_document_bytes = n_bytes + (0 if starts else self.open_document_bytes)
-            if ends:
-                self.documents += 1
+    def count_documents(self, counts: Counts) -> None:
+        """Count the documents of the block last counted."""
+        self.longest_document_bytes = max(self.longest_document_bytes, counts.longest_bytes)
+        if counts.head_bytes is not None:
+            self.open_document_bytes += counts.head_bytes
+            if counts.head_ends:
                 self.longest_document_bytes = max(self.longest_document_bytes, self.open_document_bytes)
+                self.documents += 1
                 self.open_document_bytes = 0
-        self.empty_documents += n_empty
+        self.documents += counts.n_whole
+        self.empty_documents += counts.n_empty
+        if counts.tail_bytes is not None:
+            self.open_document_bytes = counts.tail_bytes
 
     def count_invalid(self, n_bytes: int, offsets: Sequence[int]) -> None:
         """Count undecodable bytes of the block last counted, and keep the first ten offsets of the run."""
