@@ -87,7 +87,7 @@ def raw_documents(draw: st.DrawFn) -> tuple[bytes, str]:
     ratio=st.sampled_from([0.0, 0.3]),
     n_workers=st.integers(1, 3),
 )
-@settings(same_folder, max_examples=600)
+@settings(same_folder, max_examples=300)
 def test_documents_in_blocks_of_any_size_have_the_tokens_of_each_alone(
     gpt2: tiktoken.Encoding,
     marked: Encoder,
