@@ -28,6 +28,15 @@ from nanogpt_compat.vocabulary import Vocabulary, find_gpt2
 MIN_TOKENS = 1025  # nanoGPT's block_size 1024, and the token after it
 
 
+REPORTED_OPTIONS = {
+    "--errors": "errors",
+    "--n": "n_chunks",
+    "--val-ratio": "val_ratio",
+    "--val-split": "val_split",
+}
+"""The options that decide the tokens, and their names in `Config` and so in `options` of prepare.json."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A run that has been looked into."""
@@ -77,10 +86,7 @@ class Job:
             "token format": TOKEN_FORMAT,
             "tiktoken": report.versions()["tiktoken"],
             "vocabulary": self.vocabulary.sha256,
-            "--errors": self.config.errors,
-            "--n": self.config.n_chunks,
-            "--val-ratio": self.config.val_ratio,
-            "--val-split": self.config.val_split,
+            **{option: getattr(self.config, name) for option, name in REPORTED_OPTIONS.items()},
         }
 
     @property
