@@ -25,6 +25,7 @@ from nanogpt_compat.signals import StoppedBySignal, StopSignals, die_by
 from nanogpt_compat.sources.inputs import find_inputs
 from nanogpt_compat.split import SPLITS
 from nanogpt_compat.units import format_bytes, parse_size
+from nanogpt_compat.verify import verify
 
 _DESCRIPTION = """\
 Turn text of any size into nanoGPT's train.bin and val.bin (raw uint16 GPT-2 tokens) in bounded memory.
@@ -156,11 +157,16 @@ def _run(
             signals.check()
             aborts.check()
 
-        Run(work, open_display=display, say=say, warn=warn, check=check).do(restart=options.restart)
+        if options.verify:
+            verify(work, open_display=display, say=say, check=check)
+        else:
+            Run(work, open_display=display, say=say, warn=warn, check=check).do(restart=options.restart)
 
 
 def _config(options: argparse.Namespace, home: Path | None) -> Config:
     """Check the options against one another and the file system."""
+    if options.verify and (options.dry_run or options.restart):
+        raise UsageError("--verify only reads what a run has made: leave out --dry-run and --restart")
     folder = Path() if home is None else home
     inputs = find_inputs(options.input or [str(folder / DEFAULT_INPUT)], home=home)
     return Config(
@@ -174,7 +180,7 @@ def _config(options: argparse.Namespace, home: Path | None) -> Config:
         errors=options.errors or "ignore",
         errors_given=options.errors is not None,
         vocab_dir=options.vocab_dir,
-        engine=options.engine,
+        engine="tiktoken" if options.verify else options.engine,
         n_workers=options.workers or default_workers(available_cpus()),
         block_bytes=options.block_size,
         overwrite=options.overwrite,
@@ -342,6 +348,13 @@ def _add_run_options(group: "argparse._ArgumentGroup") -> None:
         action="store_true",
         help="say how many tokens there will be, how long it takes and whether disk and memory suffice; "
         "write nothing",
+    )
+    group.add_argument(
+        "--verify",
+        action="store_true",
+        help="with the options of a run that is complete: encode its input again with tiktoken and compare "
+        "every token of train.bin and val.bin; says where the first difference is (exit code 1), or puts the "
+        "SHA-256 of each file into prepare.json. Takes as long as a run with tiktoken",
     )
     group.add_argument(
         "--restart",

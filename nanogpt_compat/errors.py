@@ -1,6 +1,7 @@
 """Everything this program can say went wrong.
 
     PrepareError            1   internal error
+    |-- DifferenceError     1   --verify found a difference
     |-- UsageError          2   options that make no sense
     |-- InputError          3   the input, or no vocabulary
     |-- OutputError         4   disk, permissions, lock held, final files exist
@@ -16,6 +17,10 @@ class PrepareError(Exception):
     """Any failure that has been understood; `exit_code` is what the shell will see."""
 
     exit_code = 1
+
+
+class DifferenceError(PrepareError):
+    """The output is not what the input makes."""
 
 
 class UsageError(PrepareError):

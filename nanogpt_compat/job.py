@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import report
@@ -17,6 +18,7 @@ from nanogpt_compat.fingerprint import TOKEN_FORMAT, describe_input, digest_of
 from nanogpt_compat.guard import Sampler
 from nanogpt_compat.limits import own_bytes_reader
 from nanogpt_compat.memmap import window_for
+from nanogpt_compat.pipeline import block_size
 from nanogpt_compat.policy import margin_bytes
 from nanogpt_compat.sinks import final_files, partial_file
 from nanogpt_compat.sources.samples import check_is_utf8, take_samples
@@ -25,6 +27,17 @@ from nanogpt_compat.units import format_bytes
 from nanogpt_compat.vocabulary import Vocabulary, find_gpt2
 
 MIN_TOKENS = 1025  # nanoGPT's block_size 1024, and the token after it
+
+
+REPORTED_OPTIONS = {
+    "--errors": "errors",
+    "--n": "n_chunks",
+    "--val-ratio": "val_ratio",
+    "--val-split": "val_split",
+    "--document-separator": "separator",
+    "--eot": "eot",
+}
+"""The options that decide the tokens, and their names in `Config` and so in `options` of prepare.json."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,22 @@ class Job:
         return val_windows(self.split_bytes, self.config.val_ratio, self.config.val_split)
 
     @property
+    def block_bytes(self) -> int:
+        """How much text is encoded at a time."""
+        return self.config.block_bytes or block_size(self.config.n_workers, self.encoder.most_block_bytes)
+
+    @property
+    def finals(self) -> dict[str, Path]:
+        """As `final_files`; looks into the output folder, and may raise OutputError."""
+        return final_files(self.config.output_dir, has_val=self.config.has_val)
+
+    @property
+    def folders(self) -> list[Path]:
+        """All folders that are written to: links may lead out of the output folder."""
+        parents = [final.parent for final in self.finals.values()]
+        return [*{folder.resolve(): folder for folder in (*parents, self.config.output_dir)}.values()]
+
+    @property
     def max_chars(self) -> int | None:
         """What `--n` lets through."""
         return _max_chars(self.config)
@@ -61,12 +90,7 @@ class Job:
             "token format": TOKEN_FORMAT,
             "tiktoken": report.versions()["tiktoken"],
             "vocabulary": self.vocabulary.sha256,
-            "--errors": self.config.errors,
-            "--n": self.config.n_chunks,
-            "--val-ratio": self.config.val_ratio,
-            "--val-split": self.config.val_split,
-            "--document-separator": self.config.separator,
-            "--eot": self.config.eot if self.config.documents else None,
+            **{option: getattr(self.config, name) for option, name in REPORTED_OPTIONS.items()},
         }
 
     @property
@@ -157,8 +181,7 @@ def check_names(job: Job) -> None:
     Raises:
         OutputError: one is there and there is no `--overwrite`; or it is a folder, an input, or both files.
     """
-    config = job.config
-    finals = final_files(config.output_dir, has_val=config.has_val)
+    config, finals = job.config, job.finals
     if len(set(finals.values())) < len(finals):
         raise OutputError(
             f"train.bin and val.bin are links to one file, {finals['train']}; remove one of them"
@@ -182,7 +205,7 @@ def check_disk(job: Job) -> None:
         OutputError: the disk is too small.
     """
     config = job.config
-    partials = map(partial_file, final_files(config.output_dir, has_val=config.has_val).values())
+    partials = map(partial_file, job.finals.values())
     have_bytes = job.free_bytes + sum(one.stat().st_size for one in partials if one.exists())
     if needed_bytes(job) > have_bytes:
         raise OutputError(

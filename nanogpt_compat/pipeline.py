@@ -93,7 +93,7 @@ def run(
         EngineMismatch: the engine is not to be trusted; the message says which bytes of which file show it.
     """
     beginning = tally.position
-    blocks = _all_blocks(
+    blocks = all_blocks(
         paths,
         sizes,
         start=tally.position,
@@ -144,7 +144,7 @@ def _count(tally: Tally, encoded: Encoded) -> None:
     tally.fallback_blocks += encoded.by_reference
 
 
-def _all_blocks(
+def all_blocks(
     paths: Sequence[Path],
     sizes: Sequence[int],
     *,

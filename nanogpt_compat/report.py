@@ -99,10 +99,13 @@ def build_report(
         "options": dict(options),
         "fingerprint": fingerprint,
         "versions": versions(),
-        "files": [
-            {"name": f"{split}.bin", "tokens": count, "bytes": 2 * count} for split, count in tokens.items()
-        ],
+        "files": [describe_file(split, count) for split, count in tokens.items()],
     }
+
+
+def describe_file(split: str, n_tokens: int) -> dict[str, Any]:
+    """Describe the file of a split."""
+    return {"name": f"{split}.bin", "tokens": n_tokens, "bytes": 2 * n_tokens}
 
 
 def _describe_input(path: Path, description: Mapping[str, Any], one: InputTally) -> dict[str, Any]:
@@ -156,7 +159,7 @@ def write_report(folder: Path, report: Mapping[str, object]) -> None:
 
 
 def _what_is_left(error: OSError) -> str:
-    return f"the token files are complete: {advice(error)} and run the same command again, which ends at once"
+    return f"the token files are complete: {advice(error)} and run the same command again"
 
 
 def name_inputs(paths: Sequence[Path]) -> str:

@@ -1,13 +1,11 @@
 """Do a job: go on where an earlier run stopped, tokenise, check, publish, report."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
-from nanogpt_compat import pipeline, report
+from nanogpt_compat import report
 from nanogpt_compat.checkpoint import (
     Checkpointer,
     Found,
@@ -17,37 +15,24 @@ from nanogpt_compat.checkpoint import (
     read_found,
 )
 from nanogpt_compat.encoders import EngineMismatch, TiktokenEncoder
-from nanogpt_compat.errors import CheckpointError, InputError, MemoryLimitError, OutputError
-from nanogpt_compat.fingerprint import differences, has_hint_of_change
-from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits
-from nanogpt_compat.heap import trim_heap
+from nanogpt_compat.errors import CheckpointError, InputError, OutputError
+from nanogpt_compat.fingerprint import differences
 from nanogpt_compat.job import Job, check_disk, check_names, describe_val, notices, with_reference
 from nanogpt_compat.journal import Journal
-from nanogpt_compat.lock import FolderLock
 from nanogpt_compat.memmap import window_for
-from nanogpt_compat.policy import Step, room_bytes
 from nanogpt_compat.progress import Display
 from nanogpt_compat.sinks import (
     WORK_FOLDER,
     BinPair,
     check_vacant,
-    final_files,
     partial_file,
     publish,
     remove_work_files,
-    remove_work_folder,
-    work_folder,
     written_files,
 )
-from nanogpt_compat.sources.text import TextFile
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_count, format_duration
-
-_CHUNK_BYTES = 1024 * 1024
-_SHOW_EVERY_S = 0.1
-
-Say = Callable[[str], None]
-Check = Callable[[], None]
+from nanogpt_compat.watch import Check, Say, Watch, locked
 
 
 class Run:
@@ -61,30 +46,15 @@ class Run:
         self, job: Job, *, open_display: Callable[[int], Display], say: Say, warn: Say, check: Check
     ):
         self._job = job
-        self._open_display = open_display
         self._say = say
         self._warn = warn
-        self._check_signals = check
-        config = job.config
-        sampler = Sampler(
-            max_memory_bytes=config.max_memory_bytes, min_available_bytes=config.min_available_bytes
-        )
-        self._guard = MemoryGuard(
-            sampler, most_bytes=pipeline.IN_FLIGHT_BYTES, cache_bytes=job.encoder.cache_bytes
-        )
-        self._finals = final_files(config.output_dir, has_val=config.has_val)
-        parents = [final.parent for final in self._finals.values()]
-        self._folders = [*{folder.resolve(): folder for folder in (*parents, config.output_dir)}.values()]
-        self._work = config.output_dir / WORK_FOLDER
+        self._watch = Watch(job, open_display=open_display, say=say, check=check)
+        self._finals = job.finals
+        self._folders = job.folders
+        self._work = job.config.output_dir / WORK_FOLDER
         self._journal = self._work / "journal"
         self._partials = {split: partial_file(final) for split, final in self._finals.items()}
         self._saved = ""  # how far, in words
-
-    def _check(self) -> None:
-        """Raise what should end the run: a signal, or memory that is about to run out."""
-        self._check_signals()
-        if self._guard.aborting.is_set():
-            raise MemoryLimitError(self._guard.explain())
 
     def do(self, *, restart: bool) -> None:
         """Make train.bin, val.bin and prepare.json, or find that they are made.
@@ -100,24 +70,12 @@ class Run:
             self._say("already complete; --restart --overwrite makes it again")
             self._clear_up()
             return
-        with self._locked():
+        with locked(self._folders):
             made = self._go_on(restart=restart)
             self._publish(made)
             with suppress(OSError):  # all is in place: a disk that fails now takes nothing away
                 self._remove_work_files()
         self._tell(made)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold all folders that are written to: links may lead runs from several folders to one file."""
-        try:
-            with ExitStack() as locks:
-                for folder in self._folders:
-                    locks.enter_context(FolderLock(work_folder(folder) / "lock"))
-                yield
-        finally:
-            for folder in self._folders:
-                remove_work_folder(folder)
 
     def _go_on(self, *, restart: bool) -> Mapping[str, Any]:
         """Bring the files to where they only need their names; returns the report."""
@@ -132,12 +90,7 @@ class Run:
                 return found.report
             check_names(self._job)
             check_disk(self._job)
-            with self._guard:
-                self._say(describe_limits(self._guard.readings, self._guard.budget_bytes))
-                most_bytes = room_bytes(self._guard.readings)
-                if most_bytes is not None:  # the output and the system's own buffers want some of it, too
-                    encoder = self._job.encoder
-                    encoder.lower_cache_bytes(min(encoder.cache_bytes, most_bytes // 2))
+            with self._watch:
                 return self._tokenise_for_sure(found)
         except (CheckpointError, InputError):
             raise  # the same command would meet the same
@@ -154,7 +107,8 @@ class Run:
         try:
             rows = list(zip(self._job.config.inputs, made["inputs"], self._job.inputs, strict=True))
             return self._have_sizes(self._finals, made) and all(
-                self._is_unchanged(path, old, new, old["crc32"], old["bytes_read"]) for path, old, new in rows
+                self._watch.is_unchanged(path, old, new, old["crc32"], old["bytes_read"])
+                for path, old, new in rows
             )
         except (AttributeError, KeyError, TypeError, ValueError):  # somebody else has written it
             return False
@@ -170,7 +124,10 @@ class Run:
         """Whether the files of a run that only had to name them are still what it wrote."""
         files = written_files(self._finals)
         self._note_saved(made["bytes_read"], sum(made["tokens"].values()))
-        if self._have_sizes(files, made) and first_unsound_mark(found.marks, files, self._check) is None:
+        if (
+            self._have_sizes(files, made)
+            and first_unsound_mark(found.marks, files, self._watch.check) is None
+        ):
             return True
         self._saved = ""  # how far it is, is still to be found
         return False
@@ -189,19 +146,10 @@ class Run:
         """Remove what a run left that was killed after its last file was in place."""
         if not self._work.exists():
             return
-        with suppress(OutputError), self._locked():  # another run may be at work there
+        with suppress(OutputError), locked(self._folders):  # another run may be at work there
             found = read_found(self._journal)
             if found.header is None or not self._differences(found.header):  # else another run, stopped
                 self._remove_work_files()
-
-    def _is_unchanged(
-        self, path: Path, old: Mapping[str, Any], new: Mapping[str, Any], crc: int, n_bytes: int
-    ) -> bool:
-        """Whether the first `n_bytes` of an input are what was read; read again only if there is a hint."""
-        if not n_bytes or not has_hint_of_change(old, new):
-            return True
-        self._say(f"{path} has been touched: reading {format_bytes(n_bytes)} of it again to be sure")
-        return _crc_of_input(path, n_bytes, self._check) == crc
 
     def _check_belongs(self, header: Mapping[str, Any]) -> None:
         """Compare a stopped run with this one.
@@ -231,7 +179,7 @@ class Run:
         """
         rows = zip(self._job.config.inputs, header["inputs"], self._job.inputs, tally.inputs, strict=True)
         for path, old, new, one in rows:
-            if not self._is_unchanged(path, old, new, one.crc, one.bytes_read):
+            if not self._watch.is_unchanged(path, old, new, one.crc, one.bytes_read):
                 raise self._does_not_fit(
                     f"{path} was changed within the {one.bytes_read:,} bytes already read"
                 )
@@ -269,7 +217,7 @@ class Run:
                 if not earlier:
                     journal.append(self._header(found.mismatch))
                 self._write(journal, tally, earlier[-1].segment.tokens if earlier else {})
-                unsound = first_unsound_mark(earlier, self._partials, self._check)
+                unsound = first_unsound_mark(earlier, self._partials, self._watch.check)
                 if unsound is None:
                     made = self._report(tally, found.mismatch)
                     journal.append({"report": made})
@@ -305,52 +253,19 @@ class Run:
                 self._finals, n_tokens=n_tokens, window_bytes=window_for(job.forecast.output_bytes)
             ) as sink,
             Checkpointer(journal, sink, tally) as checkpointer,
-            closing(self._open_display(tally.bytes_read)) as display,
         ):
-            shown_s = 0.0
-
-            def show() -> None:
-                nonlocal shown_s
-                shown_s = time.monotonic()
-                display.show(
-                    bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=report.rss_bytes()
-                )
-
-            def after_block() -> None:
-                checkpointer.after_block()
-                self._hold_less(sink)
-                if time.monotonic() - shown_s > _SHOW_EVERY_S:  # at 200 MB/s, each block would cost 1 %
-                    show()
-
             try:
-                pipeline.run(
-                    paths=config.inputs,
-                    sizes=job.sizes,
-                    tally=tally,
-                    sink=sink,
-                    encoder=job.encoder,
-                    windows=job.windows,
-                    errors=config.errors,
-                    documents=config.documents,
-                    n_workers=config.n_workers,
-                    block_bytes=config.block_bytes
-                    or pipeline.block_size(config.n_workers, job.encoder.most_block_bytes),
-                    max_chars=job.max_chars,
-                    admit=self._guard.admit,
-                    after_block=after_block,
-                    check=self._check,
+                self._watch.go_through(
+                    job, sink, tally, flush=sink.drop_pages, after_block=checkpointer.after_block
                 )
-                show()
                 checkpointer.now()
+            except EngineMismatch:
+                raise  # nothing of this is to be saved
             except BaseException as error:
-                display.close()
-                if isinstance(error, EngineMismatch):
-                    raise  # nothing of this is to be saved
                 with suppress(Exception):  # the error that ended the run is the one to tell
                     checkpointer.now()
                 if isinstance(error, MemoryError):
-                    self._guard.abort()
-                    raise MemoryLimitError(self._guard.explain()) from error
+                    raise self._watch.memory_refused() from error
                 raise
             finally:
                 self._note_saved(checkpointer.saved_bytes, checkpointer.saved_tokens)
@@ -359,15 +274,6 @@ class Run:
                 raise InputError(f"there is no text in {report.name_inputs(config.inputs)}")
             tally.wall_s = checkpointer.wall_s
             sink.finish()
-
-    def _hold_less(self, sink: BinPair) -> None:
-        """Carry out what the guard asks for."""
-        step = self._guard.take_step()
-        if step is Step.FLUSH:
-            sink.drop_pages()
-        elif step is Step.DROP_CACHES:
-            self._job.encoder.drop_caches()
-            trim_heap()
 
     def _note_saved(self, n_bytes: int, n_tokens: int) -> None:
         """Take note of what the next run will find, should this one end early."""
@@ -398,7 +304,7 @@ class Run:
                 "bytes": sum(end - start for start, end in job.windows),
             },
             options=job.config.as_options(),
-            guard=self._guard.summary(),
+            guard=self._watch.guard.summary(),
             fingerprint=job.fingerprint,
         )
 
@@ -428,14 +334,3 @@ class Run:
 def _saving(tally: Tally) -> str:
     """Say what a resume is worth."""
     return f"saves {format_duration(tally.wall_s)}" if tally.tokens else "nothing was saved"
-
-
-def _crc_of_input(path: Path, n_bytes: int, check: Check) -> int:
-    """Compute the CRC-32 of the first `n_bytes` of an input."""
-    crc = 0
-    with TextFile(path) as file:
-        for offset in range(0, n_bytes, _CHUNK_BYTES):
-            check()
-            crc = crc32(file.read(min(_CHUNK_BYTES, n_bytes - offset), offset), crc)
-            file.drop_before(offset)
-    return crc

@@ -160,13 +160,15 @@ def written_files(finals: Mapping[str, Path]) -> dict[str, Path]:
         OutputError: it cannot be seen which.
     """
     partials = {split: partial_file(final) for split, final in finals.items()}
-    return {
-        split: partials[split] if _is_there(partials[split]) else final for split, final in finals.items()
-    }
+    return {split: partials[split] if is_there(partials[split]) else final for split, final in finals.items()}
 
 
-def _is_there(path: Path) -> bool:
-    """Look for a file; `exists` takes what a failing disk says for an answer, from Python 3.14 on for no."""
+def is_there(path: Path) -> bool:
+    """Look for a file; `exists` takes what a failing disk says for an answer, from Python 3.14 on for no.
+
+    Raises:
+        OutputError: it cannot be seen whether it is there.
+    """
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -223,7 +225,7 @@ def check_vacant(finals: Mapping[str, Path]) -> None:
         OutputError: it has.
     """
     for final in finals.values():
-        if _is_there(partial_file(final)) and _is_there(final):
+        if is_there(partial_file(final)) and is_there(final):
             raise OutputError(
                 f"{final} is there and not of this run; give --overwrite to replace it, or move it away and "
                 "run the same command again"
@@ -238,7 +240,7 @@ def publish(finals: Mapping[str, Path], *, may_replace: bool) -> None:
     """
     for split, final in finals.items():
         partial = partial_file(final)
-        if not _is_there(partial):
+        if not is_there(partial):
             continue  # an earlier run came so far
         if not may_replace:
             check_vacant({split: final})

@@ -221,7 +221,7 @@ def test_version_and_help_go_to_stdout(run_prepare: RunPrepare) -> None:
             "workers",
             "block-size",
         ),
-        *("dry-run", "overwrite", "restart", "quiet", "version"),
+        *("dry-run", "verify", "overwrite", "restart", "quiet", "version"),
     ):
         assert re.search(rf"^  --{option}\b", done.stdout, re.MULTILINE), option
 

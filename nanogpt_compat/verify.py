@@ -1,0 +1,323 @@
+"""Verify finished output: encode all of the input again with tiktoken, and compare every token.
+
+Of what made the output nothing is asked but where text may be cut and which split it goes to: no other
+engine, no journal, no checkpoint. Besides the blocks in flight, at most 1 MiB of the output is held.
+"""
+
+import codecs
+import hashlib
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt_compat import pipeline, report
+from nanogpt_compat.blocks import Block, Position
+from nanogpt_compat.errors import CheckpointError, DifferenceError, OutputError
+from nanogpt_compat.files import advise_sequential, drop_cache
+from nanogpt_compat.fingerprint import differences
+from nanogpt_compat.job import REPORTED_OPTIONS, Job
+from nanogpt_compat.memmap import TOKEN
+from nanogpt_compat.progress import Display
+from nanogpt_compat.sinks import is_there
+from nanogpt_compat.sources.text import as_utf8
+from nanogpt_compat.tally import InputTally, Tally
+from nanogpt_compat.watch import Check, Say, Watch, locked
+
+_CHUNK_TOKENS = 512 * 1024
+_DROP_EVERY_BYTES = 8 * 1024 * 1024
+_MAKE_AGAIN = "the same command with --restart --overwrite in the place of --verify makes the output again"
+
+
+def verify(job: Job, *, open_display: Callable[[int], Display], say: Say, check: Check) -> None:
+    """Compare the finished files with the input, and put the SHA-256 of each into prepare.json.
+
+    `job` has tiktoken for its engine. `check` is called several times a second; what it raises ends the work.
+
+    Raises:
+        DifferenceError: the files are not what tiktoken makes of the input.
+        OutputError: there are none, they cannot be read, or another run is at work there.
+        CheckpointError: they belong to another input or other options.
+        InputError: an input changes or fails while it is read.
+        MemoryLimitError: memory is about to run out.
+        TooSmallError: memory cannot suffice.
+    """
+    watch = Watch(job, open_display=open_display, say=say, check=check)
+    _finished(job)  # or else locking would make the folder
+    with locked(job.folders):
+        made = _finished(job)
+        _check_belongs(job, made, watch)
+        with watch, FinishedPair(job.finals) as pair:
+            _compare(job, pair, watch)
+        report.write_report(job.config.output_dir, made | {"files": pair.describe()})
+    counts = ", ".join(f"{one['name']} {one['tokens']:,} tokens" for one in pair.describe())
+    say(f"verified: {counts}, all as tiktoken {job.encoder.version} makes them")
+
+
+def _finished(job: Job) -> dict[str, Any]:
+    """Return the report of a complete output.
+
+    Raises:
+        OutputError: it is not complete.
+        DifferenceError: there is a val.bin and should be none.
+    """
+    folder = job.config.output_dir
+    made = report.read_report(folder)
+    missing = [path for path in job.finals.values() if not is_there(path)]
+    if made is None or missing:
+        what = missing[0] if missing else folder / report.REPORT_NAME
+        raise OutputError(
+            f"there is no complete output to verify: {what} is not there, or cannot be read; run the same "
+            "command without --verify first"
+        )
+    val = folder / "val.bin"
+    if "val" not in job.finals and is_there(val):
+        raise DifferenceError(f"{val} is there, but this run makes none: nanoGPT would take it; remove it")
+    return made
+
+
+def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
+    """Compare the run that `made` is the report of with this one.
+
+    Raises:
+        CheckpointError: it had another input or other options.
+        OutputError: the report is none of ours.
+    """
+    path = job.config.output_dir / report.REPORT_NAME
+    try:
+        old = {name: made["options"][field] for name, field in REPORTED_OPTIONS.items()}
+        old["tiktoken"] = made["versions"]["tiktoken"]
+        new = {name: job.token_options[name] for name in old}
+        found = differences(old, new, made["inputs"], job.inputs, job.config.inputs)
+        if not found and made["fingerprint"] != job.fingerprint:
+            found = ["the vocabulary, or the version of this program, makes other tokens"]
+        if not found:
+            found = [
+                f"{one} has other content than it had"
+                for one, was, now in zip(job.config.inputs, made["inputs"], job.inputs, strict=True)
+                if not watch.is_unchanged(one, was, now, was["crc32"], was["bytes_read"])
+            ]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise OutputError(f"{path} is not as this program writes it; {_MAKE_AGAIN}") from error
+    if found:
+        raise CheckpointError(
+            f"{path} is of a run that this one cannot verify: {'; '.join(found)}. Give the input and the "
+            f"options of that run; or {_MAKE_AGAIN}"
+        )
+
+
+class _Difference(Exception):
+    """A token that is not as it should be: number `n_same` of `expected`, which is a block's."""
+
+    def __init__(self, path: Path, index: int, found: int | None, expected: NDArray[np.uint16], n_same: int):
+        super().__init__(f"{path}, token {index}")
+        self.path = path
+        self.index = index  # in the file
+        self.found = found  # None: the file ends there
+        self.expected = expected
+        self.n_same = n_same
+
+
+class _FinishedFile:
+    """A finished file of tokens that is read once, from the beginning, off the disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it.
+
+        Raises:
+            OutputError: it cannot be read.
+        """
+        self.path = path
+        self.n_tokens = 0  # that were compared
+        self.sha256 = hashlib.sha256()
+        self._offset = self._dropped_bytes = 0
+        try:
+            self._file = path.open("rb", buffering=0)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        self._drop_all()  # what is in the page cache need not be what is on the disk
+        advise_sequential(self._file.fileno())
+
+    def __enter__(self) -> "_FinishedFile":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._drop_all()
+        self._file.close()
+
+    def compare(self, tokens: NDArray[np.uint16]) -> None:
+        """Read on, as far as `tokens` go.
+
+        Raises:
+            OutputError: the disk is failing.
+            _Difference: there are other tokens, or fewer.
+        """
+        for start in range(0, len(tokens), _CHUNK_TOKENS):
+            expected = tokens[start : start + _CHUNK_TOKENS]
+            found = self._read(len(expected))
+            if not np.array_equal(found, expected):
+                differs = np.flatnonzero(found != expected[: len(found)])
+                n_same = int(differs[0]) if len(differs) else len(found)
+                one = int(found[n_same]) if len(differs) else None
+                raise _Difference(self.path, self.n_tokens + n_same, one, tokens, start + n_same)
+            self.n_tokens += len(expected)
+
+    def check_ends(self) -> None:
+        """Make sure that there is no more.
+
+        Raises:
+            DifferenceError: there is.
+        """
+        n_more = os.fstat(self._file.fileno()).st_size - self._offset
+        if n_more:
+            raise DifferenceError(
+                f"{self.path} should end after {self.n_tokens:,} tokens, at byte {self._offset:,}, and "
+                f"has {n_more:,} bytes more; {_MAKE_AGAIN}"
+            )
+
+    def _read(self, n_tokens: int) -> NDArray[np.uint16]:
+        """Read so many whole tokens, or as many as there are."""
+        tokens = np.empty(n_tokens, TOKEN)
+        data, n_read = tokens.view(np.uint8).data, 0
+        try:
+            while n_read < len(data) and (n_new := self._file.readinto(data[n_read:])):
+                n_read += n_new
+        except OSError as error:
+            raise self._unreadable(error) from error
+        self.sha256.update(data[:n_read])
+        self._offset += n_read
+        if self._offset - self._dropped_bytes >= _DROP_EVERY_BYTES:
+            drop_cache(self._file.fileno(), self._dropped_bytes, self._offset)
+            self._dropped_bytes = self._offset
+        return tokens[: n_read // TOKEN.itemsize]
+
+    def _drop_all(self) -> None:
+        drop_cache(self._file.fileno(), 0, os.fstat(self._file.fileno()).st_size)
+
+    def _unreadable(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot read {self.path} at byte {self._offset:,}: {error.strerror}")
+
+
+class FinishedPair:
+    """train.bin and val.bin as a sink that compares where `BinPair` writes."""
+
+    def __init__(self, finals: Mapping[str, Path]) -> None:
+        """Open the files.
+
+        Raises:
+            OutputError: one cannot be read.
+        """
+        with ExitStack() as stack:
+            self._files = {split: stack.enter_context(_FinishedFile(path)) for split, path in finals.items()}
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> "FinishedPair":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Describe what was compared, as `files` of prepare.json."""
+        return [
+            report.describe_file(split, file.n_tokens) | {"sha256": file.sha256.hexdigest()}
+            for split, file in reversed(self._files.items())
+        ]
+
+    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
+        """Compare `(n,) uint16` with what comes next in a split."""
+        self._files["val" if is_val else "train"].compare(tokens)
+
+    def finish(self) -> None:
+        """Make sure that both files end here.
+
+        Raises:
+            DifferenceError: one does not.
+        """
+        for file in reversed(self._files.values()):
+            file.check_ends()
+
+
+def _compare(job: Job, pair: FinishedPair, watch: Watch) -> None:
+    """Run the pipeline from the beginning, and compare.
+
+    Raises:
+        DifferenceError: at the first token that is not as it should be.
+    """
+    tally = Tally([InputTally() for _ in job.inputs])
+    try:
+        watch.go_through(job, pair, tally, flush=_do_nothing, after_block=_do_nothing)
+    except _Difference as difference:
+        raise DifferenceError(_describe(difference, job, tally.position)) from difference
+    except MemoryError as error:
+        raise watch.memory_refused() from error
+    pair.finish()
+
+
+def _do_nothing() -> None:
+    """There is nothing to save, and nothing to write back."""
+
+
+def _describe(difference: _Difference, job: Job, start: Position) -> str:
+    """Say what differs, where, and of which bytes it should be made; `start` is where its block begins."""
+    encoding = job.vocabulary.encoding
+    token = int(difference.expected[difference.n_same])
+    n_before = len(encoding.decode_bytes(difference.expected[: difference.n_same].tolist()))
+    n_bytes = len(encoding.decode_single_token_bytes(token))
+    with closing(
+        pipeline.all_blocks(
+            job.config.inputs,
+            job.sizes,
+            start=start,
+            windows=job.windows,
+            documents=job.config.documents,
+            block_bytes=job.block_bytes,
+            errors=job.config.errors,
+        )
+    ) as blocks:
+        block = next(blocks)
+    if job.config.documents is not None:  # what is left out and goes to the other split is not in the tokens
+        first, last = block.start.offset, block.end.offset - 1
+    else:
+        first, last = (
+            block.start.offset + place_in_raw(block, place, job.config.errors)
+            for place in (n_before, n_before + n_bytes - 1)
+        )
+
+    def show(token: int) -> str:
+        if token >= encoding.n_vocab:
+            return f"{token}, which is no token of GPT-2"
+        return f"{token} ({encoding.decode_single_token_bytes(token)!r})"
+
+    found = "missing, the file ends there," if difference.found is None else show(difference.found)
+    return (
+        f"{difference.path}: token {difference.index:,}, at byte {TOKEN.itemsize * difference.index:,}, is "
+        f"{found} and should be {show(token)}, made of bytes {first:,} to {last + 1:,} of "
+        f"{job.config.inputs[block.start.input_index]}; {_MAKE_AGAIN}"
+    )
+
+
+def place_in_raw(block: Block, place: int, errors: str) -> int:
+    r"""Find the byte of `block.raw` that byte `place` of the block's text comes from.
+
+    >>> place_in_raw(Block(b"a\r\nb\xffc", Position(0), Position(0, 6, 6), is_val=False), 3, "ignore")
+    5
+    """
+
+    def whole(n_raw: int) -> int:
+        """Leave out a character that is cut in two."""
+        is_all = n_raw == len(block.raw)
+        return n_raw if is_all else codecs.utf_8_decode(block.raw[:n_raw], "ignore", False)[1]
+
+    def n_made(n_raw: int) -> int:
+        return len(as_utf8(replace(block, raw=block.raw[: whole(n_raw)]), errors))
+
+    char_end = bisect_right(range(len(block.raw) + 1), place, key=n_made)
+    # U+FFFD is longer than the one byte that it may stand for.
+    return max(whole(char_end - 1), char_end - (n_made(char_end) - place))

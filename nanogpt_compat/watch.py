@@ -1,0 +1,166 @@
+"""What making output and verifying it have in common: locks, and an eye on memory, signals and progress."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from nanogpt_compat import pipeline, report
+from nanogpt_compat.errors import MemoryLimitError
+from nanogpt_compat.fingerprint import has_hint_of_change
+from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits
+from nanogpt_compat.heap import trim_heap
+from nanogpt_compat.job import Job
+from nanogpt_compat.lock import FolderLock
+from nanogpt_compat.policy import Step, room_bytes
+from nanogpt_compat.progress import Display
+from nanogpt_compat.sinks import Sink, remove_work_folder, work_folder
+from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat.tally import Tally
+from nanogpt_compat.units import format_bytes
+
+_CHUNK_BYTES = 1024 * 1024
+_SHOW_EVERY_S = 0.1
+
+Say = Callable[[str], None]
+Check = Callable[[], None]
+
+
+@contextmanager
+def locked(folders: Sequence[Path]) -> Iterator[None]:
+    """Hold all folders that are written to: links may lead runs from several folders to one file.
+
+    Raises:
+        OutputError: another run is at work in one of them, or it cannot be written to.
+    """
+    try:
+        with ExitStack() as locks:
+            for folder in folders:
+                locks.enter_context(FolderLock(work_folder(folder) / "lock"))
+            yield
+    finally:
+        for folder in folders:
+            remove_work_folder(folder)
+
+
+class Watch:
+    """Goes through the input of a job; it watches memory for as long as it is entered.
+
+    `check` is called several times a second and at every block; what it raises ends the work.
+    """
+
+    def __init__(self, job: Job, *, open_display: Callable[[int], Display], say: Say, check: Check):
+        self._encoder = job.encoder
+        self._open_display = open_display
+        self._say = say
+        self._check_signals = check
+        sampler = Sampler(
+            max_memory_bytes=job.config.max_memory_bytes, min_available_bytes=job.config.min_available_bytes
+        )
+        self.guard = MemoryGuard(
+            sampler, most_bytes=pipeline.IN_FLIGHT_BYTES, cache_bytes=job.encoder.cache_bytes
+        )
+
+    def __enter__(self) -> "Watch":
+        """Begin to watch, or raise what the guard raises; the engine keeps no more than there is room for."""
+        self.guard.__enter__()
+        self._say(describe_limits(self.guard.readings, self.guard.budget_bytes))
+        most_bytes = room_bytes(self.guard.readings)
+        if most_bytes is not None:  # the output and the system's own buffers want some of it, too
+            self._encoder.lower_cache_bytes(min(self._encoder.cache_bytes, most_bytes // 2))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.guard.__exit__(*exc)
+
+    def check(self) -> None:
+        """Raise what should end the work: a signal, or memory that is about to run out."""
+        self._check_signals()
+        if self.guard.aborting.is_set():
+            raise MemoryLimitError(self.guard.explain())
+
+    def memory_refused(self) -> MemoryLimitError:
+        """Build the error to raise from a MemoryError."""
+        self.guard.abort()
+        return MemoryLimitError(self.guard.explain())
+
+    def go_through(
+        self,
+        job: Job,
+        sink: Sink,
+        tally: Tally,
+        *,
+        flush: Callable[[], None],
+        after_block: Callable[[], None],
+    ) -> None:
+        """Run the pipeline from `tally` to the end of the input; `flush` writes back what `sink` holds.
+
+        Raises:
+            InputError, OutputError, EngineMismatch: as `pipeline.run` does.
+            MemoryLimitError: memory is about to run out. And whatever the check for signals raises.
+        """
+        config, encoder = job.config, job.encoder
+        with closing(self._open_display(tally.bytes_read)) as display:
+            shown_s = 0.0
+
+            def show() -> None:
+                nonlocal shown_s
+                shown_s = time.monotonic()
+                display.show(
+                    bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=report.rss_bytes()
+                )
+
+            def after_each_block() -> None:
+                after_block()
+                step = self.guard.take_step()
+                if step is Step.FLUSH:
+                    flush()
+                elif step is Step.DROP_CACHES:
+                    encoder.drop_caches()
+                    trim_heap()
+                if time.monotonic() - shown_s > _SHOW_EVERY_S:  # at 200 MB/s, each block would cost 1 %
+                    show()
+
+            pipeline.run(
+                paths=config.inputs,
+                sizes=job.sizes,
+                tally=tally,
+                sink=sink,
+                encoder=encoder,
+                windows=job.windows,
+                errors=config.errors,
+                documents=config.documents,
+                n_workers=config.n_workers,
+                block_bytes=job.block_bytes,
+                max_chars=job.max_chars,
+                admit=self.guard.admit,
+                after_block=after_each_block,
+                check=self.check,
+            )
+            show()
+
+    def is_unchanged(
+        self, path: Path, old: Mapping[str, Any], new: Mapping[str, Any], crc: int, n_bytes: int
+    ) -> bool:
+        """Whether the first `n_bytes` of an input are what was read; read again only if there is a hint.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        if not n_bytes or not has_hint_of_change(old, new):
+            return True
+        self._say(f"{path} has been touched: reading {format_bytes(n_bytes)} of it again to be sure")
+        return _crc_of_input(path, n_bytes, self.check) == crc
+
+
+def _crc_of_input(path: Path, n_bytes: int, check: Check) -> int:
+    """Compute the CRC-32 of the first `n_bytes` of an input."""
+    crc = 0
+    with TextFile(path) as file:
+        for offset in range(0, n_bytes, _CHUNK_BYTES):
+            check()
+            crc = crc32(file.read(min(_CHUNK_BYTES, n_bytes - offset), offset), crc)
+            file.drop_before(offset)
+    return crc
