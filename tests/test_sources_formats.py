@@ -5,11 +5,17 @@ import gzip
 import json
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 import zstandard
 
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.sources.compressed import ByteStream
 from nanogpt_compat.sources.formats import Format, detect_format
+from nanogpt_compat.sources.jsonl import parse_lines, read_lines
+from nanogpt_compat.sources.parquet import TextColumn
+from nanogpt_compat.sources.text import TextFile
 
 TEXT = b"Once upon a time.\n"
 JSONL = b'{"text": "Once upon"}\n{"text": "a time."}\n'
@@ -107,3 +113,35 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     damaged.write_bytes(gz(JSONL)[:15])
     with pytest.raises(InputError, match="it ends in the middle of its compressed data"):
         detect_format(damaged)
+
+
+DOCUMENTS = [f"{k} caf\xe9 \U0001f600\r\n" * (k % 50) for k in range(500)]
+
+
+def read_documents(path: Path, block_bytes: int) -> list[bytes]:
+    """Read a file as its format says."""
+    found = detect_format(path)
+    if found.container == "parquet":
+        with TextColumn(path, text_field="text", max_row_group_bytes=1 << 30) as column:
+            groups = [column.read_rows(group.index, block_bytes=block_bytes) for group in column.row_groups]
+            return [text for group in groups for rows in group for text in rows.texts]
+    with TextFile(path) as file:
+        stream = ByteStream(file, found.compression)
+        texts = []
+        for lines in read_lines(stream.read, path=path, block_bytes=block_bytes):
+            texts += parse_lines(
+                lines.raw, text_field="text", first_line=lines.first_line, offset=lines.offset
+            ).texts
+        return texts
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json.gz", "a.jsonl.zst", "a.zst", "a.parquet"])
+def test_the_same_documents_come_out_of_every_format(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    raw = "".join(json.dumps({"id": k, "text": text}) + "\n" for k, text in enumerate(DOCUMENTS)).encode()
+    if name.endswith(".parquet"):
+        pyarrow.parquet.write_table(pyarrow.table({"text": DOCUMENTS}), path, row_group_size=70)
+    else:
+        path.write_bytes(gz(raw) if name.endswith("gz") else zst(raw) if name.endswith("zst") else raw)
+    for block_bytes in (1000, 1 << 20):
+        assert read_documents(path, block_bytes) == [text.encode() for text in DOCUMENTS if text]

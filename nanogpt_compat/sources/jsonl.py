@@ -98,6 +98,9 @@ def parse_lines(
 ) -> Documents:
     r"""Parse a run of whole lines, of which the first is number `first_line` and begins at byte `offset`.
 
+    Takes 1 to 2 times the memory of `raw` beside it for ASCII, 8 times with characters past U+FFFF in it, and
+    24 times for a line of nothing but empty objects (1.5 GiB for one of 64 MiB): what `json` makes of them.
+
     Blank lines are passed over, and so is a byte order mark at offset 0. Lone surrogates, which JSON can
     write and UTF-8 cannot, become U+FFFD. `NaN` and `Infinity` pass as numbers, as json.dumps writes them.
 

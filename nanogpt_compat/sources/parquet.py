@@ -3,11 +3,11 @@
 What is held does not grow with the row groups: some pages (1 MiB each, unless the writer was told otherwise),
 a dictionary, some rows. The process takes 101 MiB at its peak where row groups have 1,000 documents of 4 KB,
 and 99 where a single one has 469 MB; 64 of them with the file just open. What that hangs on, for the 469 MB:
-a `buffer_size` (336 MiB without: the whole column of the row group is read at once), no `memory_map` (333, in
-the page cache), no `read_row_group` (1,211), few rows a batch (121 with 1,000). Of what was used, the system's
-allocator gives all back when asked to, jemalloc nothing, and mimalloc makes the peak 141. Large pages do cost:
-313 MiB where the 469 MB are written with a page size of 1 GiB. Reads 370 to 490 MB/s of text on one thread.
-(pyarrow 26, Python 3.11, 2-core VM.)
+a `buffer_size` (336 MiB without: the whole column of the row group is read at once), no `memory_map` (333,
+in the page cache), no `read_row_group` (1,211), few rows a batch (121 with 1,000). Of what was used, the
+system's allocator gives nearly all back when asked to, jemalloc nothing, and mimalloc makes the peak 141.
+Large pages do cost: 313 MiB where the 469 MB are written with a page size of 1 GiB. Reads 370 to 490 MB/s of
+text on one thread. (pyarrow 26, Python 3.11, 2-core VM.)
 """
 
 import os
