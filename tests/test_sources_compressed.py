@@ -91,7 +91,7 @@ def test_files_of_many_chunks_are_read_whole(
 
 
 @really_compressed
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=st.lists(st.integers(0, 200_000), max_size=6), seed=st.integers(0, 9))
 def test_members_and_frames_follow_one_another(
     compression: Compression, compress: Callable[[bytes], bytes], path: Path, sizes: list[int], seed: int
