@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from nanogpt_compat import files
+from nanogpt_compat.sources.text import TextFile
 
 # A desktop with a btrfs subvolume, a USB stick with a space in its name, NFS, and mounts hidden under others.
 MOUNTINFO = r"""
@@ -227,6 +228,22 @@ def test_drop_cache_drops_its_range_and_nothing_behind_it(tmp_path: Path) -> Non
         assert cached_bytes(path) == whole == 8 << 20
         files.drop_cache(file.fileno(), 0, 4 << 20)
         assert cached_bytes(path) == 4 << 20
+
+
+def test_a_file_that_is_read_leaves_little_in_the_page_cache_at_any_time(tmp_path: Path) -> None:
+    if files.file_system(tmp_path) == "tmpfs":
+        pytest.skip("tmp_path is a tmpfs, whose page cache is the file")
+    path = tmp_path / "file"
+    path.touch()
+    os.truncate(path, 512 << 20)
+    with TextFile(path) as file:
+        for offset in range(
+            0, file.size_bytes, 1_000_003
+        ):  # ends of reads are in the midst of pages, as cuts are
+            file.read(1_000_003, offset)
+            file.drop_before(offset)
+        assert cached_bytes(path) < 64 << 20
+    assert cached_bytes(path) == 0
 
 
 def test_hints_never_fail_on_a_pipe_or_where_the_platform_has_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from nanogpt_compat.errors import InputError
 from nanogpt_compat.files import advise_sequential, drop_cache
 
 _DROP_EVERY_BYTES = 8 * 1024 * 1024  # 0 of 512 MiB stay in the page cache at this step
+_LARGE_PAGE_BYTES = 2 * 1024 * 1024  # one that is dropped in part stays: up to a quarter of the file did
 _LOOK_BYTES = 4  # the longest character: what must be seen to the right of a cut
 _INVALID = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of an undecodable byte
 _MAX_OFFSETS = 10
@@ -79,6 +80,7 @@ class TextFile:
 
     def drop_before(self, offset: int) -> None:
         """Let the page cache forget what lies before `offset`, every few megabytes."""
+        offset -= offset % _LARGE_PAGE_BYTES
         if offset - self._dropped_bytes >= _DROP_EVERY_BYTES:
             drop_cache(self._fd, self._dropped_bytes, offset)
             self._dropped_bytes = offset

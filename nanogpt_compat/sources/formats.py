@@ -1,0 +1,97 @@
+"""What an input file holds and how it is compressed, by its name and its first bytes."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from nanogpt_compat.sources.compressed import (
+    GZIP_MAGIC,
+    ZSTD_MAGIC,
+    ByteStream,
+    Compression,
+    is_skippable_frame,
+)
+from nanogpt_compat.sources.text import TextFile
+
+Container: TypeAlias = Literal["text", "jsonl", "parquet"]
+
+PARQUET_MAGIC = b"PAR1"
+
+_COMPRESSED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd")
+_JSONL_SUFFIXES = (".jsonl", ".ndjson")
+_SNIFF_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How documents are stored in a file.
+
+    >>> str(Format("jsonl", "zst")), str(Format("text"))
+    ('jsonl.zst', 'text')
+    """
+
+    container: Container
+    compression: Compression = "none"
+
+    def __str__(self) -> str:
+        return self.container if self.compression == "none" else f"{self.container}.{self.compression}"
+
+
+def detect_format(path: Path) -> Format:
+    """Find out what `path` holds.
+
+    How it is compressed its first bytes say, whatever the name. What is inside the name says: `.jsonl` and
+    `.ndjson`, `.json` where it is compressed, `.parquet`, `.txt`. Other names are text, except when the
+    file is compressed or called `.json` and its first line is a JSON object, and when it begins and ends as
+    a parquet file does. Takes a file read of a few bytes, or of up to 1 MiB of text.
+
+    Raises:
+        InputError: the file cannot be read, or not decompressed.
+    """
+    with TextFile(path) as file:
+        compression = _compression(file.read(4, 0))
+        suffixes = [suffix.lower() for suffix in path.suffixes]
+        if suffixes and suffixes[-1] in _COMPRESSED_SUFFIXES:
+            suffixes.pop()
+        suffix = suffixes[-1] if suffixes else ""
+        return Format(_container(file, suffix, compression), compression)
+
+
+def _compression(head: bytes) -> Compression:
+    if head.startswith(GZIP_MAGIC):
+        return "gz"
+    if head == ZSTD_MAGIC or is_skippable_frame(head):
+        return "zst"
+    return "none"
+
+
+def _container(file: TextFile, suffix: str, compression: Compression) -> Container:
+    if suffix in _JSONL_SUFFIXES or (suffix == ".json" and compression != "none"):
+        return "jsonl"
+    if suffix == ".parquet" or _is_parquet(file):
+        return "parquet"  # if it is not, or compressed as a whole, its reader says so
+    may_be_jsonl = suffix == ".json" or (compression != "none" and suffix != ".txt")
+    return "jsonl" if may_be_jsonl and _begins_with_object(ByteStream(file, compression)) else "text"
+
+
+def _is_parquet(file: TextFile) -> bool:
+    end = max(0, file.size_bytes - len(PARQUET_MAGIC))
+    return file.read(4, 0) == PARQUET_MAGIC == file.read(4, end) and end >= len(PARQUET_MAGIC)
+
+
+def _begins_with_object(stream: ByteStream) -> bool:
+    """Whether the first line that is not blank is a JSON object, or the beginning of one if it is long.
+
+    To take text for JSON lines is an error that shows at once; the other way round nobody would see it.
+    """
+    head = stream.read(_SNIFF_BYTES).removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n")
+    if not head.startswith(b"{"):
+        return False
+    line, line_end, _ = head.partition(b"\n")
+    if not line_end and stream.read(1):
+        return True
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False

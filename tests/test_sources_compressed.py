@@ -1,0 +1,264 @@
+"""gzip and zstd: the bytes that gzip and zstd give, in bounded memory, and every damage found out."""
+
+import gzip
+import random
+import struct
+import sys
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.sources.compressed import MAX_WINDOW_BYTES, ByteStream, Compression
+from nanogpt_compat.sources.text import TextFile
+
+TEXT = "".join(f"{k} caf\xe9 {k * k}\n" for k in range(40)).encode()
+
+
+def incompressible(n_bytes: int) -> bytes:
+    return random.Random(1).randbytes(n_bytes)
+
+
+def zstd(text: bytes, level: int = 3, *, sized: bool = True) -> bytes:
+    compressor = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=sized)
+    return compressor.compress(text)
+
+
+def skippable(content: bytes, k: int = 0) -> bytes:
+    return struct.pack("<II", 0x184D2A50 + k, len(content)) + content
+
+
+COMPRESSIONS: list[tuple[Compression, Callable[[bytes], bytes]]] = [
+    ("none", bytes),
+    ("gz", gzip.compress),
+    ("zst", zstd),
+]
+compressions = pytest.mark.parametrize(("compression", "compress"), COMPRESSIONS)
+really_compressed = pytest.mark.parametrize(("compression", "compress"), COMPRESSIONS[1:])
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+def read_all(path: Path, compression: Compression, block_bytes: int = 1 << 20) -> bytes:
+    with TextFile(path) as file:
+        stream = ByteStream(file, compression)
+        blocks = list(iter(lambda: stream.read(block_bytes), b""))
+        assert all(len(block) == block_bytes for block in blocks[:-1])
+        assert stream.offset == sum(map(len, blocks))
+        assert stream.stored_bytes == file.size_bytes
+        assert stream.stored_crc == zlib.crc32(path.read_bytes())
+        assert stream.read(1) == b""
+    return b"".join(blocks)
+
+
+def refusal(path: Path, compression: Compression, stored: bytes) -> str:
+    path.write_bytes(stored)
+    with pytest.raises(InputError) as error:
+        read_all(path, compression)
+    return str(error.value)
+
+
+@compressions
+def test_reads_of_every_size_give_the_same_bytes(
+    compression: Compression, compress: Callable[[bytes], bytes], path: Path
+) -> None:
+    path.write_bytes(compress(TEXT[:300]) + (compress(TEXT[300:]) if compression != "none" else TEXT[300:]))
+    for block_bytes in range(1, len(TEXT) + 2):
+        assert read_all(path, compression, block_bytes) == TEXT
+
+
+@compressions
+@pytest.mark.parametrize("n_bytes", [0, 1, 65_535, 65_536, 65_537, 131_072, 131_073, 1_000_000])
+@pytest.mark.parametrize("make", [incompressible, bytes])
+def test_files_of_many_chunks_are_read_whole(
+    make: Callable[[int], bytes],
+    n_bytes: int,
+    compression: Compression,
+    compress: Callable[[bytes], bytes],
+    path: Path,
+) -> None:
+    path.write_bytes(compress(make(n_bytes)))
+    assert read_all(path, compression) == make(n_bytes)
+
+
+@really_compressed
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=st.lists(st.integers(0, 200_000), max_size=6), seed=st.integers(0, 9))
+def test_members_and_frames_follow_one_another(
+    compression: Compression, compress: Callable[[bytes], bytes], path: Path, sizes: list[int], seed: int
+) -> None:
+    parts = [random.Random(seed).randbytes(n // 2) + bytes(n - n // 2) for n in sizes] or [b""]
+    path.write_bytes(b"".join(map(compress, parts)))
+    assert read_all(path, compression, 50_000) == b"".join(parts)
+
+
+def test_gzip_members_with_names_and_comments_are_read(path: Path) -> None:
+    with path.open("wb") as file, gzip.GzipFile("a name.txt", "wb", fileobj=file) as member:
+        member.write(TEXT)
+    assert read_all(path, "gz") == TEXT
+
+
+@pytest.mark.parametrize("n_zeros", [1, 512, 70_000])
+def test_zeros_behind_gzip_members_are_padding(n_zeros: int, path: Path) -> None:
+    path.write_bytes((gzip.compress(TEXT) + bytes(n_zeros)) * 2)
+    assert read_all(path, "gz") == TEXT * 2
+
+
+def test_skippable_zstd_frames_are_passed_over(path: Path) -> None:
+    skipped = skippable(b"12345678"), skippable(incompressible(200_000), 15), skippable(b"", 7)
+    path.write_bytes(skipped[0] + zstd(TEXT) + skipped[1] + zstd(TEXT) + skipped[2])
+    assert read_all(path, "zst") == TEXT * 2
+
+
+@pytest.mark.parametrize("level", [-5, 1, 19])
+@pytest.mark.parametrize("n_bytes", [0, 200, 300, 70_000, 500_000])
+def test_zstd_frames_of_every_form_are_read(level: int, n_bytes: int, path: Path) -> None:
+    text = (TEXT * 500)[:n_bytes]
+    streamed = zstandard.ZstdCompressor(level).compressobj()
+    pieces = [streamed.compress(text[k : k + 5000]) + streamed.flush(1) for k in range(0, n_bytes, 5000)]
+    path.write_bytes(zstd(text, level) + zstd(text, level, sized=False) + b"".join(pieces) + streamed.flush())
+    assert read_all(path, "zst") == text * 3
+
+
+@really_compressed
+def test_a_file_that_ends_early_is_refused_wherever_it_ends(
+    compression: Compression, compress: Callable[[bytes], bytes], path: Path
+) -> None:
+    first, second = compress(TEXT), compress(TEXT[::-1])
+    for n_bytes in range(1, len(first + second)):
+        if n_bytes != len(first):
+            message = refusal(path, compression, (first + second)[:n_bytes])
+            assert message.startswith(f"{path}, byte {n_bytes:,} of {n_bytes:,} (")
+            assert message.endswith(
+                "it ends in the middle of its compressed data; fetch or make the file again"
+            )
+            n_uncompressed = int(message.split(" (")[1].split(" ")[0].replace(",", ""))
+            assert (n_uncompressed >= len(TEXT)) >= (n_bytes > len(first))
+
+
+@really_compressed
+def test_no_flipped_bit_gives_other_text(
+    compression: Compression, compress: Callable[[bytes], bytes], path: Path
+) -> None:
+    stored = compress(TEXT)
+    rng = random.Random(2)
+    for k in range(len(stored)):
+        damaged = bytearray(stored)
+        damaged[k] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            text = read_all(path, compression)
+        except InputError as error:
+            assert str(error).startswith(f"{path}, byte ")
+        else:  # what says nothing of the text, as the time in a gzip header does
+            assert text == TEXT
+
+
+@really_compressed
+def test_a_damage_is_named_by_where_it_is_in_the_file_and_the_text(
+    compression: Compression, compress: Callable[[bytes], bytes], path: Path
+) -> None:
+    stored = bytearray(compress(incompressible(1_000_000)) + compress(TEXT))
+    stored[-5] ^= 1
+    message = refusal(path, compression, bytes(stored))
+    assert "bytes uncompressed): its " in message
+    place, produced = (
+        int(message.split(word)[1].split(" ")[0].replace(",", "")) for word in (", byte ", "(")
+    )
+    assert len(stored) - 70_000 < place < len(stored)
+    assert 1_000_000 <= produced <= 1_000_000 + len(TEXT)
+
+
+@really_compressed
+@pytest.mark.parametrize("garbage", [b"hello", b"\x1f\x8c\x08", b"\n", b"PK\x03\x04"])
+def test_what_follows_the_compressed_data_is_refused(
+    garbage: bytes, compression: Compression, compress: Callable[[bytes], bytes], path: Path
+) -> None:
+    stored = compress(TEXT)
+    message = refusal(path, compression, stored + garbage)
+    assert f"byte {len(stored):,} of {len(stored + garbage):,} ({len(TEXT):,} bytes uncompressed)" in message
+    assert f"something else follows, found {garbage[:2].hex(' ')}" in message
+
+
+def test_zeros_behind_zstd_frames_are_refused(path: Path) -> None:
+    assert "something else follows, found 00 00" in refusal(path, "zst", zstd(TEXT) + bytes(100))
+
+
+@pytest.mark.parametrize("window_log", [27, 28, 31])
+def test_a_zstd_frame_with_too_large_a_window_is_refused_with_its_size(window_log: int, path: Path) -> None:
+    descriptor = struct.pack("<BB", 0, (window_log - 10) << 3)
+    raw_block = struct.pack("<I", len(TEXT) << 3 | 1)[:3] + TEXT
+    stored = zstd(b"before") + b"\x28\xb5\x2f\xfd" + descriptor + raw_block
+    if 1 << window_log <= MAX_WINDOW_BYTES:
+        path.write_bytes(stored)
+        assert read_all(path, "zst") == b"before" + TEXT
+    else:
+        message = refusal(path, "zst", stored)
+        found = {28: "268 MB", 31: "2.1 GB"}[window_log]
+        assert f"byte {len(zstd(b'before'))} of" in message
+        assert f"needs a window of {found} in memory, and may have 134 MB; compress the text again" in message
+
+
+@really_compressed
+def test_a_bomb_is_read_in_bounded_memory(
+    compression: Compression, compress: Callable[[bytes], bytes], path: Path
+) -> None:
+    n_bytes = 64 << 20
+    path.write_bytes(compress(bytes(n_bytes)))
+    assert path.stat().st_size < 70_000
+    tracemalloc.start()
+    try:
+        with TextFile(path) as file:
+            stream = ByteStream(file, compression)
+            assert sum(len(block) for block in iter(lambda: stream.read(1 << 18), b"")) == n_bytes
+        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@compressions
+def test_what_has_been_read_of_the_file_depends_only_on_how_far_the_text_was_read(
+    compression: Compression, compress: Callable[[bytes], bytes], path: Path
+) -> None:
+    text = incompressible(300_000) + bytes(300_000) + TEXT * 20
+    path.write_bytes(compress(text))
+    rng = random.Random(3)
+    for place in [0, 1, 65_536, 131_072, 300_000, 400_000, len(text) - 1, len(text)]:
+        with TextFile(path) as file:
+            once, often = ByteStream(file, compression), ByteStream(file, compression)
+            assert once.skip(place) == zlib.crc32(text[:place])
+            while often.offset < place:
+                often.read(min(rng.choice([7, 1000, 70_000]), place - often.offset))
+            assert (once.offset, once.stored_bytes) == (place, often.stored_bytes)
+            assert once.stored_crc == often.stored_crc == zlib.crc32(path.read_bytes()[: once.stored_bytes])
+            assert once.read(len(text)) == often.read(len(text)) == text[place:]
+
+
+def test_a_file_that_has_become_shorter_cannot_be_skipped_through(path: Path) -> None:
+    path.write_bytes(gzip.compress(TEXT))
+    with TextFile(path) as file, pytest.raises(InputError, match="and an earlier run read 9,999"):
+        ByteStream(file, "gz").skip(9999)
+
+
+def test_a_plain_file_can_be_read_from_any_byte(path: Path) -> None:
+    path.write_bytes(TEXT)
+    with TextFile(path) as file:
+        stream = ByteStream(file, start=100)
+        assert (stream.read(10), stream.offset) == (TEXT[100:110], 110)
+        with pytest.raises(ValueError, match="from its beginning"):
+            ByteStream(file, "gz", start=100)
+
+
+def test_without_zstandard_its_pip_line_is_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    assert f"{path} is compressed with zstd" in (message := refusal(path, "zst", zstd(TEXT)))
+    assert "`pip install zstandard`" in message

@@ -1,0 +1,269 @@
+"""JSON lines: the same documents as json.loads gives, whatever the runs, and bad lines by number and byte."""
+
+import io
+import json
+import random
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.sources import jsonl
+from nanogpt_compat.sources.jsonl import BadRecord, Documents, parse_lines, read_lines
+
+PATH = Path("data.jsonl")
+MORE_THAN_ASCII = 'caf\xe9 \u2028 \u4e2d\u6587 \U0001f600 \x85 \ufeff "quoted" \\ \n \r\n \t \0'
+
+texts = st.one_of(st.text(max_size=30), st.sampled_from(["", "\n", MORE_THAN_ASCII, "}\n{", '"}', "\ud800"]))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
+records = st.dictionaries(texts, values, max_size=3)
+
+
+def parse(raw: bytes, **options: Any) -> Documents:
+    return parse_lines(raw, **({"text_field": "text"} | options))
+
+
+def refusal(raw: bytes, **options: Any) -> str:
+    with pytest.raises(InputError) as error:
+        parse(raw, **options)
+    return str(error.value)
+
+
+def reference(raw: bytes) -> tuple[list[bytes], int, list[tuple[int, int]]]:
+    """The documents, how many were empty, and where the bad ones are: json.loads on each line."""
+    documents: list[bytes] = []
+    bad: list[tuple[int, int]] = []
+    n_empty = offset = 0
+    for k, line in enumerate(raw.split(b"\n")):
+        try:
+            # json.loads would guess at UTF-16.
+            text = json.loads(line.decode())["text"]
+            if not isinstance(text, str):
+                raise TypeError  # noqa: TRY301 - one list of what makes a line bad
+        except (ValueError, LookupError, TypeError, RecursionError):
+            if line.strip(b" \t\r"):
+                bad.append((k + 1, offset))
+        else:
+            documents += [text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()] * bool(
+                text
+            )
+            n_empty += not text
+        offset += len(line) + 1
+    return documents, n_empty, bad
+
+
+def check(raw: bytes) -> None:
+    documents, n_empty, bad = reference(raw)
+    parsed = parse(raw, skip_bad=True)
+    assert parsed.texts == documents
+    assert parsed.n_empty == n_empty
+    assert [(record.line, record.offset) for record in parsed.bad] == bad[:10]
+    assert parsed.n_bad == len(bad)
+    assert parsed.n_lines == len(raw.splitlines(keepends=True)) or b"\r" in raw
+
+
+@given(
+    records=st.lists(st.tuples(records, texts), max_size=5),
+    ascii_only=st.booleans(),
+    ends=st.sampled_from(["\n", "\r\n"]),
+)
+def test_documents_are_those_of_json_loads_on_each_line(
+    records: list[tuple[dict[str, Any], str]], ascii_only: bool, ends: str
+) -> None:
+    lines = [json.dumps(record | {"text": text}, ensure_ascii=ascii_only) + ends for record, text in records]
+    raw = "".join(lines).encode("utf-8", "replace")
+    check(raw)
+    assert parse(raw) == parse(raw, skip_bad=True)
+
+
+@given(
+    lines=st.lists(st.one_of(values.map(lambda value: json.dumps(value).encode()), st.binary(max_size=20)))
+)
+def test_lines_of_any_sort_are_told_apart(lines: list[bytes]) -> None:
+    check(b"\n".join([b'{"text": "first"}', *lines, b'{"text": "last"}']))
+
+
+FRAGMENTS = [
+    '{"text": "a"}',
+    '{"text": "a"',
+    '"text": "b"}',
+    ', {"text": "b"}',
+    "[",
+    "]",
+    '{"a": [',
+    "}",
+    '"',
+    ",",
+    " ",
+    "\r",
+    "{}",
+    "1",
+]
+
+
+@given(parts=st.lists(st.sampled_from([*FRAGMENTS, "\n"]), max_size=12))
+def test_what_only_makes_json_across_lines_is_no_record(parts: list[str]) -> None:
+    check("".join(parts).encode())
+
+
+def test_a_record_spread_over_lines_is_refused_at_its_first() -> None:
+    raw = b'{"text": "a"}\n{\n"text": "b"\n}\n'
+    assert refusal(raw).startswith("line 2, at byte 14: not JSON: ")
+
+
+def test_the_last_line_may_lack_its_end_and_blank_lines_hold_nothing() -> None:
+    parsed = parse(b'\n{"text": "a"}\r\n \t\r\n\n{"text": "b"}')
+    assert (parsed.texts, parsed.n_lines, parsed.n_empty, parsed.n_bad) == ([b"a", b"b"], 5, 0, 0)
+    assert parse(b"") == Documents()
+
+
+def test_a_byte_order_mark_is_passed_over_at_the_beginning_alone() -> None:
+    raw = b'\xef\xbb\xbf{"text": "a"}\n'
+    assert parse(raw).texts == [b"a"]
+    assert parse(raw + b"?", skip_bad=True).bad[0].offset == len(raw)
+    assert "line 7, at byte 100: not JSON" in refusal(raw, first_line=7, offset=100)
+
+
+def test_lone_surrogates_are_replaced_and_counted() -> None:
+    parsed = parse(b'{"text": "\\ud83d\\ude00 \\ud800 \\udc00\\ud800"}\n{"text": "\\ud83d"}\n')
+    assert parsed.texts == ["\U0001f600 \ufffd \ufffd\ufffd".encode(), "\ufffd".encode()]
+    assert parsed.n_surrogates == 4
+
+
+def test_numbers_of_any_length_in_other_fields_are_no_fault() -> None:
+    raw = b'{"n": %s, "x": 1e999, "y": NaN, "text": "a"}\n' % (b"9" * 5000)
+    assert parse(raw).texts == [b"a"]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"hello", "not JSON: Expecting value at character 1, found 'hello'"),
+        (b'{"text": "a', "not JSON: Unterminated string starting at character 10, found '\"a'"),
+        (
+            b'{"text": "a"} {"text": "b"}',
+            'not JSON: Expecting the end of the line at character 14, found \' {"text": "b"}\'',
+        ),
+        (b'{"text": "a\tb"}', "not JSON: Invalid control character at character 12, found '\\tb\"}'"),
+        (b'{"text": ', "not JSON: Expecting value at character 9, found the end of the line"),
+        (b'["a"]', "not a JSON object but an array"),
+        (b'"text"', "not a JSON object but a string"),
+        (b"7", "not a JSON object but a number"),
+        (
+            b'{"id": 1, "content": "a"}',
+            "no field 'text' among its fields ('id', 'content'); name the field with --text-field",
+        ),
+        (b"{}", "no field 'text' among its fields ()"),
+        (b'{"text": null}', "its field 'text' is null, not a string"),
+        (b'{"text": 7}', "its field 'text' is a number, not a string"),
+        (b'{"text": true}', "its field 'text' is true or false, not a string"),
+        (b'{"text": {}}', "its field 'text' is an object, not a string"),
+        (b'{"text": "caf\xe9 a"}', "byte 13 of the line is not UTF-8: found e9"),
+        (b'{"text": "\xed\xa0\x80"}', "byte 10 of the line is not UTF-8: found ed"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"x": ' * 100_000, "nested too deeply"),
+        (b"\xff\xfe{\x00", "byte 0 of the line is not UTF-8: found ff"),
+    ],
+)
+def test_a_bad_line_is_refused_with_its_place_and_reason_or_counted(line: bytes, reason: str) -> None:
+    raw = b'{"text": "a"}\n\n' + line + b'\n{"text": "b"}\n'
+    message = refusal(raw, first_line=11, offset=1_000_000)
+    assert message.startswith(f"line 13, at byte 1,000,015: {reason}")
+    assert message.endswith("--skip-bad-records")
+    parsed = parse(raw, first_line=11, offset=1_000_000, skip_bad=True)
+    assert (parsed.texts, parsed.n_lines, parsed.n_bad) == ([b"a", b"b"], 4, 1)
+    assert parsed.bad == [BadRecord(13, 1_000_015, parsed.bad[0].reason)]
+    assert reason.startswith(parsed.bad[0].reason)
+
+
+def test_many_and_long_field_names_are_shortened() -> None:
+    record = {f"{k} {'long ' * 1000}": 1 for k in range(1000)}
+    assert len(refusal(json.dumps(record).encode())) < 1000
+
+
+def test_the_first_ten_bad_records_are_kept_and_all_are_counted() -> None:
+    parsed = parse(b"?\n" * 1000, skip_bad=True)
+    assert parsed.n_bad == parsed.n_lines == 1000
+    assert [record.line for record in parsed.bad] == list(range(1, 11))
+
+
+def test_another_field_can_be_named() -> None:
+    assert parse(b'{"content": "a", "text": 1}', text_field="content").texts == [b"a"]
+
+
+def test_runs_of_every_size_hold_the_same_lines_and_know_where_they_are() -> None:
+    lines = [json.dumps({"text": "x" * (k % 7), "k": k}).encode() + b"\n" for k in range(12)]
+    lines[5:5] = [b"\n", b"\r\n"]
+    raw = b"".join(lines)[:-1]
+    whole = parse(raw)
+    for block_bytes in range(1, len(raw) + 2):
+        runs = list(read_lines(io.BytesIO(raw).read, path=PATH, block_bytes=block_bytes))
+        assert b"".join(run.raw for run in runs) == raw
+        assert all(run.raw.endswith(b"\n") for run in runs[:-1])
+        assert max(len(run.raw) for run in runs) < block_bytes + max(map(len, lines))
+        assert all(run.first_line == raw[: run.offset].count(b"\n") + 1 for run in runs)
+        assert [run.offset for run in runs[1:]] == [run.offset + len(run.raw) for run in runs[:-1]]
+        parsed = [
+            parse_lines(r.raw, text_field="text", first_line=r.first_line, offset=r.offset) for r in runs
+        ]
+        assert [text for each in parsed for text in each.texts] == whole.texts
+        assert sum(each.n_lines for each in parsed) == whole.n_lines
+
+
+def test_reading_goes_on_from_any_run() -> None:
+    raw = b"".join(b'{"text": "%d"}\n' % k for k in range(30))
+    runs = list(read_lines(io.BytesIO(raw).read, path=PATH, block_bytes=40))
+    for k, run in enumerate(runs):
+        rest = io.BytesIO(raw[run.offset :]).read
+        again = read_lines(rest, path=PATH, block_bytes=40, first_line=run.first_line, offset=run.offset)
+        assert b"".join(later.raw for later in again) == b"".join(later.raw for later in runs[k:])
+
+
+def test_reads_that_give_less_than_asked_make_no_difference() -> None:
+    raw = b'{"text": "a"}\n' * 50
+    stream = io.BytesIO(raw)
+    rng = random.Random(1)
+    runs = read_lines(lambda n: stream.read(rng.randint(1, n)), path=PATH, block_bytes=64)
+    assert b"".join(run.raw for run in runs) == raw
+
+
+def test_an_input_of_nothing_has_no_runs() -> None:
+    assert list(read_lines(io.BytesIO().read, path=PATH, block_bytes=10)) == []
+
+
+@pytest.mark.parametrize("block_bytes", [1, 7, 64, 1000])
+def test_a_line_may_have_just_so_many_bytes(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 100)
+    fits = b"\nab\n" + b"x" * 100 + b"\n"
+    assert (
+        b"".join(run.raw for run in read_lines(io.BytesIO(fits).read, path=PATH, block_bytes=block_bytes))
+        == fits
+    )
+    for too_long in (b"\nab\n" + b"x" * 101 + b"\nc\n", b"\nab\n" + b"x" * 1000):
+        with pytest.raises(
+            InputError, match=r"data.jsonl: line 3, which begins at byte 4, has more than \d+ bytes"
+        ):
+            list(read_lines(io.BytesIO(too_long).read, path=PATH, block_bytes=block_bytes))
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
+    def endless(n_bytes: int) -> bytes:
+        return b"x" * n_bytes
+
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            InputError, match=r"line 1, which begins at byte 0, has more than 68.2 MB and may have"
+        ):
+            list(read_lines(endless, path=PATH, block_bytes=1 << 20))
+        assert tracemalloc.get_traced_memory()[1] < jsonl.MAX_LINE_BYTES + (4 << 20)
+    finally:
+        tracemalloc.stop()

@@ -1,0 +1,289 @@
+"""Parquet: the documents that pyarrow was given, in bounded memory, and every fault by row group and row."""
+
+import gc
+import random
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.sources.parquet import BadRow, Rows, TextColumn
+from tests.conftest import REPOSITORY
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
+DOCUMENTS = [f"{k} caf\xe9 \U0001f600 " * (k % 13) for k in range(100)]
+TEXTS = [document.encode() for document in DOCUMENTS if document]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "data.parquet"
+
+
+def write(path: Path, texts: Any = DOCUMENTS, *, name: str = "text", rows: int = 30, **options: Any) -> None:
+    table = pyarrow.table({"id": list(range(len(texts))), name: texts, "score": [0.5] * len(texts)})
+    parquet.write_table(table, path, row_group_size=rows, **options)
+
+
+def open_column(path: Path, **options: Any) -> TextColumn:
+    defaults: dict[str, Any] = {"text_field": "text", "max_row_group_bytes": 1 << 30}
+    return TextColumn(path, **(defaults | options))
+
+
+def read_all(path: Path, *, block_bytes: int = 1 << 20, skip_bad: bool = False, **options: Any) -> list[Rows]:
+    with open_column(path, **options) as column:
+        found = [
+            rows
+            for group in column.row_groups
+            for rows in column.read_rows(group.index, block_bytes=block_bytes, skip_bad=skip_bad)
+        ]
+        column.check_unchanged()
+    return found
+
+
+def texts_of(runs: list[Rows]) -> list[bytes]:
+    return [text for rows in runs for text in rows.texts]
+
+
+def refusal(path: Path, **options: Any) -> str:
+    with pytest.raises(InputError) as error:
+        read_all(path, **options)
+    assert str(path) in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd", "gzip"])
+@pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, {"data_page_version": "2.0"}])
+def test_documents_are_those_that_were_written(compression: str, options: dict[str, Any], path: Path) -> None:
+    write(path, compression=compression, **options)
+    runs = read_all(path)
+    assert texts_of(runs) == TEXTS
+    assert sum(rows.n_empty for rows in runs) == len(DOCUMENTS) - len(TEXTS)
+    assert sum(rows.n_rows for rows in runs) == len(DOCUMENTS)
+    assert sum(rows.n_bad for rows in runs) == 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pyarrow.string(),
+        pyarrow.large_string(),
+        pyarrow.string_view(),
+        pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
+        pyarrow.dictionary(pyarrow.int8(), pyarrow.large_string()),
+    ],
+    ids=str,
+)
+def test_strings_of_every_kind_are_read(kind: Any, path: Path) -> None:
+    write(path, pyarrow.array(DOCUMENTS).cast(kind))
+    assert texts_of(read_all(path)) == TEXTS
+
+
+@pytest.mark.parametrize("block_bytes", [1, 100, 1000, 1 << 20])
+def test_runs_of_every_size_hold_the_same_rows_and_know_where_they_are(block_bytes: int, path: Path) -> None:
+    write(path)
+    runs = read_all(path, block_bytes=block_bytes)
+    assert texts_of(runs) == TEXTS
+    place = (0, 0)
+    for rows in runs:
+        assert (rows.row_group, rows.first_row) in (place, (place[0] + 1, 0))
+        place = (rows.row_group, rows.first_row + rows.n_rows)
+    assert place == (3, 10)
+
+
+def test_reading_goes_on_from_any_row(path: Path) -> None:
+    write(path)
+    with open_column(path) as column:
+        for first_row in range(31):
+            runs = list(column.read_rows(1, block_bytes=500, first_row=first_row))
+            assert texts_of(runs) == [text.encode() for text in DOCUMENTS[30 + first_row : 60] if text]
+            assert runs == [] or runs[0].first_row == first_row
+
+
+def test_row_groups_are_listed_with_their_rows_and_sizes(path: Path) -> None:
+    write(path, ["x" * 1000 + str(k) for k in range(100)], rows=60, use_dictionary=False, compression="none")
+    with open_column(path) as column:
+        assert [(group.index, group.n_rows) for group in column.row_groups] == [(0, 60), (1, 40)]
+        for group in column.row_groups:
+            assert group.n_rows * 1000 < group.text_bytes < group.n_rows * 1100
+            assert 0 < group.stored_bytes < path.stat().st_size - group.start
+
+
+def test_files_without_rows_hold_nothing(path: Path) -> None:
+    write(path, pyarrow.array([], pyarrow.string()))
+    assert read_all(path) == []
+
+
+def test_another_column_can_be_named(path: Path) -> None:
+    write(path, name="meta.content")
+    assert texts_of(read_all(path, text_field="meta.content")) == TEXTS
+
+
+def test_rows_that_are_no_documents_are_refused_with_their_place_or_counted(path: Path) -> None:
+    bad = pyarrow.array([b"a", b"caf\xe9", b"", b"b"]).view(pyarrow.string())
+    write(path, pyarrow.concat_arrays([pyarrow.array(["x"] * 35 + [None]), bad]))
+    assert "row group 1, row 5: its field 'text' is null; mend the row, or leave" in refusal(path)
+    runs = read_all(path, skip_bad=True)
+    assert texts_of(runs) == [b"x"] * 35 + [b"a", b"b"]
+    assert [fault for rows in runs for fault in rows.bad] == [
+        BadRow(1, 5, "its field 'text' is null"),
+        BadRow(1, 7, "byte 3 of its field 'text' is not UTF-8: found e9"),
+    ]
+    assert [(rows.n_rows, rows.n_empty, rows.n_bad) for rows in runs] == [(30, 0, 0), (10, 1, 2)]
+
+
+def test_the_first_ten_bad_rows_are_kept_and_all_are_counted(path: Path) -> None:
+    write(path, pyarrow.array([None] * 30, pyarrow.string()))
+    (rows,) = read_all(path, skip_bad=True)
+    assert (rows.n_bad, [fault.row for fault in rows.bad]) == (30, list(range(10)))
+
+
+def test_a_missing_column_is_named_with_those_there_are(path: Path) -> None:
+    write(path, name="content")
+    expected = (
+        "has no column 'text' among its columns ('id', 'content', 'score'); name the column of the text"
+    )
+    assert expected in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1], [b"bytes"], [["list"]], [{"text": "struct"}], [None]],
+    ids=["int64", "binary", "list", "struct", "null"],
+)
+def test_a_column_of_no_strings_is_refused_with_its_type(
+    values: list[Any], path: Path, request: pytest.FixtureRequest
+) -> None:
+    write(path, values)
+    assert f"its column 'text' is of type {request.node.callspec.id}" in refusal(path)
+
+
+def test_two_columns_of_one_name_are_refused(path: Path) -> None:
+    table = pyarrow.Table.from_arrays([pyarrow.array(["a"]), pyarrow.array(["b"])], names=["text", "text"])
+    parquet.write_table(table, path)
+    assert "has two columns 'text'" in refusal(path)
+
+
+def test_a_row_group_over_the_budget_is_refused_with_its_size_before_anything_is_read(path: Path) -> None:
+    write(path, ["a" * 10, "b" * 100_000], rows=1)
+    message = refusal(path, max_row_group_bytes=50_000)
+    assert (
+        "row group 1: its column 'text' has 100 kB of text, and may have 50.0 kB; write the file" in message
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"PAR", b"version https://git-lfs.github.com/spec/v1\n", b"\x1f\x8b\x08\0"]
+)
+def test_what_is_no_parquet_is_refused_with_what_it_begins_with(content: bytes, path: Path) -> None:
+    path.write_bytes(content)
+    assert f"is no parquet file: it begins with {content[:4]!r} and not with b'PAR1'" in refusal(path)
+
+
+def test_a_file_cut_off_anywhere_is_refused(path: Path) -> None:
+    write(path)
+    whole = path.read_bytes()
+    for n_bytes in [4, 5, 8, 11, 12, *range(20, len(whole), 97), len(whole) - 1]:
+        path.write_bytes(whole[:n_bytes])
+        assert f"is truncated: at byte {n_bytes:,}, where it ends, there is no parquet footer" in refusal(
+            path
+        )
+
+
+def test_a_damaged_row_group_is_named_and_those_before_it_are_read(path: Path) -> None:
+    write(path, write_page_checksum=True, use_dictionary=False)
+    with open_column(path) as column:
+        group = column.row_groups[2]
+    damaged = bytearray(path.read_bytes())
+    damaged[group.start + group.stored_bytes - 10] ^= 1
+    path.write_bytes(damaged)
+    with open_column(path) as column:
+        assert texts_of(list(column.read_rows(1, block_bytes=1 << 20)))
+        with pytest.raises(
+            InputError, match="row group 2, row 0 or a little further on: its column 'text' is da"
+        ):
+            list(column.read_rows(2, block_bytes=1 << 20))
+
+
+def test_flipped_bits_are_found_out_or_do_no_harm(path: Path) -> None:
+    write(path, DOCUMENTS[:20], write_page_checksum=True)
+    whole = path.read_bytes()
+    with open_column(path) as column:
+        (group,) = column.row_groups
+    rng = random.Random(4)
+    for place in range(group.start, group.start + group.stored_bytes):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        with suppress(InputError):
+            assert texts_of(read_all(path)) == [text.encode() for text in DOCUMENTS[:20] if text]
+
+
+def test_a_damaged_footer_is_refused(path: Path) -> None:
+    write(path)
+    whole = path.read_bytes()
+    n_bytes = int.from_bytes(whole[-8:-4], "little")
+    before, footer = whole[: -8 - n_bytes], whole[-8 - n_bytes : -8]
+    for damaged in (
+        bytes(n_bytes),
+        footer[: n_bytes // 2] + bytes(n_bytes - n_bytes // 2),
+        footer.replace(b"score", b"sc\xe9re"),
+        footer.replace(b"\x16\xc8\x01", b"\x16\xca\x01", 1),  # 101 rows in all, not 100
+    ):
+        assert damaged != footer
+        path.write_bytes(before + damaged + whole[-8:])
+        assert "cannot be read as parquet: its footer is damaged (" in refusal(path)
+    for length in (n_bytes - 1, n_bytes + 1, 0, len(whole), 2**32 - 1):
+        path.write_bytes(whole[:-8] + length.to_bytes(4, "little") + b"PAR1")
+        assert "its footer is damaged (" in refusal(path)
+
+
+def test_a_file_that_has_changed_its_size_is_refused(path: Path) -> None:
+    write(path)
+    assert "had 5 bytes when the run began" in refusal(path, size_bytes=5)
+
+
+def test_files_are_closed_whatever_happens(path: Path) -> None:
+    write(path)
+    for options in (dict[str, Any](), {"text_field": "none"}, {"max_row_group_bytes": 1}):
+        with suppress(InputError):
+            read_all(path, **options)
+    gc.collect()
+    assert path not in [fd.resolve() for fd in Path("/proc/self/fd").iterdir()]
+
+
+READ = """
+import re, sys
+from pathlib import Path
+from nanogpt_compat.sources.parquet import TextColumn
+
+with TextColumn(Path(sys.argv[1]), text_field="text", max_row_group_bytes=1 << 30) as column:
+    n_bytes = sum(len(text) for rows in column.read_rows(0, block_bytes=1 << 20) for text in rows.texts)
+status = Path("/proc/self/status").read_text()
+print(n_bytes, *(int(re.search(rf"{name}:\\s+(\\d+)", status)[1]) << 10 for name in ("VmHWM", "RssAnon")))
+"""
+
+
+def test_a_row_group_larger_than_the_memory_it_takes_is_read_and_the_memory_given_back(path: Path) -> None:
+    # The peak is 100 MB, and 235 if the column is read as a whole.
+    text = random.Random(5).randbytes(2_500).hex()
+    write(path, [f"{k} {text}" for k in range(30_000)], rows=30_000, use_dictionary=False, compression="none")
+    shown = subprocess.run(
+        [sys.executable, "-c", READ, path], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+    n_bytes, peak_bytes, kept_bytes = map(int, shown.split())
+    assert n_bytes > 150_000_000
+    assert peak_bytes < 130_000_000
+    assert kept_bytes < 40_000_000
+
+
+def test_without_pyarrow_its_pip_line_is_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "`pip install pyarrow`" in refusal(path)
