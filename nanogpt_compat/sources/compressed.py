@@ -42,7 +42,7 @@ class ByteStream:
 
     @property
     def stored_bytes(self) -> int:
-        """How far the file itself has been read, which is up to two chunks further than was needed."""
+        """How far the file itself has been read: up to a chunk and a piece further than was needed."""
         return self._stored.end
 
     @property
