@@ -1,6 +1,6 @@
 """The unit of work: a run of input bytes that can be tokenised on its own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +13,25 @@ class Position:
     """
 
     input_index: int
-    offset: int = 0  # bytes from the beginning of this input
+    offset: int = 0  # bytes from the beginning of this input: uncompressed, and of parquet only the texts
     anchor: int = 0
     after_cr: bool = False
     crc: int = 0  # zlib.crc32 of all bytes of this input before `offset`
     document: str = ""  # the split of the document that `offset` lies inside; "" between two
     any_document: bool = False  # there was text of one before
+    records: int = 0  # lines or rows of this input before `offset`
+    stored_bytes: int = 0  # of the file, read so far; 0 where that is `offset`
+
+
+@dataclass(slots=True)
+class Records:
+    """What some lines or rows hold."""
+
+    texts: list[bytes] = field(default_factory=list)  # UTF-8, none of them empty
+    n_empty: int = 0
+    n_replaced: int = 0  # lone surrogates, which became U+FFFD
+    n_bad: int = 0  # that were left out
+    bad: list[str] = field(default_factory=list)  # the first ten of these: where, and why
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +43,7 @@ class Block:
     end: Position
     is_val: bool
     n_chars: int = 0  # counted only where somebody asked for a number of characters
+    records: Records | None = None  # instead of `raw`, where whoever reads them has to take them apart
 
     @property
     def ends_by_force(self) -> bool:

@@ -42,6 +42,11 @@ class Found:
     end_byte: int = 0  # of the last valid line
     mismatch: str = ""  # in what the engine that was chosen has erred, so that tiktoken took its place
 
+    @property
+    def has_anything(self) -> bool:
+        """Whether there is a token that a run could go on from."""
+        return self.report is not None or any(any(mark.segment.tokens.values()) for mark in self.marks)
+
 
 def read_found(journal: Path) -> Found:
     """Read the journal up to its first invalid line; holds some hundred bytes for each checkpoint.

@@ -13,15 +13,16 @@ from typing import NoReturn
 
 from nanogpt_compat import __version__, job
 from nanogpt_compat.aborts import NativeAborts
-from nanogpt_compat.config import DEFAULT_INPUT, Config
+from nanogpt_compat.config import DEFAULT_INPUT, Config, Format
 from nanogpt_compat.documents import END_OF_TEXT_NAME, EOTS
 from nanogpt_compat.encoders import ENGINES
-from nanogpt_compat.errors import MemoryLimitError, PrepareError, UsageError
+from nanogpt_compat.errors import InputError, MemoryLimitError, PrepareError, UsageError
 from nanogpt_compat.limits import available_cpus, default_workers, read_available
 from nanogpt_compat.pipeline import IN_FLIGHT_BYTES
 from nanogpt_compat.progress import CalmStream, Display, open_display
 from nanogpt_compat.run import Run
 from nanogpt_compat.signals import StoppedBySignal, StopSignals, die_by
+from nanogpt_compat.sources.formats import detect_format
 from nanogpt_compat.sources.inputs import find_inputs
 from nanogpt_compat.split import SPLITS
 from nanogpt_compat.units import format_bytes, parse_size
@@ -169,14 +170,24 @@ def _config(options: argparse.Namespace, home: Path | None) -> Config:
         raise UsageError("--verify only reads what a run has made: leave out --dry-run and --restart")
     folder = Path() if home is None else home
     inputs = find_inputs(options.input or [str(folder / DEFAULT_INPUT)], home=home)
+    formats = tuple(map(detect_format, inputs))
+    has_records = any(one.container != "text" for one in formats)
+    for path, one in zip(inputs, formats, strict=True):
+        _check_format(
+            path, one, has_records=has_records, has_separator=options.document_separator is not None
+        )
+    has_documents = has_records or options.document_separator is not None
     return Config(
         inputs=inputs,
         output_dir=options.output_dir or folder,
         n_chunks=options.n,
         val_ratio=options.val_ratio,
-        val_split=_val_split(options),
+        val_split=_val_split(options, has_documents=has_documents),
         separator=options.document_separator,
-        eot=_eot(options),
+        eot=_eot(options, has_documents=has_documents),
+        formats=formats,
+        text_field=options.text_field,
+        skip_bad_records=options.skip_bad_records,
         errors=options.errors or "ignore",
         errors_given=options.errors is not None,
         vocab_dir=options.vocab_dir,
@@ -189,22 +200,43 @@ def _config(options: argparse.Namespace, home: Path | None) -> Config:
     )
 
 
-def _val_split(options: argparse.Namespace) -> str:
+def _check_format(path: Path, form: Format, *, has_records: bool, has_separator: bool) -> None:
+    """Refuse what is not read, and what does not go with the other inputs.
+
+    Raises:
+        InputError: compressed text.
+        UsageError: text that is one stream, beside records.
+    """
+    if form.container == "text" and form.compression != "none":
+        program = {"gz": "gzip", "zst": "zstd"}[form.compression]
+        raise InputError(
+            f"{path} is text compressed by {program}; only JSON lines are read compressed: unpack it with "
+            f"`{program} -d`"
+        )
+    if form.container == "text" and has_records and not has_separator:
+        raise UsageError(
+            f"{path} is plain text, and another input brings documents: say with --document-separator what "
+            "stands between those of the text, or give it to a run of its own"
+        )
+
+
+def _val_split(options: argparse.Namespace, *, has_documents: bool) -> str:
     """Choose whole documents for validation where there are documents, else windows."""
-    has_documents = options.document_separator is not None
     split: str = options.val_split or ("documents" if has_documents else "spread")
     if has_documents and split not in ("documents", "none"):
         raise UsageError(
             f"--val-split {split} would cut documents in two; where there are any, give documents or none"
         )
     if split == "documents" and not has_documents:
-        raise UsageError("--val-split documents needs --document-separator: plain text is one stream")
+        raise UsageError(
+            "--val-split documents needs documents: JSON lines, parquet, or text with --document-separator"
+        )
     return split
 
 
-def _eot(options: argparse.Namespace) -> str:
-    if options.eot is not None and options.document_separator is None:
-        raise UsageError("--eot needs --document-separator: plain text is one stream")
+def _eot(options: argparse.Namespace, *, has_documents: bool) -> str:
+    if options.eot is not None and not has_documents:
+        raise UsageError("--eot needs documents: JSON lines, parquet, or text with --document-separator")
     return options.eot or "append"
 
 
@@ -232,8 +264,9 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
         nargs="+",
         action="extend",
         metavar="PATH",
-        help=f"files or globs, in this order, a glob in natural order; default: {DEFAULT_INPUT} beside "
-        "prepare.py. Each file is tokenised alone, with nothing put between two",
+        help="files or globs, in this order, a glob in natural order: text, JSON lines (.gz, .zst, too) or "
+        f"parquet; default: {DEFAULT_INPUT} beside prepare.py. Each text file is tokenised alone, with "
+        "nothing put between two",
     )
     group.add_argument(
         "--n",
@@ -247,6 +280,18 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
         metavar="STR",
         help="the text is documents with STR between them, such as '\\n\\n', '\\x1e' or '<|endoftext|>'; "
         "each is encoded as a file of its own, and STR itself is left out. Default: one stream",
+    )
+    group.add_argument(
+        "--text-field",
+        default="text",
+        metavar="NAME",
+        help="where JSON lines and parquet have the text; default: text, as in FineWeb",
+    )
+    group.add_argument(
+        "--skip-bad-records",
+        action="store_true",
+        help="leave out lines that are not JSON or have no such text, and rows without one, and count them; "
+        "default: stop at the first",
     )
     group.add_argument(
         "--errors",

@@ -2,10 +2,33 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from nanogpt_compat.documents import Documents
 
 DEFAULT_INPUT = "train_fineweb.txt"
+
+
+Container: TypeAlias = Literal["text", "jsonl", "parquet"]
+Compression: TypeAlias = Literal["none", "gz", "zst"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How documents are stored in a file.
+
+    >>> str(Format("jsonl", "zst")), str(Format("text"))
+    ('jsonl.zst', 'text')
+    """
+
+    container: Container
+    compression: Compression = "none"
+
+    def __str__(self) -> str:
+        return self.container if self.compression == "none" else f"{self.container}.{self.compression}"
+
+
+PLAIN_TEXT = Format("text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +42,9 @@ class Config:
     val_split: str = "spread"
     separator: str | None = None  # between documents; None: there are none
     eot: str = "append"
+    formats: tuple[Format, ...] = ()  # of the inputs; all plain text if it is empty
+    text_field: str = "text"
+    skip_bad_records: bool = False
     errors: str = "ignore"
     errors_given: bool = False  # whoever says what to do with undecodable bytes knows of them
     vocab_dir: Path | None = None
@@ -32,9 +58,24 @@ class Config:
     @property
     def documents(self) -> Documents | None:
         """What to do about documents; None if the text is one stream."""
-        if self.separator is None:
+        if self.separator is None and not self.has_records:
             return None
-        return Documents(self.separator, self.eot, self.val_ratio if self.has_val else 0.0)
+        return Documents(
+            self.separator,
+            self.eot,
+            self.val_ratio if self.has_val else 0.0,
+            text_field=self.text_field,
+            skip_bad=self.skip_bad_records,
+        )
+
+    @property
+    def has_records(self) -> bool:
+        """Whether an input brings its documents one by one."""
+        return any(one.container != "text" for one in self.formats)
+
+    def format_of(self, index: int) -> Format:
+        """Say what an input holds."""
+        return self.formats[index] if self.formats else PLAIN_TEXT
 
     @property
     def has_val(self) -> bool:
@@ -46,5 +87,5 @@ class Config:
         return {
             name: str(value) if isinstance(value, Path) else value
             for name, value in asdict(self).items()
-            if name != "inputs"
+            if name not in ("inputs", "formats")
         }

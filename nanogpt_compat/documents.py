@@ -6,7 +6,7 @@ the mark itself is encoded document by document.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from math import ceil
 
@@ -25,21 +25,23 @@ EOTS = ("append", "prepend", "none")
 class Documents:
     """What a run does about documents."""
 
-    separator: str
+    separator: str | None  # in plain text
     eot: str  # where the end-of-text token goes, one of EOTS
     val_ratio: float  # of documents, 0 for none
+    text_field: str = "text"  # of a record
+    skip_bad: bool = False  # records
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """The documents of a block: whole ones, and parts of such as go beyond it. Sizes are of UTF-8."""
 
-    head_bytes: int | None  # of a document that began before
-    head_ends: bool
     n_whole: int
     longest_bytes: int  # of the whole ones
-    tail_bytes: int | None  # of a document that goes on
     n_empty: int
+    head_bytes: int | None = None  # of a document that began before
+    head_ends: bool = False
+    tail_bytes: int | None = None  # of a document that goes on
 
 
 def is_val_document(head: bytes, ratio: float) -> bool:
@@ -73,33 +75,45 @@ def split_documents(
     >>> [part if part != MARK else None for part in parts["train"]]
     [b'a', None, b'b', None]
     """
-    texts = text.split(documents.separator.encode())
+    texts = text.split((documents.separator or "").encode())
     head = texts.pop(0) if before else None
     head_ends = bool(texts) or not after
     tail = texts.pop() if after and texts else None
     if not after and texts and not texts[-1]:
         texts.pop()  # behind the last separator
     whole = [one for one in texts if one]
-    counts = Counts(
-        *(None if head is None else len(head), head_ends, len(whole), max(map(len, whole), default=0)),
-        *(None if tail is None else len(tail), len(texts) - len(whole)),
-    )
+    parts, counts = arrange(whole, documents, is_first=is_first, n_empty=len(texts) - len(whole))
     is_prepended = documents.eot == "prepend"
-    parts: dict[str, list[bytes]] = {"train": [], "val": []}
     if head is not None:
-        parts[before] += [head, MARK] if head_ends and not is_prepended else [head]
+        parts[before] = ([head, MARK] if head_ends and not is_prepended else [head]) + parts[before]
+    if tail is not None:
+        parts[after] += [MARK, tail] if is_prepended else [tail]
+    head_bytes, tail_bytes = (None if one is None else len(one) for one in (head, tail))
+    return parts, replace(counts, head_bytes=head_bytes, head_ends=head_ends, tail_bytes=tail_bytes)
+
+
+def arrange(
+    whole: Sequence[bytes], documents: Documents, *, is_first: bool, n_empty: int
+) -> tuple[dict[str, list[bytes]], Counts]:
+    """Do for whole documents, none of them empty, what `split_documents` does."""
+    parts: dict[str, list[bytes]] = {"train": [], "val": []}
     are_val = _are_val(whole, documents.val_ratio) if documents.val_ratio else [False] * len(whole)
     if is_first and whole and documents.val_ratio:
         are_val[0] = True
     for one, is_val in zip(whole, are_val, strict=True):
-        parts["val" if is_val else "train"] += (MARK, one) if is_prepended else (one, MARK)
-    if tail is not None:
-        parts[after] += [MARK, tail] if is_prepended else [tail]
-    return parts, counts
+        parts["val" if is_val else "train"] += (MARK, one) if documents.eot == "prepend" else (one, MARK)
+    return parts, Counts(len(whole), max(map(len, whole), default=0), n_empty)
 
 
 def join_parts(parts: Sequence[bytes], *, most_bytes: int) -> Iterator[bytes]:
-    """Join some `most_bytes` at a time."""
-    n_each = max(1, len(parts) * most_bytes // max(1, sum(map(len, parts))))
-    for start in range(0, len(parts), n_each):
-        yield b"".join(parts[start : start + n_each])
+    """Join parts up to `most_bytes` at a time; a longer one stays alone."""
+    some: list[bytes] = []
+    n_bytes = 0
+    for part in parts:
+        if some and n_bytes + len(part) > most_bytes:
+            yield b"".join(some)
+            some, n_bytes = [], 0
+        some.append(part)
+        n_bytes += len(part)
+    if some:
+        yield b"".join(some)

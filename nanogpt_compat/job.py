@@ -21,6 +21,7 @@ from nanogpt_compat.memmap import window_for
 from nanogpt_compat.pipeline import block_size
 from nanogpt_compat.policy import margin_bytes
 from nanogpt_compat.sinks import final_files, partial_file
+from nanogpt_compat.sources.records import sample_records
 from nanogpt_compat.sources.samples import check_is_utf8, take_samples
 from nanogpt_compat.split import CHARS_PER_CHUNK, val_bytes, val_windows
 from nanogpt_compat.units import format_bytes
@@ -36,6 +37,8 @@ REPORTED_OPTIONS = {
     "--val-split": "val_split",
     "--document-separator": "separator",
     "--eot": "eot",
+    "--text-field": "text_field",
+    "--skip-bad-records": "skip_bad_records",
 }
 """The options that decide the tokens, and their names in `Config` and so in `options` of prepare.json."""
 
@@ -50,7 +53,7 @@ class Job:
     encoder: Encoder
     engine_line: str  # says which engine it is, and why
     forecast: Estimate
-    shows_end_of_text: bool = False  # the samples hold `<|endoftext|>`, and it is not the separator
+    shows_end_of_text: bool = False  # the samples hold `<|endoftext|>` as text
 
     @property
     def sizes(self) -> list[int]:
@@ -136,25 +139,27 @@ def look_into(config: Config) -> Job:
     )
     errors = "replace" if config.errors == "replace" else "ignore"
     inputs, shows_end_of_text = [], False
-    for path in config.inputs:
+    mark = MARK.decode() if config.eot != "none" else ""
+    for index, path in enumerate(config.inputs):
         samples = take_samples(path, total_bytes=total_bytes, n_inputs=len(config.inputs))
-        if not config.errors_given:
+        form = config.format_of(index)
+        if form.container == "text" and not config.errors_given:
             check_is_utf8(path, samples)
         inputs.append(describe_input(path, (sample.data for sample in samples)))
-        texts = [sample.data.decode("utf-8", errors) for sample in samples]
-        sampled_bytes = sum(len(sample.data) for sample in samples)
-        shows_end_of_text |= (
-            any(END_OF_TEXT_NAME in text for text in texts) and config.separator != END_OF_TEXT_NAME
-        )
-        if config.documents is not None:
-            mark = MARK.decode() if config.eot != "none" else ""
-            texts = [text.replace(config.documents.separator, mark) for text in texts]
+        if form.container == "text":
+            texts = [sample.data.decode("utf-8", errors) for sample in samples]
+            sampled_bytes = sum(len(sample.data) for sample in samples)
+            if config.separator is not None:
+                texts = [text.replace(config.separator, mark) for text in texts]
+        else:
+            found, sampled_bytes = sample_records(path, form, text_field=config.text_field)
+            texts = ["".join(one.decode() + mark for one in found)]
+        shows_end_of_text |= any(END_OF_TEXT_NAME in text for text in texts)
         estimator.add(texts, sampled_bytes=sampled_bytes, size_bytes=inputs[-1]["size"])
         chosen.encoder.expect("".join(texts).encode())
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     forecast = estimator.estimate(n_workers=config.n_workers)
-    found = tuple(inputs)
-    return Job(config, found, vocabulary, chosen.encoder, chosen.line, forecast, shows_end_of_text)
+    return Job(config, tuple(inputs), vocabulary, chosen.encoder, chosen.line, forecast, shows_end_of_text)
 
 
 def _spare_bytes(config: Config) -> int:

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class before Python 3.11
 from contextlib import closing
@@ -16,15 +16,32 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt_compat.blocks import Block, Position
+from nanogpt_compat.blocks import Block, Position, Records
+from nanogpt_compat.config import PLAIN_TEXT, Format
 from nanogpt_compat.cuts import first_cut
-from nanogpt_compat.documents import END_OF_TEXT, MARK, Counts, Documents, join_parts, split_documents
+from nanogpt_compat.documents import (
+    END_OF_TEXT,
+    MARK,
+    Counts,
+    Documents,
+    arrange,
+    join_parts,
+    split_documents,
+)
 from nanogpt_compat.encoders import Encoder, EngineMismatch, Tokens
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.refusals import start_pool
 from nanogpt_compat.sinks import Sink
 from nanogpt_compat.sources.documents import end_block, end_of_chars, read_documents
-from nanogpt_compat.sources.text import TextFile, as_utf8, decode, find_invalid_bytes, read_blocks
+from nanogpt_compat.sources.records import parse_records, read_records
+from nanogpt_compat.sources.text import (
+    TextFile,
+    as_utf8,
+    cut_text,
+    decode,
+    find_invalid_bytes,
+    read_blocks,
+)
 from nanogpt_compat.split import edges_in
 from nanogpt_compat.tally import Tally
 
@@ -53,6 +70,8 @@ class Encoded:
     n_invalid: int = 0
     invalid_offsets: tuple[int, ...] = ()  # into the file
     documents: Counts | None = None
+    records: Records | None = None  # its texts are gone
+    n_forced: int = 0  # cuts inside documents
 
 
 def block_size(n_workers: int, most_bytes: int) -> int:
@@ -68,6 +87,7 @@ def run(
     *,
     paths: Sequence[Path],
     sizes: Sequence[int],
+    formats: Sequence[Format] | None = None,
     tally: Tally,
     sink: Sink,
     encoder: Encoder,
@@ -93,9 +113,11 @@ def run(
         EngineMismatch: the engine is not to be trusted; the message says which bytes of which file show it.
     """
     beginning = tally.position
+    formats = [PLAIN_TEXT] * len(paths) if formats is None else formats
     blocks = all_blocks(
         paths,
         sizes,
+        formats,
         start=tally.position,
         windows=windows,
         documents=documents,
@@ -107,15 +129,22 @@ def run(
         if documents is None:
             blocks = _limit_chars(blocks, n_left, tally.position, errors)
         else:
-            blocks = _limit_documents(blocks, n_left, documents.separator, errors)
+            blocks = _limit_documents(blocks, n_left, documents, formats, errors)
 
     def encode(block: Block) -> Encoded:
         check_at = None if block.start == beginning else places_to_check(block)
-        return encode_block(block, encoder, errors, paths[block.start.input_index], check_at, documents)
+        index = block.start.input_index
+        return encode_block(block, encoder, errors, paths[index], check_at, documents, formats[index])
 
     def cost(block: Block) -> int:
-        n_marks = 0 if documents is None else block.raw.count(documents.separator.encode())
-        return _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(block.raw) + n_marks * _DOCUMENT_OVERHEAD_BYTES
+        n_bytes = _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(block.raw)
+        if block.records is not None:
+            texts = block.records.texts
+            n_bytes += sum(map(encoder.cost_bytes, texts)) + len(texts) * _DOCUMENT_OVERHEAD_BYTES
+        elif documents is not None:
+            ending = (documents.separator or "\n").encode()
+            n_bytes += block.raw.count(ending) * _DOCUMENT_OVERHEAD_BYTES
+        return n_bytes
 
     with closing(blocks), closing(_in_order(blocks, encode, cost, n_workers, admit, check)) as results:
         for encoded in results:
@@ -128,18 +157,20 @@ def run(
 def _count(tally: Tally, encoded: Encoded) -> None:
     """Add a written block to what the run counts."""
     block = encoded.block
+    records = encoded.records
     n_val = sum(len(ids) for is_val, ids in encoded.tokens if is_val)
     tally.count_block(
         block.end,
-        n_bytes=block.end.offset - block.start.offset,
         n_train_tokens=sum(len(ids) for _, ids in encoded.tokens) - n_val,
         n_val_tokens=n_val,
         n_chars=block.n_chars,
-        is_forced=block.ends_by_force,
+        n_forced=block.ends_by_force + encoded.n_forced,
     )
     tally.count_invalid(encoded.n_invalid, encoded.invalid_offsets)
     if encoded.documents is not None:
         tally.count_documents(encoded.documents)
+    if records is not None:
+        tally.count_records(records)
     tally.checked_slices += encoded.n_checked
     tally.fallback_blocks += encoded.by_reference
 
@@ -147,6 +178,7 @@ def _count(tally: Tally, encoded: Encoded) -> None:
 def all_blocks(
     paths: Sequence[Path],
     sizes: Sequence[int],
+    formats: Sequence[Format],
     *,
     start: Position,
     windows: Sequence[tuple[int, int]],
@@ -157,19 +189,48 @@ def all_blocks(
     """Yield the blocks of every input in turn, from `start` on."""
     file_start = sum(sizes[: start.input_index])
     for index in range(start.input_index, len(paths)):
-        edges = edges_in(windows, file_start, file_start + sizes[index])
-        with TextFile(paths[index], size_bytes=sizes[index]) as file:
-            at = start if index == start.input_index else Position(index, any_document=start.any_document)
-            if documents is None:
+        at = start if index == start.input_index else Position(index, any_document=start.any_document)
+        if documents is None:
+            edges = edges_in(windows, file_start, file_start + sizes[index])
+            with TextFile(paths[index], size_bytes=sizes[index]) as file:
                 yield from read_blocks(file, start=at, block_bytes=block_bytes, edges=edges, errors=errors)
-            else:
-                for block in read_documents(
-                    file, start=at, block_bytes=block_bytes, documents=documents, errors=_lenient(errors)
-                ):
+                file.check_unchanged()
+        else:
+            some = _documents_of(
+                paths[index], sizes[index], formats[index], at, documents, block_bytes, errors
+            )
+            with closing(some):
+                for block in some:
                     start = block.end
                     yield block
-            file.check_unchanged()
         file_start += sizes[index]
+
+
+def _documents_of(
+    path: Path,
+    size_bytes: int,
+    form: Format,
+    start: Position,
+    documents: Documents,
+    block_bytes: int,
+    errors: str,
+) -> Blocks:
+    """Yield the blocks of an input that holds documents."""
+    if form.container != "text":
+        yield from read_records(
+            path, form, size_bytes=size_bytes, start=start, block_bytes=block_bytes, documents=documents
+        )
+        return
+    with TextFile(path, size_bytes=size_bytes) as file:
+        yield from read_documents(
+            file,
+            start=start,
+            block_bytes=block_bytes,
+            documents=documents,
+            separator=documents.separator or "",
+            errors=_lenient(errors),
+        )
+        file.check_unchanged()
 
 
 def _limit_chars(blocks: Blocks, n_left: int, start: Position, errors: str) -> Blocks:
@@ -189,12 +250,20 @@ def _limit_chars(blocks: Blocks, n_left: int, start: Position, errors: str) -> B
             n_left -= n_chars
 
 
-def _limit_documents(blocks: Blocks, n_left: int, separator: str, errors: str) -> Blocks:
+def _limit_documents(
+    blocks: Blocks, n_left: int, documents: Documents, formats: Sequence[Format], errors: str
+) -> Blocks:
     """Pass blocks on, up to the first end of a document with at least `n_left` characters before it."""
+    separator = documents.separator or ""
     with closing(blocks):
         for block in blocks:
             if n_left <= 0 and not block.start.document:
                 return
+            if formats[block.start.input_index].container != "text":
+                block = _limit_records(block, n_left, documents)
+                yield block
+                n_left -= block.n_chars
+                continue
             text = decode(block, _lenient(errors))
             n_end = 0
             for piece in text.split(separator)[:-1]:
@@ -207,6 +276,37 @@ def _limit_documents(blocks: Blocks, n_left: int, separator: str, errors: str) -
                     return
             yield replace(block, n_chars=len(text))
             n_left -= len(text)
+
+
+def _limit_records(block: Block, n_left: int, documents: Documents) -> Block:
+    """Count a block's characters, and shorten it to the first document with `n_left` up to its end."""
+    n_chars = n_bytes = 0
+    if block.records is None:
+        for line in block.raw.splitlines(keepends=True):
+            texts = parse_records(line, documents, block.start, skip_bad=True).texts
+            n_chars += sum(len(text.decode()) for text in texts)
+            n_bytes += len(line)
+            if n_chars >= n_left:
+                break
+        raw = block.raw[:n_bytes]
+        offset, n_records = block.start.offset + n_bytes, raw.count(b"\n")
+        end = replace(
+            block.end,
+            offset=offset,
+            anchor=offset,
+            crc=crc32(raw, block.start.crc),
+            records=block.start.records + n_records,
+        )
+        return replace(block, raw=raw, end=end, n_chars=n_chars)
+    for k, text in enumerate(block.records.texts, 1):
+        n_chars += len(text.decode())
+        if n_chars >= n_left:
+            texts = block.records.texts[:k]
+            raw = b"".join(texts)
+            offset = block.start.offset + len(raw)
+            end = replace(block.end, offset=offset, anchor=offset, crc=crc32(raw, block.start.crc))
+            return replace(block, records=replace(block.records, texts=texts), end=end, n_chars=n_chars)
+    return replace(block, n_chars=n_chars)
 
 
 def _cut_at(block: Block, n_chars: int, errors: str) -> Block:
@@ -306,6 +406,7 @@ def encode_block(
     path: Path,
     check_at: Sequence[int] | None,
     documents: Documents | None = None,
+    form: Format = PLAIN_TEXT,
 ) -> Encoded:
     """Decode and encode one block; what is lost is counted. `check_at` is for `Encoder.encode_checked`.
 
@@ -314,6 +415,8 @@ def encode_block(
             file and the place in it.
         EngineMismatch: the engine has erred; with the file and the place.
     """
+    if documents is not None and form.container != "text":
+        return _encode_records(block, encoder, documents, path, check_at)
     n_invalid, offsets = 0, tuple[int, ...]()
     try:
         text = as_utf8(block, "strict")
@@ -345,27 +448,70 @@ def _encode_documents(
     parts, counts = split_documents(
         text, documents, before=start.document, after=end.document, is_first=not start.any_document
     )
-    has_mark = MARK in text
-    made = []
+    return replace(_encode_parts(empty, parts, encoder, documents.eot, check_at), documents=counts)
+
+
+def _encode_records(
+    block: Block, encoder: Encoder, documents: Documents, path: Path, check_at: Sequence[int] | None
+) -> Encoded:
+    """Do the same for records.
+
+    Raises:
+        InputError: a record is bad and not to be skipped, or the engine fails.
+        EngineMismatch: the engine has erred.
+    """
+    try:
+        found = block.records
+        if found is None:
+            found = parse_records(block.raw, documents, block.start, skip_bad=documents.skip_bad)
+        parts, counts = arrange(
+            found.texts, documents, is_first=not block.start.any_document, n_empty=found.n_empty
+        )
+        gone = replace(found, texts=[])
+        empty = Encoded(replace(block, raw=b"", records=None), (), documents=counts, records=gone)
+        return _encode_parts(empty, parts, encoder, documents.eot, check_at)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except EngineMismatch as error:
+        raise error.at(path, block.start.offset) from error
+
+
+def _encode_parts(
+    empty: Encoded,
+    parts: Mapping[str, Sequence[bytes]],
+    encoder: Encoder,
+    eot: str,
+    check_at: Sequence[int] | None,
+) -> Encoded:
+    """Encode what `split_documents` gives, in pieces that are bounded however long a document is."""
+    made: list[tuple[str, Tokens]] = []
+    n_forced = 0
     for split, some in parts.items():
-        if has_mark:
-            made += [(split, Tokens(_encode_literally(part, encoder))) for part in some]
-            continue
-        for joined in join_parts(some, most_bytes=_JOINED_BYTES):
-            made.append((split, encoder.encode_checked(joined, check_at)))
-            check_at = check_at and []  # the places are in the first of them
+        has_mark = any(part is not MARK and MARK in part for part in some)
+        for text in some if has_mark else join_parts(some, most_bytes=_JOINED_BYTES):
+            if text is MARK:
+                made.append((split, Tokens(np.array([END_OF_TEXT], np.uint16))))
+                continue
+            for piece, is_forced in _pieces_of(text):
+                if has_mark:
+                    tokens = Tokens(encoder.encode_literally(piece))
+                else:
+                    tokens = encoder.encode_checked(piece, check_at)
+                    check_at = check_at and []  # the places are in the first of them
+                made.append((split, tokens))
+                n_forced += is_forced
     return replace(
         empty,
-        tokens=tuple((split == "val", _with_ends(one.ids, documents.eot)) for split, one in made),
+        tokens=tuple((split == "val", _with_ends(one.ids, eot)) for split, one in made),
         n_checked=sum(one.n_checked for _, one in made),
         by_reference=any(one.by_reference for _, one in made),
-        documents=counts,
+        n_forced=n_forced,
     )
 
 
-def _encode_literally(part: bytes, encoder: Encoder) -> NDArray[np.uint16]:
-    """Encode a document that may hold the mark, or be just that; the mark between two is the very object."""
-    return np.array([END_OF_TEXT], np.uint16) if part is MARK else encoder.encode_literally(part)
+def _pieces_of(text: bytes) -> Iterable[tuple[bytes, bool]]:
+    """Cut a long document; nothing else is long."""
+    return ((text, False),) if len(text) <= _JOINED_BYTES else cut_text(text, block_bytes=_JOINED_BYTES)
 
 
 def _with_ends(ids: NDArray[np.uint16], eot: str) -> NDArray[np.uint16]:

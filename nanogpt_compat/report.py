@@ -62,6 +62,7 @@ def build_report(
     tally: Tally,
     inputs: Sequence[Mapping[str, Any]],
     paths: Sequence[Path],
+    formats: Sequence[str],
     splits: Sequence[str],
     engine: str,
     engine_mismatch: str,
@@ -73,19 +74,22 @@ def build_report(
     """Build the content of `prepare.json`; its fields are those of the design."""
     n_tokens = {"train": tally.train_tokens, "val": tally.val_tokens}
     tokens = {split: n_tokens[split] for split in splits}
-    rows = zip(paths, inputs, tally.inputs, strict=True)
+    rows = zip(paths, formats, inputs, tally.inputs, strict=True)
     return {
         "tokens": tokens,
-        "inputs": [_describe_input(path, hints, one) for path, hints, one in rows],
+        "inputs": [_describe_input(path, form, hints, one) for path, form, hints, one in rows],
         "bytes_read": tally.bytes_read,
         "bytes_total": sum(one["size"] for one in inputs),
-        "text_bytes": tally.bytes_read,
+        "text_bytes": tally.text_bytes,
         "invalid_bytes": tally.invalid_bytes,
         "invalid_offsets": [[str(paths[index]), offset] for index, offset in tally.invalid_offsets],
         "forced_cuts": tally.forced_cuts,
         "documents": tally.documents,
         "empty_documents": tally.empty_documents,
         "longest_document_bytes": tally.longest_document_bytes,
+        "skipped_records": tally.skipped_records,
+        "first_skipped_records": [[str(paths[index]), why] for index, why in tally.skipped],
+        "replaced_surrogates": tally.replaced_surrogates,
         "engine": engine,
         "engine_checked_slices": tally.checked_slices,
         "engine_fallback_blocks": tally.fallback_blocks,
@@ -108,13 +112,14 @@ def describe_file(split: str, n_tokens: int) -> dict[str, Any]:
     return {"name": f"{split}.bin", "tokens": n_tokens, "bytes": 2 * n_tokens}
 
 
-def _describe_input(path: Path, description: Mapping[str, Any], one: InputTally) -> dict[str, Any]:
+def _describe_input(path: Path, form: str, description: Mapping[str, Any], one: InputTally) -> dict[str, Any]:
     """Say what came out of one input, and by what to know it again."""
     return {
         "path": str(path),
-        "format": "text",
+        "format": form,
         "bytes": description["size"],
         "bytes_read": one.bytes_read,
+        "text_bytes": one.text_bytes,
         "tokens": one.tokens,
         "invalid_bytes": one.invalid_bytes,
         "crc32": one.crc,
@@ -213,6 +218,12 @@ def end_lines(made: Mapping[str, Any], *, val: str) -> list[str]:
         lines.append(
             f"{made['invalid_bytes']:,} bytes were not UTF-8, the first of them byte {offset:,} of {path}"
         )
+    if made["skipped_records"]:
+        path, why = made["first_skipped_records"][0]
+        records = "record was" if made["skipped_records"] == 1 else "records were"
+        lines.append(f"{made['skipped_records']:,} {records} skipped, the first in {path}: {why}")
+    if made["replaced_surrogates"]:
+        lines.append(f"{made['replaced_surrogates']:,} halves of characters (surrogates) became U+FFFD")
     if made["forced_cuts"]:
         cuts = "cut" if made["forced_cuts"] == 1 else "cuts"
         lines.append(

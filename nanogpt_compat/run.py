@@ -83,6 +83,9 @@ class Run:
             self._remove_work_files()
         found = read_found(self._journal)
         self._tell_damage(found)
+        if found.header is not None and self._differences(found.header) and not found.has_anything:
+            self._remove_work_files()  # with other options nobody loses anything
+            found = Found(mismatch=found.mismatch)
         if found.header is not None:
             self._check_belongs(found.header)
         try:
@@ -105,10 +108,10 @@ class Run:
         if made is None or made.get("fingerprint") != self._job.fingerprint:
             return False
         try:
-            rows = list(zip(self._job.config.inputs, made["inputs"], self._job.inputs, strict=True))
+            rows = list(zip(made["inputs"], self._job.inputs, strict=True))
             return self._have_sizes(self._finals, made) and all(
-                self._watch.is_unchanged(path, old, new, old["crc32"], old["bytes_read"])
-                for path, old, new in rows
+                self._watch.is_unchanged(index, old, new, old["crc32"], old["text_bytes"])
+                for index, (old, new) in enumerate(rows)
             )
         except (AttributeError, KeyError, TypeError, ValueError):  # somebody else has written it
             return False
@@ -177,11 +180,12 @@ class Run:
         Raises:
             CheckpointError: it is not.
         """
-        rows = zip(self._job.config.inputs, header["inputs"], self._job.inputs, tally.inputs, strict=True)
-        for path, old, new, one in rows:
-            if not self._watch.is_unchanged(path, old, new, one.crc, one.bytes_read):
+        rows = zip(header["inputs"], self._job.inputs, tally.inputs, strict=True)
+        for index, (old, new, one) in enumerate(rows):
+            if not self._watch.is_unchanged(index, old, new, one.crc, one.text_bytes):
+                path = self._job.config.inputs[index]
                 raise self._does_not_fit(
-                    f"{path} was changed within the {one.bytes_read:,} bytes already read"
+                    f"{path} was changed within the {one.text_bytes:,} bytes already read"
                 )
 
     def _does_not_fit(self, why: str) -> CheckpointError:
@@ -294,6 +298,7 @@ class Run:
             tally=tally,
             inputs=job.inputs,
             paths=job.config.inputs,
+            formats=[str(job.config.format_of(index)) for index in range(len(job.inputs))],
             splits=list(reversed(self._finals)),
             engine=job.encoder.name,
             engine_mismatch=mismatch,

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from nanogpt_compat.blocks import Position
+from nanogpt_compat.blocks import Position, Records
 from nanogpt_compat.documents import Counts
 
 MAX_OFFSETS = 10
 _PLAIN = (  # what a record holds as it is
     *("train_tokens", "val_tokens", "chars", "forced_cuts", "checked_slices", "fallback_blocks"),
+    *("skipped_records", "replaced_surrogates"),
     *("documents", "empty_documents", "longest_document_bytes", "open_document_bytes"),
     *("resumes", "checkpoint_fallbacks", "wall_s"),
 )
@@ -21,8 +22,9 @@ class InputTally:
 
     tokens: int = 0
     invalid_bytes: int = 0
-    bytes_read: int = 0
-    crc: int = 0  # zlib.crc32 of the bytes read
+    bytes_read: int = 0  # of the file
+    text_bytes: int = 0  # uncompressed, and of parquet only the texts
+    crc: int = 0  # zlib.crc32 of these
 
 
 @dataclass(slots=True)
@@ -41,6 +43,9 @@ class Tally:
     empty_documents: int = 0
     longest_document_bytes: int = 0  # of UTF-8, of those that have ended
     open_document_bytes: int = 0  # of the one that has not, so far
+    skipped_records: int = 0
+    skipped: list[tuple[int, str]] = field(default_factory=list)  # the first ten: input index, where and why
+    replaced_surrogates: int = 0
     invalid_offsets: list[tuple[int, int]] = field(default_factory=list)  # (input index, byte offset)
     resumes: int = 0
     checkpoint_fallbacks: int = 0
@@ -57,6 +62,11 @@ class Tally:
         return sum(one.bytes_read for one in self.inputs)
 
     @property
+    def text_bytes(self) -> int:
+        """The same, uncompressed."""
+        return sum(one.text_bytes for one in self.inputs)
+
+    @property
     def invalid_bytes(self) -> int:
         """All undecodable bytes so far."""
         return sum(one.invalid_bytes for one in self.inputs)
@@ -65,21 +75,21 @@ class Tally:
         self,
         end: Position,
         *,
-        n_bytes: int,
         n_train_tokens: int,
         n_val_tokens: int,
         n_chars: int,
-        is_forced: bool,
+        n_forced: int,
     ) -> None:
         """Count a block that has been written."""
         one = self.inputs[end.input_index]
         one.tokens += n_train_tokens + n_val_tokens
-        one.bytes_read += n_bytes
+        one.bytes_read = end.stored_bytes or end.offset
+        one.text_bytes = end.offset
         one.crc = end.crc
         self.train_tokens += n_train_tokens
         self.val_tokens += n_val_tokens
         self.chars += n_chars
-        self.forced_cuts += is_forced
+        self.forced_cuts += n_forced
         self.position = end
 
     def count_documents(self, counts: Counts) -> None:
@@ -95,6 +105,13 @@ class Tally:
         self.empty_documents += counts.n_empty
         if counts.tail_bytes is not None:
             self.open_document_bytes = counts.tail_bytes
+
+    def count_records(self, records: Records) -> None:
+        """Count what was wrong with the records of the block last counted."""
+        self.skipped_records += records.n_bad
+        self.replaced_surrogates += records.n_replaced
+        for where_and_why in records.bad[: MAX_OFFSETS - len(self.skipped)]:
+            self.skipped.append((self.position.input_index, where_and_why))
 
     def count_invalid(self, n_bytes: int, offsets: Sequence[int]) -> None:
         """Count undecodable bytes of the block last counted, and keep the first ten offsets of the run."""
@@ -117,6 +134,7 @@ class Tally:
         for index, one in record["inputs"].items():
             self.inputs[int(index)] = InputTally(**one)
         self.position = Position(**record["position"])
+        self.skipped = [(index, why) for index, why in record["skipped"]]
         self.invalid_offsets = [(index, offset) for index, offset in record["invalid_offsets"]]
         for name in _PLAIN:
             setattr(self, name, record[name])

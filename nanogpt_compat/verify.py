@@ -99,9 +99,9 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
             found = ["the vocabulary, or the version of this program, makes other tokens"]
         if not found:
             found = [
-                f"{one} has other content than it had"
-                for one, was, now in zip(job.config.inputs, made["inputs"], job.inputs, strict=True)
-                if not watch.is_unchanged(one, was, now, was["crc32"], was["bytes_read"])
+                f"{job.config.inputs[index]} has other content than it had"
+                for index, (was, now) in enumerate(zip(made["inputs"], job.inputs, strict=True))
+                if not watch.is_unchanged(index, was, now, was["crc32"], was["text_bytes"])
             ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{path} is not as this program writes it; {_MAKE_AGAIN}") from error
@@ -274,6 +274,7 @@ def _describe(difference: _Difference, job: Job, start: Position) -> str:
         pipeline.all_blocks(
             job.config.inputs,
             job.sizes,
+            [job.config.format_of(index) for index in range(len(job.inputs))],
             start=start,
             windows=job.windows,
             documents=job.config.documents,

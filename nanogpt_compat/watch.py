@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 from nanogpt_compat import pipeline, report
 from nanogpt_compat.errors import MemoryLimitError
@@ -17,11 +16,10 @@ from nanogpt_compat.lock import FolderLock
 from nanogpt_compat.policy import Step, room_bytes
 from nanogpt_compat.progress import Display
 from nanogpt_compat.sinks import Sink, remove_work_folder, work_folder
-from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat.sources.records import crc_of_text
 from nanogpt_compat.tally import Tally
 from nanogpt_compat.units import format_bytes
 
-_CHUNK_BYTES = 1024 * 1024
 _SHOW_EVERY_S = 0.1
 
 Say = Callable[[str], None]
@@ -52,6 +50,7 @@ class Watch:
     """
 
     def __init__(self, job: Job, *, open_display: Callable[[int], Display], say: Say, check: Check):
+        self._config = job.config
         self._encoder = job.encoder
         self._open_display = open_display
         self._say = say
@@ -126,6 +125,7 @@ class Watch:
             pipeline.run(
                 paths=config.inputs,
                 sizes=job.sizes,
+                formats=[config.format_of(index) for index in range(len(config.inputs))],
                 tally=tally,
                 sink=sink,
                 encoder=encoder,
@@ -142,7 +142,7 @@ class Watch:
             show()
 
     def is_unchanged(
-        self, path: Path, old: Mapping[str, Any], new: Mapping[str, Any], crc: int, n_bytes: int
+        self, index: int, old: Mapping[str, Any], new: Mapping[str, Any], crc: int, n_bytes: int
     ) -> bool:
         """Whether the first `n_bytes` of an input are what was read; read again only if there is a hint.
 
@@ -151,16 +151,7 @@ class Watch:
         """
         if not n_bytes or not has_hint_of_change(old, new):
             return True
+        path, form = self._config.inputs[index], self._config.format_of(index)
         self._say(f"{path} has been touched: reading {format_bytes(n_bytes)} of it again to be sure")
-        return _crc_of_input(path, n_bytes, self.check) == crc
-
-
-def _crc_of_input(path: Path, n_bytes: int, check: Check) -> int:
-    """Compute the CRC-32 of the first `n_bytes` of an input."""
-    crc = 0
-    with TextFile(path) as file:
-        for offset in range(0, n_bytes, _CHUNK_BYTES):
-            check()
-            crc = crc32(file.read(min(_CHUNK_BYTES, n_bytes - offset), offset), crc)
-            file.drop_before(offset)
-    return crc
+        text_field = self._config.text_field
+        return crc_of_text(path, form, text_field=text_field, n_bytes=n_bytes, check=self.check) == crc

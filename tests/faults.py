@@ -36,14 +36,10 @@ TIMEOUT_S = 120.0  # no run here takes longer than some seconds; a hang is to fa
 _PASSING = {"wall_s", "resumes", "checkpoint_fallbacks", "peak_rss_bytes", "guard"}
 # Each process checks its first block; how many blocks go through tiktoken depends on how large they are.
 _PASSING |= {"engine_checked_slices", "engine_fallback_blocks"}
-_LASTING_OPTIONS = (
-    "errors",
-    "n_chunks",
-    "val_ratio",
-    "val_split",
-    "separator",
-    "eot",
-)  # a resume may have others of the rest
+_PASSING |= {"engine"}  # with less memory to be had, a resume takes tiktoken
+_LASTING_OPTIONS = (  # a resume may have others of the rest
+    *("errors", "n_chunks", "val_ratio", "val_split", "separator", "eot", "text_field", "skip_bad_records"),
+)
 
 
 @cache

@@ -108,7 +108,7 @@ def test_documents_in_blocks_of_any_size_have_the_tokens_of_each_alone(
     )
     texts = [read_as_text(path, errors) for path in paths]
     assert_same(found, expected_pair(texts, documents, gpt2))
-    assert_counts(tally, texts, documents.separator)
+    assert_counts(tally, texts, raws[0][1])
     assert tally.bytes_read == sum(len(raw) for raw, _ in raws)
     assert tally.forced_cuts == 0
 
@@ -284,8 +284,8 @@ def test_other_separators_or_ends_are_another_run(text: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (("--eot", "append"), "--eot needs --document-separator"),
-        (("--val-split", "documents"), "--val-split documents needs --document-separator"),
+        (("--eot", "append"), "--eot needs documents"),
+        (("--val-split", "documents"), "--val-split documents needs documents"),
         (("--document-separator", r"\n", "--val-split", "tail"), "would cut documents in two"),
         (("--document-separator", ""), "an empty separator"),
         (("--document-separator", r"\r\n"), "every line end"),

@@ -14,8 +14,9 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nanogpt_compat.config import Compression
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.sources.compressed import MAX_WINDOW_BYTES, ByteStream, Compression
+from nanogpt_compat.sources.compressed import MAX_WINDOW_BYTES, ByteStream
 from nanogpt_compat.sources.text import TextFile
 
 TEXT = "".join(f"{k} caf\xe9 {k * k}\n" for k in range(40)).encode()

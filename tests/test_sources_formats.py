@@ -10,9 +10,10 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
+from nanogpt_compat.config import Format
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sources.compressed import ByteStream
-from nanogpt_compat.sources.formats import Format, detect_format
+from nanogpt_compat.sources.formats import detect_format
 from nanogpt_compat.sources.jsonl import parse_lines, read_lines
 from nanogpt_compat.sources.parquet import TextColumn
 from nanogpt_compat.sources.text import TextFile

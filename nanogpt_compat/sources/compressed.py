@@ -6,13 +6,11 @@ zstd what the frame asks for, up to 128 MiB.
 
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Literal, TypeAlias
 
+from nanogpt_compat.config import Compression
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sources.text import TextFile
 from nanogpt_compat.units import format_bytes
-
-Compression: TypeAlias = Literal["none", "gz", "zst"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"

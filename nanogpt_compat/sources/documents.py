@@ -55,7 +55,13 @@ class _DocumentWindow(Window):
 
 
 def read_documents(
-    file: TextFile, *, start: Position, block_bytes: int, documents: Documents, errors: str
+    file: TextFile,
+    *,
+    start: Position,
+    block_bytes: int,
+    documents: Documents,
+    separator: str,
+    errors: str,
 ) -> Iterator[Block]:
     """Yield the file from `start` on in blocks of about `block_bytes`.
 
@@ -63,7 +69,6 @@ def read_documents(
     of it that ends at an exact cut, by force only where there is none for `MAX_PIECE_BYTES`. Separators are
     found as `str.split` finds them in the file's text. `errors` is one that never raises.
     """
-    separator = documents.separator
     window = _DocumentWindow(file, start, block_bytes, separator, errors)
     while start.offset < file.size_bytes:
         offset, anchor = block_end(window, start, block_bytes, file.size_bytes)
@@ -76,7 +81,7 @@ def read_documents(
         elif offset < file.size_bytes:
             document = start.document
             if not document and decode(block, errors):  # or else it has still to begin
-                document = _split_of(window, start, documents, errors)
+                document = _split_of(window, start, documents.val_ratio, separator, errors)
         yield (block := end_block(block, window.take(offset), anchor, separator, errors, document))
         start = block.end
 
@@ -100,20 +105,20 @@ def end_block(
     return replace(block, end=end, is_val=end.document == "val")
 
 
-def _split_of(window: Window, start: Position, documents: Documents, errors: str) -> str:
+def _split_of(window: Window, start: Position, val_ratio: float, separator: str, errors: str) -> str:
     """Choose the split of the long document that begins at `start`, by its first 64 KiB."""
-    if not documents.val_ratio:
+    if not val_ratio:
         return "train"
     if not start.any_document:
         return "val"
-    n_bytes = HEAD_BYTES + 2 * _MAX_CHAR_BYTES * len(documents.separator)
+    n_bytes = HEAD_BYTES + 2 * _MAX_CHAR_BYTES * len(separator)
     while True:
         window.reach(start.offset + n_bytes)
         block = Block(window.data[:n_bytes], start, start, is_val=False)
-        text, *more = decode(block, errors).split(documents.separator, 1)
+        text, *more = decode(block, errors).split(separator, 1)
         head = text.encode()
         if more or len(head) >= HEAD_BYTES or start.offset + n_bytes >= window.file.size_bytes:
-            return "val" if is_val_document(head, documents.val_ratio) else "train"
+            return "val" if is_val_document(head, val_ratio) else "train"
         n_bytes *= 2  # most of it is dropped
 
 

@@ -1,41 +1,22 @@
 """What an input file holds and how it is compressed, by its name and its first bytes."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
+from nanogpt_compat.config import Compression, Container, Format
 from nanogpt_compat.sources.compressed import (
     GZIP_MAGIC,
     ZSTD_MAGIC,
     ByteStream,
-    Compression,
     is_skippable_frame,
 )
 from nanogpt_compat.sources.text import TextFile
-
-Container: TypeAlias = Literal["text", "jsonl", "parquet"]
 
 PARQUET_MAGIC = b"PAR1"
 
 _COMPRESSED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd")
 _JSONL_SUFFIXES = (".jsonl", ".ndjson")
 _SNIFF_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """How documents are stored in a file.
-
-    >>> str(Format("jsonl", "zst")), str(Format("text"))
-    ('jsonl.zst', 'text')
-    """
-
-    container: Container
-    compression: Compression = "none"
-
-    def __str__(self) -> str:
-        return self.container if self.compression == "none" else f"{self.container}.{self.compression}"
 
 
 def detect_format(path: Path) -> Format:

@@ -99,6 +99,11 @@ class TextColumn:
         self._stored.__exit__()
         self._pyarrow.default_memory_pool().release_unused()
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the file."""
+        return self._stored.size_bytes
+
     def check_unchanged(self) -> None:
         """As `TextFile.check_unchanged`."""
         self._stored.check_unchanged()

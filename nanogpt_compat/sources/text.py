@@ -11,6 +11,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.cuts import MAX_PIECE_BYTES, first_cut, forced_cut, last_cut
@@ -115,10 +116,45 @@ def _pread(fd: int, n_bytes: int, offset: int) -> bytes:
     return os.read(fd, n_bytes)
 
 
+class Readable(Protocol):
+    """What a window can be opened on."""
+
+    size_bytes: int
+
+    def read(self, n_bytes: int, offset: int) -> bytes:
+        """Read exactly `[offset, offset + n_bytes)`, or up to the end."""
+        ...
+
+    def drop_before(self, offset: int) -> None:
+        """Take note that nothing before `offset` will be read again."""
+        ...
+
+
+class _InMemory:
+    """A text that is there already."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size_bytes = len(data)
+
+    def read(self, n_bytes: int, offset: int) -> bytes:
+        return self._data[offset : offset + n_bytes]
+
+    def drop_before(self, offset: int) -> None:
+        pass
+
+
+def cut_text(text: bytes, *, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
+    """Cut a text, valid UTF-8, as `read_blocks` cuts a file; say of each piece whether it ends by force."""
+    file = _InMemory(text)
+    for block in read_blocks(file, start=Position(0), block_bytes=block_bytes, edges=(), errors="strict"):
+        yield block.raw, block.ends_by_force
+
+
 class Window:
     """The bytes `[base, base + len(data))` of a file that are in memory."""
 
-    def __init__(self, file: TextFile, base: int, step_bytes: int) -> None:
+    def __init__(self, file: Readable, base: int, step_bytes: int) -> None:
         self.file = file
         self.base = base
         self.data = b""
@@ -167,7 +203,7 @@ class Window:
 
 
 def read_blocks(
-    file: TextFile, *, start: Position, block_bytes: int, edges: Sequence[int], errors: str
+    file: Readable, *, start: Position, block_bytes: int, edges: Sequence[int], errors: str
 ) -> Iterator[Block]:
     """Yield the file from `start` on in blocks of about `block_bytes`, which must be at least 1.
 

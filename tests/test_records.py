@@ -1,0 +1,269 @@
+"""JSON lines and parquet, end to end: the same documents give the same files in any format, stopped or not."""
+
+import gzip
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import tiktoken
+import zstandard
+
+from nanogpt_compat.documents import MARK, Documents
+from tests import faults
+from tests.faults import Args, Expected, expect, make_text, prepare, report_of, sha256s
+from tests.test_documents import assert_same, expected_pair
+from tests.texts import real_text
+
+KINDS = ("jsonl", "jsonl.gz", "jsonl.zst", "json.gz", "parquet")
+VAL: Args = ("--val-ratio", "0.05")
+
+
+def write(folder: Path, kind: str, documents: list[str], *, name: str = "part") -> Path:
+    """Put documents into a file of some format, in several gzip members, zstd frames or row groups."""
+    path = folder / f"{name}.{kind}"
+    if kind == "parquet":
+        table = pyarrow.table({"id": list(range(len(documents))), "text": documents})
+        pyarrow.parquet.write_table(table, path, row_group_size=max(1, len(documents) // 3))
+        return path
+    lines = [json.dumps({"id": k, "text": one}).encode() + b"\n" for k, one in enumerate(documents)]
+    third = -(-len(lines) // 3)
+    parts = [b"".join(lines[start : start + third]) for start in range(0, len(lines), max(1, third))]
+    if kind.endswith("gz"):
+        parts = [gzip.compress(part, 1) for part in parts]
+    if kind.endswith("zst"):
+        parts = [zstandard.ZstdCompressor().compress(part) for part in parts]
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def some_documents() -> list[str]:
+    """Real text in pieces of all lengths, with everything that a text file could not bring unchanged."""
+    rng = random.Random(0)
+    prose = real_text()[:1_500_000].decode("utf-8", "ignore")
+    documents, start = [], 0
+    while start < len(prose):
+        end = start + rng.choice([0, 1, 10, 300, 3000, 3000, 3000, 20_000])
+        documents.append(prose[start:end])
+        start = end
+    return [
+        *(
+            "",
+            "a\r\nb\rc\n",
+            "\n",
+            " ",
+            MARK.decode(),
+            f"between {MARK.decode()} two",
+            "\x00\x1e<|endoftext|>",
+        ),
+        *documents,
+        prose[:1_400_000],  # longer than a block
+        "x" * 20_000,
+    ]
+
+
+@pytest.fixture(scope="module")
+def documents() -> list[str]:
+    return some_documents()
+
+
+def wanted(
+    documents: list[str], eot: str, ratio: float, gpt2: tiktoken.Encoding
+) -> tuple[list[int], list[int]]:
+    """As the documents of a text that a separator keeps apart which is in none of them."""
+    separator = "\x1f\x1f separator \x1f\x1f"
+    return expected_pair([separator.join(documents)], Documents(separator, eot, ratio), gpt2)
+
+
+def tokens_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    train, val = (np.fromfile(folder / f"{name}.bin", np.uint16) for name in ("train", "val"))
+    return train, val
+
+
+@pytest.mark.parametrize("eot", ["append", "prepend", "none"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_gives_each_document_as_it_stands(
+    kind: str, eot: str, documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path, engine: str
+) -> None:
+    path = write(tmp_path, kind, documents)
+    done = prepare("--input", path, "--output-dir", tmp_path, *VAL, "--eot", eot, "--engine", engine)
+    assert done.returncode == 0, done.stderr
+    assert_same(tokens_of(tmp_path), wanted(documents, eot, 0.05, gpt2))
+    report = report_of(tmp_path)
+    assert report["documents"] == sum(map(bool, documents))
+    assert report["empty_documents"] == len(documents) - report["documents"]
+    assert report["longest_document_bytes"] == max(len(one.encode()) for one in documents)
+    assert report["bytes_read"] == report["bytes_total"] == path.stat().st_size
+    assert report["inputs"][0]["format"] == kind.replace("json.", "jsonl.")
+    again = prepare("--input", path, "--output-dir", tmp_path, *VAL, "--eot", eot, "--engine", engine)
+    assert "already complete" in again.stderr
+    verified = prepare("--input", path, "--output-dir", tmp_path, *VAL, "--eot", eot, "--verify")
+    assert verified.returncode == 0, verified.stderr
+
+
+def test_several_inputs_of_all_formats_are_one_run(
+    documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    some = [one for one in documents if "\x1e" not in one and "\r" not in one][:150]
+    parts = [some[start : start + 30] for start in range(0, 150, 30)]
+    paths = [
+        write(tmp_path, kind, part, name=str(k))
+        for k, (kind, part) in enumerate(zip(KINDS, parts, strict=True))
+    ]
+    paths.append(tmp_path / "last.txt")
+    paths[-1].write_text("\x1e".join(parts[0]), encoding="utf-8", newline="")
+    out = tmp_path / "out"
+    options: Args = ("--document-separator", r"\x1e", *VAL, "--output-dir", out)
+    done = prepare("--input", *paths, *options, "--block-size", "10000")
+    assert done.returncode == 0, done.stderr
+    assert_same(tokens_of(out), wanted([*some, *parts[0]], "append", 0.05, gpt2))
+    before = sha256s(out)
+    assert prepare("--input", *paths, *options, "--restart", "--overwrite", "--workers", "3").returncode == 0
+    assert sha256s(out) == before
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "parquet"])
+def test_stopped_after_any_block_it_goes_on_at_the_record(
+    kind: str, documents: list[str], tmp_path: Path
+) -> None:
+    path = write(tmp_path, kind, documents[:400])
+    same: Args = ("--input", path, *VAL, "--block-size", "20000")
+    expected = expect(tmp_path / "expected", *same)
+    out = tmp_path / "out"
+    for n_bytes in range(1, path.stat().st_size, path.stat().st_size // 7):
+        with pytest.raises(faults.Stopped):
+            prepare(*same, "--output-dir", out, stop_after_bytes=n_bytes)
+    assert prepare(*same, "--output-dir", out).returncode == 0
+    expected.assert_reached(out)
+
+
+@pytest.mark.parametrize("kind", ["jsonl.gz", "parquet"])
+def test_killed_at_random_moments_it_ends_in_the_same_files(
+    kind: str, documents: list[str], tmp_path: Path
+) -> None:
+    path = write(tmp_path, kind, documents * 3)
+    same: Args = ("--input", path, *VAL)
+    expected: Expected = expect(tmp_path / "expected", *same)
+    rng = random.Random(0)
+    n_kills = 0
+    while n_kills < 5:
+        out = tmp_path / f"out{n_kills}"
+        for patience in range(1, 100):
+            done = faults.run_for(
+                rng.uniform(0.3, 0.9 + 0.1 * patience) * expected.seconds,
+                *(*same, "--output-dir", out, "--block-size", str(rng.choice([20_000, 200_000]))),
+                every_bytes=100_000,
+            )
+            if done.returncode == 0:
+                break
+            assert done.returncode == -9, done.stderr
+            n_kills += 1
+            expected.assert_nothing_partial(out)
+        expected.assert_reached(out)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
+def test_an_input_changed_within_what_was_read_is_refused(
+    kind: str, documents: list[str], tmp_path: Path
+) -> None:
+    path = write(tmp_path, kind, documents[:300])
+    out = tmp_path / "out"
+    same: Args = ("--input", path, *VAL, "--block-size", "20000", "--output-dir", out)
+    with pytest.raises(faults.Stopped):
+        prepare(*same, stop_after_bytes=path.stat().st_size // 2)
+    changed = [one.replace("e", "i") if k == 100 else one for k, one in enumerate(documents[:300])]
+    write(tmp_path, kind, changed)
+    refused = prepare(*same)
+    assert refused.returncode == 5, refused.stderr
+    assert "--restart" in refused.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_number_of_characters_ends_with_a_document(
+    kind: str, documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanogpt_compat.job.CHARS_PER_CHUNK", 100_000)
+    some = [one for one in documents if len(one) < 50_000]
+    path = write(tmp_path, kind, some)
+    done = prepare("--input", path, "--output-dir", tmp_path, "--n", "2", *VAL)
+    assert done.returncode == 0, done.stderr
+    n_kept = next(k for k in range(len(some)) if sum(map(len, some[:k])) >= 200_000)
+    assert_same(tokens_of(tmp_path), wanted(some[:n_kept], "append", 0.05, gpt2))
+
+
+def test_bad_records_stop_it_or_are_counted(documents: list[str], tmp_path: Path) -> None:
+    path = write(tmp_path, "jsonl", documents[:50])
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[20:20] = [b'{"text": 1}\n', b'{"title": "x"}\n', b"{broken\n", b'"text"\n', b'{"text": "\xff"}\n']
+    path.write_bytes(b"".join(lines))
+    out = tmp_path / "out"
+    stopped = prepare("--input", path, "--output-dir", out, "--block-size", "5000")
+    assert stopped.returncode == 3
+    at = sum(map(len, lines[:20]))
+    assert f"{path}: line 21, at byte {at:,}: its field 'text' is a number" in stopped.stderr
+    assert "--skip-bad-records" in stopped.stderr
+    refused = prepare("--input", path, "--output-dir", out, "--skip-bad-records")
+    assert refused.returncode == 5  # another option: what was made belongs to the one before
+    done = prepare("--input", path, "--output-dir", out, "--skip-bad-records", "--restart")
+    assert done.returncode == 0, done.stderr
+    report = report_of(out)
+    assert report["skipped_records"] == 5
+    assert [why.split(":")[0] for _, why in report["first_skipped_records"]] == [
+        f"line {k}, at byte {sum(map(len, lines[: k - 1])):,}" for k in range(21, 26)
+    ]
+    assert f"5 records were skipped, the first in {path}: line 21" in done.stderr
+
+
+def test_another_field_is_taken_where_it_is_named(gpt2: tiktoken.Encoding, tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"content": "one"}\n{"content": "two \\ud800"}\n')
+    refused = prepare("--input", path, "--output-dir", tmp_path)
+    assert refused.returncode == 3
+    assert "no field 'text' among its fields ('content')" in refused.stderr
+    done = prepare(
+        "--input", path, "--output-dir", tmp_path, "--text-field", "content", "--val-split", "none"
+    )
+    assert done.returncode == 0, done.stderr
+    train = np.fromfile(tmp_path / "train.bin", np.uint16)
+    assert gpt2.decode(train.tolist()) == "one<|endoftext|>two \ufffd<|endoftext|>"
+    assert "1 halves of characters" in done.stderr
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    text, lines = tmp_path / "a.txt", tmp_path / "a.jsonl"
+    text.write_text("plain")
+    lines.write_text('{"text": "one"}\n')
+    beside = prepare("--input", text, lines, "--output-dir", tmp_path)
+    assert beside.returncode == 2
+    assert f"{text} is plain text, and another input brings documents" in beside.stderr
+    assert prepare("--input", lines, "--output-dir", tmp_path, "--val-split", "spread").returncode == 2
+    packed = tmp_path / "a.txt.gz"
+    packed.write_bytes(gzip.compress(b"plain text"))
+    refused = prepare("--input", packed, "--output-dir", tmp_path)
+    assert refused.returncode == 3
+    assert "gzip -d" in refused.stderr
+
+
+def test_a_damaged_file_stops_it_with_its_name(documents: list[str], tmp_path: Path) -> None:
+    for kind in ("jsonl.gz", "jsonl.zst", "parquet"):
+        path = write(tmp_path, kind, documents[:200])
+        path.write_bytes(path.read_bytes()[:-1000])
+        done = prepare("--input", path, "--output-dir", tmp_path / kind)
+        assert done.returncode == 3, done.stderr
+        assert str(path) in done.stderr
+
+
+def test_the_forecast_is_near(tmp_path: Path) -> None:
+    prose = make_text(tmp_path / "prose", 3_000_000).read_text("utf-8", "ignore")
+    some = [prose[start : start + 3000] for start in range(0, len(prose), 3000)]
+    for kind in KINDS:
+        path = write(tmp_path, kind, some)
+        args: Args = ("--input", path, "--output-dir", tmp_path / kind)
+        said = faults.run(*args, "--dry-run").stdout
+        assert prepare(*args).returncode == 0
+        n_tokens = sum(report_of(tmp_path / kind)["tokens"].values())
+        about = float(said.split("about ")[1].split("M tokens")[0]) * 1e6
+        assert 0.8 < about / n_tokens < 1.25, (kind, said)
