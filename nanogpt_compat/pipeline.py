@@ -137,14 +137,13 @@ def run(
         return encode_block(block, encoder, errors, paths[index], check_at, documents, formats[index])
 
     def cost(block: Block) -> int:
-        n_bytes = _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(block.raw)
+        n_documents = 0
         if block.records is not None:
-            texts = block.records.texts
-            n_bytes += sum(map(encoder.cost_bytes, texts)) + len(texts) * _DOCUMENT_OVERHEAD_BYTES
+            n_documents = len(block.records.texts)
         elif documents is not None:
-            ending = (documents.separator or "\n").encode()
-            n_bytes += block.raw.count(ending) * _DOCUMENT_OVERHEAD_BYTES
-        return n_bytes
+            n_documents = block.raw.count((documents.separator or "\n").encode())
+        text = block.raw if block.records is None else b"".join(block.records.texts)
+        return _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(text) + n_documents * _DOCUMENT_OVERHEAD_BYTES
 
     with closing(blocks), closing(_in_order(blocks, encode, cost, n_workers, admit, check)) as results:
         for encoded in results:
