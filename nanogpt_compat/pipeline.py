@@ -496,7 +496,7 @@ def _encode_parts(
                     tokens = Tokens(encoder.encode_literally(piece))
                 else:
                     tokens = encoder.encode_checked(piece, check_at)
-                    check_at = check_at and []  # the places are in the first of them
+                    check_at = []  # the places are in the first of them
                 made.append((split, tokens))
                 n_forced += is_forced
     return replace(

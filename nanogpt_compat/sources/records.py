@@ -10,13 +10,14 @@ from nanogpt_compat.config import Format
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.errors import CheckpointError
 from nanogpt_compat.sources.compressed import ByteStream
-from nanogpt_compat.sources.jsonl import parse_lines, read_lines
+from nanogpt_compat.sources.jsonl import MAX_LINE_BYTES, parse_lines, read_lines
 from nanogpt_compat.sources.parquet import Rows, TextColumn
 from nanogpt_compat.sources.text import TextFile
 from nanogpt_compat.units import format_bytes
 
 MAX_ROW_GROUP_BYTES = 4 << 30  # it is read page by page; this is no file that people have
 _SAMPLE_BYTES = 256 * 1024
+_MOST_TEXT_BYTES = 32 * 1024
 _MEASURED_BYTES = 4 * 1024 * 1024
 _N_SAMPLED_GROUPS = 8
 _CHUNK_BYTES = 1024 * 1024
@@ -174,18 +175,25 @@ def sample_records(path: Path, form: Format, *, text_field: str) -> tuple[list[b
         InputError: it cannot be read, or its beginning is damaged.
     """
     if form.container == "parquet":
-        return _sample_parquet(path, text_field)
+        return _shorten(*_sample_parquet(path, text_field))
     with TextFile(path) as file:
         if form.compression == "none":
-            return _sample_lines(file, text_field)
+            return _shorten(*_sample_lines(file, text_field))
         stream = ByteStream(file, form.compression)
         head = stream.read(_SAMPLE_BYTES)
-        while b"\n" not in head and (more := stream.read(_SAMPLE_BYTES)):
+        while b"\n" not in head and len(head) < MAX_LINE_BYTES and (more := stream.read(len(head))):
             head += more
         used = head[: head.rfind(b"\n") + 1] or head
         texts = parse_lines(used, text_field=text_field, skip_bad=True).texts
         stream.read(_MEASURED_BYTES)  # the file is read in chunks: after a few, the ratio is known
-        return texts, max(1, stream.stored_bytes * len(used) // max(1, stream.offset))
+        return _shorten(texts, stream.stored_bytes * len(used) // max(1, stream.offset))
+
+
+def _shorten(texts: list[bytes], n_bytes: int) -> tuple[list[bytes], int]:
+    """Leave of each text what is encoded in no time, and of the bytes that they stand for as many less."""
+    kept = [text[:_MOST_TEXT_BYTES].decode(errors="ignore").encode() for text in texts]
+    n_kept = n_bytes * sum(map(len, kept)) // max(1, sum(map(len, texts)))
+    return kept, max(1, n_kept)
 
 
 def _sample_lines(file: TextFile, text_field: str) -> tuple[list[bytes], int]:
@@ -202,11 +210,11 @@ def _sample_lines(file: TextFile, text_field: str) -> tuple[list[bytes], int]:
         n_bytes += len(lines)
     if not texts:  # each line is longer than that
         head = file.read(1, 0)
-        while b"\n" not in head and len(head) < file.size_bytes:
+        while b"\n" not in head and len(head) < min(file.size_bytes, MAX_LINE_BYTES):
             head = file.read(2 * max(len(head), _SAMPLE_BYTES), 0)
         lines = head[: head.find(b"\n") + 1] or head
         texts, n_bytes = parse_lines(lines, text_field=text_field, skip_bad=True).texts, len(lines)
-    return texts, max(1, n_bytes)
+    return texts, n_bytes
 
 
 def _sample_parquet(path: Path, text_field: str) -> tuple[list[bytes], int]:
@@ -220,4 +228,4 @@ def _sample_parquet(path: Path, text_field: str) -> tuple[list[bytes], int]:
                 texts += rows.texts
                 break
         share = sum(map(len, texts)) / max(1, sum(group.text_bytes for group in groups))
-        return texts, max(1, round(min(1.0, share) * column.size_bytes))
+        return texts, round(min(1.0, share) * column.size_bytes)
