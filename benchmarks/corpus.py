@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks.builtin_text import BuiltinText
 from benchmarks.kinds import KINDS, Text
 from benchmarks.real_text import build_real_text
+from benchmarks.stored import FORMS, store
 from nanogpt_compat.errors import InputError, PrepareError
 from nanogpt_compat.units import format_bytes, parse_size
 
@@ -93,14 +94,24 @@ def main(arguments: list[str] | None = None) -> int:
     summaries = "; ".join(f"{name}: {kind.summary}" for name, kind in KINDS.items())
     parser.add_argument("--dir", type=Path, required=True, help="where corpora are kept, and looked for")
     parser.add_argument("--size", type=parse_size, required=True, help="bytes, or 100M, 1G, 256MiB")
-    parser.add_argument("--kind", choices=KINDS, default="prose", help=summaries)
+    kinds = [*KINDS, *(f"{name}.{form}" for name in KINDS for form in FORMS)]
+    parser.add_argument(
+        "--kind",
+        choices=kinds,
+        default="prose",
+        metavar="KIND",
+        help=f"{summaries}; with .jsonl or .parquet behind it, so much text in such a file",
+    )
     parser.add_argument(
         "--text", choices=("debian", "builtin"), default="debian", help="builtin needs no apt"
     )
     options = parser.parse_args(arguments)
     try:
         text = open_text(options.dir, options.text)
-        path = make_corpus(options.dir / text.name, options.kind, options.size, text)
+        kind, _, form = options.kind.partition(".")
+        path = make_corpus(options.dir / text.name, kind, options.size, text)
+        if form:
+            path = store(path, form)
     except PrepareError as error:
         parser.exit(error.exit_code, f"{error}\n")
     print(path)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.neighbours {datasets,pool,encode_files} INPUT OUTPUT_DIR
 
-`datasets` and `pool` tokenise documents, here whole paragraphs of 3,000 characters or more (FineWeb's
-documents have about as many), and mark where one ends or begins, so their tokens are not those of the whole
-file. None of the three waits for the disk. Everything they write lies in OUTPUT_DIR.
+`datasets` and `pool` tokenise documents, of a plain text those that stored.py makes of it, and mark where one
+ends or begins, so their tokens are not those of the whole file. None of the three waits for the disk.
+Everything they write lies in OUTPUT_DIR.
 
 Sources of the ways: karpathy/nanoGPT, data/openwebtext/prepare.py; karpathy/build-nanogpt, fineweb.py;
 marcelroed/gigatoken, README.md.
@@ -23,30 +23,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.stored import documents
 from nanogpt_compat.vocabulary import load_gpt2
 
-_DOCUMENT_CHARS = 3_000
 _END_OF_TEXT = 50_256
 _N_PROCESSES = 2
 _N_BATCHES = 1024  # nanoGPT's
 _VAL_RATIO = 0.0005
 _SHARD_TOKENS = 100_000_000  # build-nanogpt's
 _CHUNK_DOCUMENTS = 16
-
-
-def documents(source: Path) -> Iterator[str]:
-    """Yield the text as documents: whole paragraphs, at least 3,000 characters together."""
-    lines: list[str] = []
-    n_chars = 0
-    with source.open(encoding="utf-8", errors="ignore") as file:
-        for line in file:
-            lines.append(line)
-            n_chars += len(line)
-            if n_chars >= _DOCUMENT_CHARS and line == "\n":
-                yield "".join(lines)
-                lines, n_chars = [], 0
-    if lines:
-        yield "".join(lines)
 
 
 def hugging_face(source: Path, output_dir: Path) -> None:

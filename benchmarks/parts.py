@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from benchmarks.contest import Case
+from benchmarks.stored import FORMS
 from benchmarks.strategies import BY_NAME
 from benchmarks.thresholds import Ratio
 
@@ -117,6 +118,21 @@ def hard(*, is_short: bool) -> Part:
     )
 
 
+def documents(*, is_short: bool) -> Part:
+    """Take documents out of the files that people have, beside a pool that does."""
+    text, size = ("prose", 24 * M) if is_short else ("english", 300 * M)
+    gigatoken, tiktoken = (1.2, 0.6) if is_short else (8, 1)
+    kinds = [f"{text}.{form}" for form in FORMS]
+    return Part(
+        tuple(case for kind in kinds for case in _cases(kind, size, "gigatoken", "tiktoken", "pool")),
+        tuple(
+            _ratio(kind, size, ours, at_least, "pool")
+            for kind in kinds
+            for ours, at_least in (("gigatoken", gigatoken), ("tiktoken", tiktoken))
+        ),
+    )
+
+
 PARTS: dict[str, Callable[..., Part]] = {
     "compare": compare,
     "compare-large": compare_large,
@@ -125,4 +141,5 @@ PARTS: dict[str, Callable[..., Part]] = {
     "overhead": overhead,
     "linear": linear,
     "hard": hard,
+    "documents": documents,
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 INPUT, OUTPUT = "INPUT", "OUTPUT"  # stand in a command for the file and the folder
 _MAX_GIGATOKEN_BYTES = 256_000_000
+_MAX_PARQUET_BYTES = 400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,10 @@ class Strategy:
     is_pinned: bool = False  # to one core
     memory_per_byte: float = 0.0  # of input; with less than that available it is left out
 
-    @property
-    def max_peak_bytes(self) -> int | None:
-        """What it has promised; that of tiktoken is peak_rss.py's to check."""
+    def max_peak_bytes(self, kind: str) -> int | None:
+        """Say what it has promised for an input; that of tiktoken on text is peak_rss.py's to check."""
+        if self.engine and kind.endswith(".parquet"):
+            return _MAX_PARQUET_BYTES
         return _MAX_GIGATOKEN_BYTES if self.engine == "gigatoken" else None
 
     def command(self, path: Path, output_dir: Path) -> list[str]:

@@ -38,8 +38,9 @@ def judge(ratios: Sequence[Ratio], results: Sequence[Result], reference: Referen
         if ratio.ours in by_case and ratio.other in by_case:
             found.append(_judge_ratio(ratio.at_least, by_case[ratio.ours], by_case[ratio.other]))
     for result in by_case.values():
-        if result.case.strategy.max_peak_bytes:
-            found.append(_judge_peak(result, result.case.strategy.max_peak_bytes))
+        most_bytes = result.case.strategy.max_peak_bytes(result.case.kind)
+        if most_bytes:
+            found.append(_judge_peak(result, most_bytes))
         if result.case.strategy.engine and has_reference_tokens(result, reference) is False:
             found.append(
                 Finding(f"{result.case}: its tokens are not those of the whole file", is_broken=True)

@@ -148,8 +148,8 @@ def _run(
         total_bytes = work.forecast.text_bytes
         return open_display(stderr, is_quiet=options.quiet, total_bytes=total_bytes, done_bytes=done_bytes)
 
-    if work.shows_end_of_text:
-        warn(_literal_notice(sys.argv[1:] if argv is None else argv, home=home))
+    if work.shows_end_of_text and not options.verify:
+        say(_literal_notice(sys.argv[1:] if argv is None else argv, home=home))
     say(job.start_line(work))
     say(work.engine_line)
     with StopSignals() as signals, aborts:

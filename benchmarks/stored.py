@@ -1,0 +1,74 @@
+"""Documents in the files that people have: made for the benchmarks, and read as scripts read them.
+
+A document is whole paragraphs of 3,000 characters or more, about what FineWeb's documents have; with an id, a
+URL and a score beside the text, and in parquet 1,000 of them in a row group.
+"""
+
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+FORMS = ("jsonl", "parquet")
+_DOCUMENT_CHARS = 3_000
+_ROWS = 1_000
+
+
+def paragraphs(source: Path) -> Iterator[str]:
+    """Yield a text as documents."""
+    lines: list[str] = []
+    n_chars = 0
+    with source.open(encoding="utf-8", errors="ignore") as file:
+        for line in file:
+            lines.append(line)
+            n_chars += len(line)
+            if n_chars >= _DOCUMENT_CHARS and line == "\n":
+                yield "".join(lines)
+                lines, n_chars = [], 0
+    if lines:
+        yield "".join(lines)
+
+
+def store(source: Path, form: str) -> Path:
+    """Write the documents of a text beside it, unless that was done after the text was made."""
+    path = source.with_suffix(f".{form}")
+    if path.exists() and path.stat().st_mtime > source.stat().st_mtime:
+        return path
+    partial = path.with_suffix(".partial")
+    rows = (
+        {"id": f"<urn:uuid:{k}>", "text": text, "url": f"https://example.org/{k}", "score": k % 100 / 100}
+        for k, text in enumerate(paragraphs(source))
+    )
+    if form == "parquet":
+        _write_parquet(partial, rows)
+    else:
+        with partial.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    partial.replace(path)
+    return path
+
+
+def _write_parquet(path: Path, rows: Iterator[dict[str, object]]) -> None:
+    import pyarrow  # here: it is an extra
+    from pyarrow.parquet import ParquetWriter
+
+    group = list(itertools.islice(rows, _ROWS))
+    with ParquetWriter(path, pyarrow.Table.from_pylist(group).schema) as writer:
+        while group:
+            writer.write_table(pyarrow.Table.from_pylist(group))
+            group = list(itertools.islice(rows, _ROWS))
+
+
+def documents(source: Path) -> Iterator[str]:
+    """Yield the documents of a text, of JSON lines or of a parquet file, as a plain loop has them."""
+    if source.suffix == ".parquet":
+        from pyarrow.parquet import ParquetFile
+
+        for batch in ParquetFile(source).iter_batches(columns=["text"]):
+            yield from batch.column("text").to_pylist()
+    elif source.suffix == ".jsonl":
+        with source.open(encoding="utf-8") as file:
+            for line in file:
+                yield json.loads(line)["text"]
+    else:
+        yield from paragraphs(source)
