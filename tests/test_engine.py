@@ -348,40 +348,5 @@ def test_versions_that_bound_their_cache_themselves_are_told_to_and_never_built_
     assert fast._tokenizer.generation == 0
 
 
-def test_where_all_words_are_new_tiktoken_takes_over_if_it_is_faster_there(
-    gpt2: tiktoken.Encoding, slow: TiktokenEncoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nanogpt_compat.encoders.fast._REST_BYTES", 3 * MB)
-    fast = open_gigatoken(gpt2, cache_bytes=-(10**12))  # always full
-    text = b"to be, or not " * 100_000  # enough to look at the memory after each
-    expected = slow.encode(text)
-
-    def n_built() -> int:
-        made = fast.encode_checked(text, [700_000])
-        assert np.array_equal(made.ids, expected)
-        assert (made.n_checked, made.by_reference) == (1, False)  # so that the report tells nothing of it
-        return fast._tokenizer.generation
-
-    assert [n_built(), n_built()] == [1, 1]  # the second was tiktoken's, for a trial
-    assert 0 < fast._reference_pace_s < 1e-5
-    fast._reference_pace_s = 1.0
-    assert [n_built(), n_built()] == [2, 3]
-    fast._reference_pace_s = 0.0
-    assert [n_built() for _ in range(5)] == [4, 4, 4, 4, 5]
-
-
-def test_an_engine_that_is_full_after_a_long_while_is_not_compared(
-    gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nanogpt_compat.encoders.bounded._FULL_OF_NEW_BYTES", 4 * MB)
-    fast = open_gigatoken(gpt2, cache_bytes=-1)
-    monkeypatch.setattr(fast._tokenizer, "held_bytes", lambda: int(fast._tokenizer._seen_bytes > 4 * MB) - 1)
-    fast.lower_cache_bytes(0)
-    for _ in range(5):
-        fast.encode_checked(b"to be, or not " * 100_000, [])
-    assert fast._tokenizer.generation == 1
-    assert fast._n_paces == 0
-
-
 def always(value: int) -> Callable[[], int]:
     return lambda: value

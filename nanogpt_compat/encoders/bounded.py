@@ -10,7 +10,6 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
-from time import monotonic, thread_time
 from typing import Any
 
 import numpy as np
@@ -53,8 +52,6 @@ class BoundedTokenizer:
         self._unseen_bytes = 0  # encoded since the last look at memory
         self._seen_bytes = 0  # encoded before that, since it was built
         self._share = 1.0
-        self._spent_s = 0.0  # by all threads, since it was built
-        self._short_pace_s: float | None = None
         self._is_changing = False  # it is being built anew
         self.generation = 0  # how often it was
         self._tokenizer: Any = self._build()
@@ -66,22 +63,18 @@ class BoundedTokenizer:
         """Encode with the GIL released; then look after the memory."""
         if not text:
             return np.empty(0, TOKEN_DTYPE)
-        wait_s = monotonic()
         with self._changed:
             self._changed.wait_for(lambda: not self._is_changing)
-            self._spent_s += monotonic() - wait_s
             if self._tokenizer is None:  # whoever was to build it anew has failed
                 self._tokenizer = self._build()
             tokenizer, generation = self._tokenizer, self.generation
             self._n_active += 1
-        start_s = thread_time()
         try:
             ids = self._encode_with(tokenizer, text)
         finally:
             del tokenizer  # it can go only when nobody has it
             with self._changed:
                 self._n_active -= 1
-                self._spent_s += thread_time() - start_s
                 self._changed.notify_all()
         if self._is_time_to_look(len(text)) and self.held_bytes() > self._share * self.most_bytes:
             self._renew(generation)
@@ -97,12 +90,6 @@ class BoundedTokenizer:
     def renew(self) -> None:
         """Forget all words."""
         self._renew(self.generation)
-
-    def take_short_pace_s(self) -> float | None:
-        """Say how long a byte kept a thread busy, if it was full of new words soon; None if asked before."""
-        with self._changed:
-            pace_s, self._short_pace_s = self._short_pace_s, None
-        return pace_s
 
     def held_bytes(self) -> int:
         """Say by how much the process has grown since this was built, the large tables counted twice.
@@ -128,23 +115,16 @@ class BoundedTokenizer:
             if self._is_changing or self.generation != generation:
                 return
             self._is_changing = True  # nobody begins
-            start_s = monotonic()
             try:
                 # A thread that was refused memory never comes back.
                 if self._changed.wait_for(lambda: self._n_active == 0, timeout=_LONGEST_S):
                     self._tokenizer = None
                     self.generation += 1
-                    is_short = self._seen_bytes < _FULL_OF_NEW_BYTES
                     # In text full of new words all threads' tables double at once: be early for that.
-                    self._share = 2 / 3 if is_short else 1.0
+                    self._share = 2 / 3 if self._seen_bytes < _FULL_OF_NEW_BYTES else 1.0
+                    self._seen_bytes = 0
                     trim_heap()
                     self._tokenizer = self._build()
-                    spent_s, n_bytes = (
-                        self._spent_s + monotonic() - start_s,
-                        self._seen_bytes + self._unseen_bytes,
-                    )
-                    self._short_pace_s = spent_s / n_bytes if is_short and n_bytes else None
-                    self._spent_s, self._seen_bytes, self._unseen_bytes = 0.0, 0, 0
             finally:  # also when there was no memory to build it: nobody is to wait for ever
                 self._is_changing = False
                 self._changed.notify_all()

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import inf
-from time import thread_time
 from typing import Any
 
 import numpy as np
@@ -32,8 +31,6 @@ MOST_WORKERS = 8  # the one thread that reads and writes does 570 MB/s, and keep
 _MIB = 1024 * 1024
 SLICE_BYTES = 8 * 1024  # 0.5 ms of tiktoken
 _NEAR_BYTES = 64 * 1024  # how far a cut is looked for, to either side of a slice
-_REST_BYTES = 64 * _MIB  # what tiktoken encodes where it is faster, before gigatoken may try again
-_TRY_EVERY = 16  # times that it was full at once, 50 MB of random words, tiktoken may try
 _AT_A_TIME = 2  # blocks that tiktoken encodes at a time; each may take 45 times 512 KiB
 
 
@@ -82,9 +79,6 @@ class GigatokenEncoder:
         self._differences = ClassDifferences(self._make_probes)
         self._is_expecting = False
         self._few = threading.BoundedSemaphore(_AT_A_TIME)
-        self._rest_bytes = 0  # to go through tiktoken, which is faster there
-        self._reference_pace_s = inf  # of a thread for a byte, when last tried
-        self._n_paces = 0
         self._tokenizer = BoundedTokenizer(
             gigatoken,
             ranks,
@@ -135,16 +129,11 @@ class GigatokenEncoder:
         try:
             if self._differences.are_in(text):
                 return self._encode_by_reference(text)
-            if self._rest_bytes > 0:
-                return Tokens(self._encode_in_its_place(text), len(_slices(text, check_at)))
             ids = self._tokenizer.encode(text)
         except BaseException as error:
             if not is_panic(error):
                 raise
             return self._encode_by_reference(text)
-        pace_s = self._tokenizer.take_short_pace_s()
-        if pace_s is not None:
-            self._rest_bytes = self._rest_after(pace_s)
         return Tokens(ids, self._check(text, ids, check_at))
 
     def cost_bytes(self, text: bytes) -> int:
@@ -159,24 +148,6 @@ class GigatokenEncoder:
         with self._few:
             return Tokens(self._reference.encode(text), by_reference=True)
 
-    def _encode_in_its_place(self, text: bytes) -> NDArray[np.uint16]:
-        """Let tiktoken do what it does sooner, and see how soon."""
-        start_s = thread_time()
-        ids = self._encode_by_reference(text).ids
-        pace_s = (thread_time() - start_s) / max(1, len(text))
-        if self._reference_pace_s < inf:
-            pace_s = (3 * self._reference_pace_s + pace_s) / 4
-        self._reference_pace_s = pace_s
-        self._rest_bytes -= len(text)
-        return ids
-
-    def _rest_after(self, pace_s: float) -> int:
-        """Say how much tiktoken is to encode, where words are so new that they take `pace_s` a byte."""
-        self._n_paces += 1
-        if self._n_paces % _TRY_EVERY == 1:
-            return 1  # a block
-        return _REST_BYTES if self._reference_pace_s < pace_s else 0
-
     def _make_probes(self, ranks: dict[bytes, int]) -> tuple[Encode, Encode]:
         pattern = self._reference.encoding._pat_str
         probe = tiktoken.Encoding("probe", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
@@ -185,7 +156,10 @@ class GigatokenEncoder:
 
     def _check(self, text: bytes, ids: NDArray[np.uint16], check_at: Sequence[int] | None) -> int:
         """Encode slices by tiktoken too; return how many."""
-        slices = _slices(text, check_at)
+        if check_at is None:
+            slices = [(0, len(text))]
+        else:
+            slices = [found for place in check_at if (found := slice_at(text, place)) is not None]
         if not slices:
             return 0
         ends = np.cumsum(self._length_of[ids], dtype=np.uint32)
@@ -206,12 +180,6 @@ def cache_bytes_for(n_workers: int) -> int:
     anew when one comes to 32 MiB: every 50 MB in prose of eighty languages, every 4 MB in random words.
     """
     return (64 + 32 * n_workers) * _MIB
-
-
-def _slices(text: bytes, check_at: Sequence[int] | None) -> list[tuple[int, int]]:
-    if check_at is None:
-        return [(0, len(text))]
-    return [found for place in check_at if (found := slice_at(text, place)) is not None]
 
 
 def slice_at(text: bytes, place: int) -> tuple[int, int] | None:
