@@ -46,9 +46,9 @@ def read_records(
 def _read_jsonl(
     file: TextFile, form: Format, start: Position, block_bytes: int, documents: Documents
 ) -> Iterator[Block]:
-    is_stored = form.compression == "none"
-    stream = ByteStream(file, form.compression, start=start.offset if is_stored else 0)
-    if not is_stored and stream.skip(start.offset) != start.crc:
+    is_plain = form.compression == "none"
+    stream = _Plain(file, start.offset) if is_plain else ByteStream(file, form.compression)
+    if isinstance(stream, ByteStream) and stream.skip(start.offset) != start.crc:
         raise CheckpointError(
             f"{file.path} has another text in the {format_bytes(start.offset)} that an earlier run read; "
             "--restart begins anew"
@@ -71,10 +71,25 @@ def _read_jsonl(
             crc=zlib.crc32(one.raw, start.crc),
             any_document=any_document,
             records=start.records + one.raw.count(b"\n"),
-            stored_bytes=0 if is_stored else stream.stored_bytes,
+            stored_bytes=0 if isinstance(stream, _Plain) else stream.stored_bytes,
         )
         yield Block(one.raw, start, end, is_val=False)
         start = end
+
+
+class _Plain:
+    """A file that is not compressed, read without a copy."""
+
+    def __init__(self, file: TextFile, offset: int) -> None:
+        self._file = file
+        self._offset = offset
+
+    def read(self, n_bytes: int) -> bytes:
+        """Return the next `n_bytes`; fewer only at the end."""
+        data = self._file.read(n_bytes, self._offset)
+        self._file.drop_before(self._offset)
+        self._offset += len(data)
+        return data
 
 
 def parse_records(raw: bytes, documents: Documents, start: Position, *, skip_bad: bool) -> Records:
