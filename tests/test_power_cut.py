@@ -7,6 +7,7 @@ the disk, and 100 times at random moments: some 600 cuts.
 
 import random
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -91,7 +92,8 @@ def test_after_a_power_cut_at_any_call_it_goes_on_from_the_last_checkpoint(
         if done.returncode == 0:  # threads may make a call less
             assert at > cuts[-1] - 5
             continue
-        assert done.returncode == -9, f"{done.returncode} {done.stderr}"
+        # A thread that stores before the whole process is dead may find its page on a dead file system.
+        assert done.returncode in (-signal.SIGKILL, -signal.SIGBUS), f"{done.returncode} {done.stderr}"
         disk.remount_after_cut()
         assert_kept_what_it_promised(expected, out)
         n_begun = sum(1 for _ in read_journal(begin / ".prepare" / "journal"))

@@ -279,7 +279,7 @@ def test_the_report_of_a_stopped_run_is_that_of_an_uninterrupted_one(seed: int, 
         run_with_stops(random.Random(seed), tmp_path / "out", *args, n_stops=6, mean_checks=20)
     report = expected.assert_reached(tmp_path / "out")
     assert report["invalid_bytes"] > 8
-    assert report["forced_cuts"] > 4
+    assert report["forced_cuts"] >= 4
     assert report["val_split"]["windows"] > 1
     assert report["bytes_read"] < report["bytes_total"]  # --n has ended it
     assert report["resumes"] > 2
