@@ -15,6 +15,7 @@ Linux only; and not where faulthandler is in use already (PYTHONFAULTHANDLER), w
 
 import contextlib
 import ctypes
+import errno
 import faulthandler
 import mmap
 import os
@@ -110,7 +111,11 @@ class NativeAborts:
         """Look for a thread that blocks SIGABRT and nothing else, as in our handler and nowhere else."""
         end_s = time.monotonic() + _LOOK_FOR_S
         while time.monotonic() < end_s:
-            for task in _TASKS.iterdir():
+            try:
+                tasks = list(_TASKS.iterdir())
+            except OSError as error:
+                return error.errno == errno.ENOMEM  # nobody can look, for want of memory
+            for task in tasks:
                 with contextlib.suppress(OSError):  # it has ended
                     if self._sleeping_line in (task / "status").read_bytes():
                         return True
