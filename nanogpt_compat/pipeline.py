@@ -310,7 +310,8 @@ def _limit_records(block: Block, n_left: int, documents: Documents) -> Block:
 
 def _cut_at(block: Block, n_chars: int, errors: str) -> Block:
     """Shorten a block to the first exact cut with at least `n_chars` characters before it, if it has one."""
-    end = _cut_after(block, n_chars, errors)
+    low = end_of_chars(block, max(0, n_chars), _lenient(errors))
+    end = first_cut(block.raw, max(low, 1), len(block.raw) - 1)
     if end is None:
         return block
     raw, offset = block.raw[:end], block.start.offset + end
@@ -321,18 +322,6 @@ def _cut_at(block: Block, n_chars: int, errors: str) -> Block:
             block.start, offset=offset, anchor=offset, after_cr=False, crc=crc32(raw, block.start.crc)
         ),
     )
-
-
-def _cut_after(block: Block, n_chars: int, errors: str) -> int | None:
-    """Find the first exact cut inside `block` with at least `n_chars` characters before it."""
-    low, high = 0, len(block.raw)
-    while low < high:
-        middle = (low + high) // 2
-        if len(decode(replace(block, raw=block.raw[:middle]), _lenient(errors))) < n_chars:
-            low = middle + 1
-        else:
-            high = middle
-    return first_cut(block.raw, max(low, 1), len(block.raw) - 1)
 
 
 def _lenient(errors: str) -> str:

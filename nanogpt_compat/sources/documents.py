@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.documents import HEAD_BYTES, Documents, is_val_document
-from nanogpt_compat.sources.text import TextFile, Window, block_end, decode, ends_in_cr
+from nanogpt_compat.sources.text import TextFile, Window, block_end, decode, ends_in_cr, is_utf8
 
 _MAX_CHAR_BYTES = 4
 
@@ -129,7 +129,7 @@ def separator_ends(block: Block, separator: str, errors: str) -> tuple[int, int]
     (5, 5)
     """
     raw = block.raw
-    if b"\r" not in raw and not block.start.after_cr and _is_utf8(raw):
+    if b"\r" not in raw and not block.start.after_cr and is_utf8(raw):
         pieces = raw.split(separator.encode())
         n_bytes = len(separator.encode())
         return (len(pieces[0]) + n_bytes, len(raw) - len(pieces[-1])) if len(pieces) > 1 else None
@@ -139,15 +139,6 @@ def separator_ends(block: Block, separator: str, errors: str) -> tuple[int, int]
         return None
     first, last = len(parts[0]) + len(separator), len(text) - len(parts[-1])
     return end_of_chars(block, first, errors), end_of_chars(block, last, errors)
-
-
-def _is_utf8(raw: bytes) -> bool:
-    if not raw.isascii():
-        try:
-            raw.decode()
-        except UnicodeDecodeError:
-            return False
-    return True
 
 
 def end_of_chars(block: Block, n_chars: int, errors: str) -> int:

@@ -296,12 +296,17 @@ def as_utf8(block: Block, errors: str) -> bytes:
     raw = block.raw
     if b"\r" in raw or block.start.after_cr:
         return decode(block, errors).encode()
+    return raw if is_utf8(raw) else decode(block, errors).encode()
+
+
+def is_utf8(raw: bytes) -> bool:
+    """Whether nothing of `raw` would be dropped or replaced."""
     if not raw.isascii():
         try:
             raw.decode()
         except UnicodeDecodeError:
-            return decode(block, errors).encode()
-    return raw
+            return False
+    return True
 
 
 def find_invalid_bytes(raw: bytes) -> tuple[int, tuple[int, ...]]:
