@@ -123,6 +123,7 @@ def run(
         documents=documents,
         block_bytes=block_bytes,
         errors=errors,
+        check=check,
     )
     if max_chars is not None:
         n_left = max_chars - tally.chars
@@ -184,8 +185,9 @@ def all_blocks(
     documents: Documents | None,
     block_bytes: int,
     errors: str,
+    check: Callable[[], None],
 ) -> Blocks:
-    """Yield the blocks of every input in turn, from `start` on."""
+    """Yield the blocks of every input in turn, from `start` on; `check` is for where that takes a while."""
     file_start = sum(sizes[: start.input_index])
     for index in range(start.input_index, len(paths)):
         at = start if index == start.input_index else Position(index, any_document=start.any_document)
@@ -196,7 +198,7 @@ def all_blocks(
                 file.check_unchanged()
         else:
             some = _documents_of(
-                paths[index], sizes[index], formats[index], at, documents, block_bytes, errors
+                paths[index], sizes[index], formats[index], at, documents, block_bytes, errors, check
             )
             with closing(some):
                 for block in some:
@@ -213,11 +215,18 @@ def _documents_of(
     documents: Documents,
     block_bytes: int,
     errors: str,
+    check: Callable[[], None],
 ) -> Blocks:
     """Yield the blocks of an input that holds documents."""
     if form.container != "text":
         yield from read_records(
-            path, form, size_bytes=size_bytes, start=start, block_bytes=block_bytes, documents=documents
+            path,
+            form,
+            size_bytes=size_bytes,
+            start=start,
+            block_bytes=block_bytes,
+            documents=documents,
+            check=check,
         )
         return
     with TextFile(path, size_bytes=size_bytes) as file:

@@ -254,7 +254,7 @@ def _compare(job: Job, pair: FinishedPair, watch: Watch) -> None:
     try:
         watch.go_through(job, pair, tally, flush=_do_nothing, after_block=_do_nothing)
     except _Difference as difference:
-        raise DifferenceError(_describe(difference, job, tally.position)) from difference
+        raise DifferenceError(_describe(difference, job, tally.position, watch.check)) from difference
     except MemoryError as error:
         raise watch.memory_refused() from error
     pair.finish()
@@ -264,7 +264,7 @@ def _do_nothing() -> None:
     """There is nothing to save, and nothing to write back."""
 
 
-def _describe(difference: _Difference, job: Job, start: Position) -> str:
+def _describe(difference: _Difference, job: Job, start: Position, check: Check) -> str:
     """Say what differs, where, and of which bytes it should be made; `start` is where its block begins."""
     encoding = job.vocabulary.encoding
     token = int(difference.expected[difference.n_same])
@@ -280,6 +280,7 @@ def _describe(difference: _Difference, job: Job, start: Position) -> str:
             documents=job.config.documents,
             block_bytes=job.block_bytes,
             errors=job.config.errors,
+            check=check,
         )
     ) as blocks:
         block = next(blocks)

@@ -12,7 +12,10 @@ import pytest
 import tiktoken
 import zstandard
 
+from nanogpt_compat.blocks import Position
+from nanogpt_compat.config import Format
 from nanogpt_compat.documents import MARK, Documents
+from nanogpt_compat.sources.records import read_records
 from tests import faults
 from tests.faults import Args, Expected, expect, make_text, prepare, report_of, sha256s
 from tests.test_documents import assert_same, expected_pair
@@ -183,6 +186,32 @@ def test_an_input_changed_within_what_was_read_is_refused(
     refused = prepare(*same)
     assert refused.returncode == 5, refused.stderr
     assert "--restart" in refused.stderr
+
+
+def test_reading_through_what_an_earlier_run_read_can_be_stopped(
+    documents: list[str], tmp_path: Path
+) -> None:
+    path = write(tmp_path, "jsonl.gz", documents)
+    form, size = Format("jsonl", "gz"), path.stat().st_size
+    lines = Documents(None, "append", 0.0)
+    *_, last = read_records(
+        path,
+        form,
+        size_bytes=size,
+        start=Position(0),
+        block_bytes=1 << 20,
+        documents=lines,
+        check=lambda: None,
+    )
+
+    def stop() -> None:
+        raise faults.Stopped
+
+    again = read_records(
+        path, form, size_bytes=size, start=last.start, block_bytes=1000, documents=lines, check=stop
+    )
+    with pytest.raises(faults.Stopped):
+        next(again)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -70,8 +70,10 @@ class ByteStream:
         self.offset += len(data)
         return data
 
-    def skip(self, n_bytes: int) -> int:
+    def skip(self, n_bytes: int, check: Callable[[], None] = lambda: None) -> int:
         """Read through the next `n_bytes` and return their zlib.crc32, to be compared with an earlier run's.
+
+        `check` is called for each piece; what it raises ends it.
 
         Raises:
             InputError: there are not so many; or what `read` raises.
@@ -79,6 +81,7 @@ class ByteStream:
         crc = 0
         end = self.offset + n_bytes
         while self.offset < end:
+            check()
             data = self.read(min(_PIECE_BYTES, end - self.offset))
             if not data:
                 raise InputError(

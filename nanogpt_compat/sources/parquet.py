@@ -104,6 +104,13 @@ class TextColumn:
         """Of the file."""
         return self._stored.size_bytes
 
+    def bytes_before(self, row_group: int, row: int) -> int:
+        """Say how far the file has been read before a row of a row group; all of it behind the last."""
+        group = self.row_groups[row_group]
+        if row == group.n_rows and not any(one.n_rows for one in self.row_groups[row_group + 1 :]):
+            return self.size_bytes
+        return group.start + group.stored_bytes * row // group.n_rows
+
     def check_unchanged(self) -> None:
         """As `TextFile.check_unchanged`."""
         self._stored.check_unchanged()
@@ -181,7 +188,7 @@ class TextColumn:
             if row + len(values) > first_row:
                 yield values[max(0, first_row - row) :]
             row += len(values)
-            self._stored.drop_before(group.start + group.stored_bytes * row // group.n_rows)
+            self._stored.drop_before(self.bytes_before(group.index, row))
 
     def _next_values(self, batches: Iterator[Any], row_group: int, row: int) -> list[bytes | None]:
         pyarrow = self._pyarrow

@@ -24,11 +24,19 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 def read_records(
-    path: Path, form: Format, *, size_bytes: int, start: Position, block_bytes: int, documents: Documents
+    path: Path,
+    form: Format,
+    *,
+    size_bytes: int,
+    start: Position,
+    block_bytes: int,
+    documents: Documents,
+    check: Callable[[], None],
 ) -> Iterator[Block]:
     """Yield an input from `start` on in blocks of about `block_bytes` of whole records.
 
-    `size_bytes` is what the file had when the run began.
+    `size_bytes` is what the file had when the run began. `check` is called often while what lies before
+    `start` is read through; what it raises ends it.
 
     Raises:
         InputError: it is damaged, or changes while it is read; a record is too long, or bad and not to be
@@ -39,16 +47,21 @@ def read_records(
         yield from _read_parquet(path, size_bytes, start, block_bytes, documents)
         return
     with TextFile(path, size_bytes=size_bytes) as file:
-        yield from _read_jsonl(file, form, start, block_bytes, documents)
+        yield from _read_jsonl(file, form, start, block_bytes, documents, check)
         file.check_unchanged()
 
 
 def _read_jsonl(
-    file: TextFile, form: Format, start: Position, block_bytes: int, documents: Documents
+    file: TextFile,
+    form: Format,
+    start: Position,
+    block_bytes: int,
+    documents: Documents,
+    check: Callable[[], None],
 ) -> Iterator[Block]:
     is_plain = form.compression == "none"
-    stream = _Plain(file, start.offset) if is_plain else ByteStream(file, form.compression)
-    if isinstance(stream, ByteStream) and stream.skip(start.offset) != start.crc:
+    stream = ByteStream(file, form.compression, start=start.offset if is_plain else 0)
+    if not is_plain and stream.skip(start.offset, check) != start.crc:
         raise CheckpointError(
             f"{file.path} has another text in the {format_bytes(start.offset)} that an earlier run read; "
             "--restart begins anew"
@@ -71,25 +84,10 @@ def _read_jsonl(
             crc=zlib.crc32(one.raw, start.crc),
             any_document=any_document,
             records=start.records + one.raw.count(b"\n"),
-            stored_bytes=0 if isinstance(stream, _Plain) else stream.stored_bytes,
+            stored_bytes=0 if is_plain else stream.stored_bytes,
         )
         yield Block(one.raw, start, end, is_val=False)
         start = end
-
-
-class _Plain:
-    """A file that is not compressed, read without a copy."""
-
-    def __init__(self, file: TextFile, offset: int) -> None:
-        self._file = file
-        self._offset = offset
-
-    def read(self, n_bytes: int) -> bytes:
-        """Return the next `n_bytes`; fewer only at the end."""
-        data = self._file.read(n_bytes, self._offset)
-        self._file.drop_before(self._offset)
-        self._offset += len(data)
-        return data
 
 
 def parse_records(raw: bytes, documents: Documents, start: Position, *, skip_bad: bool) -> Records:
@@ -123,7 +121,6 @@ def _read_parquet(
                 group.index, block_bytes=block_bytes, first_row=first_row, skip_bad=documents.skip_bad
             ):
                 n_bytes = sum(map(len, rows.texts))
-                n_rows = rows.first_row + rows.n_rows
                 end = replace(
                     start,
                     offset=start.offset + n_bytes,
@@ -131,12 +128,8 @@ def _read_parquet(
                     crc=_crc_of(rows, start.crc),
                     any_document=start.any_document or bool(rows.texts),
                     records=start.records + rows.n_rows,
-                    stored_bytes=group.start + group.stored_bytes * n_rows // group.n_rows,
+                    stored_bytes=column.bytes_before(group.index, rows.first_row + rows.n_rows),
                 )
-                if end.records == column.row_groups[-1].n_rows + sum(
-                    one.n_rows for one in column.row_groups[:-1]
-                ):
-                    end = replace(end, stored_bytes=column.size_bytes)
                 bad = [f"row group {one.row_group:,}, row {one.row:,}: {one.reason}" for one in rows.bad]
                 records = Records(rows.texts, rows.n_empty, 0, rows.n_bad, bad)
                 yield Block(b"", start, end, is_val=False, records=records)
