@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 import random
@@ -260,3 +261,30 @@ def settled_available_bytes(*, at_least_bytes: int = 0) -> int:
         time.sleep(1)
         before, now = now, psutil.virtual_memory().available
     return now
+
+
+def kill_until_done(
+    rng: random.Random,
+    expected: Expected,
+    out: Path,
+    choose: Callable[[], tuple[Args, dict[str, Any]]],
+    *,
+    seconds: float,
+) -> tuple[int, float]:
+    """Start a run into `out` again and again, killed later each time, until it reaches its end.
+
+    `choose` gives the arguments and the driver's settings of each. Returns the number of kills, and the
+    seconds that the last run took.
+    """
+    for n_kills in itertools.count():
+        args, settings = choose()
+        began_s = time.monotonic()
+        done = run_for(rng.uniform(0.3, 1.0 + 0.1 * n_kills) * seconds, *args, **settings)
+        last_s = time.monotonic() - began_s
+        assert "do not match" not in done.stderr  # SIGKILL takes nothing away that was written
+        if done.returncode == 0:
+            break
+        assert done.returncode == -9, done.stderr
+        expected.assert_nothing_partial(out)
+    expected.assert_reached(out)
+    return n_kills, last_s

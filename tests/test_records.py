@@ -3,7 +3,9 @@
 import gzip
 import json
 import random
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow
@@ -155,21 +157,15 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(
     same: Args = ("--input", path, *VAL)
     expected: Expected = expect(tmp_path / "expected", *same)
     rng = random.Random(0)
-    n_kills = 0
+    n_kills, out = 0, tmp_path / "out"
+
+    def choose() -> tuple[Args, dict[str, Any]]:
+        block_bytes = rng.choice([20_000, 200_000])
+        return (*same, "--output-dir", out, "--block-size", str(block_bytes)), {"every_bytes": 100_000}
+
     while n_kills < 5:
-        out = tmp_path / f"out{n_kills}"
-        for patience in range(1, 100):
-            done = faults.run_for(
-                rng.uniform(0.3, 0.9 + 0.1 * patience) * expected.seconds,
-                *(*same, "--output-dir", out, "--block-size", str(rng.choice([20_000, 200_000]))),
-                every_bytes=100_000,
-            )
-            if done.returncode == 0:
-                break
-            assert done.returncode == -9, done.stderr
-            n_kills += 1
-            expected.assert_nothing_partial(out)
-        expected.assert_reached(out)
+        n_kills += faults.kill_until_done(rng, expected, out, choose, seconds=expected.seconds)[0]
+        shutil.rmtree(out)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])

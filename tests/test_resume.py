@@ -4,14 +4,12 @@
 """
 
 import contextlib
-import itertools
 import os
 import platform
 import random
 import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -63,27 +61,21 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(n_kills: int, tmp_pa
         out = tmp_path / f"out{n_ends}"
         old, options = make_old_files(out) if rng.random() < 0.3 else ({}, ())
         this = replace(expected, old=old)
-        for patience in itertools.count(1):
+
+        def choose(out: Path = out, options: Args = options) -> tuple[Args, dict[str, Any]]:
             n_workers, block_bytes = rng.randint(1, 4), rng.choice([5_000, 50_000, 1 << 20])
             args: Args = ("--input", *inputs, "--output-dir", out, *options)
-            began_s = time.monotonic()
-            done = faults.run_for(
-                rng.uniform(0.3, 0.9 + 0.1 * patience) * seconds,
-                *(*args, "--workers", str(n_workers), "--block-size", str(block_bytes)),
-                every_bytes=rng.choice([100_000, 400_000]),
-                window_bytes=rng.choice([1 << 16, 1 << 18, 16 << 20]),
-                mapped=rng.choice([None, False]),
-            )
-            assert "do not match" not in done.stderr  # SIGKILL takes nothing away that was written
-            if done.returncode == 0:
-                break
-            assert done.returncode == -9, done.stderr
-            n_done += 1
-            this.assert_nothing_partial(out)
-        if patience == 1:  # how long it takes, on a machine that has other things to do as well
-            seconds = time.monotonic() - began_s
+            return (*args, "--workers", str(n_workers), "--block-size", str(block_bytes)), {
+                "every_bytes": rng.choice([100_000, 400_000]),
+                "window_bytes": rng.choice([1 << 16, 1 << 18, 16 << 20]),
+                "mapped": rng.choice([None, False]),
+            }
+
+        n_here, last_s = faults.kill_until_done(rng, this, out, choose, seconds=seconds)
+        if not n_here:  # how long it takes, on a machine that has other things to do as well
+            seconds = last_s
+        n_done += n_here
         n_ends += 1
-        this.assert_reached(out)
         shutil.rmtree(out)
     print(f"{n_done} kills, {n_ends} times to the end")  # noqa: T201 - for the closing note, with pytest -s
 
