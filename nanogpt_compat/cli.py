@@ -52,12 +52,13 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
     `home` is the folder that the defaults refer to, that of prepare.py; None is the current one.
     """
     stderr, aborts = CalmStream(sys.stderr), NativeAborts()
+    words = sys.argv[1:] if argv is None else argv
     try:
         _keep_standard_streams()
-        options = _parser("python -m nanogpt_compat" if home is None else "prepare.py").parse_args(argv)
-        _run(options, argv, home=home, stderr=stderr, aborts=aborts)
+        options = _parser("python -m nanogpt_compat" if home is None else "prepare.py").parse_args(words)
+        _run(options, words, home=home, stderr=stderr, aborts=aborts)
     except (MemoryLimitError, MemoryError) as error:
-        command = _command(_with_smaller_settings(sys.argv[1:] if argv is None else argv), home=home)
+        command = _command(_with_smaller_settings(words), home=home)
         why = error if isinstance(error, MemoryLimitError) else "the system refused memory"
         stderr.write(f"prepare: stopped: {why}\ngo on, with smaller settings, by\n  {command}\n")
         return aborts.leave(MemoryLimitError.exit_code)
@@ -105,9 +106,9 @@ def _command(words: Sequence[str], *, home: Path | None) -> str:
     return shlex.join([sys.executable, *program, *words])
 
 
-def _literal_notice(argv: Sequence[str], *, home: Path | None) -> str:
+def _literal_notice(words: Sequence[str], *, home: Path | None) -> str:
     """Say that a text seems to hold documents, and how to have them."""
-    command = _command([*argv, "--document-separator", END_OF_TEXT_NAME], home=home)
+    command = _command([*words, "--document-separator", END_OF_TEXT_NAME], home=home)
     return (
         f"notice: {END_OF_TEXT_NAME} stands in the input and is encoded as seven tokens of ordinary text. "
         f"If it ends a document there, stop this and run\n  {command}"
@@ -116,7 +117,7 @@ def _literal_notice(argv: Sequence[str], *, home: Path | None) -> str:
 
 def _run(
     options: argparse.Namespace,
-    argv: Sequence[str] | None,
+    words: Sequence[str],
     *,
     home: Path | None,
     stderr: CalmStream,
@@ -149,7 +150,7 @@ def _run(
         return open_display(stderr, is_quiet=options.quiet, total_bytes=total_bytes, done_bytes=done_bytes)
 
     if work.shows_end_of_text and not options.verify:
-        say(_literal_notice(sys.argv[1:] if argv is None else argv, home=home))
+        say(_literal_notice(words, home=home))
     say(job.start_line(work))
     say(work.engine_line)
     with StopSignals() as signals, aborts:
@@ -171,12 +172,10 @@ def _config(options: argparse.Namespace, home: Path | None) -> Config:
     folder = Path() if home is None else home
     inputs = find_inputs(options.input or [str(folder / DEFAULT_INPUT)], home=home)
     formats = tuple(map(detect_format, inputs))
-    has_records = any(one.container != "text" for one in formats)
+    has_separator = options.document_separator is not None
+    has_documents = has_separator or any(one.has_records for one in formats)
     for path, one in zip(inputs, formats, strict=True):
-        _check_format(
-            path, one, has_records=has_records, has_separator=options.document_separator is not None
-        )
-    has_documents = has_records or options.document_separator is not None
+        _check_format(path, one, is_beside_records=has_documents and not has_separator)
     return Config(
         inputs=inputs,
         output_dir=options.output_dir or folder,
@@ -200,20 +199,22 @@ def _config(options: argparse.Namespace, home: Path | None) -> Config:
     )
 
 
-def _check_format(path: Path, form: Format, *, has_records: bool, has_separator: bool) -> None:
+def _check_format(path: Path, form: Format, *, is_beside_records: bool) -> None:
     """Refuse what is not read, and what does not go with the other inputs.
 
     Raises:
         InputError: compressed text.
         UsageError: text that is one stream, beside records.
     """
-    if form.container == "text" and form.compression != "none":
+    if form.has_records:
+        return
+    if form.compression != "none":
         program = {"gz": "gzip", "zst": "zstd"}[form.compression]
         raise InputError(
             f"{path} is text compressed by {program}; only JSON lines are read compressed: unpack it with "
             f"`{program} -d`"
         )
-    if form.container == "text" and has_records and not has_separator:
+    if is_beside_records:
         raise UsageError(
             f"{path} is plain text, and another input brings documents: say with --document-separator what "
             "stands between those of the text, or give it to a run of its own"

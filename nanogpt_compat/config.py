@@ -24,11 +24,13 @@ class Format:
     container: Container
     compression: Compression = "none"
 
+    @property
+    def has_records(self) -> bool:
+        """Whether it brings its documents one by one."""
+        return self.container != "text"
+
     def __str__(self) -> str:
         return self.container if self.compression == "none" else f"{self.container}.{self.compression}"
-
-
-PLAIN_TEXT = Format("text")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,13 @@ class Config:
     """The options of one run, checked and complete."""
 
     inputs: tuple[Path, ...]
+    formats: tuple[Format, ...]  # of each of them
     output_dir: Path
     n_chunks: int | None = None  # of 10,000,000 characters each
     val_ratio: float = 0.0005
     val_split: str = "spread"
     separator: str | None = None  # between documents; None: there are none
     eot: str = "append"
-    formats: tuple[Format, ...] = ()  # of the inputs; all plain text if it is empty
     text_field: str = "text"
     skip_bad_records: bool = False
     errors: str = "ignore"
@@ -58,7 +60,7 @@ class Config:
     @property
     def documents(self) -> Documents | None:
         """What to do about documents; None if the text is one stream."""
-        if self.separator is None and not self.has_records:
+        if self.separator is None and not any(one.has_records for one in self.formats):
             return None
         return Documents(
             self.separator,
@@ -67,15 +69,6 @@ class Config:
             text_field=self.text_field,
             skip_bad=self.skip_bad_records,
         )
-
-    @property
-    def has_records(self) -> bool:
-        """Whether an input brings its documents one by one."""
-        return any(one.container != "text" for one in self.formats)
-
-    def format_of(self, index: int) -> Format:
-        """Say what an input holds."""
-        return self.formats[index] if self.formats else PLAIN_TEXT
 
     @property
     def has_val(self) -> bool:

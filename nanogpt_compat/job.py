@@ -140,13 +140,12 @@ def look_into(config: Config) -> Job:
     errors = "replace" if config.errors == "replace" else "ignore"
     inputs, shows_end_of_text = [], False
     mark = MARK.decode() if config.eot != "none" else ""
-    for index, path in enumerate(config.inputs):
+    for path, form in zip(config.inputs, config.formats, strict=True):
         samples = take_samples(path, total_bytes=total_bytes, n_inputs=len(config.inputs))
-        form = config.format_of(index)
-        if form.container == "text" and not config.errors_given:
+        if not form.has_records and not config.errors_given:
             check_is_utf8(path, samples)
         inputs.append(describe_input(path, (sample.data for sample in samples)))
-        if form.container == "text":
+        if not form.has_records:
             texts = [sample.data.decode("utf-8", errors) for sample in samples]
             sampled_bytes = sum(len(sample.data) for sample in samples)
             if config.separator is not None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.blocks import Block, Position, Records
-from nanogpt_compat.config import PLAIN_TEXT, Format
+from nanogpt_compat.config import Format
 from nanogpt_compat.cuts import first_cut
 from nanogpt_compat.documents import (
     END_OF_TEXT,
@@ -87,13 +87,13 @@ def run(
     *,
     paths: Sequence[Path],
     sizes: Sequence[int],
-    formats: Sequence[Format] | None = None,
+    formats: Sequence[Format],
     tally: Tally,
     sink: Sink,
     encoder: Encoder,
     windows: Sequence[tuple[int, int]],
     errors: str,
-    documents: Documents | None = None,
+    documents: Documents | None,
     n_workers: int,
     block_bytes: int,
     max_chars: int | None,
@@ -113,7 +113,6 @@ def run(
         EngineMismatch: the engine is not to be trusted; the message says which bytes of which file show it.
     """
     beginning = tally.position
-    formats = [PLAIN_TEXT] * len(paths) if formats is None else formats
     blocks = all_blocks(
         paths,
         sizes,
@@ -218,7 +217,7 @@ def _documents_of(
     check: Callable[[], None],
 ) -> Blocks:
     """Yield the blocks of an input that holds documents."""
-    if form.container != "text":
+    if form.has_records:
         yield from read_records(
             path,
             form,
@@ -267,7 +266,7 @@ def _limit_documents(
         for block in blocks:
             if n_left <= 0 and not block.start.document:
                 return
-            if formats[block.start.input_index].container != "text":
+            if formats[block.start.input_index].has_records:
                 block = _limit_records(block, n_left, documents)
                 yield block
                 n_left -= block.n_chars
@@ -402,8 +401,8 @@ def encode_block(
     errors: str,
     path: Path,
     check_at: Sequence[int] | None,
-    documents: Documents | None = None,
-    form: Format = PLAIN_TEXT,
+    documents: Documents | None,
+    form: Format,
 ) -> Encoded:
     """Decode and encode one block; what is lost is counted. `check_at` is for `Encoder.encode_checked`.
 
@@ -412,7 +411,7 @@ def encode_block(
             file and the place in it.
         EngineMismatch: the engine has erred; with the file and the place.
     """
-    if documents is not None and form.container != "text":
+    if documents is not None and form.has_records:
         return _encode_records(block, encoder, documents, path, check_at)
     n_invalid, offsets = 0, tuple[int, ...]()
     try:

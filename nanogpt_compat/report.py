@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import __version__
+from nanogpt_compat.config import Format
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.estimate import Estimate
 from nanogpt_compat.files import advice, sync_folder, write_atomically
@@ -62,7 +63,7 @@ def build_report(
     tally: Tally,
     inputs: Sequence[Mapping[str, Any]],
     paths: Sequence[Path],
-    formats: Sequence[str],
+    formats: Sequence[Format],
     splits: Sequence[str],
     engine: str,
     engine_mismatch: str,
@@ -112,11 +113,13 @@ def describe_file(split: str, n_tokens: int) -> dict[str, Any]:
     return {"name": f"{split}.bin", "tokens": n_tokens, "bytes": 2 * n_tokens}
 
 
-def _describe_input(path: Path, form: str, description: Mapping[str, Any], one: InputTally) -> dict[str, Any]:
+def _describe_input(
+    path: Path, form: Format, description: Mapping[str, Any], one: InputTally
+) -> dict[str, Any]:
     """Say what came out of one input, and by what to know it again."""
     return {
         "path": str(path),
-        "format": form,
+        "format": str(form),
         "bytes": description["size"],
         "bytes_read": one.bytes_read,
         "text_bytes": one.text_bytes,

@@ -298,7 +298,7 @@ class Run:
             tally=tally,
             inputs=job.inputs,
             paths=job.config.inputs,
-            formats=[str(job.config.format_of(index)) for index in range(len(job.inputs))],
+            formats=job.config.formats,
             splits=list(reversed(self._finals)),
             engine=job.encoder.name,
             engine_mismatch=mismatch,

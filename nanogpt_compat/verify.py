@@ -274,7 +274,7 @@ def _describe(difference: _Difference, job: Job, start: Position, check: Check) 
         pipeline.all_blocks(
             job.config.inputs,
             job.sizes,
-            [job.config.format_of(index) for index in range(len(job.inputs))],
+            job.config.formats,
             start=start,
             windows=job.windows,
             documents=job.config.documents,

@@ -125,7 +125,7 @@ class Watch:
             pipeline.run(
                 paths=config.inputs,
                 sizes=job.sizes,
-                formats=[config.format_of(index) for index in range(len(config.inputs))],
+                formats=config.formats,
                 tally=tally,
                 sink=sink,
                 encoder=encoder,
@@ -151,7 +151,7 @@ class Watch:
         """
         if not n_bytes or not has_hint_of_change(old, new):
             return True
-        path, form = self._config.inputs[index], self._config.format_of(index)
+        path, form = self._config.inputs[index], self._config.formats[index]
         self._say(f"{path} has been touched: reading {format_bytes(n_bytes)} of it again to be sure")
         text_field = self._config.text_field
         return crc_of_text(path, form, text_field=text_field, n_bytes=n_bytes, check=self.check) == crc

@@ -11,6 +11,7 @@ import tiktoken
 from numpy.typing import NDArray
 
 from nanogpt_compat import pipeline
+from nanogpt_compat.config import Format
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.encoders import Encoder, TiktokenEncoder
 from nanogpt_compat.encoders.classes import GROUP
@@ -84,6 +85,7 @@ def tokenise(
     pipeline.run(
         paths=paths,
         sizes=[path.stat().st_size for path in paths],
+        formats=[Format("text") for _ in paths],
         tally=tally,
         sink=sink,
         encoder=encoder,
