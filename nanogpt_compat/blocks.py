@@ -1,6 +1,8 @@
 """The unit of work: a run of input bytes that can be tokenised on its own."""
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +51,6 @@ class Block:
     def ends_by_force(self) -> bool:
         """Whether the block ends at a forced cut, so that tokens may differ around it."""
         return self.end.anchor != self.end.offset
+
+
+Blocks: TypeAlias = Generator[Block, None, None]

@@ -223,6 +223,20 @@ def test_a_number_of_characters_ends_with_a_document(
     assert_same(tokens_of(tmp_path), wanted(some[:n_kept], "append", 0.05, gpt2))
 
 
+def test_with_a_number_of_characters_lines_end_only_where_they_end(
+    gpt2: tiktoken.Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanogpt_compat.job.CHARS_PER_CHUNK", 10)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(
+        b'{"id": 1,\r "text": "seven ch"}\n{"id": 2,\r"text": "and more"}\n{"text": "no more"}\n'
+    )
+    done = prepare("--input", path, "--output-dir", tmp_path, "--n", "1", "--val-split", "none")
+    assert done.returncode == 0, done.stderr
+    train = np.fromfile(tmp_path / "train.bin", np.uint16)
+    assert gpt2.decode(train.tolist()) == "seven ch<|endoftext|>and more<|endoftext|>"
+
+
 def test_bad_records_stop_it_or_are_counted(documents: list[str], tmp_path: Path) -> None:
     path = write(tmp_path, "jsonl", documents[:50])
     lines = path.read_bytes().splitlines(keepends=True)

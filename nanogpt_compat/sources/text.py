@@ -287,6 +287,11 @@ def decode(block: Block, errors: str) -> str:
     return text
 
 
+def lenient(errors: str) -> str:
+    """Choose a policy that never raises, to look at text with: `strict` is for the encoder to enforce."""
+    return "ignore" if errors == "strict" else errors
+
+
 def as_utf8(block: Block, errors: str) -> bytes:
     """Make of a block the valid UTF-8 that `decode` would give: without a copy where it is that already.
 

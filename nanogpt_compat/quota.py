@@ -1,0 +1,103 @@
+"""Stop at so many characters, which --n asks for: at an exact cut, or at the end of a document."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from io import BytesIO
+from zlib import crc32
+
+from nanogpt_compat.blocks import Block, Blocks, Position
+from nanogpt_compat.config import Format
+from nanogpt_compat.cuts import first_cut
+from nanogpt_compat.documents import Documents
+from nanogpt_compat.sources.documents import end_block, end_of_chars
+from nanogpt_compat.sources.records import parse_records
+from nanogpt_compat.sources.text import decode, lenient
+
+
+def limit_chars(blocks: Blocks, n_left: int, start: Position, errors: str) -> Blocks:
+    """Pass blocks on, up to the first exact cut with at least `n_left` characters before it."""
+    if n_left <= 0 and start.anchor == start.offset:
+        return
+    with closing(blocks):
+        for block in blocks:
+            n_chars = len(decode(block, lenient(errors)))
+            if n_left <= n_chars:
+                last = _cut_at(block, n_left, errors)
+                yield replace(last, n_chars=len(decode(last, lenient(errors))))
+                if not last.ends_by_force:
+                    return
+            else:
+                yield replace(block, n_chars=n_chars)
+            n_left -= n_chars
+
+
+def limit_documents(
+    blocks: Blocks, n_left: int, documents: Documents, formats: Sequence[Format], errors: str
+) -> Blocks:
+    """Pass blocks on, up to the first end of a document with at least `n_left` characters before it."""
+    separator = documents.separator or ""
+    with closing(blocks):
+        for block in blocks:
+            if n_left <= 0 and not block.start.document:
+                return
+            if formats[block.start.input_index].has_records:
+                block = _limit_records(block, n_left, documents)
+                yield block
+                n_left -= block.n_chars
+                continue
+            text = decode(block, lenient(errors))
+            n_end = 0
+            for piece in text.split(separator)[:-1]:
+                n_end += len(piece) + len(separator)
+                if n_end >= n_left:
+                    raw = block.raw[: end_of_chars(block, n_end, lenient(errors))]
+                    end = block.start.offset + len(raw)
+                    last = end_block(block, raw, end, separator, lenient(errors))
+                    yield replace(last, is_val=block.is_val, n_chars=n_end)
+                    return
+            yield replace(block, n_chars=len(text))
+            n_left -= len(text)
+
+
+def _limit_records(block: Block, n_left: int, documents: Documents) -> Block:
+    """Count a block's characters, and shorten it to the first document with `n_left` up to its end."""
+    if block.records is not None:
+        texts = block.records.texts
+        n_chars, n_taken = _count_until(n_left, ([text] for text in texts))
+        records = replace(block.records, texts=texts[:n_taken])
+        end = _end_after(block, b"".join(records.texts))
+        return replace(block, records=records, end=end, n_chars=n_chars)
+    lines = BytesIO(block.raw).readlines()
+    in_lines = (parse_records(line, documents, block.start, skip_bad=True).texts for line in lines)
+    n_chars, n_taken = _count_until(n_left, in_lines)
+    raw = b"".join(lines[:n_taken])
+    end = replace(_end_after(block, raw), records=block.start.records + raw.count(b"\n"))
+    return replace(block, raw=raw, end=end, n_chars=n_chars)
+
+
+def _count_until(n_left: int, records: Iterable[Sequence[bytes]]) -> tuple[int, int]:
+    """Count the characters of records up to the first with `n_left` by its end, and the records."""
+    n_chars = n_taken = 0
+    for texts in records:
+        n_chars += sum(len(text.decode()) for text in texts)
+        n_taken += 1
+        if n_chars >= n_left:
+            break
+    return n_chars, n_taken
+
+
+def _cut_at(block: Block, n_chars: int, errors: str) -> Block:
+    """Shorten a block to the first exact cut with at least `n_chars` characters before it, if it has one."""
+    low = end_of_chars(block, max(0, n_chars), lenient(errors))
+    cut = first_cut(block.raw, max(low, 1), len(block.raw) - 1)
+    if cut is None:
+        return block
+    raw = block.raw[:cut]
+    return replace(block, raw=raw, end=replace(_end_after(block, raw), after_cr=False))
+
+
+def _end_after(block: Block, data: bytes) -> Position:
+    """Say where a block ends that holds no more than `data`."""
+    offset = block.start.offset + len(data)
+    return replace(block.end, offset=offset, anchor=offset, crc=crc32(data, block.start.crc))
