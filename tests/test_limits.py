@@ -577,6 +577,7 @@ def test_page_cache_of_a_real_file_is_no_use_once_it_is_on_disk(tmp_path: Path) 
     if filesystem_of(tmp_path) in ("tmpfs", "ramfs"):
         pytest.skip(f"{tmp_path} is in memory: its files are not page cache")
     leaf = own_cgroups()[0]
+    os.sync()  # what other tests have left unwritten would go to the disk meanwhile, and be missing below
     start = with_limit(leaf, GIB)
     current_bytes = int(leaf.read_text())
     block = b"x" * MIB
