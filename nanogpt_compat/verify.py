@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat import pipeline, report
-from nanogpt_compat.blocks import Block, Position
+from nanogpt_compat.blocks import Block, Blocks, Position
+from nanogpt_compat.encode import encode_block
 from nanogpt_compat.errors import CheckpointError, DifferenceError, OutputError
 from nanogpt_compat.files import advise_sequential, drop_cache
 from nanogpt_compat.fingerprint import differences
@@ -32,6 +33,7 @@ from nanogpt_compat.watch import Check, Say, Watch, locked
 
 _CHUNK_TOKENS = 512 * 1024
 _DROP_EVERY_BYTES = 8 * 1024 * 1024
+_A_FEW_BYTES = 256
 _MAKE_AGAIN = "the same command with --restart --overwrite in the place of --verify makes the output again"
 
 
@@ -118,6 +120,7 @@ class _Difference(Exception):
     def __init__(self, path: Path, index: int, found: int | None, expected: NDArray[np.uint16], n_same: int):
         super().__init__(f"{path}, token {index}")
         self.path = path
+        self.is_val = False
         self.index = index  # in the file
         self.found = found  # None: the file ends there
         self.expected = expected
@@ -232,7 +235,11 @@ class FinishedPair:
 
     def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
         """Compare `(n,) uint16` with what comes next in a split."""
-        self._files["val" if is_val else "train"].compare(tokens)
+        try:
+            self._files["val" if is_val else "train"].compare(tokens)
+        except _Difference as difference:
+            difference.is_val = is_val
+            raise
 
     def finish(self) -> None:
         """Make sure that both files end here.
@@ -254,7 +261,7 @@ def _compare(job: Job, pair: FinishedPair, watch: Watch) -> None:
     try:
         watch.go_through(job, pair, tally, flush=_do_nothing, after_block=_do_nothing)
     except _Difference as difference:
-        raise DifferenceError(_describe(difference, job, tally.position, watch.check)) from difference
+        raise DifferenceError(_describe(difference, job, tally, watch.check)) from difference
     except MemoryError as error:
         raise watch.memory_refused() from error
     pair.finish()
@@ -264,44 +271,75 @@ def _do_nothing() -> None:
     """There is nothing to save, and nothing to write back."""
 
 
-def _describe(difference: _Difference, job: Job, start: Position, check: Check) -> str:
-    """Say what differs, where, and of which bytes it should be made; `start` is where its block begins."""
+def _describe(difference: _Difference, job: Job, done: Tally, check: Check) -> str:
+    """Say what differs, where, and of what it should be made; `done` is what came before its block."""
     encoding = job.vocabulary.encoding
     token = int(difference.expected[difference.n_same])
-    n_before = len(encoding.decode_bytes(difference.expected[: difference.n_same].tolist()))
-    n_bytes = len(encoding.decode_single_token_bytes(token))
-    with closing(
-        pipeline.all_blocks(
-            job.config.inputs,
-            job.sizes,
-            job.config.formats,
-            start=start,
-            windows=job.windows,
-            documents=job.config.documents,
-            block_bytes=job.block_bytes,
-            errors=job.config.errors,
-            check=check,
-        )
-    ) as blocks:
-        block = next(blocks)
-    if job.config.documents is not None:  # what is left out and goes to the other split is not in the tokens
-        first, last = block.start.offset, block.end.offset - 1
-    else:
-        first, last = (
-            block.start.offset + place_in_raw(block, place, job.config.errors)
-            for place in (n_before, n_before + n_bytes - 1)
-        )
 
     def show(token: int) -> str:
         if token >= encoding.n_vocab:
             return f"{token}, which is no token of GPT-2"
         return f"{token} ({encoding.decode_single_token_bytes(token)!r})"
 
+    if job.config.documents is None:
+        made_of = _bytes_of(difference, job, done, check)
+    else:
+        made_of = _documents_of(difference, job, done, check)
     found = "missing, the file ends there," if difference.found is None else show(difference.found)
     return (
         f"{difference.path}: token {difference.index:,}, at byte {TOKEN.itemsize * difference.index:,}, is "
-        f"{found} and should be {show(token)}, made of bytes {first:,} to {last + 1:,} of "
-        f"{job.config.inputs[block.start.input_index]}; {_MAKE_AGAIN}"
+        f"{found} and should be {show(token)}, made of {made_of} of "
+        f"{job.config.inputs[done.position.input_index]}; {_MAKE_AGAIN}"
+    )
+
+
+def _bytes_of(difference: _Difference, job: Job, done: Tally, check: Check) -> str:
+    """Find the bytes of a text that is one stream."""
+    encoding = job.vocabulary.encoding
+    n_before = len(encoding.decode_bytes(difference.expected[: difference.n_same].tolist()))
+    n_bytes = len(encoding.decode_single_token_bytes(int(difference.expected[difference.n_same])))
+    with closing(_blocks_from(done.position, job, job.block_bytes, check)) as blocks:
+        block = next(blocks)
+    first, last = (
+        block.start.offset + place_in_raw(block, place, job.config.errors)
+        for place in (n_before, n_before + n_bytes - 1)
+    )
+    return f"bytes {first:,} to {last + 1:,}"
+
+
+def _documents_of(difference: _Difference, job: Job, done: Tally, check: Check) -> str:
+    """Find the documents, or a part of one, by encoding them a few at a time."""
+    config, is_val = job.config, difference.is_val
+    form = config.formats[done.position.input_index]
+    n_before = difference.index - (done.val_tokens if is_val else done.train_tokens)
+    with closing(_blocks_from(done.position, job, _A_FEW_BYTES, check)) as blocks:
+        for block in blocks:
+            check()
+            path = config.inputs[block.start.input_index]
+            made = encode_block(block, job.encoder, config.errors, path, [], config.documents, form)
+            n_before -= sum(len(ids) for ids_are_val, ids in made.tokens if ids_are_val == is_val)
+            if n_before < 0:
+                break
+    if not form.has_records:
+        return f"bytes {block.start.offset:,} to {block.end.offset:,}"
+    name, number = ("row", 0) if form.container == "parquet" else ("line", 1)
+    first, end = block.start.records + number, block.end.records + number
+    which = f"{name} {first:,}" if end - first <= 1 else f"{name}s {first:,} to {end - 1:,}"
+    return f"{which} (counted from {number})"
+
+
+def _blocks_from(start: Position, job: Job, block_bytes: int, check: Check) -> Blocks:
+    config = job.config
+    return pipeline.all_blocks(
+        config.inputs,
+        job.sizes,
+        config.formats,
+        start=start,
+        windows=job.windows,
+        documents=config.documents,
+        block_bytes=block_bytes,
+        errors=config.errors,
+        check=check,
     )
 
 

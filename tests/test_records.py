@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from nanogpt_compat.documents import MARK, Documents
 from nanogpt_compat.sources.records import read_records
 from tests import faults
 from tests.faults import Args, Expected, expect, make_text, prepare, report_of, sha256s
-from tests.test_documents import assert_same, expected_pair
+from tests.test_documents import assert_same, expected_pair, goes_to_val
 from tests.texts import real_text
 
 KINDS = ("jsonl", "jsonl.gz", "jsonl.zst", "json.gz", "parquet")
@@ -107,6 +108,48 @@ def test_every_format_gives_each_document_as_it_stands(
     assert "already complete" in again.stderr
     verified = prepare("--input", path, "--output-dir", tmp_path, *VAL, "--eot", eot, "--verify")
     assert verified.returncode == 0, verified.stderr
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("kind", [*KINDS, "txt"])
+def test_a_wrong_token_is_traced_to_its_document(
+    kind: str, split: str, gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    some = [f"Number {k} of many.\n" + "All alike. " * (k % 90) for k in range(900)]
+    options: Args = (*VAL, "--output-dir", tmp_path, "--skip-bad-records", "--block-size", "100K")
+    if kind == "txt":
+        path = tmp_path / "part.txt"
+        path.write_text("\x1e".join(some), encoding="utf-8", newline="")
+        options = (*options, "--document-separator", r"\x1e")
+    else:
+        path = write(tmp_path, kind, ["", *some[:450], "", *some[450:]])
+    assert prepare("--input", path, *options).returncode == 0
+    final = tmp_path / f"{split}.bin"
+    tokens = np.fromfile(final, "<u2")
+    at = len(tokens) * 3 // 4
+    n_documents = int(np.count_nonzero(tokens[:at] == 50256))
+    is_val = split == "val"
+    which = [k for k, one in enumerate(some) if (k == 0 or goes_to_val(one, 0.05)) == is_val][n_documents]
+    tokens[at] ^= 1
+    tokens.tofile(final)
+    done = prepare("--input", path, *options, "--verify")
+    assert done.returncode == 1
+    assert f"{final}: token {at:,}, at byte {2 * at:,}, is {tokens[at]} (" in done.stderr
+    made_of = re.search(r"made of (.*) of " + re.escape(str(path)), done.stderr)
+    assert made_of is not None, done.stderr
+    places = [int(number.replace(",", "")) for number in re.findall(r"[\d,]+", made_of[1])]
+    if kind == "txt":
+        start = len("\x1e".join([*some[:which], ""]))
+        assert places[0] <= start + len(some[which])
+        assert places[1] > start
+        assert places[1] - places[0] < 2_000
+    else:
+        number = which + 1 + (which >= 450) + (kind != "parquet")
+        assert made_of[1].startswith("row" if kind == "parquet" else "line")
+        *found, counted_from = places
+        assert found[0] <= number <= found[-1]
+        assert found[-1] - found[0] < 10
+        assert counted_from == (kind != "parquet")
 
 
 def test_several_inputs_of_all_formats_are_one_run(
