@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nanogpt_compat.utf8 import non_ascii_part
+
 GROUP = 4096  # code points that are probed at once, 6 ms; those of one lead byte from E1 to EF
 _FREQUENT = {*range(16), 0x1F}  # groups: the basic plane, and most emoji
 _N_BYTES = 256
@@ -53,6 +55,7 @@ class ClassDifferences:
         """Whether `text`, valid UTF-8, holds such a character; 0.1 to 0.5 ms a megabyte."""
         if text.isascii():
             return False
+        text = non_ascii_part(text)
         data = np.frombuffer(text, np.uint8)
         top = data.max()
         codes = [

@@ -186,7 +186,7 @@ def slice_at(text: bytes, place: int) -> tuple[int, int] | None:
     """Find a slice of about 8 KiB around `place` between exact cuts; None where there are no cuts near.
 
     >>> slice_at(b"to be, or not", 8)
-    (5, 13)
+    (6, 13)
     """
     start = last_cut(text, max(1, place - _NEAR_BYTES), place)
     if start is None:

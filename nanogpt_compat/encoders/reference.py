@@ -51,6 +51,7 @@ class TiktokenEncoder:
         Raises:
             InputError: tiktoken panicked, as versions before 0.12 do on very long runs of one character.
 
+        >>> from nanogpt_compat.vocabulary import load_gpt2
         >>> TiktokenEncoder(load_gpt2()).encode(b"hello world")
         array([31373,   995], dtype=uint16)
         """

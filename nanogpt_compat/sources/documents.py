@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.documents import HEAD_BYTES, Documents, is_val_document
-from nanogpt_compat.sources.text import TextFile, Window, block_end, decode, ends_in_cr, is_utf8
+from nanogpt_compat.sources.text import TextFile, Window, block_end, decode, ends_in_cr
+from nanogpt_compat.utf8 import is_utf8
 
 _MAX_CHAR_BYTES = 4
 
@@ -126,7 +127,7 @@ def separator_ends(block: Block, separator: str, errors: str) -> tuple[int, int]
     r"""Find where in a block's bytes its first and its last separator end; None if it has none.
 
     >>> separator_ends(Block(b"a\r\n\r\nb", Position(0), Position(0), is_val=False), "\n\n", "ignore")
-    (5, 5)
+    (4, 4)
     """
     raw = block.raw
     if b"\r" not in raw and not block.start.after_cr and is_utf8(raw):

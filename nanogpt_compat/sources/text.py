@@ -17,6 +17,7 @@ from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.cuts import MAX_PIECE_BYTES, first_cut, forced_cut, last_cut
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.files import advise_sequential, drop_cache
+from nanogpt_compat.utf8 import is_utf8
 
 _DROP_EVERY_BYTES = 8 * 1024 * 1024  # 0 of 512 MiB stay in the page cache at this step
 _LARGE_PAGE_BYTES = 2 * 1024 * 1024  # one that is dropped in part stays: up to a quarter of the file did
@@ -302,16 +303,6 @@ def as_utf8(block: Block, errors: str) -> bytes:
     if b"\r" in raw or block.start.after_cr:
         return decode(block, errors).encode()
     return raw if is_utf8(raw) else decode(block, errors).encode()
-
-
-def is_utf8(raw: bytes) -> bool:
-    """Whether nothing of `raw` would be dropped or replaced."""
-    if not raw.isascii():
-        try:
-            raw.decode()
-        except UnicodeDecodeError:
-            return False
-    return True
 
 
 def find_invalid_bytes(raw: bytes) -> tuple[int, tuple[int, ...]]:

@@ -1,0 +1,14 @@
+"""The examples in docstrings are true."""
+
+import doctest
+import importlib
+import pkgutil
+
+import nanogpt_compat
+
+
+def test_every_example_gives_what_stands_below_it() -> None:
+    names = [one.name for one in pkgutil.walk_packages(nanogpt_compat.__path__, "nanogpt_compat.")]
+    found = [doctest.testmod(importlib.import_module(name)) for name in names]
+    assert [name for name, one in zip(names, found, strict=True) if one.failed] == []
+    assert sum(one.attempted for one in found) >= 40

@@ -1,0 +1,35 @@
+"""What is not ASCII in a text is found without going through all of it."""
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from nanogpt_compat.utf8 import is_utf8, non_ascii_part
+from tests.texts import any_bytes
+
+far_apart = st.lists(st.tuples(st.integers(0, 200), any_bytes)).map(
+    lambda parts: b"".join(b"." * n_dots + some for n_dots, some in parts)
+)
+
+
+def chars_of(raw: bytes) -> list[str]:
+    """Characters that are not ASCII, undecodable bytes too."""
+    return [char for char in raw.decode("utf-8", "surrogateescape") if not char.isascii()]
+
+
+@given(raw=far_apart)
+@example(raw=b"." * 20 + b"\xc3" + b"." * 20 + b"\xa9" + b"." * 20)
+@example(raw=b"." * 39 + b"\xc3" + b"." * 40 + b"\xa9" + b"." * 39)
+@example(raw=b"." * 39 + b"\xe4\xb8\xad" + b"." * 38)
+@example(raw=b"." * 39 + b"\xc3" + b"." * 40 + b"\xa9")
+@example(raw=b"." * 40 + b"\xc3")
+@example(raw=b"." * 47 + b"\xc3\xa9")
+def test_the_part_has_the_same_characters_and_is_valid_where_the_whole_is(raw: bytes) -> None:
+    part = non_ascii_part(raw)
+    assert chars_of(part) == chars_of(raw)
+    assert is_utf8(raw) == (raw.decode("utf-8", "replace") == raw.decode("utf-8", "surrogateescape"))
+
+
+def test_of_a_text_with_little_in_it_little_is_left() -> None:
+    raw = (b"word " * 1000 + b"\xc3\xa9") * 100
+    assert len(non_ascii_part(raw)) < len(raw) // 100
+    assert len(non_ascii_part(b"word " * 1000)) <= 8
