@@ -1,8 +1,10 @@
 """What a run was asked to do."""
 
-from dataclasses import asdict, dataclass
+import posixpath
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from nanogpt_compat.documents import Documents
 
@@ -11,6 +13,30 @@ DEFAULT_INPUT = "train_fineweb.txt"
 
 Container: TypeAlias = Literal["text", "jsonl", "parquet"]
 Compression: TypeAlias = Literal["none", "gz", "zst"]
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """A file on a server; said without what may be secret in it.
+
+    >>> str(Url("https://me:word@host/some/part.txt?signature=abc"))
+    'https://host/some/part.txt'
+    """
+
+    address: str = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return posixpath.basename(urlsplit(self.address).path)
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.address)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+Location: TypeAlias = Path | Url
+"""Where an input is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +63,7 @@ class Format:
 class Config:
     """The options of one run, checked and complete."""
 
-    inputs: tuple[Path, ...]
+    inputs: tuple[Location, ...]
     formats: tuple[Format, ...]  # of each of them
     output_dir: Path
     n_chunks: int | None = None  # of 10,000,000 characters each

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.blocks import Block, Records
-from nanogpt_compat.config import Format
+from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import (
     END_OF_TEXT,
     MARK,
@@ -45,7 +44,7 @@ def encode_block(
     block: Block,
     encoder: Encoder,
     errors: str,
-    path: Path,
+    path: Location,
     check_at: Sequence[int] | None,
     documents: Documents | None,
     form: Format,
@@ -94,7 +93,7 @@ def _encode_documents(
 
 
 def _encode_records(
-    block: Block, encoder: Encoder, documents: Documents, path: Path, check_at: Sequence[int] | None
+    block: Block, encoder: Encoder, documents: Documents, path: Location, check_at: Sequence[int] | None
 ) -> Encoded:
     """Do the same for records.
 
@@ -160,7 +159,7 @@ def _with_ends(ids: NDArray[np.uint16], eot: str) -> NDArray[np.uint16]:
     return ids[ids != END_OF_TEXT] if eot == "none" else ids
 
 
-def _undecodable(block: Block, path: Path, error: UnicodeDecodeError) -> InputError:
+def _undecodable(block: Block, path: Location, error: UnicodeDecodeError) -> InputError:
     """Say which bytes of which file are not UTF-8."""
     found = block.raw[error.start : error.end].hex(" ")
     return InputError(

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 TOKEN_FORMAT = 1
@@ -13,16 +12,15 @@ _DIGEST_BYTES = 16
 _HINTS = "mtime_ctime_inode"  # may differ without the content being another
 
 
-def describe_input(path: Path, samples: Iterable[bytes]) -> dict[str, Any]:
+def describe_input(size_bytes: int, hints: Sequence[object], samples: Iterable[bytes]) -> dict[str, Any]:
     """Describe an input by size and sampled content, and by hints that it may have changed."""
-    status = path.stat()
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for sample in samples:
         digest.update(sample)
     return {
-        "size": status.st_size,
+        "size": size_bytes,
         "samples": digest.hexdigest(),
-        _HINTS: [status.st_mtime_ns, status.st_ctime_ns, status.st_ino],
+        _HINTS: list(hints),
     }
 
 
@@ -47,7 +45,7 @@ def differences(
     new_config: Mapping[str, Any],
     old_inputs: Sequence[Mapping[str, Any]],
     new_inputs: Sequence[Mapping[str, Any]],
-    paths: Sequence[Path],
+    paths: Sequence[object],
 ) -> list[str]:
     """Say, for a person, what is not the same.
 

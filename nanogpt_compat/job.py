@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import report
-from nanogpt_compat.config import Config
+from nanogpt_compat.config import Config, Location
 from nanogpt_compat.documents import END_OF_TEXT_NAME, MARK
 from nanogpt_compat.encoders import Encoder, TiktokenEncoder, choose_encoder, with_mark
 from nanogpt_compat.errors import InputError, OutputError
@@ -21,6 +21,7 @@ from nanogpt_compat.memmap import window_for
 from nanogpt_compat.pipeline import block_size
 from nanogpt_compat.policy import margin_bytes
 from nanogpt_compat.sinks import final_files, partial_file
+from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import sample_records
 from nanogpt_compat.sources.samples import check_is_utf8, take_samples
 from nanogpt_compat.split import CHARS_PER_CHUNK, val_bytes, val_windows
@@ -122,7 +123,7 @@ def look_into(config: Config) -> Job:
     Raises:
         InputError: an input is unreadable, empty or not UTF-8 text, or there is no vocabulary.
     """
-    total_bytes = sum(path.stat().st_size for path in config.inputs)
+    total_bytes = sum(map(_size_of, config.inputs))
     if not total_bytes:
         raise InputError(f"there is no text: {report.name_inputs(config.inputs)} has 0 bytes")
     vocabulary = find_gpt2(config.vocab_dir)
@@ -141,10 +142,11 @@ def look_into(config: Config) -> Job:
     inputs, shows_end_of_text = [], False
     mark = MARK.decode() if config.eot != "none" else ""
     for path, form in zip(config.inputs, config.formats, strict=True):
-        samples = take_samples(path, total_bytes=total_bytes, n_inputs=len(config.inputs))
+        with open_input(path) as file:
+            samples = take_samples(file, total_bytes=total_bytes, n_inputs=len(config.inputs))
+            inputs.append(describe_input(file.size_bytes, file.hints, (sample.data for sample in samples)))
         if not form.has_records and not config.errors_given:
             check_is_utf8(path, samples)
-        inputs.append(describe_input(path, (sample.data for sample in samples)))
         if not form.has_records:
             texts = [sample.data.decode("utf-8", errors) for sample in samples]
             sampled_bytes = sum(len(sample.data) for sample in samples)
@@ -159,6 +161,11 @@ def look_into(config: Config) -> Job:
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     forecast = estimator.estimate(n_workers=config.n_workers)
     return Job(config, tuple(inputs), vocabulary, chosen.encoder, chosen.line, forecast, shows_end_of_text)
+
+
+def _size_of(path: Location) -> int:
+    with open_input(path) as file:
+        return file.size_bytes
 
 
 def _spare_bytes(config: Config) -> int:
@@ -193,7 +200,7 @@ def check_names(job: Job) -> None:
     for final in finals.values():
         if final.is_dir():
             raise OutputError(f"{final} is a folder; move it away, or give another --output-dir")
-        if final.exists() and any(final.samefile(path) for path in config.inputs):
+        if final.exists() and any(final.samefile(path) for path in config.inputs if isinstance(path, Path)):
             raise OutputError(f"{final} is an input of this run; give another --output-dir")
         if final.exists() and not config.overwrite:
             raise OutputError(

@@ -7,11 +7,10 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class before Python 3.11
 from contextlib import closing
 from functools import lru_cache
-from pathlib import Path
 from random import Random
 
 from nanogpt_compat.blocks import Block, Blocks, Position
-from nanogpt_compat.config import Format
+from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.encode import Encoded, encode_block
 from nanogpt_compat.encoders import Encoder
@@ -19,8 +18,9 @@ from nanogpt_compat.quota import limit_chars, limit_documents
 from nanogpt_compat.refusals import start_pool
 from nanogpt_compat.sinks import Sink
 from nanogpt_compat.sources.documents import read_documents
+from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import read_records
-from nanogpt_compat.sources.text import TextFile, lenient, read_blocks
+from nanogpt_compat.sources.text import lenient, read_blocks
 from nanogpt_compat.split import edges_in
 from nanogpt_compat.tally import Tally
 
@@ -46,7 +46,7 @@ def block_size(n_workers: int, most_bytes: int) -> int:
 
 def run(
     *,
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     sizes: Sequence[int],
     formats: Sequence[Format],
     tally: Tally,
@@ -136,7 +136,7 @@ def _count(tally: Tally, encoded: Encoded) -> None:
 
 
 def all_blocks(
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     sizes: Sequence[int],
     formats: Sequence[Format],
     *,
@@ -153,7 +153,7 @@ def all_blocks(
         at = start if index == start.input_index else Position(index, any_document=start.any_document)
         if documents is None:
             edges = edges_in(windows, file_start, file_start + sizes[index])
-            with TextFile(paths[index], size_bytes=sizes[index]) as file:
+            with open_input(paths[index], size_bytes=sizes[index], check=check) as file:
                 yield from read_blocks(file, start=at, block_bytes=block_bytes, edges=edges, errors=errors)
                 file.check_unchanged()
         else:
@@ -168,7 +168,7 @@ def all_blocks(
 
 
 def _documents_of(
-    path: Path,
+    path: Location,
     size_bytes: int,
     form: Format,
     start: Position,
@@ -189,7 +189,7 @@ def _documents_of(
             check=check,
         )
         return
-    with TextFile(path, size_bytes=size_bytes) as file:
+    with open_input(path, size_bytes=size_bytes, check=check) as file:
         yield from read_documents(
             file,
             start=start,

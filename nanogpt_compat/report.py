@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import __version__
-from nanogpt_compat.config import Format
+from nanogpt_compat.config import Format, Location
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.estimate import Estimate
 from nanogpt_compat.files import advice, sync_folder, write_atomically
@@ -62,7 +62,7 @@ def build_report(
     *,
     tally: Tally,
     inputs: Sequence[Mapping[str, Any]],
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     formats: Sequence[Format],
     splits: Sequence[str],
     engine: str,
@@ -114,7 +114,7 @@ def describe_file(split: str, n_tokens: int) -> dict[str, Any]:
 
 
 def _describe_input(
-    path: Path, form: Format, description: Mapping[str, Any], one: InputTally
+    path: Location, form: Format, description: Mapping[str, Any], one: InputTally
 ) -> dict[str, Any]:
     """Say what came out of one input, and by what to know it again."""
     return {
@@ -170,12 +170,12 @@ def _what_is_left(error: OSError) -> str:
     return f"the token files are complete: {advice(error)} and run the same command again"
 
 
-def name_inputs(paths: Sequence[Path]) -> str:
+def name_inputs(paths: Sequence[Location]) -> str:
     """Name one input, or the first of several."""
     return paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
 
 
-def start_line(paths: Sequence[Path], forecast: Estimate, *, free_bytes: int, n_workers: int) -> str:
+def start_line(paths: Sequence[Location], forecast: Estimate, *, free_bytes: int, n_workers: int) -> str:
     """Say what the run is about to do."""
     threads = "1 thread" if n_workers == 1 else f"{n_workers} threads"
     return (

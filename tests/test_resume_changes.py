@@ -13,6 +13,7 @@ import pytest
 
 from nanogpt_compat import job, report
 from nanogpt_compat.sources.samples import take_samples
+from nanogpt_compat.sources.text import TextFile
 from tests import faults
 from tests.faults import Args, Expected, Outcome, Stopped, make_text, prepare
 
@@ -65,7 +66,8 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
 def unsampled(path: Path, start: int, end: int, paths: Sequence[Path] = ()) -> int:
     """Find a place that no sample covers: a change there shows in nothing but time and content."""
     total_bytes = sum(one.stat().st_size for one in paths or [path])
-    samples = take_samples(path, total_bytes=total_bytes, n_inputs=len(paths or [path]))
+    with TextFile(path) as file:
+        samples = take_samples(file, total_bytes=total_bytes, n_inputs=len(paths or [path]))
     covered = [(sample.offset, sample.offset + len(sample.data)) for sample in samples]
     return next(
         place for place in range(start, end, 1000) if not any(a - 8 <= place < b + 8 for a, b in covered)

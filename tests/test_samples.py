@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sources.samples import Sample, check_is_utf8, take_samples
+from nanogpt_compat.sources.text import TextFile
 from tests.texts import valid_bytes
 
 KIB = 1024
@@ -56,7 +57,8 @@ KOREAN = (
 
 def check(path: Path, *, total_bytes: int | None = None, n_inputs: int = 1) -> list[Sample]:
     total_bytes = path.stat().st_size if total_bytes is None else total_bytes
-    samples = take_samples(path, total_bytes=total_bytes, n_inputs=n_inputs)
+    with TextFile(path) as file:
+        samples = take_samples(file, total_bytes=total_bytes, n_inputs=n_inputs)
     check_is_utf8(path, samples)
     return samples
 

@@ -15,6 +15,7 @@ from nanogpt_compat.errors import InputError
 from nanogpt_compat.sources.compressed import ByteStream
 from nanogpt_compat.sources.formats import detect_format
 from nanogpt_compat.sources.jsonl import parse_lines, read_lines
+from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.parquet import TextColumn
 from nanogpt_compat.sources.text import TextFile
 
@@ -123,7 +124,7 @@ def read_documents(path: Path, block_bytes: int) -> list[bytes]:
     """Read a file as its format says."""
     found = detect_format(path)
     if found.container == "parquet":
-        with TextColumn(path, text_field="text", max_row_group_bytes=1 << 30) as column:
+        with TextColumn(open_input(path), text_field="text", max_row_group_bytes=1 << 30) as column:
             groups = [column.read_rows(group.index, block_bytes=block_bytes) for group in column.row_groups]
             return [text for group in groups for rows in group for text in rows.texts]
     with TextFile(path) as file:

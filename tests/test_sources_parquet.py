@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.parquet import BadRow, Rows, TextColumn
 from tests.conftest import REPOSITORY
 
@@ -33,7 +34,8 @@ def write(path: Path, texts: Any = DOCUMENTS, *, name: str = "text", rows: int =
 
 def open_column(path: Path, **options: Any) -> TextColumn:
     defaults: dict[str, Any] = {"text_field": "text", "max_row_group_bytes": 1 << 30}
-    return TextColumn(path, **(defaults | options))
+    stored = open_input(path, size_bytes=options.pop("size_bytes", None))
+    return TextColumn(stored, **(defaults | options))
 
 
 def read_all(path: Path, *, block_bytes: int = 1 << 20, skip_bad: bool = False, **options: Any) -> list[Rows]:
@@ -261,9 +263,10 @@ def test_files_are_closed_whatever_happens(path: Path) -> None:
 READ = """
 import re, sys
 from pathlib import Path
+from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.parquet import TextColumn
 
-with TextColumn(Path(sys.argv[1]), text_field="text", max_row_group_bytes=1 << 30) as column:
+with TextColumn(open_input(Path(sys.argv[1])), text_field="text", max_row_group_bytes=1 << 30) as column:
     n_bytes = sum(len(text) for rows in column.read_rows(0, block_bytes=1 << 20) for text in rows.texts)
 status = Path("/proc/self/status").read_text()
 print(n_bytes, *(int(re.search(rf"{name}:\\s+(\\d+)", status)[1]) << 10 for name in ("VmHWM", "RssAnon")))

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -17,13 +16,13 @@ class EngineMismatch(Exception):
     No error of the user's: the run begins again, and ends well.
     """
 
-    def __init__(self, start: int, end: int, *, path: Path | None = None) -> None:
+    def __init__(self, start: int, end: int, *, path: object = None) -> None:
         """Name the bytes, counted from the beginning of the text or, with `path`, of a file."""
         super().__init__(f"bytes {start:,} to {end:,}" + (f" of {path}" if path else ""))
         self._start = start
         self._end = end
 
-    def at(self, path: Path, offset: int) -> "EngineMismatch":
+    def at(self, path: object, offset: int) -> "EngineMismatch":
         """Say the same of a file in which the text begins at `offset`."""
         return EngineMismatch(offset + self._start, offset + self._end, path=path)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 from nanogpt_compat.config import Compression
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.units import format_bytes
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -28,7 +28,7 @@ class ByteStream:
     How much of the file has been read when `read` has come to a place depends on that place alone.
     """
 
-    def __init__(self, file: TextFile, compression: Compression = "none", *, start: int = 0) -> None:
+    def __init__(self, file: InputFile, compression: Compression = "none", *, start: int = 0) -> None:
         """Begin at the beginning, or, where nothing is compressed, at byte `start`."""
         if start and compression != "none":
             raise ValueError(f"a compressed file is read from its beginning, not from byte {start}")
@@ -53,7 +53,7 @@ class ByteStream:
 
         Raises:
             InputError: the file is truncated or damaged, has something behind its compressed data, or
-                needs too large a window; the package that reads zstd is missing; or what `TextFile.read`
+                needs too large a window; the package that reads zstd is missing; or what `InputFile.read`
                 raises.
         """
         while self._held_bytes < n_bytes:
@@ -113,7 +113,7 @@ class _Damaged(Exception):
 class _Stored:
     """The bytes of the file itself, read in chunks whose places depend on nothing but the file."""
 
-    def __init__(self, file: TextFile, start: int) -> None:
+    def __init__(self, file: InputFile, start: int) -> None:
         self.file = file
         self.end = start  # of what has been read
         self.crc = 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.documents import HEAD_BYTES, Documents, is_val_document
-from nanogpt_compat.sources.text import TextFile, Window, block_end, decode, ends_in_cr
+from nanogpt_compat.sources.text import InputFile, Window, block_end, decode, ends_in_cr
 from nanogpt_compat.utf8 import is_utf8
 
 _MAX_CHAR_BYTES = 4
@@ -15,7 +15,9 @@ _MAX_CHAR_BYTES = 4
 class _DocumentWindow(Window):
     """A window in which there is no cut that a separator might lie across."""
 
-    def __init__(self, file: TextFile, start: Position, step_bytes: int, separator: str, errors: str) -> None:
+    def __init__(
+        self, file: InputFile, start: Position, step_bytes: int, separator: str, errors: str
+    ) -> None:
         super().__init__(file, start.offset, step_bytes)
         self._separator = separator
         self._errors = errors
@@ -56,7 +58,7 @@ class _DocumentWindow(Window):
 
 
 def read_documents(
-    file: TextFile,
+    file: InputFile,
     *,
     start: Position,
     block_bytes: int,

@@ -1,16 +1,17 @@
 """What an input file holds and how it is compressed, by its name and its first bytes."""
 
 import json
-from pathlib import Path
+from pathlib import PurePath
 
-from nanogpt_compat.config import Compression, Container, Format
+from nanogpt_compat.config import Compression, Container, Format, Location
 from nanogpt_compat.sources.compressed import (
     GZIP_MAGIC,
     ZSTD_MAGIC,
     ByteStream,
     is_skippable_frame,
 )
-from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat.sources.opened import open_input
+from nanogpt_compat.sources.text import InputFile
 
 PARQUET_MAGIC = b"PAR1"
 
@@ -19,7 +20,7 @@ _JSONL_SUFFIXES = (".jsonl", ".ndjson")
 _SNIFF_BYTES = 1024 * 1024
 
 
-def detect_format(path: Path) -> Format:
+def detect_format(path: Location) -> Format:
     """Find out what `path` holds.
 
     How it is compressed its first bytes say, whatever the name. What is inside the name says: `.jsonl` and
@@ -30,9 +31,9 @@ def detect_format(path: Path) -> Format:
     Raises:
         InputError: the file cannot be read, or not decompressed.
     """
-    with TextFile(path) as file:
+    with open_input(path) as file:
         compression = _compression(file.read(4, 0))
-        suffixes = [suffix.lower() for suffix in path.suffixes]
+        suffixes = [suffix.lower() for suffix in PurePath(path.name).suffixes]
         if suffixes and suffixes[-1] in _COMPRESSED_SUFFIXES:
             suffixes.pop()
         suffix = suffixes[-1] if suffixes else ""
@@ -47,7 +48,7 @@ def _compression(head: bytes) -> Compression:
     return "none"
 
 
-def _container(file: TextFile, suffix: str, compression: Compression) -> Container:
+def _container(file: InputFile, suffix: str, compression: Compression) -> Container:
     if suffix in _JSONL_SUFFIXES or (suffix == ".json" and compression != "none"):
         return "jsonl"
     if suffix == ".parquet" or _is_parquet(file):
@@ -56,7 +57,7 @@ def _container(file: TextFile, suffix: str, compression: Compression) -> Contain
     return "jsonl" if may_be_jsonl and _begins_with_object(ByteStream(file, compression)) else "text"
 
 
-def _is_parquet(file: TextFile) -> bool:
+def _is_parquet(file: InputFile) -> bool:
     end = max(0, file.size_bytes - len(PARQUET_MAGIC))
     return file.read(4, 0) == PARQUET_MAGIC == file.read(4, end) and end >= len(PARQUET_MAGIC)
 

@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from nanogpt_compat.config import Location
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.units import format_bytes
 
@@ -57,7 +57,7 @@ class Documents:
 
 
 def read_lines(
-    read: Callable[[int], bytes], *, path: Path, block_bytes: int, first_line: int = 1, offset: int = 0
+    read: Callable[[int], bytes], *, path: Location, block_bytes: int, first_line: int = 1, offset: int = 0
 ) -> Iterator[Lines]:
     """Cut what `read` gives into runs of whole lines of about `block_bytes`.
 

@@ -10,14 +10,16 @@ Large pages do cost: 313 MiB where the 469 MB are written with a page size of 1 
 text on one thread. (pyarrow 26, Python 3.11, 2-core VM.)
 """
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from nanogpt_compat.config import Location
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.units import format_bytes
 
 _MAGIC = b"PAR1"  # at both ends of a file
@@ -62,21 +64,19 @@ class Rows:
 class TextColumn:
     """The text column of an open parquet file that must not change while it is read."""
 
-    def __init__(
-        self, path: Path, *, text_field: str, max_row_group_bytes: int, size_bytes: int | None = None
-    ) -> None:
-        """Open `path` and read its footer; `size_bytes` is what it had when the run began.
+    def __init__(self, stored: InputFile, *, text_field: str, max_row_group_bytes: int) -> None:
+        """Read the footer of `stored`, which is closed with the column, or if there is none.
 
         Raises:
-            InputError: pyarrow is missing; the file is unreadable, truncated or no parquet, or has another
-                size by now; it has no such column, or not of strings; a row group has more than
-                `max_row_group_bytes` of text, uncompressed.
+            InputError: pyarrow is missing; the file is unreadable, truncated or no parquet; it has no such
+                column, or not of strings; a row group has more than `max_row_group_bytes` of text,
+                uncompressed.
         """
-        self.path = path
+        self.path = stored.path
         self.text_field = text_field
-        self._pyarrow = _import_pyarrow(path)
-        self._stored = TextFile(path, size_bytes=size_bytes)
+        self._stored = stored
         try:
+            self._pyarrow = _import_pyarrow(self.path)
             _check_magic(self._stored)
             self._file = self._open()
             self._check_column()
@@ -112,7 +112,7 @@ class TextColumn:
         return group.start + group.stored_bytes * row // group.n_rows
 
     def check_unchanged(self) -> None:
-        """As `TextFile.check_unchanged`."""
+        """As `InputFile.check_unchanged`."""
         self._stored.check_unchanged()
 
     def read_rows(
@@ -207,7 +207,7 @@ class TextColumn:
 
         try:
             return ParquetFile(
-                self.path,
+                self.path if isinstance(self.path, Path) else _AsFile(self._stored),
                 memory_map=False,
                 buffer_size=_BUFFER_BYTES,
                 pre_buffer=False,
@@ -277,7 +277,33 @@ class TextColumn:
         return f"{self.path}, row group {row_group:,}, row {row:,}"
 
 
-def _import_pyarrow(path: Path) -> Any:
+class _AsFile(io.RawIOBase):
+    """What pyarrow takes for a file."""
+
+    def __init__(self, stored: InputFile) -> None:
+        self._stored = stored
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._offset
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._offset = offset + (0, self._offset, self._stored.size_bytes)[whence]
+        return self._offset
+
+    def read(self, n_bytes: int = -1) -> bytes:
+        data = self._stored.read(self._stored.size_bytes if n_bytes < 0 else n_bytes, self._offset)
+        self._offset += len(data)
+        return data
+
+
+def _import_pyarrow(path: Location) -> Any:
     """Import pyarrow only where it is needed: it takes 55 MB."""
     # Read when the library is loaded; `set_memory_pool` would leave the pages to the other allocator.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
@@ -290,7 +316,7 @@ def _import_pyarrow(path: Path) -> Any:
     return pyarrow
 
 
-def _check_magic(stored: TextFile) -> None:
+def _check_magic(stored: InputFile) -> None:
     head = stored.read(len(_MAGIC), 0)
     if head != _MAGIC:
         raise InputError(

@@ -3,16 +3,16 @@
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from nanogpt_compat.blocks import Block, Position, Records
-from nanogpt_compat.config import Format
+from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.errors import CheckpointError
 from nanogpt_compat.sources.compressed import ByteStream
 from nanogpt_compat.sources.jsonl import MAX_LINE_BYTES, parse_lines, read_lines
+from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.parquet import Rows, TextColumn
-from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.units import format_bytes
 
 MAX_ROW_GROUP_BYTES = 4 << 30  # it is read page by page; this is no file that people have
@@ -24,7 +24,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 def read_records(
-    path: Path,
+    path: Location,
     form: Format,
     *,
     size_bytes: int,
@@ -44,15 +44,15 @@ def read_records(
         CheckpointError: what was read before `start` is not what it was.
     """
     if form.container == "parquet":
-        yield from _read_parquet(path, size_bytes, start, block_bytes, documents)
+        yield from _read_parquet(path, size_bytes, start, block_bytes, documents, check)
         return
-    with TextFile(path, size_bytes=size_bytes) as file:
+    with open_input(path, size_bytes=size_bytes, check=check) as file:
         yield from _read_jsonl(file, form, start, block_bytes, documents, check)
         file.check_unchanged()
 
 
 def _read_jsonl(
-    file: TextFile,
+    file: InputFile,
     form: Format,
     start: Position,
     block_bytes: int,
@@ -108,9 +108,14 @@ def parse_records(raw: bytes, documents: Documents, start: Position, *, skip_bad
 
 
 def _read_parquet(
-    path: Path, size_bytes: int, start: Position, block_bytes: int, documents: Documents
+    path: Location,
+    size_bytes: int,
+    start: Position,
+    block_bytes: int,
+    documents: Documents,
+    check: Callable[[], None],
 ) -> Iterator[Block]:
-    with _open_column(path, documents.text_field, size_bytes) as column:
+    with _open_column(path, documents.text_field, check, size_bytes) as column:
         n_before = 0  # rows of the row groups that are passed over
         for group in column.row_groups:
             first_row = max(0, start.records - n_before)
@@ -137,9 +142,16 @@ def _read_parquet(
         column.check_unchanged()
 
 
-def _open_column(path: Path, text_field: str, size_bytes: int | None = None) -> TextColumn:
+def _open_column(
+    path: Location,
+    text_field: str,
+    check: Callable[[], None] = lambda: None,
+    size_bytes: int | None = None,
+) -> TextColumn:
     return TextColumn(
-        path, text_field=text_field, max_row_group_bytes=MAX_ROW_GROUP_BYTES, size_bytes=size_bytes
+        open_input(path, size_bytes=size_bytes, check=check),
+        text_field=text_field,
+        max_row_group_bytes=MAX_ROW_GROUP_BYTES,
     )
 
 
@@ -150,12 +162,12 @@ def _crc_of(rows: Rows, crc: int) -> int:
 
 
 def crc_of_text(
-    path: Path, form: Format, *, text_field: str, n_bytes: int, check: Callable[[], None]
+    path: Location, form: Format, *, text_field: str, n_bytes: int, check: Callable[[], None]
 ) -> int | None:
     """Compute the CRC-32 of an input's first `n_bytes`, as blocks count them; None if it has fewer."""
     if form.container == "parquet":
         crc = n_done = 0
-        with _open_column(path, text_field) as column:
+        with _open_column(path, text_field, check) as column:
             for group in column.row_groups:
                 for rows in column.read_rows(group.index, block_bytes=_CHUNK_BYTES, skip_bad=True):
                     check()
@@ -165,7 +177,7 @@ def crc_of_text(
                         crc, n_done = zlib.crc32(text, crc), n_done + len(text)
         return crc if n_done == n_bytes else None
     crc = 0
-    with TextFile(path) as file:
+    with open_input(path, check=check) as file:
         stream = ByteStream(file, form.compression)
         while stream.offset < n_bytes:
             check()
@@ -176,7 +188,7 @@ def crc_of_text(
     return crc
 
 
-def sample_records(path: Path, form: Format, *, text_field: str) -> tuple[list[bytes], int]:
+def sample_records(path: Location, form: Format, *, text_field: str) -> tuple[list[bytes], int]:
     """Take some documents of an input; return them, and how many bytes of the file they stand for.
 
     Raises:
@@ -184,7 +196,7 @@ def sample_records(path: Path, form: Format, *, text_field: str) -> tuple[list[b
     """
     if form.container == "parquet":
         return _shorten(*_sample_parquet(path, text_field))
-    with TextFile(path) as file:
+    with open_input(path) as file:
         if form.compression == "none":
             return _shorten(*_sample_lines(file, text_field))
         stream = ByteStream(file, form.compression)
@@ -204,7 +216,7 @@ def _shorten(texts: list[bytes], n_bytes: int) -> tuple[list[bytes], int]:
     return kept, max(1, n_kept)
 
 
-def _sample_lines(file: TextFile, text_field: str) -> tuple[list[bytes], int]:
+def _sample_lines(file: InputFile, text_field: str) -> tuple[list[bytes], int]:
     """Take whole lines from places spread over the file."""
     texts: list[bytes] = []
     n_bytes = 0
@@ -225,7 +237,7 @@ def _sample_lines(file: TextFile, text_field: str) -> tuple[list[bytes], int]:
     return texts, n_bytes
 
 
-def _sample_parquet(path: Path, text_field: str) -> tuple[list[bytes], int]:
+def _sample_parquet(path: Location, text_field: str) -> tuple[list[bytes], int]:
     """Take the first rows of row groups spread over the file."""
     texts: list[bytes] = []
     with _open_column(path, text_field) as column:

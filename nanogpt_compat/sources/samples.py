@@ -5,10 +5,10 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from nanogpt_compat.config import Location
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.sources.text import TextFile, find_invalid_bytes
+from nanogpt_compat.sources.text import InputFile, find_invalid_bytes
 
 _SAMPLE_BYTES = 16 * 1024
 _MIN_SAMPLE_BYTES = 512
@@ -41,7 +41,7 @@ class Sample:
     data: bytes
 
 
-def take_samples(path: Path, *, total_bytes: int, n_inputs: int) -> list[Sample]:
+def take_samples(file: InputFile, *, total_bytes: int, n_inputs: int) -> list[Sample]:
     """Read samples of 16 KiB, evenly spaced over an input that is one of `n_inputs` with `total_bytes`.
 
     At least four; but with hundreds of inputs fewer and smaller ones, so that all of them take a few
@@ -52,15 +52,12 @@ def take_samples(path: Path, *, total_bytes: int, n_inputs: int) -> list[Sample]
     """
     sample_bytes = max(_MIN_SAMPLE_BYTES, min(_SAMPLE_BYTES, 64 * _SAMPLE_BYTES // n_inputs))
     n_each = _N_EACH if n_inputs <= _MANY_INPUTS else 1
-    with TextFile(path) as file:
-        n_samples = max(n_each, _N_SAMPLES * file.size_bytes // max(1, total_bytes))
-        if file.size_bytes <= n_samples * sample_bytes:
-            offsets = list(range(0, file.size_bytes, sample_bytes))
-        else:
-            offsets = [
-                k * (file.size_bytes - sample_bytes) // max(1, n_samples - 1) for k in range(n_samples)
-            ]
-        return [_trim(offset, file.read(sample_bytes, offset)) for offset in offsets]
+    n_samples = max(n_each, _N_SAMPLES * file.size_bytes // max(1, total_bytes))
+    if file.size_bytes <= n_samples * sample_bytes:
+        offsets = list(range(0, file.size_bytes, sample_bytes))
+    else:
+        offsets = [k * (file.size_bytes - sample_bytes) // max(1, n_samples - 1) for k in range(n_samples)]
+    return [_trim(offset, file.read(sample_bytes, offset)) for offset in offsets]
 
 
 def _trim(offset: int, data: bytes) -> Sample:
@@ -74,7 +71,7 @@ def _trim(offset: int, data: bytes) -> Sample:
     return Sample(offset + start, data[start : len(data) - len(unfinished)])
 
 
-def check_is_utf8(path: Path, samples: Sequence[Sample]) -> None:
+def check_is_utf8(path: Location, samples: Sequence[Sample]) -> None:
     """Refuse an input that is text in another charset, or no text at all.
 
     In the wrong charset text goes quietly: UTF-16 is mostly valid UTF-8, and of GB18030 38 % survives
@@ -127,7 +124,7 @@ def _guess_narrow(sample: Sample) -> str | None:
     return None
 
 
-def _not_utf8(path: Path, found: str, charset: str | None) -> InputError:
+def _not_utf8(path: Location, found: str, charset: str | None) -> InputError:
     """Say what was found and how to convert it."""
     old, new = shlex.quote(str(path)), shlex.quote(f"{path}.utf8")
     advice = (

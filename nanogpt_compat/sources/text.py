@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from nanogpt_compat.blocks import Block, Position
+from nanogpt_compat.config import Location
 from nanogpt_compat.cuts import MAX_PIECE_BYTES, first_cut, forced_cut, last_cut
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.files import advise_sequential, drop_cache
@@ -56,6 +57,11 @@ class TextFile:
         """Close it, leaving nothing of it in the page cache that this run brought there."""
         drop_cache(self._fd, 0, self.size_bytes)
         os.close(self._fd)
+
+    @property
+    def hints(self) -> list[int]:
+        """What another process that writes to the file would change of its status."""
+        return [self._stat.st_mtime_ns, self._stat.st_ctime_ns, self._stat.st_ino]
 
     def read(self, n_bytes: int, offset: int) -> bytes:
         """Read exactly `[offset, offset + n_bytes)`, or up to the size the file had when opened.
@@ -128,6 +134,32 @@ class Readable(Protocol):
 
     def drop_before(self, offset: int) -> None:
         """Take note that nothing before `offset` will be read again."""
+        ...
+
+
+class InputFile(Readable, Protocol):
+    """An open input, wherever it is."""
+
+    @property
+    def path(self) -> Location:
+        """What to call it."""
+        ...
+
+    @property
+    def hints(self) -> Sequence[object]:
+        """What is another, most likely, if the content is; as JSON can hold it."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raise InputError if it is not what it was when it was opened."""
+        ...
+
+    def __enter__(self) -> "InputFile":
+        """Return the input itself."""
+        ...
+
+    def __exit__(self, *exc: object) -> None:
+        """Close it."""
         ...
 
 
