@@ -34,7 +34,7 @@ class ByteStream:
             raise ValueError(f"a compressed file is read from its beginning, not from byte {start}")
         self.offset = start  # uncompressed bytes before what `read` gives next
         self._stored = _Stored(file, start)
-        self._pieces = _DECODERS[compression](self._stored)
+        self._pieces = None if compression == "none" else _DECODERS[compression](self._stored)
         self._held: list[bytes] = []
         self._held_bytes = 0
 
@@ -42,11 +42,6 @@ class ByteStream:
     def stored_bytes(self) -> int:
         """How far the file itself has been read: up to a chunk and a piece further than was needed."""
         return self._stored.end
-
-    @property
-    def stored_crc(self) -> int:
-        """Return zlib.crc32 of the bytes of the file from `start` to `stored_bytes`."""
-        return self._stored.crc
 
     def read(self, n_bytes: int) -> bytes:
         """Return the next `n_bytes`; fewer only at the end.
@@ -56,8 +51,12 @@ class ByteStream:
                 needs too large a window; the package that reads zstd is missing; or what `InputFile.read`
                 raises.
         """
+        if self._pieces is None:  # as it is asked for: each small read would wait for the interpreter's lock
+            data = self._stored.read(n_bytes)
+            self.offset += len(data)
+            return data
         while self._held_bytes < n_bytes:
-            piece = self._next_piece()
+            piece = self._next_piece(self._pieces)
             if not piece:
                 break
             self._held.append(piece)
@@ -91,9 +90,9 @@ class ByteStream:
             crc = zlib.crc32(data, crc)
         return crc
 
-    def _next_piece(self) -> bytes:
+    def _next_piece(self, pieces: Iterator[bytes]) -> bytes:
         try:
-            return next(self._pieces, b"")
+            return next(pieces, b"")
         except _Damaged as error:
             stored, text_bytes = self._stored, self.offset + self._held_bytes
             where = f"byte {error.offset:,} of {stored.file.size_bytes:,} ({text_bytes:,} bytes uncompressed)"
@@ -116,7 +115,6 @@ class _Stored:
     def __init__(self, file: InputFile, start: int) -> None:
         self.file = file
         self.end = start  # of what has been read
-        self.crc = 0
         self._data = b""
 
     @property
@@ -158,17 +156,15 @@ class _Stored:
     def cut_short(self) -> _Damaged:
         return _Damaged("it ends in the middle of its compressed data", self.end)
 
-    def _read_chunk(self) -> bytes:
-        chunk = self.file.read(_CHUNK_BYTES - self.end % _CHUNK_BYTES, self.end)
-        self.crc = zlib.crc32(chunk, self.crc)
-        self.end += len(chunk)
+    def read(self, n_bytes: int) -> bytes:
+        """Read on in the file, whatever is at hand."""
+        data = self.file.read(n_bytes, self.end)
+        self.end += len(data)
         self.file.drop_before(self.end)
-        return chunk
+        return data
 
-
-def _read_plain(stored: _Stored) -> Iterator[bytes]:
-    while data := stored.take_some():
-        yield data
+    def _read_chunk(self) -> bytes:
+        return self.read(_CHUNK_BYTES - self.end % _CHUNK_BYTES)
 
 
 def _read_gzip(stored: _Stored) -> Iterator[bytes]:
@@ -313,7 +309,6 @@ def _frame_parts(
 
 
 _DECODERS: dict[Compression, Callable[[_Stored], Iterator[bytes]]] = {
-    "none": _read_plain,
     "gz": _read_gzip,
     "zst": _read_zstd,
 }
