@@ -4,6 +4,11 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_LISTED = 10  # records that are no documents
+
 
 @dataclass(frozen=True, slots=True)
 class Position:
@@ -32,8 +37,23 @@ class Records:
     texts: list[bytes] = field(default_factory=list)  # UTF-8, none of them empty
     n_empty: int = 0
     n_replaced: int = 0  # lone surrogates, which became U+FFFD
-    n_bad: int = 0  # that were left out
+    n_bad: int = 0  # that are no documents
     bad: list[str] = field(default_factory=list)  # the first ten of these: where, and why
+
+    def add_bad(self, where_and_why: str) -> None:
+        """Count a record that is no document."""
+        self.n_bad += 1
+        if len(self.bad) < MAX_LISTED:
+            self.bad.append(where_and_why)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a row group, whose texts stand one after another in a block."""
+
+    row_group: int
+    first_row: int  # of the row group; both count from 0
+    lengths: NDArray[np.int64]  # (n,) bytes of each text; -1 for null
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +65,7 @@ class Block:
     end: Position
     is_val: bool
     n_chars: int = 0  # counted only where somebody asked for a number of characters
-    records: Records | None = None  # instead of `raw`, where whoever reads them has to take them apart
+    rows: Rows | None = None  # what `raw` is made of, where it comes from parquet
 
     @property
     def ends_by_force(self) -> bool:

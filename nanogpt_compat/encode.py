@@ -102,14 +102,12 @@ def _encode_records(
         EngineMismatch: the engine has erred.
     """
     try:
-        found = block.records
-        if found is None:
-            found = parse_records(block.raw, documents, block.start, skip_bad=documents.skip_bad)
+        found = parse_records(block, documents, skip_bad=documents.skip_bad)
         parts, counts = arrange(
             found.texts, documents, is_first=not block.start.any_document, n_empty=found.n_empty
         )
         gone = replace(found, texts=[])
-        empty = Encoded(replace(block, raw=b"", records=None), (), documents=counts, records=gone)
+        empty = Encoded(replace(block, raw=b"", rows=None), (), documents=counts, records=gone)
         return _encode_parts(empty, parts, encoder, documents.eot, check_at)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -128,7 +126,7 @@ def _encode_parts(
     made: list[tuple[str, Tokens]] = []
     n_forced = 0
     for split, some in parts.items():
-        has_mark = any(part is not MARK and MARK in part for part in some)
+        has_mark = any(MARK[0] in part and part is not MARK and MARK in part for part in some)
         for text in some if has_mark else join_parts(some, most_bytes=_JOINED_BYTES):
             if text is MARK:
                 made.append((split, Tokens(np.array([END_OF_TEXT], np.uint16))))

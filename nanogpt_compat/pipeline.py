@@ -98,13 +98,10 @@ def run(
         return encode_block(block, encoder, errors, paths[index], check_at, documents, formats[index])
 
     def cost(block: Block) -> int:
-        n_documents = 0
-        if block.records is not None:
-            n_documents = len(block.records.texts)
-        elif documents is not None:
-            n_documents = block.raw.count((documents.separator or "\n").encode())
-        text = block.raw if block.records is None else b"".join(block.records.texts)
-        return _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(text) + n_documents * _DOCUMENT_OVERHEAD_BYTES
+        n_documents = block.end.records - block.start.records
+        if documents is not None and documents.separator is not None:
+            n_documents += block.raw.count(documents.separator.encode())
+        return _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(block.raw) + n_documents * _DOCUMENT_OVERHEAD_BYTES
 
     with closing(blocks), closing(_in_order(blocks, encode, cost, n_workers, admit, check)) as results:
         for encoded in results:

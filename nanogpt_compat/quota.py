@@ -1,9 +1,8 @@
 """Stop at so many characters, which --n asks for: at an exact cut, or at the end of a document."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
-from io import BytesIO
 from zlib import crc32
 
 from nanogpt_compat.blocks import Block, Blocks, Position
@@ -11,7 +10,7 @@ from nanogpt_compat.config import Format
 from nanogpt_compat.cuts import first_cut
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.sources.documents import end_block, end_of_chars
-from nanogpt_compat.sources.records import parse_records
+from nanogpt_compat.sources.records import parse_records, single_records, up_to
 from nanogpt_compat.sources.text import decode, lenient
 
 
@@ -62,29 +61,20 @@ def limit_documents(
 
 def _limit_records(block: Block, n_left: int, documents: Documents) -> Block:
     """Count a block's characters, and shorten it to the first document with `n_left` up to its end."""
-    if block.records is not None:
-        texts = block.records.texts
-        n_chars, n_taken = _count_until(n_left, ([text] for text in texts))
-        records = replace(block.records, texts=texts[:n_taken])
-        end = _end_after(block, b"".join(records.texts))
-        return replace(block, records=records, end=end, n_chars=n_chars)
-    lines = BytesIO(block.raw).readlines()
-    in_lines = (parse_records(line, documents, block.start, skip_bad=True).texts for line in lines)
-    n_chars, n_taken = _count_until(n_left, in_lines)
-    raw = b"".join(lines[:n_taken])
-    end = replace(_end_after(block, raw), records=block.start.records + raw.count(b"\n"))
-    return replace(block, raw=raw, end=end, n_chars=n_chars)
-
-
-def _count_until(n_left: int, records: Iterable[Sequence[bytes]]) -> tuple[int, int]:
-    """Count the characters of records up to the first with `n_left` by its end, and the records."""
-    n_chars = n_taken = 0
-    for texts in records:
-        n_chars += sum(len(text.decode()) for text in texts)
-        n_taken += 1
+    n_chars = _count_chars(block, documents)
+    if n_chars < n_left:
+        return replace(block, n_chars=n_chars)
+    n_chars, end = 0, block.end
+    for one in single_records(block, documents):
+        n_chars += _count_chars(one, documents)
         if n_chars >= n_left:
+            end = one.end
             break
-    return n_chars, n_taken
+    return replace(up_to(block, end), n_chars=n_chars)
+
+
+def _count_chars(block: Block, documents: Documents) -> int:
+    return sum(len(text.decode()) for text in parse_records(block, documents, skip_bad=True).texts)
 
 
 def _cut_at(block: Block, n_chars: int, errors: str) -> Block:

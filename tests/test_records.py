@@ -303,6 +303,37 @@ def test_bad_records_stop_it_or_are_counted(documents: list[str], tmp_path: Path
     assert f"5 records were skipped, the first in {path}: line 21" in done.stderr
 
 
+def test_bad_rows_stop_it_or_are_counted_and_it_goes_on_behind_them(
+    documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    good = [one for one in documents[:200] if one]
+    rows: list[bytes | None] = [one.encode() for one in good]
+    rows[30:30] = [None, b"caf\xe9", b""]
+    rows[0:0] = [b"\xe9 first"]
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"text": pyarrow.array(rows).view(pyarrow.string())})
+    pyarrow.parquet.write_table(table, path, row_group_size=25)
+    out = tmp_path / "out"
+    same: Args = ("--input", path, "--output-dir", out, "--block-size", "16KiB", *VAL)
+    stopped = prepare(*same)
+    assert stopped.returncode == 3
+    assert f"{path}: row group 0, row 0: byte 0 of its field 'text' is not UTF-8: found e9" in stopped.stderr
+    assert "--skip-bad-records" in stopped.stderr
+    shutil.rmtree(out)
+    with pytest.raises(faults.Stopped):
+        prepare(*same, "--skip-bad-records", stop_after_bytes=path.stat().st_size // 2)
+    assert prepare(*same, "--skip-bad-records").returncode == 0
+    assert_same(tokens_of(out), wanted(good, "append", 0.05, gpt2))
+    report = report_of(out)
+    assert report["resumes"] == 1
+    assert report["empty_documents"] == 1
+    assert [why for _, why in report["first_skipped_records"]] == [
+        "row group 0, row 0: byte 0 of its field 'text' is not UTF-8: found e9",
+        "row group 1, row 6: its field 'text' is null",
+        "row group 1, row 7: byte 3 of its field 'text' is not UTF-8: found e9",
+    ]
+
+
 def test_another_field_is_taken_where_it_is_named(gpt2: tiktoken.Encoding, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"content": "one"}\n{"content": "two \\ud800"}\n')

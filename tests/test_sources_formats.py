@@ -16,7 +16,7 @@ from nanogpt_compat.sources.compressed import ByteStream
 from nanogpt_compat.sources.formats import detect_format
 from nanogpt_compat.sources.jsonl import parse_lines, read_lines
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.parquet import TextColumn
+from nanogpt_compat.sources.parquet import TextColumn, parse_rows
 from nanogpt_compat.sources.text import TextFile
 
 TEXT = b"Once upon a time.\n"
@@ -126,7 +126,8 @@ def read_documents(path: Path, block_bytes: int) -> list[bytes]:
     if found.container == "parquet":
         with TextColumn(open_input(path), text_field="text", max_row_group_bytes=1 << 30) as column:
             groups = [column.read_rows(group.index, block_bytes=block_bytes) for group in column.row_groups]
-            return [text for group in groups for rows in group for text in rows.texts]
+            runs = [run for group in groups for run in group]
+            return [text for run in runs for text in parse_rows(*run, text_field="text").texts]
     with TextFile(path) as file:
         stream = ByteStream(file, found.compression)
         texts = []

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from nanogpt_compat.blocks import Records, Rows
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.parquet import BadRow, Rows, TextColumn
+from nanogpt_compat.sources.parquet import TextColumn, parse_rows
 from tests.conftest import REPOSITORY
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -38,19 +39,29 @@ def open_column(path: Path, **options: Any) -> TextColumn:
     return TextColumn(stored, **(defaults | options))
 
 
-def read_all(path: Path, *, block_bytes: int = 1 << 20, skip_bad: bool = False, **options: Any) -> list[Rows]:
+Run = tuple[Rows, Records]
+
+
+def runs_of(column: TextColumn, row_group: int, *, skip_bad: bool = False, **options: Any) -> list[Run]:
+    return [
+        (rows, parse_rows(raw, rows, text_field=column.text_field, skip_bad=skip_bad))
+        for raw, rows in column.read_rows(row_group, **({"block_bytes": 1 << 20} | options))
+    ]
+
+
+def read_all(path: Path, *, block_bytes: int = 1 << 20, skip_bad: bool = False, **options: Any) -> list[Run]:
     with open_column(path, **options) as column:
         found = [
-            rows
+            run
             for group in column.row_groups
-            for rows in column.read_rows(group.index, block_bytes=block_bytes, skip_bad=skip_bad)
+            for run in runs_of(column, group.index, block_bytes=block_bytes, skip_bad=skip_bad)
         ]
         column.check_unchanged()
     return found
 
 
-def texts_of(runs: list[Rows]) -> list[bytes]:
-    return [text for rows in runs for text in rows.texts]
+def texts_of(runs: list[Run]) -> list[bytes]:
+    return [text for _, records in runs for text in records.texts]
 
 
 def refusal(path: Path, **options: Any) -> str:
@@ -66,9 +77,9 @@ def test_documents_are_those_that_were_written(compression: str, options: dict[s
     write(path, compression=compression, **options)
     runs = read_all(path)
     assert texts_of(runs) == TEXTS
-    assert sum(rows.n_empty for rows in runs) == len(DOCUMENTS) - len(TEXTS)
-    assert sum(rows.n_rows for rows in runs) == len(DOCUMENTS)
-    assert sum(rows.n_bad for rows in runs) == 0
+    assert sum(records.n_empty for _, records in runs) == len(DOCUMENTS) - len(TEXTS)
+    assert sum(len(rows.lengths) for rows, _ in runs) == len(DOCUMENTS)
+    assert sum(records.n_bad for _, records in runs) == 0
 
 
 @pytest.mark.parametrize(
@@ -93,9 +104,9 @@ def test_runs_of_every_size_hold_the_same_rows_and_know_where_they_are(block_byt
     runs = read_all(path, block_bytes=block_bytes)
     assert texts_of(runs) == TEXTS
     place = (0, 0)
-    for rows in runs:
+    for rows, _ in runs:
         assert (rows.row_group, rows.first_row) in (place, (place[0] + 1, 0))
-        place = (rows.row_group, rows.first_row + rows.n_rows)
+        place = (rows.row_group, rows.first_row + len(rows.lengths))
     assert place == (3, 10)
 
 
@@ -103,9 +114,9 @@ def test_reading_goes_on_from_any_row(path: Path) -> None:
     write(path)
     with open_column(path) as column:
         for first_row in range(31):
-            runs = list(column.read_rows(1, block_bytes=500, first_row=first_row))
+            runs = runs_of(column, 1, block_bytes=500, first_row=first_row)
             assert texts_of(runs) == [text.encode() for text in DOCUMENTS[30 + first_row : 60] if text]
-            assert runs == [] or runs[0].first_row == first_row
+            assert runs == [] or runs[0][0].first_row == first_row
 
 
 def test_row_groups_are_listed_with_their_rows_and_sizes(path: Path) -> None:
@@ -130,20 +141,31 @@ def test_another_column_can_be_named(path: Path) -> None:
 def test_rows_that_are_no_documents_are_refused_with_their_place_or_counted(path: Path) -> None:
     bad = pyarrow.array([b"a", b"caf\xe9", b"", b"b"]).view(pyarrow.string())
     write(path, pyarrow.concat_arrays([pyarrow.array(["x"] * 35 + [None]), bad]))
-    assert "row group 1, row 5: its field 'text' is null; mend the row, or leave" in refusal(path)
+    with pytest.raises(InputError, match=r"^row group 1, row 5: its field 'text' is null; mend the row"):
+        read_all(path)
     runs = read_all(path, skip_bad=True)
     assert texts_of(runs) == [b"x"] * 35 + [b"a", b"b"]
-    assert [fault for rows in runs for fault in rows.bad] == [
-        BadRow(1, 5, "its field 'text' is null"),
-        BadRow(1, 7, "byte 3 of its field 'text' is not UTF-8: found e9"),
+    assert [fault for _, records in runs for fault in records.bad] == [
+        "row group 1, row 5: its field 'text' is null",
+        "row group 1, row 7: byte 3 of its field 'text' is not UTF-8: found e9",
     ]
-    assert [(rows.n_rows, rows.n_empty, rows.n_bad) for rows in runs] == [(30, 0, 0), (10, 1, 2)]
+    assert [(len(rows.lengths), found.n_empty, found.n_bad) for rows, found in runs] == [
+        (30, 0, 0),
+        (10, 1, 2),
+    ]
+
+
+def test_a_character_that_goes_on_in_the_next_row_is_none(path: Path) -> None:
+    write(path, pyarrow.array([b"caf\xc3", b"\xa9", b"", "caf\xe9".encode()]).view(pyarrow.string()))
+    (records,) = (records for _, records in read_all(path, skip_bad=True))
+    assert (records.texts, records.n_empty, records.n_bad) == (["caf\xe9".encode()], 1, 2)
 
 
 def test_the_first_ten_bad_rows_are_kept_and_all_are_counted(path: Path) -> None:
     write(path, pyarrow.array([None] * 30, pyarrow.string()))
-    (rows,) = read_all(path, skip_bad=True)
-    assert (rows.n_bad, [fault.row for fault in rows.bad]) == (30, list(range(10)))
+    ((_, records),) = read_all(path, skip_bad=True)
+    places = [fault.split(":")[0] for fault in records.bad]
+    assert (records.n_bad, places) == (30, [f"row group 0, row {k}" for k in range(10)])
 
 
 def test_a_missing_column_is_named_with_those_there_are(path: Path) -> None:
@@ -206,7 +228,7 @@ def test_a_damaged_row_group_is_named_and_those_before_it_are_read(path: Path) -
     damaged[group.start + group.stored_bytes - 10] ^= 1
     path.write_bytes(damaged)
     with open_column(path) as column:
-        assert texts_of(list(column.read_rows(1, block_bytes=1 << 20)))
+        assert texts_of(runs_of(column, 1))
         with pytest.raises(
             InputError, match="row group 2, row 0 or a little further on: its column 'text' is da"
         ):
@@ -267,7 +289,7 @@ from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.parquet import TextColumn
 
 with TextColumn(open_input(Path(sys.argv[1])), text_field="text", max_row_group_bytes=1 << 30) as column:
-    n_bytes = sum(len(text) for rows in column.read_rows(0, block_bytes=1 << 20) for text in rows.texts)
+    n_bytes = sum(len(raw) for raw, _ in column.read_rows(0, block_bytes=1 << 20))
 status = Path("/proc/self/status").read_text()
 print(n_bytes, *(int(re.search(rf"{name}:\\s+(\\d+)", status)[1]) << 10 for name in ("VmHWM", "RssAnon")))
 """

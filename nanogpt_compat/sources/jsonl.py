@@ -9,15 +9,15 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from nanogpt_compat.blocks import MAX_LISTED, Records
 from nanogpt_compat.config import Location
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.units import format_bytes
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
-_MAX_LISTED = 10
 _MAX_NAME_CHARS = 40
 _BLANK = " \t\r"  # what JSON allows between values, without the line end
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -31,29 +31,9 @@ class Lines:
     """A run of whole lines; only the last line of the input may lack its line end."""
 
     raw: bytes
+    n_ends: int  # of lines
     first_line: int  # the number of its first line, counted from 1
     offset: int  # bytes of the (uncompressed) input before it
-
-
-@dataclass(frozen=True, slots=True)
-class BadRecord:
-    """A line that is no document."""
-
-    line: int  # counted from 1
-    offset: int  # of the line's first byte, in the (uncompressed) input
-    reason: str
-
-
-@dataclass(slots=True)
-class Documents:
-    """What a run of lines holds."""
-
-    n_lines: int = 0  # blank and bad ones too
-    texts: list[bytes] = field(default_factory=list)  # UTF-8, none of them empty
-    n_empty: int = 0
-    n_surrogates: int = 0  # each became U+FFFD
-    n_bad: int = 0
-    bad: list[BadRecord] = field(default_factory=list)  # the first ten
 
 
 def read_lines(
@@ -81,21 +61,22 @@ def read_lines(
             )
         end = data.rfind(b"\n") + 1
         if end:
-            raw = b"".join([*parts, data[:end]])
+            raw = b"".join([*parts, memoryview(data)[:end]])
             parts.clear()
-            yield Lines(raw, first_line, offset)
-            first_line += raw.count(b"\n")
+            n_ends = raw.count(b"\n")
+            yield Lines(raw, n_ends, first_line, offset)
+            first_line += n_ends
             offset += len(raw)
             del raw
         parts.append(data[end:])
         held_bytes = len(data) - end + (0 if end else held_bytes)
     if held_bytes:
-        yield Lines(b"".join(parts), first_line, offset)
+        yield Lines(b"".join(parts), 0, first_line, offset)
 
 
 def parse_lines(
     raw: bytes, *, text_field: str, first_line: int = 1, offset: int = 0, skip_bad: bool = False
-) -> Documents:
+) -> Records:
     r"""Parse a run of whole lines, of which the first is number `first_line` and begins at byte `offset`.
 
     Takes 1 to 2 times the memory of `raw` beside it for ASCII, 8 times with characters past U+FFFF in it, and
@@ -120,9 +101,9 @@ def parse_lines(
     return _parse_each(raw, text_field, first_line, offset, skip_bad)
 
 
-def _parse_run(raw: bytes, text_field: str) -> Documents:
+def _parse_run(raw: bytes, text_field: str) -> Records:
     """Parse lines with nothing wrong or unusual in them; raises all sorts of errors at others."""
-    documents = Documents()
+    records = Records()
     run = raw.decode()
     start = 0
     while start < len(run):
@@ -135,36 +116,26 @@ def _parse_run(raw: bytes, text_field: str) -> Documents:
         if type(text) is not str or end > line_end or run[end:line_end].strip(_BLANK):
             raise ValueError
         if text:
-            documents.texts.append(text.encode())
+            records.texts.append(text.encode())
         else:
-            documents.n_empty += 1
-        documents.n_lines += 1
+            records.n_empty += 1
         start = line_end + 1
-    return documents
+    return records
 
 
-def _parse_each(raw: bytes, text_field: str, first_line: int, offset: int, skip_bad: bool) -> Documents:
+def _parse_each(raw: bytes, text_field: str, first_line: int, offset: int, skip_bad: bool) -> Records:
     """Parse line by line, so that each can be anything."""
-    documents = Documents(n_lines=_count_lines(raw))
-    start = 0
-    for line_number in range(first_line, first_line + documents.n_lines):
-        end = raw.find(b"\n", start)
-        line = raw[start:] if end < 0 else raw[start:end]
+    records = Records()
+    for number, line in enumerate(raw.removesuffix(b"\n").split(b"\n"), first_line):
         try:
-            _add_line(documents, line, text_field)
+            _add_line(records, line, text_field)
         except _NoDocument as error:
+            where = f"line {number:,}, at byte {offset:,}"
             if not skip_bad:
-                where = f"line {line_number:,}, at byte {offset + start:,}"
                 raise InputError(f"{where}: {error.reason}; {error.advice}") from error
-            documents.n_bad += 1
-            if len(documents.bad) < _MAX_LISTED:
-                documents.bad.append(BadRecord(line_number, offset + start, error.reason))
-        start = end + 1
-    return documents
-
-
-def _count_lines(raw: bytes) -> int:
-    return raw.count(b"\n") + (not raw.endswith(b"\n") and raw != b"")
+            records.add_bad(f"{where}: {error.reason}")
+        offset += len(line) + 1
+    return records
 
 
 class _NoDocument(Exception):
@@ -176,7 +147,7 @@ class _NoDocument(Exception):
         self.advice = advice
 
 
-def _add_line(documents: Documents, raw: bytes, text_field: str) -> None:
+def _add_line(records: Records, raw: bytes, text_field: str) -> None:
     """Add what one line holds."""
     try:
         line = raw.decode()
@@ -188,14 +159,14 @@ def _add_line(documents: Documents, raw: bytes, text_field: str) -> None:
         return
     text = _text_of(_load(line), text_field)
     if not text:
-        documents.n_empty += 1
+        records.n_empty += 1
         return
     try:
-        documents.texts.append(text.encode())
+        records.texts.append(text.encode())
     except UnicodeEncodeError:
         text, n_replaced = _SURROGATE.subn("\ufffd", text)
-        documents.texts.append(text.encode())
-        documents.n_surrogates += n_replaced
+        records.texts.append(text.encode())
+        records.n_replaced += n_replaced
 
 
 def _load(line: str) -> object:
@@ -221,7 +192,7 @@ def _text_of(record: object, text_field: str) -> str:
         raise _NoDocument(f"not a JSON object but {_kind(record)}")
     if text_field not in record:
         names = [_shorten(name) for name in record]
-        there = ", ".join(names[:_MAX_LISTED]) + (", ..." if len(names) > _MAX_LISTED else "")
+        there = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
         advice = f"name the field with --text-field, or {_SKIP_ADVICE}"
         raise _NoDocument(f"no field {text_field!r} among its fields ({there})", advice)
     text = record[text_field]

@@ -12,20 +12,24 @@ text on one thread. (pyarrow 26, Python 3.11, 2-core VM.)
 
 import io
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt_compat.blocks import Records, Rows
 from nanogpt_compat.config import Location
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.units import format_bytes
+from nanogpt_compat.utf8 import is_utf8
 
 _MAGIC = b"PAR1"  # at both ends of a file
 _BUFFER_BYTES = 64 * 1024
 _MAX_BATCH_ROWS = 64  # 2.4 million rows/s where they are short; fewer to a batch where they are long
-_MAX_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +41,6 @@ class RowGroup:
     start: int  # byte of the file at which the column begins
     stored_bytes: int  # of the column in the file
     text_bytes: int  # uncompressed, but as encoded: a dictionary holds equal texts once
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that is no document."""
-
-    row_group: int
-    row: int  # of the row group; both count from 0
-    reason: str
-
-
-@dataclass(slots=True)
-class Rows:
-    """What some rows of a row group hold."""
-
-    row_group: int
-    first_row: int
-    n_rows: int = 0  # bad ones too
-    texts: list[bytes] = field(default_factory=list)  # UTF-8, none of them empty
-    n_empty: int = 0
-    n_bad: int = 0
-    bad: list[BadRow] = field(default_factory=list)  # the first ten
 
 
 class TextColumn:
@@ -116,65 +98,40 @@ class TextColumn:
         self._stored.check_unchanged()
 
     def read_rows(
-        self, row_group: int, *, block_bytes: int, first_row: int = 0, skip_bad: bool = False
-    ) -> Iterator[Rows]:
+        self, row_group: int, *, block_bytes: int, first_row: int = 0
+    ) -> Iterator[tuple[bytes, Rows]]:
         """Yield a row group from `first_row` on in runs of rows with about `block_bytes` of text.
 
-        The rows before `first_row` are decoded too. Where runs begin and end depends on `block_bytes`; the
-        documents do not.
+        Each is the texts, one after another, and what they are made of; `parse_rows` takes them apart. The
+        rows before `first_row` are decoded too. Where runs begin and end depends on `block_bytes`; the rows
+        do not.
 
         Raises:
-            InputError: the row group is damaged; or a record is bad and `skip_bad` is false.
+            InputError: the row group is damaged.
         """
         group = self.row_groups[row_group]
-        rows = Rows(row_group, first_row)
+        texts: list[memoryview] = []
+        lengths: list[NDArray[np.int64]] = []
         n_bytes = 0
-        for values in self._read_batches(group, block_bytes, first_row):
-            for value in values:
-                self._add(rows, value, skip_bad)
-                n_bytes += len(value or b"")
-            if n_bytes >= block_bytes:
-                yield rows
-                rows = Rows(row_group, rows.first_row + rows.n_rows)
-                n_bytes = 0
-        if rows.n_rows:
-            yield rows
 
-    def _add(self, rows: Rows, value: bytes | None, skip_bad: bool) -> None:
-        """Add what the next row holds."""
-        row = rows.first_row + rows.n_rows
-        rows.n_rows += 1
-        reason = self._fault(value)
-        if reason is not None:
-            if not skip_bad:
-                raise InputError(
-                    f"{self._where(rows.row_group, row)}: {reason}; mend the row, or leave such rows out "
-                    "with --skip-bad-records"
-                )
-            rows.n_bad += 1
-            if len(rows.bad) < _MAX_LISTED:
-                rows.bad.append(BadRow(rows.row_group, row, reason))
-        elif value:
-            rows.texts.append(value)
-        else:
-            rows.n_empty += 1
+        def run() -> tuple[bytes, Rows]:
+            return b"".join(texts), Rows(row_group, first_row, np.concatenate(lengths))
 
-    def _fault(self, value: bytes | None) -> str | None:
-        """Say why a value is no document, if it is none; pyarrow does not look whether it is UTF-8."""
-        if value is None:
-            return f"its field {self.text_field!r} is null"
-        if not value.isascii():
-            try:
-                value.decode()
-            except UnicodeDecodeError as error:
-                found = value[error.start : error.end].hex(" ")
-                return f"byte {error.start:,} of its field {self.text_field!r} is not UTF-8: found {found}"
-        return None
+        for text, some in self._read_batches(group, block_bytes, first_row):
+            texts.append(text)
+            lengths.append(some)
+            n_bytes += len(text)
+            if n_bytes + len(text) > block_bytes:  # another one like this would be too much
+                yield run()
+                first_row += sum(map(len, lengths))
+                texts, lengths, n_bytes = [], [], 0
+        if lengths:
+            yield run()
 
     def _read_batches(
         self, group: RowGroup, block_bytes: int, first_row: int
-    ) -> Iterator[list[bytes | None]]:
-        """Yield the values of the column, some rows at a time; drops what was read from the page cache."""
+    ) -> Iterator[tuple[memoryview, NDArray[np.int64]]]:
+        """Yield texts and lengths of some rows at a time; drops what was read from the page cache."""
         batch_rows = block_bytes * group.n_rows // max(1, group.text_bytes)
         batches = self._file.iter_batches(
             batch_size=min(max(1, batch_rows), _MAX_BATCH_ROWS),
@@ -184,23 +141,35 @@ class TextColumn:
         )
         row = 0
         while row < group.n_rows:
-            values = self._next_values(batches, group.index, row)
-            if row + len(values) > first_row:
-                yield values[max(0, first_row - row) :]
-            row += len(values)
+            text, lengths = self._next_batch(batches, group.index, row)
+            n_before = max(0, first_row - row)
+            if n_before < len(lengths):
+                n_bytes = int(lengths[:n_before].clip(0).sum())
+                yield text[n_bytes:], lengths[n_before:]
+            row += len(lengths)
             self._stored.drop_before(self.bytes_before(group.index, row))
 
-    def _next_values(self, batches: Iterator[Any], row_group: int, row: int) -> list[bytes | None]:
-        pyarrow = self._pyarrow
+    def _next_batch(
+        self, batches: Iterator[Any], row_group: int, row: int
+    ) -> tuple[memoryview, NDArray[np.int64]]:
+        """Take the buffers of the next rows as they are: no object for each text."""
         try:
-            column = next(batches).column(self.text_field)
-            values: list[bytes | None] = column.cast(pyarrow.large_binary()).to_pylist()
-        except (pyarrow.ArrowException, OSError, StopIteration) as error:
+            column = next(batches).column(self.text_field).cast(self._pyarrow.large_binary())
+            null = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
+            if null is not None:
+                column = column.fill_null(b"")
+        except (self._pyarrow.ArrowException, OSError, StopIteration) as error:
             raise InputError(
-                f"{self._where(row_group, row)} or a little further on: its column {self.text_field!r} is "
-                f"damaged ({str(error) or 'the row group ends here'}); fetch or make the file again"
+                f"{self.path}, row group {row_group:,}, row {row:,} or a little further on: its column "
+                f"{self.text_field!r} is damaged ({str(error) or 'the row group ends here'}); fetch or make "
+                "the file again"
             ) from error
-        return values
+        _, offsets, text = column.buffers()
+        ends = np.frombuffer(offsets, np.int64, len(column) + 1, column.offset * np.int64().itemsize)
+        lengths = np.diff(ends)
+        if null is not None:
+            lengths[null] = -1
+        return memoryview(text or b"")[ends[0] : ends[-1]], lengths
 
     def _open(self) -> Any:
         from pyarrow.parquet import ParquetFile
@@ -273,8 +242,59 @@ class TextColumn:
                     "write the file again in smaller row groups (1,000 rows are usual)"
                 )
 
-    def _where(self, row_group: int, row: int) -> str:
-        return f"{self.path}, row group {row_group:,}, row {row:,}"
+
+def parse_rows(raw: bytes, rows: Rows, *, text_field: str, skip_bad: bool = False) -> Records:
+    """Take a run of rows apart.
+
+    Raises:
+        InputError: a row is no document and `skip_bad` is false; with its place, but not the file.
+    """
+    ends = rows.lengths.clip(0).cumsum()
+    starts = ends - rows.lengths.clip(0)
+    values = [raw[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+    records = Records()
+    if rows.lengths.min(initial=0) < 0 or not _are_utf8(raw, starts):
+        values = _good_values(values, rows, records, text_field=text_field, skip_bad=skip_bad)
+    records.texts = [value for value in values if value]
+    records.n_empty = len(values) - len(records.texts)
+    return records
+
+
+def _are_utf8(raw: bytes, starts: NDArray[np.int64]) -> bool:
+    """Whether all texts are UTF-8, of which pyarrow does not make sure: all together, and none broken off."""
+    if raw.isascii():
+        return True
+    firsts = np.frombuffer(raw, np.uint8)[starts[starts < len(raw)]]
+    return is_utf8(raw) and not (firsts & 0xC0 == 0x80).any()
+
+
+def _good_values(
+    values: Sequence[bytes], rows: Rows, records: Records, *, text_field: str, skip_bad: bool
+) -> list[bytes]:
+    """Sort out what is no document, and count it in `records`."""
+    good = []
+    for row, (value, length) in enumerate(zip(values, rows.lengths.tolist(), strict=True), rows.first_row):
+        reason = f"its field {text_field!r} is null" if length < 0 else _fault(value, text_field)
+        where = f"row group {rows.row_group:,}, row {row:,}"
+        if reason is None:
+            good.append(value)
+        elif skip_bad:
+            records.add_bad(f"{where}: {reason}")
+        else:
+            raise InputError(
+                f"{where}: {reason}; mend the row, or leave such rows out with --skip-bad-records"
+            )
+    return good
+
+
+def _fault(value: bytes, text_field: str) -> str | None:
+    """Say where a text is not UTF-8, if it is not."""
+    try:
+        value.decode()
+    except UnicodeDecodeError as error:
+        found = value[error.start : error.end].hex(" ")
+        return f"byte {error.start:,} of its field {text_field!r} is not UTF-8: found {found}"
+    return None
 
 
 class _AsFile(io.RawIOBase):

@@ -3,19 +3,21 @@
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from io import BytesIO
 
-from nanogpt_compat.blocks import Block, Position, Records
+from nanogpt_compat.blocks import Block, Position, Records, Rows
 from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.errors import CheckpointError
 from nanogpt_compat.sources.compressed import ByteStream
 from nanogpt_compat.sources.jsonl import MAX_LINE_BYTES, parse_lines, read_lines
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.parquet import Rows, TextColumn
+from nanogpt_compat.sources.parquet import TextColumn, parse_rows
 from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.units import format_bytes
 
 MAX_ROW_GROUP_BYTES = 4 << 30  # it is read page by page; this is no file that people have
+READER_BYTES = 64 << 20  # for pyarrow: 30 MB where row groups have 4 MB; without, words were dropped early
 _SAMPLE_BYTES = 256 * 1024
 _MOST_TEXT_BYTES = 32 * 1024
 _MEASURED_BYTES = 4 * 1024 * 1024
@@ -74,37 +76,10 @@ def _read_jsonl(
         offset=start.offset,
     )
     for one in lines:
-        any_document = start.any_document or bool(
-            parse_records(one.raw, documents, start, skip_bad=True).texts
-        )
-        end = replace(
-            start,
-            offset=one.offset + len(one.raw),
-            anchor=one.offset + len(one.raw),
-            crc=zlib.crc32(one.raw, start.crc),
-            any_document=any_document,
-            records=start.records + one.raw.count(b"\n"),
-            stored_bytes=0 if is_plain else stream.stored_bytes,
-        )
-        yield Block(one.raw, start, end, is_val=False)
-        start = end
-
-
-def parse_records(raw: bytes, documents: Documents, start: Position, *, skip_bad: bool) -> Records:
-    """Parse a block of JSON lines that begins at `start`.
-
-    Raises:
-        InputError: a record is bad and `skip_bad` is false; with its line and byte, but not the file.
-    """
-    found = parse_lines(
-        raw,
-        text_field=documents.text_field,
-        first_line=start.records + 1,
-        offset=start.offset,
-        skip_bad=skip_bad,
-    )
-    bad = [f"line {one.line:,}, at byte {one.offset:,}: {one.reason}" for one in found.bad]
-    return Records(found.texts, found.n_empty, found.n_surrogates, found.n_bad, bad)
+        stored_bytes = 0 if is_plain else stream.stored_bytes
+        block = _make_block(one.raw, start, documents, n_records=one.n_ends, stored_bytes=stored_bytes)
+        yield block
+        start = block.end
 
 
 def _read_parquet(
@@ -122,24 +97,80 @@ def _read_parquet(
             n_before += group.n_rows
             if first_row >= group.n_rows:
                 continue
-            for rows in column.read_rows(
-                group.index, block_bytes=block_bytes, first_row=first_row, skip_bad=documents.skip_bad
-            ):
-                n_bytes = sum(map(len, rows.texts))
-                end = replace(
-                    start,
-                    offset=start.offset + n_bytes,
-                    anchor=start.offset + n_bytes,
-                    crc=_crc_of(rows, start.crc),
-                    any_document=start.any_document or bool(rows.texts),
-                    records=start.records + rows.n_rows,
-                    stored_bytes=column.bytes_before(group.index, rows.first_row + rows.n_rows),
+            for raw, rows in column.read_rows(group.index, block_bytes=block_bytes, first_row=first_row):
+                n_rows = len(rows.lengths)
+                stored_bytes = column.bytes_before(group.index, rows.first_row + n_rows)
+                block = _make_block(
+                    raw, start, documents, n_records=n_rows, stored_bytes=stored_bytes, rows=rows
                 )
-                bad = [f"row group {one.row_group:,}, row {one.row:,}: {one.reason}" for one in rows.bad]
-                records = Records(rows.texts, rows.n_empty, 0, rows.n_bad, bad)
-                yield Block(b"", start, end, is_val=False, records=records)
-                start = end
+                yield block
+                start = block.end
         column.check_unchanged()
+
+
+def _make_block(
+    raw: bytes,
+    start: Position,
+    documents: Documents,
+    *,
+    n_records: int,
+    stored_bytes: int,
+    rows: Rows | None = None,
+) -> Block:
+    """Make the block of whole records that begins at `start`."""
+    block = Block(raw, start, start, is_val=False, rows=rows)
+    offset = start.offset + len(raw)
+    end = replace(
+        start,
+        offset=offset,
+        anchor=offset,
+        crc=zlib.crc32(raw, start.crc),
+        any_document=start.any_document or bool(parse_records(block, documents, skip_bad=True).texts),
+        records=start.records + n_records,
+        stored_bytes=stored_bytes,
+    )
+    return replace(block, end=end)
+
+
+def parse_records(block: Block, documents: Documents, *, skip_bad: bool) -> Records:
+    """Take the records of a block apart.
+
+    Raises:
+        InputError: a record is bad and `skip_bad` is false; with its place, but not the file.
+    """
+    if block.rows is not None:
+        return parse_rows(block.raw, block.rows, text_field=documents.text_field, skip_bad=skip_bad)
+    return parse_lines(
+        block.raw,
+        text_field=documents.text_field,
+        first_line=block.start.records + 1,
+        offset=block.start.offset,
+        skip_bad=skip_bad,
+    )
+
+
+def single_records(block: Block, documents: Documents) -> Iterator[Block]:
+    """Yield blocks of one record each."""
+    start, rows = block.start, block.rows
+    lengths = map(len, BytesIO(block.raw)) if rows is None else rows.lengths.tolist()
+    for k, length in enumerate(lengths):
+        at = start.offset - block.start.offset
+        raw = block.raw[at : at + max(0, length)]
+        one = None if rows is None else Rows(rows.row_group, rows.first_row + k, rows.lengths[k : k + 1])
+        yield (
+            single := _make_block(
+                raw, start, documents, n_records=1, stored_bytes=block.end.stored_bytes, rows=one
+            )
+        )
+        start = single.end
+
+
+def up_to(block: Block, end: Position) -> Block:
+    """Shorten a block to the records before `end`."""
+    rows = block.rows
+    if rows is not None:
+        rows = replace(rows, lengths=rows.lengths[: end.records - block.start.records])
+    return replace(block, raw=block.raw[: end.offset - block.start.offset], end=end, rows=rows)
 
 
 def _open_column(
@@ -155,12 +186,6 @@ def _open_column(
     )
 
 
-def _crc_of(rows: Rows, crc: int) -> int:
-    for text in rows.texts:
-        crc = zlib.crc32(text, crc)
-    return crc
-
-
 def crc_of_text(
     path: Location, form: Format, *, text_field: str, n_bytes: int, check: Callable[[], None]
 ) -> int | None:
@@ -169,12 +194,12 @@ def crc_of_text(
         crc = n_done = 0
         with _open_column(path, text_field, check) as column:
             for group in column.row_groups:
-                for rows in column.read_rows(group.index, block_bytes=_CHUNK_BYTES, skip_bad=True):
+                for raw, _ in column.read_rows(group.index, block_bytes=_CHUNK_BYTES):
                     check()
-                    for text in rows.texts:
-                        if n_done == n_bytes:
-                            return crc
-                        crc, n_done = zlib.crc32(text, crc), n_done + len(text)
+                    raw = raw[: n_bytes - n_done]
+                    crc, n_done = zlib.crc32(raw, crc), n_done + len(raw)
+                    if n_done == n_bytes:
+                        return crc
         return crc if n_done == n_bytes else None
     crc = 0
     with open_input(path, check=check) as file:
@@ -244,8 +269,8 @@ def _sample_parquet(path: Location, text_field: str) -> tuple[list[bytes], int]:
         groups = column.row_groups
         for group in groups[:: max(1, len(groups) // _N_SAMPLED_GROUPS)]:
             block_bytes = _SAMPLE_BYTES // _N_SAMPLED_GROUPS
-            for rows in column.read_rows(group.index, block_bytes=block_bytes, skip_bad=True):
-                texts += rows.texts
+            for raw, rows in column.read_rows(group.index, block_bytes=block_bytes):
+                texts += parse_rows(raw, rows, text_field=text_field, skip_bad=True).texts
                 break
         share = sum(map(len, texts)) / max(1, sum(group.text_bytes for group in groups))
         return texts, round(min(1.0, share) * column.size_bytes)
