@@ -22,7 +22,7 @@ from nanogpt_compat.pipeline import block_size
 from nanogpt_compat.policy import margin_bytes
 from nanogpt_compat.sinks import final_files, partial_file
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.records import sample_records
+from nanogpt_compat.sources.records import READER_BYTES, sample_records
 from nanogpt_compat.sources.samples import check_is_utf8, take_samples
 from nanogpt_compat.split import CHARS_PER_CHUNK, val_bytes, val_windows
 from nanogpt_compat.units import format_bytes
@@ -134,6 +134,7 @@ def look_into(config: Config) -> Job:
         n_workers=config.n_workers,
         own_bytes=own_bytes_reader(),
         spare_bytes=_spare_bytes(config),
+        reader_bytes=READER_BYTES if any(form.container == "parquet" for form in config.formats) else 0,
     )
     estimator = Estimator(
         chosen.encoder.encode, slowness=chosen.encoder.slowness, max_chars=_max_chars(config)

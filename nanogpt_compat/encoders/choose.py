@@ -34,11 +34,13 @@ def choose_encoder(
     n_workers: int,
     own_bytes: Callable[[], int],
     spare_bytes: int,
+    reader_bytes: int = 0,
 ) -> Choice:
     """Open an engine: `tiktoken`, `gigatoken`, or `auto`: gigatoken in a version that was tested.
 
     `own_bytes` reads this process's anonymous memory; `auto` wants `spare_bytes` of more to be had. With
-    `has_documents` it takes the mark between documents for the end-of-text token.
+    `has_documents` it takes the mark between documents for the end-of-text token. `reader_bytes` is what
+    reading will take beside the blocks, so that it does not count as words.
 
     Raises:
         UsageError: gigatoken was asked for, and cannot be had.
@@ -62,7 +64,9 @@ def choose_encoder(
         have, need = format_bytes(max(0, spare_bytes)), format_bytes(needed_bytes(n_workers))
         return Choice(reference, f"{plain}; gigatoken wants {need} of memory more, and {have} can be had")
     try:
-        fast = GigatokenEncoder(reference, version=found, n_workers=n_workers, own_bytes=own_bytes)
+        fast = GigatokenEncoder(
+            reference, version=found, n_workers=n_workers, own_bytes=own_bytes, reader_bytes=reader_bytes
+        )
         fast.encode(b"to be, or not to be")  # what it lacks shows now, and not at the first block
     except BaseException as error:  # a package that is broken may fail in any way, a panic too
         if not (isinstance(error, Exception) or is_panic(error)):

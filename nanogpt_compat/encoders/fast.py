@@ -49,8 +49,11 @@ class GigatokenEncoder:
         n_workers: int,
         own_bytes: Callable[[], int],
         cache_bytes: int | None = None,
+        reader_bytes: int = 0,
     ) -> None:
         """Build it from the reference's own ranks; `own_bytes` reads this process's anonymous memory.
+
+        `reader_bytes` of that will go to whatever reads the input.
 
         Raises:
             ImportError: it, or what it needs, is not installed.
@@ -61,11 +64,11 @@ class GigatokenEncoder:
 
         self.version = version
         self.most_workers = n_workers
-        self.peak_bytes = 256_000_000 + 34_000_000 * (n_workers - 2)
+        self.peak_bytes = 256_000_000 + 34_000_000 * (n_workers - 2) + reader_bytes
         self._gigatoken: Any = gigatoken
         self._reference = reference
         self._own_bytes = own_bytes
-        self.cache_bytes = cache_bytes_for(n_workers) if cache_bytes is None else cache_bytes
+        self.cache_bytes = cache_bytes_for(n_workers) + reader_bytes if cache_bytes is None else cache_bytes
         has_limit = hasattr(gigatoken, "set_max_cache_bytes")  # later than 0.10
         if has_limit:
             self._gigatoken.set_max_cache_bytes(self.cache_bytes // n_workers)
