@@ -3,7 +3,9 @@
 import io
 import json
 import random
+import sys
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,18 @@ values = st.recursive(
     max_leaves=5,
 )
 records = st.dictionaries(texts, values, max_size=3)
+
+
+@pytest.fixture(params=["msgspec", "json"], scope="module", autouse=True)
+def parser(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run every test with msgspec, and as if it were not installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "json":
+            patch.setitem(sys.modules, "msgspec", None)
+        jsonl._native_decoder.cache_clear()
+        assert (jsonl._native_decoder("text") is None) == (request.param == "json")
+        yield request.param
+    jsonl._native_decoder.cache_clear()
 
 
 def parse(raw: bytes, **options: Any) -> Records:
@@ -93,6 +107,24 @@ def test_documents_are_those_of_json_loads_on_each_line(
 )
 def test_lines_of_any_sort_are_told_apart(lines: list[bytes]) -> None:
     check(b"\n".join([b'{"text": "first"}', *lines, b'{"text": "last"}']))
+
+
+@given(
+    record=records,
+    text=texts,
+    ascii_only=st.booleans(),
+    place=st.integers(0, 1 << 16),
+    n_lost=st.integers(0, 3),
+    junk=st.one_of(
+        st.binary(max_size=3), st.sampled_from([b"\\", b'"', b",", b"\\u12", b"\t", b"\xff", b"-"])
+    ),
+)
+def test_a_line_that_is_damaged_somewhere_is_taken_as_json_takes_it(
+    record: dict[str, Any], text: str, ascii_only: bool, place: int, n_lost: int, junk: bytes
+) -> None:
+    line = json.dumps(record | {"text": text}, ensure_ascii=ascii_only).encode("utf-8", "replace")
+    place %= len(line) + 1
+    check(b'{"text": "first"}\n' + line[:place] + junk + line[place + n_lost :] + b'\n{"text": "last"}')
 
 
 FRAGMENTS = [
@@ -171,6 +203,8 @@ def test_numbers_of_any_length_in_other_fields_are_no_fault() -> None:
         (b'{"text": true}', "its field 'text' is true or false, not a string"),
         (b'{"text": {}}', "its field 'text' is an object, not a string"),
         (b'{"text": "caf\xe9 a"}', "byte 13 of the line is not UTF-8: found e9"),
+        (b'{"id": "\xff", "text": "a"}', "byte 8 of the line is not UTF-8: found ff"),
+        (b'{"id": "\\q", "text": "a"}', "not JSON: Invalid \\escape at character 9, found"),
         (b'{"text": "\xed\xa0\x80"}', "byte 10 of the line is not UTF-8: found ed"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"x": ' * 100_000, "nested too deeply"),
@@ -257,6 +291,17 @@ def test_a_line_may_have_just_so_many_bytes(block_bytes: int, monkeypatch: pytes
             InputError, match=r"data.jsonl: line 3, which begins at byte 4, has more than \d+ bytes"
         ):
             list(read_lines(io.BytesIO(too_long).read, path=PATH, block_bytes=block_bytes))
+
+
+def test_fields_that_nobody_asked_for_take_no_memory_with_msgspec(parser: str) -> None:
+    raw = b'{"list": [' + b"{}, " * 200_000 + b'{}], "text": "a"}\n'
+    tracemalloc.start()
+    try:
+        assert parse(raw).texts == [b"a"]
+        n_times = tracemalloc.get_traced_memory()[1] / len(raw)
+    finally:
+        tracemalloc.stop()
+    assert n_times < (1.5 if parser == "msgspec" else 30)
 
 
 def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
