@@ -121,7 +121,7 @@ def _run(
             warn(line)
 
     def display(done_bytes: int) -> Display:
-        total_bytes = work.forecast.text_bytes
+        total_bytes = work.expected_bytes
         return open_display(stderr, is_quiet=options.quiet, total_bytes=total_bytes, done_bytes=done_bytes)
 
     if work.shows_end_of_text and not options.verify:

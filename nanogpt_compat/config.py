@@ -1,12 +1,13 @@
 """What a run was asked to do."""
 
 import posixpath
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from nanogpt_compat.documents import Documents
+from nanogpt_compat.pipes import Pipe
 
 DEFAULT_INPUT = "train_fineweb.txt"
 
@@ -35,7 +36,7 @@ class Url:
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
-Location: TypeAlias = Path | Url
+Location: TypeAlias = Path | Url | Pipe
 """Where an input is."""
 
 
@@ -49,6 +50,11 @@ class Format:
 
     container: Container
     compression: Compression = "none"
+
+    @property
+    def is_packed_text(self) -> bool:
+        """Whether nobody knows how much text it is, before it is unpacked."""
+        return self.container == "text" and self.compression != "none"
 
     @property
     def has_records(self) -> bool:
@@ -97,14 +103,19 @@ class Config:
         )
 
     @property
+    def has_streams(self) -> bool:
+        """Whether there is text of which nobody knows how much it is before it has been read."""
+        return any(isinstance(one, Pipe) for one in self.inputs) or any(
+            one.is_packed_text for one in self.formats
+        )
+
+    @property
     def has_val(self) -> bool:
         """Whether there is a val.bin at all."""
         return self.val_split != "none" and self.val_ratio > 0
 
     def as_options(self) -> dict[str, object]:
         """List the options as JSON can hold them."""
-        return {
-            name: str(value) if isinstance(value, Path) else value
-            for name, value in asdict(self).items()
-            if name not in ("inputs", "formats")
-        }
+        names = [one.name for one in fields(self) if one.name not in ("inputs", "formats")]
+        values = ((name, getattr(self, name)) for name in names)
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values}

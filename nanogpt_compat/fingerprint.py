@@ -12,7 +12,9 @@ _DIGEST_BYTES = 16
 _HINTS = "mtime_ctime_inode"  # may differ without the content being another
 
 
-def describe_input(size_bytes: int, hints: Sequence[object], samples: Iterable[bytes]) -> dict[str, Any]:
+def describe_input(
+    size_bytes: int | None, hints: Sequence[object], samples: Iterable[bytes]
+) -> dict[str, Any]:
     """Describe an input by size and sampled content, and by hints that it may have changed."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for sample in samples:
@@ -40,6 +42,10 @@ def _say(value: object) -> str:
     return "not given" if value is None else str(value)
 
 
+def _count(n_bytes: int | None) -> str:
+    return "an unknown number of" if n_bytes is None else f"{n_bytes:,}"
+
+
 def differences(
     old_config: Mapping[str, Any],
     new_config: Mapping[str, Any],
@@ -62,7 +68,7 @@ def differences(
         return found
     for path, old, new in zip(paths, old_inputs, new_inputs, strict=True):
         if old["size"] != new["size"]:
-            found.append(f"{path} had {old['size']:,} bytes and has {new['size']:,}")
+            found.append(f"{path} had {_count(old['size'])} bytes and has {_count(new['size'])}")
         elif old["samples"] != new["samples"]:
             found.append(f"{path} has other content than it had")
     return found

@@ -17,14 +17,22 @@ from nanogpt_compat.estimate import Estimate, Estimator
 from nanogpt_compat.fingerprint import TOKEN_FORMAT, describe_input, digest_of
 from nanogpt_compat.guard import Sampler
 from nanogpt_compat.limits import own_bytes_reader
-from nanogpt_compat.memmap import window_for
+from nanogpt_compat.memmap import WINDOW_BYTES, window_for
 from nanogpt_compat.pipeline import block_size
+from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.policy import margin_bytes
 from nanogpt_compat.sinks import final_files, partial_file
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import READER_BYTES, sample_records
-from nanogpt_compat.sources.samples import check_is_utf8, take_samples
-from nanogpt_compat.split import CHARS_PER_CHUNK, val_bytes, val_windows
+from nanogpt_compat.sources.samples import check_is_utf8, take_packed_samples, take_samples
+from nanogpt_compat.split import (
+    CHARS_PER_CHUNK,
+    LOOK_AHEAD_BYTES,
+    Windows,
+    total_bytes,
+    val_bytes,
+    windows_for,
+)
 from nanogpt_compat.units import format_bytes
 from nanogpt_compat.vocabulary import Vocabulary, find_gpt2
 
@@ -53,18 +61,29 @@ class Job:
     vocabulary: Vocabulary
     encoder: Encoder
     engine_line: str  # says which engine it is, and why
-    forecast: Estimate
+    forecast: Estimate  # of the samples alone, where a size is not known
+    text_bytes: int | None  # of all inputs, uncompressed; None: nobody knows
     shows_end_of_text: bool = False  # the samples hold `<|endoftext|>` as text
 
     @property
-    def sizes(self) -> list[int]:
-        """Bytes of each input."""
+    def sizes(self) -> list[int | None]:
+        """Bytes of each input; None of a pipe that goes on behind what was looked at."""
         return [one["size"] for one in self.inputs]
 
     @property
-    def windows(self) -> list[tuple[int, int]]:
+    def expected_bytes(self) -> int | None:
+        """Say how much will be read, of the files; None if nobody knows."""
+        return None if None in self.sizes else self.forecast.text_bytes
+
+    @property
+    def windows(self) -> Windows:
         """The nominal windows for validation, in the order of the input."""
-        return val_windows(self.split_bytes, self.config.val_ratio, self.config.val_split)
+        return windows_for(self.split_bytes, self.config.val_ratio, self.config.val_split)
+
+    @property
+    def window_bytes(self) -> int:
+        """How much of each file of the output is mapped at a time."""
+        return WINDOW_BYTES if self.expected_bytes is None else window_for(self.forecast.output_bytes)
 
     @property
     def block_bytes(self) -> int:
@@ -103,9 +122,11 @@ class Job:
         return digest_of(self.token_options, self.inputs)
 
     @property
-    def split_bytes(self) -> int:
+    def split_bytes(self) -> int | None:
         """What the validation windows are a share of: with `--n`, a character counts as one byte."""
-        return min(sum(self.sizes), self.max_chars or sum(self.sizes))
+        if self.text_bytes is None:
+            return None
+        return min(self.text_bytes, self.max_chars or self.text_bytes)
 
     @property
     def free_bytes(self) -> int:
@@ -123,8 +144,9 @@ def look_into(config: Config) -> Job:
     Raises:
         InputError: an input is unreadable, empty or not UTF-8 text, or there is no vocabulary.
     """
-    total_bytes = sum(map(_size_of, config.inputs))
-    if not total_bytes:
+    sizes = list(map(_size_of, config.inputs))
+    stored_bytes = sum(LOOK_AHEAD_BYTES if size is None else size for size in sizes)
+    if not stored_bytes:
         raise InputError(f"there is no text: {report.name_inputs(config.inputs)} has 0 bytes")
     vocabulary = find_gpt2(config.vocab_dir)
     chosen = choose_encoder(
@@ -140,33 +162,52 @@ def look_into(config: Config) -> Job:
         chosen.encoder.encode, slowness=chosen.encoder.slowness, max_chars=_max_chars(config)
     )
     errors = "replace" if config.errors == "replace" else "ignore"
-    inputs, shows_end_of_text = [], False
+    inputs, text_sizes, shows_end_of_text = [], [], False
     mark = MARK.decode() if config.eot != "none" else ""
-    for path, form in zip(config.inputs, config.formats, strict=True):
+    for path, form, size in zip(config.inputs, config.formats, sizes, strict=True):
         with open_input(path) as file:
-            samples = take_samples(file, total_bytes=total_bytes, n_inputs=len(config.inputs))
-            inputs.append(describe_input(file.size_bytes, file.hints, (sample.data for sample in samples)))
+            samples = take_samples(file, total_bytes=stored_bytes, n_inputs=len(sizes))
+            inputs.append(describe_input(size, file.hints, (sample.data for sample in samples)))
+            sampled_bytes, text_size = sum(len(sample.data) for sample in samples), size
+            if form.is_packed_text:
+                samples, sampled_bytes, text_size = take_packed_samples(
+                    file, form.compression, total_bytes=stored_bytes, n_inputs=len(sizes)
+                )
+        text_sizes.append(text_size)
         if not form.has_records and not config.errors_given:
             check_is_utf8(path, samples)
         if not form.has_records:
             texts = [sample.data.decode("utf-8", errors) for sample in samples]
-            sampled_bytes = sum(len(sample.data) for sample in samples)
             if config.separator is not None:
                 texts = [text.replace(config.separator, mark) for text in texts]
         else:
             found, sampled_bytes = sample_records(path, form, text_field=config.text_field)
             texts = ["".join(one.decode() + mark for one in found)]
         shows_end_of_text |= any(END_OF_TEXT_NAME in text for text in texts)
-        estimator.add(texts, sampled_bytes=sampled_bytes, size_bytes=inputs[-1]["size"])
+        size_bytes = sampled_bytes if size is None else size
+        estimator.add(texts, sampled_bytes=sampled_bytes, size_bytes=size_bytes)
         chosen.encoder.expect("".join(texts).encode())
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     forecast = estimator.estimate(n_workers=config.n_workers)
-    return Job(config, tuple(inputs), vocabulary, chosen.encoder, chosen.line, forecast, shows_end_of_text)
+    text_bytes = total_bytes(text_sizes, has_streams=config.has_streams)
+    return Job(
+        config,
+        tuple(inputs),
+        vocabulary,
+        chosen.encoder,
+        chosen.line,
+        forecast,
+        text_bytes,
+        shows_end_of_text,
+    )
 
 
-def _size_of(path: Location) -> int:
+def _size_of(path: Location) -> int | None:
+    """Look how large an input is; None if it is a pipe and goes on behind what one looks at."""
     with open_input(path) as file:
-        return file.size_bytes
+        if isinstance(path, Pipe):
+            file.read(LOOK_AHEAD_BYTES + 1, 0)
+        return None if file.size_bytes == UNKNOWN else file.size_bytes
 
 
 def _spare_bytes(config: Config) -> int:
@@ -217,6 +258,8 @@ def check_disk(job: Job) -> None:
         OutputError: the disk is too small.
     """
     config = job.config
+    if job.expected_bytes is None:
+        return  # a disk that runs full stops it, and more room lets it go on
     partials = map(partial_file, job.finals.values())
     have_bytes = job.free_bytes + sum(one.stat().st_size for one in partials if one.exists())
     if needed_bytes(job) > have_bytes:
@@ -228,14 +271,16 @@ def check_disk(job: Job) -> None:
 
 def needed_bytes(job: Job) -> int:
     """Say how much room the run takes at most: each file grows by whole windows."""
-    n_bytes = job.forecast.output_bytes
-    return n_bytes + (1 + job.config.has_val) * window_for(n_bytes)
+    return job.forecast.output_bytes + (1 + job.config.has_val) * job.window_bytes
 
 
 def start_line(job: Job) -> str:
     """Say in one line what the run is about to do."""
     return report.start_line(
-        job.config.inputs, job.forecast, free_bytes=job.free_bytes, n_workers=job.config.n_workers
+        job.config.inputs,
+        None if job.expected_bytes is None else job.forecast,
+        free_bytes=job.free_bytes,
+        n_workers=job.config.n_workers,
     )
 
 
@@ -248,12 +293,13 @@ def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
     """Say what nanoGPT will trip over, or what is not as the options say."""
     config, lines = job.config, []
     n_bytes = job.split_bytes
-    n_nominal, n_val = round(n_bytes * config.val_ratio), val_bytes(n_bytes, config.val_ratio)
-    if config.has_val and config.documents is None and n_val > n_nominal:
-        lines.append(
-            f"notice: val.bin was raised from {format_bytes(n_nominal)} to {format_bytes(n_val)} of text "
-            "so that blocks can be sampled from it"
-        )
+    if config.has_val and config.documents is None and n_bytes is not None:
+        n_nominal, n_val = round(n_bytes * config.val_ratio), val_bytes(n_bytes, config.val_ratio)
+        if n_val > n_nominal:
+            lines.append(
+                f"notice: val.bin was raised from {format_bytes(n_nominal)} to {format_bytes(n_val)} of text "
+                "so that blocks can be sampled from it"
+            )
     advice = {"train": "give more text", "val": "raise --val-ratio"}
     lines += [
         f"warning: {split}.bin has {n_tokens:,} tokens; nanoGPT cannot sample blocks of 1,024 from "
@@ -277,14 +323,21 @@ def dry_run_lines(job: Job, *, available_bytes: int) -> list[str]:
     """Say what a run would need and make."""
     config, forecast = job.config, job.forecast
     lines = [start_line(job), job.engine_line, f"vocabulary: {job.vocabulary.source}"]
-    lines.append(
-        f"tokens per byte: {forecast.tokens / forecast.text_bytes:.3f}, from samples across the input"
-    )
-    fits = "fits" if needed_bytes(job) <= job.free_bytes else "DOES NOT FIT"
-    lines.append(
-        f"output: {format_bytes(forecast.output_bytes)} of {format_bytes(job.free_bytes)} free in "
-        f"{config.output_dir}: {fits}"
-    )
+    across = "across the input" if job.text_bytes is not None else "of its beginning"
+    if not config.has_streams or config.documents is not None:
+        across = "across the input"
+    lines.append(f"tokens per byte: {forecast.tokens / forecast.text_bytes:.3f}, from samples {across}")
+    if job.expected_bytes is None:
+        lines.append(
+            f"output: {format_bytes(job.free_bytes)} free in {config.output_dir}; nobody knows the size of "
+            "the input"
+        )
+    else:
+        fits = "fits" if needed_bytes(job) <= job.free_bytes else "DOES NOT FIT"
+        lines.append(
+            f"output: {format_bytes(forecast.output_bytes)} of {format_bytes(job.free_bytes)} free in "
+            f"{config.output_dir}: {fits}"
+        )
     peak_bytes = job.encoder.peak_bytes
     fits = "fits" if available_bytes >= peak_bytes else "DOES NOT FIT"
     lines.append(

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from nanogpt_compat import __version__
-from nanogpt_compat.config import DEFAULT_INPUT, Config, Format
+from nanogpt_compat.config import DEFAULT_INPUT, Config
 from nanogpt_compat.documents import EOTS
 from nanogpt_compat.encoders import ENGINES
-from nanogpt_compat.errors import InputError, UsageError
+from nanogpt_compat.errors import UsageError
 from nanogpt_compat.limits import available_cpus, default_workers
 from nanogpt_compat.pipeline import IN_FLIGHT_BYTES
 from nanogpt_compat.sources.formats import detect_format
@@ -67,7 +67,11 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
     has_separator = options.document_separator is not None
     has_documents = has_separator or any(one.has_records for one in formats)
     for path, one in zip(inputs, formats, strict=True):
-        _check_format(path, one, is_beside_records=has_documents and not has_separator)
+        if has_documents and not has_separator and not one.has_records:
+            raise UsageError(
+                f"{path} is plain text, and another input brings documents: say with --document-separator "
+                "what stands between those of the text, or give it to a run of its own"
+            )
     config = Config(
         inputs=inputs,
         output_dir=options.output_dir or folder,
@@ -89,31 +93,14 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
         max_memory_bytes=options.max_memory,
         min_available_bytes=options.min_available,
     )
+    if config.has_streams and config.val_split in ("head", "tail"):
+        raise UsageError(
+            f"--val-split {config.val_split} needs to know beforehand where the text ends: of a pipe "
+            "or a compressed text nobody does; give spread or none"
+        )
     return Options(
         config, dry_run=options.dry_run, verify=options.verify, restart=options.restart, quiet=options.quiet
     )
-
-
-def _check_format(path: Path, form: Format, *, is_beside_records: bool) -> None:
-    """Refuse what is not read, and what does not go with the other inputs.
-
-    Raises:
-        InputError: compressed text.
-        UsageError: text that is one stream, beside records.
-    """
-    if form.has_records:
-        return
-    if form.compression != "none":
-        program = {"gz": "gzip", "zst": "zstd"}[form.compression]
-        raise InputError(
-            f"{path} is text compressed by {program}; only JSON lines are read compressed: unpack it with "
-            f"`{program} -d`"
-        )
-    if is_beside_records:
-        raise UsageError(
-            f"{path} is plain text, and another input brings documents: say with --document-separator what "
-            "stands between those of the text, or give it to a run of its own"
-        )
 
 
 def _val_split(options: argparse.Namespace, *, has_documents: bool) -> str:
@@ -161,8 +148,8 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
         action="extend",
         metavar="PATH",
         help="files or globs, in this order, a glob in natural order: text, JSON lines (.gz, .zst, too) or "
-        f"parquet; default: {DEFAULT_INPUT} beside prepare.py. Each text file is tokenised alone, with "
-        "nothing put between two",
+        f"parquet; - is standard input; default: {DEFAULT_INPUT} beside prepare.py. Each text file is "
+        "tokenised alone, with nothing put between two",
     )
     group.add_argument(
         "--n",

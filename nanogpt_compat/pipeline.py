@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class before Python 3.11
 from contextlib import closing
+from dataclasses import replace
 from functools import lru_cache
 from random import Random
 
@@ -14,14 +15,16 @@ from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.encode import Encoded, encode_block
 from nanogpt_compat.encoders import Encoder
+from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.quota import limit_chars, limit_documents
 from nanogpt_compat.refusals import start_pool
 from nanogpt_compat.sinks import Sink
+from nanogpt_compat.sources.compressed import Unpacked, open_stream
 from nanogpt_compat.sources.documents import read_documents
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import read_records
-from nanogpt_compat.sources.text import lenient, read_blocks
-from nanogpt_compat.split import edges_in
+from nanogpt_compat.sources.text import Readable, lenient, read_blocks
+from nanogpt_compat.split import Windows
 from nanogpt_compat.tally import Tally
 
 IN_FLIGHT_BYTES = 64 * 1024 * 1024
@@ -47,12 +50,12 @@ def block_size(n_workers: int, most_bytes: int) -> int:
 def run(
     *,
     paths: Sequence[Location],
-    sizes: Sequence[int],
+    sizes: Sequence[int | None],
     formats: Sequence[Format],
     tally: Tally,
     sink: Sink,
     encoder: Encoder,
-    windows: Sequence[tuple[int, int]],
+    windows: Windows,
     errors: str,
     documents: Documents | None,
     n_workers: int,
@@ -79,6 +82,7 @@ def run(
         sizes,
         formats,
         start=tally.position,
+        bytes_before=tally.text_bytes_before,
         windows=windows,
         documents=documents,
         block_bytes=block_bytes,
@@ -134,67 +138,86 @@ def _count(tally: Tally, encoded: Encoded) -> None:
 
 def all_blocks(
     paths: Sequence[Location],
-    sizes: Sequence[int],
+    sizes: Sequence[int | None],
     formats: Sequence[Format],
     *,
     start: Position,
-    windows: Sequence[tuple[int, int]],
+    bytes_before: int,
+    windows: Windows,
     documents: Documents | None,
     block_bytes: int,
     errors: str,
     check: Callable[[], None],
 ) -> Blocks:
-    """Yield the blocks of every input in turn, from `start` on; `check` is for where that takes a while."""
-    file_start = sum(sizes[: start.input_index])
+    """Yield the blocks of every input in turn, from `start` on; `check` is for where that takes a while.
+
+    `bytes_before`: the text of all inputs before that of `start`.
+    """
     for index in range(start.input_index, len(paths)):
-        at = start if index == start.input_index else Position(index, any_document=start.any_document)
-        if documents is None:
-            edges = edges_in(windows, file_start, file_start + sizes[index])
-            with open_input(paths[index], size_bytes=sizes[index], check=check) as file:
-                yield from read_blocks(file, start=at, block_bytes=block_bytes, edges=edges, errors=errors)
-                file.check_unchanged()
-        else:
-            some = _documents_of(
-                paths[index], sizes[index], formats[index], at, documents, block_bytes, errors, check
+        path, form, size = paths[index], formats[index], sizes[index]
+        if form.has_records and documents is not None:
+            blocks = read_records(
+                path,
+                form,
+                size_bytes=size,
+                start=start,
+                block_bytes=block_bytes,
+                documents=documents,
+                check=check,
             )
-            with closing(some):
-                for block in some:
-                    start = block.end
-                    yield block
-        file_start += sizes[index]
+        else:
+            blocks = _blocks_of_text(
+                path, form, size, start, bytes_before, windows, documents, block_bytes, errors, check
+            )
+        with closing(blocks):
+            for block in blocks:
+                start = block.end
+                yield block
+        bytes_before += start.offset
+        start = Position(index + 1, any_document=start.any_document)
 
 
-def _documents_of(
+def _blocks_of_text(
     path: Location,
-    size_bytes: int,
     form: Format,
+    size_bytes: int | None,
     start: Position,
-    documents: Documents,
+    bytes_before: int,
+    windows: Windows,
+    documents: Documents | None,
     block_bytes: int,
     errors: str,
     check: Callable[[], None],
 ) -> Blocks:
-    """Yield the blocks of an input that holds documents."""
-    if form.has_records:
-        yield from read_records(
-            path,
-            form,
-            size_bytes=size_bytes,
-            start=start,
-            block_bytes=block_bytes,
-            documents=documents,
-            check=check,
-        )
-        return
+    """Yield the blocks of plain or compressed text."""
     with open_input(path, size_bytes=size_bytes, check=check) as file:
-        yield from read_documents(
-            file,
-            start=start,
-            block_bytes=block_bytes,
-            documents=documents,
-            separator=documents.separator or "",
-            errors=lenient(errors),
-        )
+        text: Readable = file
+        stream = None
+        if form.compression != "none" or isinstance(path, Pipe):
+            stream = open_stream(file, form.compression, start, check)
+            text = Unpacked(stream)
+        if documents is None:
+            blocks = read_blocks(
+                text,
+                start=start,
+                block_bytes=block_bytes,
+                errors=errors,
+                windows=windows,
+                bytes_before=bytes_before,
+            )
+        else:
+            blocks = read_documents(
+                text,
+                start=start,
+                block_bytes=block_bytes,
+                documents=documents,
+                separator=documents.separator or "",
+                errors=lenient(errors),
+            )
+        for block in blocks:
+            if stream is not None and form.compression != "none":
+                block = replace(block, end=replace(block.end, stored_bytes=stream.stored_bytes))
+            yield block
         file.check_unchanged()
 
 

@@ -78,7 +78,7 @@ class Nobody:
 class Bar:
     """A tqdm bar, for a terminal."""
 
-    def __init__(self, stream: CalmStream, *, total_bytes: int, done_bytes: int = 0) -> None:
+    def __init__(self, stream: CalmStream, *, total_bytes: int | None, done_bytes: int = 0) -> None:
         """Draw the bar at `done_bytes`, which do not count for its speed."""
         self._bar = tqdm(
             total=total_bytes,
@@ -106,7 +106,7 @@ class Bar:
 class Lines:
     """A line every ten seconds, for a log."""
 
-    def __init__(self, stream: CalmStream, *, total_bytes: int, done_bytes: int = 0) -> None:
+    def __init__(self, stream: CalmStream, *, total_bytes: int | None, done_bytes: int = 0) -> None:
         """Begin to count the ten seconds."""
         self._stream = stream
         self._total_bytes = total_bytes
@@ -120,22 +120,26 @@ class Lines:
             return
         self._shown_s = now_s
         new_bytes, elapsed_s = bytes_read - self._done_bytes, now_s - self._started_s
-        # With --n the total is a forecast, and may turn out too low.
-        share = min(1.0, bytes_read / max(1, self._total_bytes))
-        left_s = max(0, self._total_bytes - bytes_read) * elapsed_s / max(1, new_bytes)
+        done, left = format_bytes(bytes_read), ""
+        if self._total_bytes is not None:
+            # With --n the total is a forecast, and may turn out too low.
+            share = min(1.0, bytes_read / max(1, self._total_bytes))
+            left_s = max(0, self._total_bytes - bytes_read) * elapsed_s / max(1, new_bytes)
+            done = f"{share:4.0%}  {done} of {format_bytes(self._total_bytes)}"
+            left = f"  {format_duration(left_s)} left"
         self._stream.write(
-            f"{share:4.0%}  {format_bytes(bytes_read)} of "
-            f"{format_bytes(self._total_bytes)}  {format_rate(new_bytes, elapsed_s)}  "
-            f"{format_count(tokens)} tokens  {format_bytes(memory_bytes)} memory  "
-            f"{format_duration(left_s)} left\n"
+            f"{done}  {format_rate(new_bytes, elapsed_s)}  {format_count(tokens)} tokens  "
+            f"{format_bytes(memory_bytes)} memory{left}\n"
         )
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-def open_display(stream: CalmStream, *, is_quiet: bool, total_bytes: int, done_bytes: int = 0) -> Display:
-    """Choose what fits the stream."""
+def open_display(
+    stream: CalmStream, *, is_quiet: bool, total_bytes: int | None, done_bytes: int = 0
+) -> Display:
+    """Choose what fits the stream; `total_bytes` is None if nobody knows how much comes."""
     if is_quiet:
         return Nobody()
     kind = Bar if stream.isatty() else Lines

@@ -53,7 +53,8 @@ def limit_documents(
                     raw = block.raw[: end_of_chars(block, n_end, lenient(errors))]
                     end = block.start.offset + len(raw)
                     last = end_block(block, raw, end, separator, lenient(errors))
-                    yield replace(last, is_val=block.is_val, n_chars=n_end)
+                    end_position = replace(last.end, stored_bytes=block.end.stored_bytes)
+                    yield replace(last, end=end_position, is_val=block.is_val, n_chars=n_end)
                     return
             yield replace(block, n_chars=len(text))
             n_left -= len(text)

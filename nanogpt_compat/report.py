@@ -13,6 +13,7 @@ from nanogpt_compat.config import Format, Location
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.estimate import Estimate
 from nanogpt_compat.files import advice, sync_folder, write_atomically
+from nanogpt_compat.split import Interval, Windows
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_count, format_duration, format_rate
 
@@ -76,12 +77,14 @@ def build_report(
     n_tokens = {"train": tally.train_tokens, "val": tally.val_tokens}
     tokens = {split: n_tokens[split] for split in splits}
     rows = zip(paths, formats, inputs, tally.inputs, strict=True)
+    described = [_describe_input(path, form, hints, one) for path, form, hints, one in rows]
     return {
         "tokens": tokens,
-        "inputs": [_describe_input(path, form, hints, one) for path, form, hints, one in rows],
+        "inputs": described,
         "bytes_read": tally.bytes_read,
-        "bytes_total": sum(one["size"] for one in inputs),
+        "bytes_total": sum(one["bytes"] for one in described),
         "text_bytes": tally.text_bytes,
+        "chars": tally.chars,
         "invalid_bytes": tally.invalid_bytes,
         "invalid_offsets": [[str(paths[index]), offset] for index, offset in tally.invalid_offsets],
         "forced_cuts": tally.forced_cuts,
@@ -120,7 +123,7 @@ def _describe_input(
     return {
         "path": str(path),
         "format": str(form),
-        "bytes": description["size"],
+        "bytes": one.bytes_read if description["size"] is None else description["size"],
         "bytes_read": one.bytes_read,
         "text_bytes": one.text_bytes,
         "tokens": one.tokens,
@@ -175,9 +178,13 @@ def name_inputs(paths: Sequence[Location]) -> str:
     return paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
 
 
-def start_line(paths: Sequence[Location], forecast: Estimate, *, free_bytes: int, n_workers: int) -> str:
-    """Say what the run is about to do."""
+def start_line(
+    paths: Sequence[Location], forecast: Estimate | None, *, free_bytes: int, n_workers: int
+) -> str:
+    """Say what the run is about to do; there is no forecast for a pipe."""
     threads = "1 thread" if n_workers == 1 else f"{n_workers} threads"
+    if forecast is None:
+        return f"{name_inputs(paths)}, as much as comes ({format_bytes(free_bytes)} free); {threads}"
     return (
         f"{name_inputs(paths)} {format_bytes(forecast.text_bytes)} -> about {format_count(forecast.tokens)} "
         f"tokens, {format_bytes(forecast.output_bytes)} ({format_bytes(free_bytes)} free); {threads}; "
@@ -185,10 +192,20 @@ def start_line(paths: Sequence[Location], forecast: Estimate, *, free_bytes: int
     )
 
 
-def describe_val(split: str, windows: Sequence[tuple[int, int]], *, ratio: float) -> str:
+def val_split(split: str, windows: Windows, *, ratio: float) -> dict[str, object]:
+    """Put where the validation tokens come from into the report."""
+    found: dict[str, object] = {"name": split, "ratio": ratio}
+    if isinstance(windows, Interval):
+        return found | {"window_bytes": windows.width, "every_bytes": windows.period}
+    return found | {"windows": len(windows), "bytes": sum(end - start for start, end in windows)}
+
+
+def describe_val(split: str, windows: Windows, *, ratio: float) -> str:
     """Say where the validation tokens come from."""
     if split == "documents":
         return f"{ratio:g} of all documents"
+    if isinstance(windows, Interval):
+        return f"{format_bytes(windows.width)} of every {format_bytes(windows.period)}"
     n_bytes = sum(end - start for start, end in windows)
     if split in ("head", "tail"):
         return f"the {'first' if split == 'head' else 'last'} {format_bytes(n_bytes)}"

@@ -19,7 +19,7 @@ from nanogpt_compat.errors import CheckpointError, InputError, OutputError
 from nanogpt_compat.fingerprint import differences
 from nanogpt_compat.job import Job, check_disk, check_names, describe_val, notices, with_reference
 from nanogpt_compat.journal import Journal
-from nanogpt_compat.memmap import window_for
+from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.progress import Display
 from nanogpt_compat.sinks import (
     WORK_FOLDER,
@@ -108,13 +108,31 @@ class Run:
         if made is None or made.get("fingerprint") != self._job.fingerprint:
             return False
         try:
-            rows = list(zip(made["inputs"], self._job.inputs, strict=True))
-            return self._have_sizes(self._finals, made) and all(
-                self._watch.is_unchanged(index, old, new, old["crc32"], old["text_bytes"])
-                for index, (old, new) in enumerate(rows)
-            )
+            return self._have_sizes(self._finals, made) and self._has_same_text(made)
         except (AttributeError, KeyError, TypeError, ValueError):  # somebody else has written it
             return False
+
+    def _has_same_text(self, made: Mapping[str, Any]) -> bool:
+        """Whether the inputs are those of a report, to the last byte where there is a doubt.
+
+        Raises:
+            CheckpointError: a pipe is not, and cannot be read once more.
+        """
+        max_chars = self._job.max_chars
+        is_all = max_chars is None or made["chars"] < max_chars
+        rows = zip(self._job.config.inputs, made["inputs"], self._job.inputs, strict=True)
+        # Pipes come last: to read one for nothing would be the end of it.
+        for index, (path, old, new) in sorted(enumerate(rows), key=lambda row: isinstance(row[1][0], Pipe)):
+            n_bytes = old["text_bytes"]
+            if self._watch.is_unchanged(index, old, new, old["crc32"], n_bytes, is_all=is_all):
+                continue
+            if isinstance(path, Pipe):
+                raise CheckpointError(
+                    f"{path} has other text, behind its beginning, than {self._finals['train']} was made of; "
+                    "--restart --overwrite makes the output of it"
+                )
+            return False
+        return True
 
     def _have_sizes(self, files: Mapping[str, Path], made: Mapping[str, Any]) -> bool:
         """Whether all files are there and as large as a report says."""
@@ -182,8 +200,10 @@ class Run:
         """
         rows = zip(header["inputs"], self._job.inputs, tally.inputs, strict=True)
         for index, (old, new, one) in enumerate(rows):
-            if not self._watch.is_unchanged(index, old, new, one.crc, one.text_bytes):
-                path = self._job.config.inputs[index]
+            path = self._job.config.inputs[index]
+            if isinstance(path, Pipe) and index >= tally.position.input_index:
+                continue  # it is compared when it is read
+            if not self._watch.is_unchanged(index, old, new, one.crc, one.text_bytes, is_all=True):
                 raise self._does_not_fit(
                     f"{path} was changed within the {one.text_bytes:,} bytes already read"
                 )
@@ -253,9 +273,7 @@ class Run:
         """Run the pipeline from `tally` to the end, and make the files durable at their exact sizes."""
         job, config = self._job, self._job.config
         with (
-            BinPair(
-                self._finals, n_tokens=n_tokens, window_bytes=window_for(job.forecast.output_bytes)
-            ) as sink,
+            BinPair(self._finals, n_tokens=n_tokens, window_bytes=job.window_bytes) as sink,
             Checkpointer(journal, sink, tally) as checkpointer,
         ):
             try:
@@ -285,7 +303,9 @@ class Run:
 
     def _progress(self, n_bytes: int, n_tokens: int) -> str:
         """Say how far a run is."""
-        total_bytes = self._job.forecast.text_bytes
+        total_bytes = self._job.expected_bytes
+        if total_bytes is None:
+            return f"{format_bytes(n_bytes)}, {format_count(n_tokens)} tokens"
         share = n_bytes / max(1, total_bytes)
         return (
             f"{share:.0%} ({format_bytes(n_bytes)} of {format_bytes(total_bytes)}, "
@@ -302,12 +322,7 @@ class Run:
             splits=list(reversed(self._finals)),
             engine=job.encoder.name,
             engine_mismatch=mismatch,
-            val_split={
-                "name": job.config.val_split,
-                "ratio": job.config.val_ratio,
-                "windows": len(job.windows),
-                "bytes": sum(end - start for start, end in job.windows),
-            },
+            val_split=report.val_split(job.config.val_split, job.windows, ratio=job.config.val_ratio),
             options=job.config.as_options(),
             guard=self._watch.guard.summary(),
             fingerprint=job.fingerprint,

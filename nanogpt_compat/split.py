@@ -1,17 +1,37 @@
 """Which bytes of the input are for validation: decided from the input alone.
 
-All inputs count as one concatenation of S bytes. A window is a range of nominal byte offsets in it;
-the reader moves each edge to the first exact cut at or after it, so that a stopped, resumed or
+All inputs count as one concatenation of S bytes of text, uncompressed. A window is a range of nominal byte
+offsets in it; the reader moves each edge to the first exact cut at or after it, so that a stopped, resumed or
 distributed run draws the same line.
+
+Of a stream or a compressed file nobody knows S before its end. So as much as `LOOK_AHEAD_BYTES` is looked at
+before anything is decided: if all inputs end in there, S is known; else windows come at even intervals.
 """
 
+import sys
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 CHARS_PER_CHUNK = 10_000_000  # what one unit of --n has always meant
 SPLITS = ("spread", "head", "tail", "documents", "none")
+LOOK_AHEAD_BYTES = 1024 * 1024
 
 _WINDOW_BYTES = 64 * 1024
 _MIN_VAL_BYTES = 32 * 1024  # about 8,000 tokens: nanoGPT samples blocks of 1,024 from val.bin
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A window of `width` bytes at the beginning of every `period` bytes, for as long as there is text."""
+
+    width: int
+    period: int
+
+
+Windows: TypeAlias = Sequence[tuple[int, int]] | Interval
+"""Nominal windows: `[start, end)` in order, none overlapping another; or without end."""
 
 
 def val_bytes(total_bytes: int, ratio: float) -> int:
@@ -23,6 +43,37 @@ def val_bytes(total_bytes: int, ratio: float) -> int:
     if ratio == 0:
         return 0
     return max(round(total_bytes * ratio), min(_MIN_VAL_BYTES, total_bytes // 10))
+
+
+def total_bytes(sizes: Sequence[int | None], *, has_streams: bool) -> int | None:
+    """Add up the text of all inputs; None if nobody knows, so that `windows_for` gives an interval.
+
+    `sizes`: of each input, None of one with more than `LOOK_AHEAD_BYTES` of unknown size. `has_streams`: some
+    could not have been known without looking; then more than that is more than anybody knows.
+
+    >>> total_bytes([700_000, 300_000], has_streams=True), total_bytes([2_000_000, 1], has_streams=True)
+    (1000000, None)
+    """
+    total = 0
+    for size in sizes:
+        if size is None:
+            return None
+        total += size
+    return None if has_streams and total > LOOK_AHEAD_BYTES else total
+
+
+def windows_for(n_bytes: int | None, ratio: float, split: str) -> Windows:
+    """Choose the nominal windows in `n_bytes`, or where that is None, nobody knows how many.
+
+    >>> windows_for(100_000_000, 0.0005, "spread"), windows_for(None, 0.0005, "spread")
+    ([(49975000, 50025000)], Interval(width=65536, period=131072000))
+    """
+    if n_bytes is not None:
+        return val_windows(n_bytes, ratio, split)
+    if split in ("documents", "none") or ratio == 0:
+        return []
+    period = round(min(_WINDOW_BYTES / ratio, sys.maxsize // 2))
+    return Interval(_WINDOW_BYTES, max(period, _WINDOW_BYTES + 1))
 
 
 def val_windows(total_bytes: int, ratio: float, split: str) -> list[tuple[int, int]]:
@@ -45,17 +96,17 @@ def val_windows(total_bytes: int, ratio: float, split: str) -> list[tuple[int, i
     return [(start, start + width) for start in starts]
 
 
-def edges_in(windows: Sequence[tuple[int, int]], file_start: int, file_end: int) -> list[int]:
-    """Clip the windows to one file and list their edges, as offsets from the file's beginning.
+def val_at(windows: Windows, offset: int) -> tuple[bool, int]:
+    """Say whether the byte at `offset` is for validation, and up to where those after it are as it is.
 
-    Val begins at the even places of the list and ends at the odd ones.
-
-    >>> edges_in([(10, 20), (50, 60)], 15, 55)
-    [0, 5, 35, 40]
+    >>> val_at([(10, 20), (50, 60)], 15), val_at([(10, 20)], 20)[0], val_at(Interval(10, 100), 210)
+    ((True, 20), False, (False, 300))
     """
-    return [
-        edge - file_start
-        for start, end in windows
-        if start < file_end and end > file_start
-        for edge in (max(start, file_start), min(end, file_end))
-    ]
+    if isinstance(windows, Interval):
+        start = offset - offset % windows.period
+        is_val = offset - start < windows.width
+        return is_val, start + (windows.width if is_val else windows.period)
+    n_begun = bisect_right(windows, (offset, sys.maxsize))
+    if n_begun and offset < windows[n_begun - 1][1]:
+        return True, windows[n_begun - 1][1]
+    return False, windows[n_begun][0] if n_begun < len(windows) else sys.maxsize

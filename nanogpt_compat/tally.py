@@ -62,6 +62,11 @@ class Tally:
         return sum(one.bytes_read for one in self.inputs)
 
     @property
+    def text_bytes_before(self) -> int:
+        """What of `text_bytes` is of the inputs before the current one."""
+        return sum(one.text_bytes for one in self.inputs[: self.position.input_index])
+
+    @property
     def text_bytes(self) -> int:
         """The same, uncompressed."""
         return sum(one.text_bytes for one in self.inputs)

@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat import pipeline, report
-from nanogpt_compat.blocks import Block, Blocks, Position
+from nanogpt_compat.blocks import Block, Blocks
 from nanogpt_compat.encode import encode_block
 from nanogpt_compat.errors import CheckpointError, DifferenceError, OutputError
 from nanogpt_compat.files import advise_sequential, drop_cache
 from nanogpt_compat.fingerprint import differences
 from nanogpt_compat.job import REPORTED_OPTIONS, Job
 from nanogpt_compat.memmap import TOKEN
+from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.progress import Display
 from nanogpt_compat.sinks import is_there
 from nanogpt_compat.sources.text import as_utf8
@@ -103,7 +104,8 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
             found = [
                 f"{job.config.inputs[index]} has other content than it had"
                 for index, (was, now) in enumerate(zip(made["inputs"], job.inputs, strict=True))
-                if not watch.is_unchanged(index, was, now, was["crc32"], was["text_bytes"])
+                if not isinstance(job.config.inputs[index], Pipe)  # which can be read only once
+                and not watch.is_unchanged(index, was, now, was["crc32"], was["text_bytes"], is_all=True)
             ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{path} is not as this program writes it; {_MAKE_AGAIN}") from error
@@ -281,15 +283,16 @@ def _describe(difference: _Difference, job: Job, done: Tally, check: Check) -> s
             return f"{token}, which is no token of GPT-2"
         return f"{token} ({encoding.decode_single_token_bytes(token)!r})"
 
-    if job.config.documents is None:
-        made_of = _bytes_of(difference, job, done, check)
+    find = _bytes_of if job.config.documents is None else _documents_of
+    path = job.config.inputs[done.position.input_index]
+    if isinstance(path, Pipe):
+        made_of = f"what follows byte {done.position.offset:,} of {path}, if this is the same text"
     else:
-        made_of = _documents_of(difference, job, done, check)
+        made_of = f"{find(difference, job, done, check)} of {path}"
     found = "missing, the file ends there," if difference.found is None else show(difference.found)
     return (
         f"{difference.path}: token {difference.index:,}, at byte {TOKEN.itemsize * difference.index:,}, is "
-        f"{found} and should be {show(token)}, made of {made_of} of "
-        f"{job.config.inputs[done.position.input_index]}; {_MAKE_AGAIN}"
+        f"{found} and should be {show(token)}, made of {made_of}; {_MAKE_AGAIN}"
     )
 
 
@@ -298,7 +301,7 @@ def _bytes_of(difference: _Difference, job: Job, done: Tally, check: Check) -> s
     encoding = job.vocabulary.encoding
     n_before = len(encoding.decode_bytes(difference.expected[: difference.n_same].tolist()))
     n_bytes = len(encoding.decode_single_token_bytes(int(difference.expected[difference.n_same])))
-    with closing(_blocks_from(done.position, job, job.block_bytes, check)) as blocks:
+    with closing(_blocks_from(done, job, job.block_bytes, check)) as blocks:
         block = next(blocks)
     first, last = (
         block.start.offset + place_in_raw(block, place, job.config.errors)
@@ -312,7 +315,7 @@ def _documents_of(difference: _Difference, job: Job, done: Tally, check: Check) 
     config, is_val = job.config, difference.is_val
     form = config.formats[done.position.input_index]
     n_before = difference.index - (done.val_tokens if is_val else done.train_tokens)
-    with closing(_blocks_from(done.position, job, _A_FEW_BYTES, check)) as blocks:
+    with closing(_blocks_from(done, job, _A_FEW_BYTES, check)) as blocks:
         for block in blocks:
             check()
             path = config.inputs[block.start.input_index]
@@ -328,13 +331,14 @@ def _documents_of(difference: _Difference, job: Job, done: Tally, check: Check) 
     return f"{which} (counted from {number})"
 
 
-def _blocks_from(start: Position, job: Job, block_bytes: int, check: Check) -> Blocks:
+def _blocks_from(done: Tally, job: Job, block_bytes: int, check: Check) -> Blocks:
     config = job.config
     return pipeline.all_blocks(
         config.inputs,
         job.sizes,
         config.formats,
-        start=start,
+        start=done.position,
+        bytes_before=done.text_bytes_before,
         windows=job.windows,
         documents=config.documents,
         block_bytes=block_bytes,

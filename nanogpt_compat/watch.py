@@ -13,6 +13,7 @@ from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits
 from nanogpt_compat.heap import trim_heap
 from nanogpt_compat.job import Job
 from nanogpt_compat.lock import FolderLock
+from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.policy import Step, room_bytes
 from nanogpt_compat.progress import Display
 from nanogpt_compat.sinks import Sink, remove_work_folder, work_folder
@@ -142,16 +143,36 @@ class Watch:
             show()
 
     def is_unchanged(
-        self, index: int, old: Mapping[str, Any], new: Mapping[str, Any], crc: int, n_bytes: int
+        self,
+        index: int,
+        old: Mapping[str, Any],
+        new: Mapping[str, Any],
+        crc: int,
+        n_bytes: int,
+        *,
+        is_all: bool,
     ) -> bool:
         """Whether the first `n_bytes` of an input are what was read; read again only if there is a hint.
+
+        A pipe is read in any case, and has to end there if that was all of it.
 
         Raises:
             InputError: it cannot be read.
         """
-        if not n_bytes or not has_hint_of_change(old, new):
-            return True
         path, form = self._config.inputs[index], self._config.formats[index]
-        self._say(f"{path} has been touched: reading {format_bytes(n_bytes)} of it again to be sure")
-        text_field = self._config.text_field
-        return crc_of_text(path, form, text_field=text_field, n_bytes=n_bytes, check=self.check) == crc
+        is_pipe = isinstance(path, Pipe)
+        if not n_bytes or not (is_pipe or has_hint_of_change(old, new)):
+            return True
+        if is_pipe:
+            self._say(f"reading {format_bytes(n_bytes)} of {path} to compare them with what was read before")
+        else:
+            self._say(f"{path} has been touched: reading {format_bytes(n_bytes)} of it again to be sure")
+        found = crc_of_text(
+            path,
+            form,
+            text_field=self._config.text_field,
+            n_bytes=n_bytes,
+            check=self.check,
+            to_end=is_pipe and is_all,
+        )
+        return found == crc

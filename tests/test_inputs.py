@@ -1,6 +1,5 @@
 """From `--input` to files: in order, each once, all of them there."""
 
-import os
 import random
 from pathlib import Path
 
@@ -83,11 +82,10 @@ def test_a_missing_file_that_stands_beside_the_script_is_pointed_at(
 
 
 def test_what_is_no_readable_file_is_refused_by_what_it_is(folder: Path) -> None:
-    os.mkfifo("pipe")
     Path("link").symlink_to("nowhere")
     Path("loop").symlink_to("loop")
     assert "sub is a folder; name its files, for example --input 'sub/*.txt'" in refusal("sub")
-    assert "pipe is not a regular file" in refusal("pipe")
+    assert "/dev/null is not a file, nor a pipe" in refusal("/dev/null")
     assert "link is a link to nowhere, which is not there" in refusal("link")
     assert "link is a link to nowhere, which is not there" in refusal("l*nk")
     assert "loop is a link to loop, which is not there" in refusal("loop")

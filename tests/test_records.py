@@ -357,11 +357,6 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     assert beside.returncode == 2
     assert f"{text} is plain text, and another input brings documents" in beside.stderr
     assert prepare("--input", lines, "--output-dir", tmp_path, "--val-split", "spread").returncode == 2
-    packed = tmp_path / "a.txt.gz"
-    packed.write_bytes(gzip.compress(b"plain text"))
-    refused = prepare("--input", packed, "--output-dir", tmp_path)
-    assert refused.returncode == 3
-    assert "gzip -d" in refused.stderr
 
 
 def test_a_damaged_file_stops_it_with_its_name(documents: list[str], tmp_path: Path) -> None:

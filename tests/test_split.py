@@ -1,11 +1,22 @@
 """Which bytes are for validation: windows that never overlap, never leave the input, and are enough."""
 
+import sys
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt_compat.split import SPLITS, edges_in, val_bytes, val_windows
+from nanogpt_compat.split import (
+    LOOK_AHEAD_BYTES,
+    SPLITS,
+    Interval,
+    total_bytes,
+    val_at,
+    val_bytes,
+    val_windows,
+    windows_for,
+)
 
 KIB = 1024
 totals = st.one_of(st.integers(0, 400_000), st.integers(0, 10**13))
@@ -67,23 +78,43 @@ def test_the_windows_of_15_gb_are_those_of_the_design() -> None:
     assert val_windows(1000, 0.0005, "spread") == [(450, 550)]
 
 
-@given(
-    sizes=st.lists(st.integers(0, 300_000), min_size=1, max_size=9),
-    ratio=some_ratios,
-    split=st.sampled_from(SPLITS),
-)
-def test_windows_clipped_to_the_files_are_the_windows_of_the_whole(
-    sizes: list[int], ratio: float, split: str
+@given(total=totals, ratio=ratios, split=st.sampled_from(SPLITS), data=st.data())
+def test_every_byte_is_on_the_side_its_window_says_up_to_the_next_edge(
+    total: int, ratio: float, split: str, data: st.DataObject
 ) -> None:
-    windows = val_windows(sum(sizes), ratio, split)
-    found = set[int]()
-    file_start = 0
-    for size in sizes:
-        edges = edges_in(windows, file_start, file_start + size)
-        assert len(edges) % 2 == 0
-        assert edges == sorted(edges)
-        assert all(0 <= edge <= size for edge in edges)
-        for start, end in zip(edges[::2], edges[1::2], strict=True):
-            found.update(range(file_start + start, file_start + end))
-        file_start += size
-    assert found == {place for start, end in windows for place in range(start, end)}
+    windows = val_windows(min(total, 10**9), ratio, split)
+    places = [place for edges in windows for edge in edges for place in (edge - 1, edge)]
+    for offset in [*places[:200], data.draw(st.integers(0, 10**13))]:
+        is_val, edge = val_at(windows, offset)
+        assert is_val == any(start <= offset < end for start, end in windows)
+        assert edge > offset
+        nearest = min((end for one in windows for end in one if end > offset), default=sys.maxsize)
+        assert edge == nearest
+
+
+@given(ratio=st.one_of(some_ratios, st.sampled_from([5e-324, 0.999999])), offset=st.integers(0, 10**15))
+def test_without_a_known_size_each_interval_begins_with_64_kib(ratio: float, offset: int) -> None:
+    interval = windows_for(None, ratio, "spread")
+    assert isinstance(interval, Interval)
+    assert interval.width == 64 * KIB
+    assert interval.period == sys.maxsize // 2 or abs(interval.period - 64 * KIB / ratio) <= 1
+    is_val, edge = val_at(interval, offset)
+    assert is_val == (offset % interval.period < 64 * KIB)
+    assert offset < edge <= offset + interval.period
+    assert val_at(interval, edge - 1) == (is_val, edge)
+    assert val_at(interval, edge)[0] != is_val
+
+
+@pytest.mark.parametrize("split", ["documents", "none"])
+def test_without_a_known_size_there_are_windows_only_where_there_would_be(split: str) -> None:
+    assert windows_for(None, 0.1, split) == []
+    assert windows_for(None, 0.0, "spread") == []
+
+
+def test_all_is_known_if_it_ends_where_one_looks_and_not_a_byte_later() -> None:
+    rest = LOOK_AHEAD_BYTES - 1000
+    assert total_bytes([1000, 0, rest], has_streams=True) == LOOK_AHEAD_BYTES
+    assert total_bytes([1000, 1, rest], has_streams=True) is None
+    assert total_bytes([1000, 1, rest], has_streams=False) == LOOK_AHEAD_BYTES + 1
+    assert total_bytes([None], has_streams=True) is None
+    assert windows_for(LOOK_AHEAD_BYTES, 0.1, "spread") == val_windows(LOOK_AHEAD_BYTES, 0.1, "spread")

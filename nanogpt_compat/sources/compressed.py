@@ -7,13 +7,16 @@ zstd what the frame asks for, up to 128 MiB.
 import zlib
 from collections.abc import Callable, Iterator
 
+from nanogpt_compat.blocks import Position
 from nanogpt_compat.config import Compression
-from nanogpt_compat.errors import InputError
+from nanogpt_compat.errors import CheckpointError, InputError
+from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.units import format_bytes
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+MEASURED_BYTES = 4 * 1024 * 1024  # of text: a file is read in chunks, and after a few its ratio is known
 MAX_WINDOW_BYTES = 128 * 1024 * 1024  # what `zstd -d` and `--long=27` have as their limit
 
 _CHUNK_BYTES = 64 * 1024
@@ -69,13 +72,13 @@ class ByteStream:
         self.offset += len(data)
         return data
 
-    def skip(self, n_bytes: int, check: Callable[[], None] = lambda: None) -> int:
-        """Read through the next `n_bytes` and return their zlib.crc32, to be compared with an earlier run's.
+    def skip(self, n_bytes: int, check: Callable[[], None] = lambda: None) -> int | None:
+        """Read through the next `n_bytes` and return their zlib.crc32; None if there are not so many.
 
         `check` is called for each piece; what it raises ends it.
 
         Raises:
-            InputError: there are not so many; or what `read` raises.
+            InputError: as `read` does.
         """
         crc = 0
         end = self.offset + n_bytes
@@ -83,10 +86,7 @@ class ByteStream:
             check()
             data = self.read(min(_PIECE_BYTES, end - self.offset))
             if not data:
-                raise InputError(
-                    f"{self._stored.file.path} has {self.offset:,} bytes of text, and an earlier run read "
-                    f"{end:,}: it is another file by now; start from the beginning with --restart"
-                )
+                return None
             crc = zlib.crc32(data, crc)
         return crc
 
@@ -95,8 +95,50 @@ class ByteStream:
             return next(pieces, b"")
         except _Damaged as error:
             stored, text_bytes = self._stored, self.offset + self._held_bytes
-            where = f"byte {error.offset:,} of {stored.file.size_bytes:,} ({text_bytes:,} bytes uncompressed)"
+            size_bytes = stored.file.size_bytes
+            of_all = "" if size_bytes == UNKNOWN else f" of {size_bytes:,}"
+            where = f"byte {error.offset:,}{of_all} ({text_bytes:,} bytes uncompressed)"
             raise InputError(f"{stored.file.path}, {where}: {error.found}; {error.advice}") from error
+
+
+class Unpacked:
+    """The bytes of a stream as a window takes them: in order, and without a known end."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self.size_bytes = UNKNOWN
+        self._stream = stream
+
+    def read(self, n_bytes: int, offset: int) -> bytes:
+        """Read the next `n_bytes`, which are those from `offset` on, or up to the end."""
+        data = self._stream.read(n_bytes)
+        if len(data) < n_bytes:
+            self.size_bytes = self._stream.offset
+        return data
+
+    def drop_before(self, offset: int) -> None:
+        """Do nothing: the stream keeps none of it."""
+
+
+def open_stream(
+    file: InputFile, compression: Compression, start: Position, check: Callable[[], None]
+) -> ByteStream:
+    """Go to the place in an input where an earlier run stopped: where it is packed, by reading all before.
+
+    That is compared, and `check` called often; what it raises ends it.
+
+    Raises:
+        InputError: it cannot be read, or is damaged.
+        CheckpointError: what is before that place is not what an earlier run read.
+    """
+    if compression == "none" and not isinstance(file.path, Pipe):
+        return ByteStream(file, start=start.offset)
+    stream = ByteStream(file, compression)
+    if stream.skip(start.offset, check) != start.crc:
+        raise CheckpointError(
+            f"{file.path} has another text in the {format_bytes(start.offset)} that an earlier run read; "
+            "--restart begins anew"
+        )
+    return stream
 
 
 class _Damaged(Exception):

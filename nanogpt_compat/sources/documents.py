@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.documents import HEAD_BYTES, Documents, is_val_document
-from nanogpt_compat.sources.text import InputFile, Window, block_end, decode, ends_in_cr
+from nanogpt_compat.pipes import UNKNOWN
+from nanogpt_compat.sources.text import Readable, Window, block_end, decode, ends_in_cr
 from nanogpt_compat.utf8 import is_utf8
 
 _MAX_CHAR_BYTES = 4
@@ -15,9 +16,7 @@ _MAX_CHAR_BYTES = 4
 class _DocumentWindow(Window):
     """A window in which there is no cut that a separator might lie across."""
 
-    def __init__(
-        self, file: InputFile, start: Position, step_bytes: int, separator: str, errors: str
-    ) -> None:
+    def __init__(self, file: Readable, start: Position, step_bytes: int, separator: str, errors: str) -> None:
         super().__init__(file, start.offset, step_bytes)
         self._separator = separator
         self._errors = errors
@@ -58,7 +57,7 @@ class _DocumentWindow(Window):
 
 
 def read_documents(
-    file: InputFile,
+    file: Readable,
     *,
     start: Position,
     block_bytes: int,
@@ -73,8 +72,8 @@ def read_documents(
     found as `str.split` finds them in the file's text. `errors` is one that never raises.
     """
     window = _DocumentWindow(file, start, block_bytes, separator, errors)
-    while start.offset < file.size_bytes:
-        offset, anchor = block_end(window, start, block_bytes, file.size_bytes)
+    while window.has(start.offset):
+        offset, anchor = block_end(window, start, block_bytes, UNKNOWN)
         window.reach(offset)
         block = Block(window.data[: offset - window.base], start, start, is_val=False)
         ends = separator_ends(block, separator, errors)

@@ -4,6 +4,8 @@ import json
 from pathlib import PurePath
 
 from nanogpt_compat.config import Compression, Container, Format, Location
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.sources.compressed import (
     GZIP_MAGIC,
     ZSTD_MAGIC,
@@ -25,11 +27,11 @@ def detect_format(path: Location) -> Format:
 
     How it is compressed its first bytes say, whatever the name. What is inside the name says: `.jsonl` and
     `.ndjson`, `.json` where it is compressed, `.parquet`, `.txt`. Other names are text, except when the
-    file is compressed or called `.json` and its first line is a JSON object, and when it begins and ends as
-    a parquet file does. Takes a file read of a few bytes, or of up to 1 MiB of text.
+    file is compressed, a pipe, or called `.json` and its first line is a JSON object, and when it begins and
+    ends as a parquet file does. Takes a file read of a few bytes, or of up to 1 MiB of text.
 
     Raises:
-        InputError: the file cannot be read, or not decompressed.
+        InputError: the file cannot be read, or not decompressed; or it is parquet and a pipe.
     """
     with open_input(path) as file:
         compression = _compression(file.read(4, 0))
@@ -51,13 +53,21 @@ def _compression(head: bytes) -> Compression:
 def _container(file: InputFile, suffix: str, compression: Compression) -> Container:
     if suffix in _JSONL_SUFFIXES or (suffix == ".json" and compression != "none"):
         return "jsonl"
-    if suffix == ".parquet" or _is_parquet(file):
+    if _is_parquet(file) or suffix == ".parquet":
         return "parquet"  # if it is not, or compressed as a whole, its reader says so
-    may_be_jsonl = suffix == ".json" or (compression != "none" and suffix != ".txt")
+    may_be_jsonl = suffix == ".json" or (
+        (compression != "none" or isinstance(file.path, Pipe)) and suffix != ".txt"
+    )
     return "jsonl" if may_be_jsonl and _begins_with_object(ByteStream(file, compression)) else "text"
 
 
 def _is_parquet(file: InputFile) -> bool:
+    if isinstance(file.path, Pipe):
+        if file.read(4, 0) != PARQUET_MAGIC:
+            return False
+        raise InputError(
+            f"{file.path} is parquet, which begins to be read at its end: write it to a file, and name that"
+        )
     end = max(0, file.size_bytes - len(PARQUET_MAGIC))
     return file.read(4, 0) == PARQUET_MAGIC == file.read(4, end) and end >= len(PARQUET_MAGIC)
 

@@ -7,7 +7,9 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from nanogpt_compat.errors import InputError
+from nanogpt_compat.config import Location
+from nanogpt_compat.errors import InputError, UsageError
+from nanogpt_compat.pipes import Pipe
 
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 
@@ -23,31 +25,61 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [*key, (2, 0, name)]
 
 
-def find_inputs(patterns: Sequence[str], *, home: Path | None) -> tuple[Path, ...]:
-    """Turn paths and globs into files: in the order given, each glob in natural order.
+def find_inputs(patterns: Sequence[str], *, home: Path | None) -> tuple[Location, ...]:
+    """Turn paths and globs into files: in the order given, each glob in natural order; `-` is standard input.
+
+    A FIFO is opened, which waits for whoever writes to it.
 
     `home` is the folder of prepare.py, looked at only to say that a missing file stands there.
 
     Raises:
-        InputError: a file is missing, unreadable or not a regular file, a glob matches nothing, or the
-            same file comes twice.
+        InputError: a file is missing, unreadable or of a kind that is not read, a glob matches nothing, or
+            the same file comes twice.
+        UsageError: standard input is a terminal.
     """
     paths = [path for pattern in patterns for path in _expand(pattern, home)]
-    seen: dict[tuple[int, int], Path] = {}
+    seen: dict[tuple[int, int], Location] = {}
     for path in paths:
-        _check_readable(path)
-        status = path.stat()
-        other = seen.setdefault((status.st_dev, status.st_ino), path)
+        identity = path.identity if isinstance(path, Pipe) else _identity(path)
+        other = seen.setdefault(identity, path)
         if other is not path:
-            same = "twice" if other == path else f"also as {other}"
+            same = "twice" if str(other) == str(path) else f"also as {other}"
             raise InputError(f"{path} is given {same}; its text would be in the output twice: give it once")
-    return tuple(paths)
+    return tuple(Pipe(_open(path), str(path)) if _is_fifo(path) else path for path in paths)
 
 
-def _expand(pattern: str, home: Path | None) -> list[Path]:
+def _identity(path: Path) -> tuple[int, int]:
+    _check_readable(path)
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _is_fifo(path: Path | Pipe) -> bool:
+    return isinstance(path, Path) and path.is_fifo()
+
+
+def _open(path: Path | Pipe) -> int:
+    try:
+        return os.open(str(path), os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _standard_input() -> Pipe:
+    if os.isatty(0):
+        raise UsageError(
+            "--input - reads standard input, and that is a terminal here: put a pipe or a file there, as in "
+            "`zstdcat part-*.zst | python prepare.py --input -`"
+        )
+    return Pipe(0, "standard input")
+
+
+def _expand(pattern: str, home: Path | None) -> Sequence[Path | Pipe]:
     """List the files that one argument stands for; a file whose name looks like a glob is that file."""
     if not pattern:
         raise InputError("--input has an empty name; give a file, or leave the option away")
+    if pattern == "-":
+        return [_standard_input()]
     path = Path(pattern)
     if _exists(path) or path.is_symlink():
         return [path]
@@ -78,13 +110,13 @@ def _exists(path: Path) -> bool:
 
 
 def _check_readable(path: Path) -> None:
-    """Refuse what cannot be read as a file of a known size."""
+    """Refuse what is neither a file nor a FIFO."""
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path} is a link to {path.readlink()}, which is not there")
     if path.is_dir():
         files = shlex.quote(f"{path}/*.txt")
         raise InputError(f"{path} is a folder; name its files, for example --input {files}")
-    if not path.is_file():
-        raise InputError(f"{path} is not a regular file (a pipe or a device); write it to a file first")
+    if not path.is_file() and not path.is_fifo():
+        raise InputError(f"{path} is not a file, nor a pipe; write what comes out of it to a file first")
     if not os.access(path, os.R_OK):
         raise InputError(f"cannot read {path}: permission denied")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nanogpt_compat.config import Location
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.sources.text import InputFile, TextFile
 
 
@@ -18,6 +19,9 @@ def open_input(
     Raises:
         InputError: it is missing or unreadable, or its size is another by now.
     """
+    if isinstance(location, Pipe):
+        location.check = check
+        return location
     if isinstance(location, Path):
         return TextFile(location, size_bytes=size_bytes)
     raise InputError(f"cannot read {location}: only files are read")

@@ -5,22 +5,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import BytesIO
 
-from nanogpt_compat.blocks import Block, Position, Records, Rows
+from nanogpt_compat.blocks import Block, Blocks, Position, Records, Rows
 from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import Documents
-from nanogpt_compat.errors import CheckpointError
-from nanogpt_compat.sources.compressed import ByteStream
+from nanogpt_compat.pipes import Pipe
+from nanogpt_compat.sources.compressed import MEASURED_BYTES, ByteStream, open_stream
 from nanogpt_compat.sources.jsonl import MAX_LINE_BYTES, parse_lines, read_lines
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.parquet import TextColumn, parse_rows
 from nanogpt_compat.sources.text import InputFile
-from nanogpt_compat.units import format_bytes
+from nanogpt_compat.split import LOOK_AHEAD_BYTES
 
 MAX_ROW_GROUP_BYTES = 4 << 30  # it is read page by page; this is no file that people have
 READER_BYTES = 64 << 20  # for pyarrow: 30 MB where row groups have 4 MB; without, words were dropped early
 _SAMPLE_BYTES = 256 * 1024
 _MOST_TEXT_BYTES = 32 * 1024
-_MEASURED_BYTES = 4 * 1024 * 1024
 _N_SAMPLED_GROUPS = 8
 _CHUNK_BYTES = 1024 * 1024
 
@@ -29,12 +28,12 @@ def read_records(
     path: Location,
     form: Format,
     *,
-    size_bytes: int,
+    size_bytes: int | None,
     start: Position,
     block_bytes: int,
     documents: Documents,
     check: Callable[[], None],
-) -> Iterator[Block]:
+) -> Blocks:
     """Yield an input from `start` on in blocks of about `block_bytes` of whole records.
 
     `size_bytes` is what the file had when the run began. `check` is called often while what lies before
@@ -61,13 +60,7 @@ def _read_jsonl(
     documents: Documents,
     check: Callable[[], None],
 ) -> Iterator[Block]:
-    is_plain = form.compression == "none"
-    stream = ByteStream(file, form.compression, start=start.offset if is_plain else 0)
-    if not is_plain and stream.skip(start.offset, check) != start.crc:
-        raise CheckpointError(
-            f"{file.path} has another text in the {format_bytes(start.offset)} that an earlier run read; "
-            "--restart begins anew"
-        )
+    stream = open_stream(file, form.compression, start, check)
     lines = read_lines(
         stream.read,
         path=file.path,
@@ -76,7 +69,7 @@ def _read_jsonl(
         offset=start.offset,
     )
     for one in lines:
-        stored_bytes = 0 if is_plain else stream.stored_bytes
+        stored_bytes = 0 if form.compression == "none" else stream.stored_bytes
         block = _make_block(one.raw, start, documents, n_records=one.n_ends, stored_bytes=stored_bytes)
         yield block
         start = block.end
@@ -84,7 +77,7 @@ def _read_jsonl(
 
 def _read_parquet(
     path: Location,
-    size_bytes: int,
+    size_bytes: int | None,
     start: Position,
     block_bytes: int,
     documents: Documents,
@@ -187,9 +180,18 @@ def _open_column(
 
 
 def crc_of_text(
-    path: Location, form: Format, *, text_field: str, n_bytes: int, check: Callable[[], None]
+    path: Location,
+    form: Format,
+    *,
+    text_field: str,
+    n_bytes: int,
+    check: Callable[[], None],
+    to_end: bool = False,
 ) -> int | None:
-    """Compute the CRC-32 of an input's first `n_bytes`, as blocks count them; None if it has fewer."""
+    """Compute the CRC-32 of an input's first `n_bytes`, as blocks count them.
+
+    None if it has fewer, or, for the whole of a pipe (`to_end`), more.
+    """
     if form.container == "parquet":
         crc = n_done = 0
         with _open_column(path, text_field, check) as column:
@@ -201,16 +203,10 @@ def crc_of_text(
                     if n_done == n_bytes:
                         return crc
         return crc if n_done == n_bytes else None
-    crc = 0
     with open_input(path, check=check) as file:
         stream = ByteStream(file, form.compression)
-        while stream.offset < n_bytes:
-            check()
-            data = stream.read(min(_CHUNK_BYTES, n_bytes - stream.offset))
-            if not data:
-                return None
-            crc = zlib.crc32(data, crc)
-    return crc
+        found = stream.skip(n_bytes, check)
+        return None if to_end and stream.read(1) else found
 
 
 def sample_records(path: Location, form: Format, *, text_field: str) -> tuple[list[bytes], int]:
@@ -222,15 +218,18 @@ def sample_records(path: Location, form: Format, *, text_field: str) -> tuple[li
     if form.container == "parquet":
         return _shorten(*_sample_parquet(path, text_field))
     with open_input(path) as file:
-        if form.compression == "none":
+        is_pipe = isinstance(path, Pipe)
+        if form.compression == "none" and not is_pipe:
             return _shorten(*_sample_lines(file, text_field))
         stream = ByteStream(file, form.compression)
         head = stream.read(_SAMPLE_BYTES)
-        while b"\n" not in head and len(head) < MAX_LINE_BYTES and (more := stream.read(len(head))):
+        most_bytes = LOOK_AHEAD_BYTES if is_pipe else MAX_LINE_BYTES
+        while b"\n" not in head and len(head) < most_bytes and (more := stream.read(len(head))):
             head += more
         used = head[: head.rfind(b"\n") + 1] or head
         texts = parse_lines(used, text_field=text_field, skip_bad=True).texts
-        stream.read(_MEASURED_BYTES)  # the file is read in chunks: after a few, the ratio is known
+        if not is_pipe:
+            stream.read(MEASURED_BYTES)
         return _shorten(texts, stream.stored_bytes * len(used) // max(1, stream.offset))
 
 

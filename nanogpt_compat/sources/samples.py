@@ -6,9 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from nanogpt_compat.config import Location
+from nanogpt_compat.config import Compression, Location
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.sources.text import InputFile, find_invalid_bytes
+from nanogpt_compat.pipes import UNKNOWN, Pipe
+from nanogpt_compat.sources.compressed import MEASURED_BYTES, ByteStream
+from nanogpt_compat.sources.text import InMemory, InputFile, Readable, find_invalid_bytes
+from nanogpt_compat.split import LOOK_AHEAD_BYTES
 
 _SAMPLE_BYTES = 16 * 1024
 _MIN_SAMPLE_BYTES = 512
@@ -41,23 +44,46 @@ class Sample:
     data: bytes
 
 
-def take_samples(file: InputFile, *, total_bytes: int, n_inputs: int) -> list[Sample]:
+def take_samples(file: Readable, *, total_bytes: int, n_inputs: int) -> list[Sample]:
     """Read samples of 16 KiB, evenly spaced over an input that is one of `n_inputs` with `total_bytes`.
 
     At least four; but with hundreds of inputs fewer and smaller ones, so that all of them take a few
-    seconds at most. The bytes depend on nothing but the arguments and the input.
+    seconds at most; of an unknown size only its beginning. The bytes depend on nothing but the arguments and
+    the input.
 
     Raises:
         InputError: it cannot be read.
     """
     sample_bytes = max(_MIN_SAMPLE_BYTES, min(_SAMPLE_BYTES, 64 * _SAMPLE_BYTES // n_inputs))
     n_each = _N_EACH if n_inputs <= _MANY_INPUTS else 1
-    n_samples = max(n_each, _N_SAMPLES * file.size_bytes // max(1, total_bytes))
-    if file.size_bytes <= n_samples * sample_bytes:
-        offsets = list(range(0, file.size_bytes, sample_bytes))
+    size_bytes = LOOK_AHEAD_BYTES if file.size_bytes == UNKNOWN else file.size_bytes
+    n_samples = max(n_each, _N_SAMPLES * size_bytes // max(1, total_bytes))
+    if size_bytes <= n_samples * sample_bytes:
+        offsets = list(range(0, size_bytes, sample_bytes))
     else:
-        offsets = [k * (file.size_bytes - sample_bytes) // max(1, n_samples - 1) for k in range(n_samples)]
+        offsets = [k * (size_bytes - sample_bytes) // max(1, n_samples - 1) for k in range(n_samples)]
     return [_trim(offset, file.read(sample_bytes, offset)) for offset in offsets]
+
+
+def take_packed_samples(
+    file: InputFile, compression: Compression, *, total_bytes: int, n_inputs: int
+) -> tuple[list[Sample], int, int | None]:
+    """Do the same with the beginning of a compressed text.
+
+    Returns also how many bytes of the file the samples stand for; and the size of the text, None if it goes
+    on behind `LOOK_AHEAD_BYTES`.
+
+    Raises:
+        InputError: it cannot be read, or its beginning is damaged.
+    """
+    stream = ByteStream(file, compression)
+    head = stream.read(LOOK_AHEAD_BYTES + 1)
+    samples = take_samples(InMemory(head), total_bytes=total_bytes, n_inputs=n_inputs)
+    if not isinstance(file.path, Pipe):
+        stream.read(MEASURED_BYTES)
+    n_bytes = sum(len(sample.data) for sample in samples)
+    stored_bytes = max(1, stream.stored_bytes * n_bytes // max(1, stream.offset))
+    return samples, stored_bytes, None if len(head) > LOOK_AHEAD_BYTES else len(head)
 
 
 def _trim(offset: int, data: bytes) -> Sample:

@@ -8,7 +8,6 @@ cache, so that a run over 1 TB leaves other programs' files where they are.
 import os
 import re
 import zlib
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +17,7 @@ from nanogpt_compat.config import Location
 from nanogpt_compat.cuts import MAX_PIECE_BYTES, first_cut, forced_cut, last_cut
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.files import advise_sequential, drop_cache
+from nanogpt_compat.split import Windows, val_at
 from nanogpt_compat.utf8 import is_utf8
 
 _DROP_EVERY_BYTES = 8 * 1024 * 1024  # 0 of 512 MiB stay in the page cache at this step
@@ -126,7 +126,7 @@ def _pread(fd: int, n_bytes: int, offset: int) -> bytes:
 class Readable(Protocol):
     """What a window can be opened on."""
 
-    size_bytes: int
+    size_bytes: int  # UNKNOWN, perhaps, until a read has met the end
 
     def read(self, n_bytes: int, offset: int) -> bytes:
         """Read exactly `[offset, offset + n_bytes)`, or up to the end."""
@@ -163,7 +163,7 @@ class InputFile(Readable, Protocol):
         ...
 
 
-class _InMemory:
+class InMemory:
     """A text that is there already."""
 
     def __init__(self, data: bytes) -> None:
@@ -171,16 +171,17 @@ class _InMemory:
         self.size_bytes = len(data)
 
     def read(self, n_bytes: int, offset: int) -> bytes:
+        """Take a part of it."""
         return self._data[offset : offset + n_bytes]
 
     def drop_before(self, offset: int) -> None:
-        pass
+        """Do nothing: whoever has the text keeps it."""
 
 
 def cut_text(text: bytes, *, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
     """Cut a text, valid UTF-8, as `read_blocks` cuts a file; say of each piece whether it ends by force."""
-    file = _InMemory(text)
-    for block in read_blocks(file, start=Position(0), block_bytes=block_bytes, edges=(), errors="strict"):
+    file = InMemory(text)
+    for block in read_blocks(file, start=Position(0), block_bytes=block_bytes, errors="strict"):
         yield block.raw, block.ends_by_force
 
 
@@ -202,6 +203,11 @@ class Window:
             self.data += new
             end += len(new)
 
+    def has(self, offset: int) -> bool:
+        """Whether there is a byte at `offset`, the first of the window or a later one."""
+        self.reach(offset + 1)
+        return offset < self.file.size_bytes
+
     def take(self, end: int) -> bytes:
         """Hand out the bytes before `end` and forget them."""
         taken = self.data[: end - self.base]
@@ -218,8 +224,7 @@ class Window:
 
     def first_cut(self, start: int, end: int) -> int | None:
         """As `cuts.first_cut`, in offsets of the file; reads no further than it must."""
-        end = min(end, self.file.size_bytes - 1)
-        while start <= end:
+        while start <= min(end, self.file.size_bytes - 1):
             high = min(end, max(start, self.base + len(self.data) - _LOOK_BYTES))
             self.reach(high + _LOOK_BYTES)
             cut = first_cut(self.data, start - self.base, high - self.base)
@@ -236,41 +241,48 @@ class Window:
 
 
 def read_blocks(
-    file: Readable, *, start: Position, block_bytes: int, edges: Sequence[int], errors: str
+    file: Readable,
+    *,
+    start: Position,
+    block_bytes: int,
+    errors: str,
+    windows: Windows = (),
+    bytes_before: int = 0,
 ) -> Iterator[Block]:
     """Yield the file from `start` on in blocks of about `block_bytes`, which must be at least 1.
 
-    `edges`: byte offsets, sorted, at which val begins (even places) and ends (odd ones); each counts
-    from the first exact cut at or after it. A block ends at an exact cut or at the end of the file; by
-    force only where no exact cut is found for `MAX_PIECE_BYTES` after the last one. Where blocks begin
-    and end beyond that depends on `block_bytes`; the tokens do not.
+    `windows` are what is for validation of all inputs, of which `bytes_before` come before this one; each
+    edge counts from the first exact cut at or after it. A block ends at an exact cut or at the end of the
+    file; by force only where no exact cut is found for `MAX_PIECE_BYTES` after the last one. Where blocks
+    begin and end beyond that depends on `block_bytes`; the tokens do not.
     """
     window = Window(file, start.offset, block_bytes)
-    while start.offset < file.size_bytes:
-        n_passed = bisect_right(edges, start.anchor)
-        edge = edges[n_passed] if n_passed < len(edges) else file.size_bytes
-        offset, anchor = block_end(window, start, block_bytes, edge)
+    while window.has(start.offset):
+        is_val, edge = val_at(windows, bytes_before + start.anchor)
+        offset, anchor = block_end(window, start, block_bytes, edge - bytes_before)
         raw = window.take(offset)
         after_cr = anchor != offset and ends_in_cr(raw, errors, start.after_cr)
         end = Position(start.input_index, offset, anchor, after_cr, zlib.crc32(raw, start.crc))
-        yield Block(raw, start, end, is_val=n_passed % 2 == 1)
+        yield Block(raw, start, end, is_val=is_val)
         start = end
 
 
 def block_end(window: Window, start: Position, block_bytes: int, edge: int) -> tuple[int, int]:
-    """Choose where a block ends: its offset, and the last exact cut up to there.
+    """Choose where a block ends, `edge` at the latest: its offset, and the last exact cut up to there.
 
     Goes from exact cut to exact cut in steps of at most a piece, since only so are the stretches found
     that must be cut by force.
     """
     target = start.offset + block_bytes
+    window.reach(target + 1)  # the end of the file, if it is as near as that, is known from here on
+    edge = min(edge, window.file.size_bytes)
     offset, anchor = start.offset, start.anchor
     while True:
         end, is_exact = _next_end(window, offset, anchor, min(target, offset + MAX_PIECE_BYTES), edge)
         if not is_exact:
             # What came before the stretch is a block of its own if there is anything.
             return (offset, anchor) if offset > start.offset else (end, anchor)
-        done = target <= offset + MAX_PIECE_BYTES or end >= min(edge, window.file.size_bytes)
+        done = target <= offset + MAX_PIECE_BYTES or end >= edge
         offset = anchor = end
         if done:
             return offset, anchor
