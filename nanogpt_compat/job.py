@@ -109,7 +109,10 @@ class Job:
     @property
     def token_options(self) -> dict[str, Any]:
         """Everything but the input that decides the tokens, by the name of its option where it has one."""
+        # A pipe may go on where an earlier one ended, and then has its windows elsewhere.
+        is_split_by_size = self.config.has_streams and self.config.documents is None
         return {
+            **({"bytes of text": self.text_bytes} if is_split_by_size else {}),
             "token format": TOKEN_FORMAT,
             "tiktoken": report.versions()["tiktoken"],
             "vocabulary": self.vocabulary.sha256,

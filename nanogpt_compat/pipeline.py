@@ -15,6 +15,7 @@ from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.encode import Encoded, encode_block
 from nanogpt_compat.encoders import Encoder
+from nanogpt_compat.errors import InputError
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.quota import limit_chars, limit_documents
 from nanogpt_compat.refusals import start_pool
@@ -229,12 +230,23 @@ def _in_order(
     admit: Callable[[int, int], bool],
     check: Callable[[], None],
 ) -> Generator[Encoded, None, None]:
-    """Encode blocks on threads and yield the results in the order of the blocks."""
+    """Encode blocks on threads and yield the results in the order of the blocks.
+
+    If reading ends with an error, what came before is yielded first; of a stop, as much of it as is done.
+    """
     pending: deque[tuple[Future[Encoded], int]] = deque()
     in_flight_bytes = 0
+    failure: Exception | None = None
     pool = start_pool(n_workers, "encode")
     try:
-        for block in blocks:
+        while True:
+            try:
+                block = next(blocks, None)
+            except Exception as error:  # noqa: BLE001 - it is raised below
+                failure = error
+                break
+            if block is None:
+                break
             block_cost = cost(block)
             while pending and (pending[0][0].done() or not admit(block_cost, in_flight_bytes)):
                 future, done_cost = pending.popleft()
@@ -245,8 +257,12 @@ def _in_order(
             pending.append((pool.submit(encode, block), block_cost))
             in_flight_bytes += block_cost
             del block
-        while pending:
-            yield _result(pending.popleft()[0], check)
+        is_stop = failure is not None and not isinstance(failure, InputError)
+        while pending and (not is_stop or pending[0][0].done()):
+            future = pending.popleft()[0]
+            yield future.result() if is_stop else _result(future, check)
+        if failure is not None:
+            raise failure
     finally:
         # Whoever stops has no time to wait for blocks that will not be written.
         pool.shutdown(wait=False, cancel_futures=True)

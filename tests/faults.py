@@ -157,7 +157,12 @@ def prepare(
         estimator: Estimator, texts: Sequence[str], *, sampled_bytes: int, size_bytes: int
     ) -> None:
         few = texts[: len(texts) // 8 + 1]  # a forecast from all of them takes a third of the time
-        add(estimator, few, sampled_bytes=sampled_bytes * len(few) // len(texts), size_bytes=size_bytes)
+        add(
+            estimator,
+            few,
+            sampled_bytes=sampled_bytes * len(few) // max(1, len(texts)),
+            size_bytes=size_bytes,
+        )
 
     check_signals, begin_checkpoint, add = StopSignals.check, Checkpointer.after_block, Estimator.add
     with (

@@ -113,6 +113,21 @@ def test_a_forecast_that_was_too_low_gives_no_more_than_all_and_no_less_than_not
     assert log.getvalue().endswith("  0.0 s left\n")
 
 
+def test_without_a_total_there_is_a_rate_and_no_share(set_clock: Callable[[float], None]) -> None:
+    log = io.StringIO()
+    set_clock(0.0)
+    lines = open_display(CalmStream(log), is_quiet=False, total_bytes=None, done_bytes=GB)
+    set_clock(10.0)
+    lines.show(bytes_read=2 * GB, tokens=10**9, memory_bytes=10**8)
+    assert log.getvalue() == "2.0 GB  100.0 MB/s  1.0B tokens  100 MB memory\n"
+    log = io.StringIO()
+    bar = Bar(CalmStream(log), total_bytes=None)
+    bar.show(bytes_read=GB, tokens=10**9, memory_bytes=10**8)
+    bar.close()
+    assert "1.00GB [" in log.getvalue()
+    assert "%" not in log.getvalue()
+
+
 class Terminal:
     """The program on a terminal of its own, and what is seen there."""
 
