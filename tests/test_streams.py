@@ -177,9 +177,14 @@ def test_intervals_go_on_from_input_to_input(text: Path, gpt2: tiktoken.Encoding
         path.write_bytes(part)
     packed = tmp_path / "0.txt.gz"
     packed.write_bytes(gzip.compress(parts[0]))
+    options: Args = ("--output-dir", tmp_path / "out", *VAL)
+    with given("stdin", parts[3], tmp_path) as name, pytest.raises(faults.Stopped):
+        args: Args = ("--input", packed, paths[1], paths[2], name, *options, "--block-size", "20000")
+        prepare(*args, stop_after_bytes=500_000)  # within the last
     with given("stdin", parts[3], tmp_path) as name:
-        done = prepare("--input", packed, paths[1], paths[2], name, "--output-dir", tmp_path / "out", *VAL)
+        done = prepare("--input", packed, paths[1], paths[2], name, *options)
     assert done.returncode == 0, done.stderr
+    assert report_of(tmp_path / "out")["resumes"] == 1
     expected = reference.expected_pair(paths, gpt2, windows=every(PERIOD, len(raw)))
     for found, one in zip(tokens_of(tmp_path / "out"), expected, strict=True):
         assert np.array_equal(found, one)
