@@ -326,9 +326,7 @@ def dry_run_lines(job: Job, *, available_bytes: int) -> list[str]:
     """Say what a run would need and make."""
     config, forecast = job.config, job.forecast
     lines = [start_line(job), job.engine_line, f"vocabulary: {job.vocabulary.source}"]
-    across = "across the input" if job.text_bytes is not None else "of its beginning"
-    if not config.has_streams or config.documents is not None:
-        across = "across the input"
+    across = "of its beginning" if job.text_bytes is None else "across the input"
     lines.append(f"tokens per byte: {forecast.tokens / forecast.text_bytes:.3f}, from samples {across}")
     if job.expected_bytes is None:
         lines.append(
