@@ -17,7 +17,7 @@ from nanogpt_compat.errors import OutputError
 from nanogpt_compat.journal import Journal, read_journal
 from nanogpt_compat.memmap import TOKEN
 from nanogpt_compat.refusals import start_pool
-from nanogpt_compat.sinks import BinPair, Segment, is_sound
+from nanogpt_compat.sinks import Segment, TokenFiles, Written, is_sound
 from nanogpt_compat.tally import InputTally, Tally
 
 EVERY_OUTPUT_BYTES = 64 * 1024 * 1024
@@ -47,6 +47,11 @@ class Found:
         """Whether there is a token that a run could go on from."""
         return self.report is not None or any(any(mark.segment.tokens.values()) for mark in self.marks)
 
+    @property
+    def tokens(self) -> Mapping[str, int]:
+        """How many tokens of each stream are journaled; none are named if there is no record of any."""
+        return self.marks[-1].segment.tokens if self.marks else {}
+
 
 def read_found(journal: Path) -> Found:
     """Read the journal up to its first invalid line; holds some hundred bytes for each checkpoint.
@@ -69,7 +74,7 @@ def read_found(journal: Path) -> Found:
     return found
 
 
-def last_sound_mark(found: Found, files: Mapping[str, Path]) -> int:
+def last_sound_mark(found: Found, files: Mapping[str, Written]) -> int:
     """Find the last mark whose segment the files really hold; 0 is the beginning.
 
     Raises:
@@ -81,7 +86,9 @@ def last_sound_mark(found: Found, files: Mapping[str, Path]) -> int:
     return 0
 
 
-def first_unsound_mark(marks: list[Mark], files: Mapping[str, Path], check: Callable[[], None]) -> int | None:
+def first_unsound_mark(
+    marks: list[Mark], files: Mapping[str, Written], check: Callable[[], None]
+) -> int | None:
     """Find the first of `marks` whose segment the files do not hold.
 
     Raises:
@@ -122,10 +129,12 @@ class Checkpointer:
     is not repeated: the system tells such an error once, and a second sync would succeed with the data gone.
     """
 
-    def __init__(self, journal: Journal, sink: BinPair, tally: Tally) -> None:
+    def __init__(self, journal: Journal, sink: TokenFiles, tally: Tally, *, publishes: bool) -> None:
+        """Begin from `tally`; `publishes`: full shards get their names when they are journaled."""
         self._journal = journal
         self._sink = sink
         self._tally = tally
+        self._publishes = publishes
         self._thread = start_pool(1, "checkpoint")
         self._pending: Future[None] | None = None
         self._input_index = tally.position.input_index
@@ -179,6 +188,8 @@ class Checkpointer:
         wait()
         self._journal.append(record)
         self.saved_bytes, self.saved_tokens = bytes_read, sum(record["tokens"].values())
+        if self._publishes:
+            self._sink.publish_full(record["tokens"])
 
     def _settle(self) -> None:
         """Wait for the checkpoint under way, and tell its error."""

@@ -10,12 +10,14 @@ from pathlib import Path
 
 from nanogpt_compat import job
 from nanogpt_compat.aborts import NativeAborts
+from nanogpt_compat.checkpoint import read_found
 from nanogpt_compat.documents import END_OF_TEXT_NAME
 from nanogpt_compat.errors import MemoryLimitError, PrepareError
 from nanogpt_compat.limits import read_available
 from nanogpt_compat.options import Options, parse_options
 from nanogpt_compat.progress import CalmStream, Display, open_display
 from nanogpt_compat.run import Run
+from nanogpt_compat.shards import WORK_FOLDER
 from nanogpt_compat.signals import StoppedBySignal, StopSignals, die_by
 from nanogpt_compat.verify import verify
 
@@ -109,8 +111,9 @@ def _run(
         stdout = CalmStream(sys.stdout)
         for line in job.dry_run_lines(work, available_bytes=read_available().headroom_bytes):
             stdout.write(line + "\n")
-        job.check_names(work)
-        job.check_disk(work)
+        tokens = read_found(options.config.output_dir / WORK_FOLDER / "journal").tokens
+        job.check_names(work, tokens)
+        job.check_disk(work, tokens)
         return
 
     def warn(line: str) -> None:

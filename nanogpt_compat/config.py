@@ -10,6 +10,7 @@ from nanogpt_compat.documents import Documents
 from nanogpt_compat.pipes import Pipe
 
 DEFAULT_INPUT = "train_fineweb.txt"
+VAL_RATIO = 0.0005
 
 
 Container: TypeAlias = Literal["text", "jsonl", "parquet"]
@@ -73,10 +74,13 @@ class Config:
     formats: tuple[Format, ...]  # of each of them
     output_dir: Path
     n_chunks: int | None = None  # of 10,000,000 characters each
-    val_ratio: float = 0.0005
+    val_ratio: float = VAL_RATIO
     val_split: str = "spread"
     separator: str | None = None  # between documents; None: there are none
     eot: str = "append"
+    output_format: str = "bin"
+    shard_tokens: int | None = None
+    shard_name: str | None = None
     text_field: str = "text"
     skip_bad_records: bool = False
     errors: str = "ignore"
@@ -97,7 +101,7 @@ class Config:
         return Documents(
             self.separator,
             self.eot,
-            self.val_ratio if self.has_val else 0.0,
+            self.val_ratio if self.val_split == "documents" else 0.0,
             text_field=self.text_field,
             skip_bad=self.skip_bad_records,
         )

@@ -17,16 +17,18 @@ from nanogpt_compat.estimate import Estimate, Estimator
 from nanogpt_compat.fingerprint import TOKEN_FORMAT, describe_input, digest_of
 from nanogpt_compat.guard import Sampler
 from nanogpt_compat.limits import own_bytes_reader
-from nanogpt_compat.memmap import WINDOW_BYTES, window_for
+from nanogpt_compat.memmap import TOKEN, window_for
 from nanogpt_compat.pipeline import block_size
 from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.policy import margin_bytes
-from nanogpt_compat.sinks import final_files, partial_file
+from nanogpt_compat.shards import Shards, lay_out
+from nanogpt_compat.sinks import full_shards, others, written_bytes
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import READER_BYTES, sample_records
 from nanogpt_compat.sources.samples import check_is_utf8, take_packed_samples, take_samples
 from nanogpt_compat.split import (
     CHARS_PER_CHUNK,
+    FIRST_SHARD,
     LOOK_AHEAD_BYTES,
     Windows,
     total_bytes,
@@ -48,6 +50,9 @@ REPORTED_OPTIONS = {
     "--eot": "eot",
     "--text-field": "text_field",
     "--skip-bad-records": "skip_bad_records",
+    "--format": "output_format",
+    "--shard-tokens": "shard_tokens",
+    "--shard-name": "shard_name",
 }
 """The options that decide the tokens, and their names in `Config` and so in `options` of prepare.json."""
 
@@ -81,24 +86,34 @@ class Job:
         return windows_for(self.split_bytes, self.config.val_ratio, self.config.val_split)
 
     @property
-    def window_bytes(self) -> int:
-        """How much of each file of the output is mapped at a time."""
-        return WINDOW_BYTES if self.expected_bytes is None else window_for(self.forecast.output_bytes)
-
-    @property
     def block_bytes(self) -> int:
         """How much text is encoded at a time."""
         return self.config.block_bytes or block_size(self.config.n_workers, self.encoder.most_block_bytes)
 
     @property
-    def finals(self) -> dict[str, Path]:
-        """As `final_files`; looks into the output folder, and may raise OutputError."""
-        return final_files(self.config.output_dir, has_val=self.config.has_val)
+    def outputs(self) -> dict[str, Shards]:
+        """As `lay_out`; looks into the output folder, and may raise OutputError."""
+        config = self.config
+        return lay_out(
+            config.output_dir,
+            form=config.output_format,
+            shard_tokens=config.shard_tokens,
+            word=config.shard_name,
+            has_val=config.has_val,
+        )
+
+    @property
+    def window_bytes(self) -> int:
+        """How much of a file is mapped at a time, and so by how much it grows."""
+        shard_bytes = self.outputs["train"].shard_tokens * TOKEN.itemsize
+        if self.expected_bytes is None:
+            return window_for(shard_bytes)
+        return window_for(min(shard_bytes, self.forecast.output_bytes))
 
     @property
     def folders(self) -> list[Path]:
         """All folders that are written to: links may lead out of the output folder."""
-        parents = [final.parent for final in self.finals.values()]
+        parents = [shards.folder for shards in self.outputs.values()]
         return [*{folder.resolve(): folder for folder in (*parents, self.config.output_dir)}.values()]
 
     @property
@@ -133,9 +148,8 @@ class Job:
 
     @property
     def free_bytes(self) -> int:
-        """Free space where train.bin goes, for this user."""
-        final = final_files(self.config.output_dir, has_val=False)["train"]
-        for folder in final.parents:
+        """Free space where the tokens for training go, for this user."""
+        for folder in self.outputs["train"].path(0).parents:
             with contextlib.suppress(OSError):  # it is still to be made
                 return shutil.disk_usage(folder).free
         return 0
@@ -231,30 +245,35 @@ def _max_chars(config: Config) -> int | None:
     return None if config.n_chunks is None else config.n_chunks * CHARS_PER_CHUNK
 
 
-def check_names(job: Job) -> None:
+def check_names(job: Job, tokens: Mapping[str, int]) -> None:
     """Refuse to replace files that are there, and what is no file of ours to replace.
+
+    The shards that an earlier run has made full of its `tokens` may be there.
 
     Raises:
         OutputError: one is there and there is no `--overwrite`; or it is a folder, an input, or both files.
     """
-    config, finals = job.config, job.finals
-    if len(set(finals.values())) < len(finals):
-        raise OutputError(
-            f"train.bin and val.bin are links to one file, {finals['train']}; remove one of them"
-        )
-    for final in finals.values():
+    config, outputs = job.config, job.outputs
+    first = [shards.path(0) for shards in outputs.values()]
+    if len(set(first)) < len(first):
+        raise OutputError(f"train.bin and val.bin are links to one file, {first[-1]}; remove one of them")
+    for final in [
+        final
+        for split, shards in outputs.items()
+        for final in others(shards, n_own=shards.n_full(tokens.get(split, 0)))
+    ]:
         if final.is_dir():
             raise OutputError(f"{final} is a folder; move it away, or give another --output-dir")
         if final.exists() and any(final.samefile(path) for path in config.inputs if isinstance(path, Path)):
             raise OutputError(f"{final} is an input of this run; give another --output-dir")
-        if final.exists() and not config.overwrite:
+        if not config.overwrite:
             raise OutputError(
                 f"{final} exists already; give --overwrite to replace it once the new one is complete, "
                 "or another --output-dir"
             )
 
 
-def check_disk(job: Job) -> None:
+def check_disk(job: Job, tokens: Mapping[str, int]) -> None:
     """Refuse to begin what cannot end; what an earlier run has written counts as room.
 
     Raises:
@@ -263,8 +282,7 @@ def check_disk(job: Job) -> None:
     config = job.config
     if job.expected_bytes is None:
         return  # a disk that runs full stops it, and more room lets it go on
-    partials = map(partial_file, job.finals.values())
-    have_bytes = job.free_bytes + sum(one.stat().st_size for one in partials if one.exists())
+    have_bytes = job.free_bytes + written_bytes(full_shards(job.outputs, tokens))
     if needed_bytes(job) > have_bytes:
         raise OutputError(
             f"the output will need about {format_bytes(needed_bytes(job))} and {config.output_dir} has "
@@ -274,7 +292,8 @@ def check_disk(job: Job) -> None:
 
 def needed_bytes(job: Job) -> int:
     """Say how much room the run takes at most: each file grows by whole windows."""
-    return job.forecast.output_bytes + (1 + job.config.has_val) * job.window_bytes
+    header_bytes = job.outputs["train"].size_bytes(job.forecast.tokens) - job.forecast.output_bytes
+    return job.forecast.output_bytes + header_bytes + len(job.outputs) * job.window_bytes
 
 
 def start_line(job: Job) -> str:
@@ -296,13 +315,20 @@ def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
     """Say what nanoGPT will trip over, or what is not as the options say."""
     config, lines = job.config, []
     n_bytes = job.split_bytes
-    if config.has_val and config.documents is None and n_bytes is not None:
+    if job.windows and n_bytes is not None:
         n_nominal, n_val = round(n_bytes * config.val_ratio), val_bytes(n_bytes, config.val_ratio)
         if n_val > n_nominal:
             lines.append(
                 f"notice: val.bin was raised from {format_bytes(n_nominal)} to {format_bytes(n_val)} of text "
                 "so that blocks can be sampled from it"
             )
+    if config.val_split == FIRST_SHARD and not tokens["train"]:
+        lines.append(
+            "warning: all tokens are in the first shard, which is for validation: there is none to train "
+            "with; give more text, a smaller --shard-tokens, or --val-split none"
+        )
+    if config.output_format != "bin":
+        return lines
     advice = {"train": "give more text", "val": "raise --val-ratio"}
     lines += [
         f"warning: {split}.bin has {n_tokens:,} tokens; nanoGPT cannot sample blocks of 1,024 from "
@@ -310,16 +336,31 @@ def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
         for split, n_tokens in tokens.items()
         if n_tokens < MIN_TOKENS
     ]
-    if not config.has_val and (config.output_dir / "val.bin").exists():
-        lines.append(
-            f"warning: {config.output_dir / 'val.bin'} is not from this run: there is no val.bin of it"
-        )
+    names = {shards.listed_name(0) for shards in job.outputs.values()}
+    lines += [
+        f"warning: {config.output_dir / name} is not from this run: there is no {name} of it"
+        for name in ("val.bin", "train.bin")
+        if name not in names and (config.output_dir / name).exists()
+    ]
     if (config.output_dir / "meta.pkl").exists():
         lines.append(
             f"warning: {config.output_dir / 'meta.pkl'} is from another dataset; train.py would take its "
             "vocabulary size from there: remove it"
         )
     return lines
+
+
+def next_step(job: Job) -> str:
+    """Say what to do with the output."""
+    config = job.config
+    folder, word = config.output_dir.resolve(), config.shard_name
+    if config.output_format == "npy":
+        return f'data_root = "{folder}" in train_gpt2.py of build-nanogpt'
+    if config.output_format == "llmc":
+        return f"./train_gpt2cu -i '{folder}/{word}_train_*.bin' -j '{folder}/{word}_val_*.bin'"
+    if config.shard_tokens is not None:
+        return f"ls -v {folder}/train_shard_*.bin | xargs cat > train.bin, wherever they are to be one file"
+    return f"python train.py --dataset={folder.name}"
 
 
 def dry_run_lines(job: Job, *, available_bytes: int) -> list[str]:
@@ -345,6 +386,7 @@ def dry_run_lines(job: Job, *, available_bytes: int) -> list[str]:
         f"memory: at most {format_bytes(peak_bytes)} of {format_bytes(available_bytes)} available: {fits}"
     )
     if config.has_val:
-        lines.append(f"val.bin: {describe_val(job)}")
+        name = next(shards.listed_name(0) for shards in job.outputs.values() if shards.first_is_val)
+        lines.append(f"{name}: {describe_val(job)}")
     lines.append("dry run: nothing was written")
     return lines

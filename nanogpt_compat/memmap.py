@@ -135,14 +135,18 @@ class GrowingMemmap:
         """Write back and give back all memory now, mapped or cached; the next append maps anew."""
         self.sync()
 
-    def finish(self) -> None:
+    def finish(self, *, header: bytes = b"") -> None:
         """Cut the file to its exact size, make it durable and close it.
+
+        `header` takes the place of the first tokens, which have only kept it free.
 
         Raises:
             OutputError: it could not be cut or written; what follows the last sync is in doubt.
         """
+        self._refuse_after_failure()
         try:
             self._cut_to_size()
+            pwrite_all(self._file.fileno(), header, 0)
         except OSError as error:
             raise OutputError(_not_written(self._path, error)) from error
         self.sync()

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from nanogpt_compat import __version__
-from nanogpt_compat.config import DEFAULT_INPUT, Config
+from nanogpt_compat.config import DEFAULT_INPUT, VAL_RATIO, Config
 from nanogpt_compat.documents import EOTS
 from nanogpt_compat.encoders import ENGINES
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.limits import available_cpus, default_workers
 from nanogpt_compat.pipeline import IN_FLIGHT_BYTES
+from nanogpt_compat.shards import FIRST_WORDS, FORMATS, MAX_LLMC_TOKENS, SHARD_TOKENS
 from nanogpt_compat.sources.formats import detect_format
 from nanogpt_compat.sources.inputs import find_inputs
-from nanogpt_compat.split import SPLITS
-from nanogpt_compat.units import format_bytes, parse_size
+from nanogpt_compat.split import FIRST_SHARD, SPLITS
+from nanogpt_compat.units import format_bytes, parse_count, parse_size
 
 _DESCRIPTION = """\
 Turn text of any size into nanoGPT's train.bin and val.bin (raw uint16 GPT-2 tokens) in bounded memory.
@@ -72,14 +73,18 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
                 f"{path} is plain text, and another input brings documents: say with --document-separator "
                 "what stands between those of the text, or give it to a run of its own"
             )
+    shard_tokens, shard_name = _shards(options)
     config = Config(
         inputs=inputs,
         output_dir=options.output_dir or folder,
         n_chunks=options.n,
-        val_ratio=options.val_ratio,
+        val_ratio=VAL_RATIO if options.val_ratio is None else options.val_ratio,
         val_split=_val_split(options, has_documents=has_documents),
         separator=options.document_separator,
         eot=_eot(options, has_documents=has_documents),
+        output_format=options.format,
+        shard_tokens=shard_tokens,
+        shard_name=shard_name,
         formats=formats,
         text_field=options.text_field,
         skip_bad_records=options.skip_bad_records,
@@ -106,6 +111,16 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
 def _val_split(options: argparse.Namespace, *, has_documents: bool) -> str:
     """Choose whole documents for validation where there are documents, else windows."""
     split: str = options.val_split or ("documents" if has_documents else "spread")
+    if options.format != "bin":
+        if options.val_split == "none" or options.val_ratio == 0:
+            return "none"
+        for option, value in (("--val-split", options.val_split), ("--val-ratio", options.val_ratio)):
+            if value is not None:
+                raise UsageError(
+                    f"{option} {value} does not go with --format {options.format}: those who read it take "
+                    "the first shard for validation, whole; give --val-split none to have it for training"
+                )
+        return FIRST_SHARD
     if has_documents and split not in ("documents", "none"):
         raise UsageError(
             f"--val-split {split} would cut documents in two; where there are any, give documents or none"
@@ -120,7 +135,28 @@ def _val_split(options: argparse.Namespace, *, has_documents: bool) -> str:
 def _eot(options: argparse.Namespace, *, has_documents: bool) -> str:
     if options.eot is not None and not has_documents:
         raise UsageError("--eot needs documents: JSON lines, parquet, or text with --document-separator")
-    return options.eot or "append"
+    return options.eot or ("append" if options.format == "bin" else "prepend")
+
+
+def _shards(options: argparse.Namespace) -> tuple[int | None, str | None]:
+    """Choose the length of shards, None for files without end, and the first word of their names.
+
+    Raises:
+        UsageError: they do not go with the format.
+    """
+    if options.format == "bin":
+        if options.shard_name is not None:
+            raise UsageError(
+                "--shard-name is for --format npy and llmc; those of bin are train_shard_0000.bin, ..."
+            )
+        return options.shard_tokens, None
+    n_tokens = options.shard_tokens or SHARD_TOKENS
+    if options.format == "llmc" and n_tokens > MAX_LLMC_TOKENS:
+        raise UsageError(
+            f"--shard-tokens {n_tokens:,} is too many for --format llmc, whose header has room for "
+            f"{MAX_LLMC_TOKENS:,}"
+        )
+    return n_tokens, options.shard_name or FIRST_WORDS[options.format]
 
 
 def _parser(prog: str) -> _Parser:
@@ -203,9 +239,8 @@ def _add_output_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--val-ratio",
         type=_ratio,
-        default=0.0005,
         metavar="R",
-        help="share of the text that goes to val.bin, 0.0005 as in nanoGPT; 0 makes no val.bin",
+        help=f"share of the text that goes to val.bin, {VAL_RATIO} as in nanoGPT; 0 makes no val.bin",
     )
     group.add_argument(
         "--val-split",
@@ -217,13 +252,36 @@ def _add_output_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--eot",
         choices=EOTS,
-        help="GPT-2's end-of-text token (50256): after each document (append, the default, as nanoGPT has "
-        "it), before it (prepend), or nowhere (none)",
+        help="GPT-2's end-of-text token (50256): after each document (append, the default of bin, as nanoGPT "
+        "has it), before it (prepend, that of npy and llmc), or nowhere (none)",
+    )
+    group.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="bin",
+        help="bin: train.bin and val.bin for nanoGPT (default). npy: shards as build-nanogpt's fineweb.py "
+        "makes them, edufineweb_val_000000.npy, edufineweb_train_000001.npy, ... llmc: shards for llm.c and "
+        "modded-nanogpt, fineweb_val_000000.bin, ... In both the first shard is for validation, and "
+        "documents run over the ends of shards",
+    )
+    group.add_argument(
+        "--shard-tokens",
+        type=_count,
+        metavar="N",
+        help="tokens in each shard but the last; 100M for npy and llmc. With bin, train.bin comes in pieces, "
+        "train_shard_0000.bin, ..., that cat puts together. A shard has its name as soon as it is complete",
+    )
+    group.add_argument(
+        "--shard-name",
+        type=_word,
+        metavar="NAME",
+        help="first word of the names of npy's and llmc's shards, instead of edufineweb and fineweb",
     )
     group.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace train.bin and val.bin of an earlier run; they stay until the new ones are complete",
+        help="replace the output of an earlier run; it stays until all of the new one is complete. Shards of "
+        "the same name that the new run has not are removed then",
     )
 
 
@@ -307,6 +365,21 @@ def _separator(text: str) -> str:
             "there is no \\r left when text is split: \\n stands for every line end"
         )
     return found
+
+
+def _count(text: str) -> int:
+    """Parse a number of tokens."""
+    try:
+        return parse_count(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _word(text: str) -> str:
+    """Parse what a file's name may begin with."""
+    if re.fullmatch(r"\w[\w.-]*", text):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} is not a word of letters, digits, '_', '-' and '.'")
 
 
 def _positive(text: str) -> int:

@@ -3,7 +3,7 @@
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from nanogpt_compat.config import Format, Location
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.estimate import Estimate
 from nanogpt_compat.files import advice, sync_folder, write_atomically
-from nanogpt_compat.split import Interval, Windows
+from nanogpt_compat.shards import OutputFile
+from nanogpt_compat.split import FIRST_SHARD, Interval, Windows
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_count, format_duration, format_rate
 
@@ -65,7 +66,7 @@ def build_report(
     inputs: Sequence[Mapping[str, Any]],
     paths: Sequence[Location],
     formats: Sequence[Format],
-    splits: Sequence[str],
+    tokens: Mapping[str, int],
     engine: str,
     engine_mismatch: str,
     val_split: Mapping[str, object],
@@ -73,13 +74,11 @@ def build_report(
     guard: Mapping[str, object],
     fingerprint: str,
 ) -> dict[str, Any]:
-    """Build the content of `prepare.json`; its fields are those of the design."""
-    n_tokens = {"train": tally.train_tokens, "val": tally.val_tokens}
-    tokens = {split: n_tokens[split] for split in splits}
+    """Build the content of `prepare.json`, but for its `files`; its fields are those of the design."""
     rows = zip(paths, formats, inputs, tally.inputs, strict=True)
     described = [_describe_input(path, form, hints, one) for path, form, hints, one in rows]
     return {
-        "tokens": tokens,
+        "tokens": dict(tokens),
         "inputs": described,
         "bytes_read": tally.bytes_read,
         "bytes_total": sum(one["bytes"] for one in described),
@@ -107,13 +106,12 @@ def build_report(
         "options": dict(options),
         "fingerprint": fingerprint,
         "versions": versions(),
-        "files": [describe_file(split, count) for split, count in tokens.items()],
     }
 
 
-def describe_file(split: str, n_tokens: int) -> dict[str, Any]:
-    """Describe the file of a split."""
-    return {"name": f"{split}.bin", "tokens": n_tokens, "bytes": 2 * n_tokens}
+def describe_files(files: Iterable[OutputFile]) -> list[dict[str, Any]]:
+    """Describe finished files."""
+    return [{"name": one.name, "tokens": one.n_tokens, "bytes": one.n_bytes} for one in files]
 
 
 def _describe_input(
@@ -202,6 +200,8 @@ def val_split(split: str, windows: Windows, *, ratio: float) -> dict[str, object
 
 def describe_val(split: str, windows: Windows, *, ratio: float) -> str:
     """Say where the validation tokens come from."""
+    if split == FIRST_SHARD:
+        return "the first shard"
     if split == "documents":
         return f"{ratio:g} of all documents"
     if isinstance(windows, Interval):
@@ -212,12 +212,19 @@ def describe_val(split: str, windows: Windows, *, ratio: float) -> str:
     return "1 window in the middle" if len(windows) == 1 else f"{len(windows)} windows spread over the file"
 
 
-def end_lines(made: Mapping[str, Any], *, val: str) -> list[str]:
+def _describe_split(files: Sequence[OutputFile], *, where: str) -> str:
+    """Say what was made for one split."""
+    shards = "" if len(files) == 1 else f" to {files[-1].name}, {len(files):,} shards"
+    n_tokens, n_bytes = sum(one.n_tokens for one in files), sum(one.n_bytes for one in files)
+    return f"{files[0].name}{shards}: {n_tokens:,} tokens, {format_bytes(n_bytes)}{where}"
+
+
+def end_lines(made: Mapping[str, Any], files: Sequence[OutputFile], *, val: str) -> list[str]:
     """Say what was made, how fast, and everything that was lost on the way."""
-    where = {"train.bin": "", "val.bin": f": {val}"}
     lines = [
-        f"{one['name']}: {one['tokens']:,} tokens, {format_bytes(one['bytes'])}{where[one['name']]}"
-        for one in made["files"]
+        _describe_split(some, where=where)
+        for split, where in (("train", ""), ("val", f": {val}"))
+        if (some := [one for one in files if one.split == split])
     ]
     lines.append(
         f"{format_bytes(made['bytes_read'])} in {format_duration(made['wall_s'])}: "

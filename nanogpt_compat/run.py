@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import report
@@ -17,18 +16,28 @@ from nanogpt_compat.checkpoint import (
 from nanogpt_compat.encoders import EngineMismatch, TiktokenEncoder
 from nanogpt_compat.errors import CheckpointError, InputError, OutputError
 from nanogpt_compat.fingerprint import differences
-from nanogpt_compat.job import Job, check_disk, check_names, describe_val, notices, with_reference
+from nanogpt_compat.job import (
+    Job,
+    check_disk,
+    check_names,
+    describe_val,
+    next_step,
+    notices,
+    with_reference,
+)
 from nanogpt_compat.journal import Journal
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.progress import Display
+from nanogpt_compat.shards import WORK_FOLDER, OutputFile, by_split, by_stream, files_of
 from nanogpt_compat.sinks import (
-    WORK_FOLDER,
-    BinPair,
+    TokenFiles,
+    all_shards,
     check_vacant,
-    partial_file,
+    full_shards,
     publish,
     remove_work_files,
-    written_files,
+    take_back,
+    written_bytes,
 )
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_count, format_duration
@@ -49,15 +58,14 @@ class Run:
         self._say = say
         self._warn = warn
         self._watch = Watch(job, open_display=open_display, say=say, check=check)
-        self._finals = job.finals
+        self._outputs = job.outputs
         self._folders = job.folders
         self._work = job.config.output_dir / WORK_FOLDER
         self._journal = self._work / "journal"
-        self._partials = {split: partial_file(final) for split, final in self._finals.items()}
         self._saved = ""  # how far, in words
 
     def do(self, *, restart: bool) -> None:
-        """Make train.bin, val.bin and prepare.json, or find that they are made.
+        """Make the token files and prepare.json, or find that they are made.
 
         Raises:
             InputError: an input changes or fails while it is read, or there is no text in it.
@@ -80,6 +88,7 @@ class Run:
     def _go_on(self, *, restart: bool) -> Mapping[str, Any]:
         """Bring the files to where they only need their names; returns the report."""
         if restart:
+            check_names(self._job, {})  # or what is saved would be thrown away for nothing
             self._remove_work_files()
         found = read_found(self._journal)
         self._tell_damage(found)
@@ -91,8 +100,8 @@ class Run:
         try:
             if found.report is not None and self._is_whole(found.report, found):
                 return found.report
-            check_names(self._job)
-            check_disk(self._job)
+            check_names(self._job, found.tokens)
+            check_disk(self._job, found.tokens)
             with self._watch:
                 return self._tokenise_for_sure(found)
         except (CheckpointError, InputError):
@@ -108,7 +117,9 @@ class Run:
         if made is None or made.get("fingerprint") != self._job.fingerprint:
             return False
         try:
-            return self._have_sizes(self._finals, made) and self._has_same_text(made)
+            listed = [{name: one[name] for name in ("name", "tokens", "bytes")} for one in made["files"]]
+            is_ours = listed == report.describe_files(self._files(made))
+            return is_ours and self._have_sizes(made, is_named=True) and self._has_same_text(made)
         except (AttributeError, KeyError, TypeError, ValueError):  # somebody else has written it
             return False
 
@@ -128,25 +139,28 @@ class Run:
                 continue
             if isinstance(path, Pipe):
                 raise CheckpointError(
-                    f"{path} has other text, behind its beginning, than {self._finals['train']} was made of; "
-                    "--restart --overwrite makes the output of it"
+                    f"{path} has other text, behind its beginning, than what is in "
+                    f"{self._job.config.output_dir} was made of; --restart --overwrite makes the output of it"
                 )
             return False
         return True
 
-    def _have_sizes(self, files: Mapping[str, Path], made: Mapping[str, Any]) -> bool:
-        """Whether all files are there and as large as a report says."""
-        sizes = {one["name"].removesuffix(".bin"): one["bytes"] for one in made["files"]}
-        return sizes.keys() == files.keys() and all(
-            path.exists() and path.stat().st_size == sizes[split] for split, path in files.items()
-        )
+    def _have_sizes(self, made: Mapping[str, Any], *, is_named: bool) -> bool:
+        """Whether all files are there, under their final names if they should be, and of the right size."""
+        tokens = by_stream(self._outputs, made["tokens"])
+        found = all_shards(self._outputs, tokens)
+        for one in files_of(self._outputs, tokens):
+            path = one.path if is_named else found[one.stream].path(one.k)
+            if not path.exists() or path.stat().st_size != one.n_bytes:
+                return False
+        return True
 
     def _is_whole(self, made: Mapping[str, Any], found: Found) -> bool:
         """Whether the files of a run that only had to name them are still what it wrote."""
-        files = written_files(self._finals)
+        files = all_shards(self._outputs, found.tokens)
         self._note_saved(made["bytes_read"], sum(made["tokens"].values()))
         if (
-            self._have_sizes(files, made)
+            self._have_sizes(made, is_named=False)
             and first_unsound_mark(found.marks, files, self._watch.check) is None
         ):
             return True
@@ -160,7 +174,7 @@ class Run:
             self._warn(
                 f"{self._journal} is torn or damaged at byte {found.end_byte:,}: what follows is made again"
             )
-        elif not n_bytes and any(path.exists() and path.stat().st_size for path in self._partials.values()):
+        elif not n_bytes and written_bytes(full_shards(self._outputs, {})):
             self._warn(f"{self._journal} is gone or empty: beginning anew")
 
     def _clear_up(self) -> None:
@@ -223,13 +237,15 @@ class Run:
             erring.drop_caches()
             mismatch = f"{erring.name} {erring.version} gave other tokens than tiktoken for {error}"
         self._warn(f"{mismatch}: beginning again with tiktoken")
+        take_back(full_shards(self._outputs, read_found(self._journal).tokens), {})
         self._remove_work_files()  # all it has made is suspect
         self._saved = ""
         return self._tokenise(Found(mismatch=mismatch))
 
     def _tokenise(self, found: Found) -> Mapping[str, Any]:
         """Write everything and finish it; returns the report, which is in the journal by then."""
-        mark = last_sound_mark(found, self._partials)
+        files = full_shards(self._outputs, found.tokens)
+        mark = last_sound_mark(found, files)
         if found.mismatch:
             if found.header is not None and self._job.encoder.name != TiktokenEncoder.name:
                 self._say(f"{found.mismatch}: going on with tiktoken")  # said by the run before, not by this
@@ -237,11 +253,13 @@ class Run:
         while True:
             tally = self._load(found, mark)
             earlier = found.marks[: mark + 1]
+            take_back(files, earlier[-1].segment.tokens if earlier else {})
             with Journal(self._journal, valid_bytes=earlier[-1].end_byte if earlier else 0) as journal:
                 if not earlier:
                     journal.append(self._header(found.mismatch))
                 self._write(journal, tally, earlier[-1].segment.tokens if earlier else {})
-                unsound = first_unsound_mark(earlier, self._partials, self._watch.check)
+                files = full_shards(self._outputs, {"train": tally.train_tokens, "val": tally.val_tokens})
+                unsound = first_unsound_mark(earlier, files, self._watch.check)
                 if unsound is None:
                     made = self._report(tally, found.mismatch)
                     journal.append({"report": made})
@@ -273,8 +291,8 @@ class Run:
         """Run the pipeline from `tally` to the end, and make the files durable at their exact sizes."""
         job, config = self._job, self._job.config
         with (
-            BinPair(self._finals, n_tokens=n_tokens, window_bytes=job.window_bytes) as sink,
-            Checkpointer(journal, sink, tally) as checkpointer,
+            TokenFiles(self._outputs, n_tokens=n_tokens, window_bytes=job.window_bytes) as sink,
+            Checkpointer(journal, sink, tally, publishes=not config.overwrite) as checkpointer,
         ):
             try:
                 self._watch.go_through(
@@ -319,7 +337,7 @@ class Run:
             inputs=job.inputs,
             paths=job.config.inputs,
             formats=job.config.formats,
-            splits=list(reversed(self._finals)),
+            tokens=by_split(self._outputs, {"train": tally.train_tokens, "val": tally.val_tokens}),
             engine=job.encoder.name,
             engine_mismatch=mismatch,
             val_split=report.val_split(job.config.val_split, job.windows, ratio=job.config.val_ratio),
@@ -331,11 +349,16 @@ class Run:
     def _publish(self, made: Mapping[str, Any]) -> None:
         """Give the finished files their names; the report comes last, and an old one goes first."""
         folder = self._job.config.output_dir
+        files = all_shards(self._outputs, by_stream(self._outputs, made["tokens"]))
         if not self._job.config.overwrite:
-            check_vacant(self._finals)  # while the old report is still there
+            check_vacant(files)  # while the old report is still there
         report.remove_report(folder)
-        publish(self._finals, may_replace=self._job.config.overwrite)
-        report.write_report(folder, made)
+        publish(files, may_replace=self._job.config.overwrite)
+        # The journal does without the list, which may be longer than a line of it.
+        report.write_report(folder, {**made, "files": report.describe_files(self._files(made))})
+
+    def _files(self, made: Mapping[str, Any]) -> list[OutputFile]:
+        return list(files_of(self._outputs, by_stream(self._outputs, made["tokens"])))
 
     def _remove_work_files(self) -> None:
         for folder in self._folders:
@@ -343,12 +366,12 @@ class Run:
 
     def _tell(self, made: Mapping[str, Any]) -> None:
         """Say what was made, and what to do with it."""
-        for line in report.end_lines(made, val=describe_val(self._job)):
+        for line in report.end_lines(made, self._files(made), val=describe_val(self._job)):
             self._say(line)
         with suppress(OSError):  # they look into the folder, and all is done
             for line in notices(self._job, made["tokens"]):
                 self._say(line)
-        self._say(f"next: python train.py --dataset={self._job.config.output_dir.resolve().name}")
+        self._say(f"next: {next_step(self._job)}")
 
 
 def _saving(tally: Tally) -> str:

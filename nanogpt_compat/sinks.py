@@ -1,9 +1,9 @@
-"""Where the tokens go: nanoGPT's train.bin and val.bin, under these names only when they are complete."""
+"""Where the tokens go: into files that have their final names only when they are complete."""
 
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.files import advice, drop_cache, replace_durably, sync_folder
 from nanogpt_compat.memmap import TOKEN, GrowingMemmap
+from nanogpt_compat.shards import WORK_FOLDER, Outputs, Shards
 
-WORK_FOLDER = ".prepare"
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -24,7 +24,7 @@ _CHUNK_BYTES = 1024 * 1024
 class Segment:
     """What was appended to each split since the checkpoint before: where it ends, and its CRC-32."""
 
-    tokens: Mapping[str, int]  # by split, counted from the beginning of the file
+    tokens: Mapping[str, int]  # by stream, counted from its beginning
     crcs: Mapping[str, int]
 
 
@@ -59,48 +59,104 @@ def work_folder(folder: Path) -> Path:
     return work
 
 
-def final_files(output_dir: Path, *, has_val: bool) -> dict[str, Path]:
-    """Name the files of a run by split, in the order in which they are published; links are followed.
+class _OpenShards:
+    """One stream of tokens being written: the shard that is open, and the full ones before it."""
 
-    Raises:
-        OutputError: a link leads back to itself.
-    """
-    splits = ["val", "train"] if has_val else ["train"]
-    try:
-        return {split: Path(output_dir, f"{split}.bin").resolve() for split in splits}
-    except (OSError, RuntimeError) as error:
-        raise OutputError(f"cannot follow the links in {output_dir}: {error}") from error
+    def __init__(self, shards: Shards, *, n_tokens: int, window_bytes: int) -> None:
+        """Open the unfinished shard and cut it, so that there are `n_tokens` in all.
+
+        Raises:
+            OutputError: it cannot be created, or is shorter.
+        """
+        self.n_tokens = n_tokens
+        self._shards = shards
+        self._window_bytes = window_bytes
+        self._header_tokens = shards.header_bytes // TOKEN.itemsize
+        self._file: GrowingMemmap | None = None
+        if n_tokens == 0 or n_tokens % shards.shard_tokens:
+            self._open(shards.n_full(n_tokens), n_tokens % shards.shard_tokens)
+
+    def _open(self, k: int, n_tokens: int) -> GrowingMemmap:
+        """Open shard `k` with so many tokens in it, behind room for its header."""
+        before = self._header_tokens + n_tokens if n_tokens else 0
+        path = self._shards.partial(k)
+        self._file = GrowingMemmap(path, n_tokens=before, window_bytes=self._window_bytes)
+        if not before:
+            self._file.append(np.zeros(self._header_tokens, TOKEN))
+        return self._file
+
+    def append(self, tokens: NDArray[np.uint16]) -> None:
+        """Append `(n,) uint16`; a shard that is full then is finished, and on the disk.
+
+        Raises:
+            OutputError: the disk is full or failing.
+        """
+        start = self.n_tokens
+        for k, first, last in self._shards.pieces(start, start + len(tokens)) if len(tokens) else ():
+            file = self._file or self._open(k, first)
+            begin = self.n_tokens - start
+            file.append(tokens[begin : begin + last - first])
+            self.n_tokens += last - first
+            if last == self._shards.shard_tokens:
+                self._finish_shard(last)
+
+    def _finish_shard(self, n_tokens: int) -> None:
+        if self._file is not None:
+            self._file.finish(header=self._shards.header(n_tokens))
+            self._file = None
+
+    def begin_sync(self) -> Callable[[], None]:
+        """As `GrowingMemmap.begin_sync`, for the whole stream."""
+        return self._file.begin_sync() if self._file is not None else _nothing_to_wait_for
+
+    def drop_pages(self) -> None:
+        """As `GrowingMemmap.drop_pages`."""
+        if self._file is not None:
+            self._file.drop_pages()
+
+    def finish(self) -> None:
+        """Finish the last shard.
+
+        Raises:
+            OutputError: the disk is full or failing.
+        """
+        self._finish_shard(self.n_tokens - self._shards.n_full(self.n_tokens) * self._shards.shard_tokens)
+
+    def close(self) -> None:
+        """Close what is open as it is."""
+        if self._file is not None:
+            self._file.close()
 
 
-def partial_file(final: Path) -> Path:
-    """Name the unfinished file: beside the final one, for a rename cannot cross file systems."""
-    return final.parent / WORK_FOLDER / f"{final.name}.partial"
+def _nothing_to_wait_for() -> None:
+    """All shards are full, and were synced then."""
 
 
-class BinPair:
-    """train.bin and val.bin being written, in `.prepare/`."""
+class TokenFiles:
+    """The output being written, in `.prepare/`: train.bin and val.bin, or shards."""
 
-    def __init__(self, finals: Mapping[str, Path], *, n_tokens: Mapping[str, int], window_bytes: int) -> None:
-        """Open the unfinished files and cut each to its `n_tokens`, none for a split that is not named.
+    def __init__(self, outputs: Outputs, *, n_tokens: Mapping[str, int], window_bytes: int) -> None:
+        """Open the unfinished files and cut each stream to its `n_tokens`, none for one that is not named.
 
         Raises:
             OutputError: they cannot be created, or are shorter.
         """
-        self._crcs = dict.fromkeys(finals, 0)
+        self._outputs = outputs
+        self._crcs = dict.fromkeys(outputs, 0)
+        self._n_published = dict.fromkeys(outputs, 0)
         with contextlib.ExitStack() as stack:
-            self._files = {}
-            for split, final in finals.items():
-                work_folder(final.parent)
-                file = GrowingMemmap(
-                    partial_file(final), n_tokens=n_tokens.get(split, 0), window_bytes=window_bytes
-                )
-                self._files[split] = stack.enter_context(file)
+            self._streams = {}
+            for split, shards in outputs.items():
+                work_folder(shards.folder)
+                stream = _OpenShards(shards, n_tokens=n_tokens.get(split, 0), window_bytes=window_bytes)
+                stack.callback(stream.close)
+                self._streams[split] = stream
             self._stack = stack.pop_all()
 
     @property
     def tokens(self) -> dict[str, int]:
-        """Tokens so far, by split."""
-        return {split: file.n_tokens for split, file in self._files.items()}
+        """Tokens so far, by stream."""
+        return {split: stream.n_tokens for split, stream in self._streams.items()}
 
     def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
         """Append `(n,) uint16` to a split.
@@ -109,7 +165,7 @@ class BinPair:
             OutputError: the disk is full or failing.
         """
         split = "val" if is_val else "train"
-        self._files[split].append(tokens)
+        self._streams[split].append(tokens)
         self._crcs[split] = crc32(tokens.data, self._crcs[split])
 
     def begin_checkpoint(self) -> tuple[Segment, Callable[[], None]]:
@@ -118,9 +174,9 @@ class BinPair:
         Raises:
             OutputError: an earlier write failed.
         """
-        waits = [file.begin_sync() for file in reversed(self._files.values())]
+        waits = [stream.begin_sync() for stream in reversed(self._streams.values())]
         segment = Segment(self.tokens, self._crcs)
-        self._crcs = dict.fromkeys(self._files, 0)
+        self._crcs = dict.fromkeys(self._streams, 0)
 
         def wait() -> None:
             for wait_for_one in waits:
@@ -128,14 +184,27 @@ class BinPair:
 
         return segment, wait
 
+    def publish_full(self, tokens: Mapping[str, int]) -> None:
+        """Give all shards that are full with so many tokens, which are journaled, their final names.
+
+        For one thread alone, which need not be the one that writes.
+
+        Raises:
+            OutputError: a rename is refused, or another file has got the name meanwhile.
+        """
+        for split, shards in self._outputs.items():
+            n_full = shards.n_full(tokens[split])
+            _publish_some(shards, range(self._n_published[split], n_full), may_replace=False)
+            self._n_published[split] = n_full
+
     def drop_pages(self) -> None:
         """Write back and give back all memory that the output takes.
 
         Raises:
             OutputError: an earlier write failed.
         """
-        for file in self._files.values():
-            file.drop_pages()
+        for stream in self._streams.values():
+            stream.drop_pages()
 
     def finish(self) -> None:
         """Cut the files to their exact sizes and make them durable.
@@ -143,24 +212,50 @@ class BinPair:
         Raises:
             OutputError: the disk is full or failing.
         """
-        for file in self._files.values():
-            file.finish()
+        for stream in self._streams.values():
+            stream.finish()
 
-    def __enter__(self) -> "BinPair":
+    def __enter__(self) -> "TokenFiles":
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
 
-def written_files(finals: Mapping[str, Path]) -> dict[str, Path]:
-    """Name the files that a run has written by split: unfinished, or renamed already.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where to find what a run has written: unfinished, or renamed already."""
 
-    Raises:
-        OutputError: it cannot be seen which.
-    """
-    partials = {split: partial_file(final) for split, final in finals.items()}
-    return {split: partials[split] if is_there(partials[split]) else final for split, final in finals.items()}
+    shards: Shards
+    n_named: int  # shards that may have their final names; all others are unfinished
+
+    def path(self, k: int) -> Path:
+        """Find shard `k`.
+
+        Raises:
+            OutputError: it cannot be seen which of the two is there.
+        """
+        partial = self.shards.partial(k)
+        return self.shards.path(k) if k < self.n_named and not is_there(partial) else partial
+
+
+def full_shards(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, Written]:
+    """Find the files of a run that has journaled so many tokens: full shards may have their final names."""
+    return {split: Written(shards, shards.n_full(tokens.get(split, 0))) for split, shards in outputs.items()}
+
+
+def all_shards(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, Written]:
+    """Find the files of a run that is complete."""
+    return {split: Written(shards, shards.n_shards(tokens[split])) for split, shards in outputs.items()}
+
+
+def written_bytes(files: Mapping[str, Written]) -> int:
+    """Say how much of the disk is taken by what runs have written, unfinished or named."""
+    folders = {written.shards.folder for written in files.values()}
+    partials = [path for folder in folders for path in (folder / WORK_FOLDER).glob("*.partial")]
+    places = ((one.shards, k) for one in files.values() for k in range(one.n_named))
+    named = [shards.path(k) for shards, k in places if not is_there(shards.partial(k))]
+    return sum(path.stat().st_size for path in (*partials, *named) if path.exists())
 
 
 def is_there(path: Path) -> bool:
@@ -180,28 +275,45 @@ def is_there(path: Path) -> bool:
     return True
 
 
-def is_sound(files: Mapping[str, Path], start: Mapping[str, int], segment: Segment) -> bool:
+def is_sound(files: Mapping[str, Written], start: Mapping[str, int], segment: Segment) -> bool:
     """Whether `files` hold a segment that begins at `start`, to the bit, on the disk.
 
     Raises:
         OutputError: a file is there but cannot be read.
     """
     return all(
-        _crc_of(path, start.get(split, 0), segment.tokens[split]) == segment.crcs[split]
-        for split, path in files.items()
+        _crc_of(one, start.get(split, 0), segment.tokens[split]) == segment.crcs[split]
+        for split, one in files.items()
     )
 
 
-def _crc_of(path: Path, start_tokens: int, end_tokens: int) -> int | None:
-    """Compute the CRC-32 of tokens `[start, end)`; None if the file does not reach so far."""
-    offset, end = start_tokens * TOKEN.itemsize, end_tokens * TOKEN.itemsize
-    crc = 0
+def _crc_of(written: Written, start: int, end: int) -> int | None:
+    """Compute the CRC-32 of tokens `[start, end)`; None if the files do not reach so far."""
+    shards, crc = written.shards, 0
+    header_bytes = shards.header_bytes
+    for k, first, last in shards.pieces(start, end):
+        header = shards.header(last) if last == shards.shard_tokens else None
+        span = (header_bytes + place * TOKEN.itemsize for place in (first, last))
+        found = _crc_of_bytes(written.path(k), *span, crc=crc, header=header)
+        if found is None:
+            return None
+        crc = found
+    return crc
+
+
+def _crc_of_bytes(path: Path, offset: int, end: int, *, crc: int, header: bytes | None) -> int | None:
+    """Go on with a CRC-32 over bytes `[offset, end)` of a file; None if it does not reach so far.
+
+    A file that is full has its `header` and ends there; None too if that is not so.
+    """
     try:
         with path.open("rb", buffering=0) as file:
             # What a failed write left in the page cache is not what is on the disk.
             size_bytes = os.fstat(file.fileno()).st_size
             drop_cache(file.fileno(), 0, size_bytes)
             if size_bytes < end:  # most segments have nothing of val in them, but val must have come so far
+                return None
+            if header is not None and (size_bytes > end or file.read(len(header)) != header):
                 return None
             file.seek(offset)
             while offset < end:
@@ -218,39 +330,101 @@ def _crc_of(path: Path, start_tokens: int, end_tokens: int) -> int | None:
     return crc
 
 
-def check_vacant(finals: Mapping[str, Path]) -> None:
-    """Refuse to publish where another file has got the name.
+def take_back(files: Mapping[str, Written], tokens: Mapping[str, int]) -> None:
+    """Make the shards that go beyond `tokens` unfinished again, where they have their final names.
+
+    Raises:
+        OutputError: a rename is refused.
+    """
+    for split, written in files.items():
+        shards = written.shards
+        for k in range(shards.n_full(tokens.get(split, 0)), written.n_named):
+            if written.path(k) == shards.path(k) and is_there(shards.path(k)):
+                _rename(shards.path(k), shards.partial(k))
+                sync_folder(shards.folder)
+
+
+def others(shards: Shards, *, n_own: int) -> list[Path]:
+    """List the files with such names that are not among the first `n_own` shards of the run.
+
+    What has the name of one of these and stands beside the unfinished one is another's too.
+
+    Raises:
+        OutputError: the folder cannot be read.
+    """
+    if shards.is_endless:
+        named = [path for path in (shards.path(0),) if is_there(path)]
+    else:
+        try:
+            names = sorted(os.listdir(shards.folder))  # noqa: PTH208 - a Path for each of a million names is slow
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise OutputError(f"cannot look into {shards.folder}: {error.strerror}") from error
+        named = [shards.folder / name for name in names if shards.pattern.fullmatch(name)]
+    if not named:
+        return []
+    own = {shards.path(k) for k in range(n_own) if not is_there(shards.partial(k))}
+    return [path for path in named if path not in own]
+
+
+def check_vacant(files: Mapping[str, Written]) -> None:
+    """Refuse to publish where another file has got a name.
 
     Raises:
         OutputError: it has.
     """
-    for final in finals.values():
-        if is_there(partial_file(final)) and is_there(final):
-            raise OutputError(
-                f"{final} is there and not of this run; give --overwrite to replace it, or move it away and "
-                "run the same command again"
-            )
+    for written in files.values():
+        for path in others(written.shards, n_own=written.n_named):
+            raise _taken(path)
 
 
-def publish(finals: Mapping[str, Path], *, may_replace: bool) -> None:
+def publish(files: Mapping[str, Written], *, may_replace: bool) -> None:
     """Give finished files their final names, val first; those that have them already are left alone.
+
+    With `may_replace`, shards of an earlier run that are left are removed, since they would be read as well.
 
     Raises:
         OutputError: a rename is refused, or another file has got the name meanwhile.
     """
-    for split, final in finals.items():
-        partial = partial_file(final)
+    for written in files.values():
+        _publish_some(written.shards, range(written.n_named), may_replace=may_replace)
+        for path in others(written.shards, n_own=written.n_named):
+            if not may_replace:
+                raise _taken(path)
+            try:
+                path.unlink()
+            except OSError as error:
+                raise OutputError(
+                    f"{path} is of an earlier run and cannot be removed: {error.strerror}; mend that and run "
+                    "the same command again"
+                ) from error
+
+
+def _publish_some(shards: Shards, some: Iterable[int], *, may_replace: bool) -> None:
+    for k in some:
+        partial, final = shards.partial(k), shards.path(k)
         if not is_there(partial):
             continue  # an earlier run came so far
-        if not may_replace:
-            check_vacant({split: final})
-        try:
-            replace_durably(partial, final)
-        except OSError as error:
-            raise OutputError(
-                f"cannot rename {partial} to {final}: {error.strerror}; mend that and run the same "
-                "command again"
-            ) from error
+        if not may_replace and is_there(final):
+            raise _taken(final)
+        _rename(partial, final)
+
+
+def _rename(old: Path, new: Path) -> None:
+    try:
+        replace_durably(old, new)
+    except OSError as error:
+        raise OutputError(
+            f"cannot rename {old} to {new}: {error.strerror}; mend that and run the same command again"
+        ) from error
+
+
+def _taken(path: Path) -> OutputError:
+    return OutputError(
+        f"{path} is there and not of this run; give --overwrite to replace it, or move it away and "
+        "run the same command again"
+    )
 
 
 def remove_work_files(folder: Path) -> None:

@@ -6,6 +6,7 @@ from fractions import Fraction
 from nanogpt_compat.errors import UsageError
 
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) *([kmgt]?)(i?b?)", re.ASCII | re.IGNORECASE)
+_COUNT = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)([kmgt]?)", re.ASCII | re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
@@ -29,6 +30,22 @@ def parse_size(text: str) -> int:
     if n_bytes < 1:
         raise UsageError(f"a size of {text!r} is less than one byte")
     return n_bytes
+
+
+def parse_count(text: str) -> int:
+    """Turn `100M` or `100000000` into a number; K, M, G and T are powers of 1000.
+
+    Raises:
+        UsageError: it is not a whole number of at least one.
+
+    >>> parse_count("1.5M")
+    1500000
+    """
+    match = _COUNT.fullmatch(text.strip())
+    number = Fraction(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " ") if match else Fraction()
+    if number < 1 or number.denominator != 1:
+        raise UsageError(f"{text!r} is not a whole number of at least 1, such as 100000000 or 100M")
+    return int(number)
 
 
 def format_bytes(n_bytes: float) -> str:

@@ -27,7 +27,8 @@ from nanogpt_compat.job import REPORTED_OPTIONS, Job
 from nanogpt_compat.memmap import TOKEN
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.progress import Display
-from nanogpt_compat.sinks import is_there
+from nanogpt_compat.shards import OutputFile, Outputs, Shards, by_stream, files_of
+from nanogpt_compat.sinks import is_there, others
 from nanogpt_compat.sources.text import as_utf8
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.watch import Check, Say, Watch, locked
@@ -56,11 +57,11 @@ def verify(job: Job, *, open_display: Callable[[int], Display], say: Say, check:
     with locked(job.folders):
         made = _finished(job)
         _check_belongs(job, made, watch)
-        with watch, FinishedPair(job.finals) as pair:
-            _compare(job, pair, watch)
-        report.write_report(job.config.output_dir, made | {"files": pair.describe()})
-    counts = ", ".join(f"{one['name']} {one['tokens']:,} tokens" for one in pair.describe())
-    say(f"verified: {counts}, all as tiktoken {job.encoder.version} makes them")
+        _check_names(job, made)
+        with watch, FinishedFiles(job.outputs) as files:
+            _compare(job, files, watch)
+        report.write_report(job.config.output_dir, made | {"files": files.describe()})
+    say(f"verified: {files.summary()}, all as tiktoken {job.encoder.version} makes them")
 
 
 def _finished(job: Job) -> dict[str, Any]:
@@ -72,17 +73,38 @@ def _finished(job: Job) -> dict[str, Any]:
     """
     folder = job.config.output_dir
     made = report.read_report(folder)
-    missing = [path for path in job.finals.values() if not is_there(path)]
-    if made is None or missing:
-        what = missing[0] if missing else folder / report.REPORT_NAME
-        raise OutputError(
-            f"there is no complete output to verify: {what} is not there, or cannot be read; run the same "
-            "command without --verify first"
-        )
+    first = [shards.path(0) for shards in job.outputs.values()]
+    if made is None or not all(map(is_there, first)):
+        raise _incomplete(next((path for path in first if not is_there(path)), folder / report.REPORT_NAME))
     val = folder / "val.bin"
-    if "val" not in job.finals and is_there(val):
+    if not job.config.has_val and job.config.output_format == "bin" and is_there(val):
         raise DifferenceError(f"{val} is there, but this run makes none: nanoGPT would take it; remove it")
     return made
+
+
+def _incomplete(path: Path) -> OutputError:
+    return OutputError(
+        f"there is no complete output to verify: {path} is not there, or cannot be read; run the same "
+        "command without --verify first"
+    )
+
+
+def _check_names(job: Job, made: Mapping[str, Any]) -> None:
+    """Make sure that there are the shards that `made` tells of, and no more.
+
+    Raises:
+        OutputError: one is missing.
+        DifferenceError: there is one more.
+    """
+    own = {one.path for one in files_of(job.outputs, by_stream(job.outputs, made["tokens"]))}
+    missing = [path for path in own if not is_there(path)]
+    if missing:
+        raise _incomplete(min(missing))
+    for path in (path for shards in job.outputs.values() for path in others(shards, n_own=0)):
+        if path not in own:
+            raise DifferenceError(
+                f"{path} is there, but this run makes none: whoever reads the shards would take it; remove it"
+            )
 
 
 def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
@@ -119,11 +141,15 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
 class _Difference(Exception):
     """A token that is not as it should be: number `n_same` of `expected`, which is a block's."""
 
-    def __init__(self, path: Path, index: int, found: int | None, expected: NDArray[np.uint16], n_same: int):
+    def __init__(
+        self, path: Path, index: int, byte: int, found: int | None, expected: NDArray[np.uint16], n_same: int
+    ):
         super().__init__(f"{path}, token {index}")
         self.path = path
         self.is_val = False
+        self.place = 0  # among all tokens of the split
         self.index = index  # in the file
+        self.byte = byte  # where it stands there
         self.found = found  # None: the file ends there
         self.expected = expected
         self.n_same = n_same
@@ -132,8 +158,8 @@ class _Difference(Exception):
 class _FinishedFile:
     """A finished file of tokens that is read once, from the beginning, off the disk."""
 
-    def __init__(self, path: Path) -> None:
-        """Open it.
+    def __init__(self, path: Path, *, header_bytes: int) -> None:
+        """Open it, and read its header.
 
         Raises:
             OutputError: it cannot be read.
@@ -148,37 +174,46 @@ class _FinishedFile:
             raise self._unreadable(error) from error
         self._drop_all()  # what is in the page cache need not be what is on the disk
         advise_sequential(self._file.fileno())
+        self._header = self._read(header_bytes // TOKEN.itemsize).tobytes()
+        self._header_bytes = header_bytes
 
-    def __enter__(self) -> "_FinishedFile":
-        return self
+    def close(self) -> None:
+        """Close it; nothing of it stays in the page cache."""
+        if not self._file.closed:
+            self._drop_all()
+            self._file.close()
 
-    def __exit__(self, *exc: object) -> None:
-        self._drop_all()
-        self._file.close()
-
-    def compare(self, tokens: NDArray[np.uint16]) -> None:
-        """Read on, as far as `tokens` go.
+    def compare(self, tokens: NDArray[np.uint16], start: int, end: int) -> None:
+        """Read on, as far as `tokens[start:end]` go.
 
         Raises:
             OutputError: the disk is failing.
             _Difference: there are other tokens, or fewer.
         """
-        for start in range(0, len(tokens), _CHUNK_TOKENS):
-            expected = tokens[start : start + _CHUNK_TOKENS]
+        for first in range(start, end, _CHUNK_TOKENS):
+            expected = tokens[first : min(first + _CHUNK_TOKENS, end)]
             found = self._read(len(expected))
             if not np.array_equal(found, expected):
                 differs = np.flatnonzero(found != expected[: len(found)])
                 n_same = int(differs[0]) if len(differs) else len(found)
                 one = int(found[n_same]) if len(differs) else None
-                raise _Difference(self.path, self.n_tokens + n_same, one, tokens, start + n_same)
+                index = self.n_tokens + n_same
+                byte = self._header_bytes + TOKEN.itemsize * index
+                raise _Difference(self.path, index, byte, one, tokens, first + n_same)
             self.n_tokens += len(expected)
 
-    def check_ends(self) -> None:
-        """Make sure that there is no more.
+    def check_ends(self, header: bytes) -> None:
+        """Make sure that there is no more, and that it began with `header`.
 
         Raises:
-            DifferenceError: there is.
+            DifferenceError: it is not so.
         """
+        if self._header != header:
+            place = next(k for k in range(len(header)) if self._header[k : k + 1] != header[k : k + 1])
+            raise DifferenceError(
+                f"{self.path} should begin with the {len(header):,} bytes of a header for {self.n_tokens:,} "
+                f"tokens, and differs at byte {place:,}; {_MAKE_AGAIN}"
+            )
         n_more = os.fstat(self._file.fileno()).st_size - self._offset
         if n_more:
             raise DifferenceError(
@@ -209,20 +244,76 @@ class _FinishedFile:
         return OutputError(f"cannot read {self.path} at byte {self._offset:,}: {error.strerror}")
 
 
-class FinishedPair:
-    """train.bin and val.bin as a sink that compares where `BinPair` writes."""
+class _FinishedShards:
+    """The files of one stream, one after the other."""
 
-    def __init__(self, finals: Mapping[str, Path]) -> None:
-        """Open the files.
+    def __init__(self, shards: Shards) -> None:
+        """Open the first.
+
+        Raises:
+            OutputError: it cannot be read.
+        """
+        self.described: list[dict[str, Any]] = []  # those that were compared, as `files` of prepare.json
+        self.n_tokens = 0
+        self._shards = shards
+        self._file = self._open(0)
+
+    def _open(self, k: int) -> _FinishedFile:
+        return _FinishedFile(self._shards.path(k), header_bytes=self._shards.header_bytes)
+
+    def compare(self, tokens: NDArray[np.uint16]) -> None:
+        """Read on, as far as `tokens` go.
+
+        Raises:
+            OutputError: the disk is failing, or a shard is missing.
+            DifferenceError: a shard that should end has not the right header, or goes on.
+            _Difference: there are other tokens, or fewer.
+        """
+        start = self.n_tokens
+        for k, first, last in self._shards.pieces(start, start + len(tokens)) if len(tokens) else ():
+            if first == 0 and k:
+                self.finish()
+                self._file = self._open(k)
+            begin = self.n_tokens - start
+            self._file.compare(tokens, begin, begin + last - first)
+            self.n_tokens += last - first
+
+    def finish(self) -> None:
+        """Make sure that the open file ends here.
+
+        Raises:
+            DifferenceError: it does not.
+        """
+        file = self._file
+        file.check_ends(self._shards.header(file.n_tokens))
+        file.close()
+        one = OutputFile("", self._shards, len(self.described), file.n_tokens)
+        self.described += [
+            described | {"sha256": file.sha256.hexdigest()} for described in report.describe_files([one])
+        ]
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        self._file.close()
+
+
+class FinishedFiles:
+    """The output as a sink that compares where `TokenFiles` writes."""
+
+    def __init__(self, outputs: Outputs) -> None:
+        """Open the first file of each stream.
 
         Raises:
             OutputError: one cannot be read.
         """
         with ExitStack() as stack:
-            self._files = {split: stack.enter_context(_FinishedFile(path)) for split, path in finals.items()}
+            self._streams = {}
+            for split, shards in outputs.items():
+                self._streams[split] = _FinishedShards(shards)
+                stack.callback(self._streams[split].close)
             self._stack = stack.pop_all()
 
-    def __enter__(self) -> "FinishedPair":
+    def __enter__(self) -> "FinishedFiles":
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -230,30 +321,39 @@ class FinishedPair:
 
     def describe(self) -> list[dict[str, Any]]:
         """Describe what was compared, as `files` of prepare.json."""
-        return [
-            report.describe_file(split, file.n_tokens) | {"sha256": file.sha256.hexdigest()}
-            for split, file in reversed(self._files.items())
-        ]
+        return [one for stream in reversed(self._streams.values()) for one in stream.described]
+
+    def summary(self) -> str:
+        """Say in words how much that is."""
+        counts = []
+        for stream in reversed(self._streams.values()):
+            first, last = stream.described[0]["name"], stream.described[-1]["name"]
+            names = first if first == last else f"{first} to {last}"
+            counts.append(f"{names} {stream.n_tokens:,} tokens")
+        return ", ".join(counts)
 
     def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
         """Compare `(n,) uint16` with what comes next in a split."""
+        stream = self._streams["val" if is_val else "train"]
+        n_before = stream.n_tokens
         try:
-            self._files["val" if is_val else "train"].compare(tokens)
+            stream.compare(tokens)
         except _Difference as difference:
             difference.is_val = is_val
+            difference.place = n_before + difference.n_same
             raise
 
     def finish(self) -> None:
-        """Make sure that both files end here.
+        """Make sure that all files end here.
 
         Raises:
             DifferenceError: one does not.
         """
-        for file in reversed(self._files.values()):
-            file.check_ends()
+        for stream in reversed(self._streams.values()):
+            stream.finish()
 
 
-def _compare(job: Job, pair: FinishedPair, watch: Watch) -> None:
+def _compare(job: Job, files: FinishedFiles, watch: Watch) -> None:
     """Run the pipeline from the beginning, and compare.
 
     Raises:
@@ -261,12 +361,12 @@ def _compare(job: Job, pair: FinishedPair, watch: Watch) -> None:
     """
     tally = Tally([InputTally() for _ in job.inputs])
     try:
-        watch.go_through(job, pair, tally, flush=_do_nothing, after_block=_do_nothing)
+        watch.go_through(job, files, tally, flush=_do_nothing, after_block=_do_nothing)
     except _Difference as difference:
         raise DifferenceError(_describe(difference, job, tally, watch.check)) from difference
     except MemoryError as error:
         raise watch.memory_refused() from error
-    pair.finish()
+    files.finish()
 
 
 def _do_nothing() -> None:
@@ -291,7 +391,7 @@ def _describe(difference: _Difference, job: Job, done: Tally, check: Check) -> s
         made_of = f"{find(difference, job, done, check)} of {path}"
     found = "missing, the file ends there," if difference.found is None else show(difference.found)
     return (
-        f"{difference.path}: token {difference.index:,}, at byte {TOKEN.itemsize * difference.index:,}, is "
+        f"{difference.path}: token {difference.index:,}, at byte {difference.byte:,}, is "
         f"{found} and should be {show(token)}, made of {made_of}; {_MAKE_AGAIN}"
     )
 
@@ -314,7 +414,7 @@ def _documents_of(difference: _Difference, job: Job, done: Tally, check: Check) 
     """Find the documents, or a part of one, by encoding them a few at a time."""
     config, is_val = job.config, difference.is_val
     form = config.formats[done.position.input_index]
-    n_before = difference.index - (done.val_tokens if is_val else done.train_tokens)
+    n_before = difference.place - (done.val_tokens if is_val else done.train_tokens)
     with closing(_blocks_from(done, job, _A_FEW_BYTES, check)) as blocks:
         for block in blocks:
             check()

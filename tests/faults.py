@@ -30,6 +30,7 @@ from tests.texts import real_text
 
 DRIVER = Path(__file__).parent / "driver.py"
 FINALS = ("train.bin", "val.bin")
+SUFFIXES = (".bin", ".npy")
 Args: TypeAlias = tuple[str | Path, ...]
 TIMEOUT_S = 120.0  # no run here takes longer than some seconds; a hang is to fail and not to wait
 
@@ -40,6 +41,7 @@ _PASSING |= {"engine_checked_slices", "engine_fallback_blocks"}
 _PASSING |= {"engine"}  # with less memory to be had, a resume takes tiktoken
 _LASTING_OPTIONS = (  # a resume may have others of the rest
     *("errors", "n_chunks", "val_ratio", "val_split", "separator", "eot", "text_field", "skip_bad_records"),
+    *("output_format", "shard_tokens", "shard_name"),
 )
 
 
@@ -189,9 +191,9 @@ def _find_gpt2(folder: Path | None) -> Vocabulary:
 def sha256s(folder: Path) -> dict[str, str]:
     """The token files that have their final names, and what is in them."""
     return {
-        name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        for name in FINALS
-        if (folder / name).exists()
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.glob("*"))
+        if path.suffix in SUFFIXES
     }
 
 

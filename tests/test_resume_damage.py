@@ -11,7 +11,8 @@ import pytest
 
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.journal import read_journal
-from nanogpt_compat.sinks import publish
+from nanogpt_compat.shards import Shards
+from nanogpt_compat.sinks import Written, publish
 from nanogpt_compat.units import format_count
 from tests import faults
 from tests.faults import Args, Expected, Outcome, Stopped, expect, make_text, prepare
@@ -277,7 +278,7 @@ def test_a_file_that_cannot_be_looked_for_is_an_error_and_not_one_that_has_its_n
     final = tmp_path / ("x" * 250)  # the name of the unfinished file is longer than a name may be
     for may_replace in (False, True):
         with pytest.raises(OutputError, match=r"cannot look for .*partial: File name too long; .* run the"):
-            publish({"train": final}, may_replace=may_replace)
+            publish({"train": Written(Shards(tmp_path, final.name), 1)}, may_replace=may_replace)
 
 
 def test_a_final_file_that_is_gone_before_the_other_has_its_name_is_not_forgotten(
