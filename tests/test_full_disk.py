@@ -122,6 +122,25 @@ def test_a_disk_that_runs_full_is_an_error_until_there_is_room_again(
     assert_goes_on(expected, out, *args, resumes=resumes)
 
 
+def test_shards_on_a_disk_that_runs_full_stay_and_the_rest_follows(
+    args: Args, disks: Disks, tmp_path: Path
+) -> None:
+    args = (*args, "--format", "llmc", "--shard-tokens", "20011")
+    expected = expect(tmp_path / "shards", *args, **SETTINGS)
+    disk = make_disk(disks, "ext4")
+    out = disk.folder / "out"
+    args = (*args, "--output-dir", out)
+    process = faults.start(*args, at=r"fallocate .*_000007\.bin\.partial", do="SIGSTOP", **SETTINGS)
+    faults.wait_until_stopped(process)
+    disk.fill()
+    assert_stopped(faults.go_on(process), rf"_000007\.bin\.partial cannot take .* more: {FULL}")
+    before = faults.sha256s(out)
+    assert before
+    disk.make_room()
+    assert_goes_on(expected, out, *args, resumes=1)
+    assert before.items() <= faults.sha256s(out).items()
+
+
 # Limits
 
 

@@ -169,6 +169,29 @@ def test_what_a_run_that_has_ended_well_said_is_still_so_after_a_power_cut(
 
 
 @KINDS
+@pytest.mark.parametrize("skip", [5, 9])
+def test_a_shard_that_has_its_name_is_on_the_disk(
+    skip: int, kind: str, size_bytes: int, tmp_path: Path, disks: Disks
+) -> None:
+    disk = disks.make(kind, size_bytes)
+    args: Args = ("--input", make_text(tmp_path / "a.txt", 600_000), "--block-size", "30000")
+    args = (*args, "--format", "npy", "--shard-tokens", "20011")
+    expected = expect(tmp_path / "expected", *args, **SETTINGS)
+    out = disk.folder / "out"
+    process = faults.start(*args, "--output-dir", out, at=r"rename .*npy\.partial", skip=skip, do="SIGSTOP")
+    faults.wait_until_stopped(process)
+    disk.cut_power()
+    process.kill()
+    process.communicate()
+    disk.remount_after_cut()
+    assert len(faults.sha256s(out)) >= skip
+    assert_kept_what_it_promised(expected, out)
+    again = faults.prepare(*args, "--output-dir", out)
+    assert again.returncode == 0, again.stderr
+    expected.assert_reached(out)
+
+
+@KINDS
 @pytest.mark.parametrize(("split", "skip"), [("train", 0), ("val", 2)])  # the first one that has tokens in it
 def test_nothing_is_promised_before_a_slow_disk_has_taken_it(
     split: str, skip: int, kind: str, size_bytes: int, tmp_path: Path, disks: Disks

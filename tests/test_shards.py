@@ -288,8 +288,11 @@ def test_killed_at_random_moments_it_ends_in_the_same_shards(form: str, tmp_path
         shutil.rmtree(out)
 
 
-@pytest.mark.parametrize("is_over_old", [False, True], ids=["", "with --overwrite"])
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize(
+    ("form", "is_over_old"),
+    [("bin", True), ("npy", False), pytest.param("llmc", True, marks=pytest.mark.slow)],
+    ids=["bin, with --overwrite", "npy", "llmc, with --overwrite"],
+)
 def test_killed_a_few_calls_later_each_time_it_gets_through(
     form: str, is_over_old: bool, tmp_path: Path
 ) -> None:
