@@ -221,6 +221,7 @@ def test_a_bad_line_is_refused_with_its_place_and_reason_or_counted(line: bytes,
     (found,) = parsed.bad
     assert found.startswith("line 13, at byte 1,000,015: ")
     assert message.startswith(found)
+    assert parse(line, skip_bad=True).n_bad == 1
 
 
 def test_many_and_long_field_names_are_shortened() -> None:
