@@ -11,6 +11,7 @@ from pathlib import Path
 from nanogpt_compat import job
 from nanogpt_compat.aborts import NativeAborts
 from nanogpt_compat.checkpoint import read_found
+from nanogpt_compat.config import without_secrets
 from nanogpt_compat.documents import END_OF_TEXT_NAME
 from nanogpt_compat.errors import MemoryLimitError, PrepareError
 from nanogpt_compat.limits import read_available
@@ -79,18 +80,21 @@ def _with_smaller_settings(argv: Sequence[str]) -> list[str]:
 
 
 def _command(words: Sequence[str], *, home: Path | None) -> str:
-    """Write a command line that starts this program with other options."""
+    """Write a command line that starts this program with other options; secrets are to be put in again."""
     program = ["-m", "nanogpt_compat"] if home is None else [sys.argv[0]]
-    return shlex.join([sys.executable, *program, *words])
+    return shlex.join([sys.executable, *program, *map(without_secrets, words)])
 
 
-def _literal_notice(words: Sequence[str], *, home: Path | None) -> str:
-    """Say that a text seems to hold documents, and how to have them."""
+def _notices(options: Options, work: job.Job, words: Sequence[str], *, home: Path | None) -> list[str]:
+    """Say what of a folder is left out; and that a text seems to hold documents, and how to have them."""
+    if not work.shows_end_of_text or options.verify:
+        return [*options.notices]
     command = _command([*words, "--document-separator", END_OF_TEXT_NAME], home=home)
-    return (
+    literal = (
         f"notice: {END_OF_TEXT_NAME} stands in the input and is encoded as seven tokens of ordinary text. "
         f"If it ends a document there, stop this and run\n  {command}"
     )
+    return [*options.notices, literal]
 
 
 def _run(
@@ -127,8 +131,8 @@ def _run(
         total_bytes = work.expected_bytes
         return open_display(stderr, is_quiet=options.quiet, total_bytes=total_bytes, done_bytes=done_bytes)
 
-    if work.shows_end_of_text and not options.verify:
-        say(_literal_notice(words, home=home))
+    for line in _notices(options, work, words, home=home):
+        say(line)
     say(job.start_line(work))
     say(work.engine_line)
     with StopSignals() as signals, aborts:

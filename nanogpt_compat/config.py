@@ -1,10 +1,9 @@
 """What a run was asked to do."""
 
-import posixpath
+import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypeAlias
-from urllib.parse import urlsplit
 
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.pipes import Pipe
@@ -12,6 +11,9 @@ from nanogpt_compat.pipes import Pipe
 DEFAULT_INPUT = "train_fineweb.txt"
 VAL_RATIO = 0.0005
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"]+")
+_USER = re.compile(r"(?<=://)[^/?#]*@")
+_QUERY = re.compile(r"^(https?://[^?#]*)[?#].*", re.IGNORECASE)
 
 Container: TypeAlias = Literal["text", "jsonl", "parquet"]
 Compression: TypeAlias = Literal["none", "gz", "zst"]
@@ -19,10 +21,10 @@ Compression: TypeAlias = Literal["none", "gz", "zst"]
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """A file on a server; said without what may be secret in it.
+    """A file on a server; said without what may be secret in its address.
 
     >>> str(Url("https://me:word@host/some/part.txt?signature=abc"))
-    'https://host/some/part.txt'
+    'https://...@host/some/part.txt?...'
     """
 
     address: str = field(repr=False)
@@ -30,11 +32,20 @@ class Url:
     @property
     def name(self) -> str:
         """The last part of its path."""
-        return posixpath.basename(urlsplit(self.address).path)
+        return _QUERY.sub(r"\1", self.address).rpartition("/")[2]
 
     def __str__(self) -> str:
-        parts = urlsplit(self.address)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return _QUERY.sub(r"\1?...", _USER.sub("...@", self.address))
+
+
+def is_url(text: str) -> bool:
+    """Whether `text` names something on a server."""
+    return _ADDRESS.fullmatch(text) is not None
+
+
+def without_secrets(text: str) -> str:
+    """Say a text in which there may be addresses as `Url` says these."""
+    return _ADDRESS.sub(lambda match: str(Url(match[0])), text)
 
 
 Location: TypeAlias = Path | Url | Pipe

@@ -40,6 +40,7 @@ class Options:
     verify: bool
     restart: bool
     quiet: bool
+    notices: tuple[str, ...] = ()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,7 +64,8 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
     if options.verify and (options.dry_run or options.restart):
         raise UsageError("--verify only reads what a run has made: leave out --dry-run and --restart")
     folder = Path() if home is None else home
-    inputs = find_inputs(options.input or [str(folder / DEFAULT_INPUT)], home=home)
+    found = find_inputs(options.input or [str(folder / DEFAULT_INPUT)], home=home)
+    inputs = found.inputs
     formats = tuple(map(detect_format, inputs))
     has_separator = options.document_separator is not None
     has_documents = has_separator or any(one.has_records for one in formats)
@@ -104,7 +106,12 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
             "or a compressed text nobody does; give spread or none"
         )
     return Options(
-        config, dry_run=options.dry_run, verify=options.verify, restart=options.restart, quiet=options.quiet
+        config,
+        dry_run=options.dry_run,
+        verify=options.verify,
+        restart=options.restart,
+        quiet=options.quiet,
+        notices=found.notices,
     )
 
 
@@ -183,9 +190,10 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
         nargs="+",
         action="extend",
         metavar="PATH",
-        help="files or globs, in this order, a glob in natural order: text, JSON lines (.gz, .zst, too) or "
-        f"parquet; - is standard input; default: {DEFAULT_INPUT} beside prepare.py. Each text file is "
-        "tokenised alone, with nothing put between two",
+        help="files, globs, folders (with all that is in them) or addresses (https://, s3://, hf://), in "
+        "this order, a glob or folder in natural order: text, JSON lines (.gz, .zst, too) or parquet; - is "
+        f"standard input; default: {DEFAULT_INPUT} beside prepare.py. Each text file is tokenised alone, "
+        "with nothing put between two",
     )
     group.add_argument(
         "--n",

@@ -2,8 +2,9 @@
 
 import mmap
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Thread
 
 _THREAD_BYTES = 16 << 20  # a stack of 8 MiB, and what Python and the C library set up for a thread
 _START_S = 60.0  # it takes 50 us; a thread that is refused memory once it runs never gets to the barrier
@@ -55,6 +56,23 @@ def start_pool(n_threads: int, name: str) -> ThreadPoolExecutor:
 
 def _start_thread(pool: ThreadPoolExecutor, all_run: Barrier) -> None:
     """Start one more thread, which waits for the others."""
+    _check_room()
+    pool.submit(all_run.wait)
+
+
+def start_daemon(run: Callable[[], None]) -> None:
+    """Let `run` go on in a thread that the end of the process does not wait for.
+
+    Raises:
+        MemoryError: it cannot be started.
+    """
+    _check_room()
+    try:
+        Thread(target=run, daemon=True).start()
+    except RuntimeError as error:
+        raise MemoryError("one more thread cannot be started") from error
+
+
+def _check_room() -> None:
     if is_refused(_THREAD_BYTES):
         raise MemoryError("there is no room for one more thread")
-    pool.submit(all_run.wait)

@@ -41,7 +41,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(*patterns: str, home: Path | None = None) -> list[str]:
-    return [str(path) for path in find_inputs(patterns, home=home)]
+    return [str(path) for path in find_inputs(patterns, home=home).inputs]
 
 
 def test_arguments_stay_in_their_order_and_each_glob_is_in_natural_order(folder: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_minus_is_standard_input_and_not_a_file_of_that_name(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("-").write_text("a file")
-    stream, file = find_inputs(["-", "./-"], home=None)
+    stream, file = find_inputs(["-", "./-"], home=None).inputs
     assert isinstance(stream, Pipe)
     assert str(stream) == "standard input"
     assert file == Path("-")
@@ -132,7 +132,7 @@ def test_a_fifo_is_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.txt")
     thread = threading.Thread(target=(tmp_path / "a.txt").write_bytes, args=(b"text",))
     thread.start()
-    (pipe,) = find_inputs([str(tmp_path / "*.txt")], home=None)
+    (pipe,) = find_inputs([str(tmp_path / "*.txt")], home=None).inputs
     assert isinstance(pipe, Pipe)
     assert pipe.read(10, 0) == b"text"
     assert str(pipe) == str(tmp_path / "a.txt")

@@ -22,6 +22,14 @@ _JSONL_SUFFIXES = (".jsonl", ".ndjson")
 _SNIFF_BYTES = 1024 * 1024
 
 
+def has_known_suffix(name: str) -> bool:
+    """Whether a file is text, JSON lines or parquet by its name; `.json` may be a note beside them."""
+    suffixes = PurePath(name.lower()).suffixes
+    is_compressed = bool(suffixes) and suffixes[-1] in _COMPRESSED_SUFFIXES
+    suffix = (suffixes[-2:-1] if is_compressed else suffixes[-1:]) or [""]
+    return suffix[0] in (*_JSONL_SUFFIXES, ".parquet", ".txt") or (suffix[0] == ".json" and is_compressed)
+
+
 def detect_format(path: Location) -> Format:
     """Find out what `path` holds.
 

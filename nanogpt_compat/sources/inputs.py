@@ -5,12 +5,16 @@ import os
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from nanogpt_compat.config import Location
+from nanogpt_compat.config import Location, Url, is_url, without_secrets
 from nanogpt_compat.errors import InputError, UsageError
 from nanogpt_compat.pipes import Pipe
+from nanogpt_compat.sources.formats import has_known_suffix
+from nanogpt_compat.sources.remote import find_urls
 
+_HIDDEN = re.compile(r"(?:^|/)[._]")  # `_temporary`, `_SUCCESS` and the like are notes of other programs
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 
 
@@ -25,40 +29,61 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [*key, (2, 0, name)]
 
 
-def find_inputs(patterns: Sequence[str], *, home: Path | None) -> tuple[Location, ...]:
-    """Turn paths and globs into files: in the order given, each glob in natural order; `-` is standard input.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The inputs, and what is to be said of how they were found."""
 
-    A FIFO is opened, which waits for whoever writes to it.
+    inputs: tuple[Location, ...]
+    notices: tuple[str, ...] = ()
+
+
+def find_inputs(patterns: Sequence[str], *, home: Path | None) -> Found:
+    """Turn paths, globs, folders and URLs into files: in this order, each glob or folder in natural order.
+
+    `-` is standard input. A FIFO is opened, which waits for whoever writes to it.
 
     `home` is the folder of prepare.py, looked at only to say that a missing file stands there.
 
     Raises:
-        InputError: a file is missing, unreadable or of a kind that is not read, a glob matches nothing, or
-            the same file comes twice.
+        InputError: a file is missing, unreadable or of a kind that is not read, a glob matches nothing, a
+            folder has no input in it, or the same file comes twice.
         UsageError: standard input is a terminal.
     """
-    paths = [path for pattern in patterns for path in _expand(pattern, home)]
-    seen: dict[tuple[int, int], Location] = {}
-    for path in paths:
-        identity = path.identity if isinstance(path, Pipe) else _identity(path)
-        other = seen.setdefault(identity, path)
-        if other is not path:
-            same = "twice" if str(other) == str(path) else f"also as {other}"
-            raise InputError(f"{path} is given {same}; its text would be in the output twice: give it once")
-    return tuple(Pipe(_open(path), str(path)) if _is_fifo(path) else path for path in paths)
+    inputs: list[Location] = []
+    notices: list[str] = []
+    for pattern in patterns:
+        some, left_out = _find_urls(pattern) if is_url(pattern) else _find_files(pattern, home)
+        inputs += some
+        if left_out:
+            notices.append(
+                f"notice: {without_secrets(pattern)} holds {len(left_out):,} more that are hidden or of no "
+                f"known suffix and are left out, the first of them {left_out[0]}"
+            )
+    seen: dict[object, Location] = {}
+    for one in inputs:
+        other = seen.setdefault(_identity(one), one)
+        if other is not one:
+            same = "twice" if str(other) == str(one) else f"also as {other}"
+            raise InputError(f"{one} is given {same}; its text would be in the output twice: give it once")
+    opened = (Pipe(_open(one), str(one)) if _is_fifo(one) else one for one in inputs)
+    return Found(tuple(opened), tuple(notices))
 
 
-def _identity(path: Path) -> tuple[int, int]:
-    _check_readable(path)
-    status = path.stat()
+def _identity(one: Location) -> object:
+    if isinstance(one, Pipe):
+        return one.identity
+    if isinstance(one, Url):
+        return one
+    _check_readable(one)
+    status = one.stat()
     return status.st_dev, status.st_ino
 
 
-def _is_fifo(path: Path | Pipe) -> bool:
-    return isinstance(path, Path) and path.is_fifo()
+def _is_fifo(one: Location) -> bool:
+    return isinstance(one, Path) and one.is_fifo()
 
 
-def _open(path: Path | Pipe) -> int:
+def _open(path: Location) -> int:
     try:
         return os.open(str(path), os.O_RDONLY)
     except OSError as error:
@@ -74,8 +99,51 @@ def _standard_input() -> Pipe:
     return Pipe(0, "standard input")
 
 
+def _find_urls(pattern: str) -> tuple[Sequence[Location], list[str]]:
+    """List what an address stands for, and what is left out of a folder."""
+    urls, folder = find_urls(pattern)
+    if not folder:
+        return sorted(urls, key=lambda url: natural_key(url.address)), []
+    kept, left_out = _choose([url.address.removeprefix(folder) for url in urls], pattern)
+    return [Url(folder + name) for name in kept], left_out
+
+
+def _find_files(pattern: str, home: Path | None) -> tuple[Sequence[Location], list[str]]:
+    """List the files that one argument stands for, and what is left out of a folder."""
+    folder = Path(pattern)
+    if not pattern or not _exists(folder) or not folder.is_dir():
+        return _expand(pattern, home), []
+    names = [
+        (Path(parent) / name).relative_to(folder).as_posix()
+        for parent, _, names in os.walk(folder, onerror=_cannot_list)
+        for name in names
+    ]
+    kept, left_out = _choose(names, pattern)
+    return [folder / name for name in kept], left_out
+
+
+def _choose(names: Sequence[str], folder: str) -> tuple[list[str], list[str]]:
+    """Part the files of a folder, named from there: those to read, in natural order, and those left out.
+
+    Raises:
+        InputError: there is none to read.
+    """
+    names = sorted(names, key=natural_key)
+    kept = [name for name in names if has_known_suffix(name) and not _HIDDEN.search(name)]
+    if not kept:
+        raise InputError(
+            f"the folder {without_secrets(folder)} has no input in it: of {len(names):,} files none is a "
+            ".txt, .jsonl, .parquet or the like; name its files, if they are called otherwise"
+        )
+    return kept, [name for name in names if name not in set(kept)]
+
+
+def _cannot_list(error: OSError) -> None:
+    raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+
+
 def _expand(pattern: str, home: Path | None) -> Sequence[Path | Pipe]:
-    """List the files that one argument stands for; a file whose name looks like a glob is that file."""
+    """List the files that a path or a glob stands for; a file whose name looks like a glob is that file."""
     if not pattern:
         raise InputError("--input has an empty name; give a file, or leave the option away")
     if pattern == "-":
@@ -113,9 +181,6 @@ def _check_readable(path: Path) -> None:
     """Refuse what is neither a file nor a FIFO."""
     if path.is_symlink() and not path.exists():
         raise InputError(f"{path} is a link to {path.readlink()}, which is not there")
-    if path.is_dir():
-        files = shlex.quote(f"{path}/*.txt")
-        raise InputError(f"{path} is a folder; name its files, for example --input {files}")
     if not path.is_file() and not path.is_fifo():
         raise InputError(f"{path} is not a file, nor a pipe; write what comes out of it to a file first")
     if not os.access(path, os.R_OK):

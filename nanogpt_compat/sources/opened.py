@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nanogpt_compat.config import Location
-from nanogpt_compat.errors import InputError
 from nanogpt_compat.pipes import Pipe
+from nanogpt_compat.sources.remote import RemoteFile
 from nanogpt_compat.sources.text import InputFile, TextFile
 
 
@@ -24,4 +24,4 @@ def open_input(
         return location
     if isinstance(location, Path):
         return TextFile(location, size_bytes=size_bytes)
-    raise InputError(f"cannot read {location}: only files are read")
+    return RemoteFile(location, size_bytes=size_bytes, check=check)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nanogpt_compat.blocks import Records, Rows
 from nanogpt_compat.config import Location
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.sources.remote import read_ahead
 from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.units import format_bytes
 from nanogpt_compat.utf8 import is_utf8
@@ -92,6 +93,11 @@ class TextColumn:
         if row == group.n_rows and not any(one.n_rows for one in self.row_groups[row_group + 1 :]):
             return self.size_bytes
         return group.start + group.stored_bytes * row // group.n_rows
+
+    def read_ahead(self, row_group: int) -> None:
+        """Take note that all row groups from this one on will be read."""
+        groups = self.row_groups[row_group:]
+        read_ahead(self._stored, ((one.start, one.start + one.stored_bytes) for one in groups))
 
     def check_unchanged(self) -> None:
         """As `InputFile.check_unchanged`."""

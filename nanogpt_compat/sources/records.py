@@ -85,11 +85,15 @@ def _read_parquet(
 ) -> Iterator[Block]:
     with _open_column(path, documents.text_field, check, size_bytes) as column:
         n_before = 0  # rows of the row groups that are passed over
+        is_reading = False
         for group in column.row_groups:
             first_row = max(0, start.records - n_before)
             n_before += group.n_rows
             if first_row >= group.n_rows:
                 continue
+            if not is_reading:
+                column.read_ahead(group.index)
+                is_reading = True
             for raw, rows in column.read_rows(group.index, block_bytes=block_bytes, first_row=first_row):
                 n_rows = len(rows.lengths)
                 stored_bytes = column.bytes_before(group.index, rows.first_row + n_rows)
@@ -195,6 +199,7 @@ def crc_of_text(
     if form.container == "parquet":
         crc = n_done = 0
         with _open_column(path, text_field, check) as column:
+            column.read_ahead(0)
             for group in column.row_groups:
                 for raw, _ in column.read_rows(group.index, block_bytes=_CHUNK_BYTES):
                     check()

@@ -5,11 +5,13 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from nanogpt_compat.config import Compression, Location
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.sources.compressed import MEASURED_BYTES, ByteStream
+from nanogpt_compat.sources.remote import read_ahead
 from nanogpt_compat.sources.text import InMemory, InputFile, Readable, find_invalid_bytes
 from nanogpt_compat.split import LOOK_AHEAD_BYTES
 
@@ -62,6 +64,7 @@ def take_samples(file: Readable, *, total_bytes: int, n_inputs: int) -> list[Sam
         offsets = list(range(0, size_bytes, sample_bytes))
     else:
         offsets = [k * (size_bytes - sample_bytes) // max(1, n_samples - 1) for k in range(n_samples)]
+    read_ahead(file, ((offset, min(offset + sample_bytes, size_bytes)) for offset in offsets))
     return [_trim(offset, file.read(sample_bytes, offset)) for offset in offsets]
 
 
@@ -152,9 +155,13 @@ def _guess_narrow(sample: Sample) -> str | None:
 
 def _not_utf8(path: Location, found: str, charset: str | None) -> InputError:
     """Say what was found and how to convert it."""
-    old, new = shlex.quote(str(path)), shlex.quote(f"{path}.utf8")
+    if isinstance(path, Path):
+        old, new, fetch = shlex.quote(str(path)), shlex.quote(f"{path}.utf8"), ""
+    else:
+        old, new, fetch = shlex.quote(path.name), shlex.quote(f"{path.name}.utf8"), "fetch it and "
+    command = f"iconv -f {charset} -t UTF-8 {old} > {new}"
     advice = (
-        f"it looks like {charset}: if so, convert it with\n  iconv -f {charset} -t UTF-8 {old} > {new}\n"
+        f"it looks like {charset}: if so, {fetch}convert it with\n  {command}\n"
         if charset is not None
         else "it does not look like text in any charset known here\n"
     )

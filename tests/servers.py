@@ -1,0 +1,155 @@
+"""A web server on this machine that is as good, or as bad, as a test wants it."""
+
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event, Lock, Thread
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+_PART_BYTES = 64 * 1024
+
+
+@dataclass
+class Server:
+    """What it serves, how it behaves, and what was asked of it."""
+
+    folder: Path
+    base: str = ""  # its address
+    fails_every: int = 0  # of the requests for content
+    fails_from: int = 1 << 60  # and from this one on
+    how: str = "500"  # a status; `reset`, `short`
+    retry_after: str = ""
+    has_ranges: bool = True
+    has_length: bool = True
+    etag: str = "one"
+    bytes_per_s: float = 0.0
+    hangs_from: int = 1 << 60  # which request for content is the first that gets no answer
+    n_requests: int = 0  # for content
+    n_bytes: int = 0  # of content sent
+    ranges: list[tuple[str, int, int]] = field(default_factory=list)
+    released: Event = field(default_factory=Event)
+    lock: Lock = field(default_factory=Lock)
+
+    def url(self, name: str) -> str:
+        return f"{self.base}/{name}"
+
+    def forget(self) -> None:
+        self.n_requests = self.n_bytes = 0
+        self.ranges.clear()
+
+
+@contextmanager
+def serve(folder: Path, **behaviour: Any) -> Iterator[Server]:
+    """Serve a folder until the end of the context."""
+    server = Server(folder, **behaviour)
+
+    class Handler(_Handler):
+        state = server
+
+    web = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    web.daemon_threads = True
+    server.base = f"http://127.0.0.1:{web.server_port}"
+    thread = Thread(target=web.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.released.set()
+        web.shutdown()
+        web.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    state: Server
+
+    def do_HEAD(self) -> None:
+        self._answer(self._file())
+
+    def do_GET(self) -> None:
+        state = self.state
+        path = self._file()
+        with state.lock:
+            state.n_requests += 1
+            number = state.n_requests
+        if number >= state.hangs_from:
+            state.released.wait(60)
+            self.close_connection = True
+            return
+        if number >= state.fails_from or (state.fails_every and number % state.fails_every == 0):
+            self._fail(path)
+        else:
+            self._answer(path)
+
+    def _file(self) -> Path:
+        return self.state.folder / unquote(urlsplit(self.path).path).lstrip("/")
+
+    def _range(self, size: int) -> tuple[int, int] | None:
+        match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if match is None or not self.state.has_ranges:
+            return None
+        return int(match[1]), min(size, int(match[2] or size - 1) + 1)
+
+    def _fail(self, path: Path) -> None:
+        state = self.state
+        if state.how == "reset":
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            self.close_connection = True
+            self.connection.close()
+        elif state.how == "short":
+            self._answer(path, share=0.5)
+            self.close_connection = True
+        else:
+            self.send_response(int(state.how))
+            if state.retry_after:
+                self.send_header("Retry-After", state.retry_after)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def _answer(self, path: Path, share: float = 1.0) -> None:
+        state = self.state
+        if not path.is_file():
+            self.send_error(404)
+            return
+        size = path.stat().st_size
+        part = self._range(size)
+        start, end = part or (0, size)
+        self.send_response(206 if part else 200)
+        if part:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
+        if state.has_length:
+            self.send_header("Content-Length", str(end - start))
+        else:
+            self.send_header("Connection", "close")
+        if state.etag:
+            self.send_header("ETag", f'"{state.etag}"')
+        self.send_header("Last-Modified", formatdate(path.stat().st_mtime, usegmt=True))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        with state.lock:
+            state.ranges.append((path.name, start, end))
+        with path.open("rb") as file, suppress(OSError):
+            file.seek(start)
+            self._send(file, round((end - start) * share))
+
+    def _send(self, file: Any, n_bytes: int) -> None:
+        state = self.state
+        while n_bytes > 0:
+            data = file.read(min(_PART_BYTES, n_bytes))
+            if state.bytes_per_s:
+                state.released.wait(len(data) / state.bytes_per_s)
+            self.wfile.write(data)
+            n_bytes -= len(data)
+            with state.lock:
+                state.n_bytes += len(data)
+
+    def log_message(self, *args: object) -> None:
+        pass
