@@ -1,5 +1,6 @@
 """A web server on this machine that is as good, or as bad, as a test wants it."""
 
+import json
 import re
 import socket
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ class Server:
     n_requests: int = 0  # for content
     n_bytes: int = 0  # of content sent
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
+    authorizations: str = ""
+    is_hanging: Event = field(default_factory=Event)
+    hub_commit: str = ""  # as the Hub: `some/set` is the dataset in the folder, and `main` is at this commit
     released: Event = field(default_factory=Event)
     lock: Lock = field(default_factory=Lock)
 
@@ -68,6 +72,7 @@ def serve(folder: Path, **behaviour: Any) -> Iterator[Server]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     state: Server
 
     def do_HEAD(self) -> None:
@@ -75,11 +80,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         state = self.state
+        if state.hub_commit and self.path.startswith("/api/"):
+            self._answer_hub()
+            return
         path = self._file()
         with state.lock:
             state.n_requests += 1
+            state.authorizations += self.headers.get("Authorization", "")
             number = state.n_requests
         if number >= state.hangs_from:
+            state.is_hanging.set()
             state.released.wait(60)
             self.close_connection = True
             return
@@ -89,7 +99,39 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(path)
 
     def _file(self) -> Path:
-        return self.state.folder / unquote(urlsplit(self.path).path).lstrip("/")
+        path = unquote(urlsplit(self.path).path)
+        if self.state.hub_commit:
+            path = path.removeprefix(f"/datasets/some/set/resolve/{self.state.hub_commit}/")
+        return self.state.folder / path.lstrip("/")
+
+    def _answer_hub(self) -> None:
+        """Answer what huggingface_hub asks of a dataset."""
+        state, path = self.state, unquote(urlsplit(self.path).path)
+        tree = f"/api/datasets/some/set/tree/{state.hub_commit}"
+        if path.startswith(tree):
+            folder = state.folder / path.removeprefix(tree).lstrip("/")
+            one_level = "recursive=True" not in self.path and "recursive=true" not in self.path
+            found = sorted(folder.glob("*" if one_level else "**/*"))
+            answer: Any = [
+                {
+                    "type": "directory" if one.is_dir() else "file",
+                    "path": one.relative_to(state.folder).as_posix(),
+                    "size": one.stat().st_size,
+                    "oid": "0" * 40,
+                }
+                for one in found
+            ]
+        elif re.fullmatch(rf"/api/datasets/some/set(/revision/(main|{state.hub_commit}))?", path):
+            answer = {"id": "some/set", "sha": state.hub_commit}
+        else:
+            self.send_error(404)
+            return
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def _range(self, size: int) -> tuple[int, int] | None:
         match = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))

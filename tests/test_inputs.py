@@ -84,7 +84,6 @@ def test_a_missing_file_that_stands_beside_the_script_is_pointed_at(
 def test_what_is_no_readable_file_is_refused_by_what_it_is(folder: Path) -> None:
     Path("link").symlink_to("nowhere")
     Path("loop").symlink_to("loop")
-    assert "sub is a folder; name its files, for example --input 'sub/*.txt'" in refusal("sub")
     assert "/dev/null is not a file, nor a pipe" in refusal("/dev/null")
     assert "link is a link to nowhere, which is not there" in refusal("link")
     assert "link is a link to nowhere, which is not there" in refusal("l*nk")
@@ -107,6 +106,48 @@ def test_the_same_file_twice_is_refused_however_it_is_named(folder: Path, how: s
     message = refusal("a1.txt", "b.txt", second)
     assert "its text would be in the output twice: give it once" in message
     assert "a1.txt is given twice" in message or f"{second} is given also as a1.txt" in message
+
+
+def test_a_folder_stands_for_the_inputs_in_it_in_natural_order(folder: Path) -> None:
+    for name in ("part-10.jsonl", "part-2.jsonl.gz", "Z/p.PARQUET", "Z/c4.json.gz", "sub/deep/er.ndjson"):
+        (folder / "set" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "set" / name).write_text("text")
+    expected = ["Z/c4.json.gz", "Z/p.PARQUET", "part-2.jsonl.gz", "part-10.jsonl", "sub/deep/er.ndjson"]
+    for name in ("set", "set/", f"{folder}/set"):
+        assert found("b.txt", name) == ["b.txt", *(str(Path(name) / one) for one in expected)]
+    assert find_inputs(["set"], home=None).notices == ()
+    (folder / "link").symlink_to("set")
+    assert len(found("link")) == 5
+    (folder / "set" / "sub" / "loop").symlink_to(folder / "set")
+    assert len(found("set")) == 5
+
+
+def test_what_is_left_out_of_a_folder_is_said(folder: Path) -> None:
+    assert find_inputs(["sub"], home=None).notices == ()
+    for name in (
+        "README.md",
+        "state.json",
+        "_SUCCESS",
+        ".git/a.txt",
+        "_tmp/a.txt",
+        "a.txt.part",
+        "train.bin",
+    ):
+        (folder / "sub" / name).parent.mkdir(exist_ok=True)
+        (folder / "sub" / name).write_text("text")
+    listed = find_inputs(["sub", "b.txt"], home=None)
+    assert [str(one) for one in listed.inputs] == ["sub/a3.txt", "b.txt"]
+    assert listed.notices == (
+        "notice: sub holds 7 more that are hidden or of no known suffix and are left out, the first of them "
+        ".git/a.txt",
+    )
+
+
+def test_a_folder_without_inputs_is_refused(folder: Path) -> None:
+    (folder / "none").mkdir()
+    assert "the folder none has no input in it: of 0 files none is a .txt, .jsonl" in refusal("none")
+    (folder / "none" / "a.md").write_text("text")
+    assert "the folder none has no input in it: of 1 files" in refusal("a1.txt", "none")
 
 
 def test_two_files_with_the_same_text_are_two_inputs(folder: Path) -> None:

@@ -102,7 +102,7 @@ def test_an_input_that_stands_beside_the_script_is_pointed_at(tmp_path: Path, te
 
 def test_folders_pipes_and_globs_without_a_match_are_refused(run_prepare: RunPrepare, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert_refused(run_prepare("--input", tmp_path), 3, "is a folder; name its files")
+    assert_refused(run_prepare("--input", tmp_path), 3, "has no input in it: of 1 files")
     assert_refused(run_prepare("--input", "pipe"), 3, "pipe is not a regular file")
     assert_refused(run_prepare("--input", "*.text"), 3, f"no file matches '*.text' (looked from {tmp_path})")
 

@@ -173,6 +173,7 @@ class RemoteFile:
         self._pieces: deque[_Piece] = deque()
         self._plan: Iterator[_Range] = iter(())
         self._n_pieces = 1  # fetched at a time
+        self._is_guess = False  # the plan; or somebody has told it
         self._next: int | None = None  # where reading in order would go on
         now_bytes, self.hints = self._look()
         self.size_bytes = now_bytes if size_bytes is None else size_bytes
@@ -195,6 +196,8 @@ class RemoteFile:
             InputError: the server fails for longer than is waited for, or sends no parts of files.
         """
         end = min(offset + n_bytes, self.size_bytes)
+        if self._is_guess and offset != self._next:
+            self.read_ahead(())
         parts = []
         while offset < end:
             parts.append(self._read_some(offset, end))
@@ -206,7 +209,7 @@ class RemoteFile:
         """Take note of all that will be read, in order."""
         self._pieces.clear()
         self._plan = (piece for one in ranges for piece in _cut(*one, first_bytes=_PIECE_BYTES))
-        self._n_pieces = 1
+        self._n_pieces, self._is_guess = 1, False
 
     def drop_before(self, offset: int) -> None:
         """Do nothing: what was read is not kept."""
@@ -242,7 +245,7 @@ class RemoteFile:
         self._fetch_ahead(offset)
         if not self._pieces and offset == self._next:  # the second read in order
             self._plan = _cut(offset, self.size_bytes, first_bytes=_FIRST_PIECE_BYTES)
-            self._n_pieces = 1
+            self._n_pieces, self._is_guess = 1, True
             self._fetch_ahead(offset)
         if self._pieces and self._pieces[0].start <= offset:
             piece = self._pieces[0]
@@ -369,7 +372,8 @@ def _say(error: BaseException) -> str:
 
 def _no_parts(url: Url) -> InputError:
     return InputError(
-        f"{url}: its server does not say how large it is, or does not send parts of files; download it first"
+        f"{url}: its server does not say how large it is, or does not send parts of files; download it, or "
+        "give it as a stream: `curl -L ADDRESS | python prepare.py --input -`"
     )
 
 
