@@ -24,7 +24,7 @@ class Server:
     base: str = ""  # its address
     fails_every: int = 0  # of the requests for content
     fails_from: int = 1 << 60  # and from this one on
-    how: str = "500"  # a status; `reset`, `short`
+    how: str = "500"  # a status; `reset`, `short` (and breaks off), `less` (than was asked for)
     retry_after: str = ""
     has_ranges: bool = True
     has_length: bool = True
@@ -148,6 +148,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif state.how == "short":
             self._answer(path, share=0.5)
             self.close_connection = True
+        elif state.how == "less":
+            self._answer(path, less_bytes=1)
         else:
             self.send_response(int(state.how))
             if state.retry_after:
@@ -155,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", "0")
             self.end_headers()
 
-    def _answer(self, path: Path, share: float = 1.0) -> None:
+    def _answer(self, path: Path, *, share: float = 1.0, less_bytes: int = 0) -> None:
         state = self.state
         if not path.is_file():
             self.send_error(404)
@@ -163,6 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         size = path.stat().st_size
         part = self._range(size)
         start, end = part or (0, size)
+        end -= less_bytes
         self.send_response(206 if part else 200)
         if part:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")

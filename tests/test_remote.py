@@ -100,7 +100,7 @@ def test_the_output_is_that_of_the_file(kind: str, served: Server, same: Same, t
     assert prepare(*options, "--verify").returncode == 0
 
 
-@pytest.mark.parametrize("how", ["500", "503", "429", "reset", "short"])
+@pytest.mark.parametrize("how", ["500", "503", "429", "reset", "short", "less"])
 @pytest.mark.parametrize("kind", ["txt", "jsonl.gz", "parquet"])
 def test_requests_that_fail_are_made_again(
     kind: str, how: str, served: Server, same: Same, tmp_path: Path
