@@ -1,4 +1,4 @@
-"""The breaches of promises in scripts/mutants are still breaches of this program, each with a test to notice it."""
+"""The breaches of promises in scripts/mutants are still breaches of this program, and their tests are there."""
 
 import importlib.util
 import sys
