@@ -450,6 +450,7 @@ def _blocks_from(done: Tally, job: Job, block_bytes: int, check: Check) -> Block
 def place_in_raw(block: Block, place: int, errors: str) -> int:
     r"""Find the byte of `block.raw` that byte `place` of the block's text comes from.
 
+    >>> from nanogpt_compat.blocks import Position
     >>> place_in_raw(Block(b"a\r\nb\xffc", Position(0), Position(0, 6, 6), is_val=False), 3, "ignore")
     5
     """

@@ -1,4 +1,4 @@
-"""The breaches of promises in scripts/mutants are still breaches of this program, and their tests are there."""
+"""What scripts/mutants breaks is still there to be broken, and so are the tests that notice."""
 
 import importlib.util
 import sys
