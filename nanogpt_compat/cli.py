@@ -6,11 +6,14 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from nanogpt_compat import job
 from nanogpt_compat.aborts import NativeAborts
 from nanogpt_compat.checkpoint import read_found
+from nanogpt_compat.cluster import Driver
 from nanogpt_compat.config import without_secrets
 from nanogpt_compat.documents import END_OF_TEXT_NAME
 from nanogpt_compat.errors import MemoryLimitError, PrepareError
@@ -97,6 +100,29 @@ def _notices(options: Options, work: job.Job, words: Sequence[str], *, home: Pat
     return [*options.notices, literal]
 
 
+@dataclass(frozen=True, slots=True)
+class _Voice:
+    """What is said while the program works."""
+
+    stderr: CalmStream
+    is_quiet: bool
+
+    def warn(self, line: str) -> None:
+        """Say it to everybody."""
+        self.stderr.write(line + "\n")
+
+    def say(self, line: str) -> None:
+        """Say it to whoever reads along."""
+        if not self.is_quiet:
+            self.warn(line)
+
+    def display(self, total_bytes: int, done_bytes: int) -> Display:
+        """Show how far it is."""
+        return open_display(
+            self.stderr, is_quiet=self.is_quiet, total_bytes=total_bytes, done_bytes=done_bytes
+        )
+
+
 def _run(
     options: Options,
     words: Sequence[str],
@@ -110,38 +136,41 @@ def _run(
     Raises:
         PrepareError: it cannot be done.
     """
+    voice = _Voice(stderr, options.quiet)
+    say, warn, signals = voice.say, voice.warn, StopSignals()
+
+    def check() -> None:
+        signals.check()
+        aborts.check()
+
+    if options.share is not None:
+        with signals, aborts:
+            driver = Driver(
+                options.config, options.share, open_display=voice.display, say=say, warn=warn, check=check
+            )
+            driver.do(restart=options.restart)
+        return
     work = job.look_into(options.config)
     if options.dry_run:
-        stdout = CalmStream(sys.stdout)
-        for line in job.dry_run_lines(work, available_bytes=read_available().headroom_bytes):
-            stdout.write(line + "\n")
-        tokens = read_found(options.config.output_dir / WORK_FOLDER / "journal").tokens
-        job.check_names(work, tokens)
-        job.check_disk(work, tokens)
+        _show_dry_run(work)
         return
-
-    def warn(line: str) -> None:
-        stderr.write(line + "\n")
-
-    def say(line: str) -> None:
-        if not options.quiet:
-            warn(line)
-
-    def display(done_bytes: int) -> Display:
-        total_bytes = work.expected_bytes
-        return open_display(stderr, is_quiet=options.quiet, total_bytes=total_bytes, done_bytes=done_bytes)
-
     for line in _notices(options, work, words, home=home):
         say(line)
     say(job.start_line(work))
     say(work.engine_line)
-    with StopSignals() as signals, aborts:
-
-        def check() -> None:
-            signals.check()
-            aborts.check()
-
+    display = partial(voice.display, work.forecast.text_bytes)
+    with signals, aborts:
         if options.verify:
             verify(work, open_display=display, say=say, check=check)
         else:
             Run(work, open_display=display, say=say, warn=warn, check=check).do(restart=options.restart)
+
+
+def _show_dry_run(work: job.Job) -> None:
+    """Print what a run would need and make, and raise what would keep it from that."""
+    stdout = CalmStream(sys.stdout)
+    for line in job.dry_run_lines(work, available_bytes=read_available().headroom_bytes):
+        stdout.write(line + "\n")
+    tokens = read_found(work.config.output_dir / WORK_FOLDER / "journal").tokens
+    job.check_names(work, tokens)
+    job.check_disk(work, tokens)

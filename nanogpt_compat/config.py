@@ -78,6 +78,17 @@ class Format:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """What is asked of this process, of a run that others have a share in."""
+
+    work_dir: Path
+    span_bytes: int
+    scheduler: str | None = None  # whom to give spans to: `local`, an address, a scheduler file
+    rank: tuple[int, int] | None = None  # R of N: which spans to do here
+    merge: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The options of one run, checked and complete."""
 

@@ -5,7 +5,8 @@
     |-- UsageError          2   options that make no sense
     |-- InputError          3   the input, or no vocabulary
     |-- OutputError         4   disk, permissions, lock held, final files exist
-    |-- CheckpointError     5   the checkpoint does not belong to this input or these options
+    |-- CheckpointError     5   the checkpoint, or the plan, does not belong to this input or these options
+    |-- SpansError          6   spans of a plan failed, or are still to be done
     |-- MemoryLimitError   75   stopped before memory ran out, resumable
     `-- TooSmallError      78   the smallest settings cannot fit, a retry is useless
 
@@ -45,6 +46,12 @@ class CheckpointError(PrepareError):
     """What an earlier run left behind does not belong to this input or these options."""
 
     exit_code = 5
+
+
+class SpansError(PrepareError):
+    """Some spans of a plan have failed for good, or are not done yet; all others are done."""
+
+    exit_code = 6
 
 
 class MemoryLimitError(PrepareError):

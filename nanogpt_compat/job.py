@@ -11,7 +11,7 @@ from typing import Any
 from nanogpt_compat import report
 from nanogpt_compat.config import Config, Location
 from nanogpt_compat.documents import END_OF_TEXT_NAME, MARK
-from nanogpt_compat.encoders import Encoder, TiktokenEncoder, choose_encoder, with_mark
+from nanogpt_compat.encoders import Choice, Encoder, TiktokenEncoder, choose_encoder, with_mark
 from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.estimate import Estimate, Estimator
 from nanogpt_compat.fingerprint import TOKEN_FORMAT, describe_input, digest_of
@@ -165,16 +165,9 @@ def look_into(config: Config) -> Job:
     stored_bytes = sum(LOOK_AHEAD_BYTES if size is None else size for size in sizes)
     if not stored_bytes:
         raise InputError(f"there is no text: {report.name_inputs(config.inputs)} has 0 bytes")
-    vocabulary = find_gpt2(config.vocab_dir)
-    chosen = choose_encoder(
-        config.engine,
-        vocabulary.encoding,
-        has_documents=config.documents is not None,
-        n_workers=config.n_workers,
-        own_bytes=own_bytes_reader(),
-        spare_bytes=_spare_bytes(config),
-        reader_bytes=READER_BYTES if any(form.container == "parquet" for form in config.formats) else 0,
-    )
+    has_parquet = any(form.container == "parquet" for form in config.formats)
+    has_documents = config.documents is not None
+    vocabulary, chosen = open_engine(config, has_documents=has_documents, has_parquet=has_parquet)
     estimator = Estimator(
         chosen.encoder.encode, slowness=chosen.encoder.slowness, max_chars=_max_chars(config)
     )
@@ -225,6 +218,26 @@ def _size_of(path: Location) -> int | None:
         if isinstance(path, Pipe):
             file.read(LOOK_AHEAD_BYTES + 1, 0)
         return None if file.size_bytes == UNKNOWN else file.size_bytes
+
+
+def open_engine(config: Config, *, has_documents: bool, has_parquet: bool) -> tuple[Vocabulary, Choice]:
+    """Load the vocabulary, and what encodes.
+
+    Raises:
+        InputError: there is no vocabulary.
+        UsageError: there is no such engine.
+    """
+    vocabulary = find_gpt2(config.vocab_dir)
+    chosen = choose_encoder(
+        config.engine,
+        vocabulary.encoding,
+        has_documents=has_documents,
+        n_workers=config.n_workers,
+        own_bytes=own_bytes_reader(),
+        spare_bytes=_spare_bytes(config),
+        reader_bytes=READER_BYTES if has_parquet else 0,
+    )
+    return vocabulary, chosen
 
 
 def _spare_bytes(config: Config) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,12 +10,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from nanogpt_compat import __version__
-from nanogpt_compat.config import DEFAULT_INPUT, VAL_RATIO, Config
+from nanogpt_compat.config import DEFAULT_INPUT, VAL_RATIO, Config, Share
 from nanogpt_compat.documents import EOTS
 from nanogpt_compat.encoders import ENGINES
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.limits import available_cpus, default_workers
 from nanogpt_compat.pipeline import IN_FLIGHT_BYTES
+from nanogpt_compat.plan import SPAN_BYTES
+from nanogpt_compat.ranks import rank_of
 from nanogpt_compat.shards import FIRST_WORDS, FORMATS, MAX_LLMC_TOKENS, SHARD_TOKENS
 from nanogpt_compat.sources.formats import detect_format
 from nanogpt_compat.sources.inputs import find_inputs
@@ -36,6 +39,7 @@ class Options:
     """What the command line asks for: what to make, and what to do about it."""
 
     config: Config
+    share: Share | None  # of a run on many machines
     dry_run: bool
     verify: bool
     restart: bool
@@ -107,12 +111,40 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
         )
     return Options(
         config,
+        _share(options),
         dry_run=options.dry_run,
         verify=options.verify,
         restart=options.restart,
         quiet=options.quiet,
         notices=found.notices,
     )
+
+
+def _share(options: argparse.Namespace) -> Share | None:
+    """Find what is asked of this process, if others have a share in the run.
+
+    Raises:
+        UsageError: the options do not go together, or the rank is not known.
+    """
+    is_rank, is_driver = options.rank is not None, options.cluster is not None
+    if not (is_rank or is_driver or options.merge):
+        if options.work_dir is not None:
+            raise UsageError(
+                "--work-dir is for a run on many machines: give --cluster, --rank or --merge too"
+            )
+        return None
+    if options.work_dir is None:
+        raise UsageError("--cluster, --rank and --merge need --work-dir DIR, which all machines can reach")
+    if is_rank and (is_driver or options.merge or options.restart):
+        raise UsageError("--rank does its spans and no more: leave out --cluster, --merge and --restart")
+    if options.n is not None:
+        raise UsageError("--n counts characters from the beginning, which no span knows: leave it out")
+    if options.dry_run or options.verify:
+        raise UsageError(
+            "--dry-run and --verify are for one machine: leave out --cluster, --rank and --merge"
+        )
+    rank = rank_of(options.rank, options.world_size, os.environ) if is_rank else None
+    return Share(options.work_dir, options.span_size, options.cluster, rank, options.merge)
 
 
 def _val_split(options: argparse.Namespace, *, has_documents: bool) -> str:
@@ -180,6 +212,7 @@ def _parser(prog: str) -> _Parser:
     _add_memory_options(
         parser.add_argument_group("how much memory to leave (it stops and saves; exit code 75)")
     )
+    _add_share_options(parser.add_argument_group("many machines"))
     _add_run_options(parser.add_argument_group("this run"))
     return parser
 
@@ -334,6 +367,34 @@ def _add_memory_options(group: "argparse._ArgumentGroup") -> None:
         help="stop before the machine has less than SIZE left for all programs; default: 5 %% of its memory, "
         "256 to 512 MiB",
     )
+
+
+def _add_share_options(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--cluster",
+        metavar="WHERE",
+        help="cut the input into spans of about 1 GiB and have them done by a Dask cluster (its address or "
+        "scheduler file) or by --workers processes of this machine (local); the same command goes on",
+    )
+    group.add_argument(
+        "--rank",
+        metavar="R",
+        help="do every Nth span in this process, from number R on; auto asks Slurm or Kubernetes",
+    )
+    group.add_argument("--world-size", type=_positive, metavar="N", help="how many ranks there are")
+    group.add_argument(
+        "--merge",
+        action="store_true",
+        help="when all spans are done, put their parts together to the files that one machine would make, "
+        "and remove them; without it they stay in the work folder",
+    )
+    group.add_argument(
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        help="where the plan and the parts are: a folder that all machines reach by this path, as the inputs",
+    )
+    group.add_argument("--span-size", type=_size, default=SPAN_BYTES, help=argparse.SUPPRESS)
 
 
 def _add_run_options(group: "argparse._ArgumentGroup") -> None:

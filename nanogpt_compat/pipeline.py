@@ -65,8 +65,12 @@ def run(
     admit: Callable[[int, int], bool],
     after_block: Callable[[], None],
     check: Callable[[], None],
+    end: int | None = None,
 ) -> None:
     """Tokenise `paths`, one after another, into `sink`, from `tally.position` on.
+
+    With `end`, a byte of the input in which that is (of parquet a row) where a document or an exact cut ends,
+    it stops there.
 
     Before a block is given to a thread, `admit(its cost, cost of those in flight)` is asked; while it says
     no, the oldest one is waited for and written. `tally` is at every call of `after_block` what `sink`
@@ -89,6 +93,7 @@ def run(
         block_bytes=block_bytes,
         errors=errors,
         check=check,
+        end=end,
     )
     if max_chars is not None:
         n_left = max_chars - tally.chars
@@ -149,12 +154,13 @@ def all_blocks(
     block_bytes: int,
     errors: str,
     check: Callable[[], None],
+    end: int | None = None,
 ) -> Blocks:
     """Yield the blocks of every input in turn, from `start` on; `check` is for where that takes a while.
 
-    `bytes_before`: the text of all inputs before that of `start`.
+    `bytes_before`: the text of all inputs before that of `start`. `end` is as in `run`.
     """
-    for index in range(start.input_index, len(paths)):
+    for index in range(start.input_index, len(paths) if end is None else start.input_index + 1):
         path, form, size = paths[index], formats[index], sizes[index]
         if form.has_records and documents is not None:
             blocks = read_records(
@@ -165,10 +171,11 @@ def all_blocks(
                 block_bytes=block_bytes,
                 documents=documents,
                 check=check,
+                end=end,
             )
         else:
             blocks = _blocks_of_text(
-                path, form, size, start, bytes_before, windows, documents, block_bytes, errors, check
+                path, form, size, start, bytes_before, windows, documents, block_bytes, errors, check, end
             )
         with closing(blocks):
             for block in blocks:
@@ -189,9 +196,10 @@ def _blocks_of_text(
     block_bytes: int,
     errors: str,
     check: Callable[[], None],
+    end: int | None,
 ) -> Blocks:
     """Yield the blocks of plain or compressed text."""
-    with open_input(path, size_bytes=size_bytes, check=check) as file:
+    with open_input(path, size_bytes=size_bytes, check=check, end=end) as file:
         text: Readable = file
         stream = None
         if form.compression != "none" or isinstance(path, Pipe):

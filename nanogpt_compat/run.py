@@ -26,6 +26,7 @@ from nanogpt_compat.job import (
     with_reference,
 )
 from nanogpt_compat.journal import Journal
+from nanogpt_compat.parts import Parts
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.progress import Display
 from nanogpt_compat.shards import WORK_FOLDER, OutputFile, by_split, by_stream, files_of
@@ -48,13 +49,21 @@ class Run:
     """One process's work on a job; `say` is for whoever reads along, `warn` for everybody.
 
     `check` is called several times a second and at every block; what it raises ends the run, with all
-    that is written saved.
+    that is written saved. With `parts`, the tokens are put together out of these.
     """
 
     def __init__(
-        self, job: Job, *, open_display: Callable[[int], Display], say: Say, warn: Say, check: Check
+        self,
+        job: Job,
+        *,
+        open_display: Callable[[int], Display],
+        say: Say,
+        warn: Say,
+        check: Check,
+        parts: Parts | None = None,
     ):
         self._job = job
+        self._parts = parts
         self._say = say
         self._warn = warn
         self._watch = Watch(job, open_display=open_display, say=say, check=check)
@@ -74,7 +83,7 @@ class Run:
             MemoryLimitError: memory is about to run out.
             TooSmallError: memory cannot suffice.
         """
-        if not restart and self._is_complete():
+        if not restart and self.is_complete():
             self._say("already complete; --restart --overwrite makes it again")
             self._clear_up()
             return
@@ -111,7 +120,7 @@ class Run:
                 self._warn(f"saved: {self._saved}; the same command goes on from there")
             raise
 
-    def _is_complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether prepare.json says that these files were made of this input with these options."""
         made = report.read_report(self._job.config.output_dir)
         if made is None or made.get("fingerprint") != self._job.fingerprint:
@@ -200,7 +209,7 @@ class Run:
         """Say in what a stopped run differs from this one."""
         return differences(
             header.get("options", {}),
-            self._job.token_options,
+            self._options(),
             header.get("inputs", []),
             self._job.inputs,
             self._job.config.inputs,
@@ -270,7 +279,12 @@ class Run:
     def _header(self, mismatch: str) -> dict[str, object]:
         """Write down what a later run must have in common with this one, and know of it."""
         inputs = list(self._job.inputs)
-        return {"options": self._job.token_options, "inputs": inputs, "engine_mismatch": mismatch}
+        return {"options": self._options(), "inputs": inputs, "engine_mismatch": mismatch}
+
+    def _options(self) -> dict[str, Any]:
+        """List what decides the tokens; what is put together out of parts goes on with nothing else."""
+        merged = {} if self._parts is None else {"merge of plan": self._parts.plan.hash}
+        return {**self._job.token_options, **merged}
 
     def _load(self, found: Found, mark: int) -> Tally:
         """Bring back the state at a mark, and say so."""
@@ -295,9 +309,12 @@ class Run:
             Checkpointer(journal, sink, tally, publishes=not config.overwrite) as checkpointer,
         ):
             try:
-                self._watch.go_through(
-                    job, sink, tally, flush=sink.drop_pages, after_block=checkpointer.after_block
-                )
+                if self._parts is None:
+                    self._watch.go_through(
+                        job, sink, tally, flush=sink.drop_pages, after_block=checkpointer.after_block
+                    )
+                else:
+                    self._watch.put_together(self._parts, sink, tally, after_part=checkpointer.after_block)
                 checkpointer.now()
             except EngineMismatch:
                 raise  # nothing of this is to be saved
@@ -331,20 +348,24 @@ class Run:
         )
 
     def _report(self, tally: Tally, mismatch: str) -> dict[str, Any]:
-        job = self._job
-        return report.build_report(
+        job, parts = self._job, self._parts
+        made = report.build_report(
             tally=tally,
             inputs=job.inputs,
             paths=job.config.inputs,
             formats=job.config.formats,
             tokens=by_split(self._outputs, {"train": tally.train_tokens, "val": tally.val_tokens}),
-            engine=job.encoder.name,
-            engine_mismatch=mismatch,
+            engine=job.encoder.name if parts is None else parts.engine,
+            engine_mismatch=mismatch if parts is None else parts.mismatch,
             val_split=report.val_split(job.config.val_split, job.windows, ratio=job.config.val_ratio),
             options=job.config.as_options(),
             guard=self._watch.guard.summary(),
             fingerprint=job.fingerprint,
         )
+        if parts is not None:
+            made["peak_rss_bytes"] = max(made["peak_rss_bytes"], parts.peak_rss_bytes)
+            made["cluster"] = parts.describe()
+        return made
 
     def _publish(self, made: Mapping[str, Any]) -> None:
         """Give the finished files their names; the report comes last, and an old one goes first."""

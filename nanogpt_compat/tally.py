@@ -1,5 +1,6 @@
 """What a run has done so far: where it is, and everything it counts."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +15,9 @@ _PLAIN = (  # what a record holds as it is
     *("documents", "empty_documents", "longest_document_bytes", "open_document_bytes"),
     *("resumes", "checkpoint_fallbacks", "wall_s"),
 )
+
+_LINE = re.compile(r"^line ([\d,]+)")
+_CRC_POLYNOMIAL = 0xEDB88320
 
 
 @dataclass(slots=True)
@@ -125,6 +129,13 @@ class Tally:
         for offset in offsets[: MAX_OFFSETS - len(self.invalid_offsets)]:
             self.invalid_offsets.append((index, offset))
 
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "Tally":
+        """Build the tally of one input that wrote `record`."""
+        tally = cls([InputTally()])
+        tally.apply_record(record)
+        return tally
+
     def to_record(self, *, since_input: int) -> dict[str, object]:
         """Write down everything, of the inputs only those from `since_input` up to the current one.
 
@@ -143,3 +154,58 @@ class Tally:
         self.invalid_offsets = [(index, offset) for index, offset in record["invalid_offsets"]]
         for name in _PLAIN:
             setattr(self, name, record[name])
+
+    def add(self, part: "Tally", end: Position, *, n_lines_before: int = 0) -> None:
+        """Count what somebody else has counted of the bytes up to `end`, and of that input alone."""
+        index = end.input_index
+        one, new = self.inputs[index], part.inputs[0]
+        one.tokens += new.tokens
+        one.invalid_bytes += new.invalid_bytes
+        one.bytes_read = max(one.bytes_read, new.bytes_read)
+        one.text_bytes += new.text_bytes
+        one.crc = combine_crcs(one.crc, new.crc, new.text_bytes)
+        longest_bytes = max(self.longest_document_bytes, part.longest_document_bytes)
+        for name in _PLAIN:
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        self.longest_document_bytes = longest_bytes
+        self.position = end
+        for _, offset in part.invalid_offsets[: MAX_OFFSETS - len(self.invalid_offsets)]:
+            self.invalid_offsets.append((index, offset))
+        for _, why in part.skipped[: MAX_OFFSETS - len(self.skipped)]:
+            self.skipped.append((index, _renumber(why, n_lines_before)))
+
+
+def _renumber(why: str, n_lines_before: int) -> str:
+    """Count a line from the beginning of the file; a task counts from the beginning of its span.
+
+    >>> _renumber("line 2, at byte 1,234: not JSON", 9999)
+    'line 10,001, at byte 1,234: not JSON'
+    """
+    return _LINE.sub(lambda match: f"line {int(match[1].replace(',', '')) + n_lines_before:,}", why)
+
+
+def combine_crcs(crc: int, next_crc: int, next_bytes: int) -> int:
+    """Compute the CRC-32 of some bytes and the `next_bytes` after them from the CRC-32 of each.
+
+    As `crc32_combine` of zlib, which Python's has not: https://github.com/madler/zlib/blob/master/crc32.c
+
+    >>> from zlib import crc32
+    >>> combine_crcs(crc32(b"to be"), crc32(b", or not"), 8) == crc32(b"to be, or not")
+    True
+    """
+    power, square = 1 << 31, 1 << 23  # x^0, and x^8: polynomials modulo that of the CRC, bits reversed
+    while next_bytes:
+        if next_bytes & 1:
+            power = _multiply(power, square)
+        square = _multiply(square, square)
+        next_bytes >>= 1
+    return _multiply(power, crc) ^ next_crc
+
+
+def _multiply(a: int, b: int) -> int:
+    product = 0
+    for place in range(31, -1, -1):
+        if a >> place & 1:
+            product ^= b
+        b = b >> 1 ^ (_CRC_POLYNOMIAL if b & 1 else 0)
+    return product

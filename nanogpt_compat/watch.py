@@ -13,6 +13,7 @@ from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits
 from nanogpt_compat.heap import trim_heap
 from nanogpt_compat.job import Job
 from nanogpt_compat.lock import FolderLock
+from nanogpt_compat.parts import Parts
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.policy import Step, room_bytes
 from nanogpt_compat.progress import Display
@@ -94,8 +95,11 @@ class Watch:
         *,
         flush: Callable[[], None],
         after_block: Callable[[], None],
+        end: int | None = None,
     ) -> None:
         """Run the pipeline from `tally` to the end of the input; `flush` writes back what `sink` holds.
+
+        `end` is as in `pipeline.run`.
 
         Raises:
             InputError, OutputError, EngineMismatch: as `pipeline.run` does.
@@ -139,8 +143,25 @@ class Watch:
                 admit=self.guard.admit,
                 after_block=after_each_block,
                 check=self.check,
+                end=end,
             )
             show()
+
+    def put_together(self, parts: Parts, sink: Sink, tally: Tally, *, after_part: Callable[[], None]) -> None:
+        """Copy parts from `tally` on, as `Parts.copy_into` does.
+
+        Raises:
+            SpansError, OutputError: as that does. MemoryLimitError: memory is about to run out.
+        """
+        with closing(self._open_display(tally.bytes_read)) as display:
+
+            def after_each() -> None:
+                after_part()
+                display.show(
+                    bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=report.rss_bytes()
+                )
+
+            parts.copy_into(sink, tally, after_part=after_each, check=self.check)
 
     def is_unchanged(
         self,

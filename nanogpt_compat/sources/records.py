@@ -33,10 +33,12 @@ def read_records(
     block_bytes: int,
     documents: Documents,
     check: Callable[[], None],
+    end: int | None = None,
 ) -> Blocks:
     """Yield an input from `start` on in blocks of about `block_bytes` of whole records.
 
-    `size_bytes` is what the file had when the run began. `check` is called often while what lies before
+    `size_bytes` is what the file had when the run began. `end` is a byte, of parquet a row; or else it goes
+    on to the end of the file. `check` is called often while what lies before
     `start` is read through; what it raises ends it.
 
     Raises:
@@ -45,9 +47,9 @@ def read_records(
         CheckpointError: what was read before `start` is not what it was.
     """
     if form.container == "parquet":
-        yield from _read_parquet(path, size_bytes, start, block_bytes, documents, check)
+        yield from _read_parquet(path, size_bytes, start, block_bytes, documents, check, end)
         return
-    with open_input(path, size_bytes=size_bytes, check=check) as file:
+    with open_input(path, size_bytes=size_bytes, check=check, end=end) as file:
         yield from _read_jsonl(file, form, start, block_bytes, documents, check)
         file.check_unchanged()
 
@@ -82,11 +84,15 @@ def _read_parquet(
     block_bytes: int,
     documents: Documents,
     check: Callable[[], None],
+    last: int | None,
 ) -> Iterator[Block]:
+    """`last`: the row at which to stop; a row group begins there."""
     with _open_column(path, documents.text_field, check, size_bytes) as column:
         n_before = 0  # rows of the row groups that are passed over
         is_reading = False
         for group in column.row_groups:
+            if n_before == last:
+                break
             first_row = max(0, start.records - n_before)
             n_before += group.n_rows
             if first_row >= group.n_rows:
@@ -168,6 +174,16 @@ def up_to(block: Block, end: Position) -> Block:
     if rows is not None:
         rows = replace(rows, lengths=rows.lengths[: end.records - block.start.records])
     return replace(block, raw=block.raw[: end.offset - block.start.offset], end=end, rows=rows)
+
+
+def row_before(path: Location, offset: int, *, size_bytes: int, text_field: str) -> int:
+    """Count the rows of a parquet file before the first row group that begins at or after byte `offset`.
+
+    Raises:
+        InputError: it is unreadable, damaged or changed.
+    """
+    with _open_column(path, text_field, size_bytes=size_bytes) as column:
+        return sum(group.n_rows for group in column.row_groups if offset > 0 and group.start < offset)
 
 
 def _open_column(

@@ -1,0 +1,276 @@
+"""The plan of a run on many machines: what is read, how, and in which spans; frozen in plan.json.
+
+A span is a nominal range of bytes of one input; where it really begins and ends, `sources.boundaries` says.
+Each part that is made carries the plan's hash, and nothing that was made by another plan is used.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nanogpt_compat import __version__
+from nanogpt_compat.blocks import Block, Position
+from nanogpt_compat.config import Format
+from nanogpt_compat.documents import Documents
+from nanogpt_compat.errors import CheckpointError, InputError, OutputError
+from nanogpt_compat.files import advice, write_atomically
+from nanogpt_compat.fingerprint import describe_input, differences, has_hint_of_change
+from nanogpt_compat.job import Job
+from nanogpt_compat.pipeline import all_blocks
+from nanogpt_compat.sources.documents import end_of_chars
+from nanogpt_compat.sources.records import parse_records
+from nanogpt_compat.sources.samples import take_samples
+from nanogpt_compat.sources.text import decode, lenient
+
+PLAN_NAME = "plan.json"
+SPAN_BYTES = 1 << 30
+"""A task costs a scheduler 1 ms and 3 KiB, and a lost one is done again: so not much less, nor more."""
+
+_LOOK_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes `[start, end)` of an input, nominally."""
+
+    index: int
+    input_index: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What all who work on a run have in common."""
+
+    options: Mapping[str, Any]  # that decide the tokens, and the program's version
+    inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them, with `path` and `format`
+    span_bytes: int
+    first_document: tuple[int, int] | None  # that is not empty: its input; a byte in it, of parquet its row
+    spans: tuple[Span, ...]
+    hash: str
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Of the inputs."""
+        return tuple(Path(one["path"]) for one in self.inputs)
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """Of the inputs."""
+        return tuple(Format(*one["format"].split(".")) for one in self.inputs)
+
+    def has_document_before(self, input_index: int, place: int) -> bool:
+        """Whether there is text of a document before a byte of an input, of parquet a row."""
+        return self.first_document is not None and self.first_document < (input_index, place)
+
+
+def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES) -> Plan:
+    """Plan a job that has been looked into; reads on up to the first document that is not empty.
+
+    Raises:
+        InputError: an input cannot be read, or is damaged.
+    """
+    config = job.config
+    inputs = [
+        {"path": str(path.absolute()), "format": str(form), **one}
+        for path, form, one in zip(config.inputs, config.formats, job.inputs, strict=True)
+    ]
+    return _plan(options_of(job), inputs, span_bytes, _first_document(job))
+
+
+def options_of(job: Job) -> dict[str, Any]:
+    """Everything but the input that all who work on a run must have in common."""
+    return {"version": __version__, **job.token_options}
+
+
+def _plan(
+    options: Mapping[str, Any],
+    inputs: Sequence[Mapping[str, Any]],
+    span_bytes: int,
+    first_document: tuple[int, int] | None,
+) -> Plan:
+    certain = [[one["format"], one["size"], one["samples"]] for one in inputs]
+    text = json.dumps([options, certain, span_bytes, first_document], sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    return Plan(options, tuple(inputs), span_bytes, first_document, cut_spans(inputs, span_bytes), digest)
+
+
+def cut_spans(inputs: Sequence[Mapping[str, Any]], span_bytes: int) -> tuple[Span, ...]:
+    """Cut each input into equal spans of at most `span_bytes`; one that is compressed is a single one.
+
+    >>> [(one.start, one.end) for one in cut_spans([{"size": 10, "format": "text"}], 4)]
+    [(0, 3), (3, 6), (6, 10)]
+    """
+    spans: list[Span] = []
+    for index, one in enumerate(inputs):
+        size = one["size"]
+        n_spans = -(-size // span_bytes)
+        if Format(*one["format"].split(".")).compression != "none":
+            n_spans = min(1, n_spans)
+        for k in range(n_spans):
+            spans.append(Span(len(spans), index, size * k // n_spans, size * (k + 1) // n_spans))
+    return tuple(spans)
+
+
+def _first_document(job: Job) -> tuple[int, int] | None:
+    """Find the run's first document that is not empty, which is always for validation."""
+    config, documents = job.config, job.config.documents
+    if documents is None or not documents.val_ratio:
+        return None
+    blocks = all_blocks(
+        config.inputs,
+        job.sizes,
+        config.formats,
+        start=Position(0),
+        windows=(),
+        documents=documents,
+        block_bytes=_LOOK_BYTES,
+        errors=config.errors,
+        check=lambda: None,
+    )
+    with contextlib.closing(blocks):
+        for block in blocks:
+            if block.end.any_document:
+                index = block.start.input_index
+                return index, _place_of_document(block, documents, config.formats[index], config.errors)
+    return None
+
+
+def _place_of_document(block: Block, documents: Documents, form: Format, errors: str) -> int:
+    """Find a byte that the first document of a block has, or that stands for it; of parquet a row."""
+    start = block.start
+    if block.records is not None:
+        return start.records  # no row group begins between it and the document
+    place = start.offset
+    if form.has_records:
+        for line in block.raw.split(b"\n"):
+            if parse_records(line, documents, replace(start, offset=place), skip_bad=True).texts:
+                break
+            place += len(line) + 1
+        return place
+    text, separator = decode(block, lenient(errors)), documents.separator or ""
+    n_chars = 0
+    while text.startswith(separator, n_chars):
+        n_chars += len(separator)
+    return place + end_of_chars(block, n_chars + 1, lenient(errors)) - 1
+
+
+def write_plan(work_dir: Path, plan: Plan) -> Plan:
+    """Write plan.json if it is not there; return the plan that is.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = work_dir / PLAN_NAME
+    made = {
+        "hash": plan.hash,
+        "span_bytes": plan.span_bytes,
+        "first_document": plan.first_document,
+        "options": plan.options,
+        "inputs": plan.inputs,
+    }
+    temp = path.with_name(f"{PLAN_NAME}.{uuid.uuid4().hex}")
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        write_atomically(temp, (json.dumps(made, indent=1) + "\n").encode("ascii"))
+        try:
+            os.link(temp, path)  # of several ranks that begin at once, one makes the plan
+        except FileExistsError:
+            pass
+        except OSError:  # no links on this file system: all write the same
+            temp.replace(path)
+        temp.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; {advice(error)} and run again") from error
+    found = read_plan(work_dir)
+    if found is None:
+        raise OutputError(f"{path} is gone as soon as it was written; run again")
+    return found
+
+
+def read_plan(work_dir: Path) -> Plan | None:
+    """Read plan.json; None if there is none.
+
+    Raises:
+        CheckpointError: it is damaged, or was changed by hand.
+    """
+    path = work_dir / PLAN_NAME
+    try:
+        made = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}; {_begin_anew(work_dir)}") from error
+    try:
+        first = made["first_document"]
+        plan = _plan(
+            made["options"],
+            made["inputs"],
+            made["span_bytes"],
+            None if first is None else (first[0], first[1]),
+        )
+    except (KeyError, TypeError, IndexError) as error:
+        raise CheckpointError(f"{path} is no plan of this program; {_begin_anew(work_dir)}") from error
+    if plan.hash != made.get("hash"):
+        raise CheckpointError(f"{path} was changed after it was made; {_begin_anew(work_dir)}")
+    return plan
+
+
+def _begin_anew(work_dir: Path) -> str:
+    return f"give another --work-dir, or remove {work_dir} to begin anew"
+
+
+def check_options(plan: Plan, job: Job, work_dir: Path) -> None:
+    """Make sure that a job would make the plan's tokens.
+
+    Raises:
+        CheckpointError: it would not: says in what it differs.
+    """
+    _refuse(work_dir, differences(plan.options, options_of(job), [], [], []))
+
+
+def check_input(plan: Plan, index: int, work_dir: Path, *, path: Path | None = None) -> None:
+    """Make sure that an input, which may stand elsewhere by now, is the one that was planned.
+
+    Raises:
+        InputError: it cannot be read.
+        CheckpointError: it is another.
+    """
+    old, path = plan.inputs[index], Path(plan.inputs[index]["path"]) if path is None else path
+    try:
+        new = describe_input(path, ())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    if has_hint_of_change(old, new) or old["size"] != new["size"]:
+        total_bytes = sum(one["size"] for one in plan.inputs)
+        samples = take_samples(path, total_bytes=total_bytes, n_inputs=len(plan.inputs))
+        new = describe_input(path, (sample.data for sample in samples))
+        _refuse(work_dir, differences({}, {}, [old], [new], [path]))
+
+
+def check_inputs(plan: Plan, paths: Sequence[Path], work_dir: Path) -> None:
+    """Make sure of the same for all inputs.
+
+    Raises:
+        InputError: one cannot be read.
+        CheckpointError: one is another, or there are more or fewer.
+    """
+    if len(paths) != len(plan.inputs):
+        _refuse(work_dir, [f"there were {len(plan.inputs):,} inputs and are {len(paths):,}"])
+    for index, path in enumerate(paths):
+        check_input(plan, index, work_dir, path=path)
+
+
+def _refuse(work_dir: Path, found: Sequence[str]) -> None:
+    if found:
+        raise CheckpointError(
+            f"{work_dir / PLAN_NAME} does not fit: {'; '.join(found)}. Run it as it was planned, or "
+            f"{_begin_anew(work_dir)}"
+        )

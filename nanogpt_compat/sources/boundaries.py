@@ -1,0 +1,115 @@
+r"""Where a span of an input really begins: at the first place from a nominal one on where reading can start.
+
+    text                     an exact cut
+    text with a separator    behind one that begins no later than any other does within its length before it
+    JSON lines               the beginning of a line
+    parquet                  the beginning of a row group
+    compressed               only the beginning and the end of the file
+
+The end of a span is the beginning of the next, and depends on nothing but the bytes around it: so whoever
+works on two neighbours need not talk. Where there is no such place, it is the end of the file.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from nanogpt_compat.config import Format
+from nanogpt_compat.cuts import first_cut
+from nanogpt_compat.sources.records import row_before
+from nanogpt_compat.sources.text import TextFile
+
+_STEP_BYTES = 64 * 1024
+_LOOK_BYTES = 4  # the longest character
+_INVALID = re.compile("[\udc80-\udcff]")
+
+
+def boundary(
+    path: Path,
+    form: Format,
+    nominal: int,
+    *,
+    size_bytes: int,
+    separator: str | None,
+    text_field: str,
+) -> int:
+    """Return the byte, of parquet the row, at which the span begins that nominally begins at byte `nominal`.
+
+    Reads no further than it must, a step of 64 KiB at a time.
+
+    Raises:
+        InputError: the file is unreadable, damaged or changed.
+    """
+    if form.container == "parquet":
+        return row_before(path, nominal, size_bytes=size_bytes, text_field=text_field)
+    if nominal <= 0 or form.compression != "none":
+        return 0 if nominal <= 0 else size_bytes
+    with TextFile(path, size_bytes=size_bytes) as file:
+        if form.container == "jsonl":
+            return _search(file, nominal, before=1, after=0, find=_find_line)
+        if separator is None:
+            return _search(file, nominal, before=_LOOK_BYTES, after=_LOOK_BYTES, find=first_cut)
+        find = _SeparatorEnd(separator)
+        return _search(file, nominal, before=2 * find.most_bytes, after=1, find=find)
+
+
+def _search(
+    file: TextFile,
+    nominal: int,
+    *,
+    before: int,
+    after: int,
+    find: Callable[[bytes, int, int], int | None],
+) -> int:
+    """Look through a file from `nominal` on: `find(data, start, end)` gives the first place `[start, end]`.
+
+    It sees `before` bytes before a place and `after` behind it, where the file has them.
+    """
+    start = nominal
+    while start < file.size_bytes:
+        end = min(start + _STEP_BYTES, file.size_bytes - 1)
+        low = max(0, start - before)
+        place = find(file.read(end + after - low, low), start - low, end - low)
+        if place is not None:
+            return low + place
+        start = end + 1
+    return file.size_bytes
+
+
+def _find_line(data: bytes, start: int, end: int) -> int | None:
+    place = data.find(b"\n", start - 1, end) + 1
+    return place or None
+
+
+class _SeparatorEnd:
+    """Finds where a separator ends that is one wherever the text before it is split.
+
+    A separator may overlap another of its kind: in a text of three line feeds, which two are the separator
+    depends on what stands before. One before which none begins within its length is always found. Invalid
+    bytes so near are no place to look for it, and neither is a carriage return alone.
+    """
+
+    def __init__(self, separator: str) -> None:
+        self._separator = separator
+        self._n_chars = len(separator)
+        self.most_bytes = _LOOK_BYTES * (self._n_chars + 1)  # of it, with a character to spare
+        pattern = re.escape(separator.encode()).replace(b"\\\n", b"\r?\n")
+        self._pattern = re.compile(b"(?=(" + pattern + b"))", re.DOTALL)  # each, also where two overlap
+
+    def __call__(self, data: bytes, start: int, end: int) -> int | None:
+        for match in self._pattern.finditer(data, max(0, start - self.most_bytes), end):
+            place = match.end(1)
+            if start <= place <= end and self._is_sure(data, place):
+                return place
+        return None
+
+    def _is_sure(self, data: bytes, place: int) -> bool:
+        raw = data[max(0, place - 2 * self.most_bytes) : place]
+        if raw.endswith(b"\r"):
+            return False
+        text = raw.decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
+        n_chars = self._n_chars
+        near = text[-2 * n_chars - 1 :]
+        if _INVALID.search(near):
+            return False
+        return text.find(self._separator, max(0, len(text) - 2 * n_chars + 1)) == len(text) - n_chars

@@ -1,0 +1,226 @@
+"""Do one span of a plan: the ordinary pipeline over a range of an input, into a part.
+
+Any task may run any number of times, on any machine, also twice at once: the part counts once its sidecar is
+written, and every run writes the same tokens.
+"""
+
+import os
+import platform
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from nanogpt_compat.blocks import Position
+from nanogpt_compat.config import Config
+from nanogpt_compat.encoders import Choice, EngineMismatch
+from nanogpt_compat.errors import CheckpointError, InputError, OutputError, PrepareError
+from nanogpt_compat.estimate import Estimate
+from nanogpt_compat.files import advice, replace_durably
+from nanogpt_compat.job import Job, open_engine, with_reference
+from nanogpt_compat.memmap import window_for
+from nanogpt_compat.parts import commit_part, parts_folder, read_mismatch, read_part, write_mismatch
+from nanogpt_compat.plan import Plan, Span, check_input, check_options, read_plan
+from nanogpt_compat.progress import Nobody
+from nanogpt_compat.report import peak_rss_bytes
+from nanogpt_compat.signals import StoppedBySignal
+from nanogpt_compat.sinks import BinPair, partial_file, work_folder
+from nanogpt_compat.sources.boundaries import boundary
+from nanogpt_compat.tally import InputTally, Tally
+from nanogpt_compat.vocabulary import Vocabulary
+from nanogpt_compat.watch import Check, Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt at a span has ended; small, for a scheduler carries it."""
+
+    index: int
+    host: str
+    tokens: int = 0
+    error: str = ""  # "" if the part is there
+    exit_code: int = 0
+
+
+def attempt(
+    work_dir: str, index: int, plan_hash: str, settings: Config, check: Check = lambda: None
+) -> Outcome:
+    """Do a span in whatever process this is; what goes wrong comes back as an outcome.
+
+    `settings`: the options without the inputs, which are in the plan.
+    """
+    host = platform.node()
+    try:
+        plan = _load_plan(work_dir, plan_hash)
+        part = run_span(Path(work_dir), plan, plan.spans[index], settings, check=check)
+    except StoppedBySignal:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not take the other spans along
+        text = str(error) if isinstance(error, PrepareError) else repr(error)
+        return Outcome(index, host, error=text, exit_code=getattr(error, "exit_code", 1))
+    return Outcome(index, host, tokens=sum(one["tokens"] for one in part["files"].values()))
+
+
+@lru_cache(maxsize=2)
+def _load_plan(work_dir: str, plan_hash: str) -> Plan:
+    plan = read_plan(Path(work_dir))
+    if plan is None or plan.hash != plan_hash:
+        raise CheckpointError(f"{work_dir} holds another plan by now; run again what was begun there")
+    return plan
+
+
+_open_engine = lru_cache(maxsize=2)(open_engine)
+
+
+def job_of(plan: Plan, settings: Config, work_dir: Path) -> Job:
+    """Build the job that a plan is about, with this machine's engine.
+
+    Raises:
+        CheckpointError: with these options, or this version, vocabulary or tiktoken, it would be another.
+        InputError: there is no vocabulary.
+    """
+    settings = replace(settings, inputs=(), formats=())
+    config = replace(settings, inputs=plan.paths, formats=plan.formats)
+    opened: tuple[Vocabulary, Choice] = _open_engine(settings, has_documents=config.documents is not None)
+    vocabulary, chosen = opened
+    config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
+    n_bytes = sum(one["size"] for one in plan.inputs)
+    forecast = Estimate(n_bytes, 0, 0.0)
+    inputs = tuple(
+        {name: value for name, value in one.items() if name not in ("path", "format")} for one in plan.inputs
+    )
+    job = Job(config, inputs, vocabulary, chosen.encoder, chosen.line, forecast)
+    check_options(plan, job, work_dir)
+    return job
+
+
+def bounds_of(plan: Plan, span: Span, separator: str | None, text_field: str) -> tuple[int, int]:
+    """Find where a span really begins and ends, in bytes, of parquet in rows; both may be the same.
+
+    Raises:
+        InputError: the input cannot be read.
+    """
+    one = plan.inputs[span.input_index]
+    start, end = (
+        boundary(
+            Path(one["path"]),
+            plan.formats[span.input_index],
+            nominal,
+            size_bytes=one["size"],
+            separator=separator,
+            text_field=text_field,
+        )
+        for nominal in (span.start, span.end)
+    )
+    return start, end
+
+
+def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check: Check) -> dict[str, Any]:
+    """Make the part of a span, unless it is there; return what its sidecar says.
+
+    Raises:
+        InputError, OutputError, MemoryLimitError: as a run does.
+        CheckpointError: the input, the options, the vocabulary or the program are not those of the plan.
+    """
+    mismatch = read_mismatch(work_dir, plan)
+    part = read_part(work_dir, plan, span.index, mismatch=mismatch)
+    if part is not None:
+        return part
+    check_input(plan, span.input_index, work_dir)
+    job = job_of(plan, settings, work_dir)
+    if mismatch:
+        job = with_reference(job)
+    start, end = bounds_of(plan, span, job.config.separator, job.config.text_field)
+    most_bytes = job.encoder.cache_bytes
+    try:
+        return _make_part(work_dir, plan, span, job, start, end, check)
+    except EngineMismatch as error:
+        name = f"{job.encoder.name} {job.encoder.version}"
+        write_mismatch(work_dir, plan, f"{name} gave other tokens than tiktoken for {error}")
+        return _make_part(work_dir, plan, span, with_reference(job), start, end, check)
+    except InputError as error:
+        if not start or plan.formats[span.input_index].container != "jsonl":
+            raise
+        raise InputError(f"{error} (lines are counted from byte {start:,}, where the span begins)") from error
+    finally:
+        if job.encoder.cache_bytes < most_bytes:
+            _open_engine.cache_clear()  # memory was short: the next span asks anew how much there is
+
+
+def _make_part(
+    work_dir: Path, plan: Plan, span: Span, job: Job, start: int, end: int, check: Check
+) -> dict[str, Any]:
+    """Write the files of a part, then its sidecar."""
+    folder = parts_folder(work_dir, plan)
+    word = f"{span.index:08d}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    splits = ["val", "train"] if job.config.has_val else ["train"]
+    finals = {split: folder / f"{word}.{split}.bin" for split in splits}
+    is_parquet = plan.formats[span.input_index].container == "parquet"
+    offset, records = (0, start) if is_parquet else (start, 0)
+    tally = Tally(
+        [InputTally() for _ in plan.inputs],
+        Position(
+            span.input_index,
+            offset,
+            anchor=offset,
+            records=records,
+            any_document=plan.has_document_before(span.input_index, start),
+        ),
+    )
+    try:
+        work_folder(folder)
+        window_bytes = window_for(2 * (span.end - span.start))
+        files = _fill(finals, job, tally, end, window_bytes, check) if end > start else {}
+        one = tally.inputs[span.input_index]
+        one.text_bytes -= offset if one.text_bytes else 0
+        part = {
+            "plan": plan.hash,
+            "span": span.index,
+            "input": span.input_index,
+            "start": start,
+            "end": end,
+            "files": files,
+            "tally": tally.to_record(since_input=span.input_index) | {"inputs": {"0": asdict(one)}},
+            "engine": job.encoder.name,
+            "host": platform.node(),
+            "peak_rss_bytes": peak_rss_bytes(),
+        }
+        commit_part(work_dir, plan, part)
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {error.strerror}; {advice(error)}") from error
+    except BaseException:
+        for final in finals.values():
+            with suppress(OSError):
+                final.unlink(missing_ok=True)
+        raise
+    finally:
+        for final in finals.values():
+            with suppress(OSError):
+                partial_file(final).unlink(missing_ok=True)
+    return part
+
+
+def _fill(
+    finals: Mapping[str, Path], job: Job, tally: Tally, end: int, window_bytes: int, check: Check
+) -> dict[str, Any]:
+    """Write the tokens from `tally.position` to `end`; describe the files that there are then."""
+    started_s = time.monotonic()
+    watch = Watch(job, open_display=lambda _: Nobody(), say=lambda _: None, check=check)
+    with watch, BinPair(finals, n_tokens={}, window_bytes=window_bytes) as sink:
+        try:
+            watch.go_through(job, sink, tally, flush=sink.drop_pages, after_block=lambda: None, end=end)
+        except MemoryError as error:
+            raise watch.memory_refused() from error
+        segment, _ = sink.begin_checkpoint()
+        sink.finish()
+    files = {}
+    for split, final in finals.items():
+        if segment.tokens[split]:
+            replace_durably(partial_file(final), final)
+            files[split] = {"name": final.name, "tokens": segment.tokens[split], "crc32": segment.crcs[split]}
+    tally.wall_s = round(time.monotonic() - started_s, 3)
+    return files
