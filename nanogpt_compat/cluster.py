@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -113,20 +113,27 @@ class Driver:
         """Do every `size`th span from number `rank` on."""
         work_dir = self._share.work_dir
         plan, settings = self._find_plan(), _without_inputs(self._config)
-        mine = [span for span in spans_to_do(work_dir, plan) if span.index % size == rank]
-        progress = _Progress(sum(span.end - span.start for span in mine), 0, self._open_display)
-        failed: list[tuple[Span, Outcome]] = []
-        with closing(progress):
-            for span in mine:
-                self._check()
-                outcome = attempt(str(work_dir), span.index, plan.hash, settings, self._check)
-                if outcome.exit_code == MemoryLimitError.exit_code:
-                    raise MemoryLimitError(outcome.error)
-                if outcome.error:
-                    self._warn(_describe_failure(plan, span, outcome))
-                    failed.append((span, outcome))
-                else:
-                    progress.add(span, outcome)
+        failed: dict[int, Outcome] = {}
+
+        def list_mine() -> list[Span]:
+            return [
+                span
+                for span in spans_to_do(work_dir, plan)
+                if span.index % size == rank and span.index not in failed
+            ]
+
+        with closing(_Progress(list_mine(), 0, self._open_display)) as progress:
+            while mine := list_mine():  # again, if an engine has turned out to err on what was done before
+                for span in mine:
+                    self._check()
+                    outcome = attempt(str(work_dir), span.index, plan.hash, settings, self._check)
+                    if outcome.exit_code == MemoryLimitError.exit_code:
+                        raise MemoryLimitError(outcome.error)
+                    if outcome.error:
+                        self._warn(_describe_failure(plan, outcome))
+                        failed[span.index] = outcome
+                    else:
+                        progress.add(span, outcome)
         _refuse_failed(plan, failed)
         self._say(f"rank {rank} of {size} is done: its parts are in {work_dir}")
 
@@ -198,12 +205,13 @@ def drive(
     """
     settings = _without_inputs(replace(settings, n_workers=1))
     todo = deque(spans_to_do(work_dir, plan))
-    total_bytes = sum(span.end - span.start for span in plan.spans)
-    done_bytes = total_bytes - sum(span.end - span.start for span in todo)
+    done_bytes = sum(span.end - span.start for span in plan.spans) - sum(
+        span.end - span.start for span in todo
+    )
     pending: dict[Future[Outcome], Span] = {}
     tries: Counter[int] = Counter()
-    failed: list[tuple[Span, Outcome]] = []
-    with closing(_Progress(total_bytes, done_bytes, open_display)) as progress:
+    failed: dict[int, Outcome] = {}
+    with closing(_Progress(plan.spans, done_bytes, open_display)) as progress:
         while todo or pending:
             check()
             while todo and len(pending) < max(1, window()):
@@ -216,11 +224,13 @@ def drive(
                 if not outcome.error:
                     progress.add(span, outcome)
                     continue
-                warn(_describe_failure(plan, span, outcome))
+                warn(_describe_failure(plan, outcome))
                 if tries[span.index] < MAX_TRIES:
                     todo.append(span)
                 else:
-                    failed.append((span, outcome))
+                    failed[span.index] = outcome
+            if not todo and not pending:  # an engine may have turned out to err on what was done before
+                todo.extend(one for one in spans_to_do(work_dir, plan) if tries[one.index] < MAX_TRIES)
     _refuse_failed(plan, failed)
 
 
@@ -232,8 +242,9 @@ def _submit(executor: Executor, work_dir: str, plan: Plan, span: Span, settings:
 
 
 def _without_inputs(config: Config) -> Config:
-    """Leave out what is in the plan: a task is to be small."""
-    return replace(config, inputs=(), formats=())
+    """Leave out what is in the plan, for a task is to be small; another folder may be current there."""
+    vocab_dir = None if config.vocab_dir is None else config.vocab_dir.absolute()
+    return replace(config, inputs=(), formats=(), vocab_dir=vocab_dir)
 
 
 def _outcome_of(future: "Future[Outcome]", span: Span) -> Outcome:
@@ -251,7 +262,8 @@ def _outcome_of(future: "Future[Outcome]", span: Span) -> Outcome:
     return outcome
 
 
-def _describe_failure(plan: Plan, span: Span, outcome: Outcome) -> str:
+def _describe_failure(plan: Plan, outcome: Outcome) -> str:
+    span = plan.spans[outcome.index]
     path = plan.inputs[span.input_index]["path"]
     return (
         f"span {span.index:,} (bytes {span.start:,} to {span.end:,} of {path}) failed on {outcome.host}: "
@@ -259,10 +271,10 @@ def _describe_failure(plan: Plan, span: Span, outcome: Outcome) -> str:
     )
 
 
-def _refuse_failed(plan: Plan, failed: list[tuple[Span, Outcome]]) -> None:
+def _refuse_failed(plan: Plan, failed: Mapping[int, Outcome]) -> None:
     """Raise SpansError if there are any."""
     if failed:
-        lines = [_describe_failure(plan, *one) for one in failed[:_MAX_LISTED]]
+        lines = [_describe_failure(plan, one) for one in list(failed.values())[:_MAX_LISTED]]
         more = [f"and {len(failed) - _MAX_LISTED:,} more"] if len(failed) > _MAX_LISTED else []
         raise SpansError(
             f"{len(failed):,} spans failed, all others are done; mend what follows and run the same command "
@@ -273,8 +285,8 @@ def _refuse_failed(plan: Plan, failed: list[tuple[Span, Outcome]]) -> None:
 class _Progress:
     """How far all spans together are."""
 
-    def __init__(self, total_bytes: int, done_bytes: int, open_display: OpenDisplay) -> None:
-        self._display = open_display(total_bytes, done_bytes)
+    def __init__(self, spans: Sequence[Span], done_bytes: int, open_display: OpenDisplay) -> None:
+        self._display = open_display(sum(span.end - span.start for span in spans), done_bytes)
         self._done_bytes = done_bytes
         self._n_tokens = 0  # of what this process has seen done
 

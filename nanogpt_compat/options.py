@@ -144,7 +144,7 @@ def _share(options: argparse.Namespace) -> Share | None:
             "--dry-run and --verify are for one machine: leave out --cluster, --rank and --merge"
         )
     rank = rank_of(options.rank, options.world_size, os.environ) if is_rank else None
-    return Share(options.work_dir, options.span_size, options.cluster, rank, options.merge)
+    return Share(options.work_dir.absolute(), options.span_size, options.cluster, rank, options.merge)
 
 
 def _val_split(options: argparse.Namespace, *, has_documents: bool) -> str:
