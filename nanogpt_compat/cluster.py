@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -144,6 +144,7 @@ class Driver:
         run = self._run(look_into(self._config), None)
         if run.is_complete():
             self._say("already complete; --restart --overwrite makes it again")
+            remove_parts(self._share.work_dir)
             return True
         if self._share.scheduler is None:
             raise SpansError(
@@ -205,9 +206,7 @@ def drive(
     """
     settings = _without_inputs(replace(settings, n_workers=1))
     todo = deque(spans_to_do(work_dir, plan))
-    done_bytes = sum(span.end - span.start for span in plan.spans) - sum(
-        span.end - span.start for span in todo
-    )
+    done_bytes = _bytes_of(plan.spans) - _bytes_of(todo)
     pending: dict[Future[Outcome], Span] = {}
     tries: Counter[int] = Counter()
     failed: dict[int, Outcome] = {}
@@ -264,11 +263,8 @@ def _outcome_of(future: "Future[Outcome]", span: Span) -> Outcome:
 
 def _describe_failure(plan: Plan, outcome: Outcome) -> str:
     span = plan.spans[outcome.index]
-    path = plan.inputs[span.input_index]["path"]
-    return (
-        f"span {span.index:,} (bytes {span.start:,} to {span.end:,} of {path}) failed on {outcome.host}: "
-        f"{outcome.error}"
-    )
+    where = f"bytes {span.start:,} to {span.end:,} of {plan.location(span.input_index)}"
+    return f"span {span.index:,} ({where}) failed on {outcome.host}: {outcome.error}"
 
 
 def _refuse_failed(plan: Plan, failed: Mapping[int, Outcome]) -> None:
@@ -282,11 +278,15 @@ def _refuse_failed(plan: Plan, failed: Mapping[int, Outcome]) -> None:
         )
 
 
+def _bytes_of(spans: Iterable[Span]) -> int:
+    return sum(span.end - span.start for span in spans)
+
+
 class _Progress:
     """How far all spans together are."""
 
     def __init__(self, spans: Sequence[Span], done_bytes: int, open_display: OpenDisplay) -> None:
-        self._display = open_display(sum(span.end - span.start for span in spans), done_bytes)
+        self._display = open_display(_bytes_of(spans), done_bytes)
         self._done_bytes = done_bytes
         self._n_tokens = 0  # of what this process has seen done
 

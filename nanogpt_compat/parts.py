@@ -142,7 +142,7 @@ class Parts:
         self.hosts = sorted(hosts)
 
     def _gap(self, part: Mapping[str, Any], end: int) -> str:
-        path = self.plan.inputs[part["input"]]["path"]
+        path = self.plan.location(part["input"])
         sidecar = _sidecar(self._work_dir, self.plan, part["span"])
         return (
             f"span {part['span']:,} of {path} begins at {part['start']:,} and the one before it ends at "
@@ -230,8 +230,8 @@ class Parts:
 
 def remove_parts(work_dir: Path) -> None:
     """Remove the plan and all parts of a work folder, whose lock must be held."""
-    with suppress(OSError):
-        (work_dir / PLAN_NAME).unlink()
+    for path in sorted(work_dir.glob(f"{PLAN_NAME}*")):  # it goes first: without it, parts mean nothing
+        path.unlink(missing_ok=True)
     for folder in work_dir.glob("parts-*"):
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -16,14 +16,15 @@ from typing import Any
 
 from nanogpt_compat import __version__
 from nanogpt_compat.blocks import Block, Position
-from nanogpt_compat.config import Format
+from nanogpt_compat.config import Format, Location, Url
 from nanogpt_compat.documents import Documents
-from nanogpt_compat.errors import CheckpointError, InputError, OutputError
+from nanogpt_compat.errors import CheckpointError, OutputError
 from nanogpt_compat.files import advice, write_atomically
 from nanogpt_compat.fingerprint import describe_input, differences, has_hint_of_change
 from nanogpt_compat.job import Job
 from nanogpt_compat.pipeline import all_blocks
 from nanogpt_compat.sources.documents import end_of_chars
+from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import parse_records
 from nanogpt_compat.sources.samples import take_samples
 from nanogpt_compat.sources.text import decode, lenient
@@ -50,16 +51,20 @@ class Plan:
     """What all who work on a run have in common."""
 
     options: Mapping[str, Any]  # that decide the tokens, and the program's version
-    inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them, with `path` and `format`
+    inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them, with `location` and `format`
     span_bytes: int
     first_document: tuple[int, int] | None  # that is not empty: its input; a byte in it, of parquet its row
     spans: tuple[Span, ...]
     hash: str
 
     @property
-    def paths(self) -> tuple[Path, ...]:
+    def locations(self) -> tuple[Location, ...]:
         """Of the inputs."""
-        return tuple(Path(one["path"]) for one in self.inputs)
+        return tuple(map(self.location, range(len(self.inputs))))
+
+    def location(self, index: int) -> Location:
+        """Of one input."""
+        return _read_location(self.inputs[index]["location"])
 
     @property
     def formats(self) -> tuple[Format, ...]:
@@ -79,7 +84,7 @@ def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES) -> Plan:
     """
     config = job.config
     inputs = [
-        {"path": str(path.absolute()), "format": str(form), **one}
+        {"location": _write_location(path), "format": str(form), **one}
         for path, form, one in zip(config.inputs, config.formats, job.inputs, strict=True)
     ]
     return _plan(options_of(job), inputs, span_bytes, _first_document(job))
@@ -100,6 +105,15 @@ def _plan(
     text = json.dumps([options, certain, span_bytes, first_document], sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     return Plan(options, tuple(inputs), span_bytes, first_document, cut_spans(inputs, span_bytes), digest)
+
+
+def _write_location(location: Location) -> str:
+    """Write down where an input is, for processes with another current folder."""
+    return location.address if isinstance(location, Url) else str(location.absolute())
+
+
+def _read_location(text: str) -> Location:
+    return Url(text) if "://" in text else Path(text)
 
 
 def cut_spans(inputs: Sequence[Mapping[str, Any]], span_bytes: int) -> tuple[Span, ...]:
@@ -236,26 +250,24 @@ def check_options(plan: Plan, job: Job, work_dir: Path) -> None:
     _refuse(work_dir, differences(plan.options, options_of(job), [], [], []))
 
 
-def check_input(plan: Plan, index: int, work_dir: Path, *, path: Path | None = None) -> None:
+def check_input(plan: Plan, index: int, work_dir: Path, *, path: Location | None = None) -> None:
     """Make sure that an input, which may stand elsewhere by now, is the one that was planned.
 
     Raises:
         InputError: it cannot be read.
         CheckpointError: it is another.
     """
-    old, path = plan.inputs[index], Path(plan.inputs[index]["path"]) if path is None else path
-    try:
-        new = describe_input(path, ())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    if has_hint_of_change(old, new) or old["size"] != new["size"]:
-        total_bytes = sum(one["size"] for one in plan.inputs)
-        samples = take_samples(path, total_bytes=total_bytes, n_inputs=len(plan.inputs))
-        new = describe_input(path, (sample.data for sample in samples))
-        _refuse(work_dir, differences({}, {}, [old], [new], [path]))
+    old, path = plan.inputs[index], plan.location(index) if path is None else path
+    with open_input(path) as file:
+        new = describe_input(file.size_bytes, file.hints, ())
+        if has_hint_of_change(old, new) or old["size"] != new["size"]:
+            total_bytes = sum(one["size"] for one in plan.inputs)
+            samples = take_samples(file, total_bytes=total_bytes, n_inputs=len(plan.inputs))
+            new = describe_input(file.size_bytes, file.hints, (sample.data for sample in samples))
+            _refuse(work_dir, differences({}, {}, [old], [new], [path]))
 
 
-def check_inputs(plan: Plan, paths: Sequence[Path], work_dir: Path) -> None:
+def check_inputs(plan: Plan, paths: Sequence[Location], work_dir: Path) -> None:
     """Make sure of the same for all inputs.
 
     Raises:

@@ -84,15 +84,14 @@ def job_of(plan: Plan, settings: Config, work_dir: Path) -> Job:
         InputError: there is no vocabulary.
     """
     settings = replace(settings, inputs=(), formats=())
-    config = replace(settings, inputs=plan.paths, formats=plan.formats)
+    config = replace(settings, inputs=plan.locations, formats=plan.formats)
     opened: tuple[Vocabulary, Choice] = _open_engine(settings, has_documents=config.documents is not None)
     vocabulary, chosen = opened
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     n_bytes = sum(one["size"] for one in plan.inputs)
     forecast = Estimate(n_bytes, 0, 0.0)
-    inputs = tuple(
-        {name: value for name, value in one.items() if name not in ("path", "format")} for one in plan.inputs
-    )
+    added = ("location", "format")
+    inputs = tuple({name: one[name] for name in one if name not in added} for one in plan.inputs)
     job = Job(config, inputs, vocabulary, chosen.encoder, chosen.line, forecast)
     check_options(plan, job, work_dir)
     return job
@@ -107,7 +106,7 @@ def bounds_of(plan: Plan, span: Span, separator: str | None, text_field: str) ->
     one = plan.inputs[span.input_index]
     start, end = (
         boundary(
-            Path(one["path"]),
+            plan.location(span.input_index),
             plan.formats[span.input_index],
             nominal,
             size_bytes=one["size"],

@@ -16,7 +16,7 @@ _PLAIN = (  # what a record holds as it is
     *("resumes", "checkpoint_fallbacks", "wall_s"),
 )
 
-_LINE = re.compile(r"^line ([\d,]+)")
+_LINE = re.compile(r"^line (\d+(?:,\d{3})*)")
 _CRC_POLYNOMIAL = 0xEDB88320
 
 

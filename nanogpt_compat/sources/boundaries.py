@@ -12,12 +12,12 @@ works on two neighbours need not talk. Where there is no such place, it is the e
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
-from nanogpt_compat.config import Format
+from nanogpt_compat.config import Format, Location
 from nanogpt_compat.cuts import first_cut
+from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import row_before
-from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat.sources.text import InputFile
 
 _STEP_BYTES = 64 * 1024
 _LOOK_BYTES = 4  # the longest character
@@ -25,7 +25,7 @@ _INVALID = re.compile("[\udc80-\udcff]")
 
 
 def boundary(
-    path: Path,
+    path: Location,
     form: Format,
     nominal: int,
     *,
@@ -44,7 +44,7 @@ def boundary(
         return row_before(path, nominal, size_bytes=size_bytes, text_field=text_field)
     if nominal <= 0 or form.compression != "none":
         return 0 if nominal <= 0 else size_bytes
-    with TextFile(path, size_bytes=size_bytes) as file:
+    with open_input(path, size_bytes=size_bytes) as file:
         if form.container == "jsonl":
             return _search(file, nominal, before=1, after=0, find=_find_line)
         if separator is None:
@@ -54,7 +54,7 @@ def boundary(
 
 
 def _search(
-    file: TextFile,
+    file: InputFile,
     nominal: int,
     *,
     before: int,

@@ -18,7 +18,8 @@ def open_input(
 ) -> InputFile:
     """Open an input; `size_bytes` is what it had when the run began, if that was before.
 
-    With `end`, it looks as if it ended at that byte. `check` is called several times a second while anything is waited for; what it raises ends the wait.
+    With `end`, it looks as if it ended at that byte. `check` is called several times a second while anything
+    is waited for; what it raises ends the wait.
 
     Raises:
         InputError: it is missing or unreadable, or its size is another by now.

@@ -1,0 +1,587 @@
+"""Many processes, some of them killed, make what one makes: local ones, ranks, and a Dask cluster."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from nanogpt_compat import cluster, span
+from nanogpt_compat import plan as plan_module
+from nanogpt_compat.cluster import LocalProcesses, drive
+from nanogpt_compat.errors import SpansError, UsageError
+from nanogpt_compat.options import parse_options
+from nanogpt_compat.parts import parts_folder, spans_to_do
+from nanogpt_compat.plan import Plan, read_plan
+from nanogpt_compat.progress import Nobody
+from nanogpt_compat.ranks import rank_of
+from nanogpt_compat.span import Outcome, attempt
+from nanogpt_compat.vocabulary import find_gpt2
+from tests import faults
+from tests.conftest import REPOSITORY
+from tests.faults import TIMEOUT_S, Args, lasting, make_text, prepare, report_of, sha256s
+from tests.test_records import some_documents, write
+from tests.texts import real_text
+
+SMALL: Args = ("--span-size", "300k", "--block-size", "50k", "--val-ratio", "0.02")
+
+
+def start(*args: str | Path, **settings: Any) -> "subprocess.Popen[str]":
+    """Start the program as a user does."""
+    return subprocess.Popen(
+        [sys.executable, REPOSITORY / "prepare.py", *map(str, args)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **settings,
+    )
+
+
+def run(*args: str | Path, **settings: Any) -> "subprocess.CompletedProcess[str]":
+    with start(*args, **settings) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=TIMEOUT_S)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def wait_for(what: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while not what():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def plan_in(work_dir: Path) -> Plan:
+    plan = read_plan(work_dir)
+    assert plan is not None
+    return plan
+
+
+def n_parts(work_dir: Path) -> int:
+    return len(list(work_dir.glob("parts-*/*.json")))
+
+
+def of_one_machine(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a report does not depend on how many machines made it."""
+    return {name: value for name, value in lasting(report).items() if name not in ("cluster", "versions")}
+
+
+def assert_merged(out: Path, expected: Path, work_dir: Path) -> None:
+    """The same files and the same report as one machine's, and the work folder is empty."""
+    assert sha256s(out) == sha256s(expected)
+    assert of_one_machine(report_of(out)) == of_one_machine(report_of(expected))
+    assert not list(work_dir.glob("*"))
+
+
+def make_inputs(folder: Path, kind: str) -> Args:
+    """Inputs of a kind, and the options that go with them."""
+    documents = some_documents()
+    if kind == "text":
+        return ("--input", make_text(folder / "a.txt", 1_500_000, seed=1, n_invalid=20))
+    if kind == "texts":
+        sizes = (400_000, 0, 700_000, 1_000)
+        paths = [make_text(folder / f"{k}.txt", size, seed=k) for k, size in enumerate(sizes)]
+        return ("--input", *paths)
+    if kind == "separator":
+        path = folder / "a.txt"
+        lines = real_text()[:1_500_000].decode("utf-8", "ignore").splitlines()
+        path.write_bytes(b"\n\n" + "\r\n\r\n".join(lines).encode() + b"\n\n\n")
+        return ("--input", path, "--document-separator", r"\n\n")
+    if kind == "all":
+        some = [write(folder, kind, documents) for kind in ("jsonl.gz", "parquet", "jsonl")]
+        return ("--input", *some, make_text(folder / "a.txt", 400_000), "--document-separator", r"\n")
+    return ("--input", write(folder, kind, ["", "", *documents]))
+
+
+@pytest.mark.parametrize("kind", ["text", "texts", "separator", "jsonl", "parquet", "jsonl.zst", "all"])
+def test_processes_make_what_one_makes(kind: str, tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path, kind)
+    one, many, work = (tmp_path / name for name in ("one", "many", "work"))
+    assert prepare(*inputs, *SMALL, "--output-dir", one).returncode == 0
+    shared: Args = (*inputs, *SMALL, "--work-dir", work, "--output-dir", many)
+    done = run(*shared, "--cluster", "local", "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert not many.exists()
+    plan = plan_in(work)
+    assert n_parts(work) == len(plan.spans)
+    merged = prepare(*shared, "--merge")
+    assert merged.returncode == 0, merged.stderr
+    assert_merged(many, one, work)
+    assert report_of(many)["cluster"]["plan"] == plan.hash
+    again = prepare(*shared, "--merge")
+    assert again.returncode == 0, again.stderr
+    assert "already complete" in again.stderr
+    verified = prepare(*inputs, *SMALL, "--output-dir", many, "--verify")
+    assert verified.returncode == 0, verified.stderr
+
+
+@pytest.mark.parametrize("span_size", ["3k", "100k", "10M"])
+@pytest.mark.parametrize("kind", ["separator", "jsonl", "parquet"])
+def test_any_size_of_spans_makes_the_same(kind: str, span_size: str, tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path, kind)
+    if span_size == "3k":  # of a little only: each span takes some milliseconds
+        (path := Path(inputs[1])).write_bytes(path.read_bytes()[:60_000].rpartition(b"\n")[0])
+        if kind == "parquet":
+            path = write(tmp_path, kind, some_documents()[:60])
+        inputs = ("--input", path, *inputs[2:])
+    options: Args = (*inputs, "--val-ratio", "0.05", "--engine", "tiktoken")
+    one, many, work = (tmp_path / name for name in ("one", "many", "work"))
+    assert prepare(*options, "--output-dir", one).returncode == 0
+    shared: Args = (*options, "--work-dir", work, "--output-dir", many, "--span-size", span_size)
+    for rank in range(3):
+        done = prepare(*shared, "--rank", str(rank), "--world-size", "3")
+        assert done.returncode == 0, done.stderr
+    merged = prepare(*shared, "--merge")
+    assert merged.returncode == 0, merged.stderr
+    assert_merged(many, one, work)
+
+
+def slow_inputs(folder: Path) -> Args:
+    """A text that one process takes some seconds for, in 25 spans."""
+    path = make_text(folder / "a.txt", 15_000_000, seed=3)
+    return ("--input", path, "--engine", "tiktoken", "--span-size", "600k")
+
+
+def one_machine(folder: Path, options: Args) -> Path:
+    """What one machine makes."""
+    done = prepare(*options, "--output-dir", folder / "one", every_bytes=10_000_000)
+    assert done.returncode == 0, done.stderr
+    return folder / "one"
+
+
+def children_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """The workers: multiprocessing has a process of its own to clean up behind them."""
+    children = psutil.Process(process.pid).children()
+    return [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+
+
+def test_a_worker_that_is_killed_costs_one_span(tmp_path: Path) -> None:
+    options = slow_inputs(tmp_path)
+    work, out = tmp_path / "work", tmp_path / "many"
+    args: Args = (*options, "--work-dir", work, "--output-dir", out, "--cluster", "local", "--workers", "2")
+    with start(*args, "--merge") as process:
+        for n_done in (1, 5, 9):
+            wait_for(lambda n=n_done: n_parts(work) >= n, process)  # type: ignore[misc]
+            children_of(process)[0].kill()
+        _, stderr = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, stderr
+    assert 1 <= stderr.count("BrokenProcessPool") <= 3, stderr  # one that is killed between spans costs none
+    assert_merged(out, one_machine(tmp_path, options), work)
+
+
+def test_a_driver_that_is_killed_takes_its_workers_along_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    options = slow_inputs(tmp_path)
+    work, out = tmp_path / "work", tmp_path / "many"
+    args: Args = (*options, "--work-dir", work, "--output-dir", out, "--cluster", "local", "--workers", "2")
+    with start(*args) as process:
+        wait_for(lambda: n_parts(work) >= 3, process)
+        workers = children_of(process)
+        second = run(*args)
+        assert second.returncode == 4
+        assert "in use by another run" in second.stderr
+        process.kill()
+    assert len(workers) == 2
+    assert not psutil.wait_procs(workers, timeout=TIMEOUT_S)[1]
+    done = sorted(path.name for path in work.glob("parts-*/*.json"))
+    with start(*args) as process:
+        wait_for(lambda: n_parts(work) >= len(done) + 3, process)
+        workers = children_of(process)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == -signal.SIGTERM
+    assert not psutil.wait_procs(workers, timeout=TIMEOUT_S)[1]
+    last = run(*args, "--merge")
+    assert last.returncode == 0, last.stderr
+    assert_merged(out, one_machine(tmp_path, options), work)
+
+
+def small_run(folder: Path, *more: str) -> tuple[Args, Path]:
+    """The options of a run in ten spans, planned, and its work folder."""
+    path = make_text(folder / "a.txt", 100_000, seed=2)
+    args: Args = ("--input", path, "--engine", "tiktoken", "--val-ratio", "0.1", "--span-size", "10k", *more)
+    work = folder / "work"
+    args = (*args, "--work-dir", work, "--output-dir", folder / "many")
+    planned = prepare(*args, "--rank", "99", "--world-size", "100")  # there is no span for it
+    assert planned.returncode == 0, planned.stderr
+    return args, work
+
+
+def do_all(work: Path, args: Args, executor: Executor, attempts: int) -> None:
+    """Have the spans of a planned run done, so many at a time."""
+    config = parse_options([*map(str, args), "--merge"], home=None).config
+    warnings: list[str] = []
+    drive(
+        plan_in(work),
+        executor,
+        work_dir=work,
+        settings=config,
+        window=lambda: attempts,
+        open_display=lambda total, done: Nobody(),
+        warn=warnings.append,
+        check=lambda: None,
+    )
+
+
+def attempt_or_die(work_dir: str, index: int, *rest: Any) -> Outcome:
+    """Die on the third span, always, and on the fifth the first time."""
+    if index == 3 or (index == 5 and not Path(work_dir, "once").exists()):
+        Path(work_dir, "once" if index == 5 else "poison").write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return attempt(work_dir, index, *rest)
+
+
+def test_a_span_that_kills_its_worker_takes_no_neighbour_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args, work = small_run(tmp_path)
+    monkeypatch.setattr(cluster, "attempt", attempt_or_die)
+    with LocalProcesses(2) as processes, pytest.raises(SpansError) as caught:
+        do_all(work, args, processes, 2)
+    assert [one.index for one in spans_to_do(work, plan_in(work))] == [3]
+    assert str(caught.value).startswith("1 spans failed, all others are done")
+    assert f"span 3 (bytes 30,000 to 40,000 of {tmp_path / 'a.txt'})" in str(caught.value)
+    monkeypatch.undo()
+    with LocalProcesses(1) as processes:
+        do_all(work, args, processes, 1)
+    assert not spans_to_do(work, plan_in(work))
+
+
+def test_threads_are_an_executor_too_and_any_number_may_be_under_way(tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    with ThreadPoolExecutor(3) as threads:
+        do_all(work, args, threads, 7)
+    assert not spans_to_do(work, plan_in(work))
+    assert prepare(*args, "--merge").returncode == 0
+    assert_merged(tmp_path / "many", one_machine(tmp_path, args[:6]), work)
+
+
+class Twice(Executor):
+    """Does everything twice at once, as a scheduler may that has lost sight of a worker."""
+
+    def __init__(self) -> None:
+        self.threads = ThreadPoolExecutor(4)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        self.threads.submit(fn, *args, **kwargs)
+        return self.threads.submit(fn, *args, **kwargs)
+
+
+def test_a_span_that_is_done_twice_at_once_is_done(tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    twice = Twice()
+    do_all(work, args, twice, 3)
+    twice.threads.shutdown()
+    assert prepare(*args, "--merge").returncode == 0
+    assert_merged(tmp_path / "many", one_machine(tmp_path, args[:6]), work)
+
+
+def test_a_bad_record_fails_its_span_alone_and_says_where_it_is(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"document {k} " * 20}) for k in range(400)]
+    lines[300] = "{broken"
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    args: Args = ("--input", path, "--work-dir", tmp_path / "work", "--output-dir", tmp_path / "many")
+    args = (*args, "--engine", "tiktoken", "--span-size", "10k")
+    done = run(*args, "--cluster", "local", "--workers", "2")
+    assert done.returncode == 6
+    byte = sum(len(line) + 1 for line in lines[:300])
+    assert f"at byte {byte:,}" in done.stderr
+    assert str(path) in done.stderr
+    assert "(lines are counted from byte" in done.stderr
+    assert len(spans_to_do(tmp_path / "work", plan_in(tmp_path / "work"))) == 1
+    merged = run(*args, "--merge")
+    assert merged.returncode == 6
+    assert "1 of" in merged.stderr
+    assert not (tmp_path / "many").exists() or not list((tmp_path / "many").iterdir())
+    refused = run(*args, "--rank", "0", "--world-size", "1", "--skip-bad-records")
+    assert refused.returncode == 5
+    assert "--skip-bad-records was False and is True" in refused.stderr
+
+
+def test_a_skipped_line_is_counted_from_the_beginning_of_its_file(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"document {k} " * 20}) for k in range(400)]
+    lines[300] = "{broken"
+    lines[7] = "[]"
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
+    args: Args = ("--input", tmp_path / "a.jsonl", "--engine", "tiktoken", "--skip-bad-records")
+    one = one_machine(tmp_path, args)
+    shared: Args = (*args, "--work-dir", tmp_path / "work", "--output-dir", tmp_path / "many")
+    done = run(*shared, "--span-size", "5k", "--cluster", "local", "--workers", "1", "--merge")
+    assert done.returncode == 0, done.stderr
+    assert report_of(one)["skipped_records"] == 2
+    assert_merged(tmp_path / "many", one, tmp_path / "work")
+
+
+@pytest.mark.parametrize("change", ["options", "input", "version", "vocabulary"])
+def test_another_plan_is_refused(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    args, work = small_run(tmp_path)
+    more: Args = ()
+    if change == "options":
+        more = ("--errors", "replace")
+    elif change == "input":
+        make_text(tmp_path / "a.txt", 100_000, seed=7)
+    elif change == "version":
+        monkeypatch.setattr(plan_module, "__version__", "9.9.9")
+    else:
+        monkeypatch.setattr(faults, "gpt2", lambda: replace(find_gpt2(), sha256="0" * 64))
+        span._open_engine.cache_clear()
+    for how in (("--rank", "0", "--world-size", "1"), ("--cluster", "local"), ("--merge",)):
+        done = prepare(*args, *more, *how)
+        if how == ("--merge",) and change not in ("input",):
+            assert done.returncode in (5, 6)  # nothing is done: that is said first
+            continue
+        assert done.returncode == 5, done.stderr
+        assert "plan.json does not fit" in done.stderr
+    span._open_engine.cache_clear()
+    assert not n_parts(work)
+
+
+def test_restart_begins_anew_with_other_options(tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    options: Args = (*args[:4], "--val-ratio", "0.2")
+    again: Args = (*options, *args[6:], "--cluster", "local", "--workers", "1", "--restart", "--merge")
+    done = run(*again)
+    assert done.returncode == 0, done.stderr
+    assert_merged(tmp_path / "many", one_machine(tmp_path, options), work)
+
+
+def test_an_engine_that_errs_on_one_span_makes_all_of_them_suspect(tmp_path: Path) -> None:
+    pytest.importorskip("gigatoken")
+    path = make_text(tmp_path / "a.txt", 200_000, seed=2)
+    text = path.read_bytes()
+    path.write_bytes(text[:150_000] + b" xylophonist " + text[150_000:])
+    args: Args = ("--input", path, "--output-dir", tmp_path / "many", "--work-dir", tmp_path / "work")
+    args = (*args, "--span-size", "20k")
+    one = one_machine(tmp_path, ("--input", path, "--engine", "tiktoken"))
+    # Each span's first block is checked as a whole.
+    done = faults.run(*args, "--rank", "0", "--world-size", "1", errs_at="xylophonist")
+    assert done.returncode == 0, done.stderr
+    plan = plan_in(tmp_path / "work")
+    parts = [json.loads(one.read_text()) for one in parts_folder(tmp_path / "work", plan).glob("*.json")]
+    assert {part["engine"] for part in parts} == {"tiktoken"}
+    merged = prepare(*args, "--merge")
+    assert merged.returncode == 0, merged.stderr
+    assert "gave other tokens than tiktoken" in report_of(tmp_path / "many")["engine_mismatch"]
+    assert sha256s(tmp_path / "many") == sha256s(one)
+
+
+def test_a_rank_that_is_killed_at_any_call_is_repeated(tmp_path: Path) -> None:
+    path = make_text(tmp_path / "a.txt", 60_000, seed=2)
+    options: Args = ("--input", path, "--engine", "tiktoken", "--val-ratio", "0.3")
+    one = one_machine(tmp_path, options)
+    args: Args = (*options, "--span-size", "20k", "--output-dir", tmp_path / "many")
+    rank = ("--rank", "0", "--world-size", "1")
+    log = tmp_path / "log"
+    assert faults.run(*args, *rank, "--work-dir", tmp_path / "logged", log=str(log)).returncode == 0
+    calls = [line for line in log.read_text().splitlines() if not line.startswith("encode")]
+    n_calls = len(calls)
+    assert n_calls > 60
+    work = tmp_path / "work"
+    for index in range(0, n_calls, 9):
+        done = faults.run(*args, *rank, "--work-dir", work, at="(?!encode).*", skip=index)
+        assert done.returncode in (0, -9), done.stderr
+    assert faults.run(*args, *rank, "--work-dir", work).returncode == 0
+    assert prepare(*args, "--merge", "--work-dir", work).returncode == 0
+    assert_merged(tmp_path / "many", one, work)
+
+
+def test_a_merge_that_is_killed_at_any_call_goes_on(tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    one = one_machine(tmp_path, args[:6])
+    assert prepare(*args, "--rank", "0", "--world-size", "1").returncode == 0
+    kept = tmp_path / "kept"
+    shutil.copytree(work, kept)
+    log = tmp_path / "log"
+    every = 40_000
+    assert faults.run(*args, "--merge", log=str(log), every_bytes=every).returncode == 0
+    assert_merged(tmp_path / "many", one, work)
+    n_calls = len(log.read_text().splitlines())
+    n_resumed = 0
+    for index in range(3, n_calls, 17):
+        shutil.rmtree(tmp_path / "many", ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
+        shutil.copytree(kept, work)
+        killed = faults.run(*args, "--merge", at=".*", skip=index, every_bytes=every)
+        assert killed.returncode == -9, killed.stderr
+        again = faults.run(*args, "--merge", every_bytes=every)
+        assert again.returncode == 0, again.stderr
+        n_resumed += "going on at" in again.stderr and "going on at 0%" not in again.stderr
+        assert_merged(tmp_path / "many", one, work)
+    assert n_resumed
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "gone", "longer"])
+def test_a_damaged_part_is_found_and_made_again(damage: str, tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    rank = ("--rank", "0", "--world-size", "1")
+    assert prepare(*args, *rank).returncode == 0
+    part = next(work.glob("parts-*/00000004.*.train.bin"))
+    data = bytearray(part.read_bytes())
+    data[100] ^= 1
+    if damage == "gone":
+        part.unlink()
+    else:
+        part.write_bytes({"flipped": data, "cut": data[:-2], "longer": data + b"\1\1"}[damage])
+    done = prepare(*args, "--merge")
+    assert done.returncode == 6
+    assert f"{part} is not what was written there: span 4 is to be done again" in done.stderr
+    assert not (tmp_path / "many" / "train.bin").exists()
+    assert prepare(*args, *rank).returncode == 0
+    assert prepare(*args, "--merge").returncode == 0
+    assert_merged(tmp_path / "many", one_machine(tmp_path, args[:6]), work)
+
+
+def test_a_stopped_run_of_one_machine_is_not_mixed_with_parts(tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    assert prepare(*args, "--rank", "0", "--world-size", "1").returncode == 0
+    with pytest.raises(faults.Stopped):
+        prepare(*args[:6], "--block-size", "5k", "--output-dir", tmp_path / "many", stop_after_bytes=50_000)
+    refused = prepare(*args, "--merge")
+    assert refused.returncode == 5
+    assert "merge of plan" in refused.stderr
+    assert prepare(*args, "--merge", "--restart").returncode == 0
+    assert_merged(tmp_path / "many", one_machine(tmp_path, args[:6]), work)
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "expected"),
+    [
+        (("3", 4), {}, (3, 4)),
+        (
+            ("auto", None),
+            {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "5"},
+            (4, 5),
+        ),
+        (("auto", None), {"SLURM_PROCID": "2", "SLURM_NTASKS": "3"}, (2, 3)),
+        (("auto", 7), {"JOB_COMPLETION_INDEX": "6"}, (6, 7)),
+        (("auto", None), {"JOB_COMPLETION_INDEX": "6"}, "needs --world-size"),
+        (("auto", None), {}, "none of SLURM_ARRAY_TASK_ID"),
+        (("4", 4), {}, "--rank 4 of 4 is none"),
+        (("x", 4), {}, "neither a number nor auto"),
+        (("0", None), {}, "needs --world-size"),
+    ],
+)
+def test_a_rank_is_what_is_typed_or_what_a_scheduler_says(
+    options: tuple[str, int | None], environment: dict[str, str], expected: Any
+) -> None:
+    if isinstance(expected, tuple):
+        assert rank_of(*options, environment) == expected
+    else:
+        with pytest.raises(UsageError, match=expected):
+            rank_of(*options, environment)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (("--cluster", "local"), "need --work-dir"),
+        (("--work-dir", "w"), "give --cluster, --rank or --merge"),
+        (("--work-dir", "w", "--merge", "--n", "3"), "--n counts characters"),
+        (("--work-dir", "w", "--merge", "--verify"), "are for one machine"),
+        (("--work-dir", "w", "--rank", "0", "--world-size", "1", "--merge"), "--rank does its spans"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    options: tuple[str, ...], found: str, tmp_path: Path
+) -> None:
+    done = prepare("--input", make_text(tmp_path / "a.txt", 1000), *options)
+    assert done.returncode == 2
+    assert found in done.stderr
+
+
+def test_a_merge_without_a_plan_says_what_to_begin_with(tmp_path: Path) -> None:
+    path = make_text(tmp_path / "a.txt", 1000)
+    done = prepare("--input", path, "--work-dir", tmp_path / "w", "--merge", "--output-dir", tmp_path / "o")
+    assert done.returncode == 6
+    assert "begin with --cluster or --rank" in done.stderr
+
+
+@dataclass
+class Dask:
+    """A scheduler and its workers, in processes of their own."""
+
+    scheduler_file: Path
+    processes: list["subprocess.Popen[str]"]
+
+    def start(self, *command: str | Path) -> "subprocess.Popen[str]":
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"}
+        with (self.scheduler_file.parent / f"dask-{len(self.processes)}.log").open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "dask", *map(str, command), "--scheduler-file", self.scheduler_file],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                text=True,
+                cwd=self.scheduler_file.parent,
+            )
+        self.processes.append(process)
+        return process
+
+    def start_worker(self) -> "subprocess.Popen[str]":
+        """One without a nanny, so that killing it is for good."""
+        quiet = ("--nthreads", "1", "--memory-limit", "0", "--no-dashboard", "--no-nanny")
+        return self.start("worker", *quiet, "--death-timeout", "60")
+
+
+@pytest.fixture
+def dask(tmp_path: Path) -> Iterator[Dask]:
+    pytest.importorskip("distributed")
+    cluster = Dask(tmp_path / "dask.json", [])
+    try:
+        cluster.start("scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
+        yield cluster
+    finally:
+        for process in cluster.processes:
+            process.kill()
+            process.wait(TIMEOUT_S)
+
+
+def test_a_dask_cluster_loses_a_worker_and_then_its_driver_and_makes_the_same(
+    dask: Dask, tmp_path: Path
+) -> None:
+    options = slow_inputs(tmp_path)
+    work, out = tmp_path / "work", tmp_path / "many"
+    args: Args = (*options, "--work-dir", work, "--output-dir", out, "--cluster", dask.scheduler_file)
+    workers = [dask.start_worker() for _ in range(2)]
+    wait_for(dask.scheduler_file.exists, dask.processes[0])
+    with start(*args) as process:
+        wait_for(lambda: n_parts(work) >= 2, process)
+        workers[0].kill()
+        wait_for(lambda: n_parts(work) >= 6, process)
+        process.kill()
+    n_done = n_parts(work)
+    assert n_done < len(plan_in(work).spans)
+    dask.start_worker()
+    last = run(*args, "--merge")
+    assert last.returncode == 0, last.stderr
+    assert_merged(out, one_machine(tmp_path, options), work)
+
+
+def test_without_a_scheduler_or_without_dask_it_says_so(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    path = make_text(tmp_path / "a.txt", 1000)
+    args: Args = ("--input", path, "--work-dir", tmp_path / "w", "--cluster")
+    environment = os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
+    done = run(*args, "tcp://127.0.0.1:9", env=environment)
+    assert done.returncode == 3, done.stderr
+    assert "no Dask scheduler answers there" in done.stderr
+    (tmp_path / "distributed.py").write_text("raise ImportError('not here')")
+    done = run(*args, "tcp://127.0.0.1:9", env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 3, done.stderr
+    assert "pip install dask distributed" in done.stderr
