@@ -7,8 +7,10 @@ merge        all parts to the files that one machine would have made
 
 import multiprocessing
 import os
+import shlex
 import signal
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
@@ -35,6 +37,7 @@ MAX_TRIES = 3
 LOCAL = "local"
 _PER_WORKER = 4  # spans given to a cluster ahead of time, so that no worker waits for this process
 _LOOK_UP_EVERY_S = 0.2
+_SCHEDULER_STARTS_S = 30.0  # Python and Dask, from a file system that many read from
 _MAX_LISTED = 10
 
 OpenDisplay = Callable[[int, int], Display]
@@ -318,7 +321,9 @@ def open_executor(scheduler: str, n_workers: int) -> Iterator[tuple[Executor, Ca
         raise InputError(
             f"--cluster {scheduler} needs Dask here and on the workers: `pip install dask distributed`"
         ) from error
-    is_file = Path(scheduler).is_file()
+    is_file = ":" not in scheduler
+    if is_file:
+        _wait_for_file(Path(scheduler))
     try:
         client = Client(scheduler_file=scheduler) if is_file else Client(scheduler)
     except (OSError, ValueError) as error:
@@ -328,6 +333,18 @@ def open_executor(scheduler: str, n_workers: int) -> Iterator[tuple[Executor, Ca
         ) from error
     with client:
         yield client.get_executor(), lambda: _PER_WORKER * sum(client.nthreads().values())
+
+
+def _wait_for_file(path: Path) -> None:
+    """Wait for a scheduler that was started a moment ago."""
+    end_s = time.monotonic() + _SCHEDULER_STARTS_S
+    while not path.exists():
+        if time.monotonic() > end_s:
+            raise InputError(
+                f"--cluster {path}: no scheduler has written such a file; start one with\n"
+                f"  dask scheduler --scheduler-file {shlex.quote(str(path))}"
+            )
+        time.sleep(_LOOK_UP_EVERY_S)
 
 
 class LocalProcesses(Executor):

@@ -30,6 +30,7 @@ from nanogpt_compat.vocabulary import find_gpt2
 from tests import faults
 from tests.conftest import REPOSITORY
 from tests.faults import TIMEOUT_S, Args, lasting, make_text, prepare, report_of, sha256s
+from tests.test_readme import section
 from tests.test_records import some_documents, write
 from tests.texts import real_text
 
@@ -585,3 +586,79 @@ def test_without_a_scheduler_or_without_dask_it_says_so(tmp_path: Path) -> None:
     done = run(*args, "tcp://127.0.0.1:9", env=os.environ | {"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 3, done.stderr
     assert "pip install dask distributed" in done.stderr
+
+
+def recipe(word: str) -> str:
+    """The recipe of the README that has a word in it, for files of this test's."""
+    blocks = section("Many machines").split("```sh\n")[1:]
+    script = next(block.split("```")[0] for block in blocks if word in block)
+    assert "'fineweb/*.parquet'" in script
+    return script.replace("'fineweb/*.parquet'", "'fineweb/*.parquet' --span-size 300k")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder as the README has it, and an srun that starts two tasks here."""
+    for name in ("prepare.py", "nanogpt_compat"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    (tmp_path / "fineweb").mkdir()
+    documents = some_documents()
+    for k in range(2):
+        write(tmp_path / "fineweb", "parquet", documents[k::2], name=str(k))
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text('#!/bin/bash\nshift 2\n"$@" & "$@" & trap "kill $(jobs -p | xargs)" TERM\nwait\n')
+    srun.chmod(0o755)
+    return tmp_path
+
+
+def shell(script: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run a script to its end, and end what it has left running."""
+    path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    with subprocess.Popen(
+        ["bash", "-ec", script + "\nkill $(jobs -p) 2>/dev/null || true\nwait\n"],
+        cwd=folder,
+        env=os.environ | {"PATH": path} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=TIMEOUT_S)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+
+def test_the_recipe_with_dask_makes_what_one_machine_makes(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    pytest.importorskip("distributed")
+    done = shell(recipe("dask scheduler"), checkout)
+    assert done.returncode == 0, done.stdout
+    assert_merged(
+        checkout / "data", one_machine(checkout, ("--input", "fineweb/*.parquet")), checkout / "work"
+    )
+
+
+def test_the_recipe_with_an_array_makes_what_one_machine_makes(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(checkout)
+    script = recipe("#SBATCH")
+    for task in ("1", "2", "1"):  # one of them is requeued
+        environment = {
+            "SLURM_ARRAY_TASK_ID": task,
+            "SLURM_ARRAY_TASK_MIN": "1",
+            "SLURM_ARRAY_TASK_COUNT": "2",
+        }
+        done = shell(script, checkout, **environment)
+        assert done.returncode == 0, done.stdout
+    merged = shell(script.replace("--rank auto", "--merge"), checkout)
+    assert merged.returncode == 0, merged.stdout
+    assert_merged(
+        checkout / "data", one_machine(checkout, ("--input", "fineweb/*.parquet")), checkout / "work"
+    )
