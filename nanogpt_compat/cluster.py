@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat.config import Config, Share
-from nanogpt_compat.errors import CheckpointError, InputError, MemoryLimitError, SpansError
+from nanogpt_compat.errors import CheckpointError, InputError, MemoryLimitError, OutputError, SpansError
 from nanogpt_compat.estimate import Estimate
+from nanogpt_compat.files import advice
 from nanogpt_compat.job import Job, look_into
 from nanogpt_compat.lock import FolderLock
 from nanogpt_compat.parts import Parts, remove_parts, spans_to_do
@@ -73,7 +74,10 @@ class Driver:
         if share.rank is not None:
             self._do_rank(*share.rank)
             return
-        share.work_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            share.work_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot make {share.work_dir}: {error.strerror}; {advice(error)}") from error
         with FolderLock(share.work_dir / "lock"):
             if share.merge and self._is_merged(restart=restart):
                 return

@@ -10,7 +10,7 @@ import json
 import os
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from nanogpt_compat.job import Job
 from nanogpt_compat.pipeline import all_blocks
 from nanogpt_compat.sources.documents import end_of_chars
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.records import parse_records
+from nanogpt_compat.sources.records import single_records
 from nanogpt_compat.sources.samples import take_samples
 from nanogpt_compat.sources.text import decode, lenient
 
@@ -158,22 +158,15 @@ def _first_document(job: Job) -> tuple[int, int] | None:
 
 
 def _place_of_document(block: Block, documents: Documents, form: Format, errors: str) -> int:
-    """Find a byte that the first document of a block has, or that stands for it; of parquet a row."""
-    start = block.start
-    if block.records is not None:
-        return start.records  # no row group begins between it and the document
-    place = start.offset
+    """Find a byte of the first document of a block that is not empty, of parquet its row."""
     if form.has_records:
-        for line in block.raw.split(b"\n"):
-            if parse_records(line, documents, replace(start, offset=place), skip_bad=True).texts:
-                break
-            place += len(line) + 1
-        return place
+        first = next(one for one in single_records(block, documents) if one.end.any_document)
+        return first.start.records if form.container == "parquet" else first.start.offset
     text, separator = decode(block, lenient(errors)), documents.separator or ""
     n_chars = 0
     while text.startswith(separator, n_chars):
         n_chars += len(separator)
-    return place + end_of_chars(block, n_chars + 1, lenient(errors)) - 1
+    return block.start.offset + end_of_chars(block, n_chars + 1, lenient(errors)) - 1
 
 
 def write_plan(work_dir: Path, plan: Plan) -> Plan:

@@ -85,7 +85,11 @@ def job_of(plan: Plan, settings: Config, work_dir: Path) -> Job:
     """
     settings = replace(settings, inputs=(), formats=())
     config = replace(settings, inputs=plan.locations, formats=plan.formats)
-    opened: tuple[Vocabulary, Choice] = _open_engine(settings, has_documents=config.documents is not None)
+    opened: tuple[Vocabulary, Choice] = _open_engine(
+        settings,
+        has_documents=config.documents is not None,
+        has_parquet=any(form.container == "parquet" for form in config.formats),
+    )
     vocabulary, chosen = opened
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     n_bytes = sum(one["size"] for one in plan.inputs)

@@ -639,9 +639,8 @@ def test_the_recipe_with_dask_makes_what_one_machine_makes(
     pytest.importorskip("distributed")
     done = shell(recipe("dask scheduler"), checkout)
     assert done.returncode == 0, done.stdout
-    assert_merged(
-        checkout / "data", one_machine(checkout, ("--input", "fineweb/*.parquet")), checkout / "work"
-    )
+    one = one_machine(checkout, ("--input", "fineweb/*.parquet"))
+    assert_merged(checkout / "data", one, checkout / "work")
 
 
 def test_the_recipe_with_an_array_makes_what_one_machine_makes(
@@ -659,6 +658,5 @@ def test_the_recipe_with_an_array_makes_what_one_machine_makes(
         assert done.returncode == 0, done.stdout
     merged = shell(script.replace("--rank auto", "--merge"), checkout)
     assert merged.returncode == 0, merged.stdout
-    assert_merged(
-        checkout / "data", one_machine(checkout, ("--input", "fineweb/*.parquet")), checkout / "work"
-    )
+    one = one_machine(checkout, ("--input", "fineweb/*.parquet"))
+    assert_merged(checkout / "data", one, checkout / "work")
