@@ -116,7 +116,7 @@ class _Voice:
         if not self.is_quiet:
             self.warn(line)
 
-    def display(self, total_bytes: int, done_bytes: int) -> Display:
+    def display(self, total_bytes: int | None, done_bytes: int) -> Display:
         """Show how far it is."""
         return open_display(
             self.stderr, is_quiet=self.is_quiet, total_bytes=total_bytes, done_bytes=done_bytes
@@ -158,7 +158,7 @@ def _run(
         say(line)
     say(job.start_line(work))
     say(work.engine_line)
-    display = partial(voice.display, work.forecast.text_bytes)
+    display = partial(voice.display, work.expected_bytes)
     with signals, aborts:
         if options.verify:
             verify(work, open_display=display, say=say, check=check)

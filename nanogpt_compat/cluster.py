@@ -170,7 +170,7 @@ class Driver:
         parts = Parts(work_dir, plan)
         self._say(parts.line())
         job = job_of(plan, config, work_dir)
-        n_bytes = sum(job.sizes)
+        n_bytes = sum(one["size"] for one in plan.inputs)
         job = replace(
             job,
             config=replace(job.config, inputs=config.inputs),

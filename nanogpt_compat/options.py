@@ -16,6 +16,7 @@ from nanogpt_compat.encoders import ENGINES
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.limits import available_cpus, default_workers
 from nanogpt_compat.pipeline import IN_FLIGHT_BYTES
+from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.plan import SPAN_BYTES
 from nanogpt_compat.ranks import rank_of
 from nanogpt_compat.shards import FIRST_WORDS, FORMATS, MAX_LLMC_TOKENS, SHARD_TOKENS
@@ -111,7 +112,7 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
         )
     return Options(
         config,
-        _share(options),
+        _share(options, config),
         dry_run=options.dry_run,
         verify=options.verify,
         restart=options.restart,
@@ -120,7 +121,7 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
     )
 
 
-def _share(options: argparse.Namespace) -> Share | None:
+def _share(options: argparse.Namespace, config: Config) -> Share | None:
     """Find what is asked of this process, if others have a share in the run.
 
     Raises:
@@ -139,6 +140,13 @@ def _share(options: argparse.Namespace) -> Share | None:
         raise UsageError("--rank does its spans and no more: leave out --cluster, --merge and --restart")
     if options.n is not None:
         raise UsageError("--n counts characters from the beginning, which no span knows: leave it out")
+    if any(isinstance(one, Pipe) for one in config.inputs):
+        raise UsageError("a pipe can be read by one process only; write it to a file first")
+    if config.has_streams and config.documents is None and config.has_val:
+        raise UsageError(
+            "where the windows for validation are in compressed text depends on all that comes before, which "
+            "no span knows: give --val-split none, or a --document-separator"
+        )
     if options.dry_run or options.verify:
         raise UsageError(
             "--dry-run and --verify are for one machine: leave out --cluster, --rank and --merge"

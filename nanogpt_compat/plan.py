@@ -23,6 +23,7 @@ from nanogpt_compat.files import advice, write_atomically
 from nanogpt_compat.fingerprint import describe_input, differences, has_hint_of_change
 from nanogpt_compat.job import Job
 from nanogpt_compat.pipeline import all_blocks
+from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.sources.documents import end_of_chars
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import single_records
@@ -52,6 +53,7 @@ class Plan:
 
     options: Mapping[str, Any]  # that decide the tokens, and the program's version
     inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them, with `location` and `format`
+    text_bytes: int | None  # of all inputs, uncompressed; None: nobody knows
     span_bytes: int
     first_document: tuple[int, int] | None  # that is not empty: its input; a byte in it, of parquet its row
     spans: tuple[Span, ...]
@@ -86,8 +88,9 @@ def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES) -> Plan:
     inputs = [
         {"location": _write_location(path), "format": str(form), **one}
         for path, form, one in zip(config.inputs, config.formats, job.inputs, strict=True)
+        if not isinstance(path, Pipe)  # which cannot be planned, and was refused before
     ]
-    return _plan(options_of(job), inputs, span_bytes, _first_document(job))
+    return _plan(options_of(job), inputs, job.text_bytes, span_bytes, _first_document(job))
 
 
 def options_of(job: Job) -> dict[str, Any]:
@@ -98,18 +101,20 @@ def options_of(job: Job) -> dict[str, Any]:
 def _plan(
     options: Mapping[str, Any],
     inputs: Sequence[Mapping[str, Any]],
+    text_bytes: int | None,
     span_bytes: int,
     first_document: tuple[int, int] | None,
 ) -> Plan:
     certain = [[one["format"], one["size"], one["samples"]] for one in inputs]
-    text = json.dumps([options, certain, span_bytes, first_document], sort_keys=True)
+    text = json.dumps([options, certain, text_bytes, span_bytes, first_document], sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    return Plan(options, tuple(inputs), span_bytes, first_document, cut_spans(inputs, span_bytes), digest)
+    spans = cut_spans(inputs, span_bytes)
+    return Plan(options, tuple(inputs), text_bytes, span_bytes, first_document, spans, digest)
 
 
-def _write_location(location: Location) -> str:
+def _write_location(location: Path | Url) -> str:
     """Write down where an input is, for processes with another current folder."""
-    return location.address if isinstance(location, Url) else str(location.absolute())
+    return str(location.absolute()) if isinstance(location, Path) else location.address
 
 
 def _read_location(text: str) -> Location:
@@ -143,6 +148,7 @@ def _first_document(job: Job) -> tuple[int, int] | None:
         job.sizes,
         config.formats,
         start=Position(0),
+        bytes_before=0,
         windows=(),
         documents=documents,
         block_bytes=_LOOK_BYTES,
@@ -178,6 +184,7 @@ def write_plan(work_dir: Path, plan: Plan) -> Plan:
     path = work_dir / PLAN_NAME
     made = {
         "hash": plan.hash,
+        "text_bytes": plan.text_bytes,
         "span_bytes": plan.span_bytes,
         "first_document": plan.first_document,
         "options": plan.options,
@@ -217,12 +224,9 @@ def read_plan(work_dir: Path) -> Plan | None:
         raise CheckpointError(f"cannot read {path}: {error}; {_begin_anew(work_dir)}") from error
     try:
         first = made["first_document"]
-        plan = _plan(
-            made["options"],
-            made["inputs"],
-            made["span_bytes"],
-            None if first is None else (first[0], first[1]),
-        )
+        first_document = None if first is None else (first[0], first[1])
+        sizes = made["text_bytes"], made["span_bytes"]
+        plan = _plan(made["options"], made["inputs"], *sizes, first_document)
     except (KeyError, TypeError, IndexError) as error:
         raise CheckpointError(f"{path} is no plan of this program; {_begin_anew(work_dir)}") from error
     if plan.hash != made.get("hash"):

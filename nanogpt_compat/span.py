@@ -96,7 +96,7 @@ def job_of(plan: Plan, settings: Config, work_dir: Path) -> Job:
     forecast = Estimate(n_bytes, 0, 0.0)
     added = ("location", "format")
     inputs = tuple({name: one[name] for name in one if name not in added} for one in plan.inputs)
-    job = Job(config, inputs, vocabulary, chosen.encoder, chosen.line, forecast)
+    job = Job(config, inputs, vocabulary, chosen.encoder, chosen.line, forecast, plan.text_bytes)
     check_options(plan, job, work_dir)
     return job
 
@@ -165,7 +165,7 @@ def _make_part(
     is_parquet = plan.formats[span.input_index].container == "parquet"
     offset, records = (0, start) if is_parquet else (start, 0)
     tally = Tally(
-        [InputTally() for _ in plan.inputs],
+        [InputTally(text_bytes=one["size"]) for one in plan.inputs],  # says where the windows are
         Position(
             span.input_index,
             offset,
@@ -174,12 +174,13 @@ def _make_part(
             any_document=plan.has_document_before(span.input_index, start),
         ),
     )
+    one = tally.inputs[span.input_index]
+    one.text_bytes = offset
     try:
         work_folder(folder)
         window_bytes = window_for(2 * (span.end - span.start))
         files = _fill(finals, job, tally, end, window_bytes, check) if end > start else {}
-        one = tally.inputs[span.input_index]
-        one.text_bytes -= offset if one.text_bytes else 0
+        one.text_bytes -= offset
         part = {
             "plan": plan.hash,
             "span": span.index,

@@ -1,5 +1,6 @@
 """Many processes, some of them killed, make what one makes: local ones, ranks, and a Dask cluster."""
 
+import gzip
 import json
 import os
 import shutil
@@ -98,6 +99,11 @@ def make_inputs(folder: Path, kind: str) -> Args:
         sizes = (400_000, 0, 700_000, 1_000)
         paths = [make_text(folder / f"{k}.txt", size, seed=k) for k, size in enumerate(sizes)]
         return ("--input", *paths)
+    if kind == "text.gz":
+        paths = [make_text(folder / f"{k}.txt", 500_000, seed=k) for k in range(2)]
+        packed = folder / "b.txt.gz"
+        packed.write_bytes(gzip.compress(paths[1].read_bytes(), 1))
+        return ("--input", paths[0], packed, "--val-split", "none")
     if kind == "separator":
         path = folder / "a.txt"
         lines = real_text()[:1_500_000].decode("utf-8", "ignore").splitlines()
@@ -109,7 +115,9 @@ def make_inputs(folder: Path, kind: str) -> Args:
     return ("--input", write(folder, kind, ["", "", *documents]))
 
 
-@pytest.mark.parametrize("kind", ["text", "texts", "separator", "jsonl", "parquet", "jsonl.zst", "all"])
+@pytest.mark.parametrize(
+    "kind", ["text", "texts", "text.gz", "separator", "jsonl", "parquet", "jsonl.zst", "all"]
+)
 def test_processes_make_what_one_makes(kind: str, tmp_path: Path) -> None:
     inputs = make_inputs(tmp_path, kind)
     one, many, work = (tmp_path / name for name in ("one", "many", "work"))
@@ -503,6 +511,18 @@ def test_options_that_do_not_go_together_are_refused(
     done = prepare("--input", make_text(tmp_path / "a.txt", 1000), *options)
     assert done.returncode == 2
     assert found in done.stderr
+
+
+def test_what_no_span_could_begin_in_is_refused(tmp_path: Path) -> None:
+    args: Args = ("--work-dir", tmp_path / "w", "--cluster", "local", "--input")
+    packed = tmp_path / "a.txt.gz"
+    packed.write_bytes(gzip.compress(real_text()[:10_000]))
+    done = run(*args, packed)
+    assert done.returncode == 2
+    assert "give --val-split none, or a --document-separator" in done.stderr
+    done = run(*args, "-")
+    assert done.returncode == 2, done.stderr
+    assert "a pipe can be read by one process only" in done.stderr
 
 
 def test_a_merge_without_a_plan_says_what_to_begin_with(tmp_path: Path) -> None:

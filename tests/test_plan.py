@@ -81,7 +81,7 @@ def in_spans(
     for name, value in {"config": config, "inputs": tuple({"size": size} for size in sizes)}.items():
         object.__setattr__(job, name, value)
     first = _first_document(job) if documents is not None and documents.val_ratio else None
-    plan = Plan({}, (), span_bytes, first, (), "")
+    plan = Plan({}, (), None, span_bytes, first, (), "")
     sink = Lists()
     total = Tally([InputTally() for _ in paths])
     at = (0, 0)
@@ -92,8 +92,10 @@ def in_spans(
         if start == end:
             continue
         is_second = plan.has_document_before(index, start)
+        before = [InputTally(text_bytes=size) for size in sizes[:index]]
         tally = Tally(
-            [InputTally() for _ in paths], Position(index, start, anchor=start, any_document=is_second)
+            [*before, *(InputTally() for _ in paths[index:])],
+            Position(index, start, anchor=start, any_document=is_second),
         )
         pipeline.run(
             paths=paths,
