@@ -10,6 +10,7 @@ than 5 s or 200 MB.
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -49,7 +50,8 @@ def measure_processes(source: Path, folder: Path, n_spans: int) -> tuple[float, 
     ends = {path: path.stat().st_mtime for path in work.glob("parts-*/*.json")}
     assert len(ends) == n_spans
     starts = [end - json.loads(path.read_text())["tally"]["wall_s"] for path, end in ends.items()]
-    merge = _run(*shared, "--merge", "--overwrite")
+    shutil.rmtree(out, ignore_errors=True)  # or it would be found to be complete
+    merge = _run(*shared, "--merge")
     return max(ends.values()) - min(starts), merge.wall_s
 
 

@@ -196,14 +196,16 @@ def write_plan(work_dir: Path, plan: Plan) -> Plan:
         write_atomically(temp, (json.dumps(made, indent=1) + "\n").encode("ascii"))
         try:
             os.link(temp, path)  # of several ranks that begin at once, one makes the plan
+            is_ours = True
         except FileExistsError:
-            pass
+            is_ours = False
         except OSError:  # no links on this file system: all write the same
             temp.replace(path)
+            is_ours = True
         temp.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; {advice(error)} and run again") from error
-    found = read_plan(work_dir)
+    found = plan if is_ours else read_plan(work_dir)
     if found is None:
         raise OutputError(f"{path} is gone as soon as it was written; run again")
     return found
