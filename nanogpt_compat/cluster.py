@@ -55,6 +55,7 @@ class Driver:
         self, config: Config, share: Share, *, open_display: OpenDisplay, say: Say, warn: Say, check: Check
     ):
         self._config = config
+        self._modest = replace(config, engine="tiktoken")  # for what encodes nothing but samples
         self._share = share
         self._open_display = open_display
         self._say = say
@@ -91,10 +92,10 @@ class Driver:
         config, work_dir = self._config, self._share.work_dir
         plan = read_plan(work_dir)
         if plan is None:
-            plan = write_plan(work_dir, make_plan(look_into(config), span_bytes=self._share.span_bytes))
+            plan = write_plan(work_dir, make_plan(look_into(self._modest), span_bytes=self._share.span_bytes))
         else:
             check_inputs(plan, config.inputs, work_dir)
-        self._say(job_of(plan, config, work_dir).engine_line)
+        job_of(plan, self._modest, work_dir)  # which would refuse another vocabulary or version
         self._say(f"plan {plan.hash[:12]}: {len(plan.spans):,} spans of {len(plan.inputs):,} inputs")
         return plan
 
@@ -120,6 +121,7 @@ class Driver:
         """Do every `size`th span from number `rank` on."""
         work_dir = self._share.work_dir
         plan, settings = self._find_plan(), _without_inputs(self._config)
+        self._say(job_of(plan, settings, work_dir).engine_line)
         failed: dict[int, Outcome] = {}
 
         def list_mine() -> list[Span]:
@@ -148,7 +150,7 @@ class Driver:
         """Whether all is done and put together: then the plan is gone, too."""
         if restart or read_plan(self._share.work_dir) is not None:
             return False
-        run = self._run(look_into(self._config), None)
+        run = self._run(look_into(self._modest), None)
         if run.is_complete():
             self._say("already complete; --restart --overwrite makes it again")
             remove_parts(self._share.work_dir)
@@ -169,11 +171,11 @@ class Driver:
         check_inputs(plan, config.inputs, work_dir)
         parts = Parts(work_dir, plan)
         self._say(parts.line())
-        job = job_of(plan, config, work_dir)
+        job = job_of(plan, self._modest, work_dir)
         n_bytes = sum(one["size"] for one in plan.inputs)
         job = replace(
             job,
-            config=replace(job.config, inputs=config.inputs),
+            config=replace(job.config, inputs=config.inputs, engine=config.engine),
             forecast=Estimate(n_bytes, parts.n_tokens, 0.0),
         )
         self._run(job, parts).do(restart=restart)
