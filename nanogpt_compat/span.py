@@ -8,7 +8,6 @@ import os
 import platform
 import time
 import uuid
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -27,8 +26,9 @@ from nanogpt_compat.parts import commit_part, parts_folder, read_mismatch, read_
 from nanogpt_compat.plan import Plan, Span, check_input, check_options, read_plan
 from nanogpt_compat.progress import Nobody
 from nanogpt_compat.report import peak_rss_bytes
+from nanogpt_compat.shards import Outputs, Shards
 from nanogpt_compat.signals import StoppedBySignal
-from nanogpt_compat.sinks import BinPair, partial_file, work_folder
+from nanogpt_compat.sinks import TokenFiles, work_folder
 from nanogpt_compat.sources.boundaries import boundary
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.vocabulary import Vocabulary
@@ -161,7 +161,7 @@ def _make_part(
     folder = parts_folder(work_dir, plan)
     word = f"{span.index:08d}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
     splits = ["val", "train"] if job.config.has_val else ["train"]
-    finals = {split: folder / f"{word}.{split}.bin" for split in splits}
+    outputs = {split: Shards(folder, f"{word}.{split}.bin") for split in splits}
     is_parquet = plan.formats[span.input_index].container == "parquet"
     offset, records = (0, start) if is_parquet else (start, 0)
     tally = Tally(
@@ -179,7 +179,7 @@ def _make_part(
     try:
         work_folder(folder)
         window_bytes = window_for(2 * (span.end - span.start))
-        files = _fill(finals, job, tally, end, window_bytes, check) if end > start else {}
+        files = _fill(outputs, job, tally, end, window_bytes, check) if end > start else {}
         one.text_bytes -= offset
         part = {
             "plan": plan.hash,
@@ -197,24 +197,24 @@ def _make_part(
     except OSError as error:
         raise OutputError(f"cannot write to {folder}: {error.strerror}; {advice(error)}") from error
     except BaseException:
-        for final in finals.values():
+        for shards in outputs.values():
             with suppress(OSError):
-                final.unlink(missing_ok=True)
+                shards.path(0).unlink(missing_ok=True)
         raise
     finally:
-        for final in finals.values():
+        for shards in outputs.values():
             with suppress(OSError):
-                partial_file(final).unlink(missing_ok=True)
+                shards.partial(0).unlink(missing_ok=True)
     return part
 
 
 def _fill(
-    finals: Mapping[str, Path], job: Job, tally: Tally, end: int, window_bytes: int, check: Check
+    outputs: Outputs, job: Job, tally: Tally, end: int, window_bytes: int, check: Check
 ) -> dict[str, Any]:
     """Write the tokens from `tally.position` to `end`; describe the files that there are then."""
     started_s = time.monotonic()
     watch = Watch(job, open_display=lambda _: Nobody(), say=lambda _: None, check=check)
-    with watch, BinPair(finals, n_tokens={}, window_bytes=window_bytes) as sink:
+    with watch, TokenFiles(outputs, n_tokens={}, window_bytes=window_bytes) as sink:
         try:
             watch.go_through(job, sink, tally, flush=sink.drop_pages, after_block=lambda: None, end=end)
         except MemoryError as error:
@@ -222,9 +222,10 @@ def _fill(
         segment, _ = sink.begin_checkpoint()
         sink.finish()
     files = {}
-    for split, final in finals.items():
-        if segment.tokens[split]:
-            replace_durably(partial_file(final), final)
-            files[split] = {"name": final.name, "tokens": segment.tokens[split], "crc32": segment.crcs[split]}
+    for split, shards in outputs.items():
+        n_tokens = segment.tokens[split]
+        if n_tokens:
+            replace_durably(shards.partial(0), shards.path(0))
+            files[split] = {"name": shards.name(0), "tokens": n_tokens, "crc32": segment.crcs[split]}
     tally.wall_s = round(time.monotonic() - started_s, 3)
     return files

@@ -532,6 +532,24 @@ def test_a_merge_without_a_plan_says_what_to_begin_with(tmp_path: Path) -> None:
     assert "begin with --cluster or --rank" in done.stderr
 
 
+@pytest.mark.parametrize("form", ["npy", "llmc", "bin"])
+def test_parts_become_shards_as_those_of_one_machine(form: str, tmp_path: Path) -> None:
+    path = write(tmp_path, "jsonl", some_documents()[:200])
+    args: Args = ("--input", path, "--engine", "tiktoken", "--format", form, "--shard-tokens", "20000")
+    one, many, work = (tmp_path / name for name in ("one", "many", "work"))
+    assert prepare(*args, "--output-dir", one).returncode == 0
+    shared: Args = (*args, "--span-size", "50k", "--work-dir", work, "--output-dir", many)
+    assert prepare(*shared, "--rank", "0", "--world-size", "1").returncode == 0
+    merged = prepare(*shared, "--merge")
+    assert merged.returncode == 0, merged.stderr
+    names = sorted(path.name for path in one.iterdir())
+    assert len(names) > 3
+    assert sorted(path.name for path in many.iterdir()) == names
+    for name in set(names) - {"prepare.json"}:
+        assert (many / name).read_bytes() == (one / name).read_bytes(), name
+    assert of_one_machine(report_of(many)) == of_one_machine(report_of(one))
+
+
 @dataclass
 class Dask:
     """A scheduler and its workers, in processes of their own."""
