@@ -144,6 +144,8 @@ def _run(
         aborts.check()
 
     if options.share is not None:
+        for line in options.notices:
+            say(line)
         with signals, aborts:
             driver = Driver(
                 options.config, options.share, open_display=voice.display, say=say, warn=warn, check=check

@@ -16,7 +16,7 @@ from typing import Any
 
 from nanogpt_compat import __version__
 from nanogpt_compat.blocks import Block, Position
-from nanogpt_compat.config import Format, Location, Url
+from nanogpt_compat.config import Format, Location, Url, is_url
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.errors import CheckpointError, OutputError
 from nanogpt_compat.files import advice, write_atomically
@@ -118,7 +118,7 @@ def _write_location(location: Path | Url) -> str:
 
 
 def _read_location(text: str) -> Location:
-    return Url(text) if "://" in text else Path(text)
+    return Url(text) if is_url(text) else Path(text)
 
 
 def cut_spans(inputs: Sequence[Mapping[str, Any]], span_bytes: int) -> tuple[Span, ...]:

@@ -31,6 +31,7 @@ from nanogpt_compat.vocabulary import find_gpt2
 from tests import faults
 from tests.conftest import REPOSITORY
 from tests.faults import TIMEOUT_S, Args, lasting, make_text, prepare, report_of, sha256s
+from tests.servers import serve
 from tests.test_readme import section
 from tests.test_records import some_documents, write
 from tests.texts import real_text
@@ -548,6 +549,26 @@ def test_parts_become_shards_as_those_of_one_machine(form: str, tmp_path: Path) 
     for name in set(names) - {"prepare.json"}:
         assert (many / name).read_bytes() == (one / name).read_bytes(), name
     assert of_one_machine(report_of(many)) == of_one_machine(report_of(one))
+
+
+def test_inputs_on_a_server_are_read_in_spans_too(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    (folder := tmp_path / "served").mkdir()
+    inputs = [make_text(folder / "a.txt", 400_000), write(folder, "parquet", some_documents()[:300])]
+    one, many, work = (tmp_path / name for name in ("one", "many", "work"))
+    options: Args = ("--document-separator", r"\n", "--val-ratio", "0.05", "--engine", "tiktoken")
+    assert prepare("--input", *inputs, *options, "--output-dir", one).returncode == 0
+    with serve(folder) as server:
+        urls = [server.url(path.name) for path in inputs]
+        shared: Args = ("--input", *urls, *options, "--work-dir", work, "--output-dir", many)
+        for rank in ("0", "1"):
+            done = prepare(*shared, "--span-size", "100k", "--rank", rank, "--world-size", "2")
+            assert done.returncode == 0, done.stderr
+        assert len(plan_in(work).spans) > 5
+        merged = prepare(*shared, "--merge")
+        assert merged.returncode == 0, merged.stderr
+    assert sha256s(many) == sha256s(one)
+    assert [row["path"] for row in report_of(many)["inputs"]] == urls
 
 
 @dataclass
