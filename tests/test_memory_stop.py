@@ -1,5 +1,6 @@
 """P3, end to end: the real command, real memory that runs short, and what is left behind."""
 
+import gzip
 import resource
 import subprocess
 import sys
@@ -7,14 +8,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 import pytest
 
 from nanogpt_compat import policy
 from tests.conftest import REPOSITORY
-from tests.faults import Expected, command, expect, make_text, report_of, run, settled_available_bytes
+from tests.faults import (
+    Expected,
+    command,
+    expect,
+    make_text,
+    report_of,
+    run,
+    settled_available_bytes,
+    sha256s,
+)
+from tests.test_records import write
 
 MIB = 1 << 20
 STEP_BYTES = 64 * MIB
@@ -84,11 +95,12 @@ MemoryGuard.__enter__ = enter_and_tell
 STARTED: list["subprocess.Popen[str]"] = []
 
 
-def start_with(fault: str, *args: str | Path) -> "subprocess.Popen[str]":
+def start_with(fault: str, *args: str | Path, stdin: IO[bytes] | None = None) -> "subprocess.Popen[str]":
     program = f"import sys\n{fault}\nfrom nanogpt_compat.cli import main\nsys.exit(main(sys.argv[1:]))"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *map(str, args)],
         cwd=REPOSITORY,
+        stdin=stdin,
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -229,6 +241,51 @@ def test_a_leak_of_our_own_trips_max_memory(
     assert code == 75, stderr
     assert "--max-memory (the command line) is 400 MB" in stderr
     resume(text, tmp_path, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("jsonl", ()),
+        ("jsonl.gz", ()),
+        ("jsonl.zst", ()),
+        ("parquet", ()),
+        ("txt", ("--document-separator", r"\n")),
+        ("txt.gz", ()),
+        ("standard input", ()),
+        ("jsonl", ("--format", "npy", "--shard-tokens", "1M")),
+        ("jsonl", ("--format", "llmc", "--shard-tokens", "1M")),
+        ("jsonl", ("--shard-tokens", "1M")),
+    ],
+)
+def test_every_format_in_and_out_is_stopped_and_goes_on(
+    kind: str, options: tuple[str, ...], text: Path, tmp_path: Path
+) -> None:
+    raw = text.read_bytes()[:14_000_000]
+    source = tmp_path / "text.txt"
+    source.write_bytes(raw)
+    if kind == "txt.gz":
+        source = tmp_path / "text.txt.gz"
+        source.write_bytes(gzip.compress(raw, 1))
+    elif kind not in ("txt", "standard input"):
+        lines = raw.decode("utf-8", "ignore").splitlines()
+        documents = ["\n".join(lines[start : start + 40]) for start in range(0, len(lines), 40)]
+        source = write(tmp_path, kind, documents)
+
+    def prepare(fault: str, folder: str, *more: str) -> tuple[int, str]:
+        piped = kind == "standard input"
+        args = ("--input", "-" if piped else source, *options, "--output-dir", tmp_path / folder, *more)
+        with source.open("rb") as stdin:
+            return finish(start_with(fault, *args, stdin=stdin if piped else None))
+
+    code, stderr = prepare(LEAK, "out", "--max-memory", "400M", "--block-size", "100K")
+    assert code == 75, stderr
+    assert "--max-memory (the command line) is 400 MB" in stderr
+    code, stderr = prepare("", "out")
+    assert (code, "going on at" in stderr) == (0, True), stderr
+    assert prepare("", "whole")[0] == 0
+    assert sha256s(tmp_path / "out") == sha256s(tmp_path / "whole") != {}
+    assert report_of(tmp_path / "out")["resumes"] == 1
 
 
 @pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
