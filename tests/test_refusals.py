@@ -100,10 +100,11 @@ def test_an_input_that_stands_beside_the_script_is_pointed_at(tmp_path: Path, te
     assert_refused(done, 3, f"one stands beside prepare.py: use --input {data}/text.txt\n")
 
 
-def test_folders_pipes_and_globs_without_a_match_are_refused(run_prepare: RunPrepare, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    assert_refused(run_prepare("--input", tmp_path), 3, "has no input in it: of 1 files")
-    assert_refused(run_prepare("--input", "pipe"), 3, "pipe is not a regular file")
+def test_folders_and_globs_without_a_match_and_devices_are_refused(
+    run_prepare: RunPrepare, tmp_path: Path
+) -> None:
+    assert_refused(run_prepare("--input", tmp_path), 3, "has no input in it: of 0 files")
+    assert_refused(run_prepare("--input", "/dev/null"), 3, "/dev/null is not a file, nor a pipe")
     assert_refused(run_prepare("--input", "*.text"), 3, f"no file matches '*.text' (looked from {tmp_path})")
 
 
