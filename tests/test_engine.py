@@ -18,7 +18,7 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat.encoders import TiktokenEncoder
+from nanogpt_compat.encoders import EngineMismatch, TiktokenEncoder
 from nanogpt_compat.encoders.bounded import BoundedTokenizer
 from nanogpt_compat.encoders.classes import GROUP
 from nanogpt_compat.encoders.fast import GigatokenEncoder
@@ -54,6 +54,35 @@ def assert_equal(fast: GigatokenEncoder, slow: TiktokenEncoder, text: bytes) -> 
         before = slow.encoding.decode_bytes(expected[:first].tolist())
         pytest.fail(f"other tokens from byte {len(before)} on, at {text[len(before) :][:20]!r}")
     return made.by_reference
+
+
+# No token is cast
+
+
+def test_a_vocabulary_that_has_no_room_in_uint16_is_refused(gpt2: tiktoken.Encoding) -> None:
+    ranks, pattern = gpt2._mergeable_ranks, gpt2._pat_str
+    for last, is_taken in [((1 << 16) - 1, True), (1 << 16, False)]:
+        one = tiktoken.Encoding("big", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"<|x|>": last})
+        if is_taken:
+            TiktokenEncoder(one)
+        else:
+            with pytest.raises(InputError, match="big has 65,537 tokens; uint16 holds 65,536"):
+                TiktokenEncoder(one)
+
+
+@pytest.mark.parametrize("odd", [50257, 65536 + 464])
+def test_a_token_that_gpt2_does_not_have_shows_that_the_engine_errs(
+    odd: int, gpt2: tiktoken.Encoding, slow: TiktokenEncoder
+) -> None:
+    class Erring:
+        def encode_batch_padded(self, *_: object, **__: object) -> tuple[np.ndarray[Any, Any], None]:
+            return np.array([[464, odd]], np.uint32), None
+
+    fast = open_gigatoken(gpt2)
+    fast._tokenizer._tokenizer = Erring()
+    with pytest.raises(EngineMismatch):
+        fast.encode_checked(b"The dog", [])
+    assert np.array_equal(fast.encode(b"The dog"), slow.encode(b"The dog"))  # for the forecast
 
 
 # The same tokens

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt_compat.encoders.interface import TOKEN_DTYPE
+from nanogpt_compat.encoders.interface import TOKEN_DTYPE, EngineMismatch
 from nanogpt_compat.heap import large_bytes, return_large_blocks, trim_heap
 
 _MIB = 1024 * 1024
@@ -46,6 +46,7 @@ class BoundedTokenizer:
         self._gigatoken = gigatoken
         self._rank_lines = _rank_lines(ranks)
         self._special_tokens = dict(special_tokens or {})
+        self._last_token = max(*ranks.values(), *self._special_tokens.values())
         self._own_bytes = own_bytes
         self._changed = threading.Condition()
         self._n_active = 0
@@ -60,7 +61,11 @@ class BoundedTokenizer:
         self._base_bytes = self.held_bytes()
 
     def encode(self, text: bytes) -> NDArray[np.uint16]:
-        """Encode with the GIL released; then look after the memory."""
+        """Encode with the GIL released; then look after the memory.
+
+        Raises:
+            EngineMismatch: there is a token that the vocabulary does not have.
+        """
         if not text:
             return np.empty(0, TOKEN_DTYPE)
         with self._changed:
@@ -84,6 +89,8 @@ class BoundedTokenizer:
         # The call with the least around it: an array comes back, and awkward (0.3 s, 15 MB) is not imported.
         # Up to 1 MiB is encoded in the calling thread, with one of the pool's memories.
         matrix, _ = tokenizer.encode_batch_padded(self._gigatoken.BytesSource([text]), 0, parallel=True)
+        if matrix.max(initial=0) > self._last_token:  # the cast would make another token of it
+            raise EngineMismatch(0, len(text))
         ids: NDArray[np.uint16] = matrix[0].astype(TOKEN_DTYPE)
         return ids
 

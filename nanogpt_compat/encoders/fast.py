@@ -97,7 +97,7 @@ class GigatokenEncoder:
             threading.Thread(target=self._probe_ahead, args=(text,), name="probe", daemon=True).start()
 
     def _probe_ahead(self, text: bytes) -> None:
-        with suppress(MemoryError):  # whoever needs it will try again, and tell
+        with suppress(MemoryError, EngineMismatch):  # whoever needs it will try again, and tell
             try:
                 self._differences.are_in(text)
             except BaseException as error:
@@ -110,11 +110,11 @@ class GigatokenEncoder:
         self._tokenizer.most_bytes = min(self._tokenizer.most_bytes, n_bytes)
 
     def encode(self, text: bytes) -> NDArray[np.uint16]:
-        """Encode with gigatoken whatever comes, the GIL released; with tiktoken if it panics."""
+        """Encode with gigatoken whatever comes, the GIL released; with tiktoken if it fails."""
         try:
             return self._tokenizer.encode(text)
         except BaseException as error:
-            if not is_panic(error):
+            if not (is_panic(error) or isinstance(error, EngineMismatch)):
                 raise
             return self._encode_by_reference(text).ids
 
@@ -126,7 +126,7 @@ class GigatokenEncoder:
         """Encode, with tiktoken if gigatoken would err or panics, and check slices.
 
         Raises:
-            EngineMismatch: a slice has other tokens than tiktoken gives it.
+            EngineMismatch: a slice has other tokens than tiktoken gives it, or one is no token of GPT-2.
             InputError: tiktoken failed too.
         """
         try:
