@@ -8,6 +8,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import hypothesis
 import pytest
 import tiktoken
 
@@ -18,6 +19,8 @@ from tests.engines import NAMES, open_encoder
 from tests.failing import FailingCalls, compile_failing_calls
 
 pytest.register_assert_rewrite("tests.faults")
+hypothesis.settings.register_profile("no clock", deadline=None)  # a busy machine is no error
+hypothesis.settings.load_profile("no clock")
 
 REPOSITORY = Path(__file__).parent.parent
 # Nothing listens on the discard port: every download fails at once, here and in the programs started here.
