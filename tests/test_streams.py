@@ -277,7 +277,8 @@ def test_a_complete_output_is_not_that_of_another_stream(text: Path, tmp_path: P
     for other in (raw + b" more", raw[:-1], raw[:-1] + b"~"):
         refused = run(other)
         assert refused.returncode == 5, refused.stderr
-        assert f"standard input has other text, behind its beginning, than {out}/train.bin" in refused.stderr
+        message = f"standard input has other text, behind its beginning, than what is in {out} was made of"
+        assert message in refused.stderr
         differs = run(other, "--verify")
         assert differs.returncode == 1
         assert "of standard input, if this is the same text" in differs.stderr or len(other) < len(raw)
