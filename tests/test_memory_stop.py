@@ -248,14 +248,14 @@ def test_a_leak_of_our_own_trips_max_memory(
     [
         ("jsonl", ()),
         ("jsonl.gz", ()),
-        ("jsonl.zst", ()),
+        pytest.param("jsonl.zst", (), marks=pytest.mark.slow),
         ("parquet", ()),
         ("txt", ("--document-separator", r"\n")),
         ("txt.gz", ()),
         ("standard input", ()),
         ("jsonl", ("--format", "npy", "--shard-tokens", "1M")),
         ("jsonl", ("--format", "llmc", "--shard-tokens", "1M")),
-        ("jsonl", ("--shard-tokens", "1M")),
+        pytest.param("jsonl", ("--shard-tokens", "1M"), marks=pytest.mark.slow),
     ],
 )
 def test_every_format_in_and_out_is_stopped_and_goes_on(
