@@ -1,42 +1,33 @@
 """Verify finished output: encode all of the input again with tiktoken, and compare every token.
 
 Of what made the output nothing is asked but where text may be cut and which split it goes to: no other
-engine, no journal, no checkpoint. Besides the blocks in flight, at most 1 MiB of the output is held.
+engine, no journal, no checkpoint.
 """
 
 import codecs
-import hashlib
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nanogpt_compat import pipeline, report
 from nanogpt_compat.blocks import Block, Blocks
 from nanogpt_compat.encode import encode_block
-from nanogpt_compat.errors import CheckpointError, DifferenceError, OutputError
-from nanogpt_compat.files import advise_sequential, drop_cache
+from nanogpt_compat.errors import CheckpointError, DifferenceError, InputError, OutputError
 from nanogpt_compat.fingerprint import differences
+from nanogpt_compat.finished import MAKE_AGAIN, Difference, FinishedFiles
 from nanogpt_compat.job import REPORTED_OPTIONS, Job
-from nanogpt_compat.memmap import TOKEN
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.progress import Display
-from nanogpt_compat.shards import OutputFile, Outputs, Shards, by_stream, files_of
+from nanogpt_compat.shards import by_stream, files_of
 from nanogpt_compat.sinks import is_there, others
 from nanogpt_compat.sources.text import as_utf8
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.watch import Check, Say, Watch, locked
 
-_CHUNK_TOKENS = 512 * 1024
-_DROP_EVERY_BYTES = 8 * 1024 * 1024
 _A_FEW_BYTES = 256
-_MAKE_AGAIN = "the same command with --restart --overwrite in the place of --verify makes the output again"
 
 
 def verify(job: Job, *, open_display: Callable[[int], Display], say: Say, check: Check) -> None:
@@ -130,227 +121,12 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
                 and not watch.is_unchanged(index, was, now, was["crc32"], was["text_bytes"], is_all=True)
             ]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise OutputError(f"{path} is not as this program writes it; {_MAKE_AGAIN}") from error
+        raise OutputError(f"{path} is not as this program writes it; {MAKE_AGAIN}") from error
     if found:
         raise CheckpointError(
             f"{path} is of a run that this one cannot verify: {'; '.join(found)}. Give the input and the "
-            f"options of that run; or {_MAKE_AGAIN}"
+            f"options of that run; or {MAKE_AGAIN}"
         )
-
-
-class _Difference(Exception):
-    """A token that is not as it should be: number `n_same` of `expected`, which is a block's."""
-
-    def __init__(
-        self, path: Path, index: int, byte: int, found: int | None, expected: NDArray[np.uint16], n_same: int
-    ):
-        super().__init__(f"{path}, token {index}")
-        self.path = path
-        self.is_val = False
-        self.place = 0  # among all tokens of the split
-        self.index = index  # in the file
-        self.byte = byte  # where it stands there
-        self.found = found  # None: the file ends there
-        self.expected = expected
-        self.n_same = n_same
-
-
-class _FinishedFile:
-    """A finished file of tokens that is read once, from the beginning, off the disk."""
-
-    def __init__(self, path: Path, *, header_bytes: int) -> None:
-        """Open it, and read its header.
-
-        Raises:
-            OutputError: it cannot be read.
-        """
-        self.path = path
-        self.n_tokens = 0  # that were compared
-        self.sha256 = hashlib.sha256()
-        self._offset = self._dropped_bytes = 0
-        try:
-            self._file = path.open("rb", buffering=0)
-        except OSError as error:
-            raise self._unreadable(error) from error
-        self._drop_all()  # what is in the page cache need not be what is on the disk
-        advise_sequential(self._file.fileno())
-        self._header = self._read(header_bytes // TOKEN.itemsize).tobytes()
-        self._header_bytes = header_bytes
-
-    def close(self) -> None:
-        """Close it; nothing of it stays in the page cache."""
-        if not self._file.closed:
-            self._drop_all()
-            self._file.close()
-
-    def compare(self, tokens: NDArray[np.uint16], start: int, end: int) -> None:
-        """Read on, as far as `tokens[start:end]` go.
-
-        Raises:
-            OutputError: the disk is failing.
-            _Difference: there are other tokens, or fewer.
-        """
-        for first in range(start, end, _CHUNK_TOKENS):
-            expected = tokens[first : min(first + _CHUNK_TOKENS, end)]
-            found = self._read(len(expected))
-            if not np.array_equal(found, expected):
-                differs = np.flatnonzero(found != expected[: len(found)])
-                n_same = int(differs[0]) if len(differs) else len(found)
-                one = int(found[n_same]) if len(differs) else None
-                index = self.n_tokens + n_same
-                byte = self._header_bytes + TOKEN.itemsize * index
-                raise _Difference(self.path, index, byte, one, tokens, first + n_same)
-            self.n_tokens += len(expected)
-
-    def check_ends(self, header: bytes) -> None:
-        """Make sure that there is no more, and that it began with `header`.
-
-        Raises:
-            DifferenceError: it is not so.
-        """
-        if self._header != header:
-            place = next(k for k in range(len(header)) if self._header[k : k + 1] != header[k : k + 1])
-            raise DifferenceError(
-                f"{self.path} should begin with the {len(header):,} bytes of a header for {self.n_tokens:,} "
-                f"tokens, and differs at byte {place:,}; {_MAKE_AGAIN}"
-            )
-        n_more = os.fstat(self._file.fileno()).st_size - self._offset
-        if n_more:
-            raise DifferenceError(
-                f"{self.path} should end after {self.n_tokens:,} tokens, at byte {self._offset:,}, and "
-                f"has {n_more:,} bytes more; {_MAKE_AGAIN}"
-            )
-
-    def _read(self, n_tokens: int) -> NDArray[np.uint16]:
-        """Read so many whole tokens, or as many as there are."""
-        tokens = np.empty(n_tokens, TOKEN)
-        data, n_read = tokens.view(np.uint8).data, 0
-        try:
-            while n_read < len(data) and (n_new := self._file.readinto(data[n_read:])):
-                n_read += n_new
-        except OSError as error:
-            raise self._unreadable(error) from error
-        self.sha256.update(data[:n_read])
-        self._offset += n_read
-        if self._offset - self._dropped_bytes >= _DROP_EVERY_BYTES:
-            drop_cache(self._file.fileno(), self._dropped_bytes, self._offset)
-            self._dropped_bytes = self._offset
-        return tokens[: n_read // TOKEN.itemsize]
-
-    def _drop_all(self) -> None:
-        drop_cache(self._file.fileno(), 0, os.fstat(self._file.fileno()).st_size)
-
-    def _unreadable(self, error: OSError) -> OutputError:
-        return OutputError(f"cannot read {self.path} at byte {self._offset:,}: {error.strerror}")
-
-
-class _FinishedShards:
-    """The files of one stream, one after the other."""
-
-    def __init__(self, shards: Shards) -> None:
-        """Open the first.
-
-        Raises:
-            OutputError: it cannot be read.
-        """
-        self.described: list[dict[str, Any]] = []  # those that were compared, as `files` of prepare.json
-        self.n_tokens = 0
-        self._shards = shards
-        self._file = self._open(0)
-
-    def _open(self, k: int) -> _FinishedFile:
-        return _FinishedFile(self._shards.path(k), header_bytes=self._shards.header_bytes)
-
-    def compare(self, tokens: NDArray[np.uint16]) -> None:
-        """Read on, as far as `tokens` go.
-
-        Raises:
-            OutputError: the disk is failing, or a shard is missing.
-            DifferenceError: a shard that should end has not the right header, or goes on.
-            _Difference: there are other tokens, or fewer.
-        """
-        start = self.n_tokens
-        for k, first, last in self._shards.pieces(start, start + len(tokens)) if len(tokens) else ():
-            if first == 0 and k:
-                self.finish()
-                self._file = self._open(k)
-            begin = self.n_tokens - start
-            self._file.compare(tokens, begin, begin + last - first)
-            self.n_tokens += last - first
-
-    def finish(self) -> None:
-        """Make sure that the open file ends here.
-
-        Raises:
-            DifferenceError: it does not.
-        """
-        file = self._file
-        file.check_ends(self._shards.header(file.n_tokens))
-        file.close()
-        one = OutputFile("", self._shards, len(self.described), file.n_tokens)
-        self.described += [
-            described | {"sha256": file.sha256.hexdigest()} for described in report.describe_files([one])
-        ]
-
-    def close(self) -> None:
-        """Close the file that is open."""
-        self._file.close()
-
-
-class FinishedFiles:
-    """The output as a sink that compares where `TokenFiles` writes."""
-
-    def __init__(self, outputs: Outputs) -> None:
-        """Open the first file of each stream.
-
-        Raises:
-            OutputError: one cannot be read.
-        """
-        with ExitStack() as stack:
-            self._streams = {}
-            for split, shards in outputs.items():
-                self._streams[split] = _FinishedShards(shards)
-                stack.callback(self._streams[split].close)
-            self._stack = stack.pop_all()
-
-    def __enter__(self) -> "FinishedFiles":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stack.close()
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Describe what was compared, as `files` of prepare.json."""
-        return [one for stream in reversed(self._streams.values()) for one in stream.described]
-
-    def summary(self) -> str:
-        """Say in words how much that is."""
-        counts = []
-        for stream in reversed(self._streams.values()):
-            first, last = stream.described[0]["name"], stream.described[-1]["name"]
-            names = first if first == last else f"{first} to {last}"
-            counts.append(f"{names} {stream.n_tokens:,} tokens")
-        return ", ".join(counts)
-
-    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
-        """Compare `(n,) uint16` with what comes next in a split."""
-        stream = self._streams["val" if is_val else "train"]
-        n_before = stream.n_tokens
-        try:
-            stream.compare(tokens)
-        except _Difference as difference:
-            difference.is_val = is_val
-            difference.place = n_before + difference.n_same
-            raise
-
-    def finish(self) -> None:
-        """Make sure that all files end here.
-
-        Raises:
-            DifferenceError: one does not.
-        """
-        for stream in reversed(self._streams.values()):
-            stream.finish()
 
 
 def _compare(job: Job, files: FinishedFiles, watch: Watch) -> None:
@@ -362,7 +138,7 @@ def _compare(job: Job, files: FinishedFiles, watch: Watch) -> None:
     tally = Tally([InputTally() for _ in job.inputs])
     try:
         watch.go_through(job, files, tally, flush=_do_nothing, after_block=_do_nothing)
-    except _Difference as difference:
+    except Difference as difference:
         raise DifferenceError(_describe(difference, job, tally, watch.check)) from difference
     except MemoryError as error:
         raise watch.memory_refused() from error
@@ -373,7 +149,7 @@ def _do_nothing() -> None:
     """There is nothing to save, and nothing to write back."""
 
 
-def _describe(difference: _Difference, job: Job, done: Tally, check: Check) -> str:
+def _describe(difference: Difference, job: Job, done: Tally, check: Check) -> str:
     """Say what differs, where, and of what it should be made; `done` is what came before its block."""
     encoding = job.vocabulary.encoding
     token = int(difference.expected[difference.n_same])
@@ -383,21 +159,28 @@ def _describe(difference: _Difference, job: Job, done: Tally, check: Check) -> s
             return f"{token}, which is no token of GPT-2"
         return f"{token} ({encoding.decode_single_token_bytes(token)!r})"
 
-    find = _bytes_of if job.config.documents is None else _documents_of
-    path = job.config.inputs[done.position.input_index]
-    if isinstance(path, Pipe):
-        made_of = f"what follows byte {done.position.offset:,} of {path}, if this is the same text"
-    else:
-        made_of = f"{find(difference, job, done, check)} of {path}"
+    made_of = _made_of(difference, job, done, check)
     found = "missing, the file ends there," if difference.found is None else show(difference.found)
     return (
         f"{difference.path}: token {difference.index:,}, at byte {difference.byte:,}, is "
-        f"{found} and should be {show(token)}, made of {made_of}; {_MAKE_AGAIN}"
+        f"{found} and should be {show(token)}, made of {made_of}; {MAKE_AGAIN}"
     )
 
 
-def _bytes_of(difference: _Difference, job: Job, done: Tally, check: Check) -> str:
-    """Find the bytes of a text that is one stream."""
+def _made_of(difference: Difference, job: Job, done: Tally, check: Check) -> str:
+    """Find what of which input the token should be made of."""
+    config = job.config
+    path = config.inputs[done.position.input_index]
+    with suppress(InputError):  # that it cannot be read again says nothing against the difference
+        if not isinstance(path, Pipe):
+            find = _bytes_of if config.documents is None else _documents_of
+            block, place = find(difference, job, done, check)
+            return f"{place} of {config.inputs[block.start.input_index]}"
+    return f"what follows byte {done.position.offset:,} of {path}, if this is the same text"
+
+
+def _bytes_of(difference: Difference, job: Job, done: Tally, check: Check) -> tuple[Block, str]:
+    """Find the block, and the bytes, of a text that is one stream."""
     encoding = job.vocabulary.encoding
     n_before = len(encoding.decode_bytes(difference.expected[: difference.n_same].tolist()))
     n_bytes = len(encoding.decode_single_token_bytes(int(difference.expected[difference.n_same])))
@@ -407,28 +190,28 @@ def _bytes_of(difference: _Difference, job: Job, done: Tally, check: Check) -> s
         block.start.offset + place_in_raw(block, place, job.config.errors)
         for place in (n_before, n_before + n_bytes - 1)
     )
-    return f"bytes {first:,} to {last + 1:,}"
+    return block, f"bytes {first:,} to {last + 1:,}"
 
 
-def _documents_of(difference: _Difference, job: Job, done: Tally, check: Check) -> str:
-    """Find the documents, or a part of one, by encoding them a few at a time."""
+def _documents_of(difference: Difference, job: Job, done: Tally, check: Check) -> tuple[Block, str]:
+    """Find a small block, and in words the documents, or a part of one, by encoding them a few at a time."""
     config, is_val = job.config, difference.is_val
-    form = config.formats[done.position.input_index]
     n_before = difference.place - (done.val_tokens if is_val else done.train_tokens)
     with closing(_blocks_from(done, job, _A_FEW_BYTES, check)) as blocks:
         for block in blocks:
             check()
-            path = config.inputs[block.start.input_index]
+            index = block.start.input_index
+            path, form = config.inputs[index], config.formats[index]
             made = encode_block(block, job.encoder, config.errors, path, [], config.documents, form)
             n_before -= sum(len(ids) for ids_are_val, ids in made.tokens if ids_are_val == is_val)
             if n_before < 0:
                 break
     if not form.has_records:
-        return f"bytes {block.start.offset:,} to {block.end.offset:,}"
+        return block, f"bytes {block.start.offset:,} to {block.end.offset:,}"
     name, number = ("row", 0) if form.container == "parquet" else ("line", 1)
     first, end = block.start.records + number, block.end.records + number
     which = f"{name} {first:,}" if end - first <= 1 else f"{name}s {first:,} to {end - 1:,}"
-    return f"{which} (counted from {number})"
+    return block, f"{which} (counted from {number})"
 
 
 def _blocks_from(done: Tally, job: Job, block_bytes: int, check: Check) -> Blocks:

@@ -152,6 +152,32 @@ def test_a_wrong_token_is_traced_to_its_document(
         assert counted_from == (kind != "parquet")
 
 
+@pytest.mark.parametrize("kinds", [("txt", "txt"), ("jsonl", "parquet"), ("parquet", "jsonl.gz")])
+def test_a_wrong_token_at_the_beginning_of_an_input_is_traced_to_that_input(
+    kinds: tuple[str, str], tmp_path: Path
+) -> None:
+    paths = []
+    for name, kind in zip("ab", kinds, strict=True):
+        some = [f"Document {k} of file {name}.\n" for k in range(40)]
+        if kind == "txt":
+            paths.append(tmp_path / f"{name}.txt")
+            paths[-1].write_text("".join(some), encoding="utf-8")
+        else:
+            paths.append(write(tmp_path, kind, some, name=name))
+    options: Args = ("--val-split", "none", "--output-dir", tmp_path)
+    assert prepare("--input", *paths, *options).returncode == 0
+    first = report_of(tmp_path)["inputs"][0]["tokens"]
+    tokens = np.fromfile(tmp_path / "train.bin", "<u2")
+    tokens[first] ^= 1
+    tokens.tofile(tmp_path / "train.bin")
+    done = prepare("--input", *paths, *options, "--verify")
+    assert done.returncode == 1
+    assert f"train.bin: token {first:,}, at byte" in done.stderr
+    where = {"txt": "bytes 0 to ", "parquet": "rows 0 to ", "jsonl.gz": "lines 1 to "}[kinds[1]]
+    assert f"made of {where}" in done.stderr
+    assert f" of {paths[1]}; the same command" in done.stderr
+
+
 def test_several_inputs_of_all_formats_are_one_run(
     documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
