@@ -68,6 +68,11 @@ class Format:
         """Whether nobody knows how much text it is, before it is unpacked."""
         return self.container == "text" and self.compression != "none"
 
+    @classmethod
+    def named(cls, text: str) -> "Format":
+        """Do the reverse of `str`."""
+        return cls(*text.split("."))  # type: ignore[arg-type]
+
     @property
     def has_records(self) -> bool:
         """Whether it brings its documents one by one."""

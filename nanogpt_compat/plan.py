@@ -71,7 +71,7 @@ class Plan:
     @property
     def formats(self) -> tuple[Format, ...]:
         """Of the inputs."""
-        return tuple(Format(*one["format"].split(".")) for one in self.inputs)
+        return tuple(Format.named(one["format"]) for one in self.inputs)
 
     def has_document_before(self, input_index: int, place: int) -> bool:
         """Whether there is text of a document before a byte of an input, of parquet a row."""
@@ -131,7 +131,7 @@ def cut_spans(inputs: Sequence[Mapping[str, Any]], span_bytes: int) -> tuple[Spa
     for index, one in enumerate(inputs):
         size = one["size"]
         n_spans = -(-size // span_bytes)
-        if Format(*one["format"].split(".")).compression != "none":
+        if Format.named(one["format"]).compression != "none":
             n_spans = min(1, n_spans)
         for k in range(n_spans):
             spans.append(Span(len(spans), index, size * k // n_spans, size * (k + 1) // n_spans))

@@ -17,11 +17,10 @@ from nanogpt_compat.config import Format, Location
 from nanogpt_compat.cuts import first_cut
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import row_before
-from nanogpt_compat.sources.text import InputFile
+from nanogpt_compat.sources.text import INVALID, InputFile
 
 _STEP_BYTES = 64 * 1024
 _LOOK_BYTES = 4  # the longest character
-_INVALID = re.compile("[\udc80-\udcff]")
 
 
 def boundary(
@@ -110,6 +109,6 @@ class _SeparatorEnd:
         text = raw.decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
         n_chars = self._n_chars
         near = text[-2 * n_chars - 1 :]
-        if _INVALID.search(near):
+        if INVALID.search(near):
             return False
         return text.find(self._separator, max(0, len(text) - 2 * n_chars + 1)) == len(text) - n_chars

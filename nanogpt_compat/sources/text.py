@@ -23,7 +23,7 @@ from nanogpt_compat.utf8 import is_utf8
 _DROP_EVERY_BYTES = 8 * 1024 * 1024  # 0 of 512 MiB stay in the page cache at this step
 _LARGE_PAGE_BYTES = 2 * 1024 * 1024  # one that is dropped in part stays: up to a quarter of the file did
 _LOOK_BYTES = 4  # the longest character: what must be seen to the right of a cut
-_INVALID = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of an undecodable byte
+INVALID = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of an undecodable byte
 _MAX_OFFSETS = 10
 
 
@@ -356,10 +356,10 @@ def find_invalid_bytes(raw: bytes) -> tuple[int, tuple[int, ...]]:
     (2, (3, 5))
     """
     text = raw.decode("utf-8", "surrogateescape")
-    n_invalid = len(text) - len(_INVALID.sub("", text))
+    n_invalid = len(text) - len(INVALID.sub("", text))
     offsets: list[int] = []
     done_chars = position = 0
-    for match in _INVALID.finditer(text):
+    for match in INVALID.finditer(text):
         position += len(text[done_chars : match.start()].encode("utf-8", "surrogateescape"))
         done_chars = match.start()
         offsets.append(position)
