@@ -79,9 +79,12 @@ def tokenise(
     n_workers: int = 2,
     block_bytes: int = 1 << 20,
     max_chars: int | None = None,
+    tally: Tally | None = None,
+    end: int | None = None,
 ) -> tuple[tuple[Tokens, Tokens], Tally]:
+    """Run the pipeline, from where `tally` is up to byte `end` of that input, if these are given."""
     sink = Lists()
-    tally = Tally([InputTally() for _ in paths])
+    tally = tally or Tally([InputTally() for _ in paths])
     pipeline.run(
         paths=paths,
         sizes=[path.stat().st_size for path in paths],
@@ -98,5 +101,6 @@ def tokenise(
         admit=lambda cost, in_flight: cost + in_flight < 1 << 20,
         after_block=lambda: None,
         check=lambda: None,
+        end=end,
     )
     return sink.pair(), tally

@@ -12,7 +12,6 @@ import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat import pipeline
 from nanogpt_compat.blocks import Position
 from nanogpt_compat.config import Config, Format
 from nanogpt_compat.cuts import MAX_PIECE_BYTES
@@ -97,24 +96,19 @@ def in_spans(
             [*before, *(InputTally() for _ in paths[index:])],
             Position(index, start, anchor=start, any_document=is_second),
         )
-        pipeline.run(
-            paths=paths,
-            sizes=sizes,
-            formats=[TEXT for _ in paths],
-            tally=tally,
-            sink=sink,
-            encoder=encoder,
+        made, _ = tokenise(
+            paths,
+            encoder,
             windows=windows,
             errors=errors,
             documents=documents,
             n_workers=1,
             block_bytes=block_bytes,
-            max_chars=None,
-            admit=lambda cost, in_flight: True,
-            after_block=lambda: None,
-            check=lambda: None,
+            tally=tally,
             end=end,
         )
+        for tokens, is_val in zip(made, (False, True), strict=True):
+            sink.append(tokens, is_val=is_val)
         assert tally.position.offset == end
         tally.inputs[index].text_bytes -= start
         total.add(replace_inputs(tally, index), Position(index, end, anchor=end))
