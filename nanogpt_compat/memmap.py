@@ -6,12 +6,14 @@ mapped, one window is mapped at a time, and a full one is unmapped and written b
 """
 
 import contextlib
+import ctypes
 import errno
 import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import cache
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -273,19 +275,16 @@ class _Mapped:
         After an error a file system may shut itself down: then this call fails where a store would be SIGBUS.
         It costs nothing that can be measured: the store finds its pages there.
         """
-        window: Any = self._window
-        before_bytes = self._start_tokens * TOKEN.itemsize % mmap.ALLOCATIONGRANULARITY
-        start, end = (before_bytes + place * TOKEN.itemsize for place in (first, last))
+        assert self._window is not None
+        base = self._window.ctypes.data
+        start, end = (base + place * TOKEN.itemsize for place in (first, last))
         start -= start % mmap.PAGESIZE
-        try:
-            window._mmap.madvise(_MADV_POPULATE_WRITE, start, end - start)  # begins at the granule before it
-        except OSError as error:
-            if error.errno == errno.EFAULT:
-                raise OSError(errno.EIO, os.strerror(errno.EIO)) from error
-            if error.errno != errno.EINVAL:  # Linux before 5.14
-                raise
-        finally:
-            del window  # the traceback would keep the map alive
+        # Not by mmap.madvise, which keeps the GIL for the 0.1 ms that it takes.
+        if _system_madvise()(start, end - start, _MADV_POPULATE_WRITE):
+            number = ctypes.get_errno()
+            if number != errno.EINVAL:  # Linux before 5.14
+                number = errno.EIO if number == errno.EFAULT else number
+                raise OSError(number, os.strerror(number))
 
     def release(self) -> None:
         self._window = None
@@ -306,6 +305,13 @@ class _Written:
 
     def release(self) -> None:
         pass  # nothing is held
+
+
+@cache
+def _system_madvise() -> Any:
+    madvise = ctypes.CDLL(None, use_errno=True).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return madvise
 
 
 def _is_safe_to_map(path: Path) -> bool:

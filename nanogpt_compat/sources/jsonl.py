@@ -14,6 +14,8 @@ from functools import cache
 from io import BytesIO
 from typing import Any
 
+import numpy as np
+
 from nanogpt_compat.blocks import MAX_LISTED, Records
 from nanogpt_compat.config import Location
 from nanogpt_compat.errors import InputError
@@ -67,7 +69,7 @@ def read_lines(
         if end:
             raw = b"".join([*parts, memoryview(data)[:end]])
             parts.clear()
-            n_ends = raw.count(b"\n")
+            n_ends = int(np.count_nonzero(np.frombuffer(raw, np.uint8) == ord("\n")))
             yield Lines(raw, n_ends, first_line, offset)
             first_line += n_ends
             offset += len(raw)
