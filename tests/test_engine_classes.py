@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nanogpt_compat.encoders.classes import _FREQUENT, GROUP, ClassDifferences, Encode, probe_ranks
+from nanogpt_compat.encoders.classes import _TOGETHER, GROUP, ClassDifferences, Encode, probe_ranks
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 from tests.engines import SURROGATES, open_gigatoken
 
@@ -84,23 +84,27 @@ def test_ascii_is_never_probed() -> None:
     assert pair.n_made == 0
 
 
-def test_a_group_is_probed_once_and_only_when_it_is_met_but_the_frequent_ones_at_once() -> None:
+def test_a_group_is_probed_once_and_only_when_it_is_met_but_those_of_one_text_at_once() -> None:
     pair = FakePair("\U00010000")
     differences = ClassDifferences(pair.make)
-    for text in ("caf\xe9", "caf\xe9 na\xefve", "\u0e44\u0e17\u0e22", "\u4e2d\u6587", "\U0001f600"):
+    letters, ideographs = _TOGETHER
+    for text in ("caf\xe9", "caf\xe9 na\xefve", "\u0e44\u0e17\u0e22", "\u3042", "\U0001f600"):
         assert not differences.are_in(text.encode())
-    assert (pair.n_made, pair.n_asked) == (1, len(_FREQUENT))
+    assert (pair.n_made, pair.n_asked) == (1, len(letters))
+    for text in ("\u4e2d\u6587", "\ud55c"):
+        assert not differences.are_in(text.encode())
+    assert (pair.n_made, pair.n_asked) == (2, len(letters | ideographs))
     for text in ("\U00020000", "\U00020001\U00021000", "\U00020000"):
         assert not differences.are_in(text.encode())
-    assert (pair.n_made, pair.n_asked) == (3, len(_FREQUENT) + 2)
-    assert differences._differing.keys() == _FREQUENT | {0x20, 0x21}
+    assert (pair.n_made, pair.n_asked) == (4, len(letters | ideographs) + 2)
+    assert differences._differing.keys() == letters | ideographs | {0x20, 0x21}
 
 
 def test_what_begins_no_character_that_is_looked_for_is_looked_for_no_more() -> None:
     differences = ClassDifferences(FakePair("\u1000").make)
     assert set(differences._suspects) == set(range(0xC2, 0xF5))
     assert not differences.are_in("\xe9".encode())
-    assert set(differences._suspects) == {0xE1, 0xF0, 0xF1, 0xF2, 0xF3, 0xF4}
+    assert set(differences._suspects) == {0xE1, *range(0xE4, 0xEF), 0xF0, 0xF1, 0xF2, 0xF3, 0xF4}
     assert differences._suspects[0xE1].nonzero()[0].tolist() == [0x80]
     assert not differences._suspects[0xF0][0x9F]  # emoji
     assert differences.are_in("\u1000".encode())
@@ -112,18 +116,19 @@ def test_many_threads_may_be_the_first(gpt2: tiktoken.Encoding) -> None:
     odd = "".join(chars[::3])
     pair = FakePair(odd)
     differences = ClassDifferences(pair.make)
-    together = threading.Barrier(8)
+    all_run = threading.Barrier(8)
 
     def ask(k: int) -> list[bool]:
-        together.wait(timeout=30)
+        all_run.wait(timeout=30)
         return [differences.are_in(char.encode()) for char in chars[k:] + chars[:k]]
 
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(ask, range(8)))
     expected = [char in odd for char in chars]
     assert answers == [expected[k:] + expected[:k] for k in range(8)]
-    assert differences._differing.keys() == _FREQUENT | {ord(char) // GROUP for char in chars}
-    assert pair.n_made <= len(differences._differing) - len(_FREQUENT) + 1
+    together = set[int]().union(*_TOGETHER)
+    assert differences._differing.keys() == together | {ord(char) // GROUP for char in chars}
+    assert pair.n_made <= len(differences._differing) - len(together) + len(_TOGETHER)
 
 
 # The real ones

@@ -3,11 +3,11 @@
 It never forgets a word (in 0.10): 630 MB of random ones took it to 7 GB. Building it anew takes 40 ms.
 """
 
-import base64
 import contextlib
 import os
 import tempfile
 import threading
+from binascii import b2a_base64
 from collections.abc import Callable, Iterator, Mapping
 from math import inf
 from typing import Any
@@ -145,7 +145,7 @@ class BoundedTokenizer:
 
 def _rank_lines(ranks: Mapping[bytes, int]) -> bytes:
     """Write ranks as a .tiktoken file has them."""
-    return b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in ranks.items())
+    return b"".join([b"%b %d\n" % (b2a_base64(token, newline=False), rank) for token, rank in ranks.items()])
 
 
 @contextlib.contextmanager

@@ -15,10 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nanogpt_compat.refusals import start_pool
 from nanogpt_compat.utf8 import non_ascii_part
 
 GROUP = 4096  # code points that are probed at once, 6 ms; those of one lead byte from E1 to EF
-_FREQUENT = {*range(16), 0x1F}  # groups: the basic plane, and most emoji
+# Groups of text that has one of them: the scripts with letters, punctuation and most emoji; the others of the
+# basic plane, most of which are of Chinese, Japanese and Korean.
+_TOGETHER = ({*range(4), 0xF, 0x1F}, {*range(4, 0xF)})
+_N_THREADS = 2  # nobody encodes meanwhile: all wait for this
 _N_BYTES = 256
 _FIRST_LEAD, _LAST_LEAD = 0xC2, 0xF4  # the bytes that begin a character of more than one byte
 _CONTINUATION = 0x3F  # the bits of a byte that continues a character
@@ -40,7 +44,7 @@ class ClassDifferences:
     """Finds text that holds a character on which two tokenisers disagree.
 
     A group of 4,096 code points is probed when a character of it is first met, and before any text that has
-    one is let pass; the frequent ones all at once, when the first is. So nobody waits for all of Unicode.
+    one is let pass; those that are often met together at once. So nobody waits for all of Unicode.
     """
 
     def __init__(self, make_encoders: Callable[[dict[bytes, int]], tuple[Encode, Encode]]) -> None:
@@ -73,14 +77,19 @@ class ClassDifferences:
         """Say of all code points of `groups` whether the tokenisers disagree on them; each is probed once."""
         with self._lock:
             unknown = groups - self._differing.keys()
-            if unknown & _FREQUENT:
-                unknown |= _FREQUENT
+            for together in _TOGETHER:
+                if unknown & together:
+                    unknown |= together - self._differing.keys()
             if unknown:
-                encoders = self._make_encoders(probe_ranks())  # 10 ms, and 40 MB until they are dropped
-                self._differing |= {group: _probe(group, *encoders) for group in unknown}
+                self._differing |= self._probe(sorted(unknown))
                 suspects = {lead: self._suspects_after(lead) for lead in self._suspects}
                 self._suspects = {lead: some for lead, some in suspects.items() if some.any()}
             return {group: self._differing[group] for group in groups}
+
+    def _probe(self, groups: list[int]) -> dict[int, NDArray[np.bool_]]:
+        encoders = self._make_encoders(probe_ranks())  # 10 ms, and 40 MB until they are dropped
+        with start_pool(_N_THREADS, "probe") as pool:
+            return dict(zip(groups, pool.map(lambda group: _probe(group, *encoders), groups), strict=True))
 
     def _suspects_after(self, lead: int) -> NDArray[np.bool_]:
         """Say which second bytes after `lead` begin a character that is, or may be, one of those."""
