@@ -12,8 +12,16 @@ import signal
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -21,25 +29,40 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat.config import Config, Share
-from nanogpt_compat.errors import CheckpointError, InputError, MemoryLimitError, OutputError, SpansError
+from nanogpt_compat.errors import (
+    CheckpointError,
+    InputError,
+    MemoryLimitError,
+    OutputError,
+    PrepareError,
+    SpansError,
+    TooSmallError,
+    UsageError,
+)
 from nanogpt_compat.estimate import Estimate
 from nanogpt_compat.files import advice
 from nanogpt_compat.job import Job, look_into
 from nanogpt_compat.lock import FolderLock
-from nanogpt_compat.parts import Parts, remove_parts, spans_to_do
+from nanogpt_compat.parts import Parts, list_some, remove_parts, spans_to_do, write_index
 from nanogpt_compat.plan import PLAN_NAME, Plan, Span, check_inputs, make_plan, read_plan, write_plan
 from nanogpt_compat.progress import Display
-from nanogpt_compat.report import rss_bytes
+from nanogpt_compat.report import read_report, rss_bytes
 from nanogpt_compat.run import Run
+from nanogpt_compat.signals import StoppedBySignal
 from nanogpt_compat.span import Outcome, attempt, job_of
 from nanogpt_compat.watch import Check, Say
 
 MAX_TRIES = 3
 LOCAL = "local"
-_PER_WORKER = 4  # spans given to a cluster ahead of time, so that no worker waits for this process
+_DIED = 128 + 9  # the exit code of an outcome that nobody has told, as a shell has it of a process killed
+_MET_BY_ALL = {one.exit_code: one for one in (UsageError, OutputError, CheckpointError, TooSmallError)}
+"""What is wrong with the options, the shared folder or the program: no other span would go better."""
+_LOST = "it was done, and its part is gone or does not count any more"
 _LOOK_UP_EVERY_S = 0.2
 _SCHEDULER_STARTS_S = 30.0  # Python and Dask, from a file system that many read from
-_MAX_LISTED = 10
+_MEMORY_PAUSE_S = (
+    30.0  # a worker that is short of memory would fail span after span, faster than others do them
+)
 
 OpenDisplay = Callable[[int, int], Display]
 """Takes how many bytes there are, and how many of them are done."""
@@ -69,23 +92,35 @@ class Driver:
             CheckpointError: the work folder holds another plan.
             SpansError: spans have failed, or are still to be done.
             OutputError: another driver is at work in the work folder; or as a run does.
-            InputError, MemoryLimitError: as a run does.
+            InputError, MemoryLimitError, TooSmallError: as a run does.
         """
         share = self._share
         if share.rank is not None:
-            self._do_rank(*share.rank)
+            if not self._is_complete():
+                self._do_rank(*share.rank)
             return
         try:
             share.work_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot make {share.work_dir}: {error.strerror}; {advice(error)}") from error
         with FolderLock(share.work_dir / "lock"):
-            if share.merge and self._is_merged(restart=restart):
+            if not restart and self._is_complete():
+                if share.merge:
+                    remove_parts(share.work_dir)
                 return
             if share.scheduler is not None:
                 self._do_all(share.scheduler, restart=restart)
             if share.merge:
                 self._merge(restart=restart)
+
+    def _is_complete(self) -> bool:
+        """Whether the output is there: a task that is run again after the merge has nothing to do."""
+        if read_report(self._config.output_dir) is None:  # what nearly always is so costs nothing
+            return False
+        if not self._run(look_into(self._modest), None).is_complete():
+            return False
+        self._say("already complete; --restart --overwrite makes it again")
+        return True
 
     def _find_plan(self) -> Plan:
         """Make sure that the plan is about this run; make it if there is none."""
@@ -104,82 +139,76 @@ class Driver:
         if restart:
             remove_parts(work_dir)
         plan = self._find_plan()
-        with open_executor(scheduler, self._config.n_workers) as (executor, window):
-            drive(
-                plan,
-                executor,
-                work_dir=work_dir,
-                settings=self._config,
-                window=window,
-                open_display=self._open_display,
-                warn=self._warn,
-                check=self._check,
-            )
+        with open_executor(scheduler, self._config.n_workers, self._check) as (executor, window):
+            self._drive(plan, executor, replace(self._config, n_workers=1), window)
         self._say(f"all {len(plan.spans):,} spans are done, their parts in {work_dir}")
+        if not self._share.merge:
+            self._write_index(plan)
 
     def _do_rank(self, rank: int, size: int) -> None:
         """Do every `size`th span from number `rank` on."""
         work_dir = self._share.work_dir
         plan, settings = self._find_plan(), _without_inputs(self._config)
         self._say(job_of(plan, settings, work_dir).engine_line)
-        failed: dict[int, Outcome] = {}
-
-        def list_mine() -> list[Span]:
-            return [
-                span
-                for span in spans_to_do(work_dir, plan)
-                if span.index % size == rank and span.index not in failed
-            ]
-
-        with closing(_Progress(list_mine(), 0, self._open_display)) as progress:
-            while mine := list_mine():  # again, if an engine has turned out to err on what was done before
-                for span in mine:
-                    self._check()
-                    outcome = attempt(str(work_dir), span.index, plan.hash, settings, self._check)
-                    if outcome.exit_code == MemoryLimitError.exit_code:
-                        raise MemoryLimitError(outcome.error)
-                    if outcome.error:
-                        self._warn(_describe_failure(plan, outcome))
-                        failed[span.index] = outcome
-                    else:
-                        progress.add(span, outcome)
-        _refuse_failed(plan, failed)
+        self._drive(plan, _ThisProcess(self._check), settings, lambda: 1, plan.spans[rank::size])
         self._say(f"rank {rank} of {size} is done: its parts are in {work_dir}")
+        if not spans_to_do(work_dir, plan):  # it is the last
+            self._write_index(plan)
 
-    def _is_merged(self, *, restart: bool) -> bool:
-        """Whether all is done and put together: then the plan is gone, too."""
-        if restart or read_plan(self._share.work_dir) is not None:
-            return False
-        run = self._run(look_into(self._modest), None)
-        if run.is_complete():
-            self._say("already complete; --restart --overwrite makes it again")
-            remove_parts(self._share.work_dir)
-            return True
-        if self._share.scheduler is None:
-            raise SpansError(
-                f"there is no {PLAN_NAME} in {self._share.work_dir}, so nothing to put together: begin with "
-                "--cluster or --rank"
-            )
-        return False
+    def _drive(
+        self,
+        plan: Plan,
+        executor: Executor,
+        settings: Config,
+        window: Callable[[], int],
+        spans: Sequence[Span] | None = None,
+    ) -> None:
+        drive(
+            plan,
+            executor,
+            work_dir=self._share.work_dir,
+            settings=settings,
+            window=window,
+            open_display=self._open_display,
+            warn=self._warn,
+            check=self._check,
+            spans=spans,
+        )
+
+    def _write_index(self, plan: Plan) -> None:
+        """Write down what files the parts are that stay as they are, with the report of a whole run."""
+        run, parts = self._run_of(plan)
+        made = run.build_report(parts.add_up(), parts.mismatch)
+        path = write_index(self._share.work_dir, {**made, "files": parts.files()})
+        self._say(f"{path} lists the parts in order")
 
     def _merge(self, *, restart: bool) -> None:
         """Put the parts together, and remove them."""
-        work_dir, config = self._share.work_dir, self._config
+        work_dir = self._share.work_dir
         plan = read_plan(work_dir)
         if plan is None:
-            raise SpansError(f"{work_dir / PLAN_NAME} is gone: begin again with --cluster or --rank")
+            raise SpansError(
+                f"there is no {PLAN_NAME} in {work_dir}, so nothing to put together: begin with --cluster or "
+                "--rank"
+            )
+        run, _ = self._run_of(plan)
+        run.do(restart=restart)
+        remove_parts(work_dir)
+
+    def _run_of(self, plan: Plan) -> tuple[Run, Parts]:
+        """Build the run that all parts of a plan make."""
+        work_dir, config = self._share.work_dir, self._config
         check_inputs(plan, config.inputs, work_dir)
+        job = job_of(plan, self._modest, work_dir)  # what does not fit is said before what is missing
         parts = Parts(work_dir, plan)
         self._say(parts.line())
-        job = job_of(plan, self._modest, work_dir)
         n_bytes = sum(one["size"] for one in plan.inputs)
         job = replace(
             job,
             config=replace(job.config, inputs=config.inputs, engine=config.engine),
             forecast=Estimate(n_bytes, parts.n_tokens, 0.0),
         )
-        self._run(job, parts).do(restart=restart)
-        remove_parts(work_dir)
+        return self._run(job, parts), parts
 
     def _run(self, job: Job, parts: Parts | None) -> Run:
         n_bytes = job.forecast.text_bytes
@@ -203,50 +232,110 @@ def drive(
     open_display: OpenDisplay,
     warn: Say,
     check: Check,
+    spans: Sequence[Span] | None = None,
 ) -> None:
-    """Have all spans done that are not done yet, `window()` of them under way at a time.
+    """Have all spans done, or these, that are not done yet, `window()` of them under way at a time.
 
-    One that fails is tried again after the others, `MAX_TRIES` times in all, and takes no other along. Each
-    is encoded by one thread.
+    One that fails is tried again after the others, until it has failed `MAX_TRIES` times. One whose worker
+    has died is tried once more, with no other under way: so it takes none along.
 
     Raises:
-        SpansError: some have failed for good, and all others are done; or the executor is broken.
-        CheckpointError: a worker has another program, vocabulary or input. And what `check` raises.
+        SpansError: some have failed for good, and all others are done; or the executor has ended.
+        MemoryLimitError: the same, and each of them for want of memory.
+        UsageError, OutputError, CheckpointError, TooSmallError: a worker has met what the next would, too.
+        And what `check` raises.
     """
-    settings = _without_inputs(replace(settings, n_workers=1))
-    todo = deque(spans_to_do(work_dir, plan))
-    done_bytes = _bytes_of(plan.spans) - _bytes_of(todo)
-    pending: dict[Future[Outcome], Span] = {}
-    tries: Counter[int] = Counter()
-    failed: dict[int, Outcome] = {}
-    with closing(_Progress(plan.spans, done_bytes, open_display)) as progress:
-        while todo or pending:
-            check()
-            while todo and len(pending) < max(1, window()):
-                span = todo.popleft()
-                tries[span.index] += 1
-                pending[_submit(executor, str(work_dir), plan, span, settings)] = span
-            for future in wait(pending, _LOOK_UP_EVERY_S, FIRST_COMPLETED).done:
-                span = pending.pop(future)
-                outcome = _outcome_of(future, span)
-                if not outcome.error:
-                    progress.add(span, outcome)
-                    continue
-                warn(_describe_failure(plan, outcome))
-                if tries[span.index] < MAX_TRIES:
-                    todo.append(span)
-                else:
-                    failed[span.index] = outcome
-            if not todo and not pending:  # an engine may have turned out to err on what was done before
-                todo.extend(one for one in spans_to_do(work_dir, plan) if tries[one.index] < MAX_TRIES)
-    _refuse_failed(plan, failed)
+    settings = _without_inputs(settings)
+    asked = plan.spans if spans is None else spans
+    wanted = {one.index for one in asked}
+    queue, n_most = _Queue(), 1
+
+    def list_todo() -> list[Span]:
+        out = queue.failed
+        return [one for one in spans_to_do(work_dir, plan) if one.index in wanted and one.index not in out]
+
+    done_bytes = _bytes_of(asked) - _bytes_of(list_todo())
+    with closing(_Progress(asked, done_bytes, open_display)) as progress:
+        for _ in range(MAX_TRIES):  # more than once only if what was done turns out not to count
+            queue.todo.extend(list_todo())
+            while queue.todo or queue.pending:
+                check()
+                for future in wait(queue.pending, _LOOK_UP_EVERY_S, FIRST_COMPLETED).done:
+                    span = queue.pending.pop(future)
+                    outcome = _outcome_of(future, span)
+                    if outcome.error:
+                        warn(_describe_failure(plan, outcome))
+                        queue.put_back(span, outcome)
+                    else:
+                        progress.add(span, outcome)
+                n_before, n_most = n_most, _ask(window)
+                if n_before and not n_most:
+                    warn("no worker is there: waiting for one to come")
+                while next_one := queue.take(n_most):
+                    arguments = (str(work_dir), next_one.index, plan.hash, settings)
+                    queue.pending[_ask(executor.submit, attempt_elsewhere, *arguments)] = next_one
+    lost = [Outcome(one.index, "an unknown host", error=_LOST) for one in list_todo()]
+    _refuse_failed(plan, [*queue.failed.values(), *lost])
 
 
-def _submit(executor: Executor, work_dir: str, plan: Plan, span: Span, settings: Config) -> "Future[Outcome]":
+class _Queue:
+    """Spans that are to be tried, under way, or failed for good."""
+
+    def __init__(self) -> None:
+        self.todo = deque[Span]()
+        self.pending: dict[Future[Outcome], Span] = {}
+        self.failed: dict[int, Outcome] = {}
+        self._n_failures = Counter[int]()
+        self._deadly = set[int]()  # whose worker has died
+
+    def take(self, n_most: int) -> Span | None:
+        """Take the next one, if it may begin beside those under way, of which there may be so many."""
+        if not self.todo:
+            return None
+        is_alone = any(one.index in self._deadly for one in (self.todo[0], *self.pending.values()))
+        if len(self.pending) >= (1 if is_alone else max(1, n_most)):
+            return None
+        return self.todo.popleft()
+
+    def put_back(self, span: Span, outcome: Outcome) -> None:
+        """Put one that has failed behind the others, or with those that have failed for good."""
+        self._n_failures[span.index] += 1
+        has_died = outcome.exit_code == _DIED
+        if self._n_failures[span.index] == MAX_TRIES or (has_died and span.index in self._deadly):
+            self.failed[span.index] = outcome
+            return
+        if has_died:
+            self._deadly.add(span.index)
+        self.todo.append(span)
+
+
+def attempt_elsewhere(*arguments: Any) -> Outcome:
+    """Do a span in a process that others are waiting for."""
+    outcome = attempt(*arguments)
+    if outcome.exit_code == MemoryLimitError.exit_code:
+        time.sleep(_MEMORY_PAUSE_S)
+    return outcome
+
+
+def _ask(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call an executor, or who knows of it; once they have ended, each raises something of its own.
+
+    Raises:
+        SpansError: it has ended.
+    """
     try:
-        return executor.submit(attempt, work_dir, span.index, plan.hash, settings)
-    except BrokenExecutor as error:
-        raise SpansError(f"the executor is broken ({error}); run the same command again to go on") from error
+        return call(*arguments)
+    except (PrepareError, StoppedBySignal):
+        raise
+    except Exception as error:
+        raise SpansError(_gone(error)) from error
+
+
+def _gone(error: Exception) -> str:
+    return (
+        f"whoever does the spans has ended or cannot be reached any more ({type(error).__name__}: {error}); "
+        "what is done stays done: run the same command again to go on"
+    )
 
 
 def _without_inputs(config: Config) -> Config:
@@ -259,14 +348,19 @@ def _outcome_of(future: "Future[Outcome]", span: Span) -> Outcome:
     """Take the outcome of an attempt; a worker that has died is one, too.
 
     Raises:
-        CheckpointError: trying again would not help, nor other spans.
+        SpansError: the executor has dropped it, as one does that has lost its scheduler.
+        UsageError, OutputError, CheckpointError, TooSmallError: other spans would meet the same.
     """
     try:
         outcome = future.result()
+    except CancelledError as error:
+        raise SpansError(_gone(error)) from error
     except Exception as error:  # noqa: BLE001 - what executors raise when a worker dies is their own
-        return Outcome(span.index, "an unknown host", error=f"{type(error).__name__}: {error}", exit_code=1)
-    if outcome.exit_code == CheckpointError.exit_code:
-        raise CheckpointError(f"{outcome.host}: {outcome.error}")
+        return Outcome(
+            span.index, "an unknown host", error=f"{type(error).__name__}: {error}", exit_code=_DIED
+        )
+    if outcome.exit_code in _MET_BY_ALL:
+        raise _MET_BY_ALL[outcome.exit_code](f"{outcome.host}: {outcome.error}")
     return outcome
 
 
@@ -276,15 +370,16 @@ def _describe_failure(plan: Plan, outcome: Outcome) -> str:
     return f"span {span.index:,} ({where}) failed on {outcome.host}: {outcome.error}"
 
 
-def _refuse_failed(plan: Plan, failed: Mapping[int, Outcome]) -> None:
-    """Raise SpansError if there are any."""
-    if failed:
-        lines = [_describe_failure(plan, one) for one in list(failed.values())[:_MAX_LISTED]]
-        more = [f"and {len(failed) - _MAX_LISTED:,} more"] if len(failed) > _MAX_LISTED else []
-        raise SpansError(
-            f"{len(failed):,} spans failed, all others are done; mend what follows and run the same command "
-            "again\n  " + "\n  ".join(lines + more)
-        )
+def _refuse_failed(plan: Plan, failed: Sequence[Outcome]) -> None:
+    """Raise SpansError if there are any; MemoryLimitError if that is what all of them failed for."""
+    if not failed:
+        return
+    is_memory = all(one.exit_code == MemoryLimitError.exit_code for one in failed)
+    lines = list_some([_describe_failure(plan, one) for one in failed], separator="\n  ")
+    raise (MemoryLimitError if is_memory else SpansError)(
+        f"{len(failed):,} spans failed, all others to be done here are done; mend what follows and run the "
+        f"same command again\n  {lines}"
+    )
 
 
 def _bytes_of(spans: Iterable[Span]) -> int:
@@ -294,7 +389,7 @@ def _bytes_of(spans: Iterable[Span]) -> int:
 class _Progress:
     """How far all spans together are."""
 
-    def __init__(self, spans: Sequence[Span], done_bytes: int, open_display: OpenDisplay) -> None:
+    def __init__(self, spans: Iterable[Span], done_bytes: int, open_display: OpenDisplay) -> None:
         self._display = open_display(_bytes_of(spans), done_bytes)
         self._done_bytes = done_bytes
         self._n_tokens = 0  # of what this process has seen done
@@ -309,7 +404,9 @@ class _Progress:
 
 
 @contextmanager
-def open_executor(scheduler: str, n_workers: int) -> Iterator[tuple[Executor, Callable[[], int]]]:
+def open_executor(
+    scheduler: str, n_workers: int, check: Check
+) -> Iterator[tuple[Executor, Callable[[], int]]]:
     """Open processes of this machine, or a Dask cluster by its address or scheduler file.
 
     Also gives a function that says how many spans should be under way.
@@ -329,7 +426,7 @@ def open_executor(scheduler: str, n_workers: int) -> Iterator[tuple[Executor, Ca
         ) from error
     is_file = ":" not in scheduler
     if is_file:
-        _wait_for_file(Path(scheduler))
+        _wait_for_file(Path(scheduler), check)
     try:
         client = Client(scheduler_file=scheduler) if is_file else Client(scheduler)
     except (OSError, ValueError) as error:
@@ -338,13 +435,16 @@ def open_executor(scheduler: str, n_workers: int) -> Iterator[tuple[Executor, Ca
             "file that `dask scheduler --scheduler-file` has written"
         ) from error
     with client:
-        yield client.get_executor(), lambda: _PER_WORKER * sum(client.nthreads().values())
+        # A pure task that is given again is not done again. And a task that waits in the line of a worker
+        # that dies counts as one of those that may have killed it: so one for each thread, and none in line.
+        yield client.get_executor(pure=False), lambda: sum(client.nthreads().values())
 
 
-def _wait_for_file(path: Path) -> None:
+def _wait_for_file(path: Path, check: Check) -> None:
     """Wait for a scheduler that was started a moment ago."""
     end_s = time.monotonic() + _SCHEDULER_STARTS_S
     while not path.exists():
+        check()
         if time.monotonic() > end_s:
             raise InputError(
                 f"--cluster {path}: no scheduler has written such a file; start one with\n"
@@ -353,35 +453,36 @@ def _wait_for_file(path: Path) -> None:
         time.sleep(_LOOK_UP_EVERY_S)
 
 
+class _ThisProcess(Executor):
+    """Does a span, which is all it is given, there and then; if memory runs short, it is this one's own."""
+
+    def __init__(self, check: Check) -> None:
+        self._check = check
+
+    def submit(self, _: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        work_dir, index, plan_hash, settings = args
+        outcome = attempt(work_dir, index, plan_hash, settings, self._check)
+        if outcome.exit_code == MemoryLimitError.exit_code:
+            raise MemoryLimitError(outcome.error)
+        future: Future[Any] = Future()
+        future.set_result(outcome)
+        return future
+
+
 class LocalProcesses(Executor):
     """Processes of this machine, each an executor of its own: one that dies takes no other's span along.
 
-    They end when this process does, however it ends.
+    Takes a call for each at a time; more of them wait for the first. They end when this process does, however
+    it ends.
     """
 
     def __init__(self, n_workers: int) -> None:
-        self._lock = threading.Lock()
-        self._n_pending = [0] * n_workers
-        self._pools = [_Process() for _ in range(n_workers)]
+        self._processes = [_Process() for _ in range(n_workers)]
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Give a call to the process that has the fewest; a new one takes the place of one that died."""
-        with self._lock:
-            k = min(range(len(self._pools)), key=self._n_pending.__getitem__)
-            self._n_pending[k] += 1
-        try:
-            future = self._pools[k].executor.submit(fn, *args, **kwargs)
-        except BrokenExecutor:
-            self._pools[k].close()
-            self._pools[k] = _Process()
-            future = self._pools[k].executor.submit(fn, *args, **kwargs)
-
-        def count_down(_: "Future[Any]") -> None:
-            with self._lock:
-                self._n_pending[k] -= 1
-
-        future.add_done_callback(count_down)
-        return future
+        """Give a call to a process that is free."""
+        free = (one for one in self._processes if one.last is None or one.last.done())
+        return next(free, self._processes[0]).submit(fn, *args, **kwargs)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Wait for what is under way, or, if something went wrong here, end it."""
@@ -389,7 +490,7 @@ class LocalProcesses(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes; without `wait` at once."""
-        for one in self._pools:
+        for one in self._processes:
             if wait:
                 one.executor.shutdown(cancel_futures=cancel_futures)
             one.close()
@@ -399,12 +500,26 @@ class _Process:
     """An executor with a single process, and the end of a pipe that keeps it alive."""
 
     def __init__(self) -> None:
+        self.last: Future[Any] | None = None
+        self._open()
+
+    def _open(self) -> None:
         # A forked process would inherit locks that threads hold; this program's main modules can be spawned.
         context = multiprocessing.get_context("spawn")
         reader, self._writer = context.Pipe(duplex=False)
         self.executor = ProcessPoolExecutor(
             1, mp_context=context, initializer=_live_with_parent, initargs=(reader,)
         )
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Call something there; a new process takes the place of one that has died."""
+        try:
+            self.last = self.executor.submit(fn, *args, **kwargs)
+        except BrokenExecutor:
+            self.close()
+            self._open()
+            self.last = self.executor.submit(fn, *args, **kwargs)
+        return self.last
 
     def close(self) -> None:
         self._writer.close()

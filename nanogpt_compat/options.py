@@ -128,6 +128,8 @@ def _share(options: argparse.Namespace, config: Config) -> Share | None:
         UsageError: the options do not go together, or the rank is not known.
     """
     is_rank, is_driver = options.rank is not None, options.cluster is not None
+    if options.world_size is not None and not is_rank:
+        raise UsageError("--world-size says how many ranks there are: give --rank R or --rank auto too")
     if not (is_rank or is_driver or options.merge):
         if options.work_dir is not None:
             raise UsageError(
@@ -389,7 +391,13 @@ def _add_share_options(group: "argparse._ArgumentGroup") -> None:
         metavar="R",
         help="do every Nth span in this process, from number R on; auto asks Slurm or Kubernetes",
     )
-    group.add_argument("--world-size", type=_positive, metavar="N", help="how many ranks there are")
+    group.add_argument(
+        "--world-size",
+        type=_positive,
+        metavar="N",
+        help="how many ranks there are, where Slurm does not say so; with it, the number of a task in an "
+        "array is its rank, so that a part of the array can be run again",
+    )
     group.add_argument(
         "--merge",
         action="store_true",

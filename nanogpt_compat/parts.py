@@ -12,7 +12,7 @@ last is the one that counts. What no .json names is of no use any more.
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,12 @@ from nanogpt_compat.files import advice, drop_cache, write_atomically
 from nanogpt_compat.memmap import TOKEN
 from nanogpt_compat.plan import PLAN_NAME, Plan, Span
 from nanogpt_compat.sinks import Sink
-from nanogpt_compat.tally import Tally
+from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_duration
 
 _CHUNK_BYTES = 4 << 20
 _MAX_LISTED = 10
+_INDEX_NAME = "index.json"
 
 
 def parts_folder(work_dir: Path, plan: Plan) -> Path:
@@ -119,7 +120,7 @@ class Parts:
         to_do = [span.index for span in spans_to_do(work_dir, plan)]
         if to_do:
             raise SpansError(
-                f"{len(to_do):,} of {len(plan.spans):,} spans are not done ({_list_some(to_do)}); run the "
+                f"{len(to_do):,} of {len(plan.spans):,} spans are not done ({list_some(to_do)}); run the "
                 "command that makes them again"
             )
         self.mismatch = read_mismatch(work_dir, plan)
@@ -173,10 +174,33 @@ class Parts:
             f"{format_duration(self._span_s)} of work on {hosts}"
         )
 
+    def add_up(self) -> Tally:
+        """Count everything that a run would have counted."""
+        tally = Tally([InputTally() for _ in self.plan.inputs])
+        self.copy_into(None, tally, after_part=lambda: None, check=lambda: None)
+        return tally
+
+    def files(self) -> list[dict[str, Any]]:
+        """List the files of all parts, of each split in order; their names are those within the work folder.
+
+        Raises:
+            SpansError: one is not there, or not of its size.
+        """
+        folder = parts_folder(self._work_dir, self.plan)
+        listed = []
+        for part in self._read():
+            for split, one in part["files"].items():
+                path, n_bytes = folder / one["name"], one["tokens"] * TOKEN.itemsize
+                if not path.is_file() or path.stat().st_size != n_bytes:
+                    raise self._not_as_written(path, part["span"])
+                name = f"{folder.name}/{path.name}"
+                listed.append({**one, "name": name, "bytes": n_bytes, "split": split, "span": part["span"]})
+        return listed
+
     def copy_into(
-        self, sink: Sink, tally: Tally, *, after_part: Callable[[], None], check: Callable[[], None]
+        self, sink: Sink | None, tally: Tally, *, after_part: Callable[[], None], check: Callable[[], None]
     ) -> None:
-        """Append all parts from `tally.position` on, and count them.
+        """Append all parts from `tally.position` on, and count them; without a sink count them only.
 
         Raises:
             SpansError: a part is not what was written; its sidecar is gone then.
@@ -188,8 +212,9 @@ class Parts:
             n_lines = part["tally"]["position"]["records"] + n_lines * (part["start"] > 0)
             if place <= (tally.position.input_index, tally.position.offset):
                 continue
-            for split, one in part["files"].items():
-                self._copy(part, split, one, sink, check)
+            if sink is not None:
+                for split, one in part["files"].items():
+                    self._copy(part, split, one, sink, check)
             n_before = n_lines - part["tally"]["position"]["records"]
             tally.add(
                 Tally.of_record(part["tally"]), Position(*place, anchor=part["end"]), n_lines_before=n_before
@@ -221,25 +246,45 @@ class Parts:
         except OSError as error:
             raise OutputError(f"cannot read {path}: {error.strerror}; {advice(error)}") from error
         if (n_tokens, crc) != (one["tokens"], one["crc32"]):
-            _sidecar(self._work_dir, self.plan, part["span"]).unlink(missing_ok=True)
-            raise SpansError(
-                f"{path} is not what was written there: span {part['span']:,} is to be done again; run what "
-                "makes it, then --merge"
-            )
+            raise self._not_as_written(path, part["span"])
+
+    def _not_as_written(self, path: Path, span: int) -> SpansError:
+        """Have a span done again."""
+        _sidecar(self._work_dir, self.plan, span).unlink(missing_ok=True)
+        return SpansError(
+            f"{path} is not what was written there: span {span:,} is to be done again; run what makes it, "
+            "then --merge"
+        )
+
+
+def write_index(work_dir: Path, index: Mapping[str, Any]) -> Path:
+    """Write down what the parts of a work folder are, where they stay as they are.
+
+    Raises:
+        OutputError: the disk is full or failing.
+    """
+    path = work_dir / _INDEX_NAME
+    try:
+        write_atomically(path, (json.dumps(index, indent=1) + "\n").encode("ascii"))
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; {advice(error)} and run again") from error
+    return path
 
 
 def remove_parts(work_dir: Path) -> None:
     """Remove the plan and all parts of a work folder, whose lock must be held."""
-    for path in sorted(work_dir.glob(f"{PLAN_NAME}*")):  # it goes first: without it, parts mean nothing
-        path.unlink(missing_ok=True)
+    for name in (PLAN_NAME, _INDEX_NAME):  # the plan goes first: without it, parts mean nothing
+        for path in sorted(work_dir.glob(f"{name}*")):
+            path.unlink(missing_ok=True)
     for folder in work_dir.glob("parts-*"):
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _list_some(numbers: list[int]) -> str:
+def list_some(items: Sequence[object], *, separator: str = ", ") -> str:
     """List the first ten.
 
-    >>> _list_some(list(range(12)))
+    >>> list_some(range(12))
     '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...'
     """
-    return ", ".join(map(str, numbers[:_MAX_LISTED])) + (", ..." if len(numbers) > _MAX_LISTED else "")
+    more = ["..."] if len(items) > _MAX_LISTED else []
+    return separator.join([*map(str, items[:_MAX_LISTED]), *more])

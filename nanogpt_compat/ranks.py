@@ -8,17 +8,17 @@ from nanogpt_compat.errors import UsageError
 def rank_of(rank: str, world_size: int | None, environment: Mapping[str, str]) -> tuple[int, int]:
     """Say which rank of how many this is; `auto` asks Slurm or Kubernetes.
 
+    An array may begin at any number. With a `world_size`, of which it may be a part, the number of a task is
+    its rank.
+
     >>> array = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "4"}
-    >>> rank_of("auto", None, array), rank_of("auto", 8, {"JOB_COMPLETION_INDEX": "3"}), rank_of("0", 2, {})
-    ((2, 4), (3, 8), (0, 2))
+    >>> rank_of("auto", None, array), rank_of("auto", 8, array), rank_of("0", 2, {})
+    ((2, 4), (7, 8), (0, 2))
 
     Raises:
         UsageError: it cannot be known, or there is no such rank.
     """
-    number, size = rank, world_size
-    if rank == "auto":
-        number, found_size = _ask_scheduler(environment)
-        size = world_size or found_size
+    number, size = _ask_scheduler(environment, world_size) if rank == "auto" else (rank, world_size)
     try:
         index = int(number)
     except ValueError:
@@ -26,21 +26,26 @@ def rank_of(rank: str, world_size: int | None, environment: Mapping[str, str]) -
     if size is None:
         raise UsageError(f"--rank {rank} needs --world-size N: how many ranks there are")
     if not 0 <= index < size:
-        raise UsageError(f"--rank {index} of {size} is none: ranks are counted from 0, up to {size - 1}")
+        raise UsageError(
+            f"--rank {index} of {size} is none: ranks are counted from 0, up to {size - 1}. To run some "
+            "tasks of an array again, give the --world-size of all of it: their numbers are their ranks then"
+        )
     return index, size
 
 
-def _ask_scheduler(environment: Mapping[str, str]) -> tuple[str, int | None]:
+def _ask_scheduler(environment: Mapping[str, str], world_size: int | None) -> tuple[str, int | None]:
     """Find the rank, and how many there are, if that is said."""
+    if "SLURM_ARRAY_TASK_ID" in environment and world_size is not None:
+        return environment["SLURM_ARRAY_TASK_ID"], world_size
     if "SLURM_ARRAY_TASK_ID" in environment:
         first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{name}", "0")) for name in ("MIN", "STEP"))
         count = environment.get("SLURM_ARRAY_TASK_COUNT")
         index = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // max(1, step)
         return str(index), None if count is None else int(count)
     if "JOB_COMPLETION_INDEX" in environment:
-        return environment["JOB_COMPLETION_INDEX"], None
+        return environment["JOB_COMPLETION_INDEX"], world_size
     if "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment:
-        return environment["SLURM_PROCID"], int(environment["SLURM_NTASKS"])
+        return environment["SLURM_PROCID"], world_size or int(environment["SLURM_NTASKS"])
     raise UsageError(
         "--rank auto: none of SLURM_ARRAY_TASK_ID, SLURM_PROCID and JOB_COMPLETION_INDEX is set; give "
         "--rank R --world-size N"

@@ -270,7 +270,7 @@ class Run:
                 files = full_shards(self._outputs, {"train": tally.train_tokens, "val": tally.val_tokens})
                 unsound = first_unsound_mark(earlier, files, self._watch.check)
                 if unsound is None:
-                    made = self._report(tally, found.mismatch)
+                    made = self.build_report(tally, found.mismatch)
                     journal.append({"report": made})
                     return made
             # An older segment has rotted since it was written: all that follows it is made again.
@@ -347,7 +347,8 @@ class Run:
             f"{format_count(n_tokens)} tokens)"
         )
 
-    def _report(self, tally: Tally, mismatch: str) -> dict[str, Any]:
+    def build_report(self, tally: Tally, mismatch: str) -> dict[str, Any]:
+        """Build what prepare.json will hold, but for its `files`."""
         job, parts = self._job, self._parts
         made = report.build_report(
             tally=tally,

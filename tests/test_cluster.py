@@ -3,14 +3,14 @@
 import gzip
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,18 @@ import pytest
 
 from nanogpt_compat import cluster, span
 from nanogpt_compat import plan as plan_module
-from nanogpt_compat.cluster import LocalProcesses, drive
-from nanogpt_compat.errors import SpansError, UsageError
-from nanogpt_compat.options import parse_options
+from nanogpt_compat.errors import (
+    CheckpointError,
+    MemoryLimitError,
+    OutputError,
+    PrepareError,
+    TooSmallError,
+    UsageError,
+)
 from nanogpt_compat.parts import parts_folder, spans_to_do
 from nanogpt_compat.plan import Plan, read_plan
-from nanogpt_compat.progress import Nobody
 from nanogpt_compat.ranks import rank_of
-from nanogpt_compat.span import Outcome, attempt
+from nanogpt_compat.span import Outcome
 from nanogpt_compat.vocabulary import find_gpt2
 from tests import faults
 from tests.conftest import REPOSITORY
@@ -84,6 +88,18 @@ def of_one_machine(report: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in lasting(report).items() if name not in ("cluster", "versions")}
 
 
+def assert_indexed(work: Path, expected: Path) -> None:
+    """The parts, in the order of index.json, are what one machine makes, and the report is its report."""
+    index = json.loads((work / "index.json").read_text())
+    for split in ("train", "val"):
+        files = [one for one in index["files"] if one["split"] == split]
+        tokens = b"".join((work / one["name"]).read_bytes() for one in files)
+        path = expected / f"{split}.bin"
+        assert tokens == (path.read_bytes() if path.exists() else b"")
+        assert len(tokens) == sum(one["bytes"] for one in files) == 2 * sum(one["tokens"] for one in files)
+    assert of_one_machine(index) | {"files": []} == of_one_machine(report_of(expected)) | {"files": []}
+
+
 def assert_merged(out: Path, expected: Path, work_dir: Path) -> None:
     """The same files and the same report as one machine's, and the work folder is empty."""
     assert sha256s(out) == sha256s(expected)
@@ -129,6 +145,7 @@ def test_processes_make_what_one_makes(kind: str, tmp_path: Path) -> None:
     assert not many.exists()
     plan = plan_in(work)
     assert n_parts(work) == len(plan.spans)
+    assert_indexed(work, one)
     merged = prepare(*shared, "--merge")
     assert merged.returncode == 0, merged.stderr
     assert_merged(many, one, work)
@@ -231,75 +248,6 @@ def small_run(folder: Path, *more: str) -> tuple[Args, Path]:
     return args, work
 
 
-def do_all(work: Path, args: Args, executor: Executor, attempts: int) -> None:
-    """Have the spans of a planned run done, so many at a time."""
-    config = parse_options([*map(str, args), "--merge"], home=None).config
-    warnings: list[str] = []
-    drive(
-        plan_in(work),
-        executor,
-        work_dir=work,
-        settings=config,
-        window=lambda: attempts,
-        open_display=lambda total, done: Nobody(),
-        warn=warnings.append,
-        check=lambda: None,
-    )
-
-
-def attempt_or_die(work_dir: str, index: int, *rest: Any) -> Outcome:
-    """Die on the third span, always, and on the fifth the first time."""
-    if index == 3 or (index == 5 and not Path(work_dir, "once").exists()):
-        Path(work_dir, "once" if index == 5 else "poison").write_text("")
-        os.kill(os.getpid(), signal.SIGKILL)
-    return attempt(work_dir, index, *rest)
-
-
-def test_a_span_that_kills_its_worker_takes_no_neighbour_down(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    args, work = small_run(tmp_path)
-    monkeypatch.setattr(cluster, "attempt", attempt_or_die)
-    with LocalProcesses(2) as processes, pytest.raises(SpansError) as caught:
-        do_all(work, args, processes, 2)
-    assert [one.index for one in spans_to_do(work, plan_in(work))] == [3]
-    assert str(caught.value).startswith("1 spans failed, all others are done")
-    assert f"span 3 (bytes 30,000 to 40,000 of {tmp_path / 'a.txt'})" in str(caught.value)
-    monkeypatch.undo()
-    with LocalProcesses(1) as processes:
-        do_all(work, args, processes, 1)
-    assert not spans_to_do(work, plan_in(work))
-
-
-def test_threads_are_an_executor_too_and_any_number_may_be_under_way(tmp_path: Path) -> None:
-    args, work = small_run(tmp_path)
-    with ThreadPoolExecutor(3) as threads:
-        do_all(work, args, threads, 7)
-    assert not spans_to_do(work, plan_in(work))
-    assert prepare(*args, "--merge").returncode == 0
-    assert_merged(tmp_path / "many", one_machine(tmp_path, args[:6]), work)
-
-
-class Twice(Executor):
-    """Does everything twice at once, as a scheduler may that has lost sight of a worker."""
-
-    def __init__(self) -> None:
-        self.threads = ThreadPoolExecutor(4)
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        self.threads.submit(fn, *args, **kwargs)
-        return self.threads.submit(fn, *args, **kwargs)
-
-
-def test_a_span_that_is_done_twice_at_once_is_done(tmp_path: Path) -> None:
-    args, work = small_run(tmp_path)
-    twice = Twice()
-    do_all(work, args, twice, 3)
-    twice.threads.shutdown()
-    assert prepare(*args, "--merge").returncode == 0
-    assert_merged(tmp_path / "many", one_machine(tmp_path, args[:6]), work)
-
-
 def test_a_bad_record_fails_its_span_alone_and_says_where_it_is(tmp_path: Path) -> None:
     lines = [json.dumps({"text": f"document {k} " * 20}) for k in range(400)]
     lines[300] = "{broken"
@@ -313,6 +261,7 @@ def test_a_bad_record_fails_its_span_alone_and_says_where_it_is(tmp_path: Path) 
     assert f"at byte {byte:,}" in done.stderr
     assert str(path) in done.stderr
     assert "(lines are counted from byte" in done.stderr
+    assert f") failed on {platform.node()}: " in done.stderr
     assert len(spans_to_do(tmp_path / "work", plan_in(tmp_path / "work"))) == 1
     merged = run(*args, "--merge")
     assert merged.returncode == 6
@@ -352,9 +301,6 @@ def test_another_plan_is_refused(change: str, tmp_path: Path, monkeypatch: pytes
         span._open_engine.cache_clear()
     for how in (("--rank", "0", "--world-size", "1"), ("--cluster", "local"), ("--merge",)):
         done = prepare(*args, *more, *how)
-        if how == ("--merge",) and change not in ("input",):
-            assert done.returncode in (5, 6)  # nothing is done: that is said first
-            continue
         assert done.returncode == 5, done.stderr
         assert "plan.json does not fit" in done.stderr
     span._open_engine.cache_clear()
@@ -456,6 +402,60 @@ def test_a_damaged_part_is_found_and_made_again(damage: str, tmp_path: Path) -> 
     assert_merged(tmp_path / "many", one_machine(tmp_path, args[:6]), work)
 
 
+def test_the_last_rank_lists_the_parts_that_are_all_whole(tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    one = one_machine(tmp_path, args[:6])
+    assert prepare(*args, "--rank", "1", "--world-size", "2").returncode == 0
+    assert not (work / "index.json").exists()
+    last = ("--rank", "0", "--world-size", "2")
+    done = prepare(*args, *last)
+    assert done.returncode == 0, done.stderr
+    assert f"{work / 'index.json'} lists the parts in order" in done.stderr
+    assert_indexed(work, one)
+    part = next(work.glob("parts-*/00000004.*.train.bin"))
+    part.write_bytes(part.read_bytes()[:-2])
+    done = prepare(*args, *last)
+    assert done.returncode == 6
+    assert f"{part} is not what was written there: span 4 is to be done again" in done.stderr
+    assert prepare(*args, *last).returncode == 0
+    assert_indexed(work, one)
+
+
+@pytest.mark.parametrize("how", [("--rank", "0", "--world-size", "1"), ("--cluster", "local"), ("--merge",)])
+def test_after_the_merge_there_is_nothing_to_do(how: Args, tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    assert prepare(*args, "--rank", "0", "--world-size", "1").returncode == 0
+    plan = (work / "plan.json").read_bytes()
+    assert prepare(*args, "--merge").returncode == 0
+    again = prepare(*args, *how)
+    assert again.returncode == 0, again.stderr
+    assert "already complete" in again.stderr
+    assert not list(work.iterdir())
+    (work / "plan.json").write_bytes(plan)  # of a task that began when the merge ended
+    again = prepare(*args, *how)
+    assert again.returncode == 0, again.stderr
+    assert "already complete" in again.stderr
+    assert how != ("--merge",) or not list(work.iterdir())
+
+
+@pytest.mark.parametrize("error", [OutputError, CheckpointError, TooSmallError, MemoryLimitError])
+def test_a_rank_ends_at_what_all_its_spans_would_meet(
+    error: type[PrepareError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args, _ = small_run(tmp_path)
+    tried: list[int] = []
+
+    def fail(work_dir: str, index: int, *rest: Any) -> Outcome:
+        tried.append(index)
+        return Outcome(index, "a host", error="it cannot be", exit_code=error.exit_code)
+
+    monkeypatch.setattr(cluster, "attempt", fail)
+    done = prepare(*args, "--rank", "3", "--world-size", "4")
+    assert done.returncode == error.exit_code
+    assert "it cannot be" in done.stderr
+    assert tried == [3]
+
+
 def test_a_stopped_run_of_one_machine_is_not_mixed_with_parts(tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
     assert prepare(*args, "--rank", "0", "--world-size", "1").returncode == 0
@@ -476,6 +476,12 @@ def test_a_stopped_run_of_one_machine_is_not_mixed_with_parts(tmp_path: Path) ->
             ("auto", None),
             {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "5"},
             (4, 5),
+        ),
+        (("auto", 128), {"SLURM_ARRAY_TASK_ID": "70", "SLURM_ARRAY_TASK_MIN": "64"}, (70, 128)),
+        (
+            ("auto", None),
+            {"SLURM_ARRAY_TASK_ID": "17", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "2"},
+            "--rank 14 of 2 is none.* give the --world-size of all of it",
         ),
         (("auto", None), {"SLURM_PROCID": "2", "SLURM_NTASKS": "3"}, (2, 3)),
         (("auto", 7), {"JOB_COMPLETION_INDEX": "6"}, (6, 7)),
@@ -504,6 +510,8 @@ def test_a_rank_is_what_is_typed_or_what_a_scheduler_says(
         (("--work-dir", "w", "--merge", "--n", "3"), "--n counts characters"),
         (("--work-dir", "w", "--merge", "--verify"), "are for one machine"),
         (("--work-dir", "w", "--rank", "0", "--world-size", "1", "--merge"), "--rank does its spans"),
+        (("--world-size", "64"), "give --rank R or --rank auto too"),
+        (("--work-dir", "w", "--merge", "--world-size", "64"), "give --rank R or --rank auto too"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
@@ -569,82 +577,6 @@ def test_inputs_on_a_server_are_read_in_spans_too(tmp_path: Path) -> None:
         assert merged.returncode == 0, merged.stderr
     assert sha256s(many) == sha256s(one)
     assert [row["path"] for row in report_of(many)["inputs"]] == urls
-
-
-@dataclass
-class Dask:
-    """A scheduler and its workers, in processes of their own."""
-
-    scheduler_file: Path
-    processes: list["subprocess.Popen[str]"]
-
-    def start(self, *command: str | Path) -> "subprocess.Popen[str]":
-        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"}
-        with (self.scheduler_file.parent / f"dask-{len(self.processes)}.log").open("w") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *map(str, command), "--scheduler-file", self.scheduler_file],
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                text=True,
-                cwd=self.scheduler_file.parent,
-            )
-        self.processes.append(process)
-        return process
-
-    def start_worker(self) -> "subprocess.Popen[str]":
-        """One without a nanny, so that killing it is for good."""
-        quiet = ("--nthreads", "1", "--memory-limit", "0", "--no-dashboard", "--no-nanny")
-        return self.start("worker", *quiet, "--death-timeout", "60")
-
-
-@pytest.fixture
-def dask(tmp_path: Path) -> Iterator[Dask]:
-    pytest.importorskip("distributed")
-    cluster = Dask(tmp_path / "dask.json", [])
-    try:
-        cluster.start("scheduler", "--port", "0", "--no-dashboard", "--host", "127.0.0.1")
-        yield cluster
-    finally:
-        for process in cluster.processes:
-            process.kill()
-            process.wait(TIMEOUT_S)
-
-
-def test_a_dask_cluster_loses_a_worker_and_then_its_driver_and_makes_the_same(
-    dask: Dask, tmp_path: Path
-) -> None:
-    options = slow_inputs(tmp_path)
-    work, out = tmp_path / "work", tmp_path / "many"
-    args: Args = (*options, "--work-dir", work, "--output-dir", out, "--cluster", dask.scheduler_file)
-    workers = [dask.start_worker() for _ in range(2)]
-    wait_for(dask.scheduler_file.exists, dask.processes[0])
-    with start(*args) as process:
-        wait_for(lambda: n_parts(work) >= 2, process)
-        workers[0].kill()
-        wait_for(lambda: n_parts(work) >= 6, process)
-        process.kill()
-    n_done = n_parts(work)
-    assert n_done < len(plan_in(work).spans)
-    dask.start_worker()
-    last = run(*args, "--merge")
-    assert last.returncode == 0, last.stderr
-    assert_merged(out, one_machine(tmp_path, options), work)
-
-
-def test_without_a_scheduler_or_without_dask_it_says_so(tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
-    path = make_text(tmp_path / "a.txt", 1000)
-    args: Args = ("--input", path, "--work-dir", tmp_path / "w", "--cluster")
-    environment = os.environ | {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
-    done = run(*args, "tcp://127.0.0.1:9", env=environment)
-    assert done.returncode == 3, done.stderr
-    assert "no Dask scheduler answers there" in done.stderr
-    (tmp_path / "distributed.py").write_text("raise ImportError('not here')")
-    done = run(*args, "tcp://127.0.0.1:9", env=os.environ | {"PYTHONPATH": str(tmp_path)})
-    assert done.returncode == 3, done.stderr
-    assert "pip install dask distributed" in done.stderr
 
 
 def recipe(word: str) -> str:
