@@ -432,7 +432,7 @@ def test_servers_that_list_files_have_globs_and_folders(memory: Callable[[str, b
     ]
     for folder in ("memory://set", "memory://set/"):
         listed = find_inputs([folder], home=None)
-        what = "hidden or of no known suffix and are left out"
+        what = "folders, hidden or of no known suffix and are left out"
         assert [str(one) for one in listed.inputs] == [
             "memory:///set/p2.jsonl",
             "memory:///set/p10.jsonl",
