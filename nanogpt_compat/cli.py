@@ -92,10 +92,16 @@ def _notices(options: Options, work: job.Job, words: Sequence[str], *, home: Pat
     """Say what of a folder is left out; and that a text seems to hold documents, and how to have them."""
     if not work.shows_end_of_text or options.verify:
         return [*options.notices]
-    command = _command([*words, "--document-separator", END_OF_TEXT_NAME], home=home)
+    kept = [word for word in words if word not in ("--dry-run", "--restart")]
+    added = [
+        "--document-separator",
+        END_OF_TEXT_NAME,
+        "--restart",
+    ]  # what this run saves, that one cannot use
+    command = _command([*kept, *added], home=home)
     literal = (
         f"notice: {END_OF_TEXT_NAME} stands in the input and is encoded as seven tokens of ordinary text. "
-        f"If it ends a document there, stop this and run\n  {command}"
+        f"If it ends a document there, {'' if options.dry_run else 'stop this and '}run\n  {command}"
     )
     return [*options.notices, literal]
 
@@ -153,11 +159,11 @@ def _run(
             driver.do(restart=options.restart)
         return
     work = job.look_into(options.config)
+    for line in _notices(options, work, words, home=home):
+        say(line)
     if options.dry_run:
         _show_dry_run(work)
         return
-    for line in _notices(options, work, words, home=home):
-        say(line)
     say(job.start_line(work))
     say(work.engine_line)
     display = partial(voice.display, work.expected_bytes)

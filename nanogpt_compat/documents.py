@@ -44,17 +44,14 @@ class Counts:
     tail_bytes: int | None = None  # of a document that goes on
 
 
-def is_val_document(head: bytes, ratio: float) -> bool:
-    """Choose a document for validation by its first 64 KiB of UTF-8: copies of it stay on one side.
+def are_val(documents: Sequence[bytes], ratio: float) -> list[bool]:
+    """Choose documents for validation, each by its first 64 KiB of UTF-8: copies of it stay on one side.
 
-    >>> sum(is_val_document(b"%d" % k, 0.1) for k in range(1000))
+    Chosen are those whose hash, taken for a fraction, is below the ratio; 1 us each.
+
+    >>> sum(are_val([b"%d" % k for k in range(1000)], 0.1))
     95
     """
-    return bool(_are_val([head], ratio)[0])
-
-
-def _are_val(documents: Sequence[bytes], ratio: float) -> list[bool]:
-    """Say of each whether its hash, taken for a fraction, is below the ratio; 1 us each."""
     limit = ceil(ratio * (1 << 64)).to_bytes(9, "big")[1:]
     return [
         blake2b(document[:HEAD_BYTES], digest_size=8, salt=_SALT).digest() < limit for document in documents
@@ -97,11 +94,11 @@ def arrange(
 ) -> tuple[dict[str, list[bytes]], Counts]:
     """Do for whole documents, none of them empty, what `split_documents` does."""
     parts: dict[str, list[bytes]] = {"train": [], "val": []}
-    are_val = _are_val(whole, documents.val_ratio) if documents.val_ratio else [False] * len(whole)
+    is_val = are_val(whole, documents.val_ratio) if documents.val_ratio else [False] * len(whole)
     if is_first and whole and documents.val_ratio:
-        are_val[0] = True
-    for one, is_val in zip(whole, are_val, strict=True):
-        parts["val" if is_val else "train"] += (MARK, one) if documents.eot == "prepend" else (one, MARK)
+        is_val[0] = True
+    for one, goes_to_val in zip(whole, is_val, strict=True):
+        parts["val" if goes_to_val else "train"] += (MARK, one) if documents.eot == "prepend" else (one, MARK)
     return parts, Counts(len(whole), max(map(len, whole), default=0), n_empty)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat import report
+from nanogpt_compat.documents import END_OF_TEXT
 from nanogpt_compat.errors import DifferenceError, OutputError
 from nanogpt_compat.files import advise_sequential, drop_cache
 from nanogpt_compat.memmap import TOKEN
@@ -173,10 +174,10 @@ class _FinishedShards:
         file = self._file
         file.check_ends(self._shards.header(file.n_tokens))
         file.close()
-        one = OutputFile("", self._shards, len(self.described), file.n_tokens)
-        self.described += [
-            described | {"sha256": file.sha256.hexdigest()} for described in report.describe_files([one])
-        ]
+        (described,) = report.describe_files(
+            [OutputFile("", self._shards, len(self.described), file.n_tokens)]
+        )
+        self.described.append(described | {"sha256": file.sha256.hexdigest()})
 
     def close(self) -> None:
         """Close the file that is open."""
@@ -192,6 +193,7 @@ class FinishedFiles:
         Raises:
             OutputError: one cannot be read.
         """
+        self.n_ends = 0  # end-of-text tokens so far
         with ExitStack() as stack:
             self._streams = {}
             for split, shards in outputs.items():
@@ -228,6 +230,7 @@ class FinishedFiles:
             difference.is_val = is_val
             difference.place = n_before + difference.n_same
             raise
+        self.n_ends += int(np.count_nonzero(tokens == END_OF_TEXT))
 
     def finish(self) -> None:
         """Make sure that all files end here.

@@ -193,7 +193,8 @@ def look_into(config: Config) -> Job:
         else:
             found, sampled_bytes = sample_records(path, form, text_field=config.text_field)
             texts = ["".join(one.decode() + mark for one in found)]
-        shows_end_of_text |= any(END_OF_TEXT_NAME in text for text in texts)
+        if not form.has_records:  # of those the documents are known
+            shows_end_of_text |= any(END_OF_TEXT_NAME in text for text in texts)
         size_bytes = sampled_bytes if size is None else size
         estimator.add(texts, sampled_bytes=sampled_bytes, size_bytes=size_bytes)
         chosen.encoder.expect("".join(texts).encode())

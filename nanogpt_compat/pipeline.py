@@ -119,6 +119,14 @@ def run(
                 sink.append(ids, is_val=is_val)
             _count(tally, encoded)
             after_block()
+    # What is behind the last record of an input, and an input without any, is in no block, but was read.
+    index = tally.position.input_index
+    if end is not None:
+        ended = range(index, index + (formats[index].compression != "none"))  # all of it, or nothing
+    else:
+        ended = range(len(sizes) if max_chars is None or tally.chars < max_chars else index)
+    for index in ended:
+        tally.inputs[index].bytes_read = sizes[index] or tally.inputs[index].bytes_read
 
 
 def _count(tally: Tally, encoded: Encoded) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from nanogpt_compat import pipeline, report
 from nanogpt_compat.blocks import Block, Blocks
+from nanogpt_compat.documents import END_OF_TEXT
 from nanogpt_compat.encode import encode_block
 from nanogpt_compat.errors import CheckpointError, DifferenceError, InputError, OutputError
 from nanogpt_compat.fingerprint import differences
@@ -21,13 +22,14 @@ from nanogpt_compat.finished import MAKE_AGAIN, Difference, FinishedFiles
 from nanogpt_compat.job import REPORTED_OPTIONS, Job
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.progress import Display
-from nanogpt_compat.shards import by_stream, files_of
+from nanogpt_compat.shards import by_split, by_stream, files_of
 from nanogpt_compat.sinks import is_there, others
 from nanogpt_compat.sources.text import as_utf8
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.watch import Check, Say, Watch, locked
 
 _A_FEW_BYTES = 256
+_COUNTS = ("documents", "empty_documents", "skipped_records", "invalid_bytes")
 
 
 def verify(job: Job, *, open_display: Callable[[int], Display], say: Say, check: Check) -> None:
@@ -50,7 +52,8 @@ def verify(job: Job, *, open_display: Callable[[int], Display], say: Say, check:
         _check_belongs(job, made, watch)
         _check_names(job, made)
         with watch, FinishedFiles(job.outputs) as files:
-            _compare(job, files, watch)
+            tally = _compare(job, files, watch)
+        _check_counts(job, made, tally, files.n_ends)
         report.write_report(job.config.output_dir, made | {"files": files.describe()})
     say(f"verified: {files.summary()}, all as tiktoken {job.encoder.version} makes them")
 
@@ -129,8 +132,8 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
         )
 
 
-def _compare(job: Job, files: FinishedFiles, watch: Watch) -> None:
-    """Run the pipeline from the beginning, and compare.
+def _compare(job: Job, files: FinishedFiles, watch: Watch) -> Tally:
+    """Run the pipeline from the beginning, and compare; return what was counted.
 
     Raises:
         DifferenceError: at the first token that is not as it should be.
@@ -143,6 +146,30 @@ def _compare(job: Job, files: FinishedFiles, watch: Watch) -> None:
     except MemoryError as error:
         raise watch.memory_refused() from error
     files.finish()
+    return tally
+
+
+def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) -> None:
+    """Make sure that each document has one end-of-text token, and that the report counts as was counted.
+
+    Text that reads `<|endoftext|>` is never that token.
+
+    Raises:
+        DifferenceError: it is not so.
+    """
+    n_documents = 0 if job.config.eot == "none" else tally.documents
+    if n_ends != n_documents:
+        raise DifferenceError(
+            f"{n_documents:,} documents have {n_ends:,} end-of-text tokens ({END_OF_TEXT}); {MAKE_AGAIN}"
+        )
+    tokens = by_split(job.outputs, {"train": tally.train_tokens, "val": tally.val_tokens})
+    found = {"tokens": tokens, **{name: getattr(tally, name) for name in _COUNTS}}
+    for name, count in found.items():
+        if made.get(name) != count:
+            raise DifferenceError(
+                f"{job.config.output_dir / report.REPORT_NAME}: {name} is {made.get(name)!r} and should be "
+                f"{count!r}; {MAKE_AGAIN}"
+            )
 
 
 def _do_nothing() -> None:

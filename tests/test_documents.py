@@ -15,9 +15,14 @@ import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nanogpt_compat.blocks import Position
 from nanogpt_compat.cuts import MAX_PIECE_BYTES
 from nanogpt_compat.documents import END_OF_TEXT, EOTS, MARK, Documents
 from nanogpt_compat.encoders import Encoder, with_mark
+from nanogpt_compat.sources import documents as sources_documents
+from nanogpt_compat.sources.compressed import ByteStream, Unpacked
+from nanogpt_compat.sources.documents import read_documents
+from nanogpt_compat.sources.text import TextFile
 from nanogpt_compat.tally import Tally
 from tests import faults
 from tests.engines import open_encoder, tokenise
@@ -179,6 +184,72 @@ def test_a_long_document_that_begins_with_dropped_bytes_is_chosen_by_its_text(
         assert tally.empty_documents == 1
 
 
+@pytest.mark.parametrize("errors", ["ignore", "replace"])
+def test_the_side_of_a_document_of_about_64_kib_depends_on_its_text_alone(
+    gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, errors: str
+) -> None:
+    """Line ends and dropped bytes use up bytes of the window, and characters lie across its end."""
+    path = tmp_path / "text"
+    head_bytes = 64 * 1024
+    documents = Documents("<|endoftext|>", "append", 0.5)
+    lines, dropped = b"a\r\n" * 102, b"\xff" * 700
+    for some in (lines, dropped, lines + dropped, b""):
+        raws = []
+        for k in range(-14, 3):
+            word = b"%d " % k
+            text = (
+                word + (b"\xe3\x81\x82 " * head_bytes)[: head_bytes + k - len(word) - some.count(b"\n") * 2]
+            )
+            raws.append(text.decode("utf-8", "ignore").encode() + some)
+            raws.append(some + text.decode("utf-8", "ignore").encode() + b"and some more")
+        path.write_bytes(b"first<|endoftext|>" + b"<|endoftext|>".join(raws))
+        expected = expected_pair([read_as_text(path, errors)], documents, gpt2)
+        for block_bytes in (16 * 1024, 50_000):
+            found, _ = tokenise([path], marked, documents=documents, errors=errors, block_bytes=block_bytes)
+            assert_same(found, expected)
+
+
+def test_a_document_of_hardly_any_text_is_on_one_side_and_takes_no_more_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched(Unpacked):
+        """A stream that knows how far it was read before the first block came."""
+
+        n_read = 0
+
+        def read(self, n_bytes: int, offset: int) -> bytes:
+            data = super().read(n_bytes, offset)
+            self.n_read = offset + len(data)
+            return data
+
+    path = tmp_path / "text"
+    documents = Documents("--", "append", 0.5)
+    monkeypatch.setattr(sources_documents, "_HEAD_IN_BYTES", 1 << 20)
+    sides = set()
+    for k in range(8):
+        dropped = b"\xff" * 600_000 * (k % 2) + b"%d" % k + b"\xff" * 4_000_000
+        path.write_bytes(b"first--" + dropped + b"second--third")
+        found = {}
+        for block_bytes in (1 << 16, 1 << 19):
+            with TextFile(path) as file:
+                text = Watched(ByteStream(file))
+                position = Position(0, any_document=True)
+                blocks = read_documents(
+                    text,
+                    start=position,
+                    block_bytes=block_bytes,
+                    documents=documents,
+                    separator="--",
+                    errors="ignore",
+                )
+                block = next(one for one in blocks if one.end.document)
+                found[block_bytes] = block.end.document
+                assert text.n_read < 3 << 20
+        assert len(set(found.values())) == 1, found
+        sides |= set(found.values())
+    assert sides == {"train", "val"}
+
+
 def test_a_stretch_without_a_cut_is_cut_by_force_and_a_separator_still_found(
     gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path
 ) -> None:
@@ -325,12 +396,39 @@ def test_a_literal_end_of_text_is_text_and_the_command_that_makes_it_one_is_told
     train = np.fromfile(tmp_path / "one" / "train.bin", np.uint16)
     assert train.tolist() == gpt2.encode_ordinary(whole)
     assert done.stderr.startswith("notice: <|endoftext|> stands in the input")
-    told = shlex.split(done.stderr.splitlines()[1])
-    told = told[told.index("--input") :]
+    told = told_by(done.stderr)
     assert prepare(*told, "--overwrite").returncode == 0
     assert report_of(tmp_path / "one")["documents"] == 201
     quiet = prepare(*told, "--overwrite", "--restart")
     assert "notice: <|" not in quiet.stderr
+
+
+def told_by(stderr: str) -> list[str]:
+    """The options of the command in a notice."""
+    told = shlex.split(stderr.splitlines()[1])
+    return told[told.index("--input") :]
+
+
+def test_the_told_command_goes_through_where_a_run_was_stopped_and_a_dry_run_tells_it_too(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("A document.<|endoftext|>Another one." * 10_000)
+    same: Args = ("--input", path, "--output-dir", tmp_path / "out")
+    dry = faults.run(*same, "--dry-run")
+    assert dry.returncode == 0
+    assert "If it ends a document there, run\n" in dry.stderr
+    with pytest.raises(faults.Stopped):
+        prepare(*same, "--block-size", "50K", stop_after_bytes=100_000)
+    assert prepare(*told_by(dry.stderr)).returncode == 0
+    assert report_of(tmp_path / "out")["documents"] == 10_001
+
+
+def test_of_records_no_separator_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "A document.<|endoftext|>Another one."}\n' * 200)
+    done = prepare("--input", path, "--output-dir", tmp_path)
+    assert (done.returncode, "notice: <|" in done.stderr) == (0, False)
 
 
 def test_the_forecast_counts_the_ends(tmp_path: Path) -> None:

@@ -50,8 +50,14 @@ def test_arguments_stay_in_their_order_and_each_glob_is_in_natural_order(folder:
     assert found(f"{folder}/a[12].txt") == [f"{folder}/a1.txt", f"{folder}/a2.txt"]
 
 
-def test_folders_that_a_glob_matches_are_passed_over(folder: Path) -> None:
-    assert found("*b*") == ["b.txt"]
+def test_folders_that_a_glob_matches_are_passed_over_and_that_is_said(folder: Path) -> None:
+    listed = find_inputs(["*b*"], home=None)
+    assert [str(one) for one in listed.inputs] == ["b.txt"]
+    assert listed.notices == (
+        "notice: *b* holds 1 more that are folders, hidden or of no known suffix and are left out, the first "
+        "of them sub",
+    )
+    assert find_inputs(["**"], home=None).notices == ()
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(folder: Path) -> None:
@@ -119,7 +125,12 @@ def test_a_folder_stands_for_the_inputs_in_it_in_natural_order(folder: Path) -> 
     (folder / "link").symlink_to("set")
     assert len(found("link")) == 5
     (folder / "set" / "sub" / "loop").symlink_to(folder / "set")
+    (folder / "set" / "more").symlink_to(folder / "sub")
     assert len(found("set")) == 5
+    assert find_inputs(["set"], home=None).notices == (
+        "notice: set holds 2 more that are folders, hidden or of no known suffix and are left out, the first "
+        "of them more",
+    )
 
 
 def test_what_is_left_out_of_a_folder_is_said(folder: Path) -> None:
@@ -138,8 +149,8 @@ def test_what_is_left_out_of_a_folder_is_said(folder: Path) -> None:
     listed = find_inputs(["sub", "b.txt"], home=None)
     assert [str(one) for one in listed.inputs] == ["sub/a3.txt", "b.txt"]
     assert listed.notices == (
-        "notice: sub holds 7 more that are hidden or of no known suffix and are left out, the first of them "
-        ".git/a.txt",
+        "notice: sub holds 7 more that are folders, hidden or of no known suffix and are left out, the first "
+        "of them .git/a.txt",
     )
 
 

@@ -110,6 +110,22 @@ def test_every_format_gives_each_document_as_it_stands(
     assert verified.returncode == 0, verified.stderr
 
 
+def test_what_holds_no_records_is_read_too(tmp_path: Path) -> None:
+    lines = b'{"text": "one two three"}\n' * 2521  # 64 KiB and some, in blocks that end with a line
+    (tmp_path / "1.jsonl.gz").write_bytes(gzip.compress(lines[:65_520]) + gzip.compress(b"") * 5_000)
+    (tmp_path / "2.jsonl.gz").write_bytes(gzip.compress(b""))
+    last = tmp_path / "3.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), last)
+    done = prepare(
+        *("--input", tmp_path / "1.jsonl.gz", tmp_path / "2.jsonl.gz", last, "--output-dir", tmp_path),
+        *("--block-size", "65520"),
+    )
+    assert done.returncode == 0, done.stderr
+    report = report_of(tmp_path)
+    assert [one["bytes_read"] for one in report["inputs"]] == [one["bytes"] for one in report["inputs"]]
+    assert report["bytes_read"] == report["bytes_total"]
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("kind", [*KINDS, "txt"])
 def test_a_wrong_token_is_traced_to_its_document(

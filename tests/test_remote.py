@@ -144,6 +144,16 @@ def run(served: Server, name: str, out: Path, *options: str) -> Outcome:
     return prepare("--input", served.url(name), "--output-dir", out, *options)
 
 
+@pytest.mark.parametrize("kind", ["txt", "parquet"])
+def test_a_slow_server_only_takes_longer(kind: str, served: Server, same: Same, tmp_path: Path) -> None:
+    name, options = make(served.folder, kind)
+    compare = same(name, options)
+    served.bytes_per_s = 1_000_000
+    done = prepare(*input_of(served, name), "--output-dir", tmp_path / "out", *options)
+    assert done.returncode == 0, done.stderr
+    compare(tmp_path / "out")
+
+
 def test_what_will_not_change_is_not_tried_again(served: Server, tmp_path: Path) -> None:
     make_text(served.folder / "a.txt", 100_000)
     done = run(served, "b.txt", tmp_path)
@@ -432,7 +442,7 @@ def test_servers_that_list_files_have_globs_and_folders(memory: Callable[[str, b
     ]
     for folder in ("memory://set", "memory://set/"):
         listed = find_inputs([folder], home=None)
-        what = "hidden or of no known suffix and are left out"
+        what = "folders, hidden or of no known suffix and are left out"
         assert [str(one) for one in listed.inputs] == [
             "memory:///set/p2.jsonl",
             "memory:///set/p10.jsonl",

@@ -64,6 +64,7 @@ def zst(data: bytes) -> bytes:
         # What is inside the content says where the name does not.
         ("a", PARQUET, "parquet"),
         ("a.txt", PARQUET, "parquet"),
+        ("a.jsonl", PARQUET, "parquet"),
         ("a", b"PAR1 is a word of mine", "text"),
         ("a", b"PAR1", "text"),
         ("a.gz", gz(JSONL), "jsonl.gz"),

@@ -1,6 +1,7 @@
 """--verify: right output passes, and whatever is not right is found, and where."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -18,7 +19,7 @@ import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt_compat import __version__
+from nanogpt_compat import __version__, encode
 from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.sources.text import as_utf8
 from nanogpt_compat.split import val_windows
@@ -125,6 +126,44 @@ def test_right_output_of_either_engine_passes_and_nothing_but_the_report_changes
     again = prepare(*args)
     assert (again.returncode, "already complete" in again.stderr) == (0, True), again.stderr
     assert snapshot(out) == after
+
+
+def with_documents(folder: Path) -> Made:
+    (folder / "a.jsonl").write_text('{"text": "one"}\n{"text": ""}\n{"text": 2}\n' * 3 + '{"text": "last"}')
+    return Made(folder / "a.jsonl", folder / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        *(("documents", 3), ("documents", None), ("empty_documents", 2), ("skipped_records", 0)),
+        *(("invalid_bytes", 1), ("tokens", {"train": 7, "val": 1})),
+    ],
+)
+def test_a_report_that_counts_otherwise_is_found(name: str, count: object, tmp_path: Path) -> None:
+    made = with_documents(tmp_path)
+    skip: Args = ("--skip-bad-records",)
+    assert prepare(*made.args, *skip).returncode == 0
+    report = report_of(made.out)
+    right = report[name]
+    (made.out / "prepare.json").write_text(json.dumps(report | {name: count}))
+    refused(made, 1, f"prepare.json: {name} is {count!r} and should be {right!r}; the same", options=skip)
+
+
+@pytest.mark.parametrize("eot", ["append", "none"])
+def test_documents_without_their_ends_are_found(
+    eot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = with_documents(tmp_path)
+    options: Args = ("--skip-bad-records", "--eot", eot)
+    with monkeypatch.context() as patch:  # both, the run and what verifies it
+        if eot == "append":
+            patch.setattr(encode, "_with_ends", lambda ids, eot: ids[ids != 50256])
+        else:
+            patch.setattr(encode, "_with_ends", lambda ids, eot: ids)
+        assert prepare(*made.args, *options).returncode == 0
+        n_documents, n_ends = (4, 0) if eot == "append" else (0, 4)
+        refused(made, 1, f"{n_documents} documents have {n_ends} end-of-text", options=options)
 
 
 @pytest.mark.parametrize(

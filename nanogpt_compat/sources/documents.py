@@ -1,16 +1,21 @@
 """Read the documents of a text file in blocks: many whole ones, or a part of a long one."""
 
+import codecs
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
 from nanogpt_compat.blocks import Block, Position
-from nanogpt_compat.documents import HEAD_BYTES, Documents, is_val_document
+from nanogpt_compat.documents import HEAD_BYTES, Documents, are_val
 from nanogpt_compat.pipes import UNKNOWN
 from nanogpt_compat.sources.text import Readable, Window, block_end, decode, ends_in_cr
 from nanogpt_compat.utf8 import is_utf8
 
 _MAX_CHAR_BYTES = 4
+_HEAD_IN_BYTES = 8 * 1024 * 1024  # more than any block has
+_PART_BYTES = 16 * 1024
+_PART_START = re.compile(rb"[\0-\t\v-\x7f]")  # a character begins here, and no line end goes on
 
 
 class _DocumentWindow(Window):
@@ -76,14 +81,15 @@ def read_documents(
         offset, anchor = block_end(window, start, block_bytes, UNKNOWN)
         window.reach(offset)
         block = Block(window.data[: offset - window.base], start, start, is_val=False)
-        ends = separator_ends(block, separator, errors)
+        is_inside = bool(start.document)
+        n_bytes = separator_end(block, separator, errors, is_first=is_inside)
         document = ""
-        if ends is not None and (start.document or offset < file.size_bytes):
-            offset = anchor = start.offset + ends[0 if start.document else 1]
+        if n_bytes is not None and (is_inside or offset < file.size_bytes):
+            offset = anchor = start.offset + n_bytes
         elif offset < file.size_bytes:
             document = start.document
-            if not document and decode(block, errors):  # or else it has still to begin
-                document = _split_of(window, start, documents.val_ratio, separator, errors)
+            if not is_inside and decode(block, errors):  # or else it has still to begin
+                document = _split_of(window, block, documents.val_ratio, separator, errors)
         yield (block := end_block(block, window.take(offset), anchor, separator, errors, document))
         start = block.end
 
@@ -107,56 +113,93 @@ def end_block(
     return replace(block, end=end, is_val=end.document == "val")
 
 
-def _split_of(window: Window, start: Position, val_ratio: float, separator: str, errors: str) -> str:
-    """Choose the split of the long document that begins at `start`, by its first 64 KiB."""
+def _split_of(window: Window, block: Block, val_ratio: float, separator: str, errors: str) -> str:
+    """Choose the split of the long document that begins in `block`, by its first 64 KiB."""
     if not val_ratio:
         return "train"
-    if not start.any_document:
+    if not block.start.any_document:
         return "val"
-    n_bytes = HEAD_BYTES + 2 * _MAX_CHAR_BYTES * len(separator)
+    head = _head_of(window, block, separator, errors)
+    return "val" if are_val([head], val_ratio)[0] else "train"
+
+
+def _head_of(window: Window, block: Block, separator: str, errors: str) -> bytes:
+    """Read the first 64 KiB, at least, of the text of the document that begins in `block`, or all of it.
+
+    If hardly any byte is text, it is what the 8 MiB from its first character on hold. A document that is no
+    longer than a block is looked at as a whole, and comes to the same.
+    """
+    start = block.start
+    wanted_bytes = HEAD_BYTES + len(separator.encode())  # so that no separator begins within the 64 KiB
+    n_bytes, most_bytes = 2 * wanted_bytes, _HEAD_IN_BYTES + end_of_chars(block, 1, errors)
     while True:
         window.reach(start.offset + n_bytes)
-        block = Block(window.data[:n_bytes], start, start, is_val=False)
-        text, *more = decode(block, errors).split(separator, 1)
+        raw = window.data[:n_bytes]
+        is_all = start.offset + n_bytes >= window.file.size_bytes
+        if not is_all:  # half a character at the end is none yet
+            raw = raw[: codecs.utf_8_decode(raw, "ignore", False)[1]]
+        text, *more = decode(replace(block, raw=raw), errors).split(separator, 1)
         head = text.encode()
-        if more or len(head) >= HEAD_BYTES or start.offset + n_bytes >= window.file.size_bytes:
-            return "val" if is_val_document(head, val_ratio) else "train"
-        n_bytes *= 2  # most of it is dropped
+        if more or is_all or len(head) >= wanted_bytes or n_bytes == most_bytes:
+            return head
+        n_bytes = min(2 * n_bytes, most_bytes)
 
 
-def separator_ends(block: Block, separator: str, errors: str) -> tuple[int, int] | None:
-    r"""Find where in a block's bytes its first and its last separator end; None if it has none.
+def separator_end(block: Block, separator: str, errors: str, *, is_first: bool) -> int | None:
+    r"""Find where in a block's bytes its first separator ends, or its last; None if it has none.
 
-    >>> separator_ends(Block(b"a\r\n\r\nb", Position(0), Position(0), is_val=False), "\n\n", "ignore")
-    (4, 4)
+    >>> block = Block(b"a\r\n\r\nb\n\nc", Position(0), Position(0), is_val=False)
+    >>> [separator_end(block, "\n\n", "ignore", is_first=is_first) for is_first in (True, False)]
+    [5, 8]
     """
     raw = block.raw
     if b"\r" not in raw and not block.start.after_cr and is_utf8(raw):
         pieces = raw.split(separator.encode())
-        n_bytes = len(separator.encode())
-        return (len(pieces[0]) + n_bytes, len(raw) - len(pieces[-1])) if len(pieces) > 1 else None
+        if len(pieces) == 1:
+            return None
+        return len(pieces[0]) + len(separator.encode()) if is_first else len(raw) - len(pieces[-1])
     text = decode(block, errors)
     parts = text.split(separator)
     if len(parts) == 1:
         return None
-    first, last = len(parts[0]) + len(separator), len(text) - len(parts[-1])
-    return end_of_chars(block, first, errors), end_of_chars(block, last, errors)
+    n_chars = len(parts[0]) + len(separator) if is_first else len(text) - len(parts[-1])
+    return end_of_chars(block, n_chars, errors)
 
 
 def end_of_chars(block: Block, n_chars: int, errors: str) -> int:
     """Find the fewest of a block's bytes that decode to its first `n_chars` characters."""
-    text = decode(block, errors)[:n_chars]
+    n_before = 0
+    for part in _parts_of(block):
+        n_new = len(decode(part, errors))
+        if n_chars <= n_new:
+            break
+        n_chars -= n_new
+        n_before += len(part.raw)
+    else:
+        return n_before
+    text = decode(part, errors)[:n_chars]
 
     def prefix(n_bytes: int) -> str:
-        return decode(replace(block, raw=block.raw[:n_bytes]), errors)
+        return decode(replace(part, raw=part.raw[:n_bytes]), errors)
 
-    low, high = 0, len(block.raw)
+    low, high = 0, len(part.raw)
     while low < high:
         middle = (low + high) // 2
         if len(prefix(middle)) < n_chars:
             low = middle + 1
         else:
             high = middle
-    while low < len(block.raw) and prefix(low) != text:  # `replace` counts half a character as one
+    while low < len(part.raw) and prefix(low) != text:  # `replace` counts half a character as one
         low += 1
-    return low
+    return n_before + low
+
+
+def _parts_of(block: Block) -> Iterator[Block]:
+    """Cut a block into parts that decode to parts of its text, of 16 KiB where there is enough ASCII."""
+    start = 0
+    while start < len(block.raw):
+        found = _PART_START.search(block.raw, start + _PART_BYTES)
+        end = found.start() if found else len(block.raw)
+        part = replace(block, raw=block.raw[start:end])
+        yield part if start == 0 else replace(part, start=Position(0))
+        start = end

@@ -33,10 +33,10 @@ def has_known_suffix(name: str) -> bool:
 def detect_format(path: Location) -> Format:
     """Find out what `path` holds.
 
-    How it is compressed its first bytes say, whatever the name. What is inside the name says: `.jsonl` and
-    `.ndjson`, `.json` where it is compressed, `.parquet`, `.txt`. Other names are text, except when the
-    file is compressed, a pipe, or called `.json` and its first line is a JSON object, and when it begins and
-    ends as a parquet file does. Takes a file read of a few bytes, or of up to 1 MiB of text.
+    How it is compressed its first bytes say, whatever the name; and what begins and ends as a parquet file
+    is one. What else is inside the name says: `.jsonl` and `.ndjson`, `.json` where it is compressed,
+    `.parquet`, `.txt`. Other names are text, except when the file is compressed, a pipe, or called `.json`
+    and its first line is a JSON object. Takes a file read of a few bytes, or of up to 1 MiB of text.
 
     Raises:
         InputError: the file cannot be read, or not decompressed; or it is parquet and a pipe.
@@ -59,10 +59,10 @@ def _compression(head: bytes) -> Compression:
 
 
 def _container(file: InputFile, suffix: str, compression: Compression) -> Container:
-    if suffix in _JSONL_SUFFIXES or (suffix == ".json" and compression != "none"):
-        return "jsonl"
     if _is_parquet(file) or suffix == ".parquet":
         return "parquet"  # if it is not, or compressed as a whole, its reader says so
+    if suffix in _JSONL_SUFFIXES or (suffix == ".json" and compression != "none"):
+        return "jsonl"
     may_be_jsonl = suffix == ".json" or (
         (compression != "none" or isinstance(file.path, Pipe)) and suffix != ".txt"
     )

@@ -56,8 +56,8 @@ def find_inputs(patterns: Sequence[str], *, home: Path | None) -> Found:
         inputs += some
         if left_out:
             notices.append(
-                f"notice: {without_secrets(pattern)} holds {len(left_out):,} more that are hidden or of no "
-                f"known suffix and are left out, the first of them {left_out[0]}"
+                f"notice: {without_secrets(pattern)} holds {len(left_out):,} more that are folders, hidden "
+                f"or of no known suffix and are left out, the first of them {left_out[0]}"
             )
     seen: dict[object, Location] = {}
     for one in inputs:
@@ -109,17 +109,23 @@ def _find_urls(pattern: str) -> tuple[Sequence[Location], list[str]]:
 
 
 def _find_files(pattern: str, home: Path | None) -> tuple[Sequence[Location], list[str]]:
-    """List the files that one argument stands for, and what is left out of a folder."""
+    """List the files that one argument stands for, and what is left out of a folder or a glob.
+
+    Links to folders are not followed, since they may lead in a circle: they are left out.
+    """
     folder = Path(pattern)
     if not pattern or not _exists(folder) or not folder.is_dir():
-        return _expand(pattern, home), []
-    names = [
-        (Path(parent) / name).relative_to(folder).as_posix()
-        for parent, _, names in os.walk(folder, onerror=_cannot_list)
-        for name in names
-    ]
+        return _expand(pattern, home)
+    names: list[str] = []
+    links: list[str] = []
+    for parent, folders, files in os.walk(folder, onerror=_cannot_list):
+        here = Path(parent)
+        names += [(here / name).relative_to(folder).as_posix() for name in files]
+        links += [
+            (here / name).relative_to(folder).as_posix() for name in folders if (here / name).is_symlink()
+        ]
     kept, left_out = _choose(names, pattern)
-    return [folder / name for name in kept], left_out
+    return [folder / name for name in kept], sorted(left_out + links, key=natural_key)
 
 
 def _choose(names: Sequence[str], folder: str) -> tuple[list[str], list[str]]:
@@ -142,21 +148,25 @@ def _cannot_list(error: OSError) -> None:
     raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
-def _expand(pattern: str, home: Path | None) -> Sequence[Path | Pipe]:
-    """List the files that a path or a glob stands for; a file whose name looks like a glob is that file."""
+def _expand(pattern: str, home: Path | None) -> tuple[Sequence[Path | Pipe], list[str]]:
+    """List the files, and the folders, that a path or a glob stands for.
+
+    A file whose name looks like a glob is that file. Of `**`, which takes what is in the folders, no folders
+    are listed.
+    """
     if not pattern:
         raise InputError("--input has an empty name; give a file, or leave the option away")
     if pattern == "-":
-        return [_standard_input()]
+        return [_standard_input()], []
     path = Path(pattern)
     if _exists(path) or path.is_symlink():
-        return [path]
+        return [path], []
     if glob.has_magic(pattern):
         matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - Path.glob takes no absolute one
         files = [Path(match) for match in matches if not Path(match).is_dir()]
         if not files:
             raise InputError(f"no file matches {pattern!r} (looked from {Path.cwd()})")
-        return files
+        return files, [] if "**" in pattern else [match for match in matches if Path(match).is_dir()]
     if path.is_absolute():
         raise InputError(f"there is no {path}; put it there, or name another file with --input")
     advice = "name a file that is there with --input"
