@@ -218,22 +218,23 @@ def test_stopped_after_any_block_it_goes_on_at_the_record(
     expected.assert_reached(out)
 
 
-@pytest.mark.parametrize("kind", ["jsonl.gz", "parquet"])
+@pytest.mark.parametrize("n_kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "parquet"])
 def test_killed_at_random_moments_it_ends_in_the_same_files(
-    kind: str, documents: list[str], tmp_path: Path
+    kind: str, n_kills: int, documents: list[str], tmp_path: Path
 ) -> None:
-    path = write(tmp_path, kind, documents * 3)
+    path = write(tmp_path, kind, documents * 2)
     same: Args = ("--input", path, *VAL)
     expected: Expected = expect(tmp_path / "expected", *same)
     rng = random.Random(0)
-    n_kills, out = 0, tmp_path / "out"
+    n_done, out = 0, tmp_path / "out"
 
     def choose() -> tuple[Args, dict[str, Any]]:
         block_bytes = rng.choice([20_000, 200_000])
         return (*same, "--output-dir", out, "--block-size", str(block_bytes)), {"every_bytes": 100_000}
 
-    while n_kills < 5:
-        n_kills += faults.kill_until_done(rng, expected, out, choose, seconds=expected.seconds)[0]
+    while n_done < n_kills:
+        n_done += faults.kill_until_done(rng, expected, out, choose, seconds=expected.seconds)[0]
         shutil.rmtree(out)
 
 
