@@ -27,6 +27,7 @@ from tests.faults import (
     settled_available_bytes,
     sha256s,
 )
+from tests.servers import serve
 from tests.test_records import write
 
 MIB = 1 << 20
@@ -257,6 +258,7 @@ def test_a_leak_of_our_own_trips_max_memory(
         ("txt.zst", ()),
         ("standard input", ()),
         ("fifo", ()),
+        ("url", ()),
         ("jsonl", ("--format", "npy", "--shard-tokens", "1M")),
         ("jsonl", ("--format", "llmc", "--shard-tokens", "1M")),
         pytest.param("jsonl", ("--shard-tokens", "1M"), marks=pytest.mark.slow),
@@ -274,7 +276,7 @@ def test_every_format_in_and_out_is_stopped_and_goes_on(
     elif kind == "txt.zst":
         source = tmp_path / "text.txt.zst"
         source.write_bytes(zstandard.ZstdCompressor().compress(raw))
-    elif kind not in ("txt", "standard input", "fifo"):
+    elif kind not in ("txt", "standard input", "fifo", "url"):
         lines = raw.decode("utf-8", "ignore").splitlines()
         documents = ["\n".join(lines[start : start + 40]) for start in range(0, len(lines), 40)]
         source = write(tmp_path, kind, documents)
@@ -284,6 +286,8 @@ def test_every_format_in_and_out_is_stopped_and_goes_on(
         given: str | Path = "-" if piped else source
         with ExitStack() as stack:
             stdin = stack.enter_context(source.open("rb"))
+            if kind == "url":
+                given = stack.enter_context(serve(tmp_path)).url(source.name)
             if kind == "fifo":
                 given = tmp_path / "fifo"
                 given.unlink(missing_ok=True)
