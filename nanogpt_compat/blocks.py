@@ -52,7 +52,8 @@ class Rows:
     """Rows of a row group, whose texts stand one after another in a block."""
 
     row_group: int
-    first_row: int  # of the row group; both count from 0
+    column_start: int  # byte of the file at which the column of the row group begins
+    first_row: int  # of the file; it and the row group count from 0
     lengths: NDArray[np.int64]  # (n,) bytes of each text; -1 for null
 
 

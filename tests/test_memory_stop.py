@@ -1,17 +1,19 @@
 """P3, end to end: the real command, real memory that runs short, and what is left behind."""
 
 import gzip
+import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 import pytest
+import zstandard
 
 from nanogpt_compat import policy
 from tests.conftest import REPOSITORY
@@ -25,6 +27,7 @@ from tests.faults import (
     settled_available_bytes,
     sha256s,
 )
+from tests.servers import serve
 from tests.test_records import write
 
 MIB = 1 << 20
@@ -252,7 +255,10 @@ def test_a_leak_of_our_own_trips_max_memory(
         ("parquet", ()),
         ("txt", ("--document-separator", r"\n")),
         ("txt.gz", ()),
+        ("txt.zst", ()),
         ("standard input", ()),
+        ("fifo", ()),
+        ("url", ()),
         ("jsonl", ("--format", "npy", "--shard-tokens", "1M")),
         ("jsonl", ("--format", "llmc", "--shard-tokens", "1M")),
         pytest.param("jsonl", ("--shard-tokens", "1M"), marks=pytest.mark.slow),
@@ -267,15 +273,29 @@ def test_every_format_in_and_out_is_stopped_and_goes_on(
     if kind == "txt.gz":
         source = tmp_path / "text.txt.gz"
         source.write_bytes(gzip.compress(raw, 1))
-    elif kind not in ("txt", "standard input"):
+    elif kind == "txt.zst":
+        source = tmp_path / "text.txt.zst"
+        source.write_bytes(zstandard.ZstdCompressor().compress(raw))
+    elif kind not in ("txt", "standard input", "fifo", "url"):
         lines = raw.decode("utf-8", "ignore").splitlines()
         documents = ["\n".join(lines[start : start + 40]) for start in range(0, len(lines), 40)]
         source = write(tmp_path, kind, documents)
 
     def prepare(fault: str, folder: str, *more: str) -> tuple[int, str]:
         piped = kind == "standard input"
-        args = ("--input", "-" if piped else source, *options, "--output-dir", tmp_path / folder, *more)
-        with source.open("rb") as stdin:
+        given: str | Path = "-" if piped else source
+        with ExitStack() as stack:
+            stdin = stack.enter_context(source.open("rb"))
+            if kind == "url":
+                given = stack.enter_context(serve(tmp_path)).url(source.name)
+            if kind == "fifo":
+                given = tmp_path / "fifo"
+                given.unlink(missing_ok=True)
+                os.mkfifo(given)
+                shell = 'exec cat "$0" > "$1"'
+                writer = stack.enter_context(subprocess.Popen(["sh", "-c", shell, source, given]))
+                stack.callback(writer.kill)
+            args = ("--input", given, *options, "--output-dir", tmp_path / folder, *more)
             return finish(start_with(fault, *args, stdin=stdin if piped else None))
 
     code, stderr = prepare(LEAK, "out", "--max-memory", "400M", "--block-size", "100K")
@@ -326,8 +346,8 @@ def test_a_memory_error_in_a_thread_is_a_stop_for_memory(
     resume(text, tmp_path, expected)
 
 
-def test_two_gigabytes_of_output_are_no_memory_of_ours(tmp_path: Path) -> None:
-    text = make_text(tmp_path / "text.txt", 33_000_000)
+def test_a_gigabyte_of_output_is_no_memory_of_ours(tmp_path: Path) -> None:
+    text = make_text(tmp_path / "text.txt", 16_500_000)
     options = (
         "--input",
         text,
@@ -343,7 +363,7 @@ def test_two_gigabytes_of_output_are_no_memory_of_ours(tmp_path: Path) -> None:
     code, stderr = finish(start_with(MANY_TOKENS, *options))
     assert code == 0, stderr
     report = report_of(tmp_path / "out")
-    assert sum(one["bytes"] for one in report["files"]) > 2_000_000_000
+    assert sum(one["bytes"] for one in report["files"]) > 1_000_000_000
     assert report["guard"]["state_changes"] == 0
 
 

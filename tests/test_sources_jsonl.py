@@ -239,6 +239,14 @@ def test_another_field_can_be_named() -> None:
     assert parse(b'{"content": "a", "text": 1}', text_field="content").texts == [b"a"]
 
 
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a\x01b", "\u4e2d", "", "a\udce9b"])
+def test_a_field_may_have_any_name(name: str) -> None:
+    raw = json.dumps({name: "a"}).encode() + b'\n{"text": "b"}\n'
+    parsed = parse(raw, text_field=name, skip_bad=True)
+    assert (parsed.texts, places(parsed)) == ([b"a"], [f"line 2, at byte {raw.index(b'{', 1)}"])
+    assert f"line 2, at byte {raw.index(b'{', 1)}: no field {name!r}" in refusal(raw, text_field=name)
+
+
 def test_runs_of_every_size_hold_the_same_lines_and_know_where_they_are() -> None:
     lines = [json.dumps({"text": "x" * (k % 7), "k": k}).encode() + b"\n" for k in range(12)]
     lines[5:5] = [b"\n", b"\r\n"]
@@ -294,11 +302,15 @@ def test_a_line_may_have_just_so_many_bytes(block_bytes: int, monkeypatch: pytes
             list(read_lines(io.BytesIO(too_long).read, path=PATH, block_bytes=block_bytes))
 
 
-def test_fields_that_nobody_asked_for_take_no_memory_with_msgspec(parser: str) -> None:
-    raw = b'{"list": [' + b"{}, " * 200_000 + b'{}], "text": "a"}\n'
+@pytest.mark.parametrize(
+    "beside", [b"", b"\n", b'{"text": "\\ud800"}\n', b'{"text": "", "x": NaN}\n', b"?\n", b'{"x": "\xff"}\n']
+)
+def test_fields_that_nobody_asked_for_take_no_memory_with_msgspec(beside: bytes, parser: str) -> None:
+    raw = beside + b'{"list": [' + b"{}, " * 200_000 + b'{}], "text": "a"}\n' + beside
+    parse(raw, skip_bad=True)  # what is imported then is not counted
     tracemalloc.start()
     try:
-        assert parse(raw).texts == [b"a"]
+        assert parse(raw, skip_bad=True).texts[beside.count(b"ud800")] == b"a"
         n_times = tracemalloc.get_traced_memory()[1] / len(raw)
     finally:
         tracemalloc.stop()

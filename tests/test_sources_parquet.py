@@ -1,7 +1,9 @@
 """Parquet: the documents that pyarrow was given, in bounded memory, and every fault by row group and row."""
 
 import gc
+import os
 import random
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -103,20 +105,20 @@ def test_runs_of_every_size_hold_the_same_rows_and_know_where_they_are(block_byt
     write(path)
     runs = read_all(path, block_bytes=block_bytes)
     assert texts_of(runs) == TEXTS
-    place = (0, 0)
+    row = 0
     for rows, _ in runs:
-        assert (rows.row_group, rows.first_row) in (place, (place[0] + 1, 0))
-        place = (rows.row_group, rows.first_row + len(rows.lengths))
-    assert place == (3, 10)
+        assert (rows.row_group, rows.first_row) == (row // 30, row)
+        row += len(rows.lengths)
+    assert row == 100
 
 
 def test_reading_goes_on_from_any_row(path: Path) -> None:
     write(path)
     with open_column(path) as column:
         for first_row in range(31):
-            runs = runs_of(column, 1, block_bytes=500, first_row=first_row)
+            runs = runs_of(column, 1, block_bytes=500, first_row=30 + first_row)
             assert texts_of(runs) == [text.encode() for text in DOCUMENTS[30 + first_row : 60] if text]
-            assert runs == [] or runs[0][0].first_row == first_row
+            assert runs == [] or runs[0][0].first_row == 30 + first_row
 
 
 def test_row_groups_are_listed_with_their_rows_and_sizes(path: Path) -> None:
@@ -141,13 +143,17 @@ def test_another_column_can_be_named(path: Path) -> None:
 def test_rows_that_are_no_documents_are_refused_with_their_place_or_counted(path: Path) -> None:
     bad = pyarrow.array([b"a", b"caf\xe9", b"", b"b"]).view(pyarrow.string())
     write(path, pyarrow.concat_arrays([pyarrow.array(["x"] * 35 + [None]), bad]))
-    with pytest.raises(InputError, match=r"^row group 1, row 5: its field 'text' is null; mend the row"):
+    with open_column(path) as column:
+        of_group = f"(of row group 1, whose column begins at byte {column.row_groups[1].start:,})"
+    with pytest.raises(
+        InputError, match=rf"^row 35 {re.escape(of_group)}: its field 'text' is null; mend the row"
+    ):
         read_all(path)
     runs = read_all(path, skip_bad=True)
     assert texts_of(runs) == [b"x"] * 35 + [b"a", b"b"]
     assert [fault for _, records in runs for fault in records.bad] == [
-        "row group 1, row 5: its field 'text' is null",
-        "row group 1, row 7: byte 3 of its field 'text' is not UTF-8: found e9",
+        f"row 35 {of_group}: its field 'text' is null",
+        f"row 37 {of_group}: byte 3 of its field 'text' is not UTF-8: found e9",
     ]
     assert [(len(rows.lengths), found.n_empty, found.n_bad) for rows, found in runs] == [
         (30, 0, 0),
@@ -164,8 +170,8 @@ def test_a_character_that_goes_on_in_the_next_row_is_none(path: Path) -> None:
 def test_the_first_ten_bad_rows_are_kept_and_all_are_counted(path: Path) -> None:
     write(path, pyarrow.array([None] * 30, pyarrow.string()))
     ((_, records),) = read_all(path, skip_bad=True)
-    places = [fault.split(":")[0] for fault in records.bad]
-    assert (records.n_bad, places) == (30, [f"row group 0, row {k}" for k in range(10)])
+    places = [fault.split(" (")[0] for fault in records.bad]
+    assert (records.n_bad, places) == (30, [f"row {k}" for k in range(10)])
 
 
 def test_a_missing_column_is_named_with_those_there_are(path: Path) -> None:
@@ -197,9 +203,20 @@ def test_two_columns_of_one_name_are_refused(path: Path) -> None:
 def test_a_row_group_over_the_budget_is_refused_with_its_size_before_anything_is_read(path: Path) -> None:
     write(path, ["a" * 10, "b" * 100_000], rows=1)
     message = refusal(path, max_row_group_bytes=50_000)
-    assert (
-        "row group 1: its column 'text' has 100 kB of text, and may have 50.0 kB; write the file" in message
-    )
+    assert "has 100 kB of text, and may have 50.0 kB; write the file" in message
+    assert re.search(r"row group 1: its column 'text', which begins at byte [\d,]+, has 100 kB of", message)
+
+
+def test_a_text_over_the_budget_is_refused_with_its_row_and_size(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanogpt_compat.sources.parquet.MAX_TEXT_BYTES", 1000)
+    write(path, ["a" * 1000] * 3, rows=2)
+    assert len(texts_of(read_all(path))) == 3
+    write(path, ["a" * 10] * 45 + ["b" * 1001] + ["c"] * 20)
+    message = refusal(path, skip_bad=True)
+    assert "row 45 (of row group 1, whose column begins at byte " in message
+    assert ": its field 'text' has 1.0 kB and may have 1.0 kB; divide the text, or take the row" in message
 
 
 @pytest.mark.parametrize(
@@ -230,7 +247,9 @@ def test_a_damaged_row_group_is_named_and_those_before_it_are_read(path: Path) -
     with open_column(path) as column:
         assert texts_of(runs_of(column, 1))
         with pytest.raises(
-            InputError, match="row group 2, row 0 or a little further on: its column 'text' is da"
+            InputError,
+            match=rf"row 60 \(of row group 2, whose column begins at byte {group.start:,}\) or a little "
+            "further on: its column 'text' is damaged",
         ):
             list(column.read_rows(2, block_bytes=1 << 20))
 
@@ -295,17 +314,37 @@ print(n_bytes, *(int(re.search(rf"{name}:\\s+(\\d+)", status)[1]) << 10 for name
 """
 
 
-def test_a_row_group_larger_than_the_memory_it_takes_is_read_and_the_memory_given_back(path: Path) -> None:
-    # The peak is 100 MB, and 235 if the column is read as a whole.
-    text = random.Random(5).randbytes(2_500).hex()
-    write(path, [f"{k} {text}" for k in range(30_000)], rows=30_000, use_dictionary=False, compression="none")
+def read_elsewhere(path: Path) -> tuple[int, int, int]:
+    """Read the first row group in a fresh process: bytes of text, its peak memory, what it has kept."""
     shown = subprocess.run(
         [sys.executable, "-c", READ, path], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout
     n_bytes, peak_bytes, kept_bytes = map(int, shown.split())
+    return n_bytes, peak_bytes, kept_bytes
+
+
+def test_a_row_group_larger_than_the_memory_it_takes_is_read_and_the_memory_given_back(path: Path) -> None:
+    # The peak is 100 MB, and 235 if the column is read as a whole.
+    text = random.Random(5).randbytes(2_500).hex()
+    write(path, [f"{k} {text}" for k in range(30_000)], rows=30_000, use_dictionary=False, compression="none")
+    n_bytes, peak_bytes, kept_bytes = read_elsewhere(path)
     assert n_bytes > 150_000_000
     assert peak_bytes < 130_000_000
     assert kept_bytes < 40_000_000
+
+
+def test_equal_texts_that_a_dictionary_holds_once_are_not_decoded_many_at_a_time(path: Path) -> None:
+    write(path, ["short"] * 10 + ["a long one, " * 200_000] * 32, rows=50)  # 220 MB if all are
+    n_bytes, peak_bytes, _ = read_elsewhere(path)
+    assert n_bytes == 50 + 32 * 2_400_000
+    assert peak_bytes < 130_000_000
+
+
+def test_a_name_that_is_no_utf8_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"caf\xe9.parquet")
+    write(tmp_path / "other", DOCUMENTS)
+    (tmp_path / "other").rename(path)
+    assert texts_of(read_all(path)) == TEXTS
 
 
 def test_without_pyarrow_its_pip_line_is_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from nanogpt_compat.split import LOOK_AHEAD_BYTES
 from tests import faults, reference, test_documents
 from tests.conftest import REPOSITORY
 from tests.faults import Args, Expected, make_text, prepare, report_of, sha256s
+from tests.servers import serve
 
 KIB = 1024
 N_BYTES = 1_300_000
@@ -218,25 +219,31 @@ def through_a_pipe(path: Path) -> tuple[str, ...]:
     return ("bash", "-c", 'f=$1; shift; exec "$@" < <(exec cat "$f")', "bash", str(path))
 
 
-@pytest.mark.parametrize("kind", ["txt", "txt.gz"])
-def test_killed_at_random_moments_it_ends_in_the_same_files(kind: str, tmp_path: Path) -> None:
-    path = make_text(tmp_path / "a.txt", 6_000_000)
-    if kind == "txt.gz":
-        path.write_bytes(gzip.compress(path.read_bytes(), 1))
-    prefix = through_a_pipe(path)
-    same: Args = ("--input", "-", *VAL)
-    expected = faults.expect(tmp_path / "expected", *same, prefix=prefix)
-    rng = random.Random(0)
-    n_kills, out = 0, tmp_path / "out"
+@pytest.mark.parametrize("n_kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["stdin", "stdin.gz", "txt.gz", "txt.zst", "url"])
+def test_killed_at_random_moments_it_ends_in_the_same_files(kind: str, n_kills: int, tmp_path: Path) -> None:
+    raw = make_text(tmp_path / "raw", 4_000_000).read_bytes()
+    path = tmp_path / "a.txt"
+    if "." in kind:
+        path = tmp_path / f"a.txt.{kind.partition('.')[2]}"
+        raw = PACKED[kind.partition(".")[2]](raw)
+    path.write_bytes(raw)
+    prefix = through_a_pipe(path) if kind.startswith("stdin") else ()
+    with serve(tmp_path) as server:
+        given = "-" if prefix else server.url(path.name) if kind == "url" else path
+        same: Args = ("--input", given, *VAL)
+        expected = faults.expect(tmp_path / "expected", *same, prefix=prefix)
+        rng = random.Random(0)
+        n_done, out = 0, tmp_path / "out"
 
-    def choose() -> tuple[Args, dict[str, Any]]:
-        block_bytes = rng.choice([20_000, 200_000])
-        args: Args = (*same, "--output-dir", out, "--block-size", str(block_bytes))
-        return args, {"every_bytes": 100_000, "prefix": prefix}
+        def choose() -> tuple[Args, dict[str, Any]]:
+            block_bytes = rng.choice([20_000, 200_000])
+            args: Args = (*same, "--output-dir", out, "--block-size", str(block_bytes))
+            return args, {"every_bytes": 100_000, "prefix": prefix}
 
-    while n_kills < 4:
-        n_kills += faults.kill_until_done(rng, expected, out, choose, seconds=expected.seconds)[0]
-        shutil.rmtree(out)
+        while n_done < n_kills:
+            n_done += faults.kill_until_done(rng, expected, out, choose, seconds=expected.seconds)[0]
+            shutil.rmtree(out)
 
 
 @pytest.mark.parametrize("kind", ["txt.gz", "stdin", "stdin.zst"])

@@ -8,11 +8,10 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -25,7 +24,7 @@ from nanogpt_compat.utf8 import is_utf8
 MAX_LINE_BYTES = 64 * 1024 * 1024
 
 _MAX_NAME_CHARS = 40
-_BLANK = " \t\r"  # what JSON allows between values, without the line end
+_BLANK = " \t\r\n"  # what JSON allows around values
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SKIP_ADVICE = "mend the line, or leave such lines out with --skip-bad-records"
 # Numbers are looked at by nobody, and int() refuses those of more than 4,300 digits.
@@ -63,7 +62,7 @@ def read_lines(
             raise InputError(
                 f"{path}: line {first_line:,}, which begins at byte {offset:,}, has more than "
                 f"{format_bytes(line_bytes)} and may have {format_bytes(MAX_LINE_BYTES)}: is this one JSON "
-                "object a line? Split it into lines, or leave it out"
+                "object a line? Split it into lines, or take it out: --skip-bad-records does not leave it out"
             )
         end = data.rfind(b"\n") + 1
         if end:
@@ -86,97 +85,67 @@ def parse_lines(
     r"""Parse a run of whole lines, of which the first is number `first_line` and begins at byte `offset`.
 
     Takes 1 to 2 times the memory of `raw` beside it for ASCII, 8 times with characters past U+FFFF in it;
-    without msgspec 24 times for a line of nothing but empty objects (1.5 GiB for one of 64 MiB).
+    24 times (1.5 GiB for one of 64 MiB) for a line of nothing but empty objects that msgspec does not take.
 
     Blank lines are passed over, and so is a byte order mark at offset 0. Lone surrogates, which JSON can
     write and UTF-8 cannot, become U+FFFD. `NaN` and `Infinity` pass as numbers, as json.dumps writes them.
-
-    msgspec takes the lines one by one. Without it, a run is decoded as a whole, and `raw_decode` goes from
-    line to line in it, 1.3 times as fast as json.loads on each. (All lines joined to one array are slower,
-    and lines that are no JSON each may make an array together.) At the first line that is not as it should
-    be it starts again, line by line.
 
     Raises:
         InputError: a record is bad and `skip_bad` is false; with its line and byte, but not the file.
     """
     if offset == 0 and raw.startswith(codecs.BOM_UTF8):
         raw, offset = raw[len(codecs.BOM_UTF8) :], len(codecs.BOM_UTF8)
-    records = _parse_natively(raw, text_field)
-    if records is not None:
-        return records
-    with suppress(ValueError, LookupError, TypeError, RecursionError):
-        return _parse_run(raw, text_field)
-    return _parse_each(raw, text_field, first_line, offset, skip_bad)
-
-
-def _parse_natively(raw: bytes, text_field: str) -> Records | None:
-    """Parse lines with nothing wrong or unusual in them by msgspec, if it is there; None for all others.
-
-    It is as strict as `json` (there is a test), but for UTF-8 in fields that it passes over. It makes no
-    objects of those: a line of 64 MiB of empty ones takes no memory.
-    """
-    native = _native_decoder(text_field)
-    if native is None or not is_utf8(raw):
-        return None
-    decode, decode_error = native
     records = Records()
-    try:
-        for line in BytesIO(raw):  # not `decode_lines`, which takes two objects in one line
-            text = decode(line).text
-            if text:
-                records.texts.append(text.encode())
-            else:
-                records.n_empty += 1
-    except (decode_error, RecursionError):
-        return None
+    native = _native_decoder(text_field)
+    are_utf8 = is_utf8(raw)
+    lines = BytesIO(raw)
+    for number, line in enumerate(lines, first_line):
+        try:
+            text = _parse_natively(line, native) if native and (are_utf8 or is_utf8(line)) else None
+            if text is None:
+                text = _parse_line(line, text_field)
+        except _NoDocument as error:
+            where = f"line {number:,}, at byte {offset + lines.tell() - len(line):,}"
+            if not skip_bad:
+                raise InputError(f"{where}: {error.reason}; {error.advice}") from error
+            records.add_bad(f"{where}: {error.reason}")
+            continue
+        if text:
+            _add_text(records, text)
+        elif text is not None:
+            records.n_empty += 1
     return records
 
 
+_Native: TypeAlias = tuple[Callable[[bytes], Any], type[Exception]]
+
+
 @cache
-def _native_decoder(text_field: str) -> tuple[Callable[[bytes], Any], type[Exception]] | None:
+def _native_decoder(text_field: str) -> _Native | None:
+    """Make what msgspec parses lines with, and its error; None without it, or if it takes no such name."""
     try:
         import msgspec  # here: it is an extra
     except ImportError:
         return None
-    record = msgspec.defstruct("Record", [("text", str)], rename={"text": text_field}, gc=False)
+    try:
+        record = msgspec.defstruct("Record", [("text", str)], rename={"text": text_field}, gc=False)
+    except ValueError:  # a quote, a backslash, a control character, or none that UTF-8 has
+        return None
     return msgspec.json.Decoder(record).decode, msgspec.MsgspecError
 
 
-def _parse_run(raw: bytes, text_field: str) -> Records:
-    """Parse lines with nothing wrong or unusual in them; raises all sorts of errors at others."""
-    records = Records()
-    run = raw.decode()
-    start = 0
-    while start < len(run):
-        line_end = run.find("\n", start)
-        if line_end < 0:
-            line_end = len(run)
-        record, end = _decode(run, start)
-        text = record[text_field]
-        # A value that ends in a later line is no record, even if it is JSON.
-        if type(text) is not str or end > line_end or run[end:line_end].strip(_BLANK):
-            raise ValueError
-        if text:
-            records.texts.append(text.encode())
-        else:
-            records.n_empty += 1
-        start = line_end + 1
-    return records
+def _parse_natively(line: bytes, native: _Native) -> str | None:
+    """Take the text out of a line, valid UTF-8, with nothing wrong or unusual in it; None for all others.
 
-
-def _parse_each(raw: bytes, text_field: str, first_line: int, offset: int, skip_bad: bool) -> Records:
-    """Parse line by line, so that each can be anything."""
-    records = Records()
-    for number, line in enumerate(raw.removesuffix(b"\n").split(b"\n"), first_line):
-        try:
-            _add_line(records, line, text_field)
-        except _NoDocument as error:
-            where = f"line {number:,}, at byte {offset:,}"
-            if not skip_bad:
-                raise InputError(f"{where}: {error.reason}; {error.advice}") from error
-            records.add_bad(f"{where}: {error.reason}")
-        offset += len(line) + 1
-    return records
+    msgspec is as strict as `json` (there is a test), but for UTF-8 in fields that it passes over. It makes no
+    objects of those: a line of 64 MiB of empty ones takes no memory.
+    """
+    decode, decode_error = native
+    try:
+        text: str = decode(line).text
+    except (decode_error, RecursionError):
+        return None
+    return text
 
 
 class _NoDocument(Exception):
@@ -188,20 +157,18 @@ class _NoDocument(Exception):
         self.advice = advice
 
 
-def _add_line(records: Records, raw: bytes, text_field: str) -> None:
-    """Add what one line holds."""
+def _parse_line(raw: bytes, text_field: str) -> str | None:
+    """Take the text out of any line; None if it is blank."""
     try:
         line = raw.decode()
     except UnicodeDecodeError as error:
         found = raw[error.start : error.end].hex(" ")
         raise _NoDocument(f"byte {error.start:,} of the line is not UTF-8: found {found}") from error
     line = line.strip(_BLANK)
-    if not line:
-        return
-    text = _text_of(_load(line), text_field)
-    if not text:
-        records.n_empty += 1
-        return
+    return _text_of(_load(line), text_field) if line else None
+
+
+def _add_text(records: Records, text: str) -> None:
     try:
         records.texts.append(text.encode())
     except UnicodeEncodeError:

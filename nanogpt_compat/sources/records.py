@@ -88,19 +88,16 @@ def _read_parquet(
 ) -> Iterator[Block]:
     """`last`: the row at which to stop; a row group begins there."""
     with _open_column(path, documents.text_field, check, size_bytes) as column:
-        n_before = 0  # rows of the row groups that are passed over
         is_reading = False
         for group in column.row_groups:
-            if n_before == last:
+            if group.first_row == last:
                 break
-            first_row = max(0, start.records - n_before)
-            n_before += group.n_rows
-            if first_row >= group.n_rows:
+            if not group.n_rows or start.records >= group.first_row + group.n_rows:
                 continue
             if not is_reading:
                 column.read_ahead(group.index)
                 is_reading = True
-            for raw, rows in column.read_rows(group.index, block_bytes=block_bytes, first_row=first_row):
+            for raw, rows in column.read_rows(group.index, block_bytes=block_bytes, first_row=start.records):
                 n_rows = len(rows.lengths)
                 stored_bytes = column.bytes_before(group.index, rows.first_row + n_rows)
                 block = _make_block(
@@ -159,7 +156,7 @@ def single_records(block: Block, documents: Documents) -> Iterator[Block]:
     for k, length in enumerate(lengths):
         at = start.offset - block.start.offset
         raw = block.raw[at : at + max(0, length)]
-        one = None if rows is None else Rows(rows.row_group, rows.first_row + k, rows.lengths[k : k + 1])
+        one = rows and replace(rows, first_row=rows.first_row + k, lengths=rows.lengths[k : k + 1])
         yield (
             single := _make_block(
                 raw, start, documents, n_records=1, stored_bytes=block.end.stored_bytes, rows=one
