@@ -34,7 +34,7 @@ def store(source: Path, form: str) -> Path:
     path = source.with_suffix(f".{form}")
     if path.exists() and path.stat().st_mtime > source.stat().st_mtime:
         return path
-    partial = path.with_suffix(".partial")
+    partial = path.with_suffix(f".{form}.partial")
     rows = (
         {"id": f"<urn:uuid:{k}>", "text": text, "url": f"https://example.org/{k}", "score": k % 100 / 100}
         for k, text in enumerate(paragraphs(source))
