@@ -22,7 +22,6 @@ import pyarrow.parquet
 import pytest
 
 from nanogpt_compat import cluster, span
-from nanogpt_compat import parts as parts_module
 from nanogpt_compat import plan as plan_module
 from nanogpt_compat.errors import (
     CheckpointError,
@@ -775,7 +774,7 @@ def test_a_folder_listed_as_it_was_before_hides_no_part(
 ) -> None:
     args, work = small_run(tmp_path)
     assert prepare(*args, *RANK).returncode == 0
-    monkeypatch.setattr(parts_module.os, "listdir", lambda folder: [])
+    monkeypatch.setattr(os, "listdir", lambda folder: [])
     assert not spans_to_do(work, plan_in(work))
     assert prepare(*args, "--merge").returncode == 0
 
