@@ -737,7 +737,9 @@ def test_row_groups_that_stand_in_another_order_than_they_are_listed(
 ) -> None:
     path = tmp_path / "a.parquet"
     table = pyarrow.table({"text": [f"document {k} " * 30 for k in range(300)]})
-    pyarrow.parquet.write_table(table, path, row_group_size=30, compression="none", use_dictionary=False)
+    with pyarrow.parquet.ParquetWriter(path, table.schema, compression="none", use_dictionary=False) as file:
+        for first, n_rows in ((0, 10), (10, 20), (30, 30), (60, 40), (100, 50), (150, 60), (210, 90)):
+            file.write_table(table.slice(first, n_rows))
     list_row_groups = TextColumn._list_row_groups
 
     def shuffled(column: TextColumn) -> tuple[RowGroup, ...]:
