@@ -44,7 +44,7 @@ from nanogpt_compat.files import advice
 from nanogpt_compat.job import Job, look_into
 from nanogpt_compat.lock import FolderLock
 from nanogpt_compat.parts import Parts, list_some, remove_parts, spans_to_do, write_index
-from nanogpt_compat.plan import PLAN_NAME, Plan, Span, check_inputs, make_plan, read_plan, write_plan
+from nanogpt_compat.plan import PLAN_NAME, Plan, Span, check_inputs, find_plan, read_plan
 from nanogpt_compat.progress import Display
 from nanogpt_compat.report import read_report, rss_bytes
 from nanogpt_compat.run import Run
@@ -124,12 +124,8 @@ class Driver:
 
     def _find_plan(self) -> Plan:
         """Make sure that the plan is about this run; make it if there is none."""
-        config, work_dir = self._config, self._share.work_dir
-        plan = read_plan(work_dir)
-        if plan is None:
-            plan = write_plan(work_dir, make_plan(look_into(self._modest), span_bytes=self._share.span_bytes))
-        else:
-            check_inputs(plan, config.inputs, work_dir)
+        work_dir = self._share.work_dir
+        plan = find_plan(self._modest, work_dir, span_bytes=self._share.span_bytes, check=self._check)
         job_of(plan, self._modest, work_dir)  # which would refuse another vocabulary or version
         self._say(f"plan {plan.hash[:12]}: {len(plan.spans):,} spans of {len(plan.inputs):,} inputs")
         return plan
@@ -178,7 +174,7 @@ class Driver:
     def _write_index(self, plan: Plan) -> None:
         """Write down what files the parts are that stay as they are, with the report of a whole run."""
         run, parts = self._run_of(plan)
-        made = run.build_report(parts.add_up(), parts.mismatch)
+        made = run.build_report(parts.tally, parts.mismatch)
         path = write_index(self._share.work_dir, {**made, "files": parts.files()})
         self._say(f"{path} lists the parts in order")
 
@@ -198,10 +194,11 @@ class Driver:
     def _run_of(self, plan: Plan) -> tuple[Run, Parts]:
         """Build the run that all parts of a plan make."""
         work_dir, config = self._share.work_dir, self._config
-        check_inputs(plan, config.inputs, work_dir)
+        plan = check_inputs(plan, config.inputs, work_dir, check=self._check)
         job = job_of(plan, self._modest, work_dir)  # what does not fit is said before what is missing
         parts = Parts(work_dir, plan)
         self._say(parts.line())
+        parts.check_texts(text_field=config.text_field, say=self._say, check=self._check)
         n_bytes = sum(one["size"] for one in plan.inputs)
         job = replace(
             job,
@@ -366,7 +363,7 @@ def _outcome_of(future: "Future[Outcome]", span: Span) -> Outcome:
 
 def _describe_failure(plan: Plan, outcome: Outcome) -> str:
     span = plan.spans[outcome.index]
-    where = f"bytes {span.start:,} to {span.end:,} of {plan.location(span.input_index)}"
+    where = f"bytes {span.start:,} to {span.end:,} of {plan.locations[span.input_index]}"
     return f"span {span.index:,} ({where}) failed on {outcome.host}: {outcome.error}"
 
 

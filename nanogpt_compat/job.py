@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -155,13 +155,15 @@ class Job:
         return 0
 
 
-def look_into(config: Config) -> Job:
+def look_into(config: Config, *, check: Callable[[], None] = lambda: None) -> Job:
     """Load the vocabulary, sample the inputs, and forecast; holds the samples of one input at a time.
+
+    `check` is called for each input; what it raises ends the work.
 
     Raises:
         InputError: an input is unreadable, empty or not UTF-8 text, or there is no vocabulary.
     """
-    sizes = list(map(_size_of, config.inputs))
+    sizes = [_size_of(path, check) for path in config.inputs]
     stored_bytes = sum(LOOK_AHEAD_BYTES if size is None else size for size in sizes)
     if not stored_bytes:
         raise InputError(f"there is no text: {report.name_inputs(config.inputs)} has 0 bytes")
@@ -175,7 +177,8 @@ def look_into(config: Config) -> Job:
     inputs, text_sizes, shows_end_of_text = [], [], False
     mark = MARK.decode() if config.eot != "none" else ""
     for path, form, size in zip(config.inputs, config.formats, sizes, strict=True):
-        with open_input(path) as file:
+        check()
+        with open_input(path, check=check) as file:
             samples = take_samples(file, total_bytes=stored_bytes, n_inputs=len(sizes))
             inputs.append(describe_input(size, file.hints, (sample.data for sample in samples)))
             sampled_bytes, text_size = sum(len(sample.data) for sample in samples), size
@@ -213,9 +216,10 @@ def look_into(config: Config) -> Job:
     )
 
 
-def _size_of(path: Location) -> int | None:
+def _size_of(path: Location, check: Callable[[], None]) -> int | None:
     """Look how large an input is; None if it is a pipe and goes on behind what one looks at."""
-    with open_input(path) as file:
+    check()
+    with open_input(path, check=check) as file:
         if isinstance(path, Pipe):
             file.read(LOOK_AHEAD_BYTES + 1, 0)
         return None if file.size_bytes == UNKNOWN else file.size_bytes

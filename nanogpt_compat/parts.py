@@ -13,7 +13,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -22,11 +21,14 @@ import numpy as np
 
 from nanogpt_compat.blocks import Position
 from nanogpt_compat.encoders import TiktokenEncoder
-from nanogpt_compat.errors import OutputError, SpansError
+from nanogpt_compat.errors import CheckpointError, OutputError, SpansError
 from nanogpt_compat.files import advice, drop_cache, write_atomically
+from nanogpt_compat.fingerprint import describe_input, has_hint_of_change
 from nanogpt_compat.memmap import TOKEN
 from nanogpt_compat.plan import PLAN_NAME, Plan, Span
 from nanogpt_compat.sinks import Sink
+from nanogpt_compat.sources.opened import open_input
+from nanogpt_compat.sources.records import crc_of_text
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_duration
 
@@ -76,10 +78,18 @@ def read_part(work_dir: Path, plan: Plan, index: int, *, mismatch: str) -> dict[
 
 
 def read_mismatch(work_dir: Path, plan: Plan) -> str:
-    """Say in what an engine has erred on some span; "" if none has."""
-    with suppress(OSError):
-        return _mismatch_file(work_dir, plan).read_text(encoding="utf-8")
-    return ""
+    """Say in what an engine has erred on some span; "" if none has.
+
+    Raises:
+        OutputError: it cannot be read whether one has.
+    """
+    path = _mismatch_file(work_dir, plan)
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:  # perhaps there is one
+        raise OutputError(f"cannot read {path}: {error.strerror}; {advice(error)} and run again") from error
 
 
 def write_mismatch(work_dir: Path, plan: Plan, mismatch: str) -> None:
@@ -92,16 +102,25 @@ def write_mismatch(work_dir: Path, plan: Plan, mismatch: str) -> None:
 
 
 def spans_to_do(work_dir: Path, plan: Plan) -> list[Span]:
-    """List the spans that are not done."""
-    names: set[str] = set()
-    with suppress(FileNotFoundError):
-        names = set(os.listdir(parts_folder(work_dir, plan)))  # noqa: PTH208 - names are all that is wanted
+    """List the spans that are not done.
+
+    Raises:
+        OutputError: the folder or a part cannot be read.
+    """
+    folder, names = parts_folder(work_dir, plan), set[str]()
+    try:
+        names = set(os.listdir(folder))  # noqa: PTH208 - names are all that is wanted
+    except FileNotFoundError:
+        return list(plan.spans)
+    except OSError as error:
+        raise OutputError(f"cannot look into {folder}: {error.strerror}; {advice(error)}") from error
     mismatch = read_mismatch(work_dir, plan)
     return [
         span
         for span in plan.spans
-        if f"{span.index:08d}.json" not in names
-        or (mismatch and read_part(work_dir, plan, span.index, mismatch=mismatch) is None)
+        if (mismatch or _sidecar(work_dir, plan, span.index).name not in names)
+        # A network file system may list a folder as it was half a minute ago.
+        and read_part(work_dir, plan, span.index, mismatch=mismatch) is None
     ]
 
 
@@ -116,6 +135,7 @@ class Parts:
             OutputError: a part cannot be read.
         """
         self.plan = plan
+        self.tally = Tally([InputTally() for _ in plan.inputs])  # of all parts
         self._work_dir = work_dir
         to_do = [span.index for span in spans_to_do(work_dir, plan)]
         if to_do:
@@ -124,31 +144,56 @@ class Parts:
                 "command that makes them again"
             )
         self.mismatch = read_mismatch(work_dir, plan)
-        self.n_tokens = 0
         self.peak_rss_bytes = 0
         self._span_s = 0.0
         engines, hosts = set[str](), set[str]()
-        at = (0, 0)  # the input, and where in it the part before ends
         for part in self._read():
-            at = at if part["input"] == at[0] else (part["input"], 0)
-            if at != (part["input"], part["start"]):
-                raise SpansError(self._gap(part, at[1]))
-            at = (part["input"], part["end"])
-            self.n_tokens += sum(one["tokens"] for one in part["files"].values())
+            at = self.tally.position
+            end_before = at.offset if part["input"] == at.input_index else 0
+            if part["start"] == part["end"]:
+                continue
+            if part["start"] != end_before:
+                raise SpansError(self._gap(part, end_before))
+            _count(self.tally, part)
             self.peak_rss_bytes = max(self.peak_rss_bytes, part["peak_rss_bytes"])
             self._span_s += part["tally"]["wall_s"]
             engines.add(part["engine"])
             hosts.add(part["host"])
+        self.n_tokens = self.tally.tokens
         self.engine = " and ".join(sorted(engines))
         self.hosts = sorted(hosts)
 
     def _gap(self, part: Mapping[str, Any], end: int) -> str:
-        path = self.plan.location(part["input"])
+        path = self.plan.locations[part["input"]]
         sidecar = _sidecar(self._work_dir, self.plan, part["span"])
         return (
             f"span {part['span']:,} of {path} begins at {part['start']:,} and the one before it ends at "
             f"{end:,}: the file was changed meanwhile; remove {sidecar.parent} and run again"
         )
+
+    def check_texts(self, *, text_field: str, say: Callable[[str], None], check: Callable[[], None]) -> None:
+        """Make sure that inputs which were touched hold what the parts were made of.
+
+        Spans compare samples only: between two of them a text may have become another.
+
+        Raises:
+            CheckpointError: one has. InputError: it cannot be read. And what `check` raises.
+        """
+        plan = self.plan
+        rows = zip(plan.locations, plan.formats, plan.inputs, self.tally.inputs, strict=True)
+        for path, form, old, one in rows:
+            check()
+            with open_input(path, check=check) as file:
+                new = describe_input(file.size_bytes, file.hints, ())
+            if not one.text_bytes or not has_hint_of_change(old, new):
+                continue
+            say(f"{path} has been touched: reading {format_bytes(one.text_bytes)} of it again to be sure")
+            crc = crc_of_text(path, form, text_field=text_field, n_bytes=one.text_bytes, check=check)
+            if crc != one.crc:
+                raise CheckpointError(
+                    f"{path} was changed after some of its spans were done; remove "
+                    f"{parts_folder(self._work_dir, plan)} and run again what makes them"
+                )
 
     def _read(self) -> Iterator[dict[str, Any]]:
         for span in self.plan.spans:
@@ -174,12 +219,6 @@ class Parts:
             f"{format_duration(self._span_s)} of work on {hosts}"
         )
 
-    def add_up(self) -> Tally:
-        """Count everything that a run would have counted."""
-        tally = Tally([InputTally() for _ in self.plan.inputs])
-        self.copy_into(None, tally, after_part=lambda: None, check=lambda: None)
-        return tally
-
     def files(self) -> list[dict[str, Any]]:
         """List the files of all parts, of each split in order; their names are those within the work folder.
 
@@ -198,27 +237,21 @@ class Parts:
         return listed
 
     def copy_into(
-        self, sink: Sink | None, tally: Tally, *, after_part: Callable[[], None], check: Callable[[], None]
+        self, sink: Sink, tally: Tally, *, after_part: Callable[[], None], check: Callable[[], None]
     ) -> None:
-        """Append all parts from `tally.position` on, and count them; without a sink count them only.
+        """Append all parts from `tally.position` on, and count them.
 
         Raises:
             SpansError: a part is not what was written; its sidecar is gone then.
             OutputError: it cannot be read, or the disk is full or failing. And what `check` raises.
         """
-        n_lines = 0
         for part in self._read():
-            place = part["input"], part["end"]
-            n_lines = part["tally"]["position"]["records"] + n_lines * (part["start"] > 0)
-            if place <= (tally.position.input_index, tally.position.offset):
+            is_done = (part["input"], part["end"]) <= (tally.position.input_index, tally.position.offset)
+            if is_done or part["start"] == part["end"]:
                 continue
-            if sink is not None:
-                for split, one in part["files"].items():
-                    self._copy(part, split, one, sink, check)
-            n_before = n_lines - part["tally"]["position"]["records"]
-            tally.add(
-                Tally.of_record(part["tally"]), Position(*place, anchor=part["end"]), n_lines_before=n_before
-            )
+            for split, one in part["files"].items():
+                self._copy(part, split, one, sink, check)
+            _count(tally, part)
             after_part()
 
     def _copy(
@@ -271,11 +304,26 @@ def write_index(work_dir: Path, index: Mapping[str, Any]) -> Path:
     return path
 
 
+def _count(tally: Tally, part: Mapping[str, Any]) -> None:
+    """Count a part behind those before it."""
+    new, at = Tally.of_record(part["tally"]), tally.position
+    n_lines = at.records if part["input"] == at.input_index else 0
+    end = Position(part["input"], part["end"], anchor=part["end"], records=n_lines + new.position.records)
+    tally.add(new, end, n_lines_before=n_lines)
+
+
 def remove_parts(work_dir: Path) -> None:
-    """Remove the plan and all parts of a work folder, whose lock must be held."""
-    for name in (PLAN_NAME, _INDEX_NAME):  # the plan goes first: without it, parts mean nothing
-        for path in sorted(work_dir.glob(f"{name}*")):
-            path.unlink(missing_ok=True)
+    """Remove the plan and all parts of a work folder, whose lock must be held.
+
+    Raises:
+        OutputError: it cannot be done.
+    """
+    try:
+        for name in (PLAN_NAME, _INDEX_NAME):  # the plan goes first: without it, parts mean nothing
+            for path in sorted(work_dir.glob(f"{name}*")):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror}; {advice(error)}") from error
     for folder in work_dir.glob("parts-*"):
         shutil.rmtree(folder, ignore_errors=True)
 

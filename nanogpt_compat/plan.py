@@ -9,21 +9,20 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import __version__
 from nanogpt_compat.blocks import Block, Position
-from nanogpt_compat.config import Format, Location, Url, is_url
+from nanogpt_compat.config import Config, Format, Location, Url, is_url
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.errors import CheckpointError, OutputError
 from nanogpt_compat.files import advice, write_atomically
 from nanogpt_compat.fingerprint import describe_input, differences, has_hint_of_change
-from nanogpt_compat.job import Job
+from nanogpt_compat.job import Job, look_into
 from nanogpt_compat.pipeline import all_blocks
-from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.sources.documents import end_of_chars
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import single_records
@@ -52,45 +51,55 @@ class Plan:
     """What all who work on a run have in common."""
 
     options: Mapping[str, Any]  # that decide the tokens, and the program's version
-    inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them, with `location` and `format`
+    locations: tuple[Location, ...]  # of the inputs; they may be renewed
+    formats: tuple[Format, ...]
+    inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them
     text_bytes: int | None  # of all inputs, uncompressed; None: nobody knows
     span_bytes: int
     first_document: tuple[int, int] | None  # that is not empty: its input; a byte in it, of parquet its row
     spans: tuple[Span, ...]
     hash: str
 
-    @property
-    def locations(self) -> tuple[Location, ...]:
-        """Of the inputs."""
-        return tuple(map(self.location, range(len(self.inputs))))
-
-    def location(self, index: int) -> Location:
-        """Of one input."""
-        return _read_location(self.inputs[index]["location"])
-
-    @property
-    def formats(self) -> tuple[Format, ...]:
-        """Of the inputs."""
-        return tuple(Format.named(one["format"]) for one in self.inputs)
-
     def has_document_before(self, input_index: int, place: int) -> bool:
         """Whether there is text of a document before a byte of an input, of parquet a row."""
         return self.first_document is not None and self.first_document < (input_index, place)
 
 
-def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES) -> Plan:
+def find_plan(config: Config, work_dir: Path, *, span_bytes: int, check: Callable[[], None]) -> Plan:
+    """Make sure that the plan in a work folder is about the inputs of `config`; make it if there is none.
+
+    `check` is called for each input; what it raises ends the work, with nothing written.
+
+    Raises:
+        InputError: an input cannot be read, or is damaged.
+        CheckpointError: the plan is about others, or damaged.
+        OutputError: it cannot be written.
+    """
+    plan = read_plan(work_dir)
+    if plan is None:
+        made = make_plan(look_into(config, check=check), span_bytes=span_bytes, check=check)
+        plan = write_plan(work_dir, made)
+        if plan is made:
+            return plan
+    return check_inputs(plan, config.inputs, work_dir, check=check)
+
+
+def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES, check: Callable[[], None] = lambda: None) -> Plan:
     """Plan a job that has been looked into; reads on up to the first document that is not empty.
 
     Raises:
         InputError: an input cannot be read, or is damaged.
     """
     config = job.config
-    inputs = [
-        {"location": _write_location(path), "format": str(form), **one}
-        for path, form, one in zip(config.inputs, config.formats, job.inputs, strict=True)
-        if not isinstance(path, Pipe)  # which cannot be planned, and was refused before
-    ]
-    return _plan(options_of(job), inputs, job.text_bytes, span_bytes, _first_document(job))
+    return _plan(
+        options_of(job),
+        _absolute(config.inputs),
+        config.formats,
+        job.inputs,
+        job.text_bytes,
+        span_bytes,
+        _first_document(job, check),
+    )
 
 
 def options_of(job: Job) -> dict[str, Any]:
@@ -100,45 +109,42 @@ def options_of(job: Job) -> dict[str, Any]:
 
 def _plan(
     options: Mapping[str, Any],
-    inputs: Sequence[Mapping[str, Any]],
+    locations: tuple[Location, ...],
+    formats: tuple[Format, ...],
+    inputs: tuple[Mapping[str, Any], ...],
     text_bytes: int | None,
     span_bytes: int,
     first_document: tuple[int, int] | None,
 ) -> Plan:
-    certain = [[one["format"], one["size"], one["samples"]] for one in inputs]
+    certain = [[str(form), one["size"], one["samples"]] for form, one in zip(formats, inputs, strict=True)]
     text = json.dumps([options, certain, text_bytes, span_bytes, first_document], sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    spans = cut_spans(inputs, span_bytes)
-    return Plan(options, tuple(inputs), text_bytes, span_bytes, first_document, spans, digest)
+    spans = cut_spans([one["size"] for one in inputs], formats, span_bytes)
+    return Plan(options, locations, formats, inputs, text_bytes, span_bytes, first_document, spans, digest)
 
 
-def _write_location(location: Path | Url) -> str:
-    """Write down where an input is, for processes with another current folder."""
-    return str(location.absolute()) if isinstance(location, Path) else location.address
+def _absolute(locations: Sequence[Location]) -> tuple[Location, ...]:
+    """Say where inputs are to processes with another current folder."""
+    return tuple(one.absolute() if isinstance(one, Path) else one for one in locations)
 
 
-def _read_location(text: str) -> Location:
-    return Url(text) if is_url(text) else Path(text)
-
-
-def cut_spans(inputs: Sequence[Mapping[str, Any]], span_bytes: int) -> tuple[Span, ...]:
+def cut_spans(sizes: Sequence[int], formats: Sequence[Format], span_bytes: int) -> tuple[Span, ...]:
     """Cut each input into equal spans of at most `span_bytes`; one that is compressed is a single one.
 
-    >>> [(one.start, one.end) for one in cut_spans([{"size": 10, "format": "text"}], 4)]
+    >>> [(one.start, one.end) for one in cut_spans([10], [Format("text")], 4)]
     [(0, 3), (3, 6), (6, 10)]
     """
     spans: list[Span] = []
-    for index, one in enumerate(inputs):
-        size = one["size"]
+    for index, (size, form) in enumerate(zip(sizes, formats, strict=True)):
         n_spans = -(-size // span_bytes)
-        if Format.named(one["format"]).compression != "none":
+        if form.compression != "none":
             n_spans = min(1, n_spans)
         for k in range(n_spans):
             spans.append(Span(len(spans), index, size * k // n_spans, size * (k + 1) // n_spans))
     return tuple(spans)
 
 
-def _first_document(job: Job) -> tuple[int, int] | None:
+def _first_document(job: Job, check: Callable[[], None]) -> tuple[int, int] | None:
     """Find the run's first document that is not empty, which is always for validation."""
     config, documents = job.config, job.config.documents
     if documents is None or not documents.val_ratio:
@@ -153,10 +159,11 @@ def _first_document(job: Job) -> tuple[int, int] | None:
         documents=documents,
         block_bytes=_LOOK_BYTES,
         errors=config.errors,
-        check=lambda: None,
+        check=check,
     )
     with contextlib.closing(blocks):
         for block in blocks:
+            check()
             if block.end.any_document:
                 index = block.start.input_index
                 return index, _place_of_document(block, documents, config.formats[index], config.errors)
@@ -182,18 +189,10 @@ def write_plan(work_dir: Path, plan: Plan) -> Plan:
         OutputError: it cannot be written.
     """
     path = work_dir / PLAN_NAME
-    made = {
-        "hash": plan.hash,
-        "text_bytes": plan.text_bytes,
-        "span_bytes": plan.span_bytes,
-        "first_document": plan.first_document,
-        "options": plan.options,
-        "inputs": plan.inputs,
-    }
     temp = path.with_name(f"{PLAN_NAME}.{uuid.uuid4().hex}")
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(temp, (json.dumps(made, indent=1) + "\n").encode("ascii"))
+        write_atomically(temp, _as_json(plan))
         try:
             os.link(temp, path)  # of several ranks that begin at once, one makes the plan
             is_ours = True
@@ -204,11 +203,27 @@ def write_plan(work_dir: Path, plan: Plan) -> Plan:
             is_ours = True
         temp.unlink(missing_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; {advice(error)} and run again") from error
+        raise _not_written(path, error) from error
     found = plan if is_ours else read_plan(work_dir)
     if found is None:
         raise OutputError(f"{path} is gone as soon as it was written; run again")
     return found
+
+
+def _as_json(plan: Plan) -> bytes:
+    rows = zip(plan.locations, plan.formats, plan.inputs, strict=True)
+    made = {
+        "hash": plan.hash,
+        "text_bytes": plan.text_bytes,
+        "span_bytes": plan.span_bytes,
+        "first_document": plan.first_document,
+        "options": plan.options,
+        "inputs": [
+            {"location": one.address if isinstance(one, Url) else str(one), "format": str(form), **described}
+            for one, form, described in rows
+        ],
+    }
+    return (json.dumps(made, indent=1) + "\n").encode("ascii")
 
 
 def read_plan(work_dir: Path) -> Plan | None:
@@ -227,9 +242,18 @@ def read_plan(work_dir: Path) -> Plan | None:
     try:
         first = made["first_document"]
         first_document = None if first is None else (first[0], first[1])
-        sizes = made["text_bytes"], made["span_bytes"]
-        plan = _plan(made["options"], made["inputs"], *sizes, first_document)
-    except (KeyError, TypeError, IndexError) as error:
+        inputs = made["inputs"]
+        places = [one.pop("location") for one in inputs]
+        plan = _plan(
+            made["options"],
+            tuple(Url(one) if is_url(one) else Path(one) for one in places),
+            tuple(Format.named(one.pop("format")) for one in inputs),
+            tuple(inputs),
+            made["text_bytes"],
+            made["span_bytes"],
+            first_document,
+        )
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
         raise CheckpointError(f"{path} is no plan of this program; {_begin_anew(work_dir)}") from error
     if plan.hash != made.get("hash"):
         raise CheckpointError(f"{path} was changed after it was made; {_begin_anew(work_dir)}")
@@ -256,7 +280,7 @@ def check_input(plan: Plan, index: int, work_dir: Path, *, path: Location | None
         InputError: it cannot be read.
         CheckpointError: it is another.
     """
-    old, path = plan.inputs[index], plan.location(index) if path is None else path
+    old, path = plan.inputs[index], plan.locations[index] if path is None else path
     with open_input(path) as file:
         new = describe_input(file.size_bytes, file.hints, ())
         if has_hint_of_change(old, new) or old["size"] != new["size"]:
@@ -266,17 +290,36 @@ def check_input(plan: Plan, index: int, work_dir: Path, *, path: Location | None
             _refuse(work_dir, differences({}, {}, [old], [new], [path]))
 
 
-def check_inputs(plan: Plan, paths: Sequence[Location], work_dir: Path) -> None:
-    """Make sure of the same for all inputs.
+def check_inputs(
+    plan: Plan, paths: Sequence[Location], work_dir: Path, *, check: Callable[[], None] = lambda: None
+) -> Plan:
+    """Make sure of the same for all inputs; return the plan with these paths, which plan.json has then, too.
+
+    An address that was good for some days may have been renewed.
 
     Raises:
         InputError: one cannot be read.
         CheckpointError: one is another, or there are more or fewer.
+        OutputError: plan.json cannot be written.
     """
     if len(paths) != len(plan.inputs):
         _refuse(work_dir, [f"there were {len(plan.inputs):,} inputs and are {len(paths):,}"])
     for index, path in enumerate(paths):
+        check()
         check_input(plan, index, work_dir, path=path)
+    locations = _absolute(paths)
+    if locations == plan.locations:
+        return plan
+    moved = replace(plan, locations=locations)
+    try:
+        write_atomically(work_dir / PLAN_NAME, _as_json(moved))
+    except OSError as error:
+        raise _not_written(work_dir / PLAN_NAME, error) from error
+    return moved
+
+
+def _not_written(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {path}: {error.strerror}; {advice(error)} and run again")
 
 
 def _refuse(work_dir: Path, found: Sequence[str]) -> None:

@@ -23,13 +23,13 @@ from nanogpt_compat.files import advice, replace_durably
 from nanogpt_compat.job import Job, open_engine, with_reference
 from nanogpt_compat.memmap import window_for
 from nanogpt_compat.parts import commit_part, parts_folder, read_mismatch, read_part, write_mismatch
-from nanogpt_compat.plan import Plan, Span, check_input, check_options, read_plan
+from nanogpt_compat.plan import PLAN_NAME, Plan, Span, check_input, check_options, read_plan
 from nanogpt_compat.progress import Nobody
 from nanogpt_compat.report import peak_rss_bytes
 from nanogpt_compat.shards import Outputs, Shards
 from nanogpt_compat.signals import StoppedBySignal
 from nanogpt_compat.sinks import TokenFiles, work_folder
-from nanogpt_compat.sources.boundaries import boundary
+from nanogpt_compat.sources.boundaries import bounds
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.vocabulary import Vocabulary
 from nanogpt_compat.watch import Check, Watch
@@ -55,7 +55,7 @@ def attempt(
     """
     host = platform.node()
     try:
-        plan = _load_plan(work_dir, plan_hash)
+        plan = _load_plan(Path(work_dir), plan_hash)
         part = run_span(Path(work_dir), plan, plan.spans[index], settings, check=check)
     except StoppedBySignal:
         raise
@@ -65,12 +65,20 @@ def attempt(
     return Outcome(index, host, tokens=sum(one["tokens"] for one in part["files"].values()))
 
 
-@lru_cache(maxsize=2)
-def _load_plan(work_dir: str, plan_hash: str) -> Plan:
-    plan = read_plan(Path(work_dir))
+def _load_plan(work_dir: Path, plan_hash: str) -> Plan:
+    stat = None
+    with suppress(OSError):  # reading it will say why
+        stat = (work_dir / PLAN_NAME).stat()
+    plan = _read_plan(work_dir, stat and (stat.st_mtime_ns, stat.st_ino))
     if plan is None or plan.hash != plan_hash:
         raise CheckpointError(f"{work_dir} holds another plan by now; run again what was begun there")
     return plan
+
+
+@lru_cache(maxsize=2)
+def _read_plan(work_dir: Path, _version: tuple[int, int] | None) -> Plan | None:
+    """Read it once: it may be large; and once more when inputs have been renewed."""
+    return read_plan(work_dir)
 
 
 _open_engine = lru_cache(maxsize=2)(open_engine)
@@ -94,32 +102,9 @@ def job_of(plan: Plan, settings: Config, work_dir: Path) -> Job:
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     n_bytes = sum(one["size"] for one in plan.inputs)
     forecast = Estimate(n_bytes, 0, 0.0)
-    added = ("location", "format")
-    inputs = tuple({name: one[name] for name in one if name not in added} for one in plan.inputs)
-    job = Job(config, inputs, vocabulary, chosen.encoder, chosen.line, forecast, plan.text_bytes)
+    job = Job(config, plan.inputs, vocabulary, chosen.encoder, chosen.line, forecast, plan.text_bytes)
     check_options(plan, job, work_dir)
     return job
-
-
-def bounds_of(plan: Plan, span: Span, separator: str | None, text_field: str) -> tuple[int, int]:
-    """Find where a span really begins and ends, in bytes, of parquet in rows; both may be the same.
-
-    Raises:
-        InputError: the input cannot be read.
-    """
-    one = plan.inputs[span.input_index]
-    start, end = (
-        boundary(
-            plan.location(span.input_index),
-            plan.formats[span.input_index],
-            nominal,
-            size_bytes=one["size"],
-            separator=separator,
-            text_field=text_field,
-        )
-        for nominal in (span.start, span.end)
-    )
-    return start, end
 
 
 def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check: Check) -> dict[str, Any]:
@@ -137,7 +122,17 @@ def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check:
     job = job_of(plan, settings, work_dir)
     if mismatch:
         job = with_reference(job)
-    start, end = bounds_of(plan, span, job.config.separator, job.config.text_field)
+    path, form = plan.locations[span.input_index], plan.formats[span.input_index]
+    start, end = bounds(
+        path,
+        form,
+        span.start,
+        span.end,
+        size_bytes=plan.inputs[span.input_index]["size"],
+        separator=job.config.separator,
+        text_field=job.config.text_field,
+        check=check,
+    )
     most_bytes = job.encoder.cache_bytes
     try:
         return _make_part(work_dir, plan, span, job, start, end, check)
@@ -146,7 +141,7 @@ def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check:
         write_mismatch(work_dir, plan, f"{name} gave other tokens than tiktoken for {error}")
         return _make_part(work_dir, plan, span, with_reference(job), start, end, check)
     except InputError as error:
-        if not start or plan.formats[span.input_index].container != "jsonl":
+        if not start or form.container != "jsonl":
             raise
         raise InputError(f"{error} (lines are counted from byte {start:,}, where the span begins)") from error
     finally:
@@ -176,10 +171,13 @@ def _make_part(
     )
     one = tally.inputs[span.input_index]
     one.text_bytes = offset
+    files: dict[str, Any] = {}
     try:
         work_folder(folder)
         window_bytes = window_for(2 * (span.end - span.start))
-        files = _fill(outputs, job, tally, end, window_bytes, check) if end > start else {}
+        if end > start:
+            files = _fill(outputs, job, tally, end, window_bytes, check)
+            _check_end(tally, start, end, job)
         one.text_bytes -= offset
         part = {
             "plan": plan.hash,
@@ -194,18 +192,30 @@ def _make_part(
             "peak_rss_bytes": peak_rss_bytes(),
         }
         commit_part(work_dir, plan, part)
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror}; {advice(error)}") from error
-    except BaseException:
+    except BaseException as error:
         for shards in outputs.values():
             with suppress(OSError):
                 shards.path(0).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OutputError(f"cannot write to {folder}: {error.strerror}; {advice(error)}") from error
         raise
     finally:
         for shards in outputs.values():
             with suppress(OSError):
                 shards.partial(0).unlink(missing_ok=True)
     return part
+
+
+def _check_end(tally: Tally, start: int, end: int, job: Job) -> None:
+    """Make sure that a span was read to where it ends."""
+    at = tally.position
+    form, path = job.config.formats[at.input_index], job.config.inputs[at.input_index]
+    found = at.records if form.container == "parquet" else at.offset
+    if found != end and form.compression == "none":
+        raise InputError(
+            f"{path}: a span from {start:,} to {end:,} was read to {found:,}: what it holds is not where it "
+            "was looked for; fetch or make the file again"
+        )
 
 
 def _fill(

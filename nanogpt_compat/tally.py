@@ -165,9 +165,10 @@ class Tally:
         one.text_bytes += new.text_bytes
         one.crc = combine_crcs(one.crc, new.crc, new.text_bytes)
         longest_bytes = max(self.longest_document_bytes, part.longest_document_bytes)
+        wall_s = self.wall_s  # theirs may have been at the same time
         for name in _PLAIN:
             setattr(self, name, getattr(self, name) + getattr(part, name))
-        self.longest_document_bytes = longest_bytes
+        self.longest_document_bytes, self.wall_s = longest_bytes, wall_s
         self.position = end
         for _, offset in part.invalid_offsets[: MAX_OFFSETS - len(self.invalid_offsets)]:
             self.invalid_offsets.append((index, offset))

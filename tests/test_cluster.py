@@ -4,17 +4,21 @@ import gzip
 import json
 import os
 import platform
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from nanogpt_compat import cluster, span
@@ -27,10 +31,13 @@ from nanogpt_compat.errors import (
     TooSmallError,
     UsageError,
 )
+from nanogpt_compat.options import parse_options
 from nanogpt_compat.parts import parts_folder, spans_to_do
 from nanogpt_compat.plan import Plan, read_plan
 from nanogpt_compat.ranks import rank_of
-from nanogpt_compat.span import Outcome
+from nanogpt_compat.sources import boundaries
+from nanogpt_compat.sources.parquet import RowGroup, TextColumn
+from nanogpt_compat.span import Outcome, attempt
 from nanogpt_compat.vocabulary import find_gpt2
 from tests import faults
 from tests.conftest import REPOSITORY
@@ -651,3 +658,153 @@ def test_the_recipe_with_an_array_makes_what_one_machine_makes(
     assert merged.returncode == 0, merged.stdout
     one = one_machine(checkout, ("--input", "fineweb/*.parquet"))
     assert_merged(checkout / "data", one, checkout / "work")
+
+
+RANK: Args = ("--rank", "0", "--world-size", "1")
+
+
+def test_a_text_that_was_edited_between_two_spans_is_not_put_together(tmp_path: Path) -> None:
+    """In place, of the same size, and nowhere where samples are taken: spans do not see it."""
+    path = make_text(tmp_path / "a.txt", 3_000_000, seed=2)
+    args: Args = ("--input", path, "--engine", "tiktoken", "--span-size", "300k", "--val-split", "none")
+    args = (*args, "--work-dir", tmp_path / "work", "--output-dir", tmp_path / "many")
+    assert prepare(*args, "--rank", "0", "--world-size", "2").returncode == 0
+    place = place_without_samples(path, tmp_path)
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(b"edited")
+    last = prepare(*args, "--rank", "1", "--world-size", "2")
+    assert last.returncode == 5, last.stderr  # it would have written the index
+    merged = prepare(*args, "--merge")
+    assert merged.returncode == 5, merged.stderr
+    folder = parts_folder(tmp_path / "work", plan_in(tmp_path / "work"))
+    assert f"{path} was changed after some of its spans were done; remove {folder}" in merged.stderr
+    shutil.rmtree(folder)
+    assert prepare(*args, *RANK).returncode == 0
+    merged = prepare(*args, "--merge")
+    assert merged.returncode == 0, merged.stderr
+    assert "has been touched" in merged.stderr
+    assert sha256s(tmp_path / "many") == sha256s(one_machine(tmp_path, args[:4] + args[6:8]))
+
+
+def place_without_samples(path: Path, folder: Path) -> int:
+    """A place in an even span that could be edited without a plan's noticing."""
+    text = path.read_bytes()
+    plan = plan_in(folder / "work")
+    for place in range(10_000, 300_000, 10_000):
+        path.write_bytes(text[:place] + b"edited" + text[place + 6 :])
+        with suppress(CheckpointError):
+            plan_module.check_inputs(plan, [path], folder)
+            return place
+    raise AssertionError("samples are everywhere")
+
+
+def test_an_input_that_has_moved_is_read_where_it_is(tmp_path: Path) -> None:
+    args, _ = small_run(tmp_path)
+    assert prepare(*args, "--rank", "0", "--world-size", "2").returncode == 0
+    moved = (tmp_path / "a.txt").rename(tmp_path / "b.txt")
+    args = (args[0], moved, *args[2:])
+    for how in (("--rank", "1", "--world-size", "2"), ("--merge",)):
+        done = prepare(*args, *how)
+        assert done.returncode == 0, done.stderr
+    assert sha256s(tmp_path / "many") == sha256s(one_machine(tmp_path, args[:6]))
+
+
+def test_a_worker_that_has_read_the_plan_reads_it_again_when_an_address_is_renewed(tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    plan, settings = plan_in(work), parse_options([*map(str, args), "--merge"], home=None).config
+    assert not attempt(str(work), 0, plan.hash, settings).error
+    moved = (tmp_path / "a.txt").rename(tmp_path / "b.txt")
+    assert "No such file" in attempt(str(work), 1, plan.hash, settings).error
+    plan_module.check_inputs(plan, [moved], work)
+    assert not attempt(str(work), 1, plan.hash, settings).error
+
+
+def test_a_merged_run_took_as_long_as_its_merge(tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    assert prepare(*args, *RANK).returncode == 0
+    for path in work.glob("parts-*/*.json"):
+        part = json.loads(path.read_text())
+        part["tally"]["wall_s"] = 5000.0
+        path.write_text(json.dumps(part))
+    assert prepare(*args, "--merge").returncode == 0
+    report = report_of(tmp_path / "many")
+    assert report["cluster"]["span_s"] == 50_000
+    assert report["wall_s"] < 5000
+
+
+def test_row_groups_that_stand_in_another_order_than_they_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"text": [f"document {k} " * 30 for k in range(300)]})
+    with pyarrow.parquet.ParquetWriter(path, table.schema, compression="none", use_dictionary=False) as file:
+        for first, n_rows in ((0, 10), (10, 20), (30, 30), (60, 40), (100, 50), (150, 60), (210, 90)):
+            file.write_table(table.slice(first, n_rows))
+    list_row_groups = TextColumn._list_row_groups
+
+    def shuffled(column: TextColumn) -> tuple[RowGroup, ...]:
+        groups = list_row_groups(column)
+        starts = random.Random(1).sample([one.start for one in groups], len(groups))
+        return tuple(replace(one, start=start) for one, start in zip(groups, starts, strict=True))
+
+    monkeypatch.setattr(TextColumn, "_list_row_groups", shuffled)
+    options: Args = ("--input", path, "--engine", "tiktoken", "--val-split", "none")
+    assert prepare(*options, "--output-dir", tmp_path / "one").returncode == 0
+    args: Args = (*options, "--work-dir", tmp_path / "work", "--output-dir", tmp_path / "many")
+    done = prepare(*args, "--span-size", "9k", *RANK)
+    assert done.returncode == 0, done.stderr
+    merged = prepare(*args, "--merge")
+    assert merged.returncode == 0, merged.stderr
+    assert sha256s(tmp_path / "many") == sha256s(tmp_path / "one")
+    monkeypatch.setattr(boundaries, "rows_before", lambda *args, **options: (0, 7))
+    again = prepare(
+        *args, "--span-size", "9k", *RANK, "--work-dir", tmp_path / "again", "--output-dir", tmp_path / "b"
+    )
+    assert again.returncode == 6
+    assert "a span from 0 to 7 was read to 300" in again.stderr
+
+
+def test_what_cannot_be_read_of_an_engine_that_erred_is_not_taken_for_no(tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    assert prepare(*args, *RANK).returncode == 0
+    (parts_folder(work, plan_in(work)) / "mismatch").mkdir()
+    merged = prepare(*args, "--merge")
+    assert merged.returncode == 4
+    assert "mismatch: Is a directory" in merged.stderr
+
+
+def test_a_folder_listed_as_it_was_before_hides_no_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    args, work = small_run(tmp_path)
+    assert prepare(*args, *RANK).returncode == 0
+    monkeypatch.setattr(os, "listdir", lambda folder: [])
+    assert not spans_to_do(work, plan_in(work))
+    assert prepare(*args, "--merge").returncode == 0
+
+
+def test_planning_can_be_stopped(tmp_path: Path) -> None:
+    """A signal sets a flag; it is looked at for each input, in a first plan and in a later check."""
+    paths = [make_text(tmp_path / f"{k}.txt", 2000, seed=k) for k in range(5)]
+    args: Args = ("--input", *paths, "--engine", "tiktoken", "--work-dir", tmp_path / "work", *RANK)
+    for _ in range(2):
+        n_checks = 0
+
+        def check() -> None:
+            nonlocal n_checks
+            n_checks += 1
+            if n_checks == 4:
+                raise faults.Stopped
+
+        with pytest.raises(faults.Stopped):
+            prepare(*args, "--output-dir", tmp_path / "many", check=check)
+        plan = read_plan(tmp_path / "work")
+        assert plan is None or not n_parts(tmp_path / "work")
+        if plan is None:
+            assert (
+                prepare(
+                    *args[:-4], "--rank", "9", "--world-size", "10", *("--output-dir", tmp_path / "many")
+                ).returncode
+                == 0
+            )

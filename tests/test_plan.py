@@ -28,7 +28,7 @@ from nanogpt_compat.plan import (
     read_plan,
     write_plan,
 )
-from nanogpt_compat.sources.boundaries import boundary
+from nanogpt_compat.sources.boundaries import bounds
 from nanogpt_compat.split import val_windows
 from nanogpt_compat.tally import InputTally, Tally, combine_crcs
 from tests.engines import Lists, open_encoder, tokenise
@@ -47,16 +47,12 @@ def marked(gpt2: tiktoken.Encoding) -> Encoder:
 
 def places(paths: list[Path], span_bytes: int, separator: str | None = None) -> list[tuple[int, int, int]]:
     """The input, the real beginning and the real end of each span."""
-    inputs = [{"size": path.stat().st_size, "format": "text"} for path in paths]
+    sizes = [path.stat().st_size for path in paths]
     found = []
-    for span in cut_spans(inputs, span_bytes):
-        path = paths[span.input_index]
-        start, end = (
-            boundary(
-                path, TEXT, nominal, size_bytes=path.stat().st_size, separator=separator, text_field="text"
-            )
-            for nominal in (span.start, span.end)
-        )
+    for span in cut_spans(sizes, [TEXT] * len(paths), span_bytes):
+        place = span.start, span.end
+        size_bytes, path = sizes[span.input_index], paths[span.input_index]
+        start, end = bounds(path, TEXT, *place, size_bytes=size_bytes, separator=separator, text_field="text")
         found.append((span.input_index, start, end))
     return found
 
@@ -79,17 +75,17 @@ def in_spans(
     job: Job = object.__new__(Job)
     for name, value in {"config": config, "inputs": tuple({"size": size} for size in sizes)}.items():
         object.__setattr__(job, name, value)
-    first = _first_document(job) if documents is not None and documents.val_ratio else None
-    plan = Plan({}, (), None, span_bytes, first, (), "")
+    first = _first_document(job, lambda: None) if documents is not None and documents.val_ratio else None
+    plan = Plan({}, (), (), (), None, span_bytes, first, (), "")
     sink = Lists()
     total = Tally([InputTally() for _ in paths])
     at = (0, 0)
     for index, start, end in places(paths, span_bytes, separator):
-        assert (at if index == at[0] else (index, 0)) == (index, start)
-        at = (index, end)
-        assert start <= end
         if start == end:
             continue
+        assert (at if index == at[0] else (index, 0)) == (index, start)
+        at = (index, end)
+        assert start < end
         is_second = plan.has_document_before(index, start)
         before = [InputTally(text_bytes=size) for size in sizes[:index]]
         tally = Tally(
@@ -241,7 +237,7 @@ def test_a_separator_that_overlaps_another_is_no_place_to_begin(tmp_path: Path, 
     path.write_bytes((separator * 2 + separator[:1] + "x" + separator + "y").encode())
     size = path.stat().st_size
     found = {
-        boundary(path, TEXT, nominal, size_bytes=size, separator=separator, text_field="text")
+        bounds(path, TEXT, nominal, size, size_bytes=size, separator=separator, text_field="text")[0]
         for nominal in range(size + 1)
     }
     text = path.read_bytes().decode()
@@ -275,13 +271,9 @@ def test_checksums_of_neighbours_give_that_of_both(a: bytes, b: bytes) -> None:
 
 
 def test_spans_cover_every_input_and_an_empty_one_has_none() -> None:
-    inputs = [
-        {"size": 0, "format": "text"},
-        {"size": 10, "format": "text"},
-        {"size": 10, "format": "jsonl.gz"},
-        {"size": 3, "format": "parquet"},
-    ]
-    found = [(one.index, one.input_index, one.start, one.end) for one in cut_spans(inputs, 4)]
+    formats = [TEXT, TEXT, Format("jsonl", "gz"), Format("parquet")]
+    spans = cut_spans([0, 10, 10, 3], formats, 4)
+    found = [(one.index, one.input_index, one.start, one.end) for one in spans]
     assert found == [(0, 1, 0, 3), (1, 1, 3, 6), (2, 1, 6, 10), (3, 2, 0, 10), (4, 3, 0, 3)]
 
 
@@ -328,7 +320,6 @@ def test_an_input_that_was_changed_is_refused_and_one_that_was_touched_is_not(tm
 
 
 def test_a_hundred_thousand_spans_are_planned_at_once(tmp_path: Path) -> None:
-    inputs = [{"size": 44 << 30, "format": "text"} for _ in range(1000)]
-    spans = cut_spans(inputs, 450 << 20)
+    spans = cut_spans([44 << 30] * 1000, [TEXT] * 1000, 450 << 20)
     assert len(spans) > 100_000
     assert np.all(np.diff([span.index for span in spans]) == 1)

@@ -6,8 +6,9 @@ r"""Where a span of an input really begins: at the first place from a nominal on
     parquet                  the beginning of a row group
     compressed               only the beginning and the end of the file
 
-The end of a span is the beginning of the next, and depends on nothing but the bytes around it: so whoever
-works on two neighbours need not talk. Where there is no such place, it is the end of the file.
+The end of a span is the beginning of the next that is not empty, and depends on nothing but the bytes around
+it: so whoever works on two neighbours need not talk. Where there is no such place, it is the end of the file.
+A span within which there is none is empty, and whoever has it looks no further.
 """
 
 import re
@@ -16,63 +17,59 @@ from collections.abc import Callable
 from nanogpt_compat.config import Format, Location
 from nanogpt_compat.cuts import first_cut
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.records import row_before
+from nanogpt_compat.sources.records import rows_before
 from nanogpt_compat.sources.text import INVALID, InputFile
 
 _STEP_BYTES = 64 * 1024
 _LOOK_BYTES = 4  # the longest character
 
 
-def boundary(
+def bounds(
     path: Location,
     form: Format,
-    nominal: int,
+    start: int,
+    end: int,
     *,
     size_bytes: int,
     separator: str | None,
     text_field: str,
-) -> int:
-    """Return the byte, of parquet the row, at which the span begins that nominally begins at byte `nominal`.
+    check: Callable[[], None] = lambda: None,
+) -> tuple[int, int]:
+    """Return where the span of nominal bytes `[start, end)` begins and ends, in bytes, of parquet in rows.
 
-    Reads no further than it must, a step of 64 KiB at a time.
+    Both are the same if it is empty. Reads no further than it must, a step of 64 KiB at a time, and calls
+    `check` at each; what that raises ends it.
 
     Raises:
         InputError: the file is unreadable, damaged or changed.
     """
     if form.container == "parquet":
-        return row_before(path, nominal, size_bytes=size_bytes, text_field=text_field)
-    if nominal <= 0 or form.compression != "none":
-        return 0 if nominal <= 0 else size_bytes
-    with open_input(path, size_bytes=size_bytes) as file:
-        if form.container == "jsonl":
-            return _search(file, nominal, before=1, after=0, find=_find_line)
-        if separator is None:
-            return _search(file, nominal, before=_LOOK_BYTES, after=_LOOK_BYTES, find=first_cut)
+        return rows_before(path, (start, end), size_bytes=size_bytes, text_field=text_field)
+    if form.compression != "none":
+        return start, end  # the whole file
+    before, after = _LOOK_BYTES, _LOOK_BYTES
+    find: Callable[[bytes, int, int], int | None] = first_cut
+    if form.container == "jsonl":
+        before, after, find = 1, 0, _find_line
+    elif separator is not None:
         find = _SeparatorEnd(separator)
-        return _search(file, nominal, before=2 * find.most_bytes, after=1, find=find)
+        before, after = 2 * find.most_bytes, 1
 
+    def search(file: InputFile, start: int, stop: int) -> int:
+        """Find the first place in `[start, stop)`; `stop` if there is none."""
+        while start < stop:
+            check()
+            last = min(start + _STEP_BYTES, stop - 1)
+            low = max(0, start - before)
+            place = find(file.read(last + after - low, low), start - low, last - low)
+            if place is not None:
+                return low + place
+            start = last + 1
+        return stop
 
-def _search(
-    file: InputFile,
-    nominal: int,
-    *,
-    before: int,
-    after: int,
-    find: Callable[[bytes, int, int], int | None],
-) -> int:
-    """Look through a file from `nominal` on: `find(data, start, end)` gives the first place `[start, end]`.
-
-    It sees `before` bytes before a place and `after` behind it, where the file has them.
-    """
-    start = nominal
-    while start < file.size_bytes:
-        end = min(start + _STEP_BYTES, file.size_bytes - 1)
-        low = max(0, start - before)
-        place = find(file.read(end + after - low, low), start - low, end - low)
-        if place is not None:
-            return low + place
-        start = end + 1
-    return file.size_bytes
+    with open_input(path, size_bytes=size_bytes, check=check) as file:
+        begin = search(file, start, end) if start > 0 else 0
+        return begin, end if begin == end else search(file, end, size_bytes)
 
 
 def _find_line(data: bytes, start: int, end: int) -> int | None:

@@ -173,14 +173,25 @@ def up_to(block: Block, end: Position) -> Block:
     return replace(block, raw=block.raw[: end.offset - block.start.offset], end=end, rows=rows)
 
 
-def row_before(path: Location, offset: int, *, size_bytes: int, text_field: str) -> int:
-    """Count the rows of a parquet file before the first row group that begins at or after byte `offset`.
+def rows_before(
+    path: Location, offsets: tuple[int, int], *, size_bytes: int, text_field: str
+) -> tuple[int, int]:
+    """Count the rows of a parquet file before its first row group that begins at or after a byte, for two.
+
+    Row groups are read in the order of the footer, which need not be that of the file.
 
     Raises:
         InputError: it is unreadable, damaged or changed.
     """
     with _open_column(path, text_field, size_bytes=size_bytes) as column:
-        return sum(group.n_rows for group in column.row_groups if offset > 0 and group.start < offset)
+        groups = column.row_groups
+    n_rows = [0, 0]
+    for k, offset in enumerate(offsets):
+        for group in groups:
+            if group.start >= offset and offset < size_bytes:
+                break
+            n_rows[k] += group.n_rows
+    return n_rows[0], n_rows[1]
 
 
 def _open_column(
