@@ -308,6 +308,19 @@ def test_every_format_in_and_out_is_stopped_and_goes_on(
     assert report_of(tmp_path / "out")["resumes"] == 1
 
 
+def test_a_span_has_an_eye_on_memory_of_its_own(text: Path, tmp_path: Path) -> None:
+    source = tmp_path / "text.txt"
+    source.write_bytes(text.read_bytes()[:14_000_000])
+    shared = ("--input", source, "--output-dir", tmp_path / "out", "--work-dir", tmp_path / "work")
+    rank = (*shared, "--rank", "0", "--world-size", "1", "--block-size", "100K")
+    code, stderr = finish(start_with(LEAK, *rank, "--max-memory", "400M"))
+    assert code == 75, stderr
+    assert "--max-memory (the command line) is 400 MB" in stderr
+    for args in (rank, (*shared, "--merge"), ("--input", source, "--output-dir", tmp_path / "whole")):
+        assert finish(start_with("", *args))[0] == 0
+    assert sha256s(tmp_path / "out") == sha256s(tmp_path / "whole") != {}
+
+
 @pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_a_limit_set_while_it_runs_stops_it(
     name: str, text: Path, expected: Expected, tmp_path: Path, is_slow: Path, engine: str

@@ -97,7 +97,8 @@ class GigatokenEncoder:
             threading.Thread(target=self._probe_ahead, args=(text,), name="probe", daemon=True).start()
 
     def _probe_ahead(self, text: bytes) -> None:
-        with suppress(MemoryError, EngineMismatch):  # whoever needs it will try again, and tell
+        # Whoever needs it will try again, and tell; RuntimeError: the program has ended meanwhile.
+        with suppress(MemoryError, EngineMismatch, RuntimeError):
             try:
                 self._differences.are_in(text)
             except BaseException as error:
