@@ -148,7 +148,7 @@ def _head_of(window: Window, block: Block, separator: str, errors: str) -> bytes
 def separator_end(block: Block, separator: str, errors: str, *, is_first: bool) -> int | None:
     r"""Find where in a block's bytes its first separator ends, or its last; None if it has none.
 
-    The line feed behind a carriage return is left to the block that follows, which knows that it belongs there.
+    The line feed behind a carriage return is left to the next block, which knows that it belongs there.
 
     >>> block = Block(b"a\r\n\r\nb\n\nc", Position(0), Position(0), is_val=False)
     >>> [separator_end(block, "\n\n", "ignore", is_first=is_first) for is_first in (True, False)]
