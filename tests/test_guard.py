@@ -541,6 +541,7 @@ def test_a_program_that_takes_memory_makes_us_throttle_and_then_abort() -> None:
     on_a_quiet_machine(test)
 
 
+@pytest.mark.slow  # test_memory_stop has the same with a whole run
 def test_a_program_that_lets_go_lets_us_go_back_to_normal_and_nothing_flaps() -> None:
     def test(hog: Hog) -> None:
         floor_bytes, _ = floor_for(throttle_after_bytes=GIB)
