@@ -96,12 +96,17 @@ def parse_lines(
     if offset == 0 and raw.startswith(codecs.BOM_UTF8):
         raw, offset = raw[len(codecs.BOM_UTF8) :], len(codecs.BOM_UTF8)
     records = Records()
-    native = _native_decoder(text_field)
+    # msgspec is as strict as `json` (there is a test), but for UTF-8 in fields that it passes over. It makes
+    # no objects of those: a line of 64 MiB of empty ones takes no memory. What it refuses is looked at again.
+    decode, refusals = _native_decoder(text_field) or (None, ())
     are_utf8 = is_utf8(raw)
     lines = BytesIO(raw)
     for number, line in enumerate(lines, first_line):
         try:
-            text = _parse_natively(line, native) if native and (are_utf8 or is_utf8(line)) else None
+            text: str | None = decode(line).text if decode and (are_utf8 or is_utf8(line)) else None
+        except refusals:
+            text = None
+        try:
             if text is None:
                 text = _parse_line(line, text_field)
         except _NoDocument as error:
@@ -117,12 +122,12 @@ def parse_lines(
     return records
 
 
-_Native: TypeAlias = tuple[Callable[[bytes], Any], type[Exception]]
+_Native: TypeAlias = tuple[Callable[[bytes], Any], tuple[type[Exception], ...]]
 
 
 @cache
 def _native_decoder(text_field: str) -> _Native | None:
-    """Make what msgspec parses lines with, and its error; None without it, or if it takes no such name."""
+    """Make what msgspec parses lines with, and its errors; None without it, or if it takes no such name."""
     try:
         import msgspec  # here: it is an extra
     except ImportError:
@@ -131,21 +136,7 @@ def _native_decoder(text_field: str) -> _Native | None:
         record = msgspec.defstruct("Record", [("text", str)], rename={"text": text_field}, gc=False)
     except ValueError:  # a quote, a backslash, a control character, or none that UTF-8 has
         return None
-    return msgspec.json.Decoder(record).decode, msgspec.MsgspecError
-
-
-def _parse_natively(line: bytes, native: _Native) -> str | None:
-    """Take the text out of a line, valid UTF-8, with nothing wrong or unusual in it; None for all others.
-
-    msgspec is as strict as `json` (there is a test), but for UTF-8 in fields that it passes over. It makes no
-    objects of those: a line of 64 MiB of empty ones takes no memory.
-    """
-    decode, decode_error = native
-    try:
-        text: str = decode(line).text
-    except (decode_error, RecursionError):
-        return None
-    return text
+    return msgspec.json.Decoder(record).decode, (msgspec.MsgspecError, RecursionError)
 
 
 class _NoDocument(Exception):
