@@ -93,12 +93,8 @@ def _notices(options: Options, work: job.Job, words: Sequence[str], *, home: Pat
     if not work.shows_end_of_text or options.verify:
         return [*options.notices]
     kept = [word for word in words if word not in ("--dry-run", "--restart")]
-    added = [
-        "--document-separator",
-        END_OF_TEXT_NAME,
-        "--restart",
-    ]  # what this run saves, that one cannot use
-    command = _command([*kept, *added], home=home)
+    # It begins anew: what this run saves, that one cannot use.
+    command = _command([*kept, "--document-separator", END_OF_TEXT_NAME, "--restart"], home=home)
     literal = (
         f"notice: {END_OF_TEXT_NAME} stands in the input and is encoded as seven tokens of ordinary text. "
         f"If it ends a document there, {'' if options.dry_run else 'stop this and '}run\n  {command}"

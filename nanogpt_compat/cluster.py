@@ -60,9 +60,7 @@ _MET_BY_ALL = {one.exit_code: one for one in (UsageError, OutputError, Checkpoin
 _LOST = "it was done, and its part is gone or does not count any more"
 _LOOK_UP_EVERY_S = 0.2
 _SCHEDULER_STARTS_S = 30.0  # Python and Dask, from a file system that many read from
-_MEMORY_PAUSE_S = (
-    30.0  # a worker that is short of memory would fail span after span, faster than others do them
-)
+_MEMORY_PAUSE_S = 30.0  # or a worker short of memory would fail span after span, faster than others do them
 
 OpenDisplay = Callable[[int, int], Display]
 """Takes how many bytes there are, and how many of them are done."""
