@@ -260,11 +260,11 @@ def expect(folder: Path, *args: str | Path, **settings: Any) -> Expected:
     return expected
 
 
-def settled_available_bytes(*, at_least_bytes: int = 0) -> int:
+def settled_available_bytes() -> int:
     """Wait until no more memory comes back that others have freed; some machines give it back at 40 MB/s."""
     deadline_s = time.monotonic() + 90
     before, now = 0, psutil.virtual_memory().available
-    while (now - before > 20_000_000 or now < at_least_bytes) and time.monotonic() < deadline_s:
+    while now - before > 20_000_000 and time.monotonic() < deadline_s:
         time.sleep(1)
         before, now = now, psutil.virtual_memory().available
     return now
