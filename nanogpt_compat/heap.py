@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ import psutil
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
 _LARGE_BYTES = 8 << 20
 _KEPT_BYTES = 16 << 20
+_used_blocks: list[int] = []  # sizes of what is in `uses_block`; a list, for its methods are atomic
 
 
 def trim_heap() -> None:
@@ -33,6 +35,21 @@ def return_large_blocks() -> None:
         _libc().mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         _libc().mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
         _libc().mallopt(_M_ARENA_MAX, 2)  # each keeps what it has; with one for each thread, 10 MB more
+
+
+@contextlib.contextmanager
+def uses_block(n_bytes: int) -> Iterator[None]:
+    """Say that a block of this size is in use while this is entered, and not for remembering words."""
+    _used_blocks.append(n_bytes)
+    try:
+        yield
+    finally:
+        _used_blocks.remove(n_bytes)
+
+
+def used_bytes() -> int:
+    """Add up the blocks of `uses_block`, the large ones twice, as whoever adds `large_bytes` counts them."""
+    return sum(n_bytes * (1 + (n_bytes >= _LARGE_BYTES)) for n_bytes in tuple(_used_blocks))
 
 
 class _Mallinfo2(ctypes.Structure):

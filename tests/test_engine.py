@@ -23,6 +23,7 @@ from nanogpt_compat.encoders.bounded import BoundedTokenizer
 from nanogpt_compat.encoders.classes import GROUP
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.heap import uses_block
 from tests.conftest import REPOSITORY
 from tests.engines import N_GROUPS, SURROGATES, differing_chars, open_gigatoken, tokenise
 from tests.reference import whole_tokens
@@ -346,6 +347,20 @@ def test_memory_of_others_in_this_process_has_it_built_anew_but_not_without_end(
     for _ in range(6):
         assert np.array_equal(fast.encode(text), slow.encode(text))
     assert fast._tokenizer.generation == 3
+
+
+def test_blocks_that_others_say_they_use_do_not_count_as_words(
+    gpt2: tiktoken.Encoding, slow: TiktokenEncoder
+) -> None:
+    readings = iter([0, *[100_000_000] * 12])
+    fast = open_gigatoken(gpt2, own_bytes=lambda: next(readings), cache_bytes=50_000_000)
+    text = b"to be, or not " * 100_000
+    with uses_block(100_000_000):
+        for _ in range(6):
+            assert np.array_equal(fast.encode(text), slow.encode(text))
+        assert fast._tokenizer.generation == 0
+    assert np.array_equal(fast.encode(text), slow.encode(text))
+    assert fast._tokenizer.generation == 1
 
 
 def test_nobody_waits_for_a_tokenizer_that_could_not_be_built(

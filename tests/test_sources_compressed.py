@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from nanogpt_compat.blocks import Position
 from nanogpt_compat.config import Compression
 from nanogpt_compat.errors import CheckpointError, InputError
+from nanogpt_compat.heap import used_bytes
 from nanogpt_compat.sources.compressed import MAX_WINDOW_BYTES, ByteStream, open_stream
 from nanogpt_compat.sources.text import TextFile
 
@@ -207,6 +208,23 @@ def test_a_zstd_frame_with_too_large_a_window_is_refused_with_its_size(window_lo
         found = {28: "268 MB", 31: "2.1 GB"}[window_log]
         assert f"byte {len(zstd(b'before'))} of" in message
         assert f"needs a window of {found} in memory, and may have 134 MB; compress the text again" in message
+
+
+def test_the_window_of_a_zstd_frame_is_known_to_be_in_use_while_it_is_read(path: Path) -> None:
+    stored = b""
+    for window_log in (20, 27):
+        parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=window_log)
+        frame = zstandard.ZstdCompressor(compression_params=parameters).compressobj()  # of unknown size
+        stored += frame.compress(TEXT) + frame.flush()
+    path.write_bytes(stored)
+    with TextFile(path) as file:
+        stream = ByteStream(file, "zst")
+        stream.read(1)
+        assert used_bytes() == 1 << 20
+        stream.read(len(TEXT))
+        assert used_bytes() == 2 * MAX_WINDOW_BYTES  # counted by large_bytes, too
+        stream.read(len(TEXT))
+        assert used_bytes() == 0
 
 
 @really_compressed

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.encoders.interface import TOKEN_DTYPE, EngineMismatch
-from nanogpt_compat.heap import large_bytes, return_large_blocks, trim_heap
+from nanogpt_compat.heap import large_bytes, return_large_blocks, trim_heap, used_bytes
 
 _MIB = 1024 * 1024
 _LOOK_EVERY_BYTES = _MIB  # of random words: 8 MB of table, and one doubling at most
@@ -101,9 +101,10 @@ class BoundedTokenizer:
     def held_bytes(self) -> int:
         """Say by how much the process has grown since this was built, the large tables counted twice.
 
-        A full one is replaced by one of twice the size, and both are there while its words move over.
+        A full one is replaced by one of twice the size, and both are there while its words move over. What
+        others have said that they use (`heap.uses_block`) is left out.
         """
-        return self._own_bytes() + large_bytes() - self._base_bytes
+        return self._own_bytes() + large_bytes() - used_bytes() - self._base_bytes
 
     def _is_time_to_look(self, n_bytes: int) -> bool:
         """Whether so much has been encoded that another look at memory is worth its time."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from nanogpt_compat.blocks import Position
 from nanogpt_compat.config import Compression
 from nanogpt_compat.errors import CheckpointError, InputError
+from nanogpt_compat.heap import uses_block
 from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.units import format_bytes
@@ -296,13 +297,14 @@ def _read_zstd(stored: _Stored) -> Iterator[bytes]:
             raise _Damaged(f"the header of a zstd frame is damaged ({error})", offset) from error
         _check_window(parameters.window_size, offset)
         decoder = decompressor.decompressobj()
-        for part_offset, part in _frame_parts(stored, offset, header, parameters.has_checksum):
-            try:
-                piece = decoder.decompress(part)
-            except zstandard.ZstdError as error:
-                raise _Damaged(f"its zstd data is damaged ({error})", part_offset) from error
-            if piece:
-                yield piece
+        with uses_block(parameters.window_size):
+            for part_offset, part in _frame_parts(stored, offset, header, parameters.has_checksum):
+                try:
+                    piece = decoder.decompress(part)
+                except zstandard.ZstdError as error:
+                    raise _Damaged(f"its zstd data is damaged ({error})", part_offset) from error
+                if piece:
+                    yield piece
 
 
 def is_skippable_frame(head: bytes) -> bool:
