@@ -18,7 +18,7 @@ from nanogpt_compat.fingerprint import TOKEN_FORMAT, describe_input, digest_of
 from nanogpt_compat.guard import Sampler
 from nanogpt_compat.limits import own_bytes_reader
 from nanogpt_compat.memmap import TOKEN, window_for
-from nanogpt_compat.pipeline import block_size
+from nanogpt_compat.pipeline import Source, block_size
 from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.policy import margin_bytes
 from nanogpt_compat.shards import Shards, lay_out
@@ -89,6 +89,20 @@ class Job:
     def block_bytes(self) -> int:
         """How much text is encoded at a time."""
         return self.config.block_bytes or block_size(self.config.n_workers, self.encoder.most_block_bytes)
+
+    @property
+    def source(self) -> Source:
+        """What is read, and how it is cut."""
+        config = self.config
+        return Source(
+            paths=config.inputs,
+            sizes=self.sizes,
+            formats=config.formats,
+            windows=self.windows,
+            documents=config.documents,
+            errors=config.errors,
+            block_bytes=self.block_bytes,
+        )
 
     @property
     def outputs(self) -> dict[str, Shards]:

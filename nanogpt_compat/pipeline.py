@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class before Python 3.11
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 
@@ -39,6 +39,21 @@ _LOOK_UP_EVERY_S = 0.1
 _CHECK_EVERY_BYTES = 16 * 1024 * 1024  # a slice of 8 KiB in these: 1 % of gigatoken's time at most
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """What is read, and how it is cut into blocks."""
+
+    paths: Sequence[Location]
+    sizes: Sequence[int | None]  # None of a pipe: nobody knows
+    formats: Sequence[Format]
+    windows: Windows = ()  # of text that is one stream, what is for validation
+    documents: Documents | None = None
+    errors: str
+    block_bytes: int
+    end: int | None = None
+    """A byte, of parquet a row, where a document or an exact cut ends: the input that it is in ends there."""
+
+
 def block_size(n_workers: int, most_bytes: int) -> int:
     """Choose a block size so that all workers together stay inside the budget, two blocks each.
 
@@ -49,28 +64,18 @@ def block_size(n_workers: int, most_bytes: int) -> int:
 
 
 def run(
-    *,
-    paths: Sequence[Location],
-    sizes: Sequence[int | None],
-    formats: Sequence[Format],
+    source: Source,
     tally: Tally,
     sink: Sink,
     encoder: Encoder,
-    windows: Windows,
-    errors: str,
-    documents: Documents | None,
+    *,
     n_workers: int,
-    block_bytes: int,
     max_chars: int | None,
     admit: Callable[[int, int], bool],
     after_block: Callable[[], None],
     check: Callable[[], None],
-    end: int | None = None,
 ) -> None:
-    """Tokenise `paths`, one after another, into `sink`, from `tally.position` on.
-
-    With `end`, a byte of the input in which that is (of parquet a row) where a document or an exact cut ends,
-    it stops there.
+    """Tokenise a source into `sink`, from `tally.position` on.
 
     Before a block is given to a thread, `admit(its cost, cost of those in flight)` is asked; while it says
     no, the oldest one is waited for and written. `tally` is at every call of `after_block` what `sink`
@@ -81,31 +86,20 @@ def run(
         OutputError: the disk is full or failing.
         EngineMismatch: the engine is not to be trusted; the message says which bytes of which file show it.
     """
-    beginning = tally.position
-    blocks = all_blocks(
-        paths,
-        sizes,
-        formats,
-        start=tally.position,
-        bytes_before=tally.text_bytes_before,
-        windows=windows,
-        documents=documents,
-        block_bytes=block_bytes,
-        errors=errors,
-        check=check,
-        end=end,
-    )
+    documents, errors, beginning = source.documents, source.errors, tally.position
+    blocks = all_blocks(source, beginning, bytes_before=tally.text_bytes_before, check=check)
     if max_chars is not None:
         n_left = max_chars - tally.chars
         if documents is None:
             blocks = limit_chars(blocks, n_left, tally.position, errors)
         else:
-            blocks = limit_documents(blocks, n_left, documents, formats, errors)
+            blocks = limit_documents(blocks, n_left, documents, source.formats, errors)
 
     def encode(block: Block) -> Encoded:
         check_at = None if block.start == beginning else places_to_check(block)
         index = block.start.input_index
-        return encode_block(block, encoder, errors, paths[index], check_at, documents, formats[index])
+        path, form = source.paths[index], source.formats[index]
+        return encode_block(block, encoder, errors, path, check_at, documents, form)
 
     def cost(block: Block) -> int:
         n_documents = block.end.records - block.start.records
@@ -121,12 +115,12 @@ def run(
             after_block()
     # What is behind the last record of an input, and an input without any, is in no block, but was read.
     index = tally.position.input_index
-    if end is not None:
-        ended = range(index, index + (formats[index].compression != "none"))  # all of it, or nothing
+    if source.end is not None:
+        ended = range(index, index + (source.formats[index].compression != "none"))  # all of it, or nothing
     else:
-        ended = range(len(sizes) if max_chars is None or tally.chars < max_chars else index)
+        ended = range(len(source.sizes) if max_chars is None or tally.chars < max_chars else index)
     for index in ended:
-        tally.inputs[index].bytes_read = sizes[index] or tally.inputs[index].bytes_read
+        tally.inputs[index].bytes_read = source.sizes[index] or tally.inputs[index].bytes_read
 
 
 def _count(tally: Tally, encoded: Encoded) -> None:
@@ -150,41 +144,26 @@ def _count(tally: Tally, encoded: Encoded) -> None:
     tally.fallback_blocks += encoded.by_reference
 
 
-def all_blocks(
-    paths: Sequence[Location],
-    sizes: Sequence[int | None],
-    formats: Sequence[Format],
-    *,
-    start: Position,
-    bytes_before: int,
-    windows: Windows,
-    documents: Documents | None,
-    block_bytes: int,
-    errors: str,
-    check: Callable[[], None],
-    end: int | None = None,
-) -> Blocks:
+def all_blocks(source: Source, start: Position, *, bytes_before: int, check: Callable[[], None]) -> Blocks:
     """Yield the blocks of every input in turn, from `start` on; `check` is for where that takes a while.
 
-    `bytes_before`: the text of all inputs before that of `start`. `end` is as in `run`.
+    `bytes_before`: the text of all inputs before that of `start`.
     """
-    for index in range(start.input_index, len(paths) if end is None else start.input_index + 1):
-        path, form, size = paths[index], formats[index], sizes[index]
-        if form.has_records and documents is not None:
+    n_inputs = len(source.paths) if source.end is None else start.input_index + 1
+    for index in range(start.input_index, n_inputs):
+        if source.formats[index].has_records and source.documents is not None:
             blocks = read_records(
-                path,
-                form,
-                size_bytes=size,
+                source.paths[index],
+                source.formats[index],
+                size_bytes=source.sizes[index],
                 start=start,
-                block_bytes=block_bytes,
-                documents=documents,
+                block_bytes=source.block_bytes,
+                documents=source.documents,
                 check=check,
-                end=end,
+                end=source.end,
             )
         else:
-            blocks = _blocks_of_text(
-                path, form, size, start, bytes_before, windows, documents, block_bytes, errors, check, end
-            )
+            blocks = _blocks_of_text(source, start, bytes_before, check)
         with closing(blocks):
             for block in blocks:
                 start = block.end
@@ -193,21 +172,11 @@ def all_blocks(
         start = Position(index + 1, any_document=start.any_document)
 
 
-def _blocks_of_text(
-    path: Location,
-    form: Format,
-    size_bytes: int | None,
-    start: Position,
-    bytes_before: int,
-    windows: Windows,
-    documents: Documents | None,
-    block_bytes: int,
-    errors: str,
-    check: Callable[[], None],
-    end: int | None,
-) -> Blocks:
+def _blocks_of_text(source: Source, start: Position, bytes_before: int, check: Callable[[], None]) -> Blocks:
     """Yield the blocks of plain or compressed text."""
-    with open_input(path, size_bytes=size_bytes, check=check, end=end) as file:
+    path, form = source.paths[start.input_index], source.formats[start.input_index]
+    size_bytes, documents = source.sizes[start.input_index], source.documents
+    with open_input(path, size_bytes=size_bytes, check=check, end=source.end) as file:
         text: Readable = file
         stream = None
         if form.compression != "none" or isinstance(path, Pipe):
@@ -217,19 +186,19 @@ def _blocks_of_text(
             blocks = read_blocks(
                 text,
                 start=start,
-                block_bytes=block_bytes,
-                errors=errors,
-                windows=windows,
+                block_bytes=source.block_bytes,
+                errors=source.errors,
+                windows=source.windows,
                 bytes_before=bytes_before,
             )
         else:
             blocks = read_documents(
                 text,
                 start=start,
-                block_bytes=block_bytes,
+                block_bytes=source.block_bytes,
                 documents=documents,
                 separator=documents.separator or "",
-                errors=lenient(errors),
+                errors=lenient(source.errors),
             )
         for block in blocks:
             if stream is not None and form.compression != "none":

@@ -22,7 +22,7 @@ from nanogpt_compat.errors import CheckpointError, OutputError
 from nanogpt_compat.files import advice, write_atomically
 from nanogpt_compat.fingerprint import describe_input, differences, has_hint_of_change
 from nanogpt_compat.job import Job, look_into
-from nanogpt_compat.pipeline import all_blocks
+from nanogpt_compat.pipeline import Source, all_blocks
 from nanogpt_compat.sources.documents import end_of_chars
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import single_records
@@ -98,7 +98,7 @@ def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES, check: Callable[[], Non
         job.inputs,
         job.text_bytes,
         span_bytes,
-        _first_document(job, check),
+        _first_document(job.source, check),
     )
 
 
@@ -144,29 +144,19 @@ def cut_spans(sizes: Sequence[int], formats: Sequence[Format], span_bytes: int) 
     return tuple(spans)
 
 
-def _first_document(job: Job, check: Callable[[], None]) -> tuple[int, int] | None:
+def _first_document(source: Source, check: Callable[[], None]) -> tuple[int, int] | None:
     """Find the run's first document that is not empty, which is always for validation."""
-    config, documents = job.config, job.config.documents
+    documents = source.documents
     if documents is None or not documents.val_ratio:
         return None
-    blocks = all_blocks(
-        config.inputs,
-        job.sizes,
-        config.formats,
-        start=Position(0),
-        bytes_before=0,
-        windows=(),
-        documents=documents,
-        block_bytes=_LOOK_BYTES,
-        errors=config.errors,
-        check=check,
-    )
+    source = replace(source, block_bytes=_LOOK_BYTES)
+    blocks = all_blocks(source, Position(0), bytes_before=0, check=check)
     with contextlib.closing(blocks):
         for block in blocks:
             check()
             if block.end.any_document:
                 index = block.start.input_index
-                return index, _place_of_document(block, documents, config.formats[index], config.errors)
+                return index, _place_of_document(block, documents, source.formats[index], source.errors)
     return None
 
 

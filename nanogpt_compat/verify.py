@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nanogpt_compat import pipeline, report
+from nanogpt_compat import report
 from nanogpt_compat.blocks import Block, Blocks
 from nanogpt_compat.documents import END_OF_TEXT
 from nanogpt_compat.encode import encode_block
@@ -20,6 +20,7 @@ from nanogpt_compat.errors import CheckpointError, DifferenceError, InputError, 
 from nanogpt_compat.fingerprint import differences
 from nanogpt_compat.finished import MAKE_AGAIN, Difference, FinishedFiles
 from nanogpt_compat.job import REPORTED_OPTIONS, Job
+from nanogpt_compat.pipeline import all_blocks
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.progress import Display
 from nanogpt_compat.shards import by_split, by_stream, files_of
@@ -242,19 +243,8 @@ def _documents_of(difference: Difference, job: Job, done: Tally, check: Check) -
 
 
 def _blocks_from(done: Tally, job: Job, block_bytes: int, check: Check) -> Blocks:
-    config = job.config
-    return pipeline.all_blocks(
-        config.inputs,
-        job.sizes,
-        config.formats,
-        start=done.position,
-        bytes_before=done.text_bytes_before,
-        windows=job.windows,
-        documents=config.documents,
-        block_bytes=block_bytes,
-        errors=config.errors,
-        check=check,
-    )
+    source = replace(job.source, block_bytes=block_bytes)
+    return all_blocks(source, done.position, bytes_before=done.text_bytes_before, check=check)
 
 
 def place_in_raw(block: Block, place: int, errors: str) -> int:

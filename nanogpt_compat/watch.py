@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,13 @@ class Watch:
     ) -> None:
         """Run the pipeline from `tally` to the end of the input; `flush` writes back what `sink` holds.
 
-        `end` is as in `pipeline.run`.
+        `end` is as in `pipeline.Source`.
 
         Raises:
             InputError, OutputError, EngineMismatch: as `pipeline.run` does.
             MemoryLimitError: memory is about to run out. And whatever the check for signals raises.
         """
-        config, encoder = job.config, job.encoder
+        encoder = job.encoder
         with closing(self._open_display(tally.bytes_read)) as display:
             shown_s = 0.0
 
@@ -128,22 +129,15 @@ class Watch:
                     show()
 
             pipeline.run(
-                paths=config.inputs,
-                sizes=job.sizes,
-                formats=config.formats,
-                tally=tally,
-                sink=sink,
-                encoder=encoder,
-                windows=job.windows,
-                errors=config.errors,
-                documents=config.documents,
-                n_workers=config.n_workers,
-                block_bytes=job.block_bytes,
+                replace(job.source, end=end),
+                tally,
+                sink,
+                encoder,
+                n_workers=job.config.n_workers,
                 max_chars=job.max_chars,
                 admit=self.guard.admit,
                 after_block=after_each_block,
                 check=self.check,
-                end=end,
             )
             show()
 

@@ -85,22 +85,25 @@ def tokenise(
     """Run the pipeline, from where `tally` is up to byte `end` of that input, if these are given."""
     sink = Lists()
     tally = tally or Tally([InputTally() for _ in paths])
-    pipeline.run(
+    source = pipeline.Source(
         paths=paths,
         sizes=[path.stat().st_size for path in paths],
         formats=[Format("text") for _ in paths],
-        tally=tally,
-        sink=sink,
-        encoder=encoder,
         windows=windows,
-        errors=errors,
         documents=documents,
-        n_workers=n_workers,
+        errors=errors,
         block_bytes=block_bytes,
+        end=end,
+    )
+    pipeline.run(
+        source,
+        tally,
+        sink,
+        encoder,
+        n_workers=n_workers,
         max_chars=max_chars,
         admit=lambda cost, in_flight: cost + in_flight < 1 << 20,
         after_block=lambda: None,
         check=lambda: None,
-        end=end,
     )
     return sink.pair(), tally

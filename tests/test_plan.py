@@ -19,6 +19,7 @@ from nanogpt_compat.documents import Documents
 from nanogpt_compat.encoders import Encoder, with_mark
 from nanogpt_compat.errors import CheckpointError
 from nanogpt_compat.job import Job, look_into
+from nanogpt_compat.pipeline import Source
 from nanogpt_compat.plan import (
     Plan,
     _first_document,
@@ -70,12 +71,11 @@ def in_spans(
     """What all spans make one after another, each by itself."""
     sizes = [path.stat().st_size for path in paths]
     separator = None if documents is None else documents.separator
-    formats = tuple(TEXT for _ in paths)
-    config = Config(tuple(paths), formats, Path(), separator=separator, errors=errors, val_split="documents")
-    job: Job = object.__new__(Job)
-    for name, value in {"config": config, "inputs": tuple({"size": size} for size in sizes)}.items():
-        object.__setattr__(job, name, value)
-    first = _first_document(job, lambda: None) if documents is not None and documents.val_ratio else None
+    formats = [TEXT for _ in paths]
+    source = Source(
+        paths=paths, sizes=sizes, formats=formats, documents=documents, errors=errors, block_bytes=block_bytes
+    )
+    first = _first_document(source, lambda: None)
     plan = Plan({}, (), (), (), None, span_bytes, first, (), "")
     sink = Lists()
     total = Tally([InputTally() for _ in paths])
