@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from nanogpt_compat import cluster
-from nanogpt_compat.cluster import open_executor
 from nanogpt_compat.errors import SpansError
+from nanogpt_compat.executors import open_executor
 from nanogpt_compat.span import Outcome, attempt
 from tests.conftest import REPOSITORY
 from tests.faults import TIMEOUT_S, Args, make_text

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from nanogpt_compat import cluster
-from nanogpt_compat.cluster import MAX_TRIES, LocalProcesses, drive, open_executor
+from nanogpt_compat.cluster import MAX_TRIES, drive
 from nanogpt_compat.errors import (
     CheckpointError,
     InputError,
@@ -23,6 +23,7 @@ from nanogpt_compat.errors import (
     TooSmallError,
     UsageError,
 )
+from nanogpt_compat.executors import LocalProcesses, open_executor
 from nanogpt_compat.options import parse_options
 from nanogpt_compat.parts import parts_folder, spans_to_do
 from nanogpt_compat.progress import Nobody
