@@ -17,6 +17,7 @@ MARK = b"\x01\x02\x0e\x0f\x10\x11\x12\x03"
 that it makes no text slower."""
 
 HEAD_BYTES = 64 * 1024
+MAX_RECORD_BYTES = 64 * 1024 * 1024  # of a line of JSON, or of a text in parquet
 _SALT = b"2357"  # the seed of the validation split in nanoGPT's own scripts
 EOTS = ("append", "prepend", "none")
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanogpt_compat import documents
 from nanogpt_compat.blocks import Records
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sources import jsonl
@@ -289,7 +290,7 @@ def test_an_input_of_nothing_has_no_runs() -> None:
 
 @pytest.mark.parametrize("block_bytes", [1, 7, 64, 1000])
 def test_a_line_may_have_just_so_many_bytes(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonl, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(jsonl, "MAX_RECORD_BYTES", 100)
     fits = b"\nab\n" + b"x" * 100 + b"\n"
     assert (
         b"".join(run.raw for run in read_lines(io.BytesIO(fits).read, path=PATH, block_bytes=block_bytes))
@@ -327,6 +328,6 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
             InputError, match=r"line 1, which begins at byte 0, has more than 68.2 MB and may have"
         ):
             list(read_lines(endless, path=PATH, block_bytes=1 << 20))
-        assert tracemalloc.get_traced_memory()[1] < jsonl.MAX_LINE_BYTES + (4 << 20)
+        assert tracemalloc.get_traced_memory()[1] < documents.MAX_RECORD_BYTES + (4 << 20)
     finally:
         tracemalloc.stop()

@@ -210,7 +210,7 @@ def test_a_row_group_over_the_budget_is_refused_with_its_size_before_anything_is
 def test_a_text_over_the_budget_is_refused_with_its_row_and_size(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.sources.parquet.MAX_TEXT_BYTES", 1000)
+    monkeypatch.setattr("nanogpt_compat.sources.parquet.MAX_RECORD_BYTES", 1000)
     write(path, ["a" * 1000] * 3, rows=2)
     assert len(texts_of(read_all(path))) == 3
     write(path, ["a" * 10] * 45 + ["b" * 1001] + ["c"] * 20)

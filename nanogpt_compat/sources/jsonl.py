@@ -17,11 +17,10 @@ import numpy as np
 
 from nanogpt_compat.blocks import MAX_LISTED, Records
 from nanogpt_compat.config import Location
+from nanogpt_compat.documents import MAX_RECORD_BYTES
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.units import format_bytes
 from nanogpt_compat.utf8 import is_utf8
-
-MAX_LINE_BYTES = 64 * 1024 * 1024
 
 _MAX_NAME_CHARS = 40
 _BLANK = " \t\r\n"  # what JSON allows around values
@@ -51,17 +50,17 @@ def read_lines(
     depends on `block_bytes`; which lines there are does not.
 
     Raises:
-        InputError: a line is longer than `MAX_LINE_BYTES`; or what `read` raises.
+        InputError: a line is longer than `MAX_RECORD_BYTES`; or what `read` raises.
     """
     parts: list[bytes] = []
     held_bytes = 0  # in `parts`: the beginning of a line
-    while data := read(min(block_bytes, MAX_LINE_BYTES)):
+    while data := read(min(block_bytes, MAX_RECORD_BYTES)):
         first_end = data.find(b"\n")
         line_bytes = held_bytes + (len(data) if first_end < 0 else first_end)
-        if line_bytes > MAX_LINE_BYTES:
+        if line_bytes > MAX_RECORD_BYTES:
             raise InputError(
                 f"{path}: line {first_line:,}, which begins at byte {offset:,}, has more than "
-                f"{format_bytes(line_bytes)} and may have {format_bytes(MAX_LINE_BYTES)}: is this one JSON "
+                f"{format_bytes(line_bytes)} and may have {format_bytes(MAX_RECORD_BYTES)}: is this one JSON "
                 "object a line? Split it into lines, or take it out: --skip-bad-records does not leave it out"
             )
         end = data.rfind(b"\n") + 1

@@ -23,13 +23,12 @@ from numpy.typing import NDArray
 
 from nanogpt_compat.blocks import Records, Rows
 from nanogpt_compat.config import Location
+from nanogpt_compat.documents import MAX_RECORD_BYTES
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sources.remote import read_ahead
 from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.units import format_bytes
 from nanogpt_compat.utf8 import is_utf8
-
-MAX_TEXT_BYTES = 64 * 1024 * 1024  # as a line of JSON may have
 
 _MAGIC = b"PAR1"  # at both ends of a file
 _BUFFER_BYTES = 64 * 1024
@@ -117,7 +116,7 @@ class TextColumn:
         do not.
 
         Raises:
-            InputError: the row group is damaged, or has a text of more than `MAX_TEXT_BYTES`.
+            InputError: the row group is damaged, or has a text of more than `MAX_RECORD_BYTES`.
         """
         group = self.row_groups[row_group]
         first_row = max(first_row, group.first_row)
@@ -161,12 +160,12 @@ class TextColumn:
 
     def _check_lengths(self, lengths: NDArray[np.int64], group: RowGroup, row: int) -> None:
         """Refuse a text that does not fit in memory several times."""
-        if lengths.max(initial=0) > MAX_TEXT_BYTES:
+        if lengths.max(initial=0) > MAX_RECORD_BYTES:
             k = int(lengths.argmax())
             where = f"{self.path}, {_place(row + k, group.index, group.start)}"
             raise InputError(
                 f"{where}: its field {self.text_field!r} has {format_bytes(int(lengths[k]))} and may have "
-                f"{format_bytes(MAX_TEXT_BYTES)}; divide the text, or take the row out"
+                f"{format_bytes(MAX_RECORD_BYTES)}; divide the text, or take the row out"
             )
 
     def _next_batch(

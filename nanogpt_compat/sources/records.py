@@ -7,10 +7,10 @@ from io import BytesIO
 
 from nanogpt_compat.blocks import Block, Blocks, Position, Records, Rows
 from nanogpt_compat.config import Format, Location
-from nanogpt_compat.documents import Documents
+from nanogpt_compat.documents import MAX_RECORD_BYTES, Documents
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.sources.compressed import MEASURED_BYTES, ByteStream, open_stream
-from nanogpt_compat.sources.jsonl import MAX_LINE_BYTES, parse_lines, read_lines
+from nanogpt_compat.sources.jsonl import parse_lines, read_lines
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.parquet import TextColumn, parse_rows
 from nanogpt_compat.sources.text import InputFile
@@ -252,7 +252,7 @@ def sample_records(path: Location, form: Format, *, text_field: str) -> tuple[li
             return _shorten(*_sample_lines(file, text_field))
         stream = ByteStream(file, form.compression)
         head = stream.read(_SAMPLE_BYTES)
-        most_bytes = LOOK_AHEAD_BYTES if is_pipe else MAX_LINE_BYTES
+        most_bytes = LOOK_AHEAD_BYTES if is_pipe else MAX_RECORD_BYTES
         while b"\n" not in head and len(head) < most_bytes and (more := stream.read(len(head))):
             head += more
         used = head[: head.rfind(b"\n") + 1] or head
@@ -283,7 +283,7 @@ def _sample_lines(file: InputFile, text_field: str) -> tuple[list[bytes], int]:
         n_bytes += len(lines)
     if not texts:  # each line is longer than that
         head = file.read(1, 0)
-        while b"\n" not in head and len(head) < min(file.size_bytes, MAX_LINE_BYTES):
+        while b"\n" not in head and len(head) < min(file.size_bytes, MAX_RECORD_BYTES):
             head = file.read(2 * max(len(head), _SAMPLE_BYTES), 0)
         lines = head[: head.find(b"\n") + 1] or head
         texts, n_bytes = parse_lines(lines, text_field=text_field, skip_bad=True).texts, len(lines)
