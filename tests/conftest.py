@@ -1,5 +1,7 @@
 """What all tests share: no network, no skips in CI, the vocabulary, and a way to run the program."""
 
+import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -52,6 +54,26 @@ def pytest_configure() -> None:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"  # servers of the tests' own
     for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         os.environ.pop(name, None)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let no other test run beside one that is marked `alone`, where there are several processes (-n 2)."""
+    with _turn(item.config, is_alone=item.get_closest_marker("alone") is not None):
+        return (yield)
+
+
+@contextlib.contextmanager
+def _turn(config: pytest.Config, *, is_alone: bool) -> Iterator[None]:
+    if not hasattr(config, "workerinput"):  # this is the only process
+        yield
+        return
+    with (REPOSITORY / "setup.cfg").open() as running, Path(__file__).open() as waiting:
+        # Whoever waits to be alone keeps the others from beginning.
+        fcntl.flock(waiting, fcntl.LOCK_EX)
+        fcntl.flock(running, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH)
+        fcntl.flock(waiting, fcntl.LOCK_UN)
+        yield
 
 
 @pytest.hookimpl(

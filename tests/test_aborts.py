@@ -18,7 +18,10 @@ import pytest
 
 from tests.faults import Expected, expect, go_on, run, start, wait_until_stopped
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere abort() is left alone")
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.skipif(sys.platform != "linux", reason="elsewhere abort() is left alone"),
+]
 
 MIB = 1 << 20
 SETTINGS: dict[str, Any] = {"every_bytes": 2_000_000}

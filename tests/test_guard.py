@@ -22,6 +22,8 @@ from nanogpt_compat.guard import MemoryGuard, Sampler, check_fits, describe_abor
 from nanogpt_compat.policy import Level, Reading, Step
 from tests.faults import settled_available_bytes
 
+pytestmark = pytest.mark.alone
+
 MIB, GIB, MB, GB = 1 << 20, 1 << 30, 10**6, 10**9
 PLENTY = Reading("--max-memory", "the command line", 4 * GIB, 1 * GIB)
 NEAR = Reading("--max-memory", "the command line", 4 * GIB, 4 * GIB - 500 * MIB)

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from nanogpt_compat import limits
 from nanogpt_compat.policy import Reading
 
+pytestmark = pytest.mark.alone
+
 MIB, GIB = 1 << 20, 1 << 30
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1_MOUNT = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory"

@@ -30,6 +30,8 @@ from tests.faults import (
 from tests.servers import serve
 from tests.test_records import write
 
+pytestmark = pytest.mark.alone
+
 MIB = 1 << 20
 STEP_BYTES = 64 * MIB
 SETTINGS: dict[str, Any] = {"every_bytes": 400_000}

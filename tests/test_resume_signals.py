@@ -12,6 +12,8 @@ import pytest
 from tests import faults
 from tests.faults import Args, Expected, expect, make_text, prepare
 
+pytestmark = pytest.mark.alone
+
 SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"]
 # Within a second is promised; 0.1 s is usual. Twice that, for a machine that does something else besides.
 MAX_S = 2.0
