@@ -176,5 +176,5 @@ def _show_dry_run(work: job.Job) -> None:
     for line in job.dry_run_lines(work, available_bytes=read_available().headroom_bytes):
         stdout.write(line + "\n")
     tokens = read_found(work.config.output_dir / WORK_FOLDER / "journal").tokens
-    job.check_names(work, tokens)
+    job.check_names(work.config, tokens)
     job.check_disk(work, tokens)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from nanogpt_compat.checkpoint import Found, read_found
 from nanogpt_compat.config import Config, Share
 from nanogpt_compat.errors import (
     CheckpointError,
@@ -27,13 +28,14 @@ from nanogpt_compat.errors import (
 from nanogpt_compat.estimate import Estimate
 from nanogpt_compat.executors import open_executor
 from nanogpt_compat.files import advice
-from nanogpt_compat.job import Job, look_into
+from nanogpt_compat.job import Job, check_names, look_into
 from nanogpt_compat.lock import FolderLock
 from nanogpt_compat.parts import Parts, list_some, remove_parts, spans_to_do, write_index
 from nanogpt_compat.plan import PLAN_NAME, Plan, Span, check_inputs, find_plan, read_plan
 from nanogpt_compat.progress import Display
 from nanogpt_compat.report import read_report, rss_bytes
 from nanogpt_compat.run import Run
+from nanogpt_compat.shards import WORK_FOLDER
 from nanogpt_compat.signals import StoppedBySignal
 from nanogpt_compat.span import Outcome, attempt, job_of
 from nanogpt_compat.watch import Check, Say
@@ -104,6 +106,13 @@ class Driver:
         self._say("already complete; --restart --overwrite makes it again")
         return True
 
+    def _check_names(self, *, restart: bool) -> None:
+        """Refuse now to replace what the merge, hours later, would refuse to replace."""
+        folder = self._config.output_dir
+        found = Found() if restart else read_found(folder / WORK_FOLDER / "journal")
+        if found.report is None:  # or else an earlier merge may have named some of them
+            check_names(self._config, found.tokens)
+
     def _find_plan(self) -> Plan:
         """Make sure that the plan is about this run; make it if there is none."""
         work_dir = self._share.work_dir
@@ -114,6 +123,8 @@ class Driver:
 
     def _do_all(self, scheduler: str, *, restart: bool) -> None:
         work_dir = self._share.work_dir
+        if self._share.merge:
+            self._check_names(restart=restart)
         if restart:
             remove_parts(work_dir)
         plan = self._find_plan()

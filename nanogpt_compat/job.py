@@ -106,15 +106,8 @@ class Job:
 
     @property
     def outputs(self) -> dict[str, Shards]:
-        """As `lay_out`; looks into the output folder, and may raise OutputError."""
-        config = self.config
-        return lay_out(
-            config.output_dir,
-            form=config.output_format,
-            shard_tokens=config.shard_tokens,
-            word=config.shard_name,
-            has_val=config.has_val,
-        )
+        """As `outputs_of`; may raise OutputError."""
+        return outputs_of(self.config)
 
     @property
     def window_bytes(self) -> int:
@@ -273,11 +266,26 @@ def with_reference(job: Job) -> Job:
     return replace(job, encoder=TiktokenEncoder(with_mark(encoding) if job.config.documents else encoding))
 
 
+def outputs_of(config: Config) -> dict[str, Shards]:
+    """Say what files there will be, as `lay_out` does, which looks into the output folder.
+
+    Raises:
+        OutputError: a link in it leads back to itself.
+    """
+    return lay_out(
+        config.output_dir,
+        form=config.output_format,
+        shard_tokens=config.shard_tokens,
+        word=config.shard_name,
+        has_val=config.has_val,
+    )
+
+
 def _max_chars(config: Config) -> int | None:
     return None if config.n_chunks is None else config.n_chunks * CHARS_PER_CHUNK
 
 
-def check_names(job: Job, tokens: Mapping[str, int]) -> None:
+def check_names(config: Config, tokens: Mapping[str, int]) -> None:
     """Refuse to replace files that are there, and what is no file of ours to replace.
 
     The shards that an earlier run has made full of its `tokens` may be there.
@@ -285,7 +293,7 @@ def check_names(job: Job, tokens: Mapping[str, int]) -> None:
     Raises:
         OutputError: one is there and there is no `--overwrite`; or it is a folder, an input, or both files.
     """
-    config, outputs = job.config, job.outputs
+    outputs = outputs_of(config)
     first = [shards.path(0) for shards in outputs.values()]
     if len(set(first)) < len(first):
         raise OutputError(f"train.bin and val.bin are links to one file, {first[-1]}; remove one of them")

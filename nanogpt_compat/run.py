@@ -97,7 +97,7 @@ class Run:
     def _go_on(self, *, restart: bool) -> Mapping[str, Any]:
         """Bring the files to where they only need their names; returns the report."""
         if restart:
-            check_names(self._job, {})  # or what is saved would be thrown away for nothing
+            check_names(self._job.config, {})  # or what is saved would be thrown away for nothing
             self._remove_work_files()
         found = read_found(self._journal)
         self._tell_damage(found)
@@ -109,7 +109,7 @@ class Run:
         try:
             if found.report is not None and self._is_whole(found.report, found):
                 return found.report
-            check_names(self._job, found.tokens)
+            check_names(self._job.config, found.tokens)
             check_disk(self._job, found.tokens)
             with self._watch:
                 return self._tokenise_for_sure(found)

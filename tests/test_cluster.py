@@ -323,6 +323,22 @@ def test_restart_begins_anew_with_other_options(tmp_path: Path) -> None:
     assert_merged(tmp_path / "many", one_machine(tmp_path, options), work)
 
 
+def test_files_that_are_there_are_refused_before_anything_is_done(tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    out = tmp_path / "many"
+    out.mkdir(exist_ok=True)
+    (out / "train.bin").write_bytes(b"another")
+    args = (*args, "--cluster", "local", "--workers", "1", "--merge")
+    for more in ((), ("--restart",)):
+        refused = run(*args, *more)
+        assert refused.returncode == 4
+        assert f"{out / 'train.bin'} exists already; give --overwrite" in refused.stderr
+        assert not n_parts(work)
+    done = run(*args, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    assert_merged(out, one_machine(tmp_path, args[:6]), work)
+
+
 def test_an_engine_that_errs_on_one_span_makes_all_of_them_suspect(tmp_path: Path) -> None:
     pytest.importorskip("gigatoken")
     path = make_text(tmp_path / "a.txt", 200_000, seed=2)
