@@ -14,6 +14,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import tiktoken
 
 from nanogpt_compat.errors import InputError
@@ -192,8 +193,16 @@ def ranks_of(vocab_bpe: str) -> dict[bytes, int]:
     """
     printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printing]
-    byte_shown_as = {0x100 + k: byte for k, byte in enumerate(others)}
+    byte_shown_as = np.arange(0x200, dtype=np.uint16)
+    byte_shown_as[0x100 : 0x100 + len(others)] = others
     tokens = [bytes([byte]) for byte in printing + others]
-    for merge in vocab_bpe.split("\n")[1:-1]:  # the first line is a version, and the last is empty
-        tokens.append(merge.replace(" ", "").translate(byte_shown_as).encode("latin-1"))
+    merges = vocab_bpe.replace(" ", "").split("\n")[
+        1:-1
+    ]  # the first line is a version, and the last is empty
+    shown = np.frombuffer("".join(merges).encode("utf-16-le"), np.uint16)
+    raw = byte_shown_as[shown].astype(np.uint8).tobytes()  # all at once: a call for each takes 1 us
+    end = 0
+    for merge in merges:
+        start, end = end, end + len(merge)
+        tokens.append(raw[start:end])
     return {token: rank for rank, token in enumerate(tokens)}

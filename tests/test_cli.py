@@ -274,7 +274,8 @@ def test_nobody_who_reads_along_is_no_reason_to_stop(tmp_path: Path, text: Path,
 
 
 def test_a_dry_run_whose_reader_leaves_is_no_failure(tmp_path: Path, text: Path) -> None:
-    script = f"set -o pipefail; {sys.executable} {REPOSITORY}/prepare.py --input text.txt --dry-run | true"
+    command = f"{sys.executable} {REPOSITORY}/prepare.py --input text.txt --output-dir out --dry-run"
+    script = f"set -o pipefail; {command} | true"
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

@@ -258,7 +258,7 @@ def test_an_input_more_or_less_or_in_another_order_is_refused_until_restart(
 
 # The options change between two runs
 
-VERSIONS = report.versions()
+VERSIONS = dict(report.versions())
 
 
 @pytest.mark.parametrize(
