@@ -265,6 +265,32 @@ def test_a_stretch_without_a_cut_is_cut_by_force_and_a_separator_still_found(
     )
 
 
+@pytest.mark.parametrize("errors", ["ignore", "replace"])
+def test_a_stretch_of_what_a_separator_begins_with_is_not_held_as_a_whole(
+    errors: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"first ab" + b"a" * 5 * MAX_PIECE_BYTES + b"ab last")
+    places = {}
+    for block_bytes in (1 << 16, 1 << 20):
+        with TextFile(path) as file:
+            blocks = list(
+                read_documents(
+                    file,
+                    start=Position(0),
+                    block_bytes=block_bytes,
+                    documents=Documents("ab", "append", 0.0),
+                    separator="ab",
+                    errors=errors,
+                )
+            )
+        assert b"".join(block.raw for block in blocks) == path.read_bytes()
+        assert max(len(block.raw) for block in blocks) <= MAX_PIECE_BYTES + (1 << 20)
+        places[block_bytes] = [block.end.offset for block in blocks if block.ends_by_force]
+    assert len(places[1 << 16]) == 5
+    assert len({tuple(found) for found in places.values()}) == 1
+
+
 @pytest.mark.parametrize("max_chars", [1, 5, 6, 7, 40, 41, 200, 1000, 10_000])
 def test_a_number_of_characters_ends_with_the_document_they_end_in(
     gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, max_chars: int

@@ -47,18 +47,27 @@ class _DocumentWindow(Window):
         return cut
 
     def _is_pending(self, cut: int) -> bool:
-        """Whether the text before `cut` ends as a separator may begin."""
-        n_chars = len(self._separator) - 1
+        """Whether a separator may lie across `cut`: the text before it ends as one begins, and goes on so."""
+        separator, n_chars = self._separator, len(self._separator) - 1
         n_bytes = _MAX_CHAR_BYTES * n_chars
-        text = ""
+        raw, text = b"", ""
         while n_chars:
             low = max(self.base, cut - n_bytes)
             raw = self.data[low - self.base : cut - self.base]
-            text = decode(Block(raw, Position(0), Position(0), is_val=False), self._errors)
+            text = self._decode(raw)
             if len(text) >= n_chars or low == self.base:
                 break
             n_bytes *= 4  # most of it is dropped
-        return any(text.endswith(self._separator[:k]) for k in range(1, n_chars + 1))
+        begun = [k for k in range(1, n_chars + 1) if text.endswith(separator[:k])]
+        if not begun:
+            return False
+        end = cut + _MAX_CHAR_BYTES * (n_chars + 1)  # if most of that is dropped, it may still go on
+        self.reach(end)
+        after = self._decode(raw + self.data[cut - self.base : end - self.base])[len(text) :]
+        return any(separator[k:].startswith(after[: n_chars + 1 - k]) for k in begun)
+
+    def _decode(self, raw: bytes) -> str:
+        return decode(Block(raw, Position(0), Position(0), is_val=False), self._errors)
 
 
 def read_documents(
