@@ -48,8 +48,8 @@ def uses_block(n_bytes: int) -> Iterator[None]:
 
 
 def used_bytes() -> int:
-    """Add up the blocks of `uses_block`, the large ones twice, as whoever adds `large_bytes` counts them."""
-    return sum(n_bytes * (1 + (n_bytes >= _LARGE_BYTES)) for n_bytes in tuple(_used_blocks))
+    """Add up the blocks of `uses_block`."""
+    return sum(tuple(_used_blocks))
 
 
 class _Mallinfo2(ctypes.Structure):
@@ -63,11 +63,14 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def large_bytes() -> int:
-    """Add up the blocks that are given back as soon as they are freed; 0 where it is not known. 5 us."""
+    """Add up the blocks that are given back as soon as they are freed, but for those of `uses_block`.
+
+    0 where it is not known. 5 us.
+    """
     with contextlib.suppress(OSError, AttributeError):
         mallinfo2 = _libc().mallinfo2  # glibc >= 2.33
         mallinfo2.restype = _Mallinfo2
-        return int(mallinfo2().hblkhd)
+        return int(mallinfo2().hblkhd) - sum(one for one in tuple(_used_blocks) if one >= _LARGE_BYTES)
     return 0
 
 

@@ -363,6 +363,17 @@ def test_blocks_that_others_say_they_use_do_not_count_as_words(
     assert fast._tokenizer.generation == 1
 
 
+def test_where_large_blocks_are_not_known_those_of_others_are_left_out_once(
+    gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanogpt_compat.heap._libc", lambda: None)  # glibc before 2.33, or another
+    readings = iter([0, *[160_000_000] * 4])
+    fast = open_gigatoken(gpt2, own_bytes=lambda: next(readings), cache_bytes=50_000_000)
+    with uses_block(100_000_000):
+        fast.encode(b"to be, or not " * 100_000)
+    assert fast._tokenizer.generation == 1
+
+
 def test_nobody_waits_for_a_tokenizer_that_could_not_be_built(
     gpt2: tiktoken.Encoding, slow: TiktokenEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
