@@ -17,6 +17,7 @@ from nanogpt_compat.errors import OutputError
 from nanogpt_compat.journal import Journal, read_journal
 from nanogpt_compat.memmap import TOKEN
 from nanogpt_compat.refusals import start_pool
+from nanogpt_compat.shards import WORK_FOLDER
 from nanogpt_compat.sinks import Segment, TokenFiles, Written, is_sound
 from nanogpt_compat.tally import InputTally, Tally
 
@@ -51,6 +52,11 @@ class Found:
     def tokens(self) -> Mapping[str, int]:
         """How many tokens of each stream are journaled; none are named if there is no record of any."""
         return self.marks[-1].segment.tokens if self.marks else {}
+
+
+def journal_in(output_dir: Path) -> Path:
+    """Say where the journal of what goes into a folder is."""
+    return output_dir / WORK_FOLDER / "journal"
 
 
 def read_found(journal: Path) -> Found:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from nanogpt_compat import job
 from nanogpt_compat.aborts import NativeAborts
-from nanogpt_compat.checkpoint import read_found
+from nanogpt_compat.checkpoint import journal_in, read_found
 from nanogpt_compat.cluster import Driver
 from nanogpt_compat.config import without_secrets
 from nanogpt_compat.documents import END_OF_TEXT_NAME
@@ -21,7 +21,6 @@ from nanogpt_compat.limits import read_available
 from nanogpt_compat.options import Options, parse_options
 from nanogpt_compat.progress import CalmStream, Display, open_display
 from nanogpt_compat.run import Run
-from nanogpt_compat.shards import WORK_FOLDER
 from nanogpt_compat.signals import StoppedBySignal, StopSignals, die_by
 from nanogpt_compat.verify import verify
 
@@ -175,6 +174,6 @@ def _show_dry_run(work: job.Job) -> None:
     stdout = CalmStream(sys.stdout)
     for line in job.dry_run_lines(work, available_bytes=read_available().headroom_bytes):
         stdout.write(line + "\n")
-    tokens = read_found(work.config.output_dir / WORK_FOLDER / "journal").tokens
+    tokens = read_found(journal_in(work.config.output_dir)).tokens
     job.check_names(work.config, tokens)
     job.check_disk(work, tokens)

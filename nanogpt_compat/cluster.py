@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from nanogpt_compat.checkpoint import Found, read_found
+from nanogpt_compat.checkpoint import Found, journal_in, read_found
 from nanogpt_compat.config import Config, Share
 from nanogpt_compat.errors import (
     CheckpointError,
@@ -35,7 +35,6 @@ from nanogpt_compat.plan import PLAN_NAME, Plan, Span, check_inputs, find_plan, 
 from nanogpt_compat.progress import Display
 from nanogpt_compat.report import read_report, rss_bytes
 from nanogpt_compat.run import Run
-from nanogpt_compat.shards import WORK_FOLDER
 from nanogpt_compat.signals import StoppedBySignal
 from nanogpt_compat.span import Outcome, attempt, job_of
 from nanogpt_compat.watch import Check, Say
@@ -108,8 +107,7 @@ class Driver:
 
     def _check_names(self, *, restart: bool) -> None:
         """Refuse now to replace what the merge, hours later, would refuse to replace."""
-        folder = self._config.output_dir
-        found = Found() if restart else read_found(folder / WORK_FOLDER / "journal")
+        found = Found() if restart else read_found(journal_in(self._config.output_dir))
         if found.report is None:  # or else an earlier merge may have named some of them
             check_names(self._config, found.tokens)
 

@@ -9,6 +9,7 @@ from nanogpt_compat.checkpoint import (
     Checkpointer,
     Found,
     first_unsound_mark,
+    journal_in,
     last_sound_mark,
     load_tally,
     read_found,
@@ -70,7 +71,7 @@ class Run:
         self._outputs = job.outputs
         self._folders = job.folders
         self._work = job.config.output_dir / WORK_FOLDER
-        self._journal = self._work / "journal"
+        self._journal = journal_in(job.config.output_dir)
         self._saved = ""  # how far, in words
 
     def do(self, *, restart: bool) -> None:

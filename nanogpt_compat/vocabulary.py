@@ -193,14 +193,13 @@ def ranks_of(vocab_bpe: str) -> dict[bytes, int]:
     """
     printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printing]
-    byte_shown_as = np.arange(0x200, dtype=np.uint16)
+    byte_shown_as = np.arange(0x200).astype(np.uint8)
     byte_shown_as[0x100 : 0x100 + len(others)] = others
     tokens = [bytes([byte]) for byte in printing + others]
-    merges = vocab_bpe.replace(" ", "").split("\n")[
-        1:-1
-    ]  # the first line is a version, and the last is empty
-    shown = np.frombuffer("".join(merges).encode("utf-16-le"), np.uint16)
-    raw = byte_shown_as[shown].astype(np.uint8).tobytes()  # all at once: a call for each takes 1 us
+    # The first line is a version, and the last is empty.
+    merges = vocab_bpe.replace(" ", "").split("\n")[1:-1]
+    shown = np.frombuffer("".join(merges).encode("utf-16-le"), "<u2")
+    raw = byte_shown_as[shown].tobytes()  # of all merges at once
     end = 0
     for merge in merges:
         start, end = end, end + len(merge)
