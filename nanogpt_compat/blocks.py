@@ -25,7 +25,6 @@ class Position:
     after_cr: bool = False
     crc: int = 0  # zlib.crc32 of all bytes of this input before `offset`
     document: str = ""  # the split of the document that `offset` lies inside; "" between two
-    any_document: bool = False  # there was text of one before
     records: int = 0  # lines or rows of this input before `offset`
     stored_bytes: int = 0  # of the file, read so far; 0 where that is `offset`
 

@@ -28,7 +28,7 @@ class Documents:
 
     separator: str | None  # in plain text
     eot: str  # where the end-of-text token goes, one of EOTS
-    val_ratio: float  # of documents, 0 for none
+    val_ratio: float  # of documents, as `split.document_ratio` raises it; 0 for none
     text_field: str = "text"  # of a record
     skip_bad: bool = False  # records
 
@@ -60,16 +60,16 @@ def are_val(documents: Sequence[bytes], ratio: float) -> list[bool]:
 
 
 def split_documents(
-    text: bytes, documents: Documents, *, before: str, after: str, is_first: bool
+    text: bytes, documents: Documents, *, before: str, after: str
 ) -> tuple[dict[str, list[bytes]], Counts]:
     r"""Split the text of a block at the separator.
 
     Returns for each split its documents, and `MARK` wherever an end-of-text token belongs, or would if there
     were any. `before` and `after` are the splits of the documents that are open where the block begins
-    and ends, "" for none. `is_first`: there was no document before this block, so the first goes to val.
+    and ends, "" for none.
 
     >>> lines = Documents("\n", "append", 0.0)
-    >>> parts, _ = split_documents(b"a\n\nb\n", lines, before="", after="", is_first=True)
+    >>> parts, _ = split_documents(b"a\n\nb\n", lines, before="", after="")
     >>> [part if part != MARK else None for part in parts["train"]]
     [b'a', None, b'b', None]
     """
@@ -80,7 +80,7 @@ def split_documents(
     if not after and texts and not texts[-1]:
         texts.pop()  # behind the last separator
     whole = [one for one in texts if one]
-    parts, counts = arrange(whole, documents, is_first=is_first, n_empty=len(texts) - len(whole))
+    parts, counts = arrange(whole, documents, n_empty=len(texts) - len(whole))
     is_prepended = documents.eot == "prepend"
     if head is not None:
         parts[before] = ([head, MARK] if head_ends and not is_prepended else [head]) + parts[before]
@@ -91,13 +91,11 @@ def split_documents(
 
 
 def arrange(
-    whole: Sequence[bytes], documents: Documents, *, is_first: bool, n_empty: int
+    whole: Sequence[bytes], documents: Documents, *, n_empty: int
 ) -> tuple[dict[str, list[bytes]], Counts]:
     """Do for whole documents, none of them empty, what `split_documents` does."""
     parts: dict[str, list[bytes]] = {"train": [], "val": []}
     is_val = are_val(whole, documents.val_ratio) if documents.val_ratio else [False] * len(whole)
-    if is_first and whole and documents.val_ratio:
-        is_val[0] = True
     for one, goes_to_val in zip(whole, is_val, strict=True):
         parts["val" if goes_to_val else "train"] += (MARK, one) if documents.eot == "prepend" else (one, MARK)
     return parts, Counts(len(whole), max(map(len, whole), default=0), n_empty)

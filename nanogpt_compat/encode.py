@@ -86,9 +86,7 @@ def _encode_documents(
 ) -> Encoded:
     """Encode the documents of a block: those for train, then those for val."""
     start, end = empty.block.start, empty.block.end
-    parts, counts = split_documents(
-        text, documents, before=start.document, after=end.document, is_first=not start.any_document
-    )
+    parts, counts = split_documents(text, documents, before=start.document, after=end.document)
     return replace(_encode_parts(empty, parts, encoder, documents.eot, check_at), documents=counts)
 
 
@@ -103,9 +101,7 @@ def _encode_records(
     """
     try:
         found = parse_records(block, documents, skip_bad=documents.skip_bad)
-        parts, counts = arrange(
-            found.texts, documents, is_first=not block.start.any_document, n_empty=found.n_empty
-        )
+        parts, counts = arrange(found.texts, documents, n_empty=found.n_empty)
         gone = replace(found, texts=[])
         empty = Encoded(replace(block, raw=b"", rows=None), (), documents=counts, records=gone)
         return _encode_parts(empty, parts, encoder, documents.eot, check_at)

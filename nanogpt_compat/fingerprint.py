@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-TOKEN_FORMAT = 1
+TOKEN_FORMAT = 2
 """Raise it by hand whenever the program makes other tokens or other splits of the same input."""
 
 _DIGEST_BYTES = 16

@@ -10,7 +10,7 @@ from typing import Any
 
 from nanogpt_compat import report
 from nanogpt_compat.config import Config, Location
-from nanogpt_compat.documents import END_OF_TEXT_NAME, MARK
+from nanogpt_compat.documents import END_OF_TEXT_NAME, MARK, Documents
 from nanogpt_compat.encoders import Choice, Encoder, TiktokenEncoder, choose_encoder, with_mark
 from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.estimate import Estimate, Estimator
@@ -24,13 +24,14 @@ from nanogpt_compat.policy import margin_bytes
 from nanogpt_compat.shards import Shards, lay_out
 from nanogpt_compat.sinks import full_shards, others, written_bytes
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.records import READER_BYTES, sample_records
+from nanogpt_compat.sources.records import READER_BYTES, sample_records, size_of_text
 from nanogpt_compat.sources.samples import check_is_utf8, take_packed_samples, take_samples
 from nanogpt_compat.split import (
     CHARS_PER_CHUNK,
     FIRST_SHARD,
     LOOK_AHEAD_BYTES,
     Windows,
+    document_ratio,
     total_bytes,
     val_bytes,
     windows_for,
@@ -68,6 +69,7 @@ class Job:
     engine_line: str  # says which engine it is, and why
     forecast: Estimate  # of the samples alone, where a size is not known
     text_bytes: int | None  # of all inputs, uncompressed; None: nobody knows
+    document_ratio: float  # the share of documents for validation, raised where there is little text
     shows_end_of_text: bool = False  # the samples hold `<|endoftext|>` as text
 
     @property
@@ -99,10 +101,18 @@ class Job:
             sizes=self.sizes,
             formats=config.formats,
             windows=self.windows,
-            documents=config.documents,
+            documents=self.documents,
             errors=config.errors,
             block_bytes=self.block_bytes,
         )
+
+    @property
+    def documents(self) -> Documents | None:
+        """What to do about documents, with the share that goes to validation; None if there are none."""
+        documents = self.config.documents
+        if documents is None or not documents.val_ratio:
+            return documents
+        return replace(documents, val_ratio=self.document_ratio)
 
     @property
     def outputs(self) -> dict[str, Shards]:
@@ -133,8 +143,10 @@ class Job:
         """Everything but the input that decides the tokens, by the name of its option where it has one."""
         # A pipe may go on where an earlier one ended, and then has its windows elsewhere.
         is_split_by_size = self.config.has_streams and self.config.documents is None
+        is_split_by_hash = self.config.val_split == "documents"
         return {
             **({"bytes of text": self.text_bytes} if is_split_by_size else {}),
+            **({"share of documents for validation": self.document_ratio} if is_split_by_hash else {}),
             "token format": TOKEN_FORMAT,
             "tiktoken": report.versions()["tiktoken"],
             "vocabulary": self.vocabulary.sha256,
@@ -202,6 +214,9 @@ def look_into(config: Config, *, check: Callable[[], None] = lambda: None) -> Jo
                 texts = [text.replace(config.separator, mark) for text in texts]
         else:
             found, sampled_bytes = sample_records(path, form, text_field=config.text_field)
+            text_sizes[-1] = size_of_text(
+                path, form, size_bytes=size, text_field=config.text_field, check=check
+            )
             texts = ["".join(one.decode() + mark for one in found)]
         if not form.has_records:  # of those the documents are known
             shows_end_of_text |= any(END_OF_TEXT_NAME in text for text in texts)
@@ -219,6 +234,7 @@ def look_into(config: Config, *, check: Callable[[], None] = lambda: None) -> Jo
         chosen.line,
         forecast,
         text_bytes,
+        document_ratio(text_sizes, config.val_ratio, max_bytes=_max_chars(config)),
         shows_end_of_text,
     )
 
@@ -348,7 +364,9 @@ def start_line(job: Job) -> str:
 
 def describe_val(job: Job) -> str:
     """Say where the validation tokens come from."""
-    return report.describe_val(job.config.val_split, job.windows, ratio=job.config.val_ratio)
+    documents = job.documents
+    ratio = job.config.val_ratio if documents is None else documents.val_ratio
+    return report.describe_val(job.config.val_split, job.windows, ratio=ratio)
 
 
 def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
@@ -362,6 +380,11 @@ def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
                 f"notice: val.bin was raised from {format_bytes(n_nominal)} to {format_bytes(n_val)} of text "
                 "so that blocks can be sampled from it"
             )
+    if config.val_split == "documents" and job.document_ratio > config.val_ratio:
+        lines.append(
+            f"notice: {job.document_ratio:.2%} of the documents are for validation instead of "
+            f"{config.val_ratio:.2%}: from so little text val.bin would hardly hold a block to sample"
+        )
     if config.val_split == FIRST_SHARD and not tokens["train"]:
         lines.append(
             "warning: all tokens are in the first shard, which is for validation: there is none to train "

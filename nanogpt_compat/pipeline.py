@@ -169,7 +169,7 @@ def all_blocks(source: Source, start: Position, *, bytes_before: int, check: Cal
                 start = block.end
                 yield block
         bytes_before += start.offset
-        start = Position(index + 1, any_document=start.any_document)
+        start = Position(index + 1)
 
 
 def _blocks_of_text(source: Source, start: Position, bytes_before: int, check: Callable[[], None]) -> Blocks:

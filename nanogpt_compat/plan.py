@@ -4,7 +4,6 @@ A span is a nominal range of bytes of one input; where it really begins and ends
 Each part that is made carries the plan's hash, and nothing that was made by another plan is used.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,25 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import __version__
-from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.config import Config, Format, Location, Url, is_url
-from nanogpt_compat.documents import Documents
 from nanogpt_compat.errors import CheckpointError, OutputError
 from nanogpt_compat.files import advice, write_atomically
 from nanogpt_compat.fingerprint import describe_input, differences, has_hint_of_change
 from nanogpt_compat.job import Job, look_into
-from nanogpt_compat.pipeline import Source, all_blocks
-from nanogpt_compat.sources.documents import end_of_chars
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.records import single_records
 from nanogpt_compat.sources.samples import take_samples
-from nanogpt_compat.sources.text import decode, lenient
 
 PLAN_NAME = "plan.json"
 SPAN_BYTES = 1 << 30
 """A task costs a scheduler 1 ms and 3 KiB, and a lost one is done again: so not much less, nor more."""
-
-_LOOK_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +47,9 @@ class Plan:
     inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them
     text_bytes: int | None  # of all inputs, uncompressed; None: nobody knows
     span_bytes: int
-    first_document: tuple[int, int] | None  # that is not empty: its input; a byte in it, of parquet its row
+    document_ratio: float  # the share of documents for validation
     spans: tuple[Span, ...]
     hash: str
-
-    def has_document_before(self, input_index: int, place: int) -> bool:
-        """Whether there is text of a document before a byte of an input, of parquet a row."""
-        return self.first_document is not None and self.first_document < (input_index, place)
 
 
 def find_plan(config: Config, work_dir: Path, *, span_bytes: int, check: Callable[[], None]) -> Plan:
@@ -77,19 +64,15 @@ def find_plan(config: Config, work_dir: Path, *, span_bytes: int, check: Callabl
     """
     plan = read_plan(work_dir)
     if plan is None:
-        made = make_plan(look_into(config, check=check), span_bytes=span_bytes, check=check)
+        made = make_plan(look_into(config, check=check), span_bytes=span_bytes)
         plan = write_plan(work_dir, made)
         if plan is made:
             return plan
     return check_inputs(plan, config.inputs, work_dir, check=check)
 
 
-def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES, check: Callable[[], None] = lambda: None) -> Plan:
-    """Plan a job that has been looked into; reads on up to the first document that is not empty.
-
-    Raises:
-        InputError: an input cannot be read, or is damaged.
-    """
+def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES) -> Plan:
+    """Plan a job that has been looked into."""
     config = job.config
     return _plan(
         options_of(job),
@@ -98,7 +81,7 @@ def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES, check: Callable[[], Non
         job.inputs,
         job.text_bytes,
         span_bytes,
-        _first_document(job.source, check),
+        job.document_ratio,
     )
 
 
@@ -114,13 +97,13 @@ def _plan(
     inputs: tuple[Mapping[str, Any], ...],
     text_bytes: int | None,
     span_bytes: int,
-    first_document: tuple[int, int] | None,
+    document_ratio: float,
 ) -> Plan:
     certain = [[str(form), one["size"], one["samples"]] for form, one in zip(formats, inputs, strict=True)]
-    text = json.dumps([options, certain, text_bytes, span_bytes, first_document], sort_keys=True)
+    text = json.dumps([options, certain, text_bytes, span_bytes, document_ratio], sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     spans = cut_spans([one["size"] for one in inputs], formats, span_bytes)
-    return Plan(options, locations, formats, inputs, text_bytes, span_bytes, first_document, spans, digest)
+    return Plan(options, locations, formats, inputs, text_bytes, span_bytes, document_ratio, spans, digest)
 
 
 def _absolute(locations: Sequence[Location]) -> tuple[Location, ...]:
@@ -142,34 +125,6 @@ def cut_spans(sizes: Sequence[int], formats: Sequence[Format], span_bytes: int) 
         for k in range(n_spans):
             spans.append(Span(len(spans), index, size * k // n_spans, size * (k + 1) // n_spans))
     return tuple(spans)
-
-
-def _first_document(source: Source, check: Callable[[], None]) -> tuple[int, int] | None:
-    """Find the run's first document that is not empty, which is always for validation."""
-    documents = source.documents
-    if documents is None or not documents.val_ratio:
-        return None
-    source = replace(source, block_bytes=_LOOK_BYTES)
-    blocks = all_blocks(source, Position(0), bytes_before=0, check=check)
-    with contextlib.closing(blocks):
-        for block in blocks:
-            check()
-            if block.end.any_document:
-                index = block.start.input_index
-                return index, _place_of_document(block, documents, source.formats[index], source.errors)
-    return None
-
-
-def _place_of_document(block: Block, documents: Documents, form: Format, errors: str) -> int:
-    """Find a byte of the first document of a block that is not empty, of parquet its row."""
-    if form.has_records:
-        first = next(one for one in single_records(block, documents) if one.end.any_document)
-        return first.start.records if form.container == "parquet" else first.start.offset
-    text, separator = decode(block, lenient(errors)), documents.separator or ""
-    n_chars = 0
-    while text.startswith(separator, n_chars):
-        n_chars += len(separator)
-    return block.start.offset + end_of_chars(block, n_chars + 1, lenient(errors)) - 1
 
 
 def write_plan(work_dir: Path, plan: Plan) -> Plan:
@@ -206,7 +161,7 @@ def _as_json(plan: Plan) -> bytes:
         "hash": plan.hash,
         "text_bytes": plan.text_bytes,
         "span_bytes": plan.span_bytes,
-        "first_document": plan.first_document,
+        "document_ratio": plan.document_ratio,
         "options": plan.options,
         "inputs": [
             {"location": one.address if isinstance(one, Url) else str(one), "format": str(form), **described}
@@ -230,8 +185,6 @@ def read_plan(work_dir: Path) -> Plan | None:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; {_begin_anew(work_dir)}") from error
     try:
-        first = made["first_document"]
-        first_document = None if first is None else (first[0], first[1])
         inputs = made["inputs"]
         places = [one.pop("location") for one in inputs]
         plan = _plan(
@@ -241,7 +194,7 @@ def read_plan(work_dir: Path) -> Plan | None:
             tuple(inputs),
             made["text_bytes"],
             made["span_bytes"],
-            first_document,
+            made["document_ratio"],
         )
     except (AttributeError, KeyError, TypeError, IndexError) as error:
         raise CheckpointError(f"{path} is no plan of this program; {_begin_anew(work_dir)}") from error

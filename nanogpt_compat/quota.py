@@ -52,7 +52,7 @@ def limit_documents(
                 if n_end >= n_left:
                     raw = block.raw[: end_of_chars(block, n_end, lenient(errors))]
                     end = block.start.offset + len(raw)
-                    last = end_block(block, raw, end, separator, lenient(errors))
+                    last = end_block(block, raw, end, lenient(errors))
                     end_position = replace(last.end, stored_bytes=block.end.stored_bytes)
                     yield replace(last, end=end_position, is_val=block.is_val, n_chars=n_end)
                     return
@@ -66,7 +66,7 @@ def _limit_records(block: Block, n_left: int, documents: Documents) -> Block:
     if n_chars < n_left:
         return replace(block, n_chars=n_chars)
     n_chars, end = 0, block.end
-    for one in single_records(block, documents):
+    for one in single_records(block):
         n_chars += _count_chars(one, documents)
         if n_chars >= n_left:
             end = one.end

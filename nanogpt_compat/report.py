@@ -192,9 +192,11 @@ def start_line(
     )
 
 
-def val_split(split: str, windows: Windows, *, ratio: float) -> dict[str, object]:
+def val_split(split: str, windows: Windows, *, ratio: float, document_ratio: float) -> dict[str, object]:
     """Put where the validation tokens come from into the report."""
     found: dict[str, object] = {"name": split, "ratio": ratio}
+    if split == "documents":
+        return found | {"document_ratio": document_ratio}
     if isinstance(windows, Interval):
         return found | {"window_bytes": windows.width, "every_bytes": windows.period}
     return found | {"windows": len(windows), "bytes": sum(end - start for start, end in windows)}

@@ -359,7 +359,12 @@ class Run:
             tokens=by_split(self._outputs, {"train": tally.train_tokens, "val": tally.val_tokens}),
             engine=job.encoder.name if parts is None else parts.engine,
             engine_mismatch=mismatch if parts is None else parts.mismatch,
-            val_split=report.val_split(job.config.val_split, job.windows, ratio=job.config.val_ratio),
+            val_split=report.val_split(
+                job.config.val_split,
+                job.windows,
+                ratio=job.config.val_ratio,
+                document_ratio=job.document_ratio,
+            ),
             options=job.config.as_options(),
             guard=self._watch.guard.summary(),
             fingerprint=job.fingerprint,

@@ -102,7 +102,16 @@ def job_of(plan: Plan, settings: Config, work_dir: Path) -> Job:
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     n_bytes = sum(one["size"] for one in plan.inputs)
     forecast = Estimate(n_bytes, 0, 0.0)
-    job = Job(config, plan.inputs, vocabulary, chosen.encoder, chosen.line, forecast, plan.text_bytes)
+    job = Job(
+        config,
+        plan.inputs,
+        vocabulary,
+        chosen.encoder,
+        chosen.line,
+        forecast,
+        plan.text_bytes,
+        plan.document_ratio,
+    )
     check_options(plan, job, work_dir)
     return job
 
@@ -166,7 +175,6 @@ def _make_part(
             offset,
             anchor=offset,
             records=records,
-            any_document=plan.has_document_before(span.input_index, start),
         ),
     )
     one = tally.inputs[span.input_index]

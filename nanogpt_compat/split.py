@@ -20,6 +20,7 @@ LOOK_AHEAD_BYTES = 1024 * 1024
 FIRST_SHARD = "first shard"  # of formats that have it so; nobody chooses it
 
 _WINDOW_BYTES = 64 * 1024
+_MAX_RAISED_RATIO = 0.1
 _MIN_VAL_BYTES = 32 * 1024  # about 8,000 tokens: nanoGPT samples blocks of 1,024 from val.bin
 
 
@@ -61,6 +62,25 @@ def total_bytes(sizes: Sequence[int | None], *, has_streams: bool) -> int | None
             return None
         total += size
     return None if has_streams and total > LOOK_AHEAD_BYTES else total
+
+
+def document_ratio(sizes: Sequence[int | None], ratio: float, *, max_bytes: int | None = None) -> float:
+    """Raise the share of documents for validation where there is little text: 64 KiB of it, 10 % at most.
+
+    `sizes` are the bytes of text of each input, None where that is not known: then `ratio` stands as it is.
+    `max_bytes` is what is read of all of them. Rounded up to a power of two, the size gives the same ratio to
+    most texts that have grown a little; and as the ratio never rises when inputs are added, no document that
+    was for training is for validation then.
+
+    >>> document_ratio([15_000_000_000], 0.0005), document_ratio([3_000_000], 0.0005)
+    (0.0005, 0.015625)
+    """
+    known = [size for size in sizes if size is not None]
+    n_bytes = min(sum(known), sys.maxsize if max_bytes is None else max_bytes)
+    if ratio == 0 or len(known) < len(sizes) or n_bytes == 0:
+        return ratio
+    rounded_bytes = 1 << (n_bytes - 1).bit_length()
+    return max(ratio, min(_WINDOW_BYTES / rounded_bytes, _MAX_RAISED_RATIO))
 
 
 def windows_for(n_bytes: int | None, ratio: float, split: str) -> Windows:

@@ -230,7 +230,7 @@ def _documents_of(difference: Difference, job: Job, done: Tally, check: Check) -
             check()
             index = block.start.input_index
             path, form = config.inputs[index], config.formats[index]
-            made = encode_block(block, job.encoder, config.errors, path, [], config.documents, form)
+            made = encode_block(block, job.encoder, config.errors, path, [], job.documents, form)
             n_before -= sum(len(ids) for ids_are_val, ids in made.tokens if ids_are_val == is_val)
             if n_before < 0:
                 break

@@ -1,6 +1,8 @@
 """Documents in text: each is encoded as a file of its own, wherever blocks end and runs stop."""
 
+import gzip
 import hashlib
+import json
 import random
 import shlex
 import shutil
@@ -50,14 +52,12 @@ def expected_pair(
 ) -> tuple[list[int], list[int]]:
     """What has to be in train.bin and val.bin, one document after another."""
     pair: dict[bool, list[int]] = {False: [], True: []}
-    is_first = documents.val_ratio > 0
     for text in texts:
         for document in filter(None, text.split(documents.separator)):
             tokens = encoding.encode_ordinary(document)
             tokens = [END_OF_TEXT] * (documents.eot == "prepend") + tokens
             tokens += [END_OF_TEXT] * (documents.eot == "append")
-            pair[is_first or goes_to_val(document, documents.val_ratio)] += tokens
-            is_first = False
+            pair[goes_to_val(document, documents.val_ratio)] += tokens
     return pair[False], pair[True]
 
 
@@ -233,7 +233,7 @@ def test_a_document_of_hardly_any_text_is_on_one_side_and_takes_no_more_memory(
         for block_bytes in (1 << 16, 1 << 19):
             with TextFile(path) as file:
                 text = Watched(ByteStream(file))
-                position = Position(0, any_document=True)
+                position = Position(0)
                 blocks = read_documents(
                     text,
                     start=position,
@@ -335,12 +335,14 @@ def test_the_files_hold_each_document_with_its_end(
     )
     assert done.returncode == 0, done.stderr
     whole = read_as_text(text, "ignore")
-    expected = expected_pair([whole], Documents("\n\n", "append", 0.05), gpt2)
+    raised = 64 * 1024 / (1 << 20)  # of 1,000,000 bytes, rounded up to a power of two
+    expected = expected_pair([whole], Documents("\n\n", "append", raised), gpt2)
     found = [np.fromfile(tmp_path / f"{name}.bin", np.uint16) for name in ("train", "val")]
     assert_same((found[0], found[1]), expected)
     report = report_of(tmp_path)
     assert report["documents"] == sum(one.count(END_OF_TEXT) for one in expected)
-    assert report["val_split"] == {"name": "documents", "ratio": 0.05, "windows": 0, "bytes": 0}
+    assert report["val_split"] == {"name": "documents", "ratio": 0.05, "document_ratio": raised}
+    assert "notice: 6.25% of the documents are for validation instead of 5.00%" in done.stderr
     assert f"{report['documents']:,} documents, the longest of" in done.stderr
     assert f"{report['empty_documents']:,} empty" in done.stderr
 
@@ -466,13 +468,53 @@ def test_the_forecast_counts_the_ends(tmp_path: Path) -> None:
         assert f"about {n_tokens} tokens" in done.stdout, done.stderr
 
 
-def test_only_one_document_leaves_train_empty_and_says_so(tmp_path: Path) -> None:
+def test_a_single_document_is_for_training_and_an_empty_val_is_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("The only one. " * 100)
     done = prepare("--input", path, "--output-dir", tmp_path, "--document-separator", r"\x1e")
     assert done.returncode == 0, done.stderr
-    assert report_of(tmp_path)["tokens"]["train"] == 0
-    assert "warning: train.bin has 0 tokens" in done.stderr
+    assert report_of(tmp_path)["tokens"]["val"] == 0
+    assert "warning: val.bin has 0 tokens" in done.stderr
+
+
+def test_one_long_first_document_leaves_the_others_where_they_were(tmp_path: Path) -> None:
+    """The split of a document depends on what it holds and not on where it stands."""
+    others = [f"Document number {k}. " * 50 for k in range(300)]
+    first = next(one for k in range(99) if not goes_to_val(one := f"{k} is long. " * 100_000, 0.1))
+    path = tmp_path / "a.txt"
+    path.write_text("\x1e".join([first, *others]))
+    done = prepare("--input", path, "--output-dir", tmp_path, "--document-separator", r"\x1e")
+    assert done.returncode == 0, done.stderr
+    ratio = report_of(tmp_path)["val_split"]["document_ratio"]
+    assert ratio == 64 * 1024 / (1 << 21)
+    val = np.fromfile(tmp_path / "val.bin", np.uint16)
+    assert np.count_nonzero(val == END_OF_TEXT) == sum(goes_to_val(one, ratio) for one in others) > 0
+
+
+@pytest.mark.parametrize("packed", ["txt", "txt.gz", "jsonl", "jsonl.gz"])
+def test_where_there_is_little_text_more_of_its_documents_are_for_validation(
+    packed: str, tmp_path: Path
+) -> None:
+    texts = [f"Document {k} of a small corpus. " * 20 for k in range(1_000)]
+    lines = [json.dumps({"text": one}) for one in texts] if "jsonl" in packed else texts
+    data = "\n".join(lines).encode()
+    path = tmp_path / f"a.{packed}"
+    path.write_bytes(gzip.compress(data) if packed.endswith("gz") else data)
+    more: Args = () if "jsonl" in packed else ("--document-separator", r"\n")
+    done = prepare("--input", path, "--output-dir", tmp_path, *more)
+    assert done.returncode == 0, done.stderr
+    assert report_of(tmp_path)["val_split"]["document_ratio"] == 64 * 1024 / (1 << 20)
+    val = np.fromfile(tmp_path / "val.bin", np.uint16)
+    assert np.count_nonzero(val == END_OF_TEXT) == sum(goes_to_val(one, 1 / 16) for one in texts)
+
+
+@pytest.mark.parametrize("n_more", [0, 1])
+def test_a_stream_that_goes_on_behind_what_is_looked_at_keeps_its_ratio(n_more: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress((b"A line of text.\n" * (1 << 16))[: (1 << 20) - 1] + b"." * (1 + n_more)))
+    done = prepare("--input", path, "--output-dir", tmp_path, "--document-separator", r"\n")
+    assert done.returncode == 0, done.stderr
+    assert report_of(tmp_path)["val_split"]["document_ratio"] == (0.0005 if n_more else 1 / 16)
 
 
 def test_counts_of_documents_do_not_depend_on_blocks(marked: Encoder, text: Path) -> None:

@@ -19,10 +19,8 @@ from nanogpt_compat.documents import Documents
 from nanogpt_compat.encoders import Encoder, with_mark
 from nanogpt_compat.errors import CheckpointError
 from nanogpt_compat.job import Job, look_into
-from nanogpt_compat.pipeline import Source
 from nanogpt_compat.plan import (
     Plan,
-    _first_document,
     check_inputs,
     cut_spans,
     make_plan,
@@ -71,12 +69,6 @@ def in_spans(
     """What all spans make one after another, each by itself."""
     sizes = [path.stat().st_size for path in paths]
     separator = None if documents is None else documents.separator
-    formats = [TEXT for _ in paths]
-    source = Source(
-        paths=paths, sizes=sizes, formats=formats, documents=documents, errors=errors, block_bytes=block_bytes
-    )
-    first = _first_document(source, lambda: None)
-    plan = Plan({}, (), (), (), None, span_bytes, first, (), "")
     sink = Lists()
     total = Tally([InputTally() for _ in paths])
     at = (0, 0)
@@ -86,11 +78,10 @@ def in_spans(
         assert (at if index == at[0] else (index, 0)) == (index, start)
         at = (index, end)
         assert start < end
-        is_second = plan.has_document_before(index, start)
         before = [InputTally(text_bytes=size) for size in sizes[:index]]
         tally = Tally(
             [*before, *(InputTally() for _ in paths[index:])],
-            Position(index, start, anchor=start, any_document=is_second),
+            Position(index, start, anchor=start),
         )
         made, _ = tokenise(
             paths,

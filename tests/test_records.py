@@ -132,7 +132,7 @@ def test_a_wrong_token_is_traced_to_its_document(
     kind: str, split: str, gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     some = [f"Number {k} of many.\n" + "All alike. " * (k % 90) for k in range(900)]
-    options: Args = (*VAL, "--output-dir", tmp_path, "--skip-bad-records", "--block-size", "100K")
+    options: Args = ("--val-ratio", "0.1", "--output-dir", tmp_path, "--block-size", "100K")
     if kind == "txt":
         path = tmp_path / "part.txt"
         path.write_text("\x1e".join(some), encoding="utf-8", newline="")
@@ -145,7 +145,7 @@ def test_a_wrong_token_is_traced_to_its_document(
     at = len(tokens) * 3 // 4
     n_documents = int(np.count_nonzero(tokens[:at] == 50256))
     is_val = split == "val"
-    which = [k for k, one in enumerate(some) if (k == 0 or goes_to_val(one, 0.05)) == is_val][n_documents]
+    which = [k for k, one in enumerate(some) if goes_to_val(one, 0.1) == is_val][n_documents]
     tokens[at] ^= 1
     tokens.tofile(final)
     done = prepare("--input", path, *options, "--verify")
@@ -206,10 +206,10 @@ def test_several_inputs_of_all_formats_are_one_run(
     paths.append(tmp_path / "last.txt")
     paths[-1].write_text("\x1e".join(parts[0]), encoding="utf-8", newline="")
     out = tmp_path / "out"
-    options: Args = ("--document-separator", r"\x1e", *VAL, "--output-dir", out)
+    options: Args = ("--document-separator", r"\x1e", "--val-ratio", "0.1", "--output-dir", out)
     done = prepare("--input", *paths, *options, "--block-size", "10000")
     assert done.returncode == 0, done.stderr
-    assert_same(tokens_of(out), wanted([*some, *parts[0]], "append", 0.05, gpt2))
+    assert_same(tokens_of(out), wanted([*some, *parts[0]], "append", 0.1, gpt2))
     before = sha256s(out)
     assert prepare("--input", *paths, *options, "--restart", "--overwrite", "--workers", "3").returncode == 0
     assert sha256s(out) == before

@@ -289,7 +289,7 @@ def test_an_option_that_changes_the_tokens_is_refused_until_restart(
 @pytest.mark.parametrize(
     ("where", "name", "value", "message"),
     [
-        (job, "TOKEN_FORMAT", 2, "token format was 1 and is 2"),
+        (job, "TOKEN_FORMAT", 3, "token format was 2 and is 3"),
         (report, "versions", lambda: VERSIONS | {"tiktoken": "99.0"}, "and is 99.0"),
         (faults, "_find_gpt2", lambda folder: replace(faults.gpt2(), sha256="0" * 64), "and is 000000"),
     ],

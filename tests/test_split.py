@@ -11,6 +11,7 @@ from nanogpt_compat.split import (
     LOOK_AHEAD_BYTES,
     SPLITS,
     Interval,
+    document_ratio,
     total_bytes,
     val_at,
     val_bytes,
@@ -118,3 +119,27 @@ def test_all_is_known_if_it_ends_where_one_looks_and_not_a_byte_later() -> None:
     assert total_bytes([1000, 1, rest], has_streams=False) == LOOK_AHEAD_BYTES + 1
     assert total_bytes([None], has_streams=True) is None
     assert windows_for(LOOK_AHEAD_BYTES, 0.1, "spread") == val_windows(LOOK_AHEAD_BYTES, 0.1, "spread")
+
+
+@given(
+    sizes=st.lists(st.integers(0, 1 << 40), min_size=1, max_size=4),
+    more=st.integers(0, 1 << 40) | st.none(),
+    ratio=st.sampled_from([0.0, 0.0005, 0.05, 0.3]),
+)
+def test_more_inputs_never_raise_the_ratio_and_so_move_no_document_to_validation(
+    sizes: list[int], more: int | None, ratio: float
+) -> None:
+    before, after = document_ratio(sizes, ratio), document_ratio([*sizes, more], ratio)
+    if sum(sizes):
+        assert after <= before
+    assert ratio <= before <= max(ratio, 0.1)
+    assert ratio > 0 or before == 0
+    assert document_ratio(sizes, ratio, max_bytes=1 << 50) == before
+
+
+def test_the_ratio_gives_64_kib_of_the_next_power_of_two() -> None:
+    assert document_ratio([1 << 27], 0.0001) == 2**-11
+    assert document_ratio([(1 << 27) - 99, 100], 0.0001) == 2**-12
+    assert document_ratio([1 << 40], 0.0001, max_bytes=10_000_000) == 2**-8
+    assert document_ratio([1000], 0.0005) == 0.1
+    assert document_ratio([1000, None], 0.0005) == 0.0005

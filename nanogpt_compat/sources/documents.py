@@ -99,17 +99,14 @@ def read_documents(
             document = start.document
             if not is_inside and decode(block, errors):  # or else it has still to begin
                 document = _split_of(window, block, documents.val_ratio, separator, errors)
-        yield (block := end_block(block, window.take(offset), anchor, separator, errors, document))
+        yield (block := end_block(block, window.take(offset), anchor, errors, document))
         start = block.end
 
 
-def end_block(
-    block: Block, raw: bytes, anchor: int, separator: str, errors: str, document: str = ""
-) -> Block:
+def end_block(block: Block, raw: bytes, anchor: int, errors: str, document: str = "") -> Block:
     """Make the block that begins where `block` does and holds `raw`."""
     start = block.start
     block = replace(block, raw=raw)
-    any_document = start.any_document or any(decode(block, errors).split(separator))
     end = replace(
         start,
         offset=start.offset + len(raw),
@@ -117,7 +114,6 @@ def end_block(
         after_cr=(start.after_cr or b"\r" in raw) and ends_in_cr(raw, errors, start.after_cr),
         crc=zlib.crc32(raw, start.crc),
         document=document,
-        any_document=any_document,
     )
     return replace(block, end=end, is_val=end.document == "val")
 
@@ -126,8 +122,6 @@ def _split_of(window: Window, block: Block, val_ratio: float, separator: str, er
     """Choose the split of the long document that begins in `block`, by its first 64 KiB."""
     if not val_ratio:
         return "train"
-    if not block.start.any_document:
-        return "val"
     head = _head_of(window, block, separator, errors)
     return "val" if are_val([head], val_ratio)[0] else "train"
 

@@ -50,7 +50,7 @@ def read_records(
         yield from _read_parquet(path, size_bytes, start, block_bytes, documents, check, end)
         return
     with open_input(path, size_bytes=size_bytes, check=check, end=end) as file:
-        yield from _read_jsonl(file, form, start, block_bytes, documents, check)
+        yield from _read_jsonl(file, form, start, block_bytes, check)
         file.check_unchanged()
 
 
@@ -59,7 +59,6 @@ def _read_jsonl(
     form: Format,
     start: Position,
     block_bytes: int,
-    documents: Documents,
     check: Callable[[], None],
 ) -> Iterator[Block]:
     stream = open_stream(file, form.compression, start, check)
@@ -72,7 +71,7 @@ def _read_jsonl(
     )
     for one in lines:
         stored_bytes = 0 if form.compression == "none" else stream.stored_bytes
-        block = _make_block(one.raw, start, documents, n_records=one.n_ends, stored_bytes=stored_bytes)
+        block = _make_block(one.raw, start, n_records=one.n_ends, stored_bytes=stored_bytes)
         yield block
         start = block.end
 
@@ -100,9 +99,7 @@ def _read_parquet(
             for raw, rows in column.read_rows(group.index, block_bytes=block_bytes, first_row=start.records):
                 n_rows = len(rows.lengths)
                 stored_bytes = column.bytes_before(group.index, rows.first_row + n_rows)
-                block = _make_block(
-                    raw, start, documents, n_records=n_rows, stored_bytes=stored_bytes, rows=rows
-                )
+                block = _make_block(raw, start, n_records=n_rows, stored_bytes=stored_bytes, rows=rows)
                 yield block
                 start = block.end
         column.check_unchanged()
@@ -111,25 +108,22 @@ def _read_parquet(
 def _make_block(
     raw: bytes,
     start: Position,
-    documents: Documents,
     *,
     n_records: int,
     stored_bytes: int,
     rows: Rows | None = None,
 ) -> Block:
     """Make the block of whole records that begins at `start`."""
-    block = Block(raw, start, start, is_val=False, rows=rows)
     offset = start.offset + len(raw)
     end = replace(
         start,
         offset=offset,
         anchor=offset,
         crc=zlib.crc32(raw, start.crc),
-        any_document=start.any_document or bool(parse_records(block, documents, skip_bad=True).texts),
         records=start.records + n_records,
         stored_bytes=stored_bytes,
     )
-    return replace(block, end=end)
+    return Block(raw, start, end, is_val=False, rows=rows)
 
 
 def parse_records(block: Block, documents: Documents, *, skip_bad: bool) -> Records:
@@ -149,7 +143,7 @@ def parse_records(block: Block, documents: Documents, *, skip_bad: bool) -> Reco
     )
 
 
-def single_records(block: Block, documents: Documents) -> Iterator[Block]:
+def single_records(block: Block) -> Iterator[Block]:
     """Yield blocks of one record each."""
     start, rows = block.start, block.rows
     lengths = map(len, BytesIO(block.raw)) if rows is None else rows.lengths.tolist()
@@ -157,11 +151,7 @@ def single_records(block: Block, documents: Documents) -> Iterator[Block]:
         at = start.offset - block.start.offset
         raw = block.raw[at : at + max(0, length)]
         one = rows and replace(rows, first_row=rows.first_row + k, lengths=rows.lengths[k : k + 1])
-        yield (
-            single := _make_block(
-                raw, start, documents, n_records=1, stored_bytes=block.end.stored_bytes, rows=one
-            )
-        )
+        yield (single := _make_block(raw, start, n_records=1, stored_bytes=block.end.stored_bytes, rows=one))
         start = single.end
 
 
@@ -260,6 +250,26 @@ def sample_records(path: Location, form: Format, *, text_field: str) -> tuple[li
         if not is_pipe:
             stream.read(MEASURED_BYTES)
         return _shorten(texts, stream.stored_bytes * len(used) // max(1, stream.offset))
+
+
+def size_of_text(
+    path: Location, form: Format, *, size_bytes: int | None, text_field: str, check: Callable[[], None]
+) -> int | None:
+    """Return how many bytes of text an input holds: JSON lines uncompressed, of parquet the text column.
+
+    None where more than `LOOK_AHEAD_BYTES` are compressed or in a pipe. `size_bytes` is that of the file.
+
+    Raises:
+        InputError: it cannot be read, or is damaged.
+    """
+    if form.container == "parquet":
+        with _open_column(path, text_field, check) as column:
+            return sum(group.text_bytes for group in column.row_groups)
+    if form.compression == "none":
+        return size_bytes
+    with open_input(path, check=check) as file:
+        n_bytes = len(ByteStream(file, form.compression).read(LOOK_AHEAD_BYTES + 1))
+        return n_bytes if n_bytes <= LOOK_AHEAD_BYTES else None
 
 
 def _shorten(texts: list[bytes], n_bytes: int) -> tuple[list[bytes], int]:
