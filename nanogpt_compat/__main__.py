@@ -35,12 +35,14 @@ def find_problem():
     if sys.version_info < (3, 10):
         found = ".".join(str(number) for number in sys.version_info[:3])
         return "Python 3.10 or newer is needed, and " + sys.executable + " is Python " + found
-    import shlex
     from importlib.util import find_spec
 
     missing = [name for name in PACKAGES if find_spec(name) is None]
-    command = shlex.quote(sys.executable) + " -m pip install " + " ".join(missing)
-    return "packages are missing; install them with\n  " + command if missing else ""
+    if not missing:
+        return ""
+    from nanogpt_compat.commands import install, show  # they need none of the packages
+
+    return "packages are missing; install them with:" + show(install(*missing))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from nanogpt_compat import job
 from nanogpt_compat.aborts import NativeAborts
 from nanogpt_compat.checkpoint import journal_in, read_found
 from nanogpt_compat.cluster import Driver
-from nanogpt_compat.config import without_secrets
+from nanogpt_compat.commands import show, this_command
 from nanogpt_compat.documents import END_OF_TEXT_NAME
 from nanogpt_compat.errors import MemoryLimitError, PrepareError
 from nanogpt_compat.limits import read_available
@@ -37,11 +36,12 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
     try:
         _keep_standard_streams()
         options = parse_options(words, home=home)
-        _run(options, words, home=home, stderr=stderr, aborts=aborts)
+        _run(options, words, stderr=stderr, aborts=aborts)
     except (MemoryLimitError, MemoryError) as error:
-        command = _command(_with_smaller_settings(words), home=home)
+        smaller = [word for option in _SMALLER.items() for word in option]
+        command = this_command(*smaller, without=_SMALLER, words=words)
         why = error if isinstance(error, MemoryLimitError) else "the system refused memory"
-        stderr.write(f"prepare: stopped: {why}\ngo on, with smaller settings, by\n  {command}\n")
+        stderr.write(f"prepare: stopped: {why}\nresume with smaller settings:{show(command)}\n")
         return aborts.leave(MemoryLimitError.exit_code)
     except PrepareError as error:
         stderr.write(f"prepare: error: {error}\n")
@@ -66,37 +66,17 @@ def _keep_standard_streams() -> None:
         os.close(fd)
 
 
-def _with_smaller_settings(argv: Sequence[str]) -> list[str]:
-    """Write the command line that goes on after a stop for memory: one thread, small blocks.
-
-    >>> _with_smaller_settings(["--workers", "8", "--input", "a.txt"])
-    ['--input', 'a.txt', '--workers', '1', '--block-size', '128KiB']
-    """
-    kept, skip = [], False
-    for word in argv:
-        is_option = word in _SMALLER
-        if not (skip or is_option or word.partition("=")[0] in _SMALLER):
-            kept.append(word)
-        skip = is_option
-    return [*kept, *(word for option in _SMALLER.items() for word in option)]
-
-
-def _command(words: Sequence[str], *, home: Path | None) -> str:
-    """Write a command line that starts this program with other options; secrets are to be put in again."""
-    program = ["-m", "nanogpt_compat"] if home is None else [sys.argv[0]]
-    return shlex.join([sys.executable, *program, *map(without_secrets, words)])
-
-
-def _notices(options: Options, work: job.Job, words: Sequence[str], *, home: Path | None) -> list[str]:
+def _notices(options: Options, work: job.Job, words: Sequence[str]) -> list[str]:
     """Say what of a folder is left out; and that a text seems to hold documents, and how to have them."""
     if not work.shows_end_of_text or options.verify:
         return [*options.notices]
-    kept = [word for word in words if word not in ("--dry-run", "--restart")]
-    # It begins anew: what this run saves, that one cannot use.
-    command = _command([*kept, "--document-separator", END_OF_TEXT_NAME, "--restart"], home=home)
+    # The other run starts over: it can use nothing that this one saves.
+    new = ["--document-separator", END_OF_TEXT_NAME, "--restart"]
+    command = this_command(*new, without=["--dry-run", "--restart"], words=words)
     literal = (
-        f"notice: {END_OF_TEXT_NAME} stands in the input and is encoded as seven tokens of ordinary text. "
-        f"If it ends a document there, {'' if options.dry_run else 'stop this and '}run\n  {command}"
+        f"notice: {END_OF_TEXT_NAME} is in the input, and is encoded as seven tokens of ordinary text. If it "
+        f"ends a document there, {'run' if options.dry_run else 'stop this run and start over with'}:"
+        f"{show(command)}"
     )
     return [*options.notices, literal]
 
@@ -128,7 +108,6 @@ def _run(
     options: Options,
     words: Sequence[str],
     *,
-    home: Path | None,
     stderr: CalmStream,
     aborts: NativeAborts,
 ) -> None:
@@ -154,7 +133,7 @@ def _run(
             driver.do(restart=options.restart)
         return
     work = job.look_into(options.config)
-    for line in _notices(options, work, words, home=home):
+    for line in _notices(options, work, words):
         say(line)
     if options.dry_run:
         _show_dry_run(work)

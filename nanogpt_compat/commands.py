@@ -60,7 +60,7 @@ def this_program(*words: object) -> str:
 def this_command(*more: object, without: Iterable[str] = (), words: Sequence[str] | None = None) -> str:
     """Start this program with the words it was started with, but for some options, and some more.
 
-    `words` are those typed, where they are not those of the process. Ends in `more`, so that these win.
+    `words` are those typed, where they are not those of the process. `more` comes last, so that it wins.
     """
     if words is None:
         words = sys.argv[1:] if _is_ours() else []
@@ -86,7 +86,12 @@ def install(*packages: str) -> str:
     """Install packages for this Python, whichever `pip` is found first by the shell."""
     if find_spec("pip") is None and (uv := shutil.which("uv")):  # it makes environments without pip
         return join(uv, "pip", "install", "--python", _python(), *packages)
-    return join(_python(), "-m", "pip", "install", *packages)
+    return module("pip", "install", *packages)
+
+
+def module(name: str, *words: object) -> str:
+    """Run a module with this Python."""
+    return join(_python(), "-m", name, *words)
 
 
 def _python() -> str:
@@ -95,8 +100,9 @@ def _python() -> str:
 
 def _is_launcher() -> bool:
     """Whether the process is prepare.py, under whatever name: it stands beside the package."""
-    script = Path(sys.argv[0])
-    return script.is_file() and script.resolve().parent == Path(__file__).resolve().parent.parent
+    script, package = Path(sys.argv[0]), Path(__file__).resolve().parent
+    folders = {script.absolute().parent, script.resolve().parent}  # either may be a link
+    return script.is_file() and package in {(folder / package.name).resolve() for folder in folders}
 
 
 def _is_ours() -> bool:

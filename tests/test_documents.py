@@ -423,7 +423,7 @@ def test_a_literal_end_of_text_is_text_and_the_command_that_makes_it_one_is_told
     done = prepare("--input", path, "--output-dir", tmp_path / "one", "--val-split", "none")
     train = np.fromfile(tmp_path / "one" / "train.bin", np.uint16)
     assert train.tolist() == gpt2.encode_ordinary(whole)
-    assert done.stderr.startswith("notice: <|endoftext|> stands in the input")
+    assert done.stderr.startswith("notice: <|endoftext|> is in the input")
     told = told_by(done.stderr)
     assert prepare(*told, "--overwrite").returncode == 0
     assert report_of(tmp_path / "one")["documents"] == 201
@@ -445,7 +445,7 @@ def test_the_told_command_goes_through_where_a_run_was_stopped_and_a_dry_run_tel
     same: Args = ("--input", path, "--output-dir", tmp_path / "out")
     dry = faults.run(*same, "--dry-run")
     assert dry.returncode == 0
-    assert "If it ends a document there, run\n" in dry.stderr
+    assert "If it ends a document there, run:\n" in dry.stderr
     with pytest.raises(faults.Stopped):
         prepare(*same, "--block-size", "50K", stop_after_bytes=100_000)
     assert prepare(*told_by(dry.stderr)).returncode == 0

@@ -83,7 +83,7 @@ def test_without_it_auto_says_what_it_would_bring_and_whoever_asks_for_it_is_tol
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(choose, "version", not_found)
-    assert "`pip install gigatoken` would make it many times as fast" in chosen("auto", gpt2).line
+    assert "gigatoken, many times as fast, is not installed" in chosen("auto", gpt2).line
     with pytest.raises(UsageError, match="it is not installed"):
         chosen("gigatoken", gpt2)
 
@@ -130,14 +130,16 @@ def test_the_program_without_it_says_what_installing_it_would_bring(packages: Pa
     assert done.returncode == 0, done.stderr
     (line,) = (line for line in done.stderr.splitlines() if line.startswith("engine: "))
     plain = f"engine: tiktoken {tiktoken.__version__}"
-    assert line == f"{plain}; `pip install gigatoken` would make it many times as fast"
+    assert line == f"{plain}; gigatoken, many times as fast, is not installed:"
+    assert f"\n    {sys.executable} -m pip install 'gigatoken==0.10.*'\n" in done.stderr
     report = report_of(tmp_path / "out")
     assert (report["engine"], report["versions"]["gigatoken"]) == ("tiktoken", "not installed")
     assert report["engine_checked_slices"] == 0
     refused = prepare_with(packages, "--input", text, "--output-dir", tmp_path / "o", "--engine", "gigatoken")
     assert refused.returncode == 2
     assert refused.stderr == (
-        "prepare: error: --engine gigatoken: it is not installed: `pip install gigatoken`, or --engine auto\n"
+        "prepare: error: --engine gigatoken: it is not installed; give --engine auto, or install it:\n"
+        f"    {sys.executable} -m pip install 'gigatoken==0.10.*'\n"
     )
     assert prepare("--input", text, "--output-dir", tmp_path / "fast").returncode == 0
     assert report_of(tmp_path / "fast")["engine"] == "gigatoken"

@@ -82,7 +82,7 @@ def test_a_missing_file_that_stands_beside_the_script_is_pointed_at(
     home.mkdir()
     (home / "c.txt").write_text("text")
     message = refusal("c.txt", home=home)
-    assert message.endswith(f"one stands beside prepare.py: use --input '{home}/c.txt'")
+    assert message.endswith(f"did you mean '{home}/c.txt', which is next to prepare.py?")
     assert "beside" not in refusal("d.txt", home=home)
     assert "beside" not in refusal("c.txt")
 

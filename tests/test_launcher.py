@@ -27,10 +27,9 @@ def main(argv=None, home=None):
 def folder(tmp_path: Path) -> Path:
     """What a user copies, with a command line that only says how it was called."""
     package = tmp_path / "nano gpt" / "data" / "fineweb" / "nanogpt_compat"
-    package.mkdir(parents=True)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "nanogpt_compat", package, ignore=ignored)
     shutil.copy(REPOSITORY / "prepare.py", package.parent)
-    for name in ("__init__.py", "__main__.py"):
-        shutil.copy(REPOSITORY / "nanogpt_compat" / name, package)
     (package / "cli.py").write_text(STUB_CLI)
     return package.parent
 
@@ -91,12 +90,13 @@ def test_copied_alone_it_says_what_else_to_copy_and_where_to(left: str, folder: 
 def test_all_missing_packages_stand_in_one_pip_command_and_those_that_are_there_do_not(
     start: str, folder: Path, tmp_path: Path
 ) -> None:
-    run = python("-S", *start.split(), cwd=folder)  # -S: a Python with nothing installed
-    assert_refused(run, f"\n  {sys.executable} -m pip install numpy psutil tiktoken tqdm\n")
+    no_uv = {"PATH": ""}
+    run = python("-S", *start.split(), cwd=folder, env=no_uv)  # -S: a Python with nothing installed
+    assert_refused(run, f"\n    {sys.executable} -m pip install numpy psutil tiktoken tqdm\n")
     (tmp_path / "numpy.py").touch()
     (tmp_path / "tqdm").mkdir()
     (tmp_path / "tqdm" / "__init__.py").touch()
-    run = python("-S", *start.split(), cwd=folder, env={"PYTHONPATH": str(tmp_path)})
+    run = python("-S", *start.split(), cwd=folder, env=no_uv | {"PYTHONPATH": str(tmp_path)})
     assert_refused(run, " -m pip install psutil tiktoken\n")
     for name in ("psutil", "tiktoken"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('looked for, not imported')")
@@ -119,9 +119,12 @@ def test_an_old_python_is_told_so_before_anything_else(version: tuple[int, ...],
 def test_what_runs_before_the_version_is_known_is_written_so_that_python_2_7_can_read_it(name: str) -> None:
     source = (REPOSITORY / name).read_text(encoding="utf-8")
     assert source.isascii()  # without a declaration of its encoding
-    for node in ast.walk(ast.parse(source)):
+    nodes = list(ast.walk(ast.parse(source)))
+    calls = [node for node in nodes if isinstance(node, ast.Call)]
+    for node in nodes:
         assert not isinstance(node, ast.JoinedStr | ast.NamedExpr | ast.AnnAssign | ast.Match | ast.Nonlocal)
-        assert not isinstance(node, ast.AsyncFunctionDef | ast.Starred | ast.YieldFrom)
+        assert not isinstance(node, ast.AsyncFunctionDef | ast.YieldFrom)
+        assert not isinstance(node, ast.Starred) or any(node in call.args for call in calls)
         if isinstance(node, ast.FunctionDef):
             arguments = node.args
             assert node.returns is None and all(argument.annotation is None for argument in arguments.args)
@@ -169,3 +172,14 @@ def test_what_is_skipped_passes_until_all_is_required(how: str, tmp_path: Path) 
     assert re.search(r"--require-all: nothing may be skipped, and this was: .*no strace", run.stdout)
     # an error while collecting ends the run; otherwise a known failure stays one
     assert ("1 error" if how == "a module" else "1 xfailed") in run.stdout.splitlines()[-1]
+
+
+def test_where_uv_made_the_environment_without_pip_the_command_is_one_of_uv(
+    folder: Path, tmp_path: Path
+) -> None:
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text("#!/bin/sh\n")
+    uv.chmod(0o755)
+    run = python("-S", "prepare.py", cwd=folder, env={"PATH": str(uv.parent)})
+    assert_refused(run, f"\n    {uv} pip install --python {sys.executable} numpy psutil tiktoken tqdm\n")

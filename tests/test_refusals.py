@@ -97,7 +97,7 @@ def test_an_input_that_stands_beside_the_script_is_pointed_at(tmp_path: Path, te
     text.rename(data / "text.txt")
     command = [sys.executable, "data/prepare.py", "--input", "text.txt"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert_refused(done, 3, f"one stands beside prepare.py: use --input {data}/text.txt\n")
+    assert_refused(done, 3, f"did you mean {data}/text.txt, which is next to prepare.py?\n")
 
 
 def test_folders_and_globs_without_a_match_and_devices_are_refused(
@@ -212,7 +212,7 @@ def test_text_that_is_not_utf_8_is_refused_with_the_way_to_convert_it(
     refused = run_prepare("--input", "it's.txt", "--output-dir", "out")
     assert_refused(refused, 3, "begins with the byte order mark of UTF-16")
     assert not (tmp_path / "out").exists()
-    line = re.search(r"^  (iconv .*)$", refused.stderr, re.MULTILINE)
+    line = re.search(r"^    (iconv .*)$", refused.stderr, re.MULTILINE)
     assert line is not None
     subprocess.run(line[1], shell=True, cwd=tmp_path, check=True)
     done = run_prepare("--input", "it's.txt.utf8", "--output-dir", "out")

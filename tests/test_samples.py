@@ -129,7 +129,7 @@ def test_utf_16_and_32_without_a_mark_are_told_apart(
 ) -> None:
     name = charset.upper().replace("-LE", "LE").replace("-BE", "BE")
     path = filled(tmp_path / "text", line, charset, n_bytes)
-    assert f"it looks like {name}: if so, convert it with\n  iconv -f {name} -t UTF-8" in refusal(path)
+    assert f"it looks like {name}: if so, convert it with:\n    iconv -f {name} -t UTF-8" in refusal(path)
 
 
 @pytest.mark.parametrize("charset", ["UTF-16LE", "UTF-16BE"])
@@ -181,7 +181,7 @@ def test_the_line_it_gives_converts_the_file_whatever_its_name(tmp_path: Path, c
     path = tmp_path / "it's $HOME.txt"
     path.write_text(RUSSIAN * 500, encoding=charset)
     message = refusal(path)
-    line = re.search(r"\n  (iconv .*)\n", message)
+    line = re.search(r"\n    (iconv .*)\n", message)
     assert line is not None
     assert shutil.which("iconv"), "iconv is missing: Debian has it in libc-bin"
     subprocess.run(line[1], shell=True, check=True)

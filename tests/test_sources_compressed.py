@@ -288,4 +288,4 @@ def test_a_plain_file_can_be_read_from_any_byte(path: Path) -> None:
 def test_without_zstandard_its_pip_line_is_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "zstandard", None)
     assert f"{path} is compressed with zstd" in (message := refusal(path, "zst", zstd(TEXT)))
-    assert "`pip install zstandard`" in message
+    assert "-m pip install zstandard" in message

@@ -350,4 +350,4 @@ def test_a_name_that_is_no_utf8_is_no_obstacle(tmp_path: Path) -> None:
 def test_without_pyarrow_its_pip_line_is_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "`pip install pyarrow`" in refusal(path)
+    assert "-m pip install pyarrow" in refusal(path)

@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import tiktoken
 
+from nanogpt_compat.commands import install, show
 from nanogpt_compat.encoders.fast import MOST_WORKERS, GigatokenEncoder, cache_bytes_for
 from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.reference import TiktokenEncoder, is_panic, with_mark
@@ -51,9 +52,13 @@ def choose_encoder(
     if engine == "tiktoken":
         return Choice(reference, plain)
     if engine == "auto" and found is None:
-        return Choice(reference, f"{plain}; `pip install gigatoken` would make it many times as fast")
+        return Choice(
+            reference, f"{plain}; gigatoken, many times as fast, is not installed:{_how_to_install()}"
+        )
     if found is None:
-        raise UsageError("--engine gigatoken: it is not installed: `pip install gigatoken`, or --engine auto")
+        raise UsageError(
+            f"--engine gigatoken: it is not installed; give --engine auto, or install it:{_how_to_install()}"
+        )
     if engine == "auto" and not is_tested(found):
         tested = " and ".join(TESTED)
         why = f"gigatoken {found} is installed, but only {tested} was tested; --engine gigatoken takes it"
@@ -93,6 +98,10 @@ def is_tested(version: str) -> bool:
     (True, False)
     """
     return ".".join(version.split(".")[:2]) in TESTED
+
+
+def _how_to_install() -> str:
+    return show(install(f"gigatoken=={TESTED[-1]}.*"))
 
 
 def _installed() -> str | None:

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 
 from nanogpt_compat.blocks import Position
+from nanogpt_compat.commands import install, show
 from nanogpt_compat.config import Compression
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.heap import uses_block
@@ -279,8 +280,8 @@ def _read_zstd(stored: _Stored) -> Iterator[bytes]:
         import zstandard
     except ImportError as error:
         raise InputError(
-            f"{stored.file.path} is compressed with zstd, and the package that reads it is missing: "
-            "`pip install zstandard`, or unpack the file with `zstd -d`"
+            f"{stored.file.path} is compressed with zstd, and the package that reads it is missing:"
+            f"{show(install('zstandard'))}"
         ) from error
     decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
     while magic := stored.peek(len(ZSTD_MAGIC)):

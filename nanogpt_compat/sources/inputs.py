@@ -3,11 +3,11 @@
 import glob
 import os
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanogpt_compat.commands import quote
 from nanogpt_compat.config import Location, Url, is_url, without_secrets
 from nanogpt_compat.errors import InputError, UsageError
 from nanogpt_compat.pipes import Pipe
@@ -93,8 +93,8 @@ def _open(path: Location) -> int:
 def _standard_input() -> Pipe:
     if os.isatty(0):
         raise UsageError(
-            "--input - reads standard input, and that is a terminal here: put a pipe or a file there, as in "
-            "`zstdcat part-*.zst | python prepare.py --input -`"
+            "--input - reads standard input, which is a terminal here: pipe text into this command, or name "
+            "files with --input"
         )
     return Pipe(0, "standard input")
 
@@ -171,7 +171,7 @@ def _expand(pattern: str, home: Path | None) -> tuple[Sequence[Path | Pipe], lis
         raise InputError(f"there is no {path}; put it there, or name another file with --input")
     advice = "name a file that is there with --input"
     if home is not None and _exists(home / path):
-        advice = f"one stands beside prepare.py: use --input {shlex.quote(str(home / path))}"
+        advice = f"did you mean {quote(home / path)}, which is next to prepare.py?"
     raise InputError(f"there is no {path} (looked from {Path.cwd()}); {advice}")
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.blocks import Records, Rows
+from nanogpt_compat.commands import install, show
 from nanogpt_compat.config import Location
 from nanogpt_compat.documents import MAX_RECORD_BYTES
 from nanogpt_compat.errors import InputError
@@ -356,7 +357,7 @@ def _import_pyarrow(path: Location) -> Any:
         import pyarrow
     except ImportError as error:
         raise InputError(
-            f"{path} is a parquet file, and the package that reads it is missing: `pip install pyarrow`"
+            f"{path} is a parquet file, and the package that reads it is missing:{show(install('pyarrow'))}"
         ) from error
     return pyarrow
 

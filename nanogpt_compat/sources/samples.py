@@ -2,11 +2,11 @@
 
 import codecs
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanogpt_compat.commands import quote, show
 from nanogpt_compat.config import Compression, Location
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.pipes import UNKNOWN, Pipe
@@ -155,13 +155,11 @@ def _guess_narrow(sample: Sample) -> str | None:
 
 def _not_utf8(path: Location, found: str, charset: str | None) -> InputError:
     """Say what was found and how to convert it."""
-    if isinstance(path, Path):
-        old, new, fetch = shlex.quote(str(path)), shlex.quote(f"{path}.utf8"), ""
-    else:
-        old, new, fetch = shlex.quote(path.name), shlex.quote(f"{path.name}.utf8"), "fetch it and "
-    command = f"iconv -f {charset} -t UTF-8 {old} > {new}"
+    old = path if isinstance(path, Path) else Path(path.name)
+    fetch = "" if isinstance(path, Path) else "fetch it and "
+    command = f"iconv -f {charset} -t UTF-8 {quote(old)} > {quote(old.with_name(f'{old.name}.utf8'))}"
     advice = (
-        f"it looks like {charset}: if so, {fetch}convert it with\n  {command}\n"
+        f"it looks like {charset}: if so, {fetch}convert it with:{show(command)}\n"
         if charset is not None
         else "it does not look like text in any charset known here\n"
     )
