@@ -303,10 +303,10 @@ def test_a_number_of_characters_ends_with_a_document(
     monkeypatch.setattr("nanogpt_compat.job.CHARS_PER_CHUNK", 100_000)
     some = [one for one in documents if len(one) < 50_000]
     path = write(tmp_path, kind, some)
-    done = prepare("--input", path, "--output-dir", tmp_path, "--n", "2", *VAL)
+    done = prepare("--input", path, "--output-dir", tmp_path, "--n", "2", "--val-ratio", "0.1")
     assert done.returncode == 0, done.stderr
     n_kept = next(k for k in range(len(some)) if sum(map(len, some[:k])) >= 200_000)
-    assert_same(tokens_of(tmp_path), wanted(some[:n_kept], "append", 0.05, gpt2))
+    assert_same(tokens_of(tmp_path), wanted(some[:n_kept], "append", 0.1, gpt2))
 
 
 def test_with_a_number_of_characters_lines_end_only_where_they_end(
@@ -357,7 +357,7 @@ def test_bad_rows_stop_it_or_are_counted_and_it_goes_on_behind_them(
     table = pyarrow.table({"text": pyarrow.array(rows).view(pyarrow.string())})
     pyarrow.parquet.write_table(table, path, row_group_size=25)
     out = tmp_path / "out"
-    same: Args = ("--input", path, "--output-dir", out, "--block-size", "16KiB", *VAL)
+    same: Args = ("--input", path, "--output-dir", out, "--block-size", "16KiB", "--val-ratio", "0.1")
     stopped = prepare(*same)
     assert stopped.returncode == 3
     assert (
@@ -369,7 +369,7 @@ def test_bad_rows_stop_it_or_are_counted_and_it_goes_on_behind_them(
     with pytest.raises(faults.Stopped):
         prepare(*same, "--skip-bad-records", stop_after_bytes=path.stat().st_size // 2)
     assert prepare(*same, "--skip-bad-records").returncode == 0
-    assert_same(tokens_of(out), wanted(good, "append", 0.05, gpt2))
+    assert_same(tokens_of(out), wanted(good, "append", 0.1, gpt2))
     report = report_of(out)
     assert report["resumes"] == 1
     assert report["empty_documents"] == 1

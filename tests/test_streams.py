@@ -318,16 +318,16 @@ def test_lines_of_json_are_known_in_a_pipe(text: Path, tmp_path: Path) -> None:
     documents = text.read_bytes().decode("utf-8", "ignore").split("\n\n")
     lines = b"".join(json.dumps({"text": one}).encode() + b"\n" for one in documents)
     (tmp_path / "a.jsonl").write_bytes(lines)
-    assert prepare("--input", tmp_path / "a.jsonl", "--output-dir", tmp_path / "plain").returncode == 0
+    assert prepare("--input", tmp_path / "a.jsonl", "--output-dir", tmp_path / "plain", *VAL).returncode == 0
     for kind in ("stdin", "stdin.gz", "stdin.zst", "fifo"):
         with given(kind, lines, tmp_path) as name:
-            done = prepare("--input", name, "--output-dir", tmp_path / f"of {kind}")
+            done = prepare("--input", name, "--output-dir", tmp_path / f"of {kind}", *VAL)
         assert done.returncode == 0, done.stderr
         assert sha256s(tmp_path / f"of {kind}") == sha256s(tmp_path / "plain")
         with given(kind, lines, tmp_path) as name, pytest.raises(faults.Stopped):
-            prepare("--input", name, "--output-dir", tmp_path / "out", stop_after_bytes=1)
+            prepare("--input", name, "--output-dir", tmp_path / "out", *VAL, stop_after_bytes=1)
         with given(kind, lines, tmp_path) as name:
-            done = prepare("--input", name, "--output-dir", tmp_path / "out")
+            done = prepare("--input", name, "--output-dir", tmp_path / "out", *VAL)
         assert done.returncode == 0, done.stderr
         assert report_of(tmp_path / "out")["resumes"] == 1
         assert sha256s(tmp_path / "out") == sha256s(tmp_path / "plain")
