@@ -15,6 +15,14 @@ def start(home=None):
 
     `home` is the folder that the defaults of the command line refer to; None is the current one.
     """
+    try:
+        from nanogpt_compat.shutdown import end_at_once
+
+        end_at_once()
+    except KeyboardInterrupt:
+        sys.stderr.write("prepare: stopped by SIGINT\n")
+        sys.excepthook = lambda *_: None  # Python then ends by the signal, without a traceback
+        raise
     problem = find_problem()
     if problem:
         sys.stderr.write("nanogpt_compat: " + problem + "\n")

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from nanogpt_compat.limits import read_available
 from nanogpt_compat.options import Options, parse_options
 from nanogpt_compat.progress import CalmStream, Display, open_display
 from nanogpt_compat.run import Run
-from nanogpt_compat.signals import StoppedBySignal, StopSignals, die_by
+from nanogpt_compat.shutdown import die_by
+from nanogpt_compat.signals import StoppedBySignal, StopSignals
 from nanogpt_compat.verify import verify
 
 _SMALLER = {"--workers": "1", "--block-size": "128KiB"}
@@ -36,7 +36,10 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
     try:
         _keep_standard_streams()
         options = parse_options(words, home=home)
-        _run(options, words, stderr=stderr, aborts=aborts)
+        try:
+            _run(options, words, stderr=stderr, aborts=aborts)
+        except SystemExit as error:  # its exit code might be 0
+            raise RuntimeError("a library has ended the program") from error
     except (MemoryLimitError, MemoryError) as error:
         smaller = [word for option in _SMALLER.items() for word in option]
         command = this_command(*smaller, without=_SMALLER, words=words)
@@ -49,9 +52,6 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
     except StoppedBySignal as stop:
         stderr.write(f"prepare: {stop}\n")
         die_by(stop.number)
-    except KeyboardInterrupt:  # before there was anything to save
-        stderr.write("prepare: stopped by SIGINT\n")
-        die_by(signal.SIGINT)
     return 0
 
 

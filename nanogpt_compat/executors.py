@@ -94,9 +94,12 @@ class LocalProcesses(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the processes; without `wait` at once."""
-        for one in self._processes:
-            if wait:
-                one.executor.shutdown(cancel_futures=cancel_futures)
+        if not wait:
+            for child in multiprocessing.active_children():
+                child.kill()
+        while self._processes:  # what is left of one would be reported as leaked if a signal ends this one
+            one = self._processes.pop()
+            one.executor.shutdown(cancel_futures=cancel_futures)
             one.close()
 
 
@@ -116,13 +119,14 @@ class _Process:
         )
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Call something there; a new process takes the place of one that has died."""
-        try:
-            self.last = self.executor.submit(fn, *args, **kwargs)
-        except BrokenExecutor:
-            self.close()
-            self._open()
-            self.last = self.executor.submit(fn, *args, **kwargs)
+        """Call something there, in a process that is started if none is running."""
+        with _interrupts_blocked():
+            try:
+                self.last = self.executor.submit(fn, *args, **kwargs)
+            except BrokenExecutor:
+                self.close()
+                self._open()
+                self.last = self.executor.submit(fn, *args, **kwargs)
         return self.last
 
     def close(self) -> None:
@@ -130,8 +134,21 @@ class _Process:
         self.executor.shutdown(wait=False, cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT, also in processes started meanwhile: a Ctrl-C reaches them; their parent ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _live_with_parent(reader: Connection) -> None:
-    """End this process when the other end of the pipe is closed; a Ctrl-C is for the parent to act on."""
+    """End this process when the other end of the pipe is closed, and not on Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:

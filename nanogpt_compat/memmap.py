@@ -39,6 +39,8 @@ _MIN_WINDOW_BYTES = 64 << 10
 # full disk all the same), network file systems tell of a full disk at msync only: these get pwrite.
 MAPPED_FILE_SYSTEMS = frozenset({"ext4", "xfs", "tmpfs"})
 
+_INTERRUPTED = OSError(errno.EIO, "a sync was interrupted")
+
 _MADV_POPULATE_WRITE = 23  # the mmap module has no name for it
 
 
@@ -205,6 +207,9 @@ class GrowingMemmap:
         except OSError as error:
             self._failure = error
             return
+        except BaseException:  # MemoryError, for example: the system may have reported a failure all the same
+            self._failure = _INTERRUPTED
+            raise
         # Two windows, since the last pages of the one before could be in use when that was dropped. Up to the
         # end of the window, since large folios are dropped whole or not, and one may reach past the tokens.
         end_tokens = _round_up(n_tokens, self._window_tokens)

@@ -47,9 +47,11 @@ def start_pool(n_threads: int, name: str) -> ThreadPoolExecutor:
         for _ in range(n_threads):
             _start_thread(pool, all_run)
         all_run.wait(_START_S)
-    except (MemoryError, RuntimeError) as error:  # "can't start new thread", BrokenBarrierError
-        all_run.abort()
+    except BaseException as error:
+        all_run.abort()  # or those that have started would wait for ever, and the process for them
         pool.shutdown()
+        if not isinstance(error, MemoryError | RuntimeError):  # "can't start new thread", BrokenBarrierError
+            raise
         raise MemoryError(f"of {n_threads} threads not all can be started") from error
     return pool
 

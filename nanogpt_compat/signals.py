@@ -4,8 +4,7 @@ import os
 import signal
 from types import FrameType
 
-# Slurm announces the end of a job's time with USR1 or USR2, as told; schedulers and shells send the rest.
-_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+from nanogpt_compat.shutdown import STOP_SIGNALS, end_at_once
 
 
 class StoppedBySignal(Exception):
@@ -32,7 +31,7 @@ class StopSignals:
             raise StoppedBySignal(self._received)
 
     def __enter__(self) -> "StopSignals":
-        for number in (getattr(signal, name) for name in _NAMES if hasattr(signal, name)):
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._before[number] = signal.signal(number, self._receive)
         return self
@@ -42,13 +41,9 @@ class StopSignals:
             signal.signal(number, handler)  # type: ignore[arg-type]  # what `signal` returned, it takes
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        """Take note, and let the next signal do what it does by default."""
+        """Record the signal, and let the next one end the process at once."""
         self._received = number
         for other in self._before:
-            signal.signal(other, signal.SIG_DFL)
-
-
-def die_by(number: int) -> None:
-    """End this process by a signal, so that a shell's loop or a scheduler sees how it ended."""
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
+            signal.signal(other, signal.SIG_DFL)  # which works also while the main thread is in a library
+        if os.getpid() == 1:  # where the kernel drops a signal without a handler
+            end_at_once(self._before)

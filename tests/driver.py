@@ -11,7 +11,7 @@ settings, all of them optional:
     at            a regular expression: where the fault comes about, just before a call that it matches
     skip          how many such calls to let pass
     do            a signal to send to itself; `sleep`, as on a slow disk; `fork+SIGKILL`, to leave a child
-                  behind; or the name of an exception to raise there
+                  behind; or the name of an exception to raise there, `SystemExit` with code 0
     log           a file to write the calls to, each before it is made
     every_bytes   how much output there is between two checkpoints
     window_bytes  how much of the output is mapped at a time
@@ -37,7 +37,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from nanogpt_compat import checkpoint, memmap, pipeline
-from nanogpt_compat.cli import main as run_program
+from nanogpt_compat.__main__ import start
 from nanogpt_compat.encoders import TiktokenEncoder, Tokens
 from nanogpt_compat.encoders.bounded import BoundedTokenizer
 from nanogpt_compat.encoders.fast import GigatokenEncoder
@@ -130,6 +130,8 @@ class Calls:
             if os.fork() == 0:
                 signal.pause()
             os.kill(os.getpid(), signal.SIGKILL)
+        elif self._do == "SystemExit":
+            raise SystemExit(0)
         else:
             raise getattr(builtins, self._do)("injected")
 
@@ -172,7 +174,8 @@ def main() -> int:
     if "errs_at" in settings:
         err_at(settings["errs_at"].encode())
     Calls(settings).install()
-    return run_program(sys.argv[2:])
+    del sys.argv[1]
+    return start()
 
 
 if __name__ == "__main__":

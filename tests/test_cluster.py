@@ -236,12 +236,28 @@ def test_a_driver_that_is_killed_takes_its_workers_along_and_the_next_one_goes_o
         wait_for(lambda: n_parts(work) >= len(done) + 3, process)
         workers = children_of(process)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=TIMEOUT_S)
+        _, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == -signal.SIGTERM
+    assert stderr.splitlines()[-1] == "prepare: stopped by SIGTERM"
     assert not psutil.wait_procs(workers, timeout=TIMEOUT_S)[1]
     last = run(*args, "--merge")
     assert last.returncode == 0, last.stderr
     assert_merged(out, one_machine(tmp_path, options), work)
+
+
+def test_an_interrupt_from_the_terminal_ends_workers_that_have_just_been_started_without_a_traceback(
+    tmp_path: Path,
+) -> None:
+    args: Args = (*slow_inputs(tmp_path), "--work-dir", tmp_path / "work", "--output-dir", tmp_path / "many")
+    with start(*args, "--cluster", "local", "--workers", "2", start_new_session=True) as process:
+        wait_for(lambda: len(children_of(process)) == 2, process)
+        workers = children_of(process)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, stderr = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == -signal.SIGINT
+    assert "Traceback" not in stderr
+    assert stderr.splitlines()[-1] == "prepare: stopped by SIGINT"
+    assert not psutil.wait_procs(workers, timeout=TIMEOUT_S)[1]
 
 
 def small_run(folder: Path, *more: str) -> tuple[Args, Path]:

@@ -15,6 +15,7 @@ import nanogpt_compat
 from nanogpt_compat.__main__ import PACKAGES
 
 REPOSITORY = Path(__file__).parent.parent
+OLD_PYTHONS_READ = ("__init__", "__main__", "shutdown")
 STUB_CLI = """
 import sys
 def main(argv=None, home=None):
@@ -115,7 +116,7 @@ def test_an_old_python_is_told_so_before_anything_else(version: tuple[int, ...],
     assert "pip" not in run.stderr
 
 
-@pytest.mark.parametrize("name", ["prepare.py", "nanogpt_compat/__init__.py", "nanogpt_compat/__main__.py"])
+@pytest.mark.parametrize("name", ["prepare.py", *(f"nanogpt_compat/{name}.py" for name in OLD_PYTHONS_READ)])
 def test_what_runs_before_the_version_is_known_is_written_so_that_python_2_7_can_read_it(name: str) -> None:
     source = (REPOSITORY / name).read_text(encoding="utf-8")
     assert source.isascii()  # without a declaration of its encoding
