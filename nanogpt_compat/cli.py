@@ -17,7 +17,8 @@ from nanogpt_compat.documents import END_OF_TEXT_NAME
 from nanogpt_compat.errors import MemoryLimitError, PrepareError
 from nanogpt_compat.limits import read_available
 from nanogpt_compat.options import Options, parse_options
-from nanogpt_compat.progress import CalmStream, Display, open_display
+from nanogpt_compat.progress import CalmStream, Display, calm_streams, open_display
+from nanogpt_compat.redaction import learn_all
 from nanogpt_compat.run import Run
 from nanogpt_compat.shutdown import die_by
 from nanogpt_compat.signals import StoppedBySignal, StopSignals
@@ -31,8 +32,14 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
 
     `home` is the folder that the defaults refer to, that of prepare.py; None is the current one.
     """
-    stderr, aborts = CalmStream(sys.stderr), NativeAborts()
     words = sys.argv[1:] if argv is None else argv
+    learn_all(words, os.environ)
+    with calm_streams():
+        return _main(words, home=home)
+
+
+def _main(words: Sequence[str], *, home: Path | None) -> int:
+    stderr, aborts = CalmStream(sys.stderr), NativeAborts()
     try:
         _keep_standard_streams()
         options = parse_options(words, home=home)

@@ -260,7 +260,8 @@ def drive(
                 if n_before and not n_most:
                     warn("no worker is there: waiting for one to come")
                 while next_one := queue.take(n_most):
-                    arguments = (str(work_dir), next_one.index, plan.hash, settings)
+                    location = plan.locations[next_one.input_index]
+                    arguments = (str(work_dir), next_one.index, plan.hash, settings, location)
                     queue.pending[_ask(executor.submit, attempt_elsewhere, *arguments)] = next_one
     lost = [Outcome(one.index, "an unknown host", error=_LOST) for one in list_todo()]
     _refuse_failed(plan, [*queue.failed.values(), *lost])
@@ -398,8 +399,8 @@ class _ThisProcess(Executor):
         self._check = check
 
     def submit(self, _: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        work_dir, index, plan_hash, settings = args
-        outcome = attempt(work_dir, index, plan_hash, settings, self._check)
+        work_dir, index, plan_hash, settings, location = args
+        outcome = attempt(work_dir, index, plan_hash, settings, location, self._check)
         if outcome.exit_code == MemoryLimitError.exit_code:
             raise MemoryLimitError(outcome.error)
         future: Future[Any] = Future()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from nanogpt_compat.config import without_secrets
+from nanogpt_compat.redaction import redact
 
 _INDENT = "\n    "
 _ESCAPED = {"\\": r"\\", "'": r"\'", "\n": r"\n", "\t": r"\t", "\r": r"\r"}
@@ -25,7 +25,7 @@ def quote(word: object) -> str:
     >>> quote("two words.txt"), quote("caf\xe9's.txt"), quote(Path("-n.txt"))
     ("'two words.txt'", "$'caf\\xc3\\xa9\\'s.txt'", './-n.txt')
     """
-    text = without_secrets(word) if isinstance(word, str) else str(word)
+    text = redact(word) if isinstance(word, str) else str(word)
     if isinstance(word, Path) and text.startswith("-"):
         text = f"./{text}"  # or it would be taken for an option
     if text.isascii() and text.isprintable():

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from nanogpt_compat import redaction
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.pipes import Pipe
 
@@ -12,8 +13,6 @@ DEFAULT_INPUT = "train_fineweb.txt"
 VAL_RATIO = 0.0005
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"]+")
-_USER = re.compile(r"(?<=://)[^/?#]*@")
-_QUERY = re.compile(r"^(https?://[^?#]*)[?#].*", re.IGNORECASE)
 
 Container: TypeAlias = Literal["text", "jsonl", "parquet"]
 Compression: TypeAlias = Literal["none", "gz", "zst"]
@@ -21,7 +20,7 @@ Compression: TypeAlias = Literal["none", "gz", "zst"]
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """A file on a server; said without what may be secret in its address.
+    """A file on a server, printed without the secrets in its address.
 
     >>> str(Url("https://me:word@host/some/part.txt?signature=abc"))
     'https://...@host/some/part.txt?...'
@@ -29,23 +28,26 @@ class Url:
 
     address: str = field(repr=False)
 
+    def __post_init__(self) -> None:
+        redaction.learn(self.address)
+
     @property
     def name(self) -> str:
         """The last part of its path."""
-        return _QUERY.sub(r"\1", self.address).rpartition("/")[2]
+        return redaction.split_query(self.address)[0].rpartition("/")[2]
+
+    @property
+    def is_shown_whole(self) -> bool:
+        """Whether another address cannot be printed as this one is."""
+        return str(self) == self.address
 
     def __str__(self) -> str:
-        return _QUERY.sub(r"\1?...", _USER.sub("...@", self.address))
+        return redaction.hide(self.address)
 
 
 def is_url(text: str) -> bool:
     """Whether `text` names something on a server."""
     return _ADDRESS.fullmatch(text) is not None
-
-
-def without_secrets(text: str) -> str:
-    """Say a text in which there may be addresses as `Url` says these."""
-    return _ADDRESS.sub(lambda match: str(Url(match[0])), text)
 
 
 Location: TypeAlias = Path | Url | Pipe

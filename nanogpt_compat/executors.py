@@ -14,6 +14,7 @@ from typing import Any
 
 from nanogpt_compat.commands import install, module, show
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.progress import use_calm_streams
 from nanogpt_compat.watch import Check
 
 LOCAL = "local"
@@ -150,6 +151,7 @@ def _interrupts_blocked() -> Iterator[None]:
 def _live_with_parent(reader: Connection) -> None:
     """End this process when the other end of the pipe is closed, and not on Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    use_calm_streams()
 
     def watch() -> None:
         with suppress(EOFError, OSError):

@@ -7,10 +7,15 @@ them away. Errors are the OSError of the system: what they mean is for the calle
 
 import contextlib
 import errno
+import json
 import os
 import re
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from nanogpt_compat.redaction import redact_record
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 
@@ -118,6 +123,12 @@ def replace_durably(temp: Path, final: Path) -> None:
     """Give `temp`, fsynced and closed, its final name in the same folder, and make that name durable."""
     temp.replace(final)
     sync_folder(final.parent)
+
+
+def write_json(path: Path, record: Mapping[str, Any], *, indent: int | None, is_locked: bool = False) -> None:
+    """Write a record without the secrets this process knows, as `write_atomically` does. ASCII."""
+    text = json.dumps(redact_record(record), indent=indent)
+    write_atomically(path, (text + "\n").encode("ascii"), is_locked=is_locked)
 
 
 def write_atomically(path: Path, data: bytes, *, is_locked: bool = False) -> None:

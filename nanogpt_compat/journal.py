@@ -16,6 +16,7 @@ from pathlib import Path
 
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.files import drop_cache, sync_folder
+from nanogpt_compat.redaction import redact_record
 
 # Bounds what a reader holds when the file is garbage; a header that names 100,000 inputs fits.
 MAX_LINE_BYTES = 16 << 20
@@ -35,7 +36,7 @@ def format_line(record: Mapping[str, object]) -> bytes:
     >>> format_line({"position": 67108864})
     b'73e89cea {"position":67108864}\n'
     """
-    payload = json.dumps(dict(record), separators=(",", ":"), allow_nan=False).encode("ascii")
+    payload = json.dumps(redact_record(record), separators=(",", ":"), allow_nan=False).encode("ascii")
     return b"%08x %b\n" % (zlib.crc32(payload), payload)
 
 

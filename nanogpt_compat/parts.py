@@ -22,10 +22,11 @@ import numpy as np
 from nanogpt_compat.blocks import Position
 from nanogpt_compat.encoders import TiktokenEncoder
 from nanogpt_compat.errors import CheckpointError, OutputError, SpansError
-from nanogpt_compat.files import advice, drop_cache, write_atomically
+from nanogpt_compat.files import advice, drop_cache, write_atomically, write_json
 from nanogpt_compat.fingerprint import describe_input, has_hint_of_change
 from nanogpt_compat.memmap import TOKEN
 from nanogpt_compat.plan import PLAN_NAME, Plan, Span
+from nanogpt_compat.redaction import redact
 from nanogpt_compat.sinks import Sink
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import crc_of_text
@@ -56,7 +57,7 @@ def commit_part(work_dir: Path, plan: Plan, part: Mapping[str, Any]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    write_atomically(_sidecar(work_dir, plan, part["span"]), (json.dumps(part) + "\n").encode("ascii"))
+    write_json(_sidecar(work_dir, plan, part["span"]), part, indent=None)
 
 
 def read_part(work_dir: Path, plan: Plan, index: int, *, mismatch: str) -> dict[str, Any] | None:
@@ -98,7 +99,7 @@ def write_mismatch(work_dir: Path, plan: Plan, mismatch: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    write_atomically(_mismatch_file(work_dir, plan), mismatch.encode("utf-8"))
+    write_atomically(_mismatch_file(work_dir, plan), redact(mismatch).encode("utf-8"))
 
 
 def spans_to_do(work_dir: Path, plan: Plan) -> list[Span]:
@@ -298,7 +299,7 @@ def write_index(work_dir: Path, index: Mapping[str, Any]) -> Path:
     """
     path = work_dir / _INDEX_NAME
     try:
-        write_atomically(path, (json.dumps(index, indent=1) + "\n").encode("ascii"))
+        write_json(path, index, indent=1)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; {advice(error)} and run again") from error
     return path

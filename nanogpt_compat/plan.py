@@ -16,7 +16,7 @@ from typing import Any
 from nanogpt_compat import __version__
 from nanogpt_compat.config import Config, Format, Location, Url, is_url
 from nanogpt_compat.errors import CheckpointError, OutputError
-from nanogpt_compat.files import advice, write_atomically
+from nanogpt_compat.files import advice, write_json
 from nanogpt_compat.fingerprint import describe_input, differences, has_hint_of_change
 from nanogpt_compat.job import Job, look_into
 from nanogpt_compat.sources.opened import open_input
@@ -42,7 +42,7 @@ class Plan:
     """What all who work on a run have in common."""
 
     options: Mapping[str, Any]  # that decide the tokens, and the program's version
-    locations: tuple[Location, ...]  # of the inputs; they may be renewed
+    locations: tuple[Location, ...]  # of the inputs; as read from plan.json, they are names to print
     formats: tuple[Format, ...]
     inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them
     text_bytes: int | None  # of all inputs, uncompressed; None: nobody knows
@@ -137,7 +137,7 @@ def write_plan(work_dir: Path, plan: Plan) -> Plan:
     temp = path.with_name(f"{PLAN_NAME}.{uuid.uuid4().hex}")
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
-        write_atomically(temp, _as_json(plan))
+        write_json(temp, _as_record(plan), indent=1)
         try:
             os.link(temp, path)  # of several ranks that begin at once, one makes the plan
             is_ours = True
@@ -155,20 +155,17 @@ def write_plan(work_dir: Path, plan: Plan) -> Plan:
     return found
 
 
-def _as_json(plan: Plan) -> bytes:
+def _as_record(plan: Plan) -> dict[str, Any]:
+    """Return what plan.json has of a plan: names of the inputs, but no passwords and queries of addresses."""
     rows = zip(plan.locations, plan.formats, plan.inputs, strict=True)
-    made = {
+    return {
         "hash": plan.hash,
         "text_bytes": plan.text_bytes,
         "span_bytes": plan.span_bytes,
         "document_ratio": plan.document_ratio,
         "options": plan.options,
-        "inputs": [
-            {"location": one.address if isinstance(one, Url) else str(one), "format": str(form), **described}
-            for one, form, described in rows
-        ],
+        "inputs": [{"location": str(one), "format": str(form), **described} for one, form, described in rows],
     }
-    return (json.dumps(made, indent=1) + "\n").encode("ascii")
 
 
 def read_plan(work_dir: Path) -> Plan | None:
@@ -223,10 +220,13 @@ def check_input(plan: Plan, index: int, work_dir: Path, *, path: Location | None
         InputError: it cannot be read.
         CheckpointError: it is another.
     """
-    old, path = plan.inputs[index], plan.locations[index] if path is None else path
+    old, planned = plan.inputs[index], plan.locations[index]
+    path = planned if path is None else path
+    # Files that were uploaded together may have one date and one size, and a query may be all that differs.
+    is_same_place = str(path) == str(planned) and not (isinstance(path, Url) and not path.is_shown_whole)
     with open_input(path) as file:
         new = describe_input(file.size_bytes, file.hints, ())
-        if has_hint_of_change(old, new) or old["size"] != new["size"]:
+        if not is_same_place or has_hint_of_change(old, new) or old["size"] != new["size"]:
             total_bytes = sum(one["size"] for one in plan.inputs)
             samples = take_samples(file, total_bytes=total_bytes, n_inputs=len(plan.inputs))
             new = describe_input(file.size_bytes, file.hints, (sample.data for sample in samples))
@@ -236,29 +236,22 @@ def check_input(plan: Plan, index: int, work_dir: Path, *, path: Location | None
 def check_inputs(
     plan: Plan, paths: Sequence[Location], work_dir: Path, *, check: Callable[[], None] = lambda: None
 ) -> Plan:
-    """Make sure of the same for all inputs; return the plan with these paths, which plan.json has then, too.
+    """Make sure of the same for all inputs; return the plan with these paths.
 
-    An address that was good for some days may have been renewed.
+    plan.json has no passwords, an address that was good for some days may have been renewed, and a file may
+    have been moved: so each process takes the places from its own command line.
 
     Raises:
         InputError: one cannot be read.
         CheckpointError: one is another, or there are more or fewer.
-        OutputError: plan.json cannot be written.
     """
     if len(paths) != len(plan.inputs):
         _refuse(work_dir, [f"there were {len(plan.inputs):,} inputs and are {len(paths):,}"])
-    for index, path in enumerate(paths):
+    locations = _absolute(paths)
+    for index, path in enumerate(locations):
         check()
         check_input(plan, index, work_dir, path=path)
-    locations = _absolute(paths)
-    if locations == plan.locations:
-        return plan
-    moved = replace(plan, locations=locations)
-    try:
-        write_atomically(work_dir / PLAN_NAME, _as_json(moved))
-    except OSError as error:
-        raise _not_written(work_dir / PLAN_NAME, error) from error
-    return moved
+    return replace(plan, locations=locations)
 
 
 def _not_written(path: Path, error: OSError) -> OutputError:

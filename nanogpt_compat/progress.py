@@ -2,11 +2,17 @@
 
 import contextlib
 import io
+import logging
+import sys
 import time
+import traceback
+from collections.abc import Iterator
+from types import TracebackType
 from typing import Protocol, TextIO
 
 from tqdm import tqdm
 
+from nanogpt_compat.redaction import redact
 from nanogpt_compat.units import format_bytes, format_count, format_duration, format_rate
 
 _LINE_EVERY_S = 10.0
@@ -14,9 +20,10 @@ _BAR_EVERY_S = 0.1
 
 
 class CalmStream(io.TextIOBase):
-    r"""A text stream whose failure is nobody's failure: a closed pager must not stop a run of hours.
+    r"""A text stream that never fails: a closed pager must not stop a run of hours.
 
-    It writes ASCII: of names of files, whatever else is in them is written as `\xe9` or `\u4e2d`.
+    It writes ASCII, and of names of files whatever else is in them as `\xe9` or `\u4e2d`; and no secret that
+    this process knows.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
@@ -25,7 +32,7 @@ class CalmStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write `text` if anybody is there; a full disk may have room again by the next time."""
-        data = text.encode("ascii", "backslashreplace")
+        data = redact(text).encode("ascii", "backslashreplace")
         with contextlib.suppress(OSError, ValueError):
             # Past its buffer: what stayed there would be written at the end, and fail the run then (120).
             raw = getattr(getattr(self._stream, "buffer", None), "raw", None)
@@ -51,6 +58,31 @@ class CalmStream(io.TextIOBase):
         if self._stream is None:
             raise OSError("the stream is closed")
         return self._stream.fileno()
+
+
+def use_calm_streams() -> None:
+    """Send everything that Python prints through `CalmStream`: warnings, logs and tracebacks too.
+
+    What libraries log is dropped unless they were told where to log: their errors are ours to report.
+    """
+    sys.stdout, sys.stderr = CalmStream(sys.stdout), CalmStream(sys.stderr)
+    logging.getLogger().addHandler(logging.NullHandler())
+    sys.excepthook = _print_crash
+
+
+@contextlib.contextmanager
+def calm_streams() -> Iterator[None]:
+    """Do the same until the end of the context; a crash is printed after it, and redacted all the same."""
+    streams = sys.stdout, sys.stderr
+    use_calm_streams()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+def _print_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    CalmStream(sys.stderr).write("".join(traceback.format_exception(kind, error, trace)))
 
 
 class Display(Protocol):

@@ -13,7 +13,7 @@ from nanogpt_compat import __version__
 from nanogpt_compat.config import Format, Location
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.estimate import Estimate
-from nanogpt_compat.files import advice, sync_folder, write_atomically
+from nanogpt_compat.files import advice, sync_folder, write_json
 from nanogpt_compat.shards import OutputFile
 from nanogpt_compat.split import FIRST_SHARD, Interval, Windows
 from nanogpt_compat.tally import InputTally, Tally
@@ -164,7 +164,7 @@ def write_report(folder: Path, report: Mapping[str, object]) -> None:
     """
     path = (folder / REPORT_NAME).resolve()  # a rename would put a file in the place of a link
     try:
-        write_atomically(path, (json.dumps(report, indent=2) + "\n").encode("ascii"), is_locked=True)
+        write_json(path, report, indent=2, is_locked=True)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; {_what_is_left(error)}") from error
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat.blocks import Position
-from nanogpt_compat.config import Config
+from nanogpt_compat.config import Config, Location, Url
 from nanogpt_compat.encoders import Choice, EngineMismatch
 from nanogpt_compat.errors import CheckpointError, InputError, OutputError, PrepareError
 from nanogpt_compat.estimate import Estimate
@@ -25,6 +25,7 @@ from nanogpt_compat.memmap import window_for
 from nanogpt_compat.parts import commit_part, parts_folder, read_mismatch, read_part, write_mismatch
 from nanogpt_compat.plan import PLAN_NAME, Plan, Span, check_input, check_options, read_plan
 from nanogpt_compat.progress import Nobody
+from nanogpt_compat.redaction import learn_all, redact
 from nanogpt_compat.report import peak_rss_bytes
 from nanogpt_compat.shards import Outputs, Shards
 from nanogpt_compat.signals import StoppedBySignal
@@ -47,21 +48,31 @@ class Outcome:
 
 
 def attempt(
-    work_dir: str, index: int, plan_hash: str, settings: Config, check: Check = lambda: None
+    work_dir: str,
+    index: int,
+    plan_hash: str,
+    settings: Config,
+    location: Location,
+    check: Check = lambda: None,
 ) -> Outcome:
     """Do a span in whatever process this is; what goes wrong comes back as an outcome.
 
-    `settings`: the options without the inputs, which are in the plan.
+    `settings`: the options without the inputs, which are in the plan. `location`: where the input of this
+    span is, with the secrets of its address, which the plan does not have.
     """
     host = platform.node()
+    learn_all([location.address] if isinstance(location, Url) else [], os.environ)
     try:
         plan = _load_plan(Path(work_dir), plan_hash)
-        part = run_span(Path(work_dir), plan, plan.spans[index], settings, check=check)
+        span = plan.spans[index]
+        locations = (*plan.locations[: span.input_index], location, *plan.locations[span.input_index + 1 :])
+        plan = replace(plan, locations=locations)
+        part = run_span(Path(work_dir), plan, span, settings, check=check)
     except StoppedBySignal:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not take the other spans along
         text = str(error) if isinstance(error, PrepareError) else repr(error)
-        return Outcome(index, host, error=text, exit_code=getattr(error, "exit_code", 1))
+        return Outcome(index, host, error=redact(text), exit_code=getattr(error, "exit_code", 1))
     return Outcome(index, host, tokens=sum(one["tokens"] for one in part["files"].values()))
 
 
@@ -77,7 +88,7 @@ def _load_plan(work_dir: Path, plan_hash: str) -> Plan:
 
 @lru_cache(maxsize=2)
 def _read_plan(work_dir: Path, _version: tuple[int, int] | None) -> Plan | None:
-    """Read it once: it may be large; and once more when inputs have been renewed."""
+    """Read it once, since it may be large, and again when the folder has a new one."""
     return read_plan(work_dir)
 
 

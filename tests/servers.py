@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 _PART_BYTES = 64 * 1024
 
@@ -28,6 +28,7 @@ class Server:
     retry_after: str = ""
     has_ranges: bool = True
     has_length: bool = True
+    by_query: bool = False  # the file is the `token` of the query
     etag: str = "one"
     bytes_per_s: float = 0.0
     hangs_from: int = 1 << 60  # which request for content is the first that gets no answer
@@ -100,6 +101,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self) -> Path:
         path = unquote(urlsplit(self.path).path)
+        if self.state.by_query:
+            path = parse_qs(urlsplit(self.path).query)["token"][0]
         if self.state.hub_commit:
             path = path.removeprefix(f"/datasets/some/set/resolve/{self.state.hub_commit}/")
         return self.state.folder / path.lstrip("/")

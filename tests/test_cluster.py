@@ -742,14 +742,14 @@ def test_an_input_that_has_moved_is_read_where_it_is(tmp_path: Path) -> None:
     assert sha256s(tmp_path / "many") == sha256s(one_machine(tmp_path, args[:6]))
 
 
-def test_a_worker_that_has_read_the_plan_reads_it_again_when_an_address_is_renewed(tmp_path: Path) -> None:
+def test_a_worker_reads_an_input_where_the_driver_says_it_is(tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
     plan, settings = plan_in(work), parse_options([*map(str, args), "--merge"], home=None).config
-    assert not attempt(str(work), 0, plan.hash, settings).error
+    assert not attempt(str(work), 0, plan.hash, settings, tmp_path / "a.txt").error
     moved = (tmp_path / "a.txt").rename(tmp_path / "b.txt")
-    assert "No such file" in attempt(str(work), 1, plan.hash, settings).error
-    plan_module.check_inputs(plan, [moved], work)
-    assert not attempt(str(work), 1, plan.hash, settings).error
+    assert "No such file" in attempt(str(work), 1, plan.hash, settings, tmp_path / "a.txt").error
+    assert plan_module.check_inputs(plan, [moved], work).locations == (moved,)
+    assert not attempt(str(work), 1, plan.hash, settings, moved).error
 
 
 def test_a_merged_run_took_as_long_as_its_merge(tmp_path: Path) -> None:

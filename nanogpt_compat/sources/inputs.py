@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt_compat.commands import quote
-from nanogpt_compat.config import Location, Url, is_url, without_secrets
+from nanogpt_compat.config import Location, Url, is_url
 from nanogpt_compat.errors import InputError, UsageError
 from nanogpt_compat.pipes import Pipe
+from nanogpt_compat.redaction import redact
 from nanogpt_compat.sources.formats import has_known_suffix
 from nanogpt_compat.sources.remote import find_urls
 
@@ -56,7 +57,7 @@ def find_inputs(patterns: Sequence[str], *, home: Path | None) -> Found:
         inputs += some
         if left_out:
             notices.append(
-                f"notice: {without_secrets(pattern)} holds {len(left_out):,} more that are folders, hidden "
+                f"notice: {redact(pattern)} holds {len(left_out):,} more that are folders, hidden "
                 f"or of no known suffix and are left out, the first of them {left_out[0]}"
             )
     seen: dict[object, Location] = {}
@@ -138,7 +139,7 @@ def _choose(names: Sequence[str], folder: str) -> tuple[list[str], list[str]]:
     kept = [name for name in names if has_known_suffix(name) and not _HIDDEN.search(name)]
     if not kept:
         raise InputError(
-            f"the folder {without_secrets(folder)} has no input in it: of {len(names):,} files none is a "
+            f"the folder {redact(folder)} has no input in it: of {len(names):,} files none is a "
             ".txt, .jsonl, .parquet or the like; name its files, if they are called otherwise"
         )
     return kept, [name for name in names if name not in set(kept)]

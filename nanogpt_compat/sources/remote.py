@@ -15,8 +15,9 @@ from http import HTTPStatus
 from threading import Event
 from typing import Any, TypeVar
 
-from nanogpt_compat.config import Url, without_secrets
+from nanogpt_compat.config import Url
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.redaction import redact
 from nanogpt_compat.refusals import start_daemon
 
 _T = TypeVar("_T")
@@ -366,7 +367,7 @@ def _say(error: BaseException) -> str:
     if status is not None and status in set(HTTPStatus):
         return f"{status} {HTTPStatus(status).phrase}"
     first = _first(error)
-    text = without_secrets(" ".join(str(first).split()))
+    text = redact(" ".join(str(first).split()))
     return f"{type(first).__name__}: {text}" if text else type(first).__name__
 
 
