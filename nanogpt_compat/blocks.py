@@ -54,6 +54,7 @@ class Rows:
     column_start: int  # byte of the file at which the column of the row group begins
     first_row: int  # of the file; it and the row group count from 0
     lengths: NDArray[np.int64]  # (n,) bytes of each text; -1 for null
+    is_void: bool = False  # the type of the column has no text: its rows are always skipped, and counted
 
 
 @dataclass(frozen=True, slots=True)

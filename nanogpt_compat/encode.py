@@ -20,6 +20,7 @@ from nanogpt_compat.documents import (
 from nanogpt_compat.encoders import Encoder, EngineMismatch, Tokens
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sources.records import parse_records
+from nanogpt_compat.sources.repairs import BadRecord
 from nanogpt_compat.sources.text import as_utf8, cut_text, find_invalid_bytes
 
 _JOINED_BYTES = 1024 * 1024
@@ -57,7 +58,7 @@ def encode_block(
         EngineMismatch: the engine has erred; with the file and the place.
     """
     if documents is not None and form.has_records:
-        return _encode_records(block, encoder, documents, path, check_at)
+        return _encode_records(block, encoder, documents, path, form, check_at)
     n_invalid, offsets = 0, tuple[int, ...]()
     try:
         text = as_utf8(block, "strict")
@@ -91,12 +92,18 @@ def _encode_documents(
 
 
 def _encode_records(
-    block: Block, encoder: Encoder, documents: Documents, path: Location, check_at: Sequence[int] | None
+    block: Block,
+    encoder: Encoder,
+    documents: Documents,
+    path: Location,
+    form: Format,
+    check_at: Sequence[int] | None,
 ) -> Encoded:
     """Do the same for records.
 
     Raises:
-        InputError: a record is bad and not to be skipped, or the engine fails.
+        BadRecord: a record is bad and not to be skipped.
+        InputError: the engine fails.
         EngineMismatch: the engine has erred.
     """
     try:
@@ -105,6 +112,8 @@ def _encode_records(
         gone = replace(found, texts=[])
         empty = Encoded(replace(block, raw=b"", rows=None), (), documents=counts, records=gone)
         return _encode_parts(empty, parts, encoder, documents.eot, check_at)
+    except BadRecord as error:
+        raise error.of(path, form) from error
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except EngineMismatch as error:

@@ -23,6 +23,7 @@ from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.policy import margin_bytes
 from nanogpt_compat.shards import Shards, lay_out
 from nanogpt_compat.sinks import full_shards, others, written_bytes
+from nanogpt_compat.sources.fields import check_text_fields
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import READER_BYTES, sample_records, size_of_text
 from nanogpt_compat.sources.samples import check_is_utf8, take_packed_samples, take_samples
@@ -174,14 +175,23 @@ class Job:
         return 0
 
 
-def look_into(config: Config, *, check: Callable[[], None] = lambda: None) -> Job:
+def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], None] = lambda: None) -> Job:
     """Load the vocabulary, sample the inputs, and forecast; holds the samples of one input at a time.
 
-    `check` is called for each input; what it raises ends the work.
+    `is_planned`: for a plan, which cannot read standard input. `check` is called for each input; what it
+    raises ends the work.
 
     Raises:
         InputError: an input is unreadable, empty or not UTF-8 text, or there is no vocabulary.
     """
+    check_text_fields(
+        config.inputs,
+        config.formats,
+        text_field=config.text_field,
+        skip_bad=config.skip_bad_records,
+        may_pipe=not is_planned,
+        check=check,
+    )
     sizes = [_size_of(path, check) for path in config.inputs]
     stored_bytes = sum(LOOK_AHEAD_BYTES if size is None else size for size in sizes)
     if not stored_bytes:

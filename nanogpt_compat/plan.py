@@ -64,7 +64,7 @@ def find_plan(config: Config, work_dir: Path, *, span_bytes: int, check: Callabl
     """
     plan = read_plan(work_dir)
     if plan is None:
-        made = make_plan(look_into(config, check=check), span_bytes=span_bytes)
+        made = make_plan(look_into(config, is_planned=True, check=check), span_bytes=span_bytes)
         plan = write_plan(work_dir, made)
         if plan is made:
             return plan

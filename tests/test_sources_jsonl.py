@@ -186,9 +186,14 @@ def test_numbers_of_any_length_in_other_fields_are_no_fault() -> None:
         (b"hello", "not JSON: Expecting value at character 1, found 'hello'"),
         (b'{"text": "a', "not JSON: Unterminated string starting at character 10, found '\"a'"),
         (
-            b'{"text": "a"} {"text": "b"}',
-            'not JSON: Expecting the end of the line at character 14, found \' {"text": "b"}\'',
+            b'{"text": "a"} "text"',
+            "not JSON: Expecting the end of the line at character 14, found ' \"text\"'",
         ),
+        (b'{"text": "a"}{"text": "b"}', "a second JSON object begins on the line at character 14"),
+        (b' {"text": "a"} \r{"text": "b"} ', "a second JSON object begins on the line at character 16"),
+        (b'{"text": "a"},', "a comma follows the JSON object at character 14, as in an array"),
+        (b'{"text": "a"} , {"text": "b"}', "a comma follows the JSON object at character 15, as in an array"),
+        (b"\0" * 70_000, "not JSON but 70,000 NUL bytes, as in a file that was not written to its end"),
         (b'{"text": "a\tb"}', "not JSON: Invalid control character at character 12, found '\\tb\"}'"),
         (b'{"text": ', "not JSON: Expecting value at character 9, found the end of the line"),
         (b'["a"]', "not a JSON object but an array"),
@@ -196,7 +201,7 @@ def test_numbers_of_any_length_in_other_fields_are_no_fault() -> None:
         (b"7", "not a JSON object but a number"),
         (
             b'{"id": 1, "content": "a"}',
-            "no field 'text' among its fields ('id', 'content'); name the field with --text-field",
+            "no field 'text' among its fields ('id', 'content'); fix the line, or skip such lines with",
         ),
         (b"{}", "no field 'text' among its fields ()"),
         (b'{"text": null}', "its field 'text' is null, not a string"),
@@ -223,6 +228,17 @@ def test_a_bad_line_is_refused_with_its_place_and_reason_or_counted(line: bytes,
     assert found.startswith("line 13, at byte 1,000,015: ")
     assert message.startswith(found)
     assert parse(line, skip_bad=True).n_bad == 1
+
+
+@pytest.mark.parametrize(
+    "line", [b"{", b'{"text', b'{"text": "a', b'{"text": "a\\', b'{"text": "a"', b'{"text": "caf\xc3', b"[1,"]
+)
+def test_an_input_that_ends_within_a_record_is_called_that(line: bytes) -> None:
+    raw = b'{"text": "a"}\n' + line
+    what = "a character" if line.endswith(b"\xc3") else "a record"
+    assert refusal(raw).startswith(f"line 2, at byte 14: the file ends within {what}: it was cut off, or is")
+    assert "the file ends" not in refusal(raw + b"\n")
+    assert parse(raw, skip_bad=True).texts == [b"a"]
 
 
 def test_many_and_long_field_names_are_shortened() -> None:

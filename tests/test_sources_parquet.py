@@ -1,5 +1,6 @@
 """Parquet: the documents that pyarrow was given, in bounded memory, and every fault by row group and row."""
 
+import base64
 import gc
 import os
 import random
@@ -20,6 +21,7 @@ from tests.conftest import REPOSITORY
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
+encryption = pytest.importorskip("pyarrow.parquet.encryption")
 
 DOCUMENTS = [f"{k} caf\xe9 \U0001f600 " * (k % 13) for k in range(100)]
 TEXTS = [document.encode() for document in DOCUMENTS if document]
@@ -92,11 +94,17 @@ def test_documents_are_those_that_were_written(compression: str, options: dict[s
         pyarrow.string_view(),
         pyarrow.dictionary(pyarrow.int32(), pyarrow.string()),
         pyarrow.dictionary(pyarrow.int8(), pyarrow.large_string()),
+        pyarrow.binary(),
+        pyarrow.large_binary(),
+        pyarrow.binary_view(),
+        pyarrow.dictionary(pyarrow.int32(), pyarrow.binary()),
     ],
     ids=str,
 )
 def test_strings_of_every_kind_are_read(kind: Any, path: Path) -> None:
-    write(path, pyarrow.array(DOCUMENTS).cast(kind))
+    is_dictionary = pyarrow.types.is_dictionary(kind)
+    column = pyarrow.array(DOCUMENTS).cast(kind.value_type if is_dictionary else kind)
+    write(path, column.dictionary_encode().cast(kind) if is_dictionary else column)
     assert texts_of(read_all(path)) == TEXTS
 
 
@@ -146,7 +154,7 @@ def test_rows_that_are_no_documents_are_refused_with_their_place_or_counted(path
     with open_column(path) as column:
         of_group = f"(of row group 1, whose column begins at byte {column.row_groups[1].start:,})"
     with pytest.raises(
-        InputError, match=rf"^row 35 {re.escape(of_group)}: its field 'text' is null; mend the row"
+        InputError, match=rf"^row 35 {re.escape(of_group)}: its field 'text' is null; fix the row"
     ):
         read_all(path)
     runs = read_all(path, skip_bad=True)
@@ -184,14 +192,75 @@ def test_a_missing_column_is_named_with_those_there_are(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [[1], [b"bytes"], [["list"]], [{"text": "struct"}], [None]],
-    ids=["int64", "binary", "list", "struct", "null"],
+    [[1], [["list"]], [{"text": "struct"}], [0.5], [True]],
+    ids=["int64", "list", "struct", "double", "bool"],
 )
 def test_a_column_of_no_strings_is_refused_with_its_type(
     values: list[Any], path: Path, request: pytest.FixtureRequest
 ) -> None:
     write(path, values)
     assert f"its column 'text' is of type {request.node.callspec.id}" in refusal(path)
+
+
+def test_bytes_of_one_length_are_read_and_those_that_are_no_utf8_are_bad_rows(path: Path) -> None:
+    write(path, pyarrow.array([b"one", b"tw\xff", None, b"\xe2\x82\xac"], pyarrow.binary(3)))
+    (found,) = (records for _, records in read_all(path, skip_bad=True))
+    assert (found.texts, found.n_bad) == ([b"one", "\u20ac".encode()], 2)
+    with pytest.raises(InputError, match=r"^row 1 .* byte 2 of its field 'text' is not UTF-8: found ff;"):
+        read_all(path)
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pyarrow.array([], pyarrow.null()),
+        pyarrow.array([], pyarrow.int64()),
+        pyarrow.array([], pyarrow.list_(pyarrow.string())),
+        pyarrow.array([], pyarrow.struct([("text", pyarrow.string())])),
+    ],
+    ids=lambda column: str(column.type),
+)
+@pytest.mark.parametrize("name", ["text", "other"])
+def test_a_table_without_rows_may_have_any_columns(name: str, column: Any, path: Path) -> None:
+    write(path, column, name=name)
+    assert read_all(path) == []
+    with parquet.ParquetWriter(path, pyarrow.schema([(name, column.type)])):
+        pass
+    assert read_all(path) == []
+
+
+def test_row_groups_without_rows_among_others_are_nothing(path: Path) -> None:
+    schema = pyarrow.schema([("text", pyarrow.string())])
+    with parquet.ParquetWriter(path, schema) as writer:
+        for texts in ([], ["a", "b"], [], ["c"], []):
+            writer.write_table(pyarrow.table({"text": texts}, schema))
+    assert texts_of(read_all(path)) == [b"a", b"b", b"c"]
+
+
+def test_rows_of_a_column_of_nulls_alone_are_skipped_and_counted_whatever_was_asked_for(path: Path) -> None:
+    write(path, pyarrow.nulls(50))
+    for skip_bad in (False, True):
+        runs = read_all(path, skip_bad=skip_bad)
+        assert [(len(rows.lengths), found.n_bad) for rows, found in runs] == [(30, 30), (20, 20)]
+        assert runs[0][1].bad[0].endswith("its field 'text' is null")
+
+
+class KeysByName(encryption.KmsClient):  # type: ignore[name-defined, misc]
+    """Keeps keys as people do who test: each wrapped in nothing."""
+
+    def wrap_key(self, key: bytes, _name: str) -> bytes:
+        return base64.b64encode(key)
+
+
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_an_encrypted_file_is_called_that(is_plain: bool, path: Path) -> None:
+    factory = encryption.CryptoFactory(lambda _: KeysByName())
+    settings = encryption.EncryptionConfiguration(
+        "key", column_keys={"key": ["text"]}, plaintext_footer=is_plain
+    )
+    properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), settings)
+    write(path, encryption_properties=properties)
+    assert f"{path} is an encrypted parquet file; write it again without encryption" in refusal(path)
 
 
 def test_two_columns_of_one_name_are_refused(path: Path) -> None:

@@ -19,13 +19,13 @@ from nanogpt_compat.blocks import MAX_LISTED, Records
 from nanogpt_compat.config import Location
 from nanogpt_compat.documents import MAX_RECORD_BYTES
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.sources.repairs import ARRAYS, ELEMENTS, ONE_A_LINE, BadRecord
 from nanogpt_compat.units import format_bytes
 from nanogpt_compat.utf8 import is_utf8
 
 _MAX_NAME_CHARS = 40
 _BLANK = " \t\r\n"  # what JSON allows around values
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_SKIP_ADVICE = "mend the line, or leave such lines out with --skip-bad-records"
 # Numbers are looked at by nobody, and int() refuses those of more than 4,300 digits.
 _decode = json.JSONDecoder(parse_int=float).raw_decode
 
@@ -90,7 +90,7 @@ def parse_lines(
     write and UTF-8 cannot, become U+FFFD. `NaN` and `Infinity` pass as numbers, as json.dumps writes them.
 
     Raises:
-        InputError: a record is bad and `skip_bad` is false; with its line and byte, but not the file.
+        BadRecord: a record is bad and `skip_bad` is false; with its line and byte, but not the file.
     """
     if offset == 0 and raw.startswith(codecs.BOM_UTF8):
         raw, offset = raw[len(codecs.BOM_UTF8) :], len(codecs.BOM_UTF8)
@@ -111,7 +111,7 @@ def parse_lines(
         except _NoDocument as error:
             where = f"line {number:,}, at byte {offset + lines.tell() - len(line):,}"
             if not skip_bad:
-                raise InputError(f"{where}: {error.reason}; {error.advice}") from error
+                raise BadRecord(where, error.reason, repair=error.repair, line=number) from error
             records.add_bad(f"{where}: {error.reason}")
             continue
         if text:
@@ -139,12 +139,12 @@ def _native_decoder(text_field: str) -> _Native | None:
 
 
 class _NoDocument(Exception):
-    """Why a line is no document, and what to do about it."""
+    """Why a line is no document, and what makes documents of lines like it, if anything does."""
 
-    def __init__(self, reason: str, advice: str = _SKIP_ADVICE) -> None:
-        super().__init__(reason, advice)
+    def __init__(self, reason: str, repair: str = "") -> None:
+        super().__init__(reason, repair)
         self.reason = reason
-        self.advice = advice
+        self.repair = repair
 
 
 def _parse_line(raw: bytes, text_field: str) -> str | None:
@@ -152,10 +152,14 @@ def _parse_line(raw: bytes, text_field: str) -> str | None:
     try:
         line = raw.decode()
     except UnicodeDecodeError as error:
+        if not raw.endswith(b"\n") and error.reason == "unexpected end of data":
+            raise _unfinished("a character") from error
         found = raw[error.start : error.end].hex(" ")
         raise _NoDocument(f"byte {error.start:,} of the line is not UTF-8: found {found}") from error
     line = line.strip(_BLANK)
-    return _text_of(_load(line), text_field) if line else None
+    if not line:
+        return None
+    return _text_of(_load(line, is_last=not raw.endswith(b"\n")), text_field)
 
 
 def _add_text(records: Records, text: str) -> None:
@@ -167,32 +171,53 @@ def _add_text(records: Records, text: str) -> None:
         records.n_replaced += n_replaced
 
 
-def _load(line: str) -> object:
-    """Parse one JSON value and nothing else."""
+def _load(line: str, *, is_last: bool) -> object:
+    """Parse one JSON value and nothing else; `is_last`: the input ends here, without a line end."""
     try:
         value, end = _decode(line, 0)
     except json.JSONDecodeError as error:
-        raise _not_json(line, error.pos, error.msg) from error
+        is_cut = error.pos == len(line) or error.msg.startswith("Unterminated string")
+        if is_cut and is_last and line[0] in "{[":
+            raise _unfinished("a record") from error
+        if not line.strip("\0"):
+            raise _NoDocument(
+                f"not JSON but {len(line):,} NUL bytes, as in a file that was not written to its end"
+            ) from error
+        is_object = line[0] == "{" and error.pos == len(line)
+        repair = ARRAYS if line[0] == "[" else ONE_A_LINE if is_object else ""
+        raise _not_json(line, error.pos, error.msg, repair) from error
     except RecursionError as error:
         raise _NoDocument("nested too deeply") from error
-    if end < len(line):
+    rest = line[end:].lstrip(_BLANK)
+    place = f"at character {len(line) - len(rest) + 1:,}"
+    if rest.startswith("{"):
+        raise _NoDocument(f"a second JSON object begins on the line {place}", ONE_A_LINE)
+    if rest.startswith(","):
+        raise _NoDocument(f"a comma follows the JSON object {place}, as in an array", ELEMENTS)
+    if rest:
         raise _not_json(line, end, "Expecting the end of the line")
     return value
 
 
-def _not_json(line: str, n_chars: int, reason: str) -> _NoDocument:
+def _unfinished(what: str) -> _NoDocument:
+    return _NoDocument(f"the file ends within {what}: it was cut off, or is still being written")
+
+
+def _not_json(line: str, n_chars: int, reason: str, repair: str = "") -> _NoDocument:
     found = _shorten(line[n_chars:]) if n_chars < len(line) else "the end of the line"
-    return _NoDocument(f"not JSON: {reason.removesuffix(' at')} at character {n_chars + 1:,}, found {found}")
+    return _NoDocument(
+        f"not JSON: {reason.removesuffix(' at')} at character {n_chars + 1:,}, found {found}", repair
+    )
 
 
 def _text_of(record: object, text_field: str) -> str:
     if not isinstance(record, dict):
-        raise _NoDocument(f"not a JSON object but {_kind(record)}")
+        is_array = isinstance(record, list) and record and isinstance(record[0], dict)
+        raise _NoDocument(f"not a JSON object but {_kind(record)}", ARRAYS if is_array else "")
     if text_field not in record:
         names = [_shorten(name) for name in record]
         there = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
-        advice = f"name the field with --text-field, or {_SKIP_ADVICE}"
-        raise _NoDocument(f"no field {text_field!r} among its fields ({there})", advice)
+        raise _NoDocument(f"no field {text_field!r} among its fields ({there})")
     text = record[text_field]
     if not isinstance(text, str):
         raise _NoDocument(f"its field {text_field!r} is {_kind(text)}, not a string")

@@ -15,25 +15,39 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt_compat.blocks import Records, Rows
+from nanogpt_compat.blocks import MAX_LISTED, Records, Rows
 from nanogpt_compat.commands import install, show
 from nanogpt_compat.config import Location
 from nanogpt_compat.documents import MAX_RECORD_BYTES
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sources.remote import read_ahead
+from nanogpt_compat.sources.repairs import BadRecord
 from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.units import format_bytes
 from nanogpt_compat.utf8 import is_utf8
 
 _MAGIC = b"PAR1"  # at both ends of a file
+_ENCRYPTED_MAGIC = b"PARE"
+_SIGNATURE_BYTES = 28  # behind a footer that is not encrypted, though columns may be
 _BUFFER_BYTES = 64 * 1024
+_N_SHOWN_ROWS = 4
 _MAX_BATCH_ROWS = 64  # rows of 4 kB come 10 % faster than with 32, and 6 times as fast as one by one
+
+
+class NoTextColumn(InputError):
+    """A table has no column of text of the name that was asked for: what it has instead, and some rows."""
+
+    def __init__(self, found: str, rows: list[Any]) -> None:
+        super().__init__(f"{found}; name the column of the text with --text-field")
+        self.found = found
+        self.rows = rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +76,12 @@ class TextColumn:
         self.path = stored.path
         self.text_field = text_field
         self._stored = stored
+        self._is_void = False  # it has a type of nulls alone: its writer met no text
         try:
             self._pyarrow = _import_pyarrow(self.path)
             _check_magic(self._stored)
             self._file = self._open()
+            self._check_encryption()
             self._check_column()
             self.row_groups = self._list_row_groups()
             self._check_sizes(max_row_group_bytes)
@@ -98,6 +114,17 @@ class TextColumn:
             return self.size_bytes
         return group.start + group.stored_bytes * (row - group.first_row) // group.n_rows
 
+    def first_rows(self) -> list[Any]:
+        """Read some rows with all columns, to see what is there; none if that fails."""
+        try:
+            return [
+                row
+                for batch in islice(self._file.iter_batches(_N_SHOWN_ROWS), 1)
+                for row in batch.to_pylist()
+            ]
+        except (self._pyarrow.ArrowException, OSError, ValueError):
+            return []
+
     def read_ahead(self, row_group: int) -> None:
         """Take note that all row groups from this one on will be read."""
         groups = self.row_groups[row_group:]
@@ -126,7 +153,9 @@ class TextColumn:
         n_bytes = 0
 
         def run() -> tuple[bytes, Rows]:
-            return b"".join(texts), Rows(row_group, group.start, first_row, np.concatenate(lengths))
+            return b"".join(texts), Rows(
+                row_group, group.start, first_row, np.concatenate(lengths), is_void=self._is_void
+            )
 
         for text, some in self._read_batches(group, block_bytes, first_row):
             texts.append(text)
@@ -206,43 +235,59 @@ class TextColumn:
         except (self._pyarrow.ArrowException, OSError) as error:
             raise self._damaged_footer(error) from error
 
+    def _check_encryption(self) -> None:
+        """Refuse an encrypted column before pyarrow looks for its size, which ends the process."""
+        tail = self._stored.read(2 * len(_MAGIC), self._stored.size_bytes - 2 * len(_MAGIC))
+        footer_bytes = int.from_bytes(tail[: len(_MAGIC)], "little")
+        if footer_bytes - self._file.metadata.serialized_size == _SIGNATURE_BYTES:
+            raise _encrypted(self.path)
+
     def _check_column(self) -> None:
-        """Refuse a file that has no column of strings of that name."""
+        """Refuse a file that has rows, but no column of text of that name."""
         schema = self._file.schema_arrow
-        advice = "name the column of the text with --text-field"
+        if not self._file.metadata.num_rows:
+            return
         if schema.names.count(self.text_field) != 1:
             count = "two columns" if self.text_field in schema.names else "no column"
-            there = ", ".join(map(repr, schema.names))
-            raise InputError(
-                f"{self.path} has {count} {self.text_field!r} among its columns ({there}); {advice}"
-            )
-        types = self._pyarrow.types
+            there = ", ".join(map(repr, schema.names[:MAX_LISTED])) + ", ..." * (len(schema) > MAX_LISTED)
+            found = f"{self.path} has {count} {self.text_field!r} among its columns ({there})"
+            raise NoTextColumn(found, self.first_rows())
         kind = schema.field(self.text_field).type
-        of = kind.value_type if types.is_dictionary(kind) else kind
-        if not (types.is_string(of) or types.is_large_string(of) or types.is_string_view(of)):
-            raise InputError(
-                f"{self.path}: its column {self.text_field!r} is of type {kind}, not string; {advice}"
-            )
+        self._is_void = self._pyarrow.types.is_null(kind)
+        if not self._is_void and not self._holds_text(kind):
+            found = f"{self.path}: its column {self.text_field!r} is of type {kind}, not string"
+            raise NoTextColumn(found, self.first_rows())
+
+    def _holds_text(self, kind: Any) -> bool:
+        """Whether a column of this type holds strings, or bytes, as some writers store strings."""
+        types = self._pyarrow.types
+        while isinstance(kind, self._pyarrow.BaseExtensionType):
+            kind = kind.storage_type
+        if types.is_dictionary(kind):
+            kind = kind.value_type
+        kinds = "string", "large_string", "string_view", "binary", "large_binary", "binary_view"
+        return types.is_fixed_size_binary(kind) or any(getattr(types, f"is_{name}")(kind) for name in kinds)
 
     def _list_row_groups(self) -> tuple[RowGroup, ...]:
-        """Take out of the footer what there is of the column.
+        """Take out of the footer what there is of the column; nothing if the file has no rows.
 
         The footer has no checksum, and what pyarrow raises inside `group.column` ends the process: that
         happens with 11 of the 6,840 bits of one, all in the histograms that go with its statistics.
         """
         metadata = self._file.metadata
         paths = [metadata.schema.column(k).path for k in range(metadata.num_columns)]
-        column_index = paths.index(self.text_field)
+        column_index = paths.index(self.text_field) if metadata.num_rows else None
         groups, n_rows = [], 0
         for k in range(metadata.num_row_groups):
             group = metadata.row_group(k)
-            column = group.column(column_index)
-            if column.num_values != group.num_rows:
-                found = f"{column.num_values:,} of {group.num_rows:,} rows in row group {k:,}"
-                raise self._damaged_footer(found)
-            start = column.dictionary_page_offset or column.data_page_offset
-            n_bytes = column.total_compressed_size, column.total_uncompressed_size
-            groups.append(RowGroup(k, n_rows, group.num_rows, start, *n_bytes))
+            if column_index is not None:
+                column = group.column(column_index)
+                if column.num_values != group.num_rows:
+                    found = f"{column.num_values:,} of {group.num_rows:,} rows in row group {k:,}"
+                    raise self._damaged_footer(found)
+                start = column.dictionary_page_offset or column.data_page_offset
+                n_bytes = column.total_compressed_size, column.total_uncompressed_size
+                groups.append(RowGroup(k, n_rows, group.num_rows, start, *n_bytes))
             n_rows += group.num_rows
         if n_rows != metadata.num_rows:
             raise self._damaged_footer(f"{metadata.num_rows:,} rows, {n_rows:,} in the row groups")
@@ -273,12 +318,13 @@ def parse_rows(raw: bytes, rows: Rows, *, text_field: str, skip_bad: bool = Fals
     """Take a run of rows apart.
 
     Raises:
-        InputError: a row is no document and `skip_bad` is false; with its place, but not the file.
+        BadRecord: a row is no document and `skip_bad` is false; with its place, but not the file.
     """
     ends = rows.lengths.clip(0).cumsum()
     starts = ends - rows.lengths.clip(0)
     values = [raw[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
     records = Records()
+    skip_bad = skip_bad or rows.is_void
     if rows.lengths.min(initial=0) < 0 or not _are_utf8(raw, starts):
         values = _good_values(values, rows, records, text_field=text_field, skip_bad=skip_bad)
     records.texts = [value for value in values if value]
@@ -307,9 +353,7 @@ def _good_values(
         elif skip_bad:
             records.add_bad(f"{where}: {reason}")
         else:
-            raise InputError(
-                f"{where}: {reason}; mend the row, or leave such rows out with --skip-bad-records"
-            )
+            raise BadRecord(where, reason, noun="row")
     return good
 
 
@@ -362,8 +406,14 @@ def _import_pyarrow(path: Location) -> Any:
     return pyarrow
 
 
+def _encrypted(path: Location) -> InputError:
+    return InputError(f"{path} is an encrypted parquet file; write it again without encryption")
+
+
 def _check_magic(stored: InputFile) -> None:
     head = stored.read(len(_MAGIC), 0)
+    if head == _ENCRYPTED_MAGIC:
+        raise _encrypted(stored.path)
     if head != _MAGIC:
         raise InputError(
             f"{stored.path} is no parquet file: it begins with {head!r} and not with {_MAGIC!r}; fetch or "
