@@ -33,7 +33,7 @@ from nanogpt_compat.lock import FolderLock
 from nanogpt_compat.parts import Parts, list_some, remove_parts, spans_to_do, write_index
 from nanogpt_compat.plan import PLAN_NAME, Plan, Span, check_inputs, find_plan, read_plan
 from nanogpt_compat.progress import Display
-from nanogpt_compat.report import read_report, rss_bytes
+from nanogpt_compat.report import read_report, rss_bytes, warn_of_empty
 from nanogpt_compat.run import Run
 from nanogpt_compat.signals import StoppedBySignal
 from nanogpt_compat.span import Outcome, attempt, job_of
@@ -167,6 +167,8 @@ class Driver:
         run, parts = self._run_of(plan)
         made = run.build_report(parts.tally, parts.mismatch)
         path = write_index(self._share.work_dir, {**made, "files": parts.files()})
+        for line in warn_of_empty(made["inputs"]):
+            self._warn(line)
         self._say(f"{path} lists the parts in order")
 
     def _merge(self, *, restart: bool) -> None:

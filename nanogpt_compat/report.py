@@ -128,6 +128,8 @@ def _describe_input(
         "text_bytes": one.text_bytes,
         "tokens": one.tokens,
         "invalid_bytes": one.invalid_bytes,
+        "skipped_records": one.skipped_records,
+        **({"first_skipped_record": one.first_skipped} if one.first_skipped else {}),
         "crc32": one.crc,
         **description,
     }
@@ -216,6 +218,25 @@ def describe_val(split: str, windows: Windows, *, ratio: float) -> str:
     return "1 window in the middle" if len(windows) == 1 else f"{len(windows)} windows spread over the file"
 
 
+def warn_of_empty(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say of which inputs nothing is left because all records were skipped; `inputs` as in the report."""
+    return [
+        f"warning: nothing is left of {one['path']}: "
+        f"{describe_skipped(one['skipped_records'], one['path'], one['first_skipped_record'])}"
+        for one in inputs
+        if one["skipped_records"] and not one["tokens"]
+    ]
+
+
+def describe_skipped(n_records: int, path: object, why: str) -> str:
+    """Say how many records were skipped, and why the first of them.
+
+    >>> describe_skipped(2, "a.jsonl", "line 1, at byte 0: not JSON")
+    '2 records were skipped, the first in a.jsonl: line 1, at byte 0: not JSON'
+    """
+    return f"{n_records:,} record{' was' if n_records == 1 else 's were'} skipped, the first in {path}: {why}"
+
+
 def _describe_split(files: Sequence[OutputFile], *, where: str) -> str:
     """Say what was made for one split."""
     shards = "" if len(files) == 1 else f" to {files[-1].name}, {len(files):,} shards"
@@ -250,9 +271,7 @@ def end_lines(made: Mapping[str, Any], files: Sequence[OutputFile], *, val: str)
             f"{made['invalid_bytes']:,} bytes were not UTF-8, the first of them byte {offset:,} of {path}"
         )
     if made["skipped_records"]:
-        path, why = made["first_skipped_records"][0]
-        records = "record was" if made["skipped_records"] == 1 else "records were"
-        lines.append(f"{made['skipped_records']:,} {records} skipped, the first in {path}: {why}")
+        lines.append(describe_skipped(made["skipped_records"], *made["first_skipped_records"][0]))
     if made["replaced_surrogates"]:
         lines.append(f"{made['replaced_surrogates']:,} halves of characters (surrogates) became U+FFFD")
     if made["forced_cuts"]:

@@ -329,9 +329,21 @@ class Run:
                 self._note_saved(checkpointer.saved_bytes, checkpointer.saved_tokens)
             if not tally.tokens:
                 self._remove_work_files()  # there is nothing in them that other options would have to fit
-                raise InputError(f"there is no text in {report.name_inputs(config.inputs)}")
+                raise InputError(self._why_no_text(tally))
             tally.wall_s = checkpointer.wall_s
             sink.finish()
+
+    def _why_no_text(self, tally: Tally) -> str:
+        """Say why no token was made."""
+        paths = self._job.config.inputs
+        message = f"there is no text in {report.name_inputs(paths)}"
+        if tally.empty_documents:
+            n_empty = tally.empty_documents
+            message += f"; {n_empty:,} document{' is' if n_empty == 1 else 's are'} empty"
+        if tally.skipped:
+            index, why = tally.skipped[0]
+            message += f"; {report.describe_skipped(tally.skipped_records, paths[index], why)}"
+        return message
 
     def _note_saved(self, n_bytes: int, n_tokens: int) -> None:
         """Take note of what the next run will find, should this one end early."""
@@ -399,6 +411,8 @@ class Run:
         with suppress(OSError):  # they look into the folder, and all is done
             for line in notices(self._job, made["tokens"]):
                 self._say(line)
+        for line in report.warn_of_empty(made["inputs"]):
+            self._warn(line)
         self._say(f"next: {next_step(self._job)}")
 
 

@@ -31,6 +31,7 @@ from nanogpt_compat.shards import Outputs, Shards
 from nanogpt_compat.signals import StoppedBySignal
 from nanogpt_compat.sinks import TokenFiles, work_folder
 from nanogpt_compat.sources.boundaries import bounds
+from nanogpt_compat.sources.repairs import BadRecord
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.vocabulary import Vocabulary
 from nanogpt_compat.watch import Check, Watch
@@ -154,16 +155,21 @@ def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check:
         check=check,
     )
     most_bytes = job.encoder.cache_bytes
+    is_within = bool(start) and form.container == "jsonl"
+    counted = f" (lines are counted from byte {start:,}, where the span begins)" if is_within else ""
     try:
         return _make_part(work_dir, plan, span, job, start, end, check)
     except EngineMismatch as error:
         name = f"{job.encoder.name} {job.encoder.version}"
         write_mismatch(work_dir, plan, f"{name} gave other tokens than tiktoken for {error}")
         return _make_part(work_dir, plan, span, with_reference(job), start, end, check)
+    except BadRecord as error:  # a file that is repaired would be another, and need another plan
+        skip = f"give --skip-bad-records to skip such {error.noun}s"
+        raise InputError(f"{error.where}: {error.reason}{counted}; {skip}") from error
     except InputError as error:
-        if not start or form.container != "jsonl":
+        if not counted:
             raise
-        raise InputError(f"{error} (lines are counted from byte {start:,}, where the span begins)") from error
+        raise InputError(f"{error}{counted}") from error
     finally:
         if job.encoder.cache_bytes < most_bytes:
             _open_engine.cache_clear()  # memory was short: the next span asks anew how much there is

@@ -29,6 +29,8 @@ class InputTally:
     bytes_read: int = 0  # of the file
     text_bytes: int = 0  # uncompressed, and of parquet only the texts
     crc: int = 0  # zlib.crc32 of these
+    skipped_records: int = 0
+    first_skipped: str = ""  # where, and why
 
 
 @dataclass(slots=True)
@@ -117,7 +119,10 @@ class Tally:
 
     def count_records(self, records: Records) -> None:
         """Count what was wrong with the records of the block last counted."""
+        one = self.inputs[self.position.input_index]
         self.skipped_records += records.n_bad
+        one.skipped_records += records.n_bad
+        one.first_skipped = one.first_skipped or next(iter(records.bad), "")
         self.replaced_surrogates += records.n_replaced
         for where_and_why in records.bad[: MAX_OFFSETS - len(self.skipped)]:
             self.skipped.append((self.position.input_index, where_and_why))
@@ -163,6 +168,8 @@ class Tally:
         one.invalid_bytes += new.invalid_bytes
         one.bytes_read = max(one.bytes_read, new.bytes_read)
         one.text_bytes += new.text_bytes
+        one.skipped_records += new.skipped_records
+        one.first_skipped = one.first_skipped or _renumber(new.first_skipped, n_lines_before)
         one.crc = combine_crcs(one.crc, new.crc, new.text_bytes)
         longest_bytes = max(self.longest_document_bytes, part.longest_document_bytes)
         wall_s = self.wall_s  # theirs may have been at the same time

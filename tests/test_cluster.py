@@ -284,6 +284,9 @@ def test_a_bad_record_fails_its_span_alone_and_says_where_it_is(tmp_path: Path) 
     assert f"at byte {byte:,}" in done.stderr
     assert str(path) in done.stderr
     assert "(lines are counted from byte" in done.stderr
+    assert (
+        "begins); give --skip-bad-records to skip such lines" in done.stderr
+    )  # a plan is for a file as it is
     assert f") failed on {platform.node()}: " in done.stderr
     assert len(spans_to_do(tmp_path / "work", plan_in(tmp_path / "work"))) == 1
     merged = run(*args, "--merge")

@@ -312,6 +312,59 @@ def test_a_chat_from_a_stream_is_refused_with_the_program(run_prepare: RunPrepar
     assert "send it through `jq -c '{text: ([.messages[]?.content] | join(\"\\n\"))}'`" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "options", [[], ["--quiet"], ["--cluster", "local", "--merge", "--work-dir", "work"]]
+)
+def test_an_input_of_which_nothing_is_left_is_warned_of(
+    options: list[str], run_prepare: RunPrepare, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text(GOOD + "{broken\n")
+    (tmp_path / "b.jsonl").write_text('\n{"text": null}\n[]\n{broken\n')
+    write_table(tmp_path / "c.parquet", text=pyarrow.array([None, b"\xff"], pyarrow.binary()))
+    write_table(tmp_path / "d.parquet", text=pyarrow.nulls(1))
+    write_table(tmp_path / "e.parquet", text=pyarrow.array([], pyarrow.float64()))
+    names = ("a.jsonl", "b.jsonl", "c.parquet", "d.parquet", "e.parquet")
+    done = run_prepare("--input", *names, "--output-dir", "out", "--skip-bad-records", *options)
+    assert done.returncode == 0, done.stderr
+    warnings = [line for line in done.stderr.splitlines() if line.startswith("warning: nothing is left of")]
+    assert len(warnings) == 3
+    assert warnings[0].endswith("b.jsonl: line 2, at byte 1: its field 'text' is null, not a string")
+    assert "b.jsonl: 3 records were skipped, the first in " in warnings[0]
+    assert "c.parquet: 2 records were skipped, the first in " in warnings[1]
+    assert "d.parquet: 1 record was skipped, the first in " in warnings[2]
+    found = report_of(tmp_path / "out")
+    assert [one["skipped_records"] for one in found["inputs"]] == [1, 3, 2, 1, 0]
+    assert found["skipped_records"] == 7
+
+
+def test_a_column_of_nulls_among_other_inputs_stops_nobody(run_prepare: RunPrepare, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(GOOD)
+    write_table(tmp_path / "b.parquet", text=pyarrow.nulls(3), other=pyarrow.nulls(3))
+    write_table(tmp_path / "c.parquet", text=pyarrow.nulls(0))
+    write_table(tmp_path / "d.parquet", other=pyarrow.array([], pyarrow.int32()))
+    names = ("a.jsonl", "b.parquet", "c.parquet", "d.parquet")
+    done = run_prepare("--input", *names, "--output-dir", "out")
+    assert done.returncode == 0, done.stderr
+    assert (
+        "warning: nothing is left of b.parquet: 3 records were skipped, the first in b.parquet: row 0 (of"
+        in (done.stderr)
+    )
+    assert report_of(tmp_path / "out")["documents"] == 1
+
+
+def test_when_nothing_at_all_is_left_the_error_says_how_many_were_skipped_and_why(
+    run_prepare: RunPrepare, tmp_path: Path
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": ""}\n')
+    (tmp_path / "b.jsonl").write_text('{broken\n{"content": 1}\n')
+    done = run_prepare("--input", "a.jsonl", "b.jsonl", "--output-dir", "out", "--skip-bad-records")
+    assert done.returncode == 3
+    assert (
+        "there is no text in a.jsonl and 1 more; 1 document is empty; 2 records were skipped, the first in "
+        "b.jsonl: line 1, at byte 0: not JSON"
+    ) in done.stderr
+
+
 def test_ways_to_text_are_found_however_deep_it_is() -> None:
     deep: Any = "end"
     for _ in range(5000):
