@@ -45,6 +45,14 @@ class Records:
         if len(self.bad) < MAX_LISTED:
             self.bad.append(where_and_why)
 
+    def add(self, more: "Records") -> None:
+        """Append what follows."""
+        self.texts += more.texts
+        self.n_empty += more.n_empty
+        self.n_replaced += more.n_replaced
+        self.n_bad += more.n_bad
+        self.bad = [*self.bad, *more.bad][:MAX_LISTED]
+
 
 @dataclass(frozen=True, slots=True)
 class Rows:

@@ -5,7 +5,7 @@ kilobytes, so they are joined by a mark that the encoders know as GPT-2's end-of
 the mark itself is encoded document by document.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from math import ceil
@@ -99,17 +99,3 @@ def arrange(
     for one, goes_to_val in zip(whole, is_val, strict=True):
         parts["val" if goes_to_val else "train"] += (MARK, one) if documents.eot == "prepend" else (one, MARK)
     return parts, Counts(len(whole), max(map(len, whole), default=0), n_empty)
-
-
-def join_parts(parts: Sequence[bytes], *, most_bytes: int) -> Iterator[bytes]:
-    """Join parts up to `most_bytes` at a time; a longer one stays alone."""
-    some: list[bytes] = []
-    n_bytes = 0
-    for part in parts:
-        if some and n_bytes + len(part) > most_bytes:
-            yield b"".join(some)
-            some, n_bytes = [], 0
-        some.append(part)
-        n_bytes += len(part)
-    if some:
-        yield b"".join(some)

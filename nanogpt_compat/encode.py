@@ -1,29 +1,40 @@
 """Turn one block into tokens: a stretch of text, or its documents one by one."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt_compat.blocks import Block, Records
+from nanogpt_compat.blocks import Block, Position, Records
 from nanogpt_compat.config import Format, Location
+from nanogpt_compat.cuts import MAX_PIECE_BYTES
 from nanogpt_compat.documents import (
     END_OF_TEXT,
     MARK,
     Counts,
     Documents,
     arrange,
-    join_parts,
     split_documents,
 )
 from nanogpt_compat.encoders import Encoder, EngineMismatch, Tokens
-from nanogpt_compat.errors import InputError
-from nanogpt_compat.sources.records import parse_records
+from nanogpt_compat.errors import EngineFailure, InputError
+from nanogpt_compat.sources.records import parse_records, place_of, single_records
 from nanogpt_compat.sources.repairs import BadRecord
-from nanogpt_compat.sources.text import as_utf8, cut_text, find_invalid_bytes
+from nanogpt_compat.sources.text import InMemory, as_utf8, cut_text, find_invalid_bytes, read_blocks
 
 _JOINED_BYTES = 1024 * 1024
+_LOCATED_BYTES = 4096  # how closely a message names the text that an engine fails on
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What is encoded in one call."""
+
+    text: bytes
+    is_val: bool
+    is_literal: bool = False  # it may hold `MARK` as text
+    ends_by_force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +49,7 @@ class Encoded:
     invalid_offsets: tuple[int, ...] = ()  # into the file
     documents: Counts | None = None
     records: Records | None = None  # its texts are gone
-    n_forced: int = 0  # cuts inside documents
+    n_forced: int = 0  # cuts inside the block
 
 
 def encode_block(
@@ -72,14 +83,31 @@ def encode_block(
     try:
         if documents is not None:
             return _encode_documents(empty, text, encoder, documents, check_at)
-        made = encoder.encode_checked(text, check_at)
-    except InputError as error:
-        where = f"{path}, bytes {block.start.offset:,} to {block.end.offset:,}"
-        raise InputError(f"{where}: {error}") from error
+        # The reader has cut long stretches already, but U+FFFD has three bytes for each that it replaces.
+        cut = [(text, False)] if len(text) <= len(block.raw) else cut_text(text, block_bytes=_JOINED_BYTES)
+        pieces = (_Piece(one, block.is_val, ends_by_force=is_forced) for one, is_forced in cut)
+        return _encode_pieces(empty, pieces, encoder, check_at)
+    except EngineFailure as error:
+        start, end = _failing_bytes(block, encoder, errors)
+        raise InputError(
+            f"{path}, bytes {start:,} to {end:,}: {error}; change the text there, or try a later version: "
+            "pip install --upgrade tiktoken"
+        ) from error
     except EngineMismatch as error:
         raise error.at(path, block.start.offset) from error
-    tokens = ((block.is_val, made.ids),)
-    return replace(empty, tokens=tokens, n_checked=made.n_checked, by_reference=made.by_reference)
+
+
+def _failing_bytes(block: Block, encoder: Encoder, errors: str) -> tuple[int, int]:
+    """Find the bytes of the file that no engine takes: a few kilobytes, or all of the block."""
+    start, end = Position(0, after_cr=block.start.after_cr), block.end.offset - block.start.offset
+    found = 0, end
+    for part in read_blocks(InMemory(block.raw), start=start, block_bytes=_LOCATED_BYTES, errors=errors):
+        try:
+            encoder.encode_literally(as_utf8(part, errors))
+        except EngineFailure:
+            found = part.start.offset, part.end.offset
+            break
+    return block.start.offset + found[0], block.start.offset + found[1]
 
 
 def _encode_documents(
@@ -88,7 +116,8 @@ def _encode_documents(
     """Encode the documents of a block: those for train, then those for val."""
     start, end = empty.block.start, empty.block.end
     parts, counts = split_documents(text, documents, before=start.document, after=end.document)
-    return replace(_encode_parts(empty, parts, encoder, documents.eot, check_at), documents=counts)
+    encoded = _encode_pieces(empty, _pieces_of(parts), encoder, check_at, eot=documents.eot)
+    return replace(encoded, documents=counts)
 
 
 def _encode_records(
@@ -102,64 +131,112 @@ def _encode_records(
     """Do the same for records.
 
     Raises:
-        BadRecord: a record is bad and not to be skipped.
-        InputError: the engine fails.
+        BadRecord: one is bad, or the engine fails on it, and it is not to be skipped.
+        InputError: the engine fails on several together.
         EngineMismatch: the engine has erred.
     """
     try:
         found = parse_records(block, documents, skip_bad=documents.skip_bad)
-        parts, counts = arrange(found.texts, documents, n_empty=found.n_empty)
-        gone = replace(found, texts=[])
-        empty = Encoded(replace(block, raw=b"", rows=None), (), documents=counts, records=gone)
-        return _encode_parts(empty, parts, encoder, documents.eot, check_at)
+        try:
+            return _encode_found(block, found, encoder, documents, check_at)
+        except EngineFailure:
+            found = _without_failing(block, encoder, documents)
+            return _encode_found(block, found, encoder, documents, check_at)
     except BadRecord as error:
         raise error.of(path, form) from error
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+    except EngineFailure as error:  # on several records together, and on none of them alone
+        start, end = block.start.offset, block.end.offset
+        raise InputError(f"{path}, bytes {start:,} to {end:,} of its text: {error}") from error
     except EngineMismatch as error:
         raise error.at(path, block.start.offset) from error
 
 
-def _encode_parts(
-    empty: Encoded,
-    parts: Mapping[str, Sequence[bytes]],
-    encoder: Encoder,
-    eot: str,
-    check_at: Sequence[int] | None,
+def _encode_found(
+    block: Block, found: Records, encoder: Encoder, documents: Documents, check_at: Sequence[int] | None
 ) -> Encoded:
-    """Encode what `split_documents` gives, in pieces that are bounded however long a document is."""
-    made: list[tuple[str, Tokens]] = []
-    n_forced = 0
+    parts, counts = arrange(found.texts, documents, n_empty=found.n_empty)
+    gone = replace(found, texts=[])
+    empty = Encoded(replace(block, raw=b"", rows=None), (), documents=counts, records=gone)
+    return _encode_pieces(empty, _pieces_of(parts), encoder, check_at, eot=documents.eot)
+
+
+def _without_failing(block: Block, encoder: Encoder, documents: Documents) -> Records:
+    """Parse a block again, one record at a time, and count those that no engine takes as bad.
+
+    Raises:
+        BadRecord: there is one, and bad records are not to be skipped; with its place, but not the file.
+    """
+    all_found = Records()
+    for one in single_records(block):
+        found = parse_records(one, documents, skip_bad=documents.skip_bad)
+        try:
+            for text in found.texts:
+                for piece, _ in cut_text(text, block_bytes=_JOINED_BYTES):
+                    encoder.encode_literally(piece)
+        except EngineFailure as error:
+            if not documents.skip_bad:
+                noun = "line" if one.rows is None else "row"
+                raise BadRecord(place_of(one), str(error), noun=noun) from error
+            found = Records()
+            found.add_bad(f"{place_of(one)}: {error}")
+        all_found.add(found)
+    return all_found
+
+
+def _pieces_of(parts: Mapping[str, Sequence[bytes]]) -> Iterator[_Piece]:
+    """Join the short ones of what `split_documents` gives up to 1 MiB at a time, and cut the long ones.
+
+    A part without an exact cut for more than `MAX_PIECE_BYTES` is cut by force, at places that depend on
+    its own text alone.
+    """
     for split, some in parts.items():
+        is_val = split == "val"
         has_mark = any(MARK[0] in part and part is not MARK and MARK in part for part in some)
-        for text in some if has_mark else join_parts(some, most_bytes=_JOINED_BYTES):
-            if text is MARK:
-                made.append((split, Tokens(np.array([END_OF_TEXT], np.uint16))))
-                continue
-            for piece, is_forced in _pieces_of(text):
-                if has_mark:
-                    tokens = Tokens(encoder.encode_literally(piece))
-                else:
-                    tokens = encoder.encode_checked(piece, check_at)
-                    check_at = []  # the places are in the first of them
-                made.append((split, tokens))
-                n_forced += is_forced
+        most_bytes = 0 if has_mark else _JOINED_BYTES
+        joined: list[bytes] = []
+        n_bytes = 0
+        for part in some:
+            is_long = len(part) > MAX_PIECE_BYTES
+            if joined and (is_long or n_bytes + len(part) > most_bytes):
+                yield _Piece(b"".join(joined), is_val, has_mark)
+                joined, n_bytes = [], 0
+            if is_long:
+                for text, is_forced in cut_text(part, block_bytes=_JOINED_BYTES):
+                    yield _Piece(text, is_val, has_mark, is_forced)
+            else:
+                joined.append(part)
+                n_bytes += len(part)
+        if joined:
+            yield _Piece(b"".join(joined), is_val, has_mark)
+
+
+def _encode_pieces(
+    empty: Encoded,
+    pieces: Iterable[_Piece],
+    encoder: Encoder,
+    check_at: Sequence[int] | None,
+    *,
+    eot: str = "append",
+) -> Encoded:
+    """Encode a block's pieces, one after another."""
+    tokens: list[tuple[bool, NDArray[np.uint16]]] = []
+    n_checked = n_forced = 0
+    by_reference = False
+    for piece in pieces:
+        if piece.text is MARK:
+            made = Tokens(np.array([END_OF_TEXT], np.uint16))
+        elif piece.is_literal:
+            made = Tokens(encoder.encode_literally(piece.text))
+        else:
+            made = encoder.encode_checked(piece.text, check_at)
+            check_at = []  # the places are in the first of them
+        tokens.append((piece.is_val, made.ids if eot != "none" else made.ids[made.ids != END_OF_TEXT]))
+        n_checked += made.n_checked
+        n_forced += piece.ends_by_force
+        by_reference |= made.by_reference
     return replace(
-        empty,
-        tokens=tuple((split == "val", _with_ends(one.ids, eot)) for split, one in made),
-        n_checked=sum(one.n_checked for _, one in made),
-        by_reference=any(one.by_reference for _, one in made),
-        n_forced=n_forced,
+        empty, tokens=tuple(tokens), n_checked=n_checked, by_reference=by_reference, n_forced=n_forced
     )
-
-
-def _pieces_of(text: bytes) -> Iterable[tuple[bytes, bool]]:
-    """Cut a long document; nothing else is long."""
-    return ((text, False),) if len(text) <= _JOINED_BYTES else cut_text(text, block_bytes=_JOINED_BYTES)
-
-
-def _with_ends(ids: NDArray[np.uint16], eot: str) -> NDArray[np.uint16]:
-    return ids[ids != END_OF_TEXT] if eot == "none" else ids
 
 
 def _undecodable(block: Block, path: Location, error: UnicodeDecodeError) -> InputError:

@@ -4,6 +4,7 @@
     |-- DifferenceError     1   --verify found a difference
     |-- UsageError          2   options that make no sense
     |-- InputError          3   the input, or no vocabulary
+    |   `-- EngineFailure   3   a text that no engine can encode
     |-- OutputError         4   disk, permissions, lock held, final files exist
     |-- CheckpointError     5   the checkpoint, or the plan, does not belong to this input or these options
     |-- SpansError          6   spans of a plan failed, or are still to be done
@@ -34,6 +35,10 @@ class InputError(PrepareError):
     """An input, or the vocabulary, is missing, unreadable, changing or not what it claims to be."""
 
     exit_code = 3
+
+
+class EngineFailure(InputError):
+    """An engine raised an error on a text, and so did tiktoken; the caller adds where the text stands."""
 
 
 class OutputError(PrepareError):

@@ -48,6 +48,21 @@ def exact_cuts(raw: bytes) -> list[int]:
     return found
 
 
+def forced_pieces(text: bytes, piece_bytes: int) -> list[bytes]:
+    """Cut a text, valid UTF-8, by force where it has no exact cut for more than `piece_bytes`.
+
+    A forced cut is the last place at most `piece_bytes` after the cut before it where a character begins.
+    """
+    forced = []
+    for start, end in pairwise([0, *exact_cuts(text), len(text)]):
+        while end - start > piece_bytes:
+            start += piece_bytes
+            while text[start] & 0xC0 == 0x80:
+                start -= 1
+            forced.append(start)
+    return [text[start:end] for start, end in pairwise([0, *forced, len(text)])]
+
+
 def read_as_text(path: Path, errors: str) -> str:
     with path.open("r", encoding="utf-8", errors=errors) as file:
         return file.read()

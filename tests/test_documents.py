@@ -291,6 +291,37 @@ def test_a_stretch_of_what_a_separator_begins_with_is_not_held_as_a_whole(
     assert len({tuple(found) for found in places.values()}) == 1
 
 
+@pytest.mark.parametrize("separator", ["aa", "\n\n", "aba"])
+@pytest.mark.parametrize("dropped", [b"", b"\xff\xff"])
+def test_a_stretch_of_separators_is_not_held_as_a_whole(
+    separator: str,
+    dropped: bytes,
+    gpt2: tiktoken.Encoding,
+    marked: Encoder,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever it is cut, a separator may lie across."""
+    monkeypatch.setattr("nanogpt_compat.sources.text.MAX_PIECE_BYTES", 1_000)
+    path = tmp_path / "text"
+    path.write_bytes(b"first" + (dropped + separator[:-1].encode()) * 4_000 + b"last, 1")
+    documents = Documents(separator, "append", 0.0)
+    with TextFile(path) as file:
+        blocks = list(
+            read_documents(
+                file,
+                start=Position(0),
+                block_bytes=100,
+                documents=documents,
+                separator=separator,
+                errors="ignore",
+            )
+        )
+    assert max(len(block.raw) for block in blocks) <= 1_200
+    (train, _), _ = tokenise([path], marked, documents=documents, block_bytes=100)
+    assert train.tolist() == expected_pair([read_as_text(path, "ignore")], documents, gpt2)[0]
+
+
 @pytest.mark.parametrize("max_chars", [1, 5, 6, 7, 40, 41, 200, 1000, 10_000])
 def test_a_number_of_characters_ends_with_the_document_they_end_in(
     gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, max_chars: int

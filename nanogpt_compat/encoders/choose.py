@@ -8,8 +8,8 @@ import tiktoken
 
 from nanogpt_compat.commands import install, show
 from nanogpt_compat.encoders.fast import MOST_WORKERS, GigatokenEncoder, cache_bytes_for
-from nanogpt_compat.encoders.interface import Encoder
-from nanogpt_compat.encoders.reference import TiktokenEncoder, is_panic, with_mark
+from nanogpt_compat.encoders.interface import Encoder, is_failure
+from nanogpt_compat.encoders.reference import TiktokenEncoder, with_mark
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.limits import available_cpus
 from nanogpt_compat.units import format_bytes
@@ -72,9 +72,8 @@ def choose_encoder(
         fast = GigatokenEncoder(
             reference, version=found, n_workers=n_workers, own_bytes=own_bytes, reader_bytes=reader_bytes
         )
-        fast.encode(b"to be, or not to be")  # what it lacks shows now, and not at the first block
     except BaseException as error:  # a package that is broken may fail in any way, a panic too
-        if not (isinstance(error, Exception) or is_panic(error)):
+        if not (isinstance(error, Exception) or is_failure(error)):
             raise
         if engine == "auto":
             return Choice(reference, f"{plain}; gigatoken {found} is installed, but fails: {error}")

@@ -24,8 +24,8 @@ from nanogpt_compat.cuts import first_cut, last_cut
 from nanogpt_compat.documents import END_OF_TEXT, MARK
 from nanogpt_compat.encoders.bounded import BoundedTokenizer
 from nanogpt_compat.encoders.classes import ClassDifferences, Encode
-from nanogpt_compat.encoders.interface import EngineMismatch, Tokens
-from nanogpt_compat.encoders.reference import TiktokenEncoder, is_panic
+from nanogpt_compat.encoders.interface import EngineMismatch, Tokens, is_failure
+from nanogpt_compat.encoders.reference import TiktokenEncoder
 
 MOST_WORKERS = 8  # the one thread that reads and writes does 570 MB/s, and keeps no more of them busy
 _MIB = 1024 * 1024
@@ -89,6 +89,7 @@ class GigatokenEncoder:
             own_bytes=own_bytes,
             most_bytes=inf if has_limit else self.cache_bytes,
         )
+        self._tokenizer.encode(b"to be, or not to be")  # a broken package fails now, not at the first block
 
     def expect(self, text: bytes) -> None:
         """Probe the characters of `text`, in the background: until the first block is read a core is free."""
@@ -97,12 +98,12 @@ class GigatokenEncoder:
             threading.Thread(target=self._probe_ahead, args=(text,), name="probe", daemon=True).start()
 
     def _probe_ahead(self, text: bytes) -> None:
-        # Whoever needs it will try again, and tell; RuntimeError: the program has ended meanwhile.
-        with suppress(MemoryError, EngineMismatch, RuntimeError):
+        # The block that needs the probe repeats it, and reports the error.
+        with suppress(MemoryError, EngineMismatch):
             try:
                 self._differences.are_in(text)
             except BaseException as error:
-                if not is_panic(error):
+                if not is_failure(error):
                     raise
 
     def lower_cache_bytes(self, n_bytes: int) -> None:
@@ -115,7 +116,7 @@ class GigatokenEncoder:
         try:
             return self._tokenizer.encode(text)
         except BaseException as error:
-            if not (is_panic(error) or isinstance(error, EngineMismatch)):
+            if not (is_failure(error) or isinstance(error, EngineMismatch)):
                 raise
             return self._encode_by_reference(text).ids
 
@@ -124,18 +125,18 @@ class GigatokenEncoder:
         return self._reference.encode_literally(text)
 
     def encode_checked(self, text: bytes, check_at: Sequence[int] | None) -> Tokens:
-        """Encode, with tiktoken if gigatoken would err or panics, and check slices.
+        """Encode, with tiktoken if gigatoken would err or fails, and check slices.
 
         Raises:
             EngineMismatch: a slice has other tokens than tiktoken gives it, or one is no token of GPT-2.
-            InputError: tiktoken failed too.
+            EngineFailure: tiktoken failed too.
         """
         try:
             if self._differences.are_in(text):
                 return self._encode_by_reference(text)
             ids = self._tokenizer.encode(text)
         except BaseException as error:
-            if not is_panic(error):
+            if not is_failure(error):
                 raise
             return self._encode_by_reference(text)
         return Tokens(ids, self._check(text, ids, check_at))

@@ -27,6 +27,16 @@ class EngineMismatch(Exception):
         return EngineMismatch(offset + self._start, offset + self._end, path=path)
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether an engine has failed on a text, as opposed to memory that is short or a stop by the user.
+
+    Rust's panic reaches Python as a BaseException of no importable class.
+    """
+    if isinstance(error, Exception):
+        return not isinstance(error, MemoryError | EngineMismatch)
+    return type(error).__name__ == "PanicException"
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
     """The tokens of a block, and how they came about."""
@@ -62,6 +72,7 @@ class Encoder(Protocol):
 
         Raises:
             EngineMismatch: they are not the same.
+            EngineFailure: tiktoken cannot encode the text either.
         """
         ...
 

@@ -39,11 +39,11 @@ class _DocumentWindow(Window):
         return cut
 
     def forced_cut(self, nominal: int) -> int:
-        """Never back: the reader counts in full pieces from the last exact cut."""
-        cut = super().forced_cut(nominal)
-        while cut < self.file.size_bytes and self._is_pending(cut):
-            nominal += 1
-            cut = super().forced_cut(nominal)
+        first = cut = super().forced_cut(nominal)
+        while self._is_pending(cut):
+            if self._separator in self._decode(self.data[: cut - self.base].removeprefix(b"\n")):
+                return first  # the block ends behind that separator, wherever it might be cut by force
+            cut = super().forced_cut(cut - 1)
         return cut
 
     def _is_pending(self, cut: int) -> bool:

@@ -192,7 +192,7 @@ class TextColumn:
         """Refuse a text that does not fit in memory several times."""
         if lengths.max(initial=0) > MAX_RECORD_BYTES:
             k = int(lengths.argmax())
-            where = f"{self.path}, {_place(row + k, group.index, group.start)}"
+            where = f"{self.path}, {place_of_row(row + k, group.index, group.start)}"
             raise InputError(
                 f"{where}: its field {self.text_field!r} has {format_bytes(int(lengths[k]))} and may have "
                 f"{format_bytes(MAX_RECORD_BYTES)}; divide the text, or take the row out"
@@ -209,9 +209,9 @@ class TextColumn:
                 column = column.fill_null(b"")
         except (self._pyarrow.ArrowException, OSError, StopIteration) as error:
             raise InputError(
-                f"{self.path}, {_place(row, group.index, group.start)} or a little further on: its column "
-                f"{self.text_field!r} is damaged ({str(error) or 'the row group ends here'}); fetch or make "
-                "the file again"
+                f"{self.path}, {place_of_row(row, group.index, group.start)} or a little further on: its "
+                f"column {self.text_field!r} is damaged ({str(error) or 'the row group ends here'}); fetch "
+                "or make the file again"
             ) from error
         _, offsets, text = column.buffers()
         ends = np.frombuffer(offsets, np.int64, len(column) + 1, column.offset * np.int64().itemsize)
@@ -310,7 +310,8 @@ class TextColumn:
                 )
 
 
-def _place(row: int, row_group: int, column_start: int) -> str:
+def place_of_row(row: int, row_group: int, column_start: int) -> str:
+    """Return where a row is, as messages name it."""
     return f"row {row:,} (of row group {row_group:,}, whose column begins at byte {column_start:,})"
 
 
@@ -347,7 +348,7 @@ def _good_values(
     good = []
     for row, (value, length) in enumerate(zip(values, rows.lengths.tolist(), strict=True), rows.first_row):
         reason = f"its field {text_field!r} is null" if length < 0 else _fault(value, text_field)
-        where = _place(row, rows.row_group, rows.column_start)
+        where = place_of_row(row, rows.row_group, rows.column_start)
         if reason is None:
             good.append(value)
         elif skip_bad:

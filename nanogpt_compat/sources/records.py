@@ -12,7 +12,7 @@ from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.sources.compressed import MEASURED_BYTES, ByteStream, open_stream
 from nanogpt_compat.sources.jsonl import parse_lines, read_lines
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.parquet import TextColumn, parse_rows
+from nanogpt_compat.sources.parquet import TextColumn, parse_rows, place_of_row
 from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.split import LOOK_AHEAD_BYTES
 
@@ -141,6 +141,14 @@ def parse_records(block: Block, documents: Documents, *, skip_bad: bool) -> Reco
         offset=block.start.offset,
         skip_bad=skip_bad,
     )
+
+
+def place_of(record: Block) -> str:
+    """Return where the only record of a block is, as messages name it."""
+    rows = record.rows
+    if rows is not None:
+        return place_of_row(rows.first_row, rows.row_group, rows.column_start)
+    return f"line {record.start.records + 1:,}, at byte {record.start.offset:,}"
 
 
 def single_records(block: Block) -> Iterator[Block]:

@@ -278,7 +278,7 @@ def block_end(window: Window, start: Position, block_bytes: int, edge: int) -> t
     edge = min(edge, window.file.size_bytes)
     offset, anchor = start.offset, start.anchor
     while True:
-        end, is_exact = _next_end(window, offset, anchor, min(target, offset + MAX_PIECE_BYTES), edge)
+        end, is_exact = _next_end(window, offset, min(target, offset + MAX_PIECE_BYTES), edge)
         if not is_exact:
             # What came before the stretch is a block of its own if there is anything.
             return (offset, anchor) if offset > start.offset else (end, anchor)
@@ -288,15 +288,13 @@ def block_end(window: Window, start: Position, block_bytes: int, edge: int) -> t
             return offset, anchor
 
 
-def _next_end(window: Window, offset: int, anchor: int, target: int, edge: int) -> tuple[int, bool]:
-    """Find where to stop after `offset`: the place, and whether it is exact.
+def _next_end(window: Window, offset: int, target: int, edge: int) -> tuple[int, bool]:
+    """Find where to stop after `offset`, itself a cut: the place, and whether it is exact.
 
     The last exact cut up to `target`, or the first after it; the first one at or after `edge` if that
     comes earlier. The end of the file counts as an exact cut.
     """
-    # A forced cut lies up to three bytes before its nominal place.
-    n_forced = (offset - anchor + _LOOK_BYTES - 1) // MAX_PIECE_BYTES
-    forced = anchor + (n_forced + 1) * MAX_PIECE_BYTES
+    forced = offset + MAX_PIECE_BYTES
     goal = min(target, forced, max(edge, offset))
     last = window.last_cut(offset + 1, goal)
     if last is not None:
