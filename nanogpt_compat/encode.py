@@ -198,7 +198,7 @@ def _pieces_of(parts: Mapping[str, Sequence[bytes]]) -> Iterator[_Piece]:
         for part in some:
             is_long = len(part) > MAX_PIECE_BYTES
             if joined and (is_long or n_bytes + len(part) > most_bytes):
-                yield _Piece(b"".join(joined), is_val, has_mark)
+                yield _Piece(_join(joined), is_val, has_mark)
                 joined, n_bytes = [], 0
             if is_long:
                 for text, is_forced in cut_text(part, block_bytes=_JOINED_BYTES):
@@ -207,7 +207,12 @@ def _pieces_of(parts: Mapping[str, Sequence[bytes]]) -> Iterator[_Piece]:
                 joined.append(part)
                 n_bytes += len(part)
         if joined:
-            yield _Piece(b"".join(joined), is_val, has_mark)
+            yield _Piece(_join(joined), is_val, has_mark)
+
+
+def _join(parts: Sequence[bytes]) -> bytes:
+    """Join parts; a single one stays the object it is, and `MARK` is known by that."""
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _encode_pieces(
