@@ -10,12 +10,10 @@ from pathlib import Path
 
 from nanogpt_compat import job
 from nanogpt_compat.aborts import NativeAborts
-from nanogpt_compat.checkpoint import journal_in, read_found
 from nanogpt_compat.cluster import Driver
 from nanogpt_compat.commands import show, this_command
 from nanogpt_compat.documents import END_OF_TEXT_NAME
 from nanogpt_compat.errors import MemoryLimitError, PrepareError
-from nanogpt_compat.limits import read_available
 from nanogpt_compat.options import Options, parse_options
 from nanogpt_compat.progress import CalmStream, Display, calm_streams, open_display
 from nanogpt_compat.redaction import learn_all
@@ -142,24 +140,15 @@ def _run(
     work = job.look_into(options.config)
     for line in _notices(options, work, words):
         say(line)
-    if options.dry_run:
-        _show_dry_run(work)
-        return
-    say(job.start_line(work))
-    say(work.engine_line)
+    shown = _Voice(CalmStream(sys.stdout), is_quiet=False).say if options.dry_run else say
+    for line in job.dry_run_lines(work) if options.dry_run else (job.start_line(work), work.engine_line):
+        shown(line)
     display = partial(voice.display, work.expected_bytes)
     with signals, aborts:
         if options.verify:
             verify(work, open_display=display, say=say, check=check)
-        else:
-            Run(work, open_display=display, say=say, warn=warn, check=check).do(restart=options.restart)
-
-
-def _show_dry_run(work: job.Job) -> None:
-    """Print what a run would need and make, and raise what would keep it from that."""
-    stdout = CalmStream(sys.stdout)
-    for line in job.dry_run_lines(work, available_bytes=read_available().headroom_bytes):
-        stdout.write(line + "\n")
-    tokens = read_found(journal_in(work.config.output_dir)).tokens
-    job.check_names(work.config, tokens)
-    job.check_disk(work, tokens)
+            return
+        run = Run(work, open_display=display, say=shown, warn=warn, check=check)
+        (run.rehearse if options.dry_run else run.do)(restart=options.restart)
+    if options.dry_run:
+        shown("dry run: nothing was written")

@@ -29,8 +29,8 @@ from nanogpt_compat.sources.records import READER_BYTES, sample_records, size_of
 from nanogpt_compat.sources.samples import check_is_utf8, take_packed_samples, take_samples
 from nanogpt_compat.split import (
     CHARS_PER_CHUNK,
-    FIRST_SHARD,
     LOOK_AHEAD_BYTES,
+    Interval,
     Windows,
     document_ratio,
     total_bytes,
@@ -39,9 +39,6 @@ from nanogpt_compat.split import (
 )
 from nanogpt_compat.units import format_bytes
 from nanogpt_compat.vocabulary import Vocabulary, find_gpt2
-
-MIN_TOKENS = 1025  # nanoGPT's block_size 1024, and the token after it
-
 
 REPORTED_OPTIONS = {
     "--errors": "errors",
@@ -379,8 +376,23 @@ def describe_val(job: Job) -> str:
     return report.describe_val(job.config.val_split, job.windows, ratio=ratio)
 
 
-def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
-    """Say what nanoGPT will trip over, or what is not as the options say."""
+def foreseen_tokens(job: Job) -> dict[str, int]:
+    """Forecast the tokens of each stream."""
+    n_tokens, windows = job.forecast.tokens, job.windows
+    if set(job.outputs) == {"train"}:
+        return {"train": n_tokens}
+    if job.documents is not None:
+        share = job.documents.val_ratio
+    elif isinstance(windows, Interval):
+        share = windows.width / windows.period
+    else:
+        share = sum(end - start for start, end in windows) / max(1, job.split_bytes or 0)
+    n_val = round(share * n_tokens)
+    return {"train": n_tokens - n_val, "val": n_val}
+
+
+def notices(job: Job) -> list[str]:
+    """Say what is not as the options say."""
     config, lines = job.config, []
     n_bytes = job.split_bytes
     if job.windows and n_bytes is not None:
@@ -395,48 +407,10 @@ def notices(job: Job, tokens: Mapping[str, int]) -> list[str]:
             f"notice: {job.document_ratio:.2%} of the documents are for validation instead of "
             f"{config.val_ratio:.2%}: from so little text val.bin would hardly hold a block to sample"
         )
-    if config.val_split == FIRST_SHARD and not tokens["train"]:
-        lines.append(
-            "warning: all tokens are in the first shard, which is for validation: there is none to train "
-            "with; give more text, a smaller --shard-tokens, or --val-split none"
-        )
-    if config.output_format != "bin":
-        return lines
-    advice = {"train": "give more text", "val": "raise --val-ratio"}
-    lines += [
-        f"warning: {split}.bin has {n_tokens:,} tokens; nanoGPT cannot sample blocks of 1,024 from "
-        f"fewer than {MIN_TOKENS:,}: {advice[split]}"
-        for split, n_tokens in tokens.items()
-        if n_tokens < MIN_TOKENS
-    ]
-    names = {shards.listed_name(0) for shards in job.outputs.values()}
-    lines += [
-        f"warning: {config.output_dir / name} is not from this run: there is no {name} of it"
-        for name in ("val.bin", "train.bin")
-        if name not in names and (config.output_dir / name).exists()
-    ]
-    if (config.output_dir / "meta.pkl").exists():
-        lines.append(
-            f"warning: {config.output_dir / 'meta.pkl'} is from another dataset; train.py would take its "
-            "vocabulary size from there: remove it"
-        )
     return lines
 
 
-def next_step(job: Job) -> str:
-    """Say what to do with the output."""
-    config = job.config
-    folder, word = config.output_dir.resolve(), config.shard_name
-    if config.output_format == "npy":
-        return f'data_root = "{folder}" in train_gpt2.py of build-nanogpt'
-    if config.output_format == "llmc":
-        return f"./train_gpt2cu -i '{folder}/{word}_train_*.bin' -j '{folder}/{word}_val_*.bin'"
-    if config.shard_tokens is not None:
-        return f"ls -v {folder}/train_shard_*.bin | xargs cat > train.bin, wherever they are to be one file"
-    return f"python train.py --dataset={folder.name}"
-
-
-def dry_run_lines(job: Job, *, available_bytes: int) -> list[str]:
+def dry_run_lines(job: Job) -> list[str]:
     """Say what a run would need and make."""
     config, forecast = job.config, job.forecast
     lines = [start_line(job), job.engine_line, f"vocabulary: {job.vocabulary.source}"]
@@ -448,18 +422,12 @@ def dry_run_lines(job: Job, *, available_bytes: int) -> list[str]:
             "the input"
         )
     else:
-        fits = "fits" if needed_bytes(job) <= job.free_bytes else "DOES NOT FIT"
         lines.append(
             f"output: {format_bytes(forecast.output_bytes)} of {format_bytes(job.free_bytes)} free in "
-            f"{config.output_dir}: {fits}"
+            f"{config.output_dir}"
         )
-    peak_bytes = job.encoder.peak_bytes
-    fits = "fits" if available_bytes >= peak_bytes else "DOES NOT FIT"
-    lines.append(
-        f"memory: at most {format_bytes(peak_bytes)} of {format_bytes(available_bytes)} available: {fits}"
-    )
+    lines.append(f"memory: at most {format_bytes(job.encoder.peak_bytes)} of its own")
     if config.has_val:
         name = next(shards.listed_name(0) for shards in job.outputs.values() if shards.first_is_val)
         lines.append(f"{name}: {describe_val(job)}")
-    lines.append("dry run: nothing was written")
     return lines

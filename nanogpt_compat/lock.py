@@ -16,6 +16,7 @@ import uuid
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from nanogpt_compat.commands import join, show
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.files import advice
 
@@ -80,19 +81,33 @@ def _flock(fd: int, kind: str) -> bool | None:
     return True
 
 
-def _remove_ended(mark: Path) -> None:
-    """Remove a mark whose run has ended; raise OutputError if it may still be at work."""
+def _check_ended(mark: Path) -> None:
+    """Raise OutputError if the run of a mark may still be at work."""
     owner = None
     with mark.open("rb") as file, contextlib.suppress(ValueError, TypeError):  # damaged: nobody can tell
         owner = Owner(**json.load(file))
         is_free = _flock(file.fileno(), "LOCK_SH") if owner.flock else None  # shared: two may look at once
         if is_free or (is_free is None and has_ended(owner, this_process())):
-            return mark.unlink()
+            return
     who = f"process {owner.pid} on {owner.host}" if owner else "an unknown process"
     raise OutputError(
-        f"{mark.parent.parent}: in use by another run, {who}; wait for it, or stop it. If it is certain that"
-        f" no such process runs any more, remove {mark} and run the same command again"
+        f"{mark.parent.parent} is in use by another run, {who}: wait for it, or stop it. If that process is "
+        f"certainly gone, remove its lock and run the same command again:{show(join('rm', mark))}"
     )
+
+
+def check_free(path: Path) -> None:
+    """Make sure that a `FolderLock` of this path could be entered now.
+
+    Raises:
+        OutputError: another run has it, or may have it.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):  # nobody holds it, or who did has just left
+            for mark in path.iterdir():
+                _check_ended(mark)
+    except OSError as error:
+        raise _cannot_lock(path, error) from error
 
 
 def _make_mark(mark: Path) -> int | None:
@@ -110,13 +125,20 @@ def _move_in(temp: Path, lock: Path) -> None:
     for _ in range(_N_TRIES):
         with contextlib.suppress(FileNotFoundError):  # nobody holds it, or who did has just left
             for mark in lock.iterdir():
-                _remove_ended(mark)
+                _check_ended(mark)
+                mark.unlink()
         with contextlib.suppress(OSError):  # Windows renames nothing over an empty folder
             lock.rmdir()
         with contextlib.suppress(OSError):  # each system has its own errno for a folder that is not empty
             temp.rename(lock)
             return
     temp.rename(lock)
+
+
+def _cannot_lock(path: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{path}: cannot lock the folder: {error}; {advice(error)} and run the same command again"
+    )
 
 
 class FolderLock:
@@ -142,10 +164,7 @@ class FolderLock:
             _move_in(temp, self.path)
             self._mark = self.path / temp.name
         except OSError as error:
-            raise OutputError(
-                f"{self.path}: cannot lock the folder: {error}; {advice(error)} and run the same "
-                "command again"
-            ) from error
+            raise _cannot_lock(self.path, error) from error
         finally:
             if self._mark.parent == temp:
                 self.__exit__()

@@ -28,7 +28,7 @@ from nanogpt_compat.units import format_bytes, parse_count, parse_size
 _DESCRIPTION = """\
 Turn text of any size into nanoGPT's train.bin and val.bin (raw uint16 GPT-2 tokens) in bounded memory.
 With no options: train_fineweb.txt beside this script in, train.bin and val.bin beside it out.
-Started as `python -m nanogpt_compat`, it takes the current folder for the script's."""
+Started with python -m nanogpt_compat, it takes the current folder for the script's."""
 
 _MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # one of these with an unbroken stretch takes the budget alone
 
@@ -202,8 +202,14 @@ def _shards(options: argparse.Namespace) -> tuple[int | None, str | None]:
     n_tokens = options.shard_tokens or SHARD_TOKENS
     if options.format == "llmc" and n_tokens > MAX_LLMC_TOKENS:
         raise UsageError(
-            f"--shard-tokens {n_tokens:,} is too many for --format llmc, whose header has room for "
-            f"{MAX_LLMC_TOKENS:,}"
+            f"--shard-tokens {n_tokens:,} is too many for --format llmc: llm.c reads shards of less than "
+            f"2 GiB, {MAX_LLMC_TOKENS:,} tokens at most"
+        )
+    found = next((word for word in ("train", "val") if word in (options.shard_name or "")), None)
+    if options.format == "npy" and found is not None:
+        raise UsageError(
+            f"--shard-name {options.shard_name}: build-nanogpt takes every file with {found!r} in its name "
+            f"for the {found} split; give a name without it"
         )
     return n_tokens, options.shard_name or FIRST_WORDS[options.format]
 

@@ -209,7 +209,7 @@ def describe_val(split: str, windows: Windows, *, ratio: float) -> str:
     if split == FIRST_SHARD:
         return "the first shard"
     if split == "documents":
-        return f"{ratio:g} of all documents"
+        return f"{100 * ratio:.3g} % of all documents"
     if isinstance(windows, Interval):
         return f"{format_bytes(windows.width)} of every {format_bytes(windows.period)}"
     n_bytes = sum(end - start for start, end in windows)

@@ -1,6 +1,6 @@
 """Do a job: go on where an earlier run stopped, tokenise, check, publish, report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,7 +22,7 @@ from nanogpt_compat.job import (
     check_disk,
     check_names,
     describe_val,
-    next_step,
+    foreseen_tokens,
     notices,
     with_reference,
 )
@@ -30,11 +30,13 @@ from nanogpt_compat.journal import Journal
 from nanogpt_compat.parts import Parts
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.progress import Display
+from nanogpt_compat.readers import Output, find_odd, find_short, next_step
 from nanogpt_compat.shards import WORK_FOLDER, OutputFile, by_split, by_stream, files_of
 from nanogpt_compat.sinks import (
     TokenFiles,
     all_shards,
     check_vacant,
+    check_writable,
     full_shards,
     publish,
     remove_work_files,
@@ -43,7 +45,7 @@ from nanogpt_compat.sinks import (
 )
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_count, format_duration
-from nanogpt_compat.watch import Check, Say, Watch, locked
+from nanogpt_compat.watch import Check, Say, Watch, check_unlocked, locked
 
 
 class Run:
@@ -73,6 +75,7 @@ class Run:
         self._work = job.config.output_dir / WORK_FOLDER
         self._journal = journal_in(job.config.output_dir)
         self._saved = ""  # how far, in words
+        self._warned_of: set[str] = set()
 
     def do(self, *, restart: bool) -> None:
         """Make the token files and prepare.json, or find that they are made.
@@ -88,6 +91,7 @@ class Run:
             self._say("already complete; --restart --overwrite makes it again")
             self._clear_up()
             return
+        check_writable(self._folders)
         with locked(self._folders):
             made = self._go_on(restart=restart)
             self._publish(made)
@@ -95,23 +99,74 @@ class Run:
                 self._remove_work_files()
         self._tell(made)
 
-    def _go_on(self, *, restart: bool) -> Mapping[str, Any]:
-        """Bring the files to where they only need their names; returns the report."""
-        if restart:
-            check_names(self._job.config, {})  # or what is saved would be thrown away for nothing
-            self._remove_work_files()
-        found = read_found(self._journal)
+    def rehearse(self, *, restart: bool) -> None:
+        """Check all that `do` checks before it makes the first token, by the same calls; change nothing.
+
+        Raises:
+            What `do` raises of these checks.
+        """
+        if not restart and self.is_complete():
+            self._say("already complete; --restart --overwrite makes it again")
+            return
+        check_writable(self._folders)
+        check_unlocked(self._folders)
+        found, old = self._find(restart=restart)
+        redo = ["--restart", "--overwrite"] if (old or found).has_anything else []
+        self._tell_beforehand(redo, is_dry=True)
+        if found.report is not None:
+            self._say(f"all is made ({self._saved}) and only has to get its names")
+            return
+        with self._watch:
+            self._load(found, last_sound_mark(found, full_shards(self._outputs, found.tokens)))
+
+    def _find(self, *, restart: bool) -> tuple[Found, Found | None]:
+        """Find what to resume, and what to discard before; check that the run can begin. Changes nothing.
+
+        If there is a report in what was found, the files that it tells of are whole.
+        """
+        found, old = read_found(self._journal), None
         self._tell_damage(found)
-        if found.header is not None and self._differences(found.header) and not found.has_anything:
-            self._remove_work_files()  # with other options nobody loses anything
-            found = Found(mismatch=found.mismatch)
+        if restart:
+            found, old = Found(), found
+        elif found.header is not None and not found.has_anything and self._differences(found.header):
+            found, old = Found(mismatch=found.mismatch), found  # nothing is lost
         if found.header is not None:
             self._check_belongs(found.header)
-        try:
-            if found.report is not None and self._is_whole(found.report, found):
-                return found.report
-            check_names(self._job.config, found.tokens)
+        if found.report is not None and not self._is_whole(found.report, found):
+            found.report = None
+        if found.report is None:
+            check_names(self._job.config, found.tokens)  # or what is saved would be discarded for nothing
             check_disk(self._job, found.tokens)
+        return found, old
+
+    def _tell_beforehand(self, redo: Sequence[str], *, is_dry: bool) -> None:
+        """Say what is not as the options say, and what the readers of the output would trip over."""
+        job = self._job
+        for line in notices(job):
+            self._say(line)
+        if job.expected_bytes is not None:
+            foreseen = Output(job.config, self._outputs, foreseen_tokens(job), is_made=False, redo=redo)
+            self._warn_of(find_odd(foreseen))
+            if is_dry:  # the run says it at its end, of what is there then
+                self._warn_of(find_short(foreseen))
+
+    def _warn_of(self, faults: Mapping[str, str]) -> None:
+        """Warn, of each kind of fault once."""
+        for kind, line in faults.items():
+            if kind not in self._warned_of:
+                self._warn(line)
+        self._warned_of |= faults.keys()
+
+    def _go_on(self, *, restart: bool) -> Mapping[str, Any]:
+        """Bring the files to where they only need their names; returns the report."""
+        found, old = self._find(restart=restart)
+        if found.report is None:
+            self._tell_beforehand(["--restart", "--overwrite"], is_dry=False)
+        if old is not None:
+            self._remove_work_files()
+        try:
+            if found.report is not None:
+                return found.report
             with self._watch:
                 return self._tokenise_for_sure(found)
         except (CheckpointError, InputError):
@@ -409,11 +464,14 @@ class Run:
         for line in report.end_lines(made, self._files(made), val=describe_val(self._job)):
             self._say(line)
         with suppress(OSError):  # they look into the folder, and all is done
-            for line in notices(self._job, made["tokens"]):
-                self._say(line)
+            config, tokens = self._job.config, by_stream(self._outputs, made["tokens"])
+            output = Output(config, self._outputs, tokens, True, made["documents"], ["--overwrite"])
+            self._warn_of(find_short(output) | find_odd(output))
         for line in report.warn_of_empty(made["inputs"]):
             self._warn(line)
-        self._say(f"next: {next_step(self._job)}")
+        step = next_step(self._job.config, self._files(made))
+        if step:
+            self._say(step)
 
 
 def _saving(tally: Tally) -> str:

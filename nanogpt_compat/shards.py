@@ -22,7 +22,7 @@ from nanogpt_compat.memmap import TOKEN
 WORK_FOLDER = ".prepare"
 FORMATS = ("bin", "npy", "llmc")
 SHARD_TOKENS = 100_000_000  # in both scripts
-MAX_LLMC_TOKENS = 2**31 - 1  # their number is an int32
+MAX_LLMC_TOKENS = (2**31 - 1 - 1024) // 2  # llm.c's loader takes a shard's size in bytes for an int
 FIRST_WORDS = {"npy": "edufineweb", "llmc": "fineweb"}
 
 _ENDLESS = 1 << 62

@@ -1,6 +1,7 @@
 """Where the tokens go: into files that have their final names only when they are complete."""
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -52,11 +53,43 @@ def work_folder(folder: Path) -> Path:
         if not ignore.exists() or not ignore.stat().st_size:  # a full disk might refuse the two bytes
             ignore.write_text("*\n", encoding="ascii")
     except OSError as error:
-        raise OutputError(
-            f"cannot write to {folder}: {error.strerror}; {advice(error)} and run the same command again, or "
-            "give another --output-dir"
-        ) from error
+        raise _not_writable(folder, error) from error
     return work
+
+
+def check_writable(folders: Iterable[Path]) -> None:
+    """Make sure that `work_folder` can be made in each of them, as far as can be seen without trying.
+
+    Raises:
+        OutputError: one cannot be written to.
+    """
+    for folder in folders:
+        work = folder / WORK_FOLDER
+        try:
+            nearest = next(one for one in (work, *work.parents) if one.exists())
+            for one in (nearest, folder) if nearest == work else (nearest,):
+                _check_access(one)
+        except OSError as error:
+            raise _not_writable(folder, error) from error
+
+
+def _check_access(folder: Path) -> None:
+    """Raise the OSError that making a file in a folder would raise."""
+    number = 0
+    if not folder.is_dir():
+        number = errno.ENOTDIR
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        is_read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+        number = errno.EROFS if is_read_only else errno.EACCES
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def _not_writable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write to {folder}: {error.strerror}; {advice(error)} and run the same command again, or "
+        "give another --output-dir"
+    )
 
 
 class _OpenShards:

@@ -68,6 +68,15 @@ def format_count(n: float) -> str:
     return f"{n:.0f}" if abs(n) < 1000 else _scaled(n, ("K", "M", "B", "T", "Q"))
 
 
+def plural(n: int, noun: str, more: str = "") -> str:
+    """Return a number with its noun; `more` is the noun's plural where it is not just with an s.
+
+    >>> plural(1, "token"), plural(2500, "token"), plural(0, "entry", "entries")
+    ('1 token', '2,500 tokens', '0 entries')
+    """
+    return f"{n:,} {noun if n == 1 else more or noun + 's'}"
+
+
 def _scaled(value: float, units: tuple[str, ...]) -> str:
     """`value` (at least 1000) over the unit that leaves at most three digits before the point."""
     for unit in units:

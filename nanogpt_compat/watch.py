@@ -13,11 +13,12 @@ from nanogpt_compat.fingerprint import has_hint_of_change
 from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits
 from nanogpt_compat.heap import trim_heap
 from nanogpt_compat.job import Job
-from nanogpt_compat.lock import FolderLock
+from nanogpt_compat.lock import FolderLock, check_free
 from nanogpt_compat.parts import Parts
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.policy import Step, room_bytes
 from nanogpt_compat.progress import Display
+from nanogpt_compat.shards import WORK_FOLDER
 from nanogpt_compat.sinks import Sink, remove_work_folder, work_folder
 from nanogpt_compat.sources.records import crc_of_text
 from nanogpt_compat.tally import Tally
@@ -44,6 +45,16 @@ def locked(folders: Sequence[Path]) -> Iterator[None]:
     finally:
         for folder in folders:
             remove_work_folder(folder)
+
+
+def check_unlocked(folders: Sequence[Path]) -> None:
+    """Make sure that `locked` could have all folders now; makes nothing.
+
+    Raises:
+        OutputError: another run is at work in one of them.
+    """
+    for folder in folders:
+        check_free(folder / WORK_FOLDER / "lock")
 
 
 class Watch:

@@ -173,7 +173,10 @@ def test_raw_shards_put_together_are_train_bin_and_val_bin_is_as_ever(text: Path
     assert len(shards) > 5
     assert b"".join(path.read_bytes() for path in shards) == (plain / "train.bin").read_bytes()
     assert (out / "val.bin").read_bytes() == (plain / "val.bin").read_bytes()
-    assert f"next: ls -v {out}/train_shard_*.bin | xargs cat > train.bin" in done.stderr
+    assert (
+        f"(cd {out} && seq -f train_shard_%04.0f.bin 0 {len(shards) - 1} | xargs cat > train.bin)"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize("name", ["mine", "a-b.c_d"])
@@ -189,7 +192,7 @@ def test_a_first_shard_that_holds_all_gets_a_warning(text: Path, tmp_path: Path)
     args: Args = ("--input", text, "--output-dir", tmp_path, "--format", "llmc")
     done = prepare(*args)
     assert done.returncode == 0
-    assert "warning: all tokens are in the first shard" in done.stderr
+    assert "warning: the train split has 0 tokens" in done.stderr
     assert list(files_in(tmp_path)) == ["fineweb_val_000000.bin"]
     assert report_of(tmp_path)["tokens"]["train"] == 0
     again = prepare(*args)
@@ -559,7 +562,8 @@ def test_a_wrong_header_a_longer_and_a_missing_shard_and_one_too_many_are_told(
         ("--shard-name a", "--shard-name is for --format npy and llmc"),
         ("--format npy --shard-name a/b", "'a/b' is not a word"),
         ("--format npy --shard-name .a", "'.a' is not a word"),
-        ("--format llmc --shard-tokens 2147483648", "has room for 2,147,483,647"),
+        ("--format npy --shard-name validated", "takes every file with 'val' in its name for the val split"),
+        ("--format llmc --shard-tokens 1073741312", "1,073,741,311 tokens at most"),
         ("--shard-tokens 0", "'0' is not a whole number of at least 1, such as 100000000 or 100M"),
         ("--shard-tokens 1.5", "is not a whole number"),
         ("--shard-tokens 4MiB", "is not a whole number"),
@@ -591,4 +595,4 @@ def test_a_train_bin_that_is_not_of_the_run_gets_a_warning(text: Path, tmp_path:
     (tmp_path / "train.bin").write_bytes(b"old")
     done = prepare("--input", text, "--output-dir", tmp_path, "--shard-tokens", "100000")
     assert done.returncode == 0
-    assert f"warning: {tmp_path / 'train.bin'} is not from this run" in done.stderr
+    assert f"warning: {tmp_path / 'train.bin'} is from another run, and this one makes none" in done.stderr
