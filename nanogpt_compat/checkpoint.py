@@ -41,6 +41,7 @@ class Found:
     marks: list[Mark] = field(default_factory=list)  # the first is the beginning, right after the header
     report: Mapping[str, Any] | None = None  # of a run that only had to rename its files
     end_byte: int = 0  # of the last valid line
+    is_torn: bool = False  # the journal goes on behind it
     mismatch: str = ""  # in what the engine that was chosen has erred, so that tiktoken took its place
 
     @property
@@ -77,6 +78,7 @@ def read_found(journal: Path) -> Found:
             found.report = record["report"]
         else:
             found.marks.append(Mark(entry.end_byte, Segment(record["tokens"], record["crcs"])))
+    found.is_torn = journal.is_file() and journal.stat().st_size > found.end_byte
     return found
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import report
+from nanogpt_compat.checkpoint import Found
 from nanogpt_compat.config import Config, Location
 from nanogpt_compat.documents import END_OF_TEXT_NAME, MARK, Documents
 from nanogpt_compat.encoders import Choice, Encoder, TiktokenEncoder, choose_encoder, with_mark
@@ -22,7 +23,7 @@ from nanogpt_compat.pipeline import Source, block_size
 from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.policy import margin_bytes
 from nanogpt_compat.shards import Shards, lay_out
-from nanogpt_compat.sinks import full_shards, others, written_bytes
+from nanogpt_compat.sinks import full_shards, n_begun, others, written_bytes
 from nanogpt_compat.sources.fields import check_text_fields
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import READER_BYTES, sample_records, size_of_text
@@ -308,10 +309,10 @@ def _max_chars(config: Config) -> int | None:
     return None if config.n_chunks is None else config.n_chunks * CHARS_PER_CHUNK
 
 
-def check_names(config: Config, tokens: Mapping[str, int]) -> None:
+def check_names(config: Config, found: Found) -> None:
     """Refuse to replace files that are there, and what is no file of ours to replace.
 
-    The shards that an earlier run has made full of its `tokens` may be there.
+    The shards that the run which left what was `found` may have named can be there.
 
     Raises:
         OutputError: one is there and there is no `--overwrite`; or it is a folder, an input, or both files.
@@ -323,7 +324,8 @@ def check_names(config: Config, tokens: Mapping[str, int]) -> None:
     for final in [
         final
         for split, shards in outputs.items()
-        for final in others(shards, n_own=shards.n_full(tokens.get(split, 0)))
+        for n_tokens in [found.tokens.get(split, 0)]
+        for final in others(shards, n_own=n_begun(shards, n_tokens, is_torn=found.is_torn), n_tokens=n_tokens)
     ]:
         if final.is_dir():
             raise OutputError(f"{final} is a folder; move it away, or give another --output-dir")

@@ -34,9 +34,11 @@ from nanogpt_compat.readers import Output, find_odd, find_short, next_step
 from nanogpt_compat.shards import WORK_FOLDER, OutputFile, by_split, by_stream, files_of
 from nanogpt_compat.sinks import (
     TokenFiles,
+    Written,
     all_shards,
     check_vacant,
     check_writable,
+    found_shards,
     full_shards,
     publish,
     remove_work_files,
@@ -117,7 +119,7 @@ class Run:
             self._say(f"all is made ({self._saved}) and only has to get its names")
             return
         with self._watch:
-            self._load(found, last_sound_mark(found, full_shards(self._outputs, found.tokens)))
+            self._load(found, last_sound_mark(found, self._files_of(found)))
 
     def _find(self, *, restart: bool) -> tuple[Found, Found | None]:
         """Find what to resume, and what to discard before; check that the run can begin. Changes nothing.
@@ -135,7 +137,7 @@ class Run:
         if found.report is not None and not self._is_whole(found.report, found):
             found.report = None
         if found.report is None:
-            check_names(self._job.config, found.tokens)  # or what is saved would be discarded for nothing
+            check_names(self._job.config, found)  # or what is saved would be discarded for nothing
             check_disk(self._job, found.tokens)
         return found, old
 
@@ -234,12 +236,11 @@ class Run:
 
     def _tell_damage(self, found: Found) -> None:
         """Say what is lost because the journal is not as it was written."""
-        n_bytes = self._journal.stat().st_size if self._journal.is_file() else 0
-        if n_bytes > found.end_byte:
+        if found.is_torn:
             self._warn(
                 f"{self._journal} is torn or damaged at byte {found.end_byte:,}: what follows is made again"
             )
-        elif not n_bytes and written_bytes(full_shards(self._outputs, {})):
+        elif found.header is None and written_bytes(full_shards(self._outputs, {})):
             self._warn(f"{self._journal} is gone or empty: beginning anew")
 
     def _clear_up(self) -> None:
@@ -309,7 +310,7 @@ class Run:
 
     def _tokenise(self, found: Found) -> Mapping[str, Any]:
         """Write everything and finish it; returns the report, which is in the journal by then."""
-        files = full_shards(self._outputs, found.tokens)
+        files = self._files_of(found)
         mark = last_sound_mark(found, files)
         if found.mismatch:
             if found.header is not None and self._job.encoder.name != TiktokenEncoder.name:
@@ -331,6 +332,12 @@ class Run:
                     return made
             # An older segment has rotted since it was written: all that follows it is made again.
             found, mark = read_found(self._journal), unsound - 1
+
+    def _files_of(self, found: Found) -> dict[str, Written]:
+        """Find the files of the run that left what was found."""
+        if self._job.config.overwrite:  # what has its name may be of another run
+            return full_shards(self._outputs, found.tokens)
+        return found_shards(self._outputs, found.tokens, is_torn=found.is_torn)
 
     def _header(self, mismatch: str) -> dict[str, object]:
         """Write down what a later run must have in common with this one, and know of it."""

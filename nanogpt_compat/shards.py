@@ -57,6 +57,14 @@ class Shards:
             return f"{self.word}_shard_{k:04d}.bin"
         return f"{self.word}_{self.split(k)}_{k:06d}.{_SUFFIXES[self.form]}"
 
+    def number(self, name: str) -> int:
+        """Return the number of the shard of this name, which `pattern` matches.
+
+        >>> Shards(Path(), "fineweb", "llmc", 1000).number("fineweb_val_000012.bin")
+        12
+        """
+        return int(name.rpartition("_")[2].partition(".")[0])
+
     def listed_name(self, k: int) -> str:
         """Name shard `k` as the output folder has it, where train.bin and val.bin may be links."""
         return f"{self.split(k)}.bin" if self.is_endless else self.name(k)

@@ -5,7 +5,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 from zlib import crc32
@@ -261,6 +261,7 @@ class Written:
 
     shards: Shards
     n_named: int  # shards that may have their final names; all others are unfinished
+    has_lost: bool = False  # records of the journal, so that the next shard may have its name, too
 
     def path(self, k: int) -> Path:
         """Find shard `k`.
@@ -269,12 +270,21 @@ class Written:
             OutputError: it cannot be seen which of the two is there.
         """
         partial = self.shards.partial(k)
-        return self.shards.path(k) if k < self.n_named and not is_there(partial) else partial
+        return self.shards.path(k) if k < self.n_named + self.has_lost and not is_there(partial) else partial
 
 
 def full_shards(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, Written]:
     """Find the files of a run that has journaled so many tokens: full shards may have their final names."""
     return {split: Written(shards, shards.n_full(tokens.get(split, 0))) for split, shards in outputs.items()}
+
+
+def found_shards(outputs: Outputs, tokens: Mapping[str, int], *, is_torn: bool) -> dict[str, Written]:
+    """Find the same where the journal may have lost records."""
+    files = full_shards(outputs, tokens)
+    return {
+        split: replace(one, has_lost=n_begun(one.shards, tokens.get(split, 0), is_torn=is_torn) > one.n_named)
+        for split, one in files.items()
+    }
 
 
 def all_shards(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, Written]:
@@ -364,41 +374,126 @@ def _crc_of_bytes(path: Path, offset: int, end: int, *, crc: int, header: bytes 
 
 
 def take_back(files: Mapping[str, Written], tokens: Mapping[str, int]) -> None:
-    """Make the shards that go beyond `tokens` unfinished again, where they have their final names.
+    """Make what goes beyond `tokens` unfinished again, where it has its final name.
+
+    A shard that was named by a record that is lost keeps its name, and is copied.
 
     Raises:
-        OutputError: a rename is refused.
+        OutputError: a rename is refused, or the disk is full or failing.
     """
     for split, written in files.items():
-        shards = written.shards
-        for k in range(shards.n_full(tokens.get(split, 0)), written.n_named):
+        shards, n_tokens = written.shards, tokens.get(split, 0)
+        n_full = shards.n_full(n_tokens)
+        for k in range(n_full, written.n_named):
             if written.path(k) == shards.path(k) and is_there(shards.path(k)):
-                _rename(shards.path(k), shards.partial(k))
-                sync_folder(shards.folder)
+                _make_unfinished(shards, k)
+        if n_tokens % shards.shard_tokens and written.path(n_full) == shards.path(n_full):
+            if shards.is_endless:  # all of the output may be in it
+                _make_unfinished(shards, n_full)
+            else:
+                _copy(shards.path(n_full), shards.partial(n_full))
 
 
-def others(shards: Shards, *, n_own: int) -> list[Path]:
-    """List the files with such names that are not among the first `n_own` shards of the run.
+def _make_unfinished(shards: Shards, k: int) -> None:
+    _rename(shards.path(k), shards.partial(k))
+    sync_folder(shards.folder)
 
-    What has the name of one of these and stands beside the unfinished one is another's too.
+
+def _copy(final: Path, partial: Path) -> None:
+    """Copy a file durably."""
+    copy = partial.with_suffix(".copy")
+    try:
+        shutil.copyfile(final, copy)
+        with copy.open("rb+") as file:
+            os.fsync(file.fileno())
+        replace_durably(copy, partial)
+    except OSError as error:
+        raise OutputError(
+            f"cannot copy {final} to {partial.parent}: {error.strerror}; {advice(error)} and run the same "
+            "command again"
+        ) from error
+
+
+def n_begun(shards: Shards, n_tokens: int, *, is_torn: bool) -> int:
+    """Count the shards, from the first on, that are of this run if they have their names.
+
+    Those are the ones that `n_tokens`, which are journaled, make full. If records were lost, there are more:
+    those before one that is unfinished, or all in a row if the journal is torn.
 
     Raises:
         OutputError: the folder cannot be read.
     """
+    n_full = shards.n_full(n_tokens)
+    if shards.is_endless:
+        return n_full + (is_torn and n_tokens > 0)
+    unfinished = (name.removesuffix(".partial") for name in _names(shards.folder / WORK_FOLDER))
+    n = max(n_full, *(shards.number(name) for name in unfinished if shards.pattern.fullmatch(name)), 0)
+    while is_torn and is_there(shards.path(n)):
+        n += 1
+    return n
+
+
+def _names(folder: Path) -> list[str]:
+    """List a folder that may be missing."""
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 - a Path for each of a million names is slow
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise OutputError(f"cannot look into {folder}: {error.strerror}") from error
+
+
+def others(shards: Shards, *, n_own: int, n_tokens: int | None = None) -> list[Path]:
+    """List the files with such names that are not among the first `n_own` shards of the run.
+
+    If such a shard has an unfinished copy too, the two must agree: as far as `n_tokens` of the stream go, or
+    in all if it is None.
+
+    Raises:
+        OutputError: the folder, or a file, cannot be read.
+    """
     if shards.is_endless:
         named = [path for path in (shards.path(0),) if is_there(path)]
     else:
-        try:
-            names = sorted(os.listdir(shards.folder))  # noqa: PTH208 - a Path for each of a million names is slow
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise OutputError(f"cannot look into {shards.folder}: {error.strerror}") from error
-        named = [shards.folder / name for name in names if shards.pattern.fullmatch(name)]
+        named = [shards.folder / name for name in _names(shards.folder) if shards.pattern.fullmatch(name)]
     if not named:
         return []
-    own = {shards.path(k) for k in range(n_own) if not is_there(shards.partial(k))}
-    return [path for path in named if path not in own]
+    own = {shards.path(k): k for k in range(n_own)}
+    return [path for path in named if path not in own or not _is_own(shards, own[path], n_tokens)]
+
+
+def _is_own(shards: Shards, k: int, n_tokens: int | None) -> bool:
+    final, partial = shards.path(k), shards.partial(k)
+    if not is_there(partial):
+        return True
+    if n_tokens is None:
+        return _hold_same(final, partial)
+    n_saved = min(max(0, n_tokens - k * shards.shard_tokens), shards.shard_tokens)
+    return _hold_same(
+        final, partial, start=shards.header_bytes, end=shards.header_bytes + n_saved * TOKEN.itemsize
+    )
+
+
+def _hold_same(final: Path, partial: Path, *, start: int = 0, end: int | None = None) -> bool:
+    """Compare two files, in all or in `[start, end)`.
+
+    Raises:
+        OutputError: one cannot be read.
+    """
+    try:
+        with final.open("rb") as one, partial.open("rb") as other:
+            n_bytes = os.fstat(one.fileno()).st_size
+            if end is None and n_bytes != os.fstat(other.fileno()).st_size:
+                return False
+            one.seek(start)
+            other.seek(start)
+            for at in range(start, n_bytes if end is None else end, _CHUNK_BYTES):
+                size = _CHUNK_BYTES if end is None else min(_CHUNK_BYTES, end - at)
+                if one.read(size) != other.read(size):
+                    return False
+    except OSError as error:
+        raise OutputError(f"cannot compare {final} with {partial}: {error.strerror}") from error
+    return True
 
 
 def check_vacant(files: Mapping[str, Written]) -> None:
@@ -439,9 +534,13 @@ def _publish_some(shards: Shards, some: Iterable[int], *, may_replace: bool) -> 
         partial, final = shards.partial(k), shards.path(k)
         if not is_there(partial):
             continue  # an earlier run came so far
-        if not may_replace and is_there(final):
+        if may_replace or not is_there(final):
+            _rename(partial, final)
+        elif not _hold_same(final, partial):
             raise _taken(final)
-        _rename(partial, final)
+        else:  # it was named by an earlier run, whose record was lost
+            with contextlib.suppress(OSError):  # what stays is hidden and harmless
+                partial.unlink()
 
 
 def _rename(old: Path, new: Path) -> None:

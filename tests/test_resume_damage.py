@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -289,3 +290,168 @@ def test_a_final_file_that_is_gone_before_the_other_has_its_name_is_not_forgotte
     done = prepare(*args, "--output-dir", out)
     assert done.returncode == 0, done.stderr
     expected.assert_reached(out, fallbacks=faults.report_of(out)["checkpoint_fallbacks"])
+
+
+# The journal, while shards have their names
+
+SHARDS: Args = ("--shard-tokens", "20011", "--block-size", "30000")
+
+
+@pytest.fixture(scope="module", params=["bin", "npy", "llmc"])
+def shard_args(request: pytest.FixtureRequest, path: Path) -> Args:
+    return ("--input", path, "--format", request.param, *SHARDS)
+
+
+@pytest.fixture(scope="module")
+def shards(shard_args: Args, tmp_path_factory: pytest.TempPathFactory) -> Expected:
+    out = tmp_path_factory.mktemp("shards") / "out"
+    done = prepare(*shard_args, "--output-dir", out)
+    assert done.returncode == 0, done.stderr
+    return Expected(faults.sha256s(out), faults.report_of(out), 0.0)
+
+
+@pytest.fixture(scope="module")
+def some_shards(shard_args: Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("some shards") / "out"
+    with pytest.raises(Stopped):
+        prepare(*shard_args, "--output-dir", out, stop_after_bytes=400_000)
+    assert len(named(out)) > 3
+    return out
+
+
+@pytest.fixture
+def stopped_shards(some_shards: Path, tmp_path: Path) -> Path:
+    """The output folder of a run that has given some shards their names."""
+    return Path(shutil.copytree(some_shards, tmp_path / "out"))
+
+
+def named(out: Path) -> dict[str, tuple[int, int]]:
+    """The files that have their names, and what is another if one is written again."""
+    found = {path.name: path.stat() for path in out.glob("*") if path.suffix in faults.SUFFIXES}
+    return {name: (status.st_ino, status.st_mtime_ns) for name, status in found.items()}
+
+
+def tear(journal: Path, how: str) -> None:
+    ends = line_ends(journal)
+    if how == "20 bytes off":
+        cut(journal, ends[-1] - 20)
+    elif how == "half of it":
+        cut(journal, ends[len(ends) // 2] + 9)
+    elif how == "half of it, at the end of a line":
+        cut(journal, ends[len(ends) // 2])
+    elif how == "all but the header":
+        flip(journal, ends[0] + 20)
+    elif how == "all":
+        flip(journal, 20)
+    elif how == "zeros":
+        journal.write_bytes(bytes(ends[-1]))
+    elif how == "empty":
+        cut(journal, 0)
+    else:
+        journal.unlink()
+
+
+TEARS = ["20 bytes off", "half of it", "half of it, at the end of a line", "all but the header"]
+TEARS += ["all", "zeros", "empty", "gone"]
+
+
+@pytest.mark.parametrize("how", TEARS)
+def test_shards_named_by_records_that_are_lost_stay_as_they_are(
+    how: str, shard_args: Args, shards: Expected, stopped_shards: Path
+) -> None:
+    before = named(stopped_shards)
+    tear(stopped_shards / ".prepare" / "journal", how)
+    args: Args = (*shard_args, "--output-dir", stopped_shards)
+    with pytest.raises(Stopped):  # it can be stopped again, where nothing tells of a tear any more
+        prepare(*args, stop_after_bytes=310_000)
+    assert before == named(stopped_shards)
+    done = prepare(*args)
+    assert done.returncode == 0, done.stderr
+    assert before.items() <= named(stopped_shards).items()
+    shards.assert_reached(stopped_shards)
+
+
+def test_a_journal_that_has_lost_little_costs_little(
+    shard_args: Args, shards: Expected, stopped_shards: Path
+) -> None:
+    journal = stopped_shards / ".prepare" / "journal"
+    tear(journal, "half of it")
+    entries = [entry.record for entry in read_journal(journal)]
+    n_tokens = sum(entries[-1]["tokens"].values())  # type: ignore[attr-defined] # JSON
+    done = prepare(*shard_args, "--output-dir", stopped_shards)
+    assert done.returncode == 0, done.stderr
+    assert f" {format_count(n_tokens)} tokens): saves" in done.stderr
+    shards.assert_reached(stopped_shards)
+
+
+@pytest.mark.parametrize("how", ["20 bytes off", "all but the header", "all"])
+def test_with_overwrite_a_torn_journal_resumes_as_well(
+    how: str, shard_args: Args, shards: Expected, stopped_shards: Path
+) -> None:
+    tear(stopped_shards / ".prepare" / "journal", how)
+    done = prepare(*shard_args, "--output-dir", stopped_shards, "--overwrite")
+    assert done.returncode == 0, done.stderr
+    shards.assert_reached(stopped_shards, fallbacks=faults.report_of(stopped_shards)["checkpoint_fallbacks"])
+
+
+@pytest.mark.parametrize("k", [0, -2])
+def test_of_shards_that_are_not_as_they_should_be_none_is_lost(
+    k: int, shard_args: Args, shards: Expected, stopped_shards: Path
+) -> None:
+    tear(stopped_shards / ".prepare" / "journal", "all but the header")
+    other = stopped_shards / sorted(name for name in named(stopped_shards) if name != "val.bin")[k]
+    flip(other, other.stat().st_size // 2)
+    before = faults.sha256s(stopped_shards)
+    args: Args = (*shard_args, "--output-dir", stopped_shards)
+    for _ in range(2):
+        done = prepare(*args)
+        assert done.returncode == 4
+        assert f"{other} " in done.stderr
+        assert faults.sha256s(stopped_shards) == before
+    other.unlink()
+    assert prepare(*args).returncode == 0
+    shards.assert_reached(stopped_shards)
+
+
+def test_one_shard_too_many_is_refused_before_anything_is_done(
+    shard_args: Args, shards: Expected, stopped_shards: Path
+) -> None:
+    journal = stopped_shards / ".prepare" / "journal"
+    tear(journal, "half of it")
+    content = journal.read_bytes()
+    last = sorted(name for name in named(stopped_shards) if name != "val.bin")[-1]
+    other = stopped_shards / re.sub(r"\d+\.", "000099.", last)
+    other.write_bytes(b"other")
+    done = prepare(*shard_args, "--output-dir", stopped_shards)
+    assert (done.returncode, f"{other} exists already" in done.stderr) == (4, True)
+    assert journal.read_bytes() == content
+    other.unlink()
+    assert prepare(*shard_args, "--output-dir", stopped_shards).returncode == 0
+    shards.assert_reached(stopped_shards)
+
+
+@pytest.mark.parametrize("form", ["train.bin", "bin", "npy", "llmc"])
+@pytest.mark.parametrize("n_named", ["the first", "all"])
+def test_a_torn_last_record_costs_nothing_when_files_have_got_their_names(
+    n_named: str, form: str, path: Path, tmp_path: Path
+) -> None:
+    args: Args = ("--input", path)
+    args = args if form == "train.bin" else (*args, "--format", form, *SHARDS)
+    expected = expect(tmp_path / "expected", *args)
+    # The last to get its name by a rename is the last shard, which is not full, or train.bin.
+    at, skip = ("rename .*partial", -1) if n_named == "the first" else ("open prepare.json.tmp", 0)
+    if skip < 0:
+        log = tmp_path / "log"
+        done = faults.run(*args, "--output-dir", tmp_path / "whole", log=str(log))
+        skip = (
+            sum(line.startswith("rename") and "partial" in line for line in log.read_text().splitlines()) - 1
+        )
+    out = tmp_path / "out"
+    assert faults.run(*args, "--output-dir", out, at=at, skip=skip).returncode == -9
+    assert faults.sha256s(out)
+    journal = out / ".prepare" / "journal"
+    cut(journal, line_ends(journal)[-1] - 20)
+    done = faults.run(*args, "--output-dir", out)
+    assert done.returncode == 0, done.stderr
+    assert "going on at 100%" in done.stderr
+    expected.assert_reached(out)

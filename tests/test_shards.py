@@ -384,20 +384,6 @@ def test_a_shard_that_was_damaged_since_it_had_its_name_is_made_again(
     expected.assert_reached(out, fallbacks=report_of(out)["checkpoint_fallbacks"])
 
 
-def test_without_its_journal_a_run_does_not_know_its_shards(
-    args: Args, expected: Expected, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    before = stop_after_some(args, out)
-    (out / ".prepare" / "journal").unlink()
-    refused = prepare(*args, "--output-dir", out)
-    assert refused.returncode == 4
-    assert f"{out / min(before)} exists already; give --overwrite" in refused.stderr
-    assert published(out) == before
-    assert prepare(*args, "--output-dir", out, "--overwrite").returncode == 0
-    expected.assert_reached(out)
-
-
 def test_to_begin_anew_takes_the_word_to_replace_what_has_its_name(
     args: Args, expected: Expected, tmp_path: Path
 ) -> None:
