@@ -309,7 +309,10 @@ def test_a_chat_from_a_stream_is_refused_with_the_program(run_prepare: RunPrepar
     threading.Thread(target=fifo.write_bytes, args=(raw,), daemon=True).start()
     done = run_prepare("--input", fifo, "--output-dir", "out")
     assert done.returncode == 3
-    assert "send it through `jq -c '{text: ([.messages[]?.content] | join(\"\\n\"))}'`" in done.stderr
+    assert (
+        "filter it on its way here with jq -c '{text: ([.messages[]?.content] | join(\"\\n\"))}'"
+        in done.stderr
+    )
 
 
 @pytest.mark.parametrize(

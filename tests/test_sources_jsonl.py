@@ -193,7 +193,9 @@ def test_numbers_of_any_length_in_other_fields_are_no_fault() -> None:
         (b' {"text": "a"} \r{"text": "b"} ', "a second JSON object begins on the line at character 16"),
         (b'{"text": "a"},', "a comma follows the JSON object at character 14, as in an array"),
         (b'{"text": "a"} , {"text": "b"}', "a comma follows the JSON object at character 15, as in an array"),
-        (b"\0" * 70_000, "not JSON but 70,000 NUL bytes, as in a file that was not written to its end"),
+        (b"\0" * 70_000, "not JSON: it begins with NUL bytes"),
+        (b'\x1e{"text": "a"}', "not JSON: it begins with a record separator (U+001E)"),
+        (b"\xef\xbb\xbf" * 2 + b'{"text": "a"}', "not JSON: it begins with a byte order mark (U+FEFF)"),
         (b'{"text": "a\tb"}', "not JSON: Invalid control character at character 12, found '\\tb\"}'"),
         (b'{"text": ', "not JSON: Expecting value at character 9, found the end of the line"),
         (b'["a"]', "not a JSON object but an array"),
@@ -236,7 +238,7 @@ def test_a_bad_line_is_refused_with_its_place_and_reason_or_counted(line: bytes,
 def test_an_input_that_ends_within_a_record_is_called_that(line: bytes) -> None:
     raw = b'{"text": "a"}\n' + line
     what = "a character" if line.endswith(b"\xc3") else "a record"
-    assert refusal(raw).startswith(f"line 2, at byte 14: the file ends within {what}: it was cut off, or is")
+    assert refusal(raw).startswith(f"line 2, at byte 14: the file ends within {what}, so it was cut off")
     assert "the file ends" not in refusal(raw + b"\n")
     assert parse(raw, skip_bad=True).texts == [b"a"]
 

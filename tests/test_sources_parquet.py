@@ -237,8 +237,11 @@ def test_row_groups_without_rows_among_others_are_nothing(path: Path) -> None:
     assert texts_of(read_all(path)) == [b"a", b"b", b"c"]
 
 
-def test_rows_of_a_column_of_nulls_alone_are_skipped_and_counted_whatever_was_asked_for(path: Path) -> None:
-    write(path, pyarrow.nulls(50))
+@pytest.mark.parametrize(
+    "kind", [pyarrow.null(), pyarrow.float64(), pyarrow.string(), pyarrow.int32()], ids=str
+)
+def test_a_column_of_nulls_alone_is_skipped_and_counted_whatever_was_asked_for(kind: Any, path: Path) -> None:
+    write(path, pyarrow.nulls(50, kind))
     for skip_bad in (False, True):
         runs = read_all(path, skip_bad=skip_bad)
         assert [(len(rows.lengths), found.n_bad) for rows, found in runs] == [(30, 30), (20, 20)]
@@ -261,6 +264,18 @@ def test_an_encrypted_file_is_called_that(is_plain: bool, path: Path) -> None:
     properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), settings)
     write(path, encryption_properties=properties)
     assert f"{path} is an encrypted parquet file; write it again without encryption" in refusal(path)
+
+
+def test_a_value_that_is_not_null_makes_a_column_of_nulls_what_it_was(path: Path) -> None:
+    write(path, pyarrow.array([None] * 40 + [1.5]))
+    assert "its column 'text' is of type double" in refusal(path)
+    write(path, pyarrow.array([None] * 40 + ["a"]))
+    with pytest.raises(InputError, match=r"^row 0 .* is null; fix the row"):
+        read_all(path)
+    write(
+        path, pyarrow.nulls(5, pyarrow.float64()), write_statistics=False
+    )  # nobody knows without reading it
+    assert "its column 'text' is of type double" in refusal(path)
 
 
 def test_two_columns_of_one_name_are_refused(path: Path) -> None:

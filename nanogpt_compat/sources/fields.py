@@ -23,7 +23,7 @@ from nanogpt_compat.sources.jsonl import parse_lines
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.parquet import NoTextColumn, TextColumn
 from nanogpt_compat.sources.records import MAX_ROW_GROUP_BYTES
-from nanogpt_compat.sources.repairs import BadRecord, Steps, convert_lines, convert_table, jq_program
+from nanogpt_compat.sources.repairs import BadRecord, Steps, convert_lines, convert_table, jq
 from nanogpt_compat.split import LOOK_AHEAD_BYTES
 
 _STEP_BYTES = 64 * 1024
@@ -38,7 +38,8 @@ class _Fault:
     path: Location
     form: Format
     found: str  # what is there instead, and where
-    repair: str = ""  # a program of jq's that puts each record on a line of its own
+    advice: str = ""  # what to do if it is that record alone
+    repair: str = ""  # a command that makes JSON lines of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def _look(
     except NoTextColumn as error:
         return _Fault(path, form, error.found)
     except BadRecord as error:
-        return _Fault(path, form, f"{path}: {error.where}: {error.reason}", error.repair)
+        return _Fault(path, form, f"{path}: {error.where}: {error.reason}", error.advice, error.repair)
 
 
 def _open_table(path: Location, text_field: str, check: Callable[[], None] = lambda: None) -> TextColumn:
@@ -224,14 +225,14 @@ def _way_out(fault: _Fault, text_field: str) -> _WayOut:
         return _WayOut(repair=fault.repair)
     records = _sample(fault.path, fault.form, text_field)
     ways = text_ways(records)
-    fix = "fix the line, or skip such lines with --skip-bad-records"
-    if (text_field,) in ways and fault.form.container == "jsonl":
-        return _WayOut(words=fix)  # the records after it have the field
+    if (text_field,) in ways and fault.advice:
+        return _WayOut(words=fault.advice)  # the records after it have the field
     fields = [one for one in records if isinstance(one, dict)]
     if not ways and any(isinstance(one.get(text_field), int | float) for one in fields):
         return _WayOut(steps=(text_field,), is_number=True)
     if not ways:
-        return _WayOut(words="name the field of the text with --text-field" if fields else fix)
+        is_named = bool(fields) or not fault.advice
+        return _WayOut(words="name the field of the text with --text-field" if is_named else fault.advice)
     dotted = tuple(text_field.split("."))
     inside = [steps for steps in ways if steps[:1] == (text_field,)] or [
         steps for steps in ways if steps == dotted
@@ -315,5 +316,5 @@ def _convert(
     steps = (way.field,) if way.steps is None else way.steps
     if form.container == "parquet":
         return convert_table(paths, steps, text_field=text_field, is_number=way.is_number, is_piped=is_piped)
-    program = jq_program(steps, text_field=text_field, is_number=way.is_number, parts=way.parts)
-    return convert_lines(paths, form, program, is_piped=is_piped)
+    command = jq(steps, text_field=text_field, is_number=way.is_number, parts=way.parts)
+    return convert_lines(paths, form, command, is_piped=is_piped)

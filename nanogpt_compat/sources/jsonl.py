@@ -19,12 +19,25 @@ from nanogpt_compat.blocks import MAX_LISTED, Records
 from nanogpt_compat.config import Location
 from nanogpt_compat.documents import MAX_RECORD_BYTES
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.sources.repairs import ARRAYS, ELEMENTS, ONE_A_LINE, BadRecord
+from nanogpt_compat.sources.repairs import (
+    ARRAYS,
+    ELEMENTS,
+    NO_MARK,
+    NO_NUL,
+    NO_SEPARATOR,
+    ONE_A_LINE,
+    BadRecord,
+)
 from nanogpt_compat.units import format_bytes
 from nanogpt_compat.utf8 import is_utf8
 
 _MAX_NAME_CHARS = 40
 _BLANK = " \t\r\n"  # what JSON allows around values
+_STRAY = {  # what is before a record where files were put together, or not written to their end
+    "\0": ("NUL bytes, as space that was never written", NO_NUL),
+    "\x1e": ("a record separator (U+001E)", NO_SEPARATOR),
+    "\ufeff": ("a byte order mark (U+FEFF)", NO_MARK),
+}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Numbers are looked at by nobody, and int() refuses those of more than 4,300 digits.
 _decode = json.JSONDecoder(parse_int=float).raw_decode
@@ -111,7 +124,9 @@ def parse_lines(
         except _NoDocument as error:
             where = f"line {number:,}, at byte {offset + lines.tell() - len(line):,}"
             if not skip_bad:
-                raise BadRecord(where, error.reason, repair=error.repair, line=number) from error
+                raise BadRecord(
+                    where, error.reason, todo=error.todo, repair=error.repair, line=number
+                ) from error
             records.add_bad(f"{where}: {error.reason}")
             continue
         if text:
@@ -139,11 +154,12 @@ def _native_decoder(text_field: str) -> _Native | None:
 
 
 class _NoDocument(Exception):
-    """Why a line is no document, and what makes documents of lines like it, if anything does."""
+    """Why a line is no document, and what to do, or to run, unless it is to fix the line."""
 
-    def __init__(self, reason: str, repair: str = "") -> None:
-        super().__init__(reason, repair)
+    def __init__(self, reason: str, *, todo: str = "", repair: str = "") -> None:
+        super().__init__(reason, todo, repair)
         self.reason = reason
+        self.todo = todo
         self.repair = repair
 
 
@@ -176,44 +192,46 @@ def _load(line: str, *, is_last: bool) -> object:
     try:
         value, end = _decode(line, 0)
     except json.JSONDecodeError as error:
-        is_cut = error.pos == len(line) or error.msg.startswith("Unterminated string")
-        if is_cut and is_last and line[0] in "{[":
-            raise _unfinished("a record") from error
-        if not line.strip("\0"):
-            raise _NoDocument(
-                f"not JSON but {len(line):,} NUL bytes, as in a file that was not written to its end"
-            ) from error
-        is_object = line[0] == "{" and error.pos == len(line)
-        repair = ARRAYS if line[0] == "[" else ONE_A_LINE if is_object else ""
-        raise _not_json(line, error.pos, error.msg, repair) from error
+        raise _not_json(line, error, is_last=is_last) from error
     except RecursionError as error:
         raise _NoDocument("nested too deeply") from error
     rest = line[end:].lstrip(_BLANK)
     place = f"at character {len(line) - len(rest) + 1:,}"
     if rest.startswith("{"):
-        raise _NoDocument(f"a second JSON object begins on the line {place}", ONE_A_LINE)
+        raise _NoDocument(f"a second JSON object begins on the line {place}", repair=ONE_A_LINE)
     if rest.startswith(","):
-        raise _NoDocument(f"a comma follows the JSON object {place}, as in an array", ELEMENTS)
+        raise _NoDocument(f"a comma follows the JSON object {place}, as in an array", repair=ELEMENTS)
     if rest:
-        raise _not_json(line, end, "Expecting the end of the line")
+        raise _unexpected(line, end, "Expecting the end of the line")
     return value
 
 
+def _not_json(line: str, error: json.JSONDecodeError, *, is_last: bool) -> _NoDocument:
+    """Say why a line is not JSON, and what makes JSON lines of it if it is nearly that."""
+    is_cut = error.pos == len(line)  # where a value, or more of it, would be
+    if line[0] in _STRAY:
+        name, repair = _STRAY[line[0]]
+        return _NoDocument(f"not JSON: it begins with {name}", repair=repair)
+    if is_last and line[0] in "{[" and (is_cut or error.msg.startswith("Unterminated string")):
+        return _unfinished("a record")
+    repair = ARRAYS if line[0] == "[" else ONE_A_LINE if line[0] == "{" and is_cut else ""
+    return _unexpected(line, error.pos, error.msg.removesuffix(" at"), repair)
+
+
 def _unfinished(what: str) -> _NoDocument:
-    return _NoDocument(f"the file ends within {what}: it was cut off, or is still being written")
+    reason = f"the file ends within {what}, so it was cut off, or is still being written"
+    return _NoDocument(reason, todo="give all of it")
 
 
-def _not_json(line: str, n_chars: int, reason: str, repair: str = "") -> _NoDocument:
+def _unexpected(line: str, n_chars: int, reason: str, repair: str = "") -> _NoDocument:
     found = _shorten(line[n_chars:]) if n_chars < len(line) else "the end of the line"
-    return _NoDocument(
-        f"not JSON: {reason.removesuffix(' at')} at character {n_chars + 1:,}, found {found}", repair
-    )
+    return _NoDocument(f"not JSON: {reason} at character {n_chars + 1:,}, found {found}", repair=repair)
 
 
 def _text_of(record: object, text_field: str) -> str:
     if not isinstance(record, dict):
         is_array = isinstance(record, list) and record and isinstance(record[0], dict)
-        raise _NoDocument(f"not a JSON object but {_kind(record)}", ARRAYS if is_array else "")
+        raise _NoDocument(f"not a JSON object but {_kind(record)}", repair=ARRAYS if is_array else "")
     if text_field not in record:
         names = [_shorten(name) for name in record]
         there = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")

@@ -203,7 +203,10 @@ class TextColumn:
     ) -> tuple[memoryview, NDArray[np.int64]]:
         """Take the buffers of the next rows as they are: no object for each text."""
         try:
-            column = next(batches).column(self.text_field).cast(self._pyarrow.large_binary())
+            column = next(batches).column(self.text_field)
+            if self._is_void and column.null_count == len(column):
+                return memoryview(b""), np.full(len(column), -1)
+            column = column.cast(self._pyarrow.large_binary())
             null = column.is_null().to_numpy(zero_copy_only=False) if column.null_count else None
             if null is not None:
                 column = column.fill_null(b"")
@@ -247,22 +250,41 @@ class TextColumn:
         schema = self._file.schema_arrow
         if not self._file.metadata.num_rows:
             return
-        if schema.names.count(self.text_field) != 1:
-            count = "two columns" if self.text_field in schema.names else "no column"
-            there = ", ".join(map(repr, schema.names[:MAX_LISTED])) + ", ..." * (len(schema) > MAX_LISTED)
-            found = f"{self.path} has {count} {self.text_field!r} among its columns ({there})"
+        there = ", ".join(map(repr, schema.names[:MAX_LISTED])) + ", ..." * (len(schema) > MAX_LISTED)
+        if self.text_field not in schema.names:
+            found = f"{self.path} has no column {self.text_field!r} among its columns ({there})"
             raise NoTextColumn(found, self.first_rows())
+        if schema.names.count(self.text_field) > 1:
+            raise InputError(
+                f"{self.path} has two columns {self.text_field!r} among its columns ({there}); "
+                "write it again with another name for one of them"
+            )
         kind = schema.field(self.text_field).type
-        self._is_void = self._pyarrow.types.is_null(kind)
+        self._is_void = self._pyarrow.types.is_null(kind) or self._holds_nulls_alone()
         if not self._is_void and not self._holds_text(kind):
             found = f"{self.path}: its column {self.text_field!r} is of type {kind}, not string"
             raise NoTextColumn(found, self.first_rows())
 
+    def _holds_nulls_alone(self) -> bool:
+        """Whether by the footer each row is null: so pandas writes a column in which it met no text."""
+        metadata = self._file.metadata
+        paths = self._leaf_paths()
+        if self.text_field not in paths:
+            return False  # it is nested
+        index = paths.index(self.text_field)
+        columns = (metadata.row_group(k).column(index) for k in range(metadata.num_row_groups))
+        found = ((column.num_values, column.statistics) for column in columns)
+        return all(not n or (counts is not None and counts.null_count == n) for n, counts in found)
+
+    def _leaf_paths(self) -> list[str]:
+        schema = self._file.metadata.schema
+        return [schema.column(k).path for k in range(len(schema))]
+
     def _holds_text(self, kind: Any) -> bool:
         """Whether a column of this type holds strings, or bytes, as some writers store strings."""
         types = self._pyarrow.types
-        while isinstance(kind, self._pyarrow.BaseExtensionType):
-            kind = kind.storage_type
+        if isinstance(kind, self._pyarrow.BaseExtensionType):  # a UUID is no text, and JSON is
+            return bool(types.is_string(kind.storage_type))
         if types.is_dictionary(kind):
             kind = kind.value_type
         kinds = "string", "large_string", "string_view", "binary", "large_binary", "binary_view"
@@ -275,8 +297,7 @@ class TextColumn:
         happens with 11 of the 6,840 bits of one, all in the histograms that go with its statistics.
         """
         metadata = self._file.metadata
-        paths = [metadata.schema.column(k).path for k in range(metadata.num_columns)]
-        column_index = paths.index(self.text_field) if metadata.num_rows else None
+        column_index = self._leaf_paths().index(self.text_field) if metadata.num_rows else None
         groups, n_rows = [], 0
         for k in range(metadata.num_row_groups):
             group = metadata.row_group(k)

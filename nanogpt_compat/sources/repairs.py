@@ -14,10 +14,13 @@ from nanogpt_compat.commands import join, quote, show, this_command
 from nanogpt_compat.config import Format, Location
 from nanogpt_compat.errors import InputError
 
-# Programs of jq's.
-ONE_A_LINE = "."
-ELEMENTS = r'"[\(sub(",\\s*$"; ""))]" | fromjson[]'
-ARRAYS = 'if type == "array" then .[] else . end'
+# Commands that make JSON lines of what is nearly that; what is that already they leave as it is, or as good.
+ONE_A_LINE = "jq -c ."
+ELEMENTS = join("jq", "-cR", r'"[\(sub(",\\s*$"; ""))]" | fromjson[]')
+ARRAYS = join("jq", "-c", 'if type == "array" then .[] else . end')
+NO_NUL = r"tr -d '\000'"
+NO_SEPARATOR = r"tr -d '\036'"
+NO_MARK = r"LC_ALL=C sed 's/^\xef\xbb\xbf//'"
 
 _UNPACK = {"gz": "zcat", "zst": "zstdcat"}
 _SUFFIXES = re.compile(r"(\.(jsonl|ndjson|json|parquet))?(\.(gz|gzip|zst|zstd))?$", re.IGNORECASE)
@@ -32,47 +35,40 @@ Steps: TypeAlias = tuple[str | int | None, ...]
 
 
 class BadRecord(InputError):
-    """A record is no document: where it is, why it is none, and the program that makes documents of such."""
+    """A record is no document: where it is, why it is none, and what to do about it."""
 
     def __init__(
-        self,
-        where: str,
-        reason: str,
-        *,
-        noun: str = "line",
-        repair: str = "",
-        line: int = 1,
-        advice: str = "",
+        self, where: str, reason: str, *, todo: str = "", repair: str = "", line: int = 1, noun: str = "line"
     ) -> None:
-        """`repair` is to be run from line `line` on; `advice` is what to do instead of fixing the record."""
-        todo = f"{advice}\nor skip" if advice else f"fix the {noun}, or skip"
-        super().__init__(f"{where}: {reason}; {todo} such {noun}s with --skip-bad-records")
+        """`repair` is a command that makes JSON lines of the lines from `line` on."""
         self.where = where
         self.reason = reason
-        self.noun = noun
+        self.advice = f"{todo or f'fix the {noun}'}, or skip such {noun}s with --skip-bad-records"
         self.repair = repair
         self.line = line
+        self.noun = noun
+        self._todo = todo
+        super().__init__(f"{where}: {reason}; {self.advice}")
 
     def of(self, path: Location, form: Format) -> "BadRecord":
-        """Name the input, and the command that repairs it from this line on."""
-        advice = convert_lines([path], form, self.repair, first_line=self.line) if self.repair else ""
-        return BadRecord(f"{path}: {self.where}", self.reason, noun=self.noun, line=self.line, advice=advice)
+        """Name the input, and what repairs it from this record on: what was read before stays as it is."""
+        todo = convert_lines([path], form, self.repair, first_line=self.line) if self.repair else self._todo
+        return BadRecord(f"{path}: {self.where}", self.reason, todo=todo, noun=self.noun)
 
 
 def convert_lines(
-    paths: Sequence[Location], form: Format, program: str, *, first_line: int = 1, is_piped: bool = False
+    paths: Sequence[Location], form: Format, command: str, *, first_line: int = 1, is_piped: bool = False
 ) -> str:
-    """Advise to send JSON lines through jq: into this program, or else into a file to be read instead."""
-    jq = join("jq", "-cR" if program == ELEMENTS else "-c", program)
+    """Advise to send JSON lines through a command: into this program, or into a file to be read instead."""
     if not all(isinstance(path, Path) for path in paths):
-        return f"send it through `{jq}` before it comes here"
+        return f"filter it on its way here with {command}"
     names = " ".join(map(quote, paths))
-    unpack = _UNPACK.get(form.compression)
+    cat = f"{_UNPACK.get(form.compression, 'cat')} {names}"
     if first_line > 1:
-        cat = f"{unpack or 'cat'} {names}"
-        made = f"({cat} | head -n {first_line - 1}; {cat} | tail -n +{first_line} | {jq})"
+        made = f"({cat} | head -n {first_line - 1}; {cat} | tail -n +{first_line} | {command})"
     else:
-        made = f"{unpack} {names} | {jq}" if unpack else f"{jq} {names}"
+        is_named = command.startswith("jq ") and form.compression == "none"
+        made = f"{command} {names}" if is_named else f"{cat} | {command}"
     return _read_instead(paths, made, is_piped=is_piped)
 
 
@@ -105,15 +101,15 @@ def _read_instead(paths: Sequence[Location], made: str, *, is_piped: bool) -> st
     return f"convert it with:{show(f'{made} > {quote(target)}')}\nand read {target} in its place"
 
 
-def jq_program(steps: Steps, *, text_field: str, is_number: bool = False, parts: str = "") -> str:
-    r"""Write the program that makes a document of what is at the end of `steps`.
+def jq(steps: Steps, *, text_field: str, is_number: bool = False, parts: str = "") -> str:
+    r"""Write the command that makes a document of what is at the end of `steps`.
 
     Some of that may be lists of objects that have a part of the text in their field `parts`.
 
-    >>> jq_program(("meta", "my text"), text_field="text")
-    '{text: .meta["my text"]}'
-    >>> jq_program(("messages", None, "content"), text_field="text")
-    '{text: ([.messages[]?.content] | join("\\n"))}'
+    >>> print(jq(("meta", "my text"), text_field="text"))
+    jq -c '{text: .meta["my text"]}'
+    >>> print(jq(("messages", None, "content"), text_field="text"))
+    jq -c '{text: ([.messages[]?.content] | join("\n"))}'
     """
     path = "".join(map(_step, steps))
     path = path if path.startswith(".") else f".{path}"
@@ -122,7 +118,8 @@ def jq_program(steps: Steps, *, text_field: str, is_number: bool = False, parts:
     if is_number:
         path = f"({path} | if . == null then . else tostring end)"
     key = text_field if _is_plain(text_field) else _literal(text_field)
-    return f'{{{key}: ([{path}] | join("\\n"))}}' if None in steps else f"{{{key}: {path}}}"
+    text = f'([{path}] | join("\\n"))' if None in steps else path
+    return join("jq", "-c", f"{{{key}: {text}}}")
 
 
 def _step(step: str | int | None) -> str:
