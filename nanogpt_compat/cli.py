@@ -1,6 +1,7 @@
 """The command line: options in, exit code out; nothing else here prints."""
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from nanogpt_compat.commands import show, this_command
 from nanogpt_compat.documents import END_OF_TEXT_NAME
 from nanogpt_compat.errors import MemoryLimitError, PrepareError
 from nanogpt_compat.options import Options, parse_options
-from nanogpt_compat.progress import CalmStream, Display, calm_streams, open_display
+from nanogpt_compat.progress import LOG, CalmStream, Display, calm_streams, open_display
 from nanogpt_compat.redaction import learn_all
 from nanogpt_compat.run import Run
 from nanogpt_compat.shutdown import die_by
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     learn_all(words, os.environ)
+    logging.getLogger(LOG).setLevel(logging.ERROR if "--quiet" in words else logging.NOTSET)
     with calm_streams():
         return _main(words, home=home)
 

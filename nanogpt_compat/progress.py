@@ -17,6 +17,10 @@ from nanogpt_compat.units import format_bytes, format_count, format_duration, fo
 
 _LINE_EVERY_S = 10.0
 _BAR_EVERY_S = 0.1
+_ERASE = "\r\x1b[K"  # the line that the cursor is on
+
+LOG = "nanogpt_compat"
+"""The log of this program: of its parts, each has the name of its module."""
 
 
 class CalmStream(io.TextIOBase):
@@ -60,25 +64,40 @@ class CalmStream(io.TextIOBase):
         return self._stream.fileno()
 
 
-def use_calm_streams() -> None:
+class Notices(logging.Handler):
+    """Prints what a part logs that has nobody to return it to, such as the wait for a server."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it on a line of its own, in the place of a bar."""
+        stream = CalmStream(sys.stderr)
+        stream.write(f"{_ERASE if stream.isatty() else ''}notice: {record.getMessage()}\n")
+
+
+def use_calm_streams() -> logging.Handler:
     """Send everything that Python prints through `CalmStream`: warnings, logs and tracebacks too.
 
-    What libraries log is dropped unless they were told where to log: their errors are ours to report.
+    What libraries log is dropped unless they were told where to log: their errors are ours to report. Returns
+    the handler of this program's own log.
     """
     sys.stdout, sys.stderr = CalmStream(sys.stdout), CalmStream(sys.stderr)
-    logging.getLogger().addHandler(logging.NullHandler())
     sys.excepthook = _print_crash
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(logging.NullHandler())
+    notices = Notices()
+    logging.getLogger(LOG).addHandler(notices)
+    return notices
 
 
 @contextlib.contextmanager
 def calm_streams() -> Iterator[None]:
     """Do the same until the end of the context; a crash is printed after it, and redacted all the same."""
     streams = sys.stdout, sys.stderr
-    use_calm_streams()
+    notices = use_calm_streams()
     try:
         yield
     finally:
         sys.stdout, sys.stderr = streams
+        logging.getLogger(LOG).removeHandler(notices)
 
 
 def _print_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

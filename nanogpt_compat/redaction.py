@@ -56,7 +56,7 @@ def hide(address: str) -> str:
 
 
 def _hide_one(address: str) -> str:
-    user = _user_of(address)
+    user = user_of(address)
     if user:
         address = address.replace(f"://{user}@", f"://{HIDDEN}@", 1)
     path, query = split_query(address)
@@ -73,7 +73,7 @@ def split_query(address: str) -> tuple[str, str]:
     return (match[1], match[2]) if match else (address, "")
 
 
-def _user_of(address: str) -> str:
+def user_of(address: str) -> str:
     """Return what is before the `@` of an address, if it may be secret."""
     match = _USER.search(address)
     if match is None:
@@ -90,7 +90,7 @@ def learn(word: str) -> None:
         return
     for address in _CHAIN.split(word[match.start() :]):
         path, query = split_query(address)
-        _known.update(_secrets_of_user(_user_of(address)))
+        _known.update(_secrets_of_user(user_of(address)))
         _known.update(one for one in _secrets_of_query(query) if one not in path)
 
 

@@ -24,6 +24,7 @@ import pytest
 from nanogpt_compat.config import Url
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sources import remote
+from nanogpt_compat.sources import server as server_module
 from nanogpt_compat.sources.inputs import find_inputs
 from nanogpt_compat.sources.opened import open_input
 from tests import faults
@@ -39,7 +40,7 @@ KINDS = ("txt", "txt.gz", "documents", "jsonl", "jsonl.gz", "jsonl.zst", "parque
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server of a folder of its own, and a reader that does not wait long before it tries again."""
-    monkeypatch.setattr(remote, "_WAITS_S", (0.01,) * 6)
+    monkeypatch.setattr(server_module, "_WAITS_S", (0.01,) * 6)
     (tmp_path / "served").mkdir()
     with serve(tmp_path / "served") as server:
         yield server
@@ -163,7 +164,10 @@ def test_what_will_not_change_is_not_tried_again(served: Server, tmp_path: Path)
     served.forget()
     done = run(served, "a.txt", tmp_path)
     assert done.returncode == 3
-    assert f"{served.url('a.txt')} may not be read (403 Forbidden); log in first" in done.stderr
+    assert (
+        f"{served.url('a.txt')} may not be read (403 Forbidden); a signed address may have expired"
+        in done.stderr
+    )
     assert served.n_requests == 1
 
 
@@ -177,7 +181,7 @@ def test_a_server_that_asks_to_be_left_alone_is(
             waited.append(timeout or 0)
             return super().wait(0)
 
-    monkeypatch.setattr(remote, "Event", Recorder)
+    monkeypatch.setattr(server_module, "Event", Recorder)
     make_text(served.folder / "a.txt", 100_000)
     served.fails_every, served.how, served.retry_after = 2, "503", "7"
     assert run(served, "a.txt", tmp_path).returncode == 0
@@ -199,12 +203,12 @@ def test_a_server_without_parts_or_lengths_is_refused(served: Server, tmp_path: 
 
 
 def test_a_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "_WAITS_S", ())
+    monkeypatch.setattr(server_module, "_WAITS_S", ())
     with serve(tmp_path) as server:
         address = server.url("a.txt")
     done = prepare("--input", address, "--output-dir", tmp_path)
     assert done.returncode == 3
-    assert f"cannot read {address}, 1 times in a row: " in done.stderr
+    assert f"cannot read {address}: " in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "parquet"])
@@ -428,19 +432,19 @@ def found(*patterns: str) -> list[str]:
 def test_servers_that_list_files_have_globs_and_folders(memory: Callable[[str, bytes], None]) -> None:
     for name in ("p10.jsonl", "p2.jsonl", "sub/p1.txt.gz", "notes.md", ".hidden.txt", "_tmp/p3.txt"):
         memory(f"/set/{name}", b'{"text": "a"}\n')
-    assert found("memory://set/*.jsonl") == ["memory:///set/p2.jsonl", "memory:///set/p10.jsonl"]
+    assert found("memory://set/*.jsonl") == ["memory://set/p2.jsonl", "memory://set/p10.jsonl"]
     assert found("memory://set/**/p?.*") == [
-        "memory:///set/_tmp/p3.txt",
-        "memory:///set/p2.jsonl",
-        "memory:///set/sub/p1.txt.gz",
+        "memory://set/_tmp/p3.txt",
+        "memory://set/p2.jsonl",
+        "memory://set/sub/p1.txt.gz",
     ]
     for folder in ("memory://set", "memory://set/"):
         listed = find_inputs([folder], home=None)
         what = "folders, hidden or of no known suffix and are left out"
         assert [str(one) for one in listed.inputs] == [
-            "memory:///set/p2.jsonl",
-            "memory:///set/p10.jsonl",
-            "memory:///set/sub/p1.txt.gz",
+            "memory://set/p2.jsonl",
+            "memory://set/p10.jsonl",
+            "memory://set/sub/p1.txt.gz",
         ]
         assert listed.notices == (
             f"notice: {folder} holds 3 more that are {what}, the first of them .hidden.txt",
@@ -463,14 +467,89 @@ def test_what_cannot_be_found_on_a_server_is_refused(memory: Callable[[str, byte
     assert "nosuch://a/b is no address that can be read" in refusal("nosuch://a/b")
 
 
+@pytest.mark.parametrize("option", ["--output-dir", "--work-dir", "--vocab-dir"])
+def test_only_inputs_may_be_addresses(option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = prepare("--input", "a.txt", option, "s3://KEY:word@bucket/folder")
+    assert done.returncode == 2
+    assert f"argument {option}: 's3://...@bucket/folder' is an address; give a folder of this" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_address_of_a_local_file_is_its_path(tmp_path: Path) -> None:
+    path = make_text(tmp_path / "my text.txt", 1000)
+    for address in (f"file://{path}", f"FILE://localhost{path}", f"local://{path}", path.as_uri()):
+        assert found(address) == [str(path)]
+    assert found(f"file://{tmp_path}/*.txt") == found(f"file://{tmp_path}") == [str(path)]
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["zip://a.txt::https://h/a.zip", "simplecache::s3://b/a", "filecache::/a/b.txt", "tar://a.txt"],
+)
+def test_files_are_not_read_through_archives_and_caches(address: str) -> None:
+    assert f"{address} leads through an archive or a cache" in refusal(address)
+
+
+def test_a_wait_for_a_server_is_shown(
+    served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_WAITS_S", (0.001, 0.002, 0.3))
+    monkeypatch.setattr(server_module, "_QUIET_WAIT_S", 0.1)
+    make_text(served.folder / "a.txt", 100_000)
+    served.fails_from, served.how = 1, "503"
+    done = run(served, "a.txt", tmp_path)
+    assert done.returncode == 3
+    notice = f"notice: {served.url('a.txt')}: 503 Service Unavailable; trying again in 0.3 s\n"
+    assert done.stderr.startswith(notice)
+    assert f"cannot read {served.url('a.txt')} at byte 0, 4 times in a row: 503" in done.stderr
+    assert notice not in run(served, "a.txt", tmp_path, "--quiet").stderr
+
+
+def test_a_server_that_never_answered_is_given_up_sooner(
+    served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_STRANGER_S", 0.0)
+    make_text(served.folder / "a.txt", 100_000)
+    served.fails_from, served.how = 1, "reset"  # it has told the size
+    done = run(served, "a.txt", tmp_path)
+    assert "a.txt at byte 0, 7 times in a row: " in done.stderr
+    assert done.stderr.endswith("; run the same command again when the server answers\n")
+    with serve(tmp_path) as server:
+        address = server.url("a.txt")
+    done = prepare("--input", address, "--output-dir", tmp_path)
+    assert f"cannot read {address}: " in done.stderr
+    assert "; check the address, or run the same command again when the server answers\n" in done.stderr
+
+
 def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    pip = f"is not installed; install it with:\n    {sys.executable} -m pip install"
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    assert "what reads s3://a/b is not installed: `pip install fsspec s3fs`" in refusal("s3://a/b")
+    assert f"what reads s3://a/b {pip} fsspec s3fs" in refusal("s3://a/b")
+    for scheme, module, package in PACKAGES_OF_SCHEMES:
+        monkeypatch.setitem(sys.modules, module, None)
+        for name in [one for one in sys.modules if one.startswith("fsspec.implementations.")]:
+            monkeypatch.delitem(sys.modules, name)
+        assert refusal(f"{scheme}://a/b").endswith(f"{pip} {package}")
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
-    assert "`pip install fsspec huggingface_hub`" in refusal("hf://datasets/a/b/c.parquet")
+    assert f"{pip} fsspec huggingface_hub" in refusal("hf://datasets/a/b/c.parquet")
+    assert refusal("sftp://a/b").endswith(f"{pip} fsspec")
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(InputError, match="`pip install fsspec aiohttp`"):
+    with pytest.raises(InputError, match="-m pip install fsspec aiohttp"):
         open_input(Url("https://a/b"))
+
+
+# What a scheme needs by fsspec's list, where its class or a module that its class imports is not there.
+PACKAGES_OF_SCHEMES = [
+    ("sftp", "paramiko", "paramiko"),
+    ("smb", "smbclient", "smbprotocol"),
+    ("webdav", "webdav4", "webdav4"),
+    ("dropbox", "dropboxdrivefs", "dropboxdrivefs"),
+    ("github", "requests", "requests"),
+    ("oci", "ocifs", "ocifs"),
+    ("root", "fsspec_xrootd", "fsspec_xrootd"),
+    ("tosfs", "tosfs", "tosfs"),
+]
 
 
 def test_a_file_elsewhere_is_read_through_fsspec(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt_compat.commands import quote
-from nanogpt_compat.config import Location, Url, is_url
+from nanogpt_compat.config import Location, Url, is_url, local_path
 from nanogpt_compat.errors import InputError, UsageError
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.redaction import redact
@@ -52,7 +52,7 @@ def find_inputs(patterns: Sequence[str], *, home: Path | None) -> Found:
     """
     inputs: list[Location] = []
     notices: list[str] = []
-    for pattern in patterns:
+    for pattern in map(local_path, patterns):
         some, left_out = _find_urls(pattern) if is_url(pattern) else _find_files(pattern, home)
         inputs += some
         if left_out:

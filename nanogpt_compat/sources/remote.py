@@ -6,46 +6,27 @@ aiohttp joins what has come. Each request is made in a thread of its own, so tha
 stopped meanwhile.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
-from threading import Event
-from typing import Any, TypeVar
 
 from nanogpt_compat.config import Url
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.redaction import redact
-from nanogpt_compat.refusals import start_daemon
+from nanogpt_compat.redaction import user_of
+from nanogpt_compat.sources.failures import access_hint, family_of, no_parts
+from nanogpt_compat.sources.server import Server, scheme_of
 
-_T = TypeVar("_T")
 _Range = tuple[int, int]  # bytes [start, end)
 
 _FIRST_PIECE_BYTES = 256 * 1024
 _PIECE_BYTES = 4 * 1024 * 1024
 _MOST_PIECES = 4
-_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # before each further try
-_MOST_WAIT_S = 60.0  # if the server asks for more
-_LOOK_UP_EVERY_S = 0.1
-_CONNECT_S = 30.0
-_SILENCE_S = 60.0  # after which a request is given up
-_PASSING = {408, 425, 429}  # of the answers 4xx, those that another try may change
 _HINTS = ("ETag", "Last-Modified", "LastModified", "blob_id", "mtime", "updated", "created")
-_PACKAGES = {
-    "http": "aiohttp",
-    "https": "aiohttp",
-    "hf": "huggingface_hub",
-    "s3": "s3fs",
-    "gs": "gcsfs",
-    "az": "adlfs",
-}
-_UNLISTABLE = ("http", "https")
-_FINAL = (
-    *(FileNotFoundError, IsADirectoryError, PermissionError, NotImplementedError, ImportError, MemoryError),
-    *(ValueError, TypeError, LookupError, AttributeError),
-)
+_THROUGH = re.compile(r"[A-Za-z][\w+.-]*::|(?:zip|tar|libarchive)://|.*::[A-Za-z][\w+.-]*://", re.IGNORECASE)
+_WITHOUT_USERS = ("s3", "gs", "az")  # their packages take what is before `@` for a part of the bucket's name
 
 
 def find_urls(pattern: str) -> tuple[list[Url], str]:
@@ -56,27 +37,80 @@ def find_urls(pattern: str) -> tuple[list[Url], str]:
     Raises:
         InputError: there is nothing of the kind, or no way to ask.
     """
-    url = Url(pattern)
-    protocol = _protocol(url)
-    if protocol in _UNLISTABLE:
+    url = _checked(pattern)
+    if family_of(url) == "http":
         if "*" in url.name or not url.name:
             raise InputError(f"{url}: a web server has no list of its files; give the address of each")
         return [url], ""
-    server = _Server(url)
-    name = _pin(server) if protocol == "hf" else server.name
+    server = Server(url)
+    try:
+        return _list(url, server)
+    finally:
+        server.close()
+
+
+def _checked(pattern: str) -> Url:
+    """Return an address with its scheme in lower case.
+
+    Raises:
+        InputError: it names no file, leads through another file system, or holds a password in vain.
+    """
+    scheme, _, rest = pattern.partition("://")
+    url = Url(f"{scheme.lower()}://{rest}" if rest else pattern)
+    if _THROUGH.match(pattern):
+        raise InputError(
+            f"{url} leads through an archive or a cache; unpack it, or give the address of the file itself"
+        )
+    if not rest.strip("/"):
+        raise InputError(f"{url} names no file, folder or bucket")
+    if family_of(url) in _WITHOUT_USERS and user_of(url.address):
+        raise InputError(f"{url}: credentials are not taken from such an address; {access_hint(url)}")
+    return url
+
+
+def _list(url: Url, server: Server) -> tuple[list[Url], str]:
+    """List the files that an address stands for, and the folder's address if it is one."""
+    name = _pin(server) if scheme_of(url) == "hf" else server.name
+    before, root = (f"{scheme_of(url)}://", "") if name != server.name else _root(url.address, name)
+
+    def addresses(names: Iterable[str]) -> list[Url]:
+        # A zero-byte object `folder/` stands for a folder in the consoles of S3 and its like.
+        return [Url(before + one.removeprefix(root)) for one in names if not one.endswith("/")]
+
     if any(char in name for char in "*?["):
         found = server.ask(partial(server.files.glob, name, detail=True))
-        names = [one for one, info in found.items() if info["type"] == "file"]
-        if not names:
+        files = addresses(one for one, info in found.items() if info["type"] == "file")
+        if not files and "*" not in name and server.ask(partial(server.files.isfile, name)):
+            return [url], ""  # its name only looks like a glob
+        if not files:
             raise InputError(f"no file matches {url}")
-        return [Url(f"{protocol}://{one}") for one in names], ""
-    if server.ask(partial(server.files.isdir, name)):
-        names = server.ask(partial(server.files.find, name))
-        return [Url(f"{protocol}://{one}") for one in names], f"{protocol}://{name.rstrip('/')}/"
-    return [Url(f"{protocol}://{name}")], ""
+        return files, ""
+    if not server.ask(partial(server.files.isdir, name)):
+        return addresses([name]) or [url], ""
+    files = addresses(server.ask(partial(server.files.find, name)))
+    if not files:
+        raise InputError(f"{url} is empty: there is no file in it")
+    return files, f"{before}{name.removeprefix(root).rstrip('/')}/"
 
 
-def _pin(server: "_Server") -> str:
+def _root(address: str, name: str) -> tuple[str, str]:
+    """Return what comes before a name in its address, and which beginning of the name that stands for.
+
+    >>> _root("ftp://me@host/folder/*.txt", "/folder/*.txt"), _root("s3://bucket/folder/", "bucket/folder")
+    (('ftp://me@host', ''), ('s3://', ''))
+    >>> _root("abfs://container@account.host/folder", "container/folder")
+    ('abfs://container@account.host', 'container')
+    """
+    address, name = address.rstrip("/"), name.rstrip("/")
+    if address.endswith(name):
+        return address.removesuffix(name), ""
+    parts = name.split("/")
+    ends = ((k, "".join("/" + part for part in parts[k:])) for k in range(1, len(parts) + 1))
+    k, end = next((k, end) for k, end in ends if address.endswith(end))
+    return address.removesuffix(end), "/".join(parts[:k])
+
+
+def _pin(server: Server) -> str:
     """Name a path on the Hub at the commit its branch is at now: it will not change during the run."""
     from huggingface_hub import HfApi
 
@@ -89,63 +123,6 @@ def _pin(server: "_Server") -> str:
     )
     kind = "" if where.repo_type == "model" else f"{where.repo_type}s/"
     return f"{kind}{where.repo_id}@{info.sha}/{where.path_in_repo}"
-
-
-class _Server:
-    """A file system, asked in threads while somebody waits."""
-
-    def __init__(self, url: Url, check: Callable[[], None] = lambda: None) -> None:
-        """Open it; that makes no connection yet."""
-        self.url = url
-        self._check = check
-        self._closed = Event()
-        self.files, self.name = _file_system(url)
-
-    def close(self) -> None:
-        """Let threads that nobody waits for any more end."""
-        self._closed.set()
-
-    def ask(self, call: Callable[[], _T]) -> _T:
-        """Make a call, and wait for what it returns."""
-        return self.result(self.begin(call), "")
-
-    def begin(self, call: Callable[[], _T]) -> "Future[_T]":
-        """Make a call in a thread."""
-        future: Future[_T] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(self._persist(call))
-            except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
-                future.set_exception(error)
-
-        start_daemon(run)
-        return future
-
-    def result(self, future: "Future[_T]", where: str) -> _T:
-        """Wait for a call, and look up every now and then.
-
-        Raises:
-            InputError: it has failed for good. And what `check` raises.
-        """
-        while not wait([future], _LOOK_UP_EVERY_S).done:
-            self._check()
-        error = future.exception()
-        if isinstance(error, MemoryError):
-            raise error
-        if error is not None:
-            raise _failure(self.url, where, error) from error
-        return future.result()
-
-    def _persist(self, call: Callable[[], _T]) -> _T:
-        """Try again what may only have failed for now, later each time."""
-        for wait_s in _WAITS_S:
-            try:
-                return call()
-            except Exception as error:
-                if _is_final(error) or self._closed.wait(max(wait_s, _wished_wait_s(error))):
-                    raise
-        return call()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +147,7 @@ class RemoteFile:
                 package for such servers is missing.
         """
         self.path = url
-        self._server = _Server(url, check)
+        self._server = Server(url, check)
         self._pieces: deque[_Piece] = deque()
         self._plan: Iterator[_Range] = iter(())
         self._n_pieces = 1  # fetched at a time
@@ -232,7 +209,7 @@ class RemoteFile:
         if info.get("type") == "directory":
             raise InputError(f"{self.path} is a folder")
         if size is None or not info.get("partial", True):
-            raise _no_parts(self.path)
+            raise no_parts(self.path)
         return size, [str(info[name]) for name in _HINTS if info.get(name)]
 
     def _changed(self, how: str) -> InputError:
@@ -293,102 +270,3 @@ def _cut(start: int, end: int, *, first_bytes: int) -> Iterator[_Range]:
         yield start, min(end, start + n_bytes)
         start += n_bytes
         n_bytes = min(2 * n_bytes, _PIECE_BYTES)
-
-
-def _protocol(url: Url) -> str:
-    return url.address.partition("://")[0].lower()
-
-
-def _file_system(url: Url) -> tuple[Any, str]:
-    """Make what fsspec has for such an address, and the name that it has for the file."""
-    protocol = _protocol(url)
-    package = _PACKAGES.get(protocol)
-    try:
-        from fsspec.core import url_to_fs
-
-        options: dict[str, Any] = {}
-        if protocol in ("http", "https"):
-            from aiohttp import ClientTimeout
-
-            timeout = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
-            options["client_kwargs"] = {"timeout": timeout, "trust_env": True}  # proxies
-            options["encoded"] = "%" in url.address
-        files, name = url_to_fs(url.address, **options)
-    except ImportError as error:
-        pip = f"`pip install fsspec {package}`" if package else str(error)
-        raise InputError(f"what reads {url} is not installed: {pip}") from error
-    except ValueError as error:
-        raise InputError(f"{url} is no address that can be read ({_say(error)})") from error
-    return files, str(name)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes: fsspec says `not found` of everything that happens to it."""
-    while error is not None:
-        yield error
-        error = error.__cause__
-
-
-def _first(error: BaseException) -> BaseException:
-    return list(_chain(error))[-1]
-
-
-def _status(error: BaseException) -> int | None:
-    """Find out what the server answered, if it did: aiohttp and httpx keep it in different places."""
-    for one in _chain(error):
-        for owner, name in ((one, "status"), (getattr(one, "response", None), "status_code")):
-            status = getattr(owner, name, None)
-            if isinstance(status, int):
-                return status
-    return None
-
-
-def _is_final(error: BaseException) -> bool:
-    """Whether the same would happen again; what is not known here may be the network's fault."""
-    status = _status(error)
-    if status is not None:
-        return 400 <= status < 500 and status not in _PASSING
-    return isinstance(_first(error), _FINAL)
-
-
-def _wished_wait_s(error: BaseException) -> float:
-    """Read how many seconds the server wants to be left alone; 0 if it does not say."""
-    for one in _chain(error):
-        headers = getattr(one, "headers", None) or getattr(getattr(one, "response", None), "headers", None)
-        asked = str((headers or {}).get("Retry-After", ""))
-        if asked.isdecimal():
-            return min(_MOST_WAIT_S, float(asked))
-    return 0.0
-
-
-def _say(error: BaseException) -> str:
-    """Say an error in one line without what may be secret in an address."""
-    status = _status(error)
-    if status is not None and status in set(HTTPStatus):
-        return f"{status} {HTTPStatus(status).phrase}"
-    first = _first(error)
-    text = redact(" ".join(str(first).split()))
-    return f"{type(first).__name__}: {text}" if text else type(first).__name__
-
-
-def _no_parts(url: Url) -> InputError:
-    return InputError(
-        f"{url}: its server does not say how large it is, or does not send parts of files; download it, or "
-        "give it as a stream: `curl -L ADDRESS | python prepare.py --input -`"
-    )
-
-
-def _failure(url: Url, where: str, error: BaseException) -> InputError:
-    """Say what came of all tries."""
-    said = _say(error)
-    status = _status(error)
-    if isinstance(error, ValueError) and "range" in str(error):
-        return _no_parts(url)
-    if status in (404, 410) or (status is None and isinstance(_first(error), FileNotFoundError)):
-        return InputError(f"there is no {url} ({said}); look up its address, and name it with --input")
-    if status in (401, 403) or isinstance(error, PermissionError):
-        return InputError(f"{url} may not be read ({said}); log in first (to the Hub with `hf auth login`)")
-    tries = "" if _is_final(error) else f", {len(_WAITS_S) + 1} times in a row"
-    return InputError(
-        f"cannot read {url}{where}{tries}: {said}; when the server answers again, the same command goes on"
-    )

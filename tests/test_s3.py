@@ -1,0 +1,270 @@
+"""Inputs in S3, on a real server: the output is that of the files, and what is final is told at once."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import faults
+from tests.conftest import REPOSITORY
+from tests.faults import Args, make_text, report_of, sha256s
+from tests.object_store import Store, open_refusing_store, open_store
+from tests.test_records import some_documents, write
+
+pytest.importorskip("moto")
+pytest.importorskip("s3fs")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with open_store(tmp_path_factory.mktemp("store")) as store:
+        store.put("texts")
+        store.put("empty")
+        yield store
+
+
+@pytest.fixture
+def in_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """The store, for programs that are started from here."""
+    for name, value in store.environment.items():
+        monkeypatch.setenv(name, value)
+    return store
+
+
+def run(*args: str | Path, **settings: Any) -> "subprocess.CompletedProcess[str]":
+    return faults.run(*args, every_bytes=40_000, **settings)
+
+
+def refused(*args: str | Path) -> str:
+    """Run the program, which must be told no, at the first try and once; return the message."""
+    done = run("--input", *args, "--dry-run")
+    assert done.returncode == 3, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "trying again" not in done.stderr
+    assert "times in a row" not in done.stderr
+    assert "when the server answers" not in done.stderr
+    assert "hf auth" not in done.stderr
+    return done.stderr
+
+
+def make(folder: Path, kind: str) -> Path:
+    if kind == "txt":
+        return make_text(folder / "a.txt", 700_000, n_invalid=10)
+    return write(folder, kind, some_documents()[:150])
+
+
+@pytest.mark.parametrize("kind", ["txt", "jsonl.gz", "parquet"])
+def test_an_object_makes_what_the_file_makes_also_after_a_kill(
+    kind: str, in_store: Store, tmp_path: Path
+) -> None:
+    path = make(tmp_path, kind)
+    in_store.put(f"texts/some folder/{path.name}", path.read_bytes())
+    common: Args = ("--val-ratio", "0.05", "--engine", "tiktoken")
+    assert run("--input", path, "--output-dir", tmp_path / "local", *common).returncode == 0
+    args: Args = ("--input", f"s3://texts/some folder/{path.name}", "--output-dir", tmp_path / "out", *common)
+    killed = run(*args, at="fdatasync journal", skip=2, do="SIGKILL")
+    assert killed.returncode == -9, killed.stderr
+    done = run(*args)
+    assert done.returncode == 0, done.stderr
+    assert "going on at" in done.stderr or "resuming at" in done.stderr
+    assert sha256s(tmp_path / "out") == sha256s(tmp_path / "local")
+    assert report_of(tmp_path / "out")["tokens"] == report_of(tmp_path / "local")["tokens"]
+
+
+def test_an_object_that_is_replaced_while_it_is_read_ends_the_run(in_store: Store, tmp_path: Path) -> None:
+    path = make_text(tmp_path / "a.txt", 9_000_000)
+    in_store.put("texts/changing.txt", path.read_bytes())
+    args: Args = ("--input", "s3://texts/changing.txt", "--output-dir", tmp_path / "out")
+    process = faults.start(*args, "--block-size", "50K", at="encode text", do="SIGSTOP")
+    faults.wait_until_stopped(process)
+    in_store.put("texts/changing.txt", make_text(path, 9_000_000, seed=1).read_bytes())
+    done = faults.go_on(process)
+    assert done.returncode == 3, done.stderr
+    assert "s3://texts/changing.txt was changed while it was read" in done.stderr
+
+
+LIST = """
+import json, sys
+from nanogpt_compat.errors import PrepareError
+from nanogpt_compat.sources.inputs import find_inputs
+
+def found(pattern):
+    try:
+        return [str(one) for one in find_inputs([pattern], home=None).inputs]
+    except PrepareError as error:
+        return str(error)
+
+print(json.dumps([found(pattern) for pattern in sys.argv[1:]]))
+"""
+
+
+def listed(*patterns: str) -> list[str | list[str]]:
+    """What addresses stand for."""
+    done = subprocess.run(
+        [sys.executable, "-c", LIST, *patterns],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    found: list[str | list[str]] = json.loads(done.stdout)
+    return found
+
+
+def test_folders_globs_and_a_bucket_are_the_objects_in_them(in_store: Store) -> None:
+    in_store.put("sets")
+    in_store.put("sets/a/")  # as the consoles of S3 and MinIO make a folder
+    in_store.put("sets/hollow/")
+    for name in ("a/p10.jsonl", "a/p2.jsonl", "a/sub dir/p1.jsonl", "a/[x].jsonl", "a/notes.md"):
+        in_store.put(f"sets/{name}", b'{"text": "some text"}\n')
+    inside = ["a/[x].jsonl", "a/p2.jsonl", "a/p10.jsonl", "a/sub dir/p1.jsonl"]
+    everything = [f"s3://sets/{name}" for name in inside]
+    results = listed(
+        *("s3://sets/a", "s3://sets/a/", "S3://sets/a", "s3://sets", "s3://sets/**/*.jsonl"),
+        *("s3://sets/a/p*.jsonl", "s3://sets/a/p?.jsonl", "s3://sets/a/[x].jsonl", "s3a://sets/a/p2.jsonl"),
+        *("s3://sets/hollow", "s3://empty", "s3://empty/", "s3://sets/a/*.txt", "s3://", "s3:///"),
+    )
+    assert results[:5] == [everything] * 5
+    assert results[5:9] == [everything[1:3], everything[1:2], everything[:1], ["s3a://sets/a/p2.jsonl"]]
+    assert results[9:12] == [
+        f"{place} is empty: there is no file in it"
+        for place in ("s3://sets/hollow", "s3://empty", "s3://empty/")
+    ]
+    assert results[12] == "no file matches s3://sets/a/*.txt"
+    assert results[13:] == [f"{place} names no file, folder or bucket" for place in ("s3://", "s3:///")]
+
+
+ACCESS = "give credentials by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, by AWS_PROFILE"
+
+
+@pytest.mark.parametrize(
+    ("address", "environment", "message"),
+    [
+        ("s3://nowhere/a.txt", {}, "there is no s3://nowhere/a.txt (404 NoSuchBucket: "),
+        ("s3://nowhere", {}, "there is no s3://nowhere (404 Not Found)"),
+        ("s3://texts/nothing.txt", {}, "there is no s3://texts/nothing.txt ("),
+        ("s3://a bucket/a.txt", {}, 'Invalid bucket name "a bucket"'),
+        ("s3://KEY0123:sec/ret+word@texts/a.txt", {}, "s3://...@texts/a.txt: credentials are not taken"),
+        ("s3://texts/a.txt", {"AWS_ACCESS_KEY_ID": ""}, f"NoCredentialsError: Unable to locate.*{ACCESS}"),
+        ("s3://texts/a.txt", {"AWS_SECRET_ACCESS_KEY": ""}, f"PartialCredentialsError: .*{ACCESS}"),
+        ("s3://texts/a.txt", {"AWS_PROFILE": "none"}, f"ProfileNotFound: .*{ACCESS}"),
+        ("s3://texts/a.txt", {"FSSPEC_S3_ANON": "true"}, rf"may not be read \(403 .*{ACCESS}"),
+        ("s3://texts/a.txt", {"AWS_ENDPOINT_URL": "127.0.0.1:9"}, "Invalid endpoint: .*AWS_ENDPOINT_URL"),
+    ],
+)
+def test_what_will_not_change_is_told_at_once(
+    address: str,
+    environment: dict[str, str],
+    message: str,
+    in_store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    in_store.put("texts/a.txt", b"some text\n")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+    told = refused(address, "--output-dir", tmp_path)
+    pattern = message if ".*" in message else re.escape(message)
+    assert re.search(pattern, told), told
+    assert not re.search("KEY0123|sec/ret|ret.word|KEYOFTHETESTS", told)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (400, "ExpiredToken", "may not be read (400 ExpiredToken: as told); get new credentials"),
+        (400, "AuthorizationHeaderMalformed", "400 AuthorizationHeaderMalformed: as told; check the name"),
+        (301, "PermanentRedirect", "the server redirects every request; check the name of the bucket"),
+        (403, "SignatureDoesNotMatch", f"(403 SignatureDoesNotMatch: as told); {ACCESS}"),
+        (403, "RequestTimeTooSkewed", "set the clock of this machine"),
+        (405, "MethodNotAllowed", "405 MethodNotAllowed: as told"),
+        (501, "NotImplemented", "501 NotImplemented: as told"),
+    ],
+)
+def test_an_answer_that_is_final_is_asked_for_once(
+    status: int, code: str, message: str, in_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_refusing_store(status, code) as refusing:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", refusing.base)
+        told = refused("s3://texts/a.txt", "--output-dir", tmp_path)
+    assert message in told
+    assert (
+        len(set(refusing.requests)) == len(refusing.requests) or status == 301
+    )  # botocore asks for the region
+
+
+def test_a_server_that_is_not_there_is_soon_given_up_and_the_wait_is_shown(
+    in_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    done = run("--input", "s3://texts/a.txt", "--output-dir", tmp_path)
+    assert done.returncode == 3
+    assert re.search(
+        "notice: s3://texts/a.txt: EndpointConnectionError: .*; trying again in 2 s", done.stderr
+    )
+    assert re.search(r"cannot read s3://texts/a.txt, [2-4] times in a row: EndpointConn", done.stderr)
+    assert "AWS_ENDPOINT_URL" in done.stderr
+    quiet = run("--input", "s3://texts/a.txt", "--output-dir", tmp_path, "--quiet")
+    assert "trying again" not in quiet.stderr
+
+
+def test_a_busy_server_is_asked_again(
+    in_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_refusing_store(503, "SlowDown") as busy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", busy.base)
+        process = faults.start("--input", "s3://texts/a.txt", "--output-dir", tmp_path, "--dry-run")
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "notice: s3://texts/a.txt: 503 SlowDown: as told; trying again in 2 s" in line
+        busy.status, busy.code = 404, "NoSuchKey"
+        _, told = process.communicate(timeout=faults.TIMEOUT_S)
+    assert process.returncode == 3
+    assert "there is no s3://texts/a.txt" in told
+
+
+SCHEMES = """
+import json, sys
+from fsspec.registry import known_implementations
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.sources import server
+from nanogpt_compat.sources.inputs import find_inputs
+from nanogpt_compat.sources.opened import open_input
+
+server._WAITS_S = (0.01,)
+told = {}
+for scheme in sorted({*known_implementations} - {"gs", "gcs"}):  # which try for a minute by themselves
+    for address in (f"{scheme}://host.invalid/folder/a.txt", f"{scheme.upper()}://a.txt"):
+        try:
+            for one in find_inputs([address], home=None).inputs:
+                open_input(one)
+            told[address] = "it was found"
+        except InputError as error:
+            told[address] = str(error)
+print(json.dumps(told))
+"""
+
+
+def test_no_scheme_that_fsspec_knows_ends_in_a_traceback(in_store: Store) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SCHEMES],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert len(told) > 60
+    for address, message in told.items():
+        assert re.search(TOLD, message), (address, message)
+
+
+TOLD = "there is no|not installed; install|be opened by|cannot read|may not|no addr|leads through|names no"
