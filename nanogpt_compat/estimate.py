@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import Any
 
 from nanogpt_compat.errors import EngineFailure
 
 # Threads over one tiktoken reach this share of linear: 0.75 of 2 on 2 cores.
 _THREAD_YIELD = 0.75
+_TIMED_CHARS = 128 * 1024
+_CALL_CHARS = 16 * 1024  # in one call: what each call costs besides is not the speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,30 +40,41 @@ class Estimator:
         """Forecast for the first `max_chars` characters of all inputs together; None is all of them.
 
         Samples are so short that an engine which remembers words would meet all of them for the first time;
-        if `slowness` is not 1, they are encoded twice, and the second time is taken that much longer.
+        so the time is that of encoding them once more, as often as `slowness` says.
         """
         self._encode = encode
         self._slowness = slowness
         self._left_chars = float("inf") if max_chars is None else float(max_chars)
-        self._sampled_bytes = 0
-        self._text_bytes = self._tokens = self._elapsed_s = 0.0
+        self._timed_chars = 0
+        self._text_bytes = self._chars = self._tokens = self._elapsed_s = 0.0
 
-    def add(self, texts: Sequence[str], *, sampled_bytes: int, size_bytes: int) -> None:
-        """Take what `sampled_bytes` of an input of `size_bytes` were decoded to."""
-        if self._slowness != 1:
-            for text in texts:
-                self._count(text)
-        elif not self._sampled_bytes and texts:
-            self._count(texts[0])  # what the first call sets up is not the speed
+    def add(
+        self,
+        texts: Sequence[str],
+        *,
+        weights: Sequence[float] | None = None,
+        sampled_bytes: float,
+        size_bytes: int,
+    ) -> None:
+        """Take what `sampled_bytes` of an input of `size_bytes` were decoded to.
+
+        `weights`: how many times each text counts; None: once.
+        """
+        weights = [1.0] * len(texts) if weights is None else weights
+        counts = list(map(self._count, texts))
+        timed = _join(texts)
         started_s = time.perf_counter()
-        n_tokens = sum(map(self._count, texts))
+        for text in timed:
+            self._count(text)
         self._elapsed_s += self._slowness * (time.perf_counter() - started_s)
-        self._sampled_bytes += sampled_bytes
+        n_tokens = sum(map(mul, counts, weights))
         scale = size_bytes / max(1, sampled_bytes)
-        n_chars = scale * sum(map(len, texts))
+        n_chars = scale * sum(map(mul, map(len, texts), weights))
         share = min(1.0, self._left_chars / max(1.0, n_chars))
         self._left_chars -= share * n_chars
         self._text_bytes += share * size_bytes
+        self._timed_chars += sum(map(len, timed))
+        self._chars += share * n_chars
         self._tokens += share * scale * n_tokens
 
     def _count(self, text: str) -> int:
@@ -73,5 +87,12 @@ class Estimator:
     def estimate(self, *, n_workers: int) -> Estimate:
         """Forecast for everything that was added."""
         threads = 1 if n_workers == 1 else n_workers * _THREAD_YIELD
-        seconds = self._elapsed_s * self._text_bytes / max(1, self._sampled_bytes) / threads
+        seconds = self._elapsed_s * self._chars / max(1, self._timed_chars) / threads
         return Estimate(round(self._text_bytes), round(self._tokens), seconds)
+
+
+def _join(texts: Sequence[str]) -> list[str]:
+    """Join some of the texts to a few long ones."""
+    step = sum(map(len, texts)) // _TIMED_CHARS + 1
+    text = "".join(texts[::step])[: 2 * _TIMED_CHARS]
+    return [text[place : place + _CALL_CHARS] for place in range(0, len(text), _CALL_CHARS)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from nanogpt_compat import report
 from nanogpt_compat.checkpoint import Found
-from nanogpt_compat.config import Config, Location
+from nanogpt_compat.config import Config, Location, Url
 from nanogpt_compat.documents import END_OF_TEXT_NAME, MARK, Documents
 from nanogpt_compat.encoders import Choice, Encoder, TiktokenEncoder, choose_encoder, with_mark
 from nanogpt_compat.errors import InputError, OutputError
@@ -24,9 +24,10 @@ from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.policy import margin_bytes
 from nanogpt_compat.shards import Shards, lay_out
 from nanogpt_compat.sinks import full_shards, n_begun, others, written_bytes
+from nanogpt_compat.sources.excerpts import Excerpts, Share, take_records, take_text
 from nanogpt_compat.sources.fields import check_text_fields
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.records import READER_BYTES, sample_records, size_of_text
+from nanogpt_compat.sources.records import READER_BYTES, size_of_text
 from nanogpt_compat.sources.samples import check_is_utf8, take_packed_samples, take_samples
 from nanogpt_compat.split import (
     CHARS_PER_CHUNK,
@@ -213,24 +214,31 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
                 samples, sampled_bytes, text_size = take_packed_samples(
                     file, form.compression, total_bytes=stored_bytes, n_inputs=len(sizes)
                 )
+            share = Share(len(sizes), file.size_bytes, stored_bytes)
+            if not (form.has_records or form.is_packed_text or isinstance(path, Pipe | Url)):
+                pieces = take_text(file, share)
+                sampled_bytes = sum(len(piece.data) for piece in pieces)
+            else:
+                pieces = samples
         text_sizes.append(text_size)
-        if not form.has_records and not config.errors_given:
-            check_is_utf8(path, samples)
-        if not form.has_records:
-            texts = [sample.data.decode("utf-8", errors) for sample in samples]
-            if config.separator is not None:
-                texts = [text.replace(config.separator, mark) for text in texts]
-        else:
-            found, sampled_bytes = sample_records(path, form, text_field=config.text_field)
+        if form.has_records:
+            found = take_records(path, form, text_field=config.text_field, share=share)
+            found = replace(found, texts=[text + mark for text in found.texts])
             text_sizes[-1] = size_of_text(
                 path, form, size_bytes=size, text_field=config.text_field, check=check
             )
-            texts = ["".join(one.decode() + mark for one in found)]
-        if not form.has_records:  # of those the documents are known
-            shows_end_of_text |= any(END_OF_TEXT_NAME in text for text in texts)
-        size_bytes = sampled_bytes if size is None else size
-        estimator.add(texts, sampled_bytes=sampled_bytes, size_bytes=size_bytes)
-        chosen.encoder.expect("".join(texts).encode())
+        else:
+            if not config.errors_given:
+                check_is_utf8(path, samples)
+            texts = [piece.data.decode("utf-8", errors) for piece in pieces]
+            # Of records the documents are known.
+            shows_end_of_text |= any(END_OF_TEXT_NAME.encode() in one.data for one in (*samples, *pieces))
+            if config.separator is not None:
+                texts = [text.replace(config.separator, mark) for text in texts]
+            found = Excerpts(texts, [1.0] * len(texts), sampled_bytes)
+        size_bytes = round(found.n_bytes) if size is None else size
+        estimator.add(found.texts, weights=found.weights, sampled_bytes=found.n_bytes, size_bytes=size_bytes)
+        chosen.encoder.expect("".join(found.texts).encode())
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     forecast = estimator.estimate(n_workers=config.n_workers)
     text_bytes = total_bytes(text_sizes, has_streams=config.has_streams)

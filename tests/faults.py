@@ -156,13 +156,19 @@ def prepare(
             raise Stopped
 
     def add_little(
-        estimator: Estimator, texts: Sequence[str], *, sampled_bytes: int, size_bytes: int
+        estimator: Estimator,
+        texts: Sequence[str],
+        *,
+        weights: Sequence[float] | None,
+        sampled_bytes: float,
+        size_bytes: int,
     ) -> None:
         few = texts[: len(texts) // 8 + 1]  # a forecast from all of them takes a third of the time
         add(
             estimator,
             few,
-            sampled_bytes=sampled_bytes * len(few) // max(1, len(texts)),
+            weights=weights and weights[: len(few)],
+            sampled_bytes=sampled_bytes * len(few) / max(1, len(texts)),
             size_bytes=size_bytes,
         )
 

@@ -1,12 +1,23 @@
 """The forecast: scaled input by input, stopped where `--n` stops, near the truth on real text."""
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
+import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nanogpt_compat.config import Config, Container, Format
 from nanogpt_compat.encoders import Encoder
 from nanogpt_compat.estimate import Estimate, Estimator
-from tests.texts import real_text
+from nanogpt_compat.job import look_into
+from nanogpt_compat.sources.excerpts import Share, take_records
+from tests.engines import open_encoder
+from tests.texts import documents_in_many_languages, real_text
 
 
 def one_token_each(text: bytes) -> str:
@@ -82,3 +93,78 @@ def test_time_is_that_of_the_samples_over_the_threads(monkeypatch: pytest.Monkey
 
 def test_an_empty_forecast_is_nothing() -> None:
     assert Estimator(one_token_each).estimate(n_workers=2) == Estimate(0, 0, 0.0)
+
+
+# Text in many languages: what the samples are taken from decides
+
+
+@pytest.fixture(scope="module")
+def documents() -> list[tuple[int, str]]:
+    return documents_in_many_languages(8_000_000)
+
+
+@pytest.fixture(scope="module")
+def n_tokens(documents: list[tuple[int, str]], gpt2: tiktoken.Encoding) -> int:
+    encode = open_encoder("gigatoken", gpt2).encode
+    return sum(len(encode(text.encode())) for _, text in documents)
+
+
+@pytest.mark.parametrize("order", ["shuffled", "by language", "in stretches", "by length"])
+@pytest.mark.parametrize("form", ["text", "jsonl", "parquet", "one row group"])
+def test_text_in_many_languages_is_forecast_within_ten_percent(
+    form: str, order: str, documents: list[tuple[int, str]], n_tokens: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    keys: dict[str, Callable[[tuple[int, tuple[int, str]]], Any]] = {
+        "shuffled": lambda one: one[0],
+        "by language": lambda one: one[1][0],
+        "in stretches": lambda one: (one[0] // 500, one[1][0]),
+        "by length": lambda one: len(one[1][1]),
+    }
+    texts = [text for _, (_, text) in sorted(enumerate(documents), key=keys[order])]
+    path = tmp_path / "a file"
+    container: Container = "jsonl" if form == "jsonl" else "text" if form == "text" else "parquet"
+    if form == "text":
+        path.write_text("".join(texts))
+    elif form == "jsonl":
+        is_ascii = rng.integers(2, size=len(texts)).tolist()
+        records = zip(({"id": k, "text": one} for k, one in enumerate(texts)), is_ascii, strict=True)
+        path.write_text("".join(json.dumps(one, ensure_ascii=bool(some)) + "\n" for one, some in records))
+    else:
+        pq = pytest.importorskip("pyarrow.parquet")
+        table = pytest.importorskip("pyarrow").table({"text": texts})
+        pq.write_table(table, path, row_group_size=200 if form == "parquet" else len(texts))
+    config = Config(
+        inputs=(path,), formats=(Format(container),), output_dir=tmp_path, eot="none", val_split="none"
+    )
+    assert look_into(config).forecast.tokens == pytest.approx(n_tokens, rel=0.1)
+
+
+def test_lines_that_are_very_long_are_forecast_by_pieces_of_them(
+    documents: list[tuple[int, str]], n_tokens: int, tmp_path: Path
+) -> None:
+    """Books, or all documents of a language in one."""
+    books: dict[int, list[str]] = {}
+    for language, text in documents:
+        books.setdefault(language, []).append(text)
+    path = tmp_path / "books.jsonl"
+    path.write_text("".join(json.dumps({"text": "".join(book)}) + "\n" for book in books.values()))
+    config = Config(
+        inputs=(path,), formats=(Format("jsonl"),), output_dir=tmp_path, eot="none", val_split="none"
+    )
+    assert look_into(config).forecast.tokens == pytest.approx(n_tokens, rel=0.1)
+
+
+def test_many_inputs_take_no_more_samples_than_one(
+    documents: list[tuple[int, str]], gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    n_chars = 0
+    paths = [tmp_path / f"{k}.jsonl" for k in range(500)]
+    for k, path in enumerate(paths):
+        some = documents[k::500]
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for _, text in some))
+    share = Share(len(paths), paths[0].stat().st_size, sum(path.stat().st_size for path in paths))
+    for path in paths:
+        found = take_records(path, Format("jsonl"), text_field="text", share=share)
+        n_chars += sum(map(len, found.texts))
+    assert n_chars < 4_000_000

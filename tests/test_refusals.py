@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nanogpt_compat.sources.excerpts import spread
 from tests import faults
 from tests.conftest import REPOSITORY, RunPrepare
 from tests.disks import Disks
@@ -415,9 +416,8 @@ def test_a_disk_that_runs_full_is_an_error_and_no_signal(
     # Where the samples are taken it is easy reading; between them, nearly every byte is a token.
     printable = bytes(33 + byte % 94 for byte in range(256))
     raw = bytearray(random.Random(0).randbytes(13_000_000).translate(printable))
-    easy = make_text(tmp_path / "easy.txt", 16_384).read_bytes()
-    for k in range(32):
-        place = k * (len(raw) - len(easy)) // 31
+    easy = make_text(tmp_path / "easy.txt", 2048).read_bytes()
+    for place in spread(256, len(raw) - len(easy)):
         raw[place : place + len(easy)] = easy
     (tmp_path / "text.txt").write_bytes(raw)
     done = run_prepare("--input", "text.txt", "--output-dir", small_disk, "--val-split", "none")

@@ -4,6 +4,7 @@ import pydoc_data.topics
 from importlib.metadata import distributions
 from pathlib import Path
 
+import numpy as np
 from hypothesis import strategies as st
 
 # Every piece has met a place in the pattern, in UTF-8 or in text mode that is easy to get wrong.
@@ -96,6 +97,38 @@ any_bytes = st.lists(
     ),
     max_size=60,
 ).map(b"".join)
+
+
+_LETTERS = (
+    "оеаинтсрвлкмдпуяыьгзбчйхж",
+    "αοιετσνηυρπκμλωδγχθφβ",
+    "اليمونرتبةعدسفهكقحج",
+    "कानरेससतीमिहलपयवदग",
+    "的一是不了人我在有他这为之大来以个中上们到说国和地也子时道出",
+    "のにはをたがでてとしれさいなあるもかっこす",
+    "านรอกเงมยลวดทสตะปบคห",
+    "enisratdhulcgmobwfkzäöüß",
+    "이다는에가을의한로고지기",
+)
+
+
+def documents_in_many_languages(n_bytes: int) -> list[tuple[int, str]]:
+    """Documents of very different lengths, and the number of the language of each; English is real."""
+    rng = np.random.default_rng(0)
+    english = real_text().decode(errors="ignore")
+    words = [["".join(rng.choice(list(one), rng.integers(1, 9))) for _ in range(2000)] for one in _LETTERS]
+    weights = 1 / np.arange(1, 2001)
+    documents: list[tuple[int, str]] = []
+    while n_bytes > 0:
+        language, n_words = int(rng.integers(2 * len(words))), int(np.exp(rng.normal(5.0, 1.2))) + 3
+        if language < len(words):
+            text = " ".join(rng.choice(words[language], n_words, p=weights / weights.sum())) + ".\n"
+        else:
+            start, language = int(rng.integers(len(english) - 9 * n_words)), -1
+            text = english[start : start + 6 * n_words] + "\n"
+        documents.append((language, text))
+        n_bytes -= len(text.encode())
+    return documents
 
 
 def real_text() -> bytes:

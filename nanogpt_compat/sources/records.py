@@ -7,9 +7,8 @@ from io import BytesIO
 
 from nanogpt_compat.blocks import Block, Blocks, Position, Records, Rows
 from nanogpt_compat.config import Format, Location
-from nanogpt_compat.documents import MAX_RECORD_BYTES, Documents
-from nanogpt_compat.pipes import Pipe
-from nanogpt_compat.sources.compressed import MEASURED_BYTES, ByteStream, open_stream
+from nanogpt_compat.documents import Documents
+from nanogpt_compat.sources.compressed import ByteStream, open_stream
 from nanogpt_compat.sources.jsonl import parse_lines, read_lines
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.parquet import TextColumn, parse_rows, place_of_row
@@ -18,9 +17,6 @@ from nanogpt_compat.split import LOOK_AHEAD_BYTES
 
 MAX_ROW_GROUP_BYTES = 4 << 30  # it is read page by page; this is no file that people have
 READER_BYTES = 64 << 20  # for pyarrow: 30 MB where row groups have 4 MB; without, words were dropped early
-_SAMPLE_BYTES = 256 * 1024
-_MOST_TEXT_BYTES = 32 * 1024
-_N_SAMPLED_GROUPS = 8
 _CHUNK_BYTES = 1024 * 1024
 
 
@@ -86,7 +82,7 @@ def _read_parquet(
     last: int | None,
 ) -> Iterator[Block]:
     """`last`: the row at which to stop; a row group begins there."""
-    with _open_column(path, documents.text_field, check, size_bytes) as column:
+    with open_column(path, documents.text_field, check, size_bytes) as column:
         is_reading = False
         for group in column.row_groups:
             if group.first_row == last:
@@ -181,7 +177,7 @@ def rows_before(
     Raises:
         InputError: it is unreadable, damaged or changed.
     """
-    with _open_column(path, text_field, size_bytes=size_bytes) as column:
+    with open_column(path, text_field, size_bytes=size_bytes) as column:
         groups = column.row_groups
     n_rows = [0, 0]
     for k, offset in enumerate(offsets):
@@ -192,12 +188,17 @@ def rows_before(
     return n_rows[0], n_rows[1]
 
 
-def _open_column(
+def open_column(
     path: Location,
     text_field: str,
     check: Callable[[], None] = lambda: None,
     size_bytes: int | None = None,
 ) -> TextColumn:
+    """Open the text column of a parquet file.
+
+    Raises:
+        InputError: as `TextColumn` does.
+    """
     return TextColumn(
         open_input(path, size_bytes=size_bytes, check=check),
         text_field=text_field,
@@ -220,7 +221,7 @@ def crc_of_text(
     """
     if form.container == "parquet":
         crc = n_done = 0
-        with _open_column(path, text_field, check) as column:
+        with open_column(path, text_field, check) as column:
             column.read_ahead(0)
             for group in column.row_groups:
                 for raw, _ in column.read_rows(group.index, block_bytes=_CHUNK_BYTES):
@@ -236,30 +237,6 @@ def crc_of_text(
         return None if to_end and stream.read(1) else found
 
 
-def sample_records(path: Location, form: Format, *, text_field: str) -> tuple[list[bytes], int]:
-    """Take some documents of an input; return them, and how many bytes of the file they stand for.
-
-    Raises:
-        InputError: it cannot be read, or its beginning is damaged.
-    """
-    if form.container == "parquet":
-        return _shorten(*_sample_parquet(path, text_field))
-    with open_input(path) as file:
-        is_pipe = isinstance(path, Pipe)
-        if form.compression == "none" and not is_pipe:
-            return _shorten(*_sample_lines(file, text_field))
-        stream = ByteStream(file, form.compression)
-        head = stream.read(_SAMPLE_BYTES)
-        most_bytes = LOOK_AHEAD_BYTES if is_pipe else MAX_RECORD_BYTES
-        while b"\n" not in head and len(head) < most_bytes and (more := stream.read(len(head))):
-            head += more
-        used = head[: head.rfind(b"\n") + 1] or head
-        texts = parse_lines(used, text_field=text_field, skip_bad=True).texts
-        if not is_pipe:
-            stream.read(MEASURED_BYTES)
-        return _shorten(texts, stream.stored_bytes * len(used) // max(1, stream.offset))
-
-
 def size_of_text(
     path: Location, form: Format, *, size_bytes: int | None, text_field: str, check: Callable[[], None]
 ) -> int | None:
@@ -271,52 +248,10 @@ def size_of_text(
         InputError: it cannot be read, or is damaged.
     """
     if form.container == "parquet":
-        with _open_column(path, text_field, check) as column:
+        with open_column(path, text_field, check) as column:
             return sum(group.text_bytes for group in column.row_groups)
     if form.compression == "none":
         return size_bytes
     with open_input(path, check=check) as file:
         n_bytes = len(ByteStream(file, form.compression).read(LOOK_AHEAD_BYTES + 1))
         return n_bytes if n_bytes <= LOOK_AHEAD_BYTES else None
-
-
-def _shorten(texts: list[bytes], n_bytes: int) -> tuple[list[bytes], int]:
-    """Leave of each text what is encoded in no time, and of the bytes that they stand for as many less."""
-    kept = [text[:_MOST_TEXT_BYTES].decode(errors="ignore").encode() for text in texts]
-    n_kept = n_bytes * sum(map(len, kept)) // max(1, sum(map(len, texts)))
-    return kept, max(1, n_kept)
-
-
-def _sample_lines(file: InputFile, text_field: str) -> tuple[list[bytes], int]:
-    """Take whole lines from places spread over the file."""
-    texts: list[bytes] = []
-    n_bytes = 0
-    step = max(_SAMPLE_BYTES // _N_SAMPLED_GROUPS, file.size_bytes // _N_SAMPLED_GROUPS)
-    for offset in range(0, file.size_bytes, step):
-        data = file.read(_SAMPLE_BYTES // _N_SAMPLED_GROUPS, offset)
-        start = data.find(b"\n") + 1 if offset else 0
-        end = data.rfind(b"\n") + 1 if offset + len(data) < file.size_bytes else len(data)
-        lines = data[start:end]
-        texts += parse_lines(lines, text_field=text_field, offset=offset + start, skip_bad=True).texts
-        n_bytes += len(lines)
-    if not texts:  # each line is longer than that
-        head = file.read(1, 0)
-        while b"\n" not in head and len(head) < min(file.size_bytes, MAX_RECORD_BYTES):
-            head = file.read(2 * max(len(head), _SAMPLE_BYTES), 0)
-        lines = head[: head.find(b"\n") + 1] or head
-        texts, n_bytes = parse_lines(lines, text_field=text_field, skip_bad=True).texts, len(lines)
-    return texts, n_bytes
-
-
-def _sample_parquet(path: Location, text_field: str) -> tuple[list[bytes], int]:
-    """Take the first rows of row groups spread over the file."""
-    texts: list[bytes] = []
-    with _open_column(path, text_field) as column:
-        groups = column.row_groups
-        for group in groups[:: max(1, len(groups) // _N_SAMPLED_GROUPS)]:
-            block_bytes = _SAMPLE_BYTES // _N_SAMPLED_GROUPS
-            for raw, rows in column.read_rows(group.index, block_bytes=block_bytes):
-                texts += parse_rows(raw, rows, text_field=text_field, skip_bad=True).texts
-                break
-        share = sum(map(len, texts)) / max(1, sum(group.text_bytes for group in groups))
-        return texts, round(min(1.0, share) * column.size_bytes)

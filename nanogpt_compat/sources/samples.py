@@ -65,7 +65,7 @@ def take_samples(file: Readable, *, total_bytes: int, n_inputs: int) -> list[Sam
     else:
         offsets = [k * (size_bytes - sample_bytes) // max(1, n_samples - 1) for k in range(n_samples)]
     read_ahead(file, ((offset, min(offset + sample_bytes, size_bytes)) for offset in offsets))
-    return [_trim(offset, file.read(sample_bytes, offset)) for offset in offsets]
+    return [trim(offset, file.read(sample_bytes, offset)) for offset in offsets]
 
 
 def take_packed_samples(
@@ -89,7 +89,7 @@ def take_packed_samples(
     return samples, stored_bytes, None if len(head) > LOOK_AHEAD_BYTES else len(head)
 
 
-def _trim(offset: int, data: bytes) -> Sample:
+def trim(offset: int, data: bytes) -> Sample:
     """Cut off the character that the sample's beginning or end falls into: it is not invalid."""
     start = 0
     while offset and start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
