@@ -37,6 +37,7 @@ from nanogpt_compat.report import read_report, rss_bytes, warn_of_empty
 from nanogpt_compat.run import Run
 from nanogpt_compat.signals import StoppedBySignal
 from nanogpt_compat.span import Outcome, attempt, job_of
+from nanogpt_compat.units import plural
 from nanogpt_compat.watch import Check, Say
 
 MAX_TRIES = 3
@@ -116,7 +117,9 @@ class Driver:
         work_dir = self._share.work_dir
         plan = find_plan(self._modest, work_dir, span_bytes=self._share.span_bytes, check=self._check)
         job_of(plan, self._modest, work_dir)  # which would refuse another vocabulary or version
-        self._say(f"plan {plan.hash[:12]}: {len(plan.spans):,} spans of {len(plan.inputs):,} inputs")
+        self._say(
+            f"plan {plan.hash[:12]}: {plural(len(plan.spans), 'span')} of {plural(len(plan.inputs), 'input')}"
+        )
         return plan
 
     def _do_all(self, scheduler: str, *, restart: bool) -> None:
@@ -128,7 +131,7 @@ class Driver:
         plan = self._find_plan()
         with open_executor(scheduler, self._config.n_workers, self._check) as (executor, window):
             self._drive(plan, executor, replace(self._config, n_workers=1), window)
-        self._say(f"all {len(plan.spans):,} spans are done, their parts in {work_dir}")
+        self._say(f"done: {plural(len(plan.spans), 'span')}, with parts in {work_dir}")
         if not self._share.merge:
             self._write_index(plan)
 
@@ -368,8 +371,8 @@ def _refuse_failed(plan: Plan, failed: Sequence[Outcome]) -> None:
     is_memory = all(one.exit_code == MemoryLimitError.exit_code for one in failed)
     lines = list_some([_describe_failure(plan, one) for one in failed], separator="\n  ")
     raise (MemoryLimitError if is_memory else SpansError)(
-        f"{len(failed):,} spans failed, all others to be done here are done; mend what follows and run the "
-        f"same command again\n  {lines}"
+        f"{plural(len(failed), 'span')} failed, all others to be done here are done; fix what follows and "
+        f"run the same command again\n  {lines}"
     )
 
 

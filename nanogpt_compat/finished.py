@@ -18,6 +18,7 @@ from nanogpt_compat.errors import DifferenceError, OutputError
 from nanogpt_compat.files import advise_sequential, drop_cache
 from nanogpt_compat.memmap import TOKEN
 from nanogpt_compat.shards import OutputFile, Outputs, Shards
+from nanogpt_compat.units import plural
 
 MAKE_AGAIN = "the same command with --restart --overwrite in the place of --verify makes the output again"
 
@@ -217,7 +218,7 @@ class FinishedFiles:
         for stream in reversed(self._streams.values()):
             first, last = stream.described[0]["name"], stream.described[-1]["name"]
             names = first if first == last else f"{first} to {last}"
-            counts.append(f"{names} {stream.n_tokens:,} tokens")
+            counts.append(f"{names} {plural(stream.n_tokens, 'token')}")
         return ", ".join(counts)
 
     def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:

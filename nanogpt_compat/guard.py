@@ -202,6 +202,7 @@ class MemoryGuard:
         self._tried: Counter[Step] = Counter()
         self._n_changes = 0
         self._lowest: Reading | None = None
+        self.peak_own_bytes = 0  # of what was seen
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory-guard", daemon=True)
 
@@ -232,6 +233,8 @@ class MemoryGuard:
     def poll(self) -> float:
         """Take one round of readings and act on it; return the seconds until the next should be taken."""
         readings = self._sampler.sample()
+        with contextlib.suppress(OSError, psutil.Error):
+            self.peak_own_bytes = max(self.peak_own_bytes, self._sampler.own_bytes())
         state, step = policy.decide(readings, self.state, time.monotonic())
         known = [*readings, self._lowest] if self._lowest else readings
         self._lowest = min(known, key=lambda reading: reading.headroom_bytes, default=None)

@@ -12,6 +12,7 @@ last is the one that counts. What no .json names is of no use any more.
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from nanogpt_compat.sinks import Sink
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import crc_of_text
 from nanogpt_compat.tally import InputTally, Tally
-from nanogpt_compat.units import format_bytes, format_duration
+from nanogpt_compat.units import format_bytes, format_duration, plural
 
 _CHUNK_BYTES = 4 << 20
 _MAX_LISTED = 10
@@ -141,12 +142,13 @@ class Parts:
         to_do = [span.index for span in spans_to_do(work_dir, plan)]
         if to_do:
             raise SpansError(
-                f"{len(to_do):,} of {len(plan.spans):,} spans are not done ({list_some(to_do)}); run the "
+                f"{len(to_do):,} of {plural(len(plan.spans), 'span')} not done ({list_some(to_do)}); run the "
                 "command that makes them again"
             )
         self.mismatch = read_mismatch(work_dir, plan)
         self.peak_rss_bytes = 0
         self._span_s = 0.0
+        self.started_s = time.time()
         engines, hosts = set[str](), set[str]()
         for part in self._read():
             at = self.tally.position
@@ -158,6 +160,7 @@ class Parts:
             _count(self.tally, part)
             self.peak_rss_bytes = max(self.peak_rss_bytes, part["peak_rss_bytes"])
             self._span_s += part["tally"]["wall_s"]
+            self.started_s = min(self.started_s, part["ended_s"] - part["tally"]["wall_s"])
             engines.add(part["engine"])
             hosts.add(part["host"])
         self.n_tokens = self.tally.tokens
@@ -216,7 +219,7 @@ class Parts:
         """Say the same in a line."""
         hosts = self.hosts[0] if len(self.hosts) == 1 else f"{len(self.hosts):,} hosts"
         return (
-            f"{len(self.plan.spans):,} parts of {format_bytes(2 * self.n_tokens)}, made in "
+            f"{plural(len(self.plan.spans), 'part')} of {format_bytes(2 * self.n_tokens)}, made in "
             f"{format_duration(self._span_s)} of work on {hosts}"
         )
 

@@ -14,10 +14,11 @@ from nanogpt_compat.config import Format, Location
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.estimate import Estimate
 from nanogpt_compat.files import advice, sync_folder, write_json
+from nanogpt_compat.memmap import TOKEN
 from nanogpt_compat.shards import OutputFile
 from nanogpt_compat.split import FIRST_SHARD, Interval, Windows
 from nanogpt_compat.tally import InputTally, Tally
-from nanogpt_compat.units import format_bytes, format_count, format_duration, format_rate
+from nanogpt_compat.units import format_bytes, format_count, format_duration, format_rate, plural
 
 REPORT_NAME = "prepare.json"
 _PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken")
@@ -74,24 +75,33 @@ def build_report(
     val_split: Mapping[str, object],
     options: Mapping[str, object],
     guard: Mapping[str, object],
+    peak_own_bytes: int | None,
+    has_documents: bool,
+    counts_chars: bool,
+    vocabulary: str,
     fingerprint: str,
 ) -> dict[str, Any]:
     """Build the content of `prepare.json`, but for its `files`; its fields are those of the design."""
     rows = zip(paths, formats, inputs, tally.inputs, strict=True)
-    described = [_describe_input(path, form, hints, one) for path, form, hints, one in rows]
+    described = [
+        _describe_input(path, form, hints, one, has_documents=has_documents)
+        for path, form, hints, one in rows
+    ]
     return {
         "tokens": dict(tokens),
+        "dtype": TOKEN.str,
+        "vocabulary_sha256": vocabulary,
         "inputs": described,
         "bytes_read": tally.bytes_read,
         "bytes_total": sum(one["bytes"] for one in described),
         "text_bytes": tally.text_bytes,
-        "chars": tally.chars,
+        "chars": tally.chars if counts_chars else None,
         "invalid_bytes": tally.invalid_bytes,
         "invalid_offsets": [[str(paths[index]), offset] for index, offset in tally.invalid_offsets],
         "forced_cuts": tally.forced_cuts,
-        "documents": tally.documents,
-        "empty_documents": tally.empty_documents,
-        "longest_document_bytes": tally.longest_document_bytes,
+        "documents": tally.documents if has_documents else None,
+        "empty_documents": tally.empty_documents if has_documents else None,
+        "longest_document_bytes": tally.longest_document_bytes if has_documents else None,
         "skipped_records": tally.skipped_records,
         "first_skipped_records": [[str(paths[index]), why] for index, why in tally.skipped],
         "replaced_surrogates": tally.replaced_surrogates,
@@ -104,6 +114,7 @@ def build_report(
         "checkpoint_fallbacks": tally.checkpoint_fallbacks,
         "guard": dict(guard),
         "peak_rss_bytes": peak_rss_bytes(),
+        "peak_own_bytes": peak_own_bytes,
         "wall_s": round(tally.wall_s, 3),
         "options": dict(options),
         "fingerprint": fingerprint,
@@ -117,7 +128,7 @@ def describe_files(files: Iterable[OutputFile]) -> list[dict[str, Any]]:
 
 
 def _describe_input(
-    path: Location, form: Format, description: Mapping[str, Any], one: InputTally
+    path: Location, form: Format, description: Mapping[str, Any], one: InputTally, *, has_documents: bool
 ) -> dict[str, Any]:
     """Say what came out of one input, and by what to know it again."""
     return {
@@ -127,6 +138,7 @@ def _describe_input(
         "bytes_read": one.bytes_read,
         "text_bytes": one.text_bytes,
         "tokens": one.tokens,
+        "documents": one.documents if has_documents else None,
         "invalid_bytes": one.invalid_bytes,
         "skipped_records": one.skipped_records,
         **({"first_skipped_record": one.first_skipped} if one.first_skipped else {}),
@@ -241,7 +253,14 @@ def _describe_split(files: Sequence[OutputFile], *, where: str) -> str:
     """Say what was made for one split."""
     shards = "" if len(files) == 1 else f" to {files[-1].name}, {len(files):,} shards"
     n_tokens, n_bytes = sum(one.n_tokens for one in files), sum(one.n_bytes for one in files)
-    return f"{files[0].name}{shards}: {n_tokens:,} tokens, {format_bytes(n_bytes)}{where}"
+    return f"{files[0].name}{shards}: {plural(n_tokens, 'token')}, {format_bytes(n_bytes)}{where}"
+
+
+def _describe_memory(made: Mapping[str, Any]) -> str:
+    """Return the peak of what `--max-memory` is about, and that with mapped files, which is not."""
+    resident = format_bytes(made["peak_rss_bytes"])
+    own_bytes = made["peak_own_bytes"]
+    return resident if own_bytes is None else f"{format_bytes(own_bytes)}, {resident} with mapped files"
 
 
 def end_lines(made: Mapping[str, Any], files: Sequence[OutputFile], *, val: str) -> list[str]:
@@ -254,30 +273,30 @@ def end_lines(made: Mapping[str, Any], files: Sequence[OutputFile], *, val: str)
     lines.append(
         f"{format_bytes(made['bytes_read'])} in {format_duration(made['wall_s'])}: "
         f"{format_rate(made['bytes_read'], made['wall_s'])}, "
-        f"peak memory {format_bytes(made['peak_rss_bytes'])}"
+        f"peak memory {_describe_memory(made)}"
     )
     if made["documents"] or made["empty_documents"]:
-        empty = f"; {made['empty_documents']:,} empty ones left out" if made["empty_documents"] else ""
+        empty = f"; {plural(made['empty_documents'], 'empty one')} dropped" if made["empty_documents"] else ""
         longest = format_bytes(made["longest_document_bytes"])
-        lines.append(f"{made['documents']:,} documents, the longest of {longest}{empty}")
+        lines.append(f"{plural(made['documents'], 'document')}, the longest of {longest}{empty}")
     if made["engine_checked_slices"]:
-        slices = "slice" if made["engine_checked_slices"] == 1 else "slices"
-        lines.append(f"{made['engine_checked_slices']:,} {slices} checked against tiktoken: 0 differ")
+        lines.append(f"{plural(made['engine_checked_slices'], 'slice')} checked against tiktoken: 0 differ")
     if made["engine_mismatch"]:
         lines.append(f"warning: {made['engine_mismatch']}; all of this was made by tiktoken")
     if made["invalid_bytes"]:
         path, offset = made["invalid_offsets"][0]
         lines.append(
-            f"{made['invalid_bytes']:,} bytes were not UTF-8, the first of them byte {offset:,} of {path}"
+            f"{plural(made['invalid_bytes'], 'byte was', 'bytes were')} not UTF-8, the first of them byte "
+            f"{offset:,} of {path}"
         )
     if made["skipped_records"]:
         lines.append(describe_skipped(made["skipped_records"], *made["first_skipped_records"][0]))
     if made["replaced_surrogates"]:
-        lines.append(f"{made['replaced_surrogates']:,} halves of characters (surrogates) became U+FFFD")
+        halves = plural(made["replaced_surrogates"], "half of a character", "halves of characters")
+        lines.append(f"{halves} (surrogates) became U+FFFD")
     if made["forced_cuts"]:
-        cuts = "cut" if made["forced_cuts"] == 1 else "cuts"
         lines.append(
-            f"{made['forced_cuts']:,} {cuts} by force in stretches of over 512 KiB without a break; "
+            f"{plural(made['forced_cuts'], 'cut')} by force in stretches of over 512 KiB without a break; "
             "tokens may differ just around them"
         )
     return lines

@@ -1,5 +1,6 @@
 """Do a job: go on where an earlier run stopped, tokenise, check, publish, report."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,7 @@ from nanogpt_compat.encoders import EngineMismatch, TiktokenEncoder
 from nanogpt_compat.errors import CheckpointError, InputError, OutputError
 from nanogpt_compat.fingerprint import differences
 from nanogpt_compat.job import (
+    REPORTED_OPTIONS,
     Job,
     check_disk,
     check_names,
@@ -46,7 +48,7 @@ from nanogpt_compat.sinks import (
     written_bytes,
 )
 from nanogpt_compat.tally import InputTally, Tally
-from nanogpt_compat.units import format_bytes, format_count, format_duration
+from nanogpt_compat.units import format_bytes, format_count, format_duration, plural
 from nanogpt_compat.watch import Check, Say, Watch, check_unlocked, locked
 
 
@@ -137,9 +139,47 @@ class Run:
         if found.report is not None and not self._is_whole(found.report, found):
             found.report = None
         if found.report is None:
+            self._check_other_output(found)
             check_names(self._job.config, found)  # or what is saved would be discarded for nothing
             check_disk(self._job, found.tokens)
         return found, old
+
+    def _check_other_output(self, found: Found) -> None:
+        """Say in what complete output differs from what this run would make, instead of that it is there.
+
+        Raises:
+            OutputError: it differs, and there is no `--overwrite`.
+        """
+        config = self._job.config
+        made = report.read_report(config.output_dir)
+        if made is None or config.overwrite or found.has_anything:
+            return
+        differing = self._differences_from(made)
+        if differing:
+            raise OutputError(
+                f"{config.output_dir} holds the complete output of another run: {'; '.join(differing)}. Run "
+                "with the original options and inputs to keep it, give --overwrite to replace it once the "
+                "new one is complete, or another --output-dir"
+            )
+
+    def _differences_from(self, made: Mapping[str, Any]) -> list[str]:
+        """Compare complete output with this run: options, inputs, then the sizes of the files."""
+        folder, options = self._job.config.output_dir, self._job.token_options
+        try:
+            old = {name: made["options"][field] for name, field in REPORTED_OPTIONS.items()}
+            new = {name: options[name] for name in old}
+            paths = self._job.config.inputs
+            differing = differences(old, new, made["inputs"], self._job.inputs, paths)
+            for one in made["files"] if not differing else ():
+                path, n_bytes = folder / one["name"], one["bytes"]
+                now_bytes = path.stat().st_size if path.exists() else None
+                if now_bytes is None:
+                    differing.append(f"{path} is gone")
+                elif now_bytes != n_bytes:
+                    differing.append(f"{path} had {plural(n_bytes, 'byte')} and has {now_bytes:,}")
+        except (AttributeError, KeyError, TypeError, ValueError):  # of another program, or version
+            return []
+        return differing
 
     def _tell_beforehand(self, redo: Sequence[str], *, is_dry: bool) -> None:
         """Say what is not as the options say, and what the readers of the output would trip over."""
@@ -441,10 +481,15 @@ class Run:
             ),
             options=job.config.as_options(),
             guard=self._watch.guard.summary(),
+            peak_own_bytes=self._watch.guard.peak_own_bytes if parts is None else None,
+            has_documents=job.documents is not None,
+            counts_chars=job.max_chars is not None,
+            vocabulary=job.vocabulary.sha256,
             fingerprint=job.fingerprint,
         )
         if parts is not None:
             made["peak_rss_bytes"] = max(made["peak_rss_bytes"], parts.peak_rss_bytes)
+            made["wall_s"] = round(time.time() - parts.started_s, 3)  # and not that of the merge alone
             made["cluster"] = parts.describe()
         return made
 

@@ -214,6 +214,7 @@ def _make_part(
             "tally": tally.to_record(since_input=span.input_index) | {"inputs": {"0": asdict(one)}},
             "engine": job.encoder.name,
             "host": platform.node(),
+            "ended_s": round(time.time(), 3),
             "peak_rss_bytes": peak_rss_bytes(),
         }
         commit_part(work_dir, plan, part)

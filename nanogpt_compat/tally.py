@@ -25,6 +25,7 @@ class InputTally:
     """What came out of one input."""
 
     tokens: int = 0
+    documents: int = 0  # that have ended, and are not empty
     invalid_bytes: int = 0
     bytes_read: int = 0  # of the file
     text_bytes: int = 0  # uncompressed, and of parquet only the texts
@@ -105,6 +106,7 @@ class Tally:
 
     def count_documents(self, counts: Counts) -> None:
         """Count the documents of the block last counted."""
+        n_before = self.documents
         self.longest_document_bytes = max(self.longest_document_bytes, counts.longest_bytes)
         if counts.head_bytes is not None:
             self.open_document_bytes += counts.head_bytes
@@ -116,6 +118,7 @@ class Tally:
         self.empty_documents += counts.n_empty
         if counts.tail_bytes is not None:
             self.open_document_bytes = counts.tail_bytes
+        self.inputs[self.position.input_index].documents += self.documents - n_before
 
     def count_records(self, records: Records) -> None:
         """Count what was wrong with the records of the block last counted."""
@@ -165,6 +168,7 @@ class Tally:
         index = end.input_index
         one, new = self.inputs[index], part.inputs[0]
         one.tokens += new.tokens
+        one.documents += new.documents
         one.invalid_bytes += new.invalid_bytes
         one.bytes_read = max(one.bytes_read, new.bytes_read)
         one.text_bytes += new.text_bytes

@@ -27,6 +27,7 @@ from nanogpt_compat.shards import by_split, by_stream, files_of
 from nanogpt_compat.sinks import is_there, others
 from nanogpt_compat.sources.text import as_utf8
 from nanogpt_compat.tally import InputTally, Tally
+from nanogpt_compat.units import plural
 from nanogpt_compat.watch import Check, Say, Watch, locked
 
 _A_FEW_BYTES = 256
@@ -161,12 +162,13 @@ def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) 
     n_documents = 0 if job.config.eot == "none" else tally.documents
     if n_ends != n_documents:
         raise DifferenceError(
-            f"{n_documents:,} documents have {n_ends:,} end-of-text tokens ({END_OF_TEXT}); {MAKE_AGAIN}"
+            f"{plural(n_documents, 'document')} with {plural(n_ends, 'end-of-text token')} ({END_OF_TEXT}); "
+            f"{MAKE_AGAIN}"
         )
     tokens = by_split(job.outputs, {"train": tally.train_tokens, "val": tally.val_tokens})
     found = {"tokens": tokens, **{name: getattr(tally, name) for name in _COUNTS}}
     for name, count in found.items():
-        if made.get(name) != count:
+        if made.get(name) != count and not (made.get(name) is None and not count):  # null: not counted
             raise DifferenceError(
                 f"{job.config.output_dir / report.REPORT_NAME}: {name} is {made.get(name)!r} and should be "
                 f"{count!r}; {MAKE_AGAIN}"
