@@ -30,6 +30,7 @@ class Url:
     """
 
     address: str = field(repr=False)
+    mark: str = field(default="", compare=False)  # tells it from another that is printed the same
 
     def __post_init__(self) -> None:
         redaction.learn(self.address)
@@ -45,7 +46,7 @@ class Url:
         return str(self) == self.address
 
     def __str__(self) -> str:
-        return redaction.hide(self.address)
+        return redaction.hide(self.address) + self.mark
 
 
 def is_url(text: str) -> bool:

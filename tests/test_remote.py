@@ -522,6 +522,14 @@ def test_a_server_that_never_answered_is_given_up_sooner(
     assert "; check the address, or run the same command again when the server answers\n" in done.stderr
 
 
+def test_addresses_that_differ_in_their_queries_alone_are_numbered() -> None:
+    assert found("https://h/get?id=1", "https://h/other?id=1", "https://h/get?id=2") == [
+        "https://h/get?... (input 1)",
+        "https://h/other?...",
+        "https://h/get?... (input 3)",
+    ]
+
+
 def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pip = f"is not installed; install it with:\n    {sys.executable} -m pip install"
     monkeypatch.setitem(sys.modules, "s3fs", None)

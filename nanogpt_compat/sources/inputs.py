@@ -3,8 +3,9 @@
 import glob
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nanogpt_compat.commands import quote
@@ -66,8 +67,17 @@ def find_inputs(patterns: Sequence[str], *, home: Path | None) -> Found:
         if other is not one:
             same = "twice" if str(other) == str(one) else f"also as {other}"
             raise InputError(f"{one} is given {same}; its text would be in the output twice: give it once")
-    opened = (Pipe(_open(one), str(one)) if _is_fifo(one) else one for one in inputs)
+    opened = (Pipe(_open(one), str(one)) if _is_fifo(one) else one for one in _told_apart(inputs))
     return Found(tuple(opened), tuple(notices))
+
+
+def _told_apart(inputs: Sequence[Location]) -> list[Location]:
+    """Give a number to addresses that are printed the same, since only their secrets differ."""
+    n_named = Counter(str(one) for one in inputs if isinstance(one, Url))
+    return [
+        replace(one, mark=f" (input {k})") if isinstance(one, Url) and n_named[str(one)] > 1 else one
+        for k, one in enumerate(inputs, start=1)
+    ]
 
 
 def _identity(one: Location) -> object:
