@@ -6,16 +6,22 @@ them away. Errors are the OSError of the system: what they mean is for the calle
 """
 
 import contextlib
+import ctypes
 import errno
 import json
 import os
 import re
+import struct
+import sys
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nanogpt_compat.redaction import redact_record
+
+_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
+_SET_FLAGS, _NO_COPY_ON_WRITE = 0x40086602, 0x00800000  # FS_IOC_SETFLAGS, FS_NOCOW_FL
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 
@@ -56,6 +62,28 @@ def drop_cache(fd: int, start_bytes: int, end_bytes: int) -> None:
     if end_bytes > start_bytes and hasattr(os, "posix_fadvise"):  # a length of 0 would mean up to the end
         with contextlib.suppress(OSError):
             os.posix_fadvise(fd, start_bytes, end_bytes - start_bytes, os.POSIX_FADV_DONTNEED)
+
+
+def reserve_behind(fd: int, end_bytes: int) -> None:
+    """Give a file the blocks up to `end_bytes`, and leave its size: room of its own on a disk that runs full.
+
+    A hint: it never fails. ext4, XFS, btrfs, tmpfs and others know it, which posix_fallocate cannot ask for.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        fallocate = getattr(libc, "fallocate64", None) or libc.fallocate  # musl's has 64 bits
+        fallocate(fd, _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(end_bytes))
+
+
+def never_copy_on_write(fd: int) -> None:
+    """Let btrfs overwrite the blocks of a file, which must be empty: or else reserved ones are no use there.
+
+    A hint: it never fails. Such a file has no checksums of btrfs's.
+    """
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl  # Windows has none
+
+        fcntl.ioctl(fd, _SET_FLAGS, struct.pack("l", _NO_COPY_ON_WRITE))
 
 
 def file_system(path: Path) -> str:

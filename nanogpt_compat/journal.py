@@ -15,8 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.files import drop_cache, sync_folder
+from nanogpt_compat.files import (
+    drop_cache,
+    file_system,
+    never_copy_on_write,
+    reserve_behind,
+    sync_folder,
+)
 from nanogpt_compat.redaction import redact_record
+
+# Reserved behind the last line: the next ones need no more of a disk that is full by then.
+ROOM_BYTES = 64 << 10
 
 # Bounds what a reader holds when the file is garbage; a header that names 100,000 inputs fits.
 MAX_LINE_BYTES = 16 << 20
@@ -81,6 +90,7 @@ class Journal:
     def __init__(self, path: Path, *, valid_bytes: int) -> None:
         self.path = path
         self.end_byte = valid_bytes  # of the last durable line
+        self._room_end = 0
         self._is_sound = False
 
     def __enter__(self) -> "Journal":
@@ -88,9 +98,14 @@ class Journal:
         with _explained(self.path, "open"), contextlib.ExitStack() as undo:
             self._fd = os.open(self.path, flags, 0o666)
             undo.callback(os.close, self._fd)
-            if os.fstat(self._fd).st_size < self.end_byte:  # ftruncate would fill it up with zeros
+            n_bytes = os.fstat(self._fd).st_size
+            if n_bytes < self.end_byte:  # ftruncate would fill it up with zeros
                 raise OutputError(f"{self.path}: shorter than the {self.end_byte} bytes just read; run again")
-            os.ftruncate(self._fd, self.end_byte)
+            if n_bytes > self.end_byte:  # or else it would only lose its room
+                os.ftruncate(self._fd, self.end_byte)
+            if not self.end_byte and file_system(self.path) == "btrfs":
+                never_copy_on_write(self._fd)
+            self._make_room(0)
             os.fsync(self._fd)
             sync_folder(self.path.parent)
             undo.pop_all()
@@ -110,8 +125,16 @@ class Journal:
         with _explained(self.path, f"append at byte {self.end_byte} to"):
             _write_once(self._fd, line)
             getattr(os, "fdatasync", os.fsync)(self._fd)
+        is_header = not self.end_byte
         self.end_byte += len(line)
         self._is_sound = True
+        self._make_room(0 if is_header else len(line))
+
+    def _make_room(self, line_bytes: int) -> None:
+        """Keep room for two more lines of this length, and for some short ones at least."""
+        if self._room_end - self.end_byte < max(ROOM_BYTES // 2, 2 * line_bytes):
+            self._room_end = self.end_byte + max(ROOM_BYTES, 4 * line_bytes)
+            reserve_behind(self._fd, self._room_end)
 
     def __exit__(self, *_: object) -> None:
         self._is_sound = False

@@ -113,6 +113,11 @@ int ftruncate64(int fd, off64_t length) {
 
 int ftruncate(int fd, off_t length) { return ftruncate64(fd, length); }
 
+int fallocate64(int fd, int mode, off64_t offset, off64_t length) { /* blocks behind the end of a file */
+    FAIL_IF(fault_of("reserve", fd));
+    return REAL(fallocate64)(fd, mode, offset, length);
+}
+
 int posix_fallocate64(int fd, off64_t offset, off64_t length) { /* returns the errno */
     int error = fault_of("fallocate", fd);
     return error > 0 ? error : REAL(posix_fallocate64)(fd, offset, length);

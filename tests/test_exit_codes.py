@@ -213,7 +213,7 @@ MODES: dict[str, tuple[Callable[[Path, Path], None] | None, Args, str]] = {
     "a dry run": (None, ("--dry-run",), "encode samples"),
     "looking into the input": (None, (), "encode samples"),
     "a run": (None, ("--block-size", "20000"), "encode text"),
-    "resuming": (begun, (), "truncate journal"),
+    "resuming": (begun, (), "open journal"),
     "verifying": (finished, ("--verify",), "encode text"),
     "planning": (None, ("--work-dir", "work", "--rank", "0", "--world-size", "2"), "encode samples"),
     "a rank": (None, ("--work-dir", "work", "--rank", "0", "--world-size", "2"), "encode text"),

@@ -29,6 +29,7 @@ WAYS = {
     "flock": ["EIO", "ENOSYS"],
     "write": ["EIO", "ENOSPC", "short"],
     "fallocate": ["EIO", "ENOSPC", "EDQUOT"],
+    "reserve": ["ENOSPC", "EOPNOTSUPP"],
     "ftruncate": ["EIO"],
     "mmap": ["ENOMEM", "EIO"],
     "madvise": ["ENOMEM", "EINVAL"],  # EINVAL: Linux before 5.14
@@ -141,6 +142,7 @@ def is_harmless(fault: Fault, path: Path) -> bool:
         (fault.call == "mkdir" and path.name == ".prepare")  # it was there already
         or (fault.call == "flock" and fault.way == "ENOSYS")  # host, boot and process do
         or (fault.call == "madvise" and fault.way == "EINVAL")  # a precaution: the store itself does it
+        or fault.call == "reserve"  # room for later, of which there may be none
         or (fault.call == "rename" and path.name == "lock")  # tried again, as if another run had held it
         or (fault.way == "short" and path.name != "journal")  # the rest is written by a second call
     )

@@ -90,6 +90,7 @@ def full_just_before(
         *full_just_before("fallocate val.bin.partial", 0, 1, "ext4", also=("xfs", "tmpfs")),
         *full_just_before("pwrite val.bin.partial", 0, 1, also=WRITTEN),
         *full_just_before("write journal", 0, 0, also=(*MAPPED, *WRITTEN)),
+        *full_just_before("write journal", 1, 1, "ext4", "btrfs", also=("xfs", "tmpfs")),
         *full_just_before("write journal", 3, 1, "ext4", also=("xfs", "tmpfs", "btrfs")),
         *full_just_before("open prepare.json.tmp", 0, 0, "tmpfs", "btrfs", also=("ext4", "xfs")),
     ],

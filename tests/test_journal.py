@@ -327,7 +327,7 @@ def append_under_strace(path: Path, *inject: str) -> tuple[list[str], list[str]]
     log = path.with_name("strace.log")
     code = f"import json; from tests.test_journal import *; print(json.dumps(append_three({str(path)!r})))"
     strace = [tool("strace"), "-o", str(log), "-P", str(path), "-P", str(path.parent), *inject]
-    command = [*strace, "-e", "trace=write,fsync,fdatasync,ftruncate", sys.executable, "-c", code]
+    command = [*strace, "-e", "trace=write,fsync,fdatasync,ftruncate,fallocate", sys.executable, "-c", code]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
     if "ptrace" in done.stderr:
         pytest.skip(f"strace may not trace here: {done.stderr.strip()}")
@@ -337,7 +337,7 @@ def append_under_strace(path: Path, *inject: str) -> tuple[list[str], list[str]]
     return outcomes, calls
 
 
-OPENING = ["ftruncate", "fsync", "fsync"]  # the file, then its folder
+OPENING = ["fallocate", "fsync", "fsync"]  # room behind its end; the file, then its folder
 
 
 def test_opening_syncs_file_and_folder_and_each_record_is_one_write_then_one_sync(tmp_path: Path) -> None:
@@ -372,6 +372,7 @@ def test_an_append_broken_off_by_a_signal_is_the_last(tmp_path: Path, call: str)
 
 @pytest.mark.parametrize("call", ["fsync", "ftruncate"])
 def test_a_journal_that_cannot_be_made_durable_is_not_opened(tmp_path: Path, call: str) -> None:
+    (tmp_path / "journal").write_bytes(b"what a stopped run has left, to be cut off")
     with pytest.raises(AssertionError, match=r"OutputError: .*cannot open the journal: Input/output error"):
         append_under_strace(tmp_path / "journal", f"-einject={call}:error=EIO:when=1")
 

@@ -192,7 +192,7 @@ def test_a_signal_that_is_ignored_from_the_start_stays_ignored(
 PHASES = {
     "looking into the input": ("encode samples", 0),
     "taking the lock": ("mkdir lock.*", 0),
-    "opening the journal": ("truncate journal", 0),
+    "opening the journal": ("open journal", 0),
     "writing the first record": ("write journal", 0),
     "writing the first tokens": ("mmap train.bin.partial", 0),
     "cutting to the exact size": ("truncate train.bin.partial", 1),
