@@ -157,9 +157,9 @@ class Run:
         differing = self._differences_from(made)
         if differing:
             raise OutputError(
-                f"{config.output_dir} holds the complete output of another run: {'; '.join(differing)}. Run "
-                "with the original options and inputs to keep it, give --overwrite to replace it once the "
-                "new one is complete, or another --output-dir"
+                f"{config.output_dir} holds complete output that does not match this run: "
+                f"{'; '.join(differing)}. Run with the original options and inputs to keep it, give "
+                "--overwrite to replace it once the new one is complete, or another --output-dir"
             )
 
     def _differences_from(self, made: Mapping[str, Any]) -> list[str]:

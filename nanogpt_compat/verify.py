@@ -162,7 +162,8 @@ def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) 
     n_documents = 0 if job.config.eot == "none" else tally.documents
     if n_ends != n_documents:
         raise DifferenceError(
-            f"{plural(n_documents, 'document')} with {plural(n_ends, 'end-of-text token')} ({END_OF_TEXT}); "
+            f"{plural(n_documents, 'document has', 'documents have')} "
+            f"{plural(n_ends, 'end-of-text token')} ({END_OF_TEXT}); "
             f"{MAKE_AGAIN}"
         )
     tokens = by_split(job.outputs, {"train": tally.train_tokens, "val": tally.val_tokens})

@@ -74,7 +74,10 @@ def test_complete_output_of_other_options_is_told_by_these(is_dry: bool, tmp_pat
     assert prepare(*same, "--val-ratio", "0.1").returncode == 0
     refused = prepare(*same, "--val-ratio", "0.2", *more)
     assert refused.returncode == 4
-    assert "holds the complete output of another run: --val-ratio was 0.1 and is 0.2. Run " in refused.stderr
+    assert (
+        "holds complete output that does not match this run: --val-ratio was 0.1 and is 0.2. Run "
+        in refused.stderr
+    )
     assert prepare(*same, "--val-ratio", "0.1").returncode == 0  # the original options keep it
     assert prepare(*same, "--val-ratio", "0.2", "--overwrite").returncode == 0
 
