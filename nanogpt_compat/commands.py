@@ -89,6 +89,11 @@ def install(*packages: str) -> str:
     return module("pip", "install", *packages)
 
 
+def python(code: str) -> str:
+    """Run a line of code with this Python."""
+    return join(_python(), "-c", code)
+
+
 def module(name: str, *words: object) -> str:
     """Run a module with this Python."""
     return join(_python(), "-m", name, *words)

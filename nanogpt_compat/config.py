@@ -12,6 +12,7 @@ from nanogpt_compat.documents import Documents
 from nanogpt_compat.pipes import Pipe
 
 DEFAULT_INPUT = "train_fineweb.txt"
+DEFAULT_TEXT_FIELD = "text"
 VAL_RATIO = 0.0005
 
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+(?:://|::(?=/|[A-Za-z][\w+.-]*:))")
@@ -127,7 +128,7 @@ class Config:
     output_format: str = "bin"
     shard_tokens: int | None = None
     shard_name: str | None = None
-    text_field: str = "text"
+    text_field: str = DEFAULT_TEXT_FIELD
     skip_bad_records: bool = False
     errors: str = "ignore"
     errors_given: bool = False  # whoever says what to do with undecodable bytes knows of them

@@ -26,9 +26,11 @@ from nanogpt_compat.shards import Shards, lay_out
 from nanogpt_compat.sinks import full_shards, n_begun, others, written_bytes
 from nanogpt_compat.sources.excerpts import Excerpts, Share, take_records, take_text
 from nanogpt_compat.sources.fields import check_text_fields
+from nanogpt_compat.sources.kinds import Kind
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import READER_BYTES, size_of_text
-from nanogpt_compat.sources.samples import check_is_utf8, take_packed_samples, take_samples
+from nanogpt_compat.sources.remedies import refusal
+from nanogpt_compat.sources.samples import foreign_kind, take_packed_samples, take_samples
 from nanogpt_compat.split import (
     CHARS_PER_CHUNK,
     LOOK_AHEAD_BYTES,
@@ -203,6 +205,7 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
     )
     errors = "replace" if config.errors == "replace" else "ignore"
     inputs, text_sizes, shows_end_of_text = [], [], False
+    refused: list[tuple[Location, Kind]] = []
     mark = MARK.decode() if config.eot != "none" else ""
     for path, form, size in zip(config.inputs, config.formats, sizes, strict=True):
         check()
@@ -228,8 +231,10 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
                 path, form, size_bytes=size, text_field=config.text_field, check=check
             )
         else:
-            if not config.errors_given:
-                check_is_utf8(path, samples)
+            kind = foreign_kind(samples, separator=config.separator, errors_given=config.errors_given)
+            if kind is not None:
+                refused.append((path, kind))
+                continue
             texts = [piece.data.decode("utf-8", errors) for piece in pieces]
             # Of records the documents are known.
             shows_end_of_text |= any(END_OF_TEXT_NAME.encode() in one.data for one in (*samples, *pieces))
@@ -239,6 +244,8 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
         size_bytes = round(found.n_bytes) if size is None else size
         estimator.add(found.texts, weights=found.weights, sampled_bytes=found.n_bytes, size_bytes=size_bytes)
         chosen.encoder.expect("".join(found.texts).encode())
+    if refused:
+        raise refusal(refused, n_inputs=len(config.inputs), may_pipe=not is_planned)
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     forecast = estimator.estimate(n_workers=config.n_workers)
     text_bytes = total_bytes(text_sizes, has_streams=config.has_streams)

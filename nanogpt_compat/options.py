@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from nanogpt_compat import __version__
-from nanogpt_compat.config import DEFAULT_INPUT, VAL_RATIO, Config, Share, is_url, local_path
+from nanogpt_compat.config import (
+    DEFAULT_INPUT,
+    DEFAULT_TEXT_FIELD,
+    VAL_RATIO,
+    Config,
+    Format,
+    Share,
+    is_url,
+    local_path,
+)
 from nanogpt_compat.documents import EOTS
 from nanogpt_compat.encoders import ENGINES
 from nanogpt_compat.errors import UsageError
@@ -20,7 +29,7 @@ from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.plan import SPAN_BYTES
 from nanogpt_compat.ranks import rank_of
 from nanogpt_compat.shards import FIRST_WORDS, FORMATS, MAX_LLMC_TOKENS, SHARD_TOKENS
-from nanogpt_compat.sources.formats import detect_format
+from nanogpt_compat.sources.formats import Asked, find_formats
 from nanogpt_compat.sources.inputs import find_inputs
 from nanogpt_compat.split import FIRST_SHARD, SPLITS
 from nanogpt_compat.units import format_bytes, parse_count, parse_size
@@ -71,8 +80,15 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
     folder = Path() if home is None else home
     found = find_inputs(options.input or [str(folder / DEFAULT_INPUT)], home=home)
     inputs = found.inputs
-    formats = tuple(map(detect_format, inputs))
     has_separator = options.document_separator is not None
+    asked = Asked(
+        separator=options.document_separator,
+        errors_given=options.errors is not None,
+        skips_bad_records=options.skip_bad_records,
+        wants_records=options.text_field is not None or options.skip_bad_records,
+        may_pipe=options.cluster is None and options.rank is None and not options.merge,
+    )
+    formats, notices = find_formats(inputs, asked)
     has_documents = has_separator or any(one.has_records for one in formats)
     for path, one in zip(inputs, formats, strict=True):
         if has_documents and not has_separator and not one.has_records:
@@ -80,6 +96,7 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
                 f"{path} is plain text, and another input brings documents: say with --document-separator "
                 "what stands between those of the text, or give it to a run of its own"
             )
+    _check_effects(options, formats)
     shard_tokens, shard_name = _shards(options)
     config = Config(
         inputs=inputs,
@@ -93,7 +110,7 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
         shard_tokens=shard_tokens,
         shard_name=shard_name,
         formats=formats,
-        text_field=options.text_field,
+        text_field=DEFAULT_TEXT_FIELD if options.text_field is None else options.text_field,
         skip_bad_records=options.skip_bad_records,
         errors=options.errors or "ignore",
         errors_given=options.errors is not None,
@@ -117,8 +134,34 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
         verify=options.verify,
         restart=options.restart,
         quiet=options.quiet,
-        notices=found.notices,
+        notices=(*found.notices, *notices),
     )
+
+
+def _check_effects(options: argparse.Namespace, formats: Sequence[Format]) -> None:
+    """Refuse options that have no effect on these inputs: whoever gives one means something by it.
+
+    Raises:
+        UsageError: there is one.
+    """
+    has_records, has_text = (any(one.has_records == wanted for one in formats) for wanted in (True, False))
+    for option, is_given, has_effect in (
+        ("--text-field", options.text_field is not None, has_records),
+        ("--skip-bad-records", options.skip_bad_records, has_records),
+        ("--errors", options.errors is not None, has_text),
+        ("--document-separator", options.document_separator is not None, has_text),
+    ):
+        if is_given and not has_effect:
+            there = "JSON lines or parquet" if has_records else "plain text"
+            raise UsageError(f"{option} has no effect: all of the input is {there}; run without it")
+    if options.val_split == "none" and options.val_ratio:
+        raise UsageError(
+            f"--val-ratio {options.val_ratio:g} has no effect with --val-split none: give only one"
+        )
+    if options.val_ratio == 0 and options.val_split not in (None, "none"):
+        raise UsageError(
+            f"--val-split {options.val_split} has no effect with --val-ratio 0: give only one of them"
+        )
 
 
 def _share(options: argparse.Namespace, config: Config) -> Share | None:
@@ -259,7 +302,6 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
     )
     group.add_argument(
         "--text-field",
-        default="text",
         metavar="NAME",
         help="where JSON lines and parquet have the text; default: text, as in FineWeb",
     )
@@ -273,8 +315,8 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
         "--errors",
         choices=("ignore", "replace", "strict"),
         help="bytes that are not UTF-8: drop and count them (ignore, the default), put U+FFFD in their place "
-        "(replace), or stop at the first (strict). Giving any of the three also takes text that does not "
-        "look like UTF-8",
+        "(replace), or stop at the first (strict). Giving any of the three also takes text in an older "
+        "charset; what is no text is refused even so",
     )
     group.add_argument(
         "--vocab-dir",

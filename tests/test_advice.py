@@ -85,9 +85,50 @@ def other_charset(bench: Bench) -> tuple[str, ...]:
     return ("--input", "it's.txt", "--output-dir", "my out")
 
 
-def is_converted(bench: Bench) -> None:
-    done = bench.run("--input", "it's.txt.utf8", "--output-dir", "my out")
-    assert done.returncode == 0, done.stderr
+def has_text(n_bytes: int) -> Check:
+    def check(bench: Bench) -> None:
+        assert faults.report_of(bench.folder / "my out")["text_bytes"] == n_bytes
+
+    return check
+
+
+def older_charset(bench: Bench) -> tuple[str, ...]:
+    (bench.folder / "it's.txt").write_bytes("C'\xe9tait le meilleur des temps.\n".encode("cp1252") * 1000)
+    bench.hide("charset_normalizer")
+    return ("--input", "it's.txt", "--output-dir", "my out")
+
+
+def arrays(*names: str) -> Callable[[Bench], tuple[str, ...]]:
+    def setup(bench: Bench) -> tuple[str, ...]:
+        for name in names:
+            texts = [{"text": f"Document {k} of it. " * 30} for k in range(50)]
+            (bench.folder / name).write_text(json.dumps(texts))
+        return ("--input", *names, "--output-dir", "my out")
+
+    return setup
+
+
+def lines_called_text(bench: Bench) -> tuple[str, ...]:
+    args = documents(60, 100)(bench)
+    (bench.folder / "a b.jsonl").rename(bench.folder / "a b.txt")
+    return ("--input", "a b.txt", *args[2:], "--dry-run")
+
+
+def folder(*names: str) -> Callable[[Bench], tuple[str, ...]]:
+    """A folder with files of which each is larger than the one before."""
+
+    def setup(bench: Bench) -> tuple[str, ...]:
+        (bench.folder / "my set").mkdir()
+        for k, name in enumerate(names, 1):
+            (bench.folder / "my set" / name).write_text("Some text. " * 9000 * k)
+        return ("--input", "my set", "--output-dir", "my out", "--dry-run")
+
+    return setup
+
+
+def names_the_charset(bench: Bench) -> None:
+    refused = bench.run("--input", "it's.txt", "--output-dir", "my out")
+    assert "it looks like CP1252" in refused.stderr
 
 
 def no_vocabulary(bench: Bench) -> tuple[str, ...]:
@@ -316,7 +357,25 @@ CASES = {
         exit_code=3,
         check=dask_is_there,
     ),
-    "another charset": Case("sources.samples:_not_utf8", other_charset, exit_code=3, check=is_converted),
+    "another charset": Case(
+        "sources.remedies:_about_one", other_charset, exit_code=3, check=has_text(1000 * 32)
+    ),
+    "an older charset and no detector": Case(
+        "sources.samples:_narrow_kind", older_charset, exit_code=3, check=names_the_charset
+    ),
+    "a JSON array": Case(
+        "sources.remedies:_about_one", arrays("a b.json"), exit_code=3, check=has_documents(50)
+    ),
+    "two JSON arrays": Case(
+        "sources.remedies:refusal",
+        arrays("a b.json", "it's"),
+        exit_code=3,
+        n_commands=2,
+        check=has_documents(100),
+    ),
+    "JSON lines called .txt": Case("sources.remedies:notices", lines_called_text),
+    "a folder with larger files of other names": Case("sources.inputs:_say_skipped", folder("a.txt", "b.md")),
+    "a folder without inputs": Case("sources.inputs:_choose", folder("it's.md"), exit_code=3),
     "the text is in another field": Case(
         "sources.fields:_name_field", another_field, exit_code=3, check=has_documents(100)
     ),

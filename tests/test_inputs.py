@@ -53,10 +53,7 @@ def test_arguments_stay_in_their_order_and_each_glob_is_in_natural_order(folder:
 def test_folders_that_a_glob_matches_are_passed_over_and_that_is_said(folder: Path) -> None:
     listed = find_inputs(["*b*"], home=None)
     assert [str(one) for one in listed.inputs] == ["b.txt"]
-    assert listed.notices == (
-        "notice: *b* holds 1 more that are folders, hidden or of no known suffix and are left out, the first "
-        "of them sub",
-    )
+    assert listed.notices == ("notice: *b*: skipped 1 other entry (sub)",)
     assert find_inputs(["**"], home=None).notices == ()
 
 
@@ -128,20 +125,15 @@ def test_a_folder_stands_for_the_inputs_in_it_in_natural_order(folder: Path) -> 
     (folder / "set" / "more").symlink_to(folder / "sub")
     assert len(found("set")) == 5
     assert find_inputs(["set"], home=None).notices == (
-        "notice: set holds 2 more that are folders, hidden or of no known suffix and are left out, the first "
-        "of them more",
+        "notice: set: skipped 2 other entries (more, sub/loop)",
     )
 
 
-def test_what_is_left_out_of_a_folder_is_said(folder: Path) -> None:
+def test_what_is_skipped_in_a_folder_is_said_with_its_size(folder: Path) -> None:
     assert find_inputs(["sub"], home=None).notices == ()
+    (folder / "sub" / "a3.txt").write_text("text" * 20)
     for name in (
-        "README.md",
-        "state.json",
-        "_SUCCESS",
-        ".git/a.txt",
-        "_tmp/a.txt",
-        "a.txt.part",
+        *("README.md", "state.json", "_SUCCESS", ".part-00000.crc", ".git/a.txt", "_tmp/a.txt", "a.txt.part"),
         "train.bin",
     ):
         (folder / "sub" / name).parent.mkdir(exist_ok=True)
@@ -149,16 +141,84 @@ def test_what_is_left_out_of_a_folder_is_said(folder: Path) -> None:
     listed = find_inputs(["sub", "b.txt"], home=None)
     assert [str(one) for one in listed.inputs] == ["sub/a3.txt", "b.txt"]
     assert listed.notices == (
-        "notice: sub holds 7 more that are folders, hidden or of no known suffix and are left out, the first "
-        "of them .git/a.txt",
+        "notice: sub: skipped 8 other entries, 24 bytes (.git, .part-00000.crc, README.md, ...)",
     )
 
 
-def test_a_folder_without_inputs_is_refused(folder: Path) -> None:
+def test_where_more_is_skipped_than_read_it_is_a_warning_with_a_command_that_reads_it(folder: Path) -> None:
+    (folder / "sub" / ".git").mkdir()
+    (folder / "sub" / ".git" / "pack").write_text("text" * 1000)  # is hidden, and so does not count
+    (folder / "sub" / "_old").write_text("text" * 1000)
+    (warning,) = find_inputs(["sub"], home=None).notices
+    assert warning == "notice: sub: skipped 2 other entries, 4.0 kB (.git, _old)"
+    for name in ("a.md", "deep/b.md", "c.rst"):
+        (folder / "sub" / name).parent.mkdir(exist_ok=True)
+        (folder / "sub" / name).write_text("text" * 10)
+    (warning,) = find_inputs(["b.txt", "sub"], home=None).notices
+    assert warning.startswith(
+        "warning: sub: skipped 5 other entries, 4.1 kB (.git, _old, a.md, ...), which is "
+    )
+    assert warning.endswith("--input b.txt sub 'sub/**/*.md'")
+    assert found("b.txt", "sub", "sub/**/*.md") == ["b.txt", "sub/a3.txt", "sub/a.md", "sub/deep/b.md"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("a.txt", "A.TXT.GZ", "a.jsonl", "a.jl", "a.ndjson.zst", "a.json.gz", "a.txt.xz", "a.jsonl.bz2"),
+        *("a.parquet", "data-00000-of-00001.arrow", "part-00000", "part-00000.gz", "part-r-00001"),
+        *("part-00000-0b5ac3f2-c000.json", "part-00000-0b5ac3f2-c000.snappy.parquet", "wiki_00", "enwik8"),
+        *("train-00000-of-00004.json", "c4.00000-of-01024", "part.0001", "shard_12.zst"),
+    ],
+)
+def test_data_in_a_folder_is_read_by_its_name(folder: Path, name: str) -> None:
+    (folder / "set").mkdir()
+    (folder / "set" / name).write_text("text")
+    (folder / "set" / "0.txt").write_text("text")
+    assert sorted(found("set")) == sorted(["set/0.txt", f"set/{name}"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("README", "README.md", "LICENSE", "NOTICE.gz", "_SUCCESS", ".part-00000.crc", "Makefile", "a.crc"),
+        *("state.json", "dataset_info.json", "a.py", "a.bin", "model-00001-of-00002.safetensors", "a.tar.gz"),
+        *("a.zip", "a.pdf", "a.html", "a.txt.part", "a.txt~", "a.log.1", "_part-00000", "a.csv", "vocab.bpe"),
+    ],
+)
+def test_what_else_is_in_a_folder_is_skipped(folder: Path, name: str) -> None:
+    (folder / "set").mkdir()
+    (folder / "set" / name).write_text("text")
+    (folder / "set" / "0.txt").write_text("text")
+    assert found("set") == ["set/0.txt"]
+
+
+def test_two_names_of_a_file_in_a_folder_are_read_once_and_that_is_said(folder: Path) -> None:
+    (folder / "sub" / "a4.txt").symlink_to("a3.txt")
+    (folder / "sub" / "a5.txt").hardlink_to(folder / "sub" / "a3.txt")
+    listed = find_inputs(["b.txt", "sub"], home=None)
+    assert [str(one) for one in listed.inputs] == ["b.txt", "sub/a3.txt"]
+    assert listed.notices == (
+        "notice: sub: 2 files have another name too, and are read once (sub/a4.txt is sub/a3.txt)",
+    )
+    (folder / "sub" / "a5.txt").unlink()
+    assert find_inputs(["sub/*"], home=None).notices == (
+        "notice: sub/*: 1 file has another name too, and is read once (sub/a4.txt is sub/a3.txt)",
+    )
+    assert "sub/a3.txt is given twice" in refusal("sub/a3.txt", "sub")
+    assert "sub/a3.txt is given also as sub/a4.txt" in refusal("sub/a4.txt", "sub/a3.txt")
+
+
+def test_a_folder_without_inputs_is_refused_with_a_command_that_reads_what_is_there(folder: Path) -> None:
     (folder / "none").mkdir()
-    assert "the folder none has no input in it: of 0 files none is a .txt, .jsonl" in refusal("none")
+    assert "the folder none is empty" in refusal("none")
     (folder / "none" / "a.md").write_text("text")
-    assert "the folder none has no input in it: of 1 files" in refusal("a1.txt", "none")
+    message = refusal("a1.txt", "none")
+    assert "the folder none has no .txt, .jsonl, .parquet or the like in it but 1 entry (a.md)" in message
+    assert message.endswith("--input a1.txt 'none/*.md'")
+    (folder / "none" / "deep").mkdir()
+    (folder / "none" / "deep" / "b.md").write_text("text")
+    assert refusal("none").endswith("--input 'none/**/*.md'")
 
 
 def test_two_files_with_the_same_text_are_two_inputs(folder: Path) -> None:

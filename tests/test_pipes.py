@@ -124,7 +124,7 @@ def test_a_minus_is_standard_input_and_not_a_file_of_that_name(
 
 def test_a_terminal_is_no_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "isatty", lambda fd: fd == 0)
-    with pytest.raises(UsageError, match="reads standard input, and that is a terminal here: put a pipe"):
+    with pytest.raises(UsageError, match="reads standard input, which is a terminal here: pipe text"):
         find_inputs(["-"], home=None)
 
 

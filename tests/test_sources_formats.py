@@ -3,6 +3,8 @@
 import bz2
 import gzip
 import json
+import lzma
+import random
 from pathlib import Path
 
 import pyarrow
@@ -13,7 +15,7 @@ import zstandard
 from nanogpt_compat.config import Format
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.sources.compressed import ByteStream
-from nanogpt_compat.sources.formats import detect_format
+from nanogpt_compat.sources.formats import Asked, find_formats
 from nanogpt_compat.sources.jsonl import parse_lines, read_lines
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.parquet import TextColumn, parse_rows
@@ -21,7 +23,7 @@ from nanogpt_compat.sources.text import TextFile
 
 TEXT = b"Once upon a time.\n"
 JSONL = b'{"text": "Once upon"}\n{"text": "a time."}\n'
-PARQUET = b"PAR1 columns and a footer PAR1"
+PARQUET = b"PAR1 columns and a footer \x09\0\0\0PAR1"
 SKIPPABLE = b"\x53\x2a\x4d\x18\x03\0\0\0abc"
 
 
@@ -31,6 +33,14 @@ def gz(data: bytes) -> bytes:
 
 def zst(data: bytes) -> bytes:
     return zstandard.ZstdCompressor().compress(data)
+
+
+NOTHING = Asked()
+
+
+def format_of(path: Path, asked: Asked = NOTHING) -> str:
+    formats, _ = find_formats([path], asked)
+    return str(formats[0])
 
 
 @pytest.mark.parametrize(
@@ -61,7 +71,7 @@ def zst(data: bytes) -> bytes:
         ("a.jsonl.gz", JSONL, "jsonl"),
         ("a.jsonl.zst", b"", "jsonl"),
         ("a.gz", b"", "text"),
-        # What is inside the content says where the name does not.
+        # What is inside the content says, too.
         ("a", PARQUET, "parquet"),
         ("a.txt", PARQUET, "parquet"),
         ("a.jsonl", PARQUET, "parquet"),
@@ -69,53 +79,147 @@ def zst(data: bytes) -> bytes:
         ("a", b"PAR1", "text"),
         ("a.gz", gz(JSONL), "jsonl.gz"),
         ("a", zst(JSONL), "jsonl.zst"),
+        ("a", JSONL, "jsonl"),
+        ("a.md", JSONL, "jsonl"),
+        ("a.data", JSONL, "jsonl"),
         ("part-00000", gz(JSONL.replace(b"\n", b"\r\n")), "jsonl.gz"),
         ("a.gz", gz(b"\xef\xbb\xbf\n " + JSONL), "jsonl.gz"),
         ("a.gz", gz(JSONL.split(b"\n")[0]), "jsonl.gz"),
         ("a.gz", gz(TEXT), "text.gz"),
         ("a.gz", gz(b""), "text.gz"),
-        ("a.gz", gz(b"{not JSON}\n" + JSONL), "text.gz"),
-        ("a.gz", gz(b"{\n}\n"), "text.gz"),
-        ("a.gz", gz(b'["text"]\n'), "text.gz"),
+        ("a.gz", gz(b"{not JSON}\n" + JSONL), "jsonl.gz"),
         ("a.gz", gz(b'{"text": "' + b"long " * 300_000 + b'"}\n'), "jsonl.gz"),
-        ("a.gz", gz(b'{"a": ' * 100_000 + b"\n"), "text.gz"),
+        ("a.gz", gz(b'{"a": ' * 100_000 + b"\n"), "jsonl.gz"),
         ("a.json", JSONL, "jsonl"),
-        ("a.json", json.dumps([1, 2], indent=1).encode(), "text"),
-        # What is called text is text, and other names are too.
+        # What is called text is text.
         ("a.txt", JSONL, "text"),
         ("a.txt.gz", gz(JSONL), "text.gz"),
-        ("a.md", JSONL, "text"),
-        ("a", JSONL, "text"),
         ("a", b"", "text"),
-        ("a", b"\x1f", "text"),
-        ("a.bz2", bz2.compress(TEXT), "text"),
         # A name that promises more than the content keeps is for the reader to refuse.
         ("a.parquet", TEXT, "parquet"),
-        ("a.parquet", gz(PARQUET), "parquet.gz"),
+        ("a.parquet", gz(TEXT), "parquet.gz"),
         ("a.jsonl", TEXT, "jsonl"),
+        ("a.json", TEXT, "jsonl"),
     ],
 )
-def test_a_format_is_told_from_name_and_content(
+def test_a_format_is_told_from_content_and_name(
     name: str, content: bytes, expected: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    assert str(detect_format(path)) == expected
+    assert format_of(path) == expected
+
+
+def test_json_lines_that_are_called_text_are_read_as_such_if_an_option_is_about_records(
+    tmp_path: Path,
+) -> None:
+    for name, content in (("a.txt", JSONL), ("a.txt.gz", gz(JSONL)), ("b.txt", TEXT)):
+        path = tmp_path / name
+        path.write_bytes(content)
+        expected = "text" if content == TEXT else "jsonl"
+        assert format_of(path, Asked(wants_records=True)).startswith(expected)
+    _, notices = find_formats([tmp_path / "a.txt", tmp_path / "b.txt"])
+    (notice,) = notices
+    assert notice.startswith(f"notice: {tmp_path}/a.txt: JSON lines, read as plain text because of the name")
+    assert notice.endswith("--text-field text")
 
 
 def test_a_format_is_a_pair(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gz(JSONL))
-    assert detect_format(path) == Format("jsonl", "gz") == Format(compression="gz", container="jsonl")
+    formats, _ = find_formats([path])
+    assert formats == (Format("jsonl", "gz"),) == (Format(compression="gz", container="jsonl"),)
+
+
+def refusal(*paths: Path, asked: Asked = NOTHING) -> str:
+    with pytest.raises(InputError) as error:
+        find_formats(paths, asked)
+    return str(error.value)
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot read"):
-        detect_format(tmp_path / "missing.txt")
+    assert "cannot read" in refusal(tmp_path / "missing.txt")
     damaged = tmp_path / "damaged"
     damaged.write_bytes(gz(JSONL)[:15])
-    with pytest.raises(InputError, match="it ends in the middle of its compressed data"):
-        detect_format(damaged)
+    assert "it ends in the middle of its compressed data" in refusal(damaged)
+
+
+ARRAY = b'[{"text": "a"}]'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.json.gz", gz(ARRAY), "a JSON array, compressed with gzip"),
+        ("a.json.zst", zst(ARRAY), "a JSON array, compressed with zstd"),
+        ("a.json.xz", lzma.compress(ARRAY), "a JSON array, compressed with xz, which is not read yet"),
+        ("a.json.bz2", bz2.compress(ARRAY), "a JSON array, compressed with bzip2, which is not read yet"),
+        ("a.txt.bz2", bz2.compress(TEXT * 99), "compressed with bzip2, which is not read yet"),
+        ("a.txt.gz", gz(gz(TEXT)), "compressed with gzip, compressed with gzip"),
+        ("a.txt.gz", gz(lzma.compress(TEXT)), "compressed with xz, which is not read yet, compressed"),
+        ("a.parquet.gz", gz(PARQUET), "parquet, compressed with gzip"),
+        ("a.txt.gz", gz("\u4e2d\u6587\u3002\n".encode("utf-16") * 99), "UTF-16 text, compressed with gzip"),
+        ("a.txt.gz", gz("Caf\xe9 cr\xe8me.\n".encode("cp1252") * 99), "not UTF-8: it looks like CP1252"),
+        ("a.jsonl", JSONL.replace(b"Once", b"D\xe9j\xe0") * 99, "not UTF-8: it looks like CP1252"),
+        ("a.br", random.Random(0).randbytes(500), "compressed with brotli"),
+    ],
+)  # fmt: skip
+def test_it_is_looked_into_what_is_compressed(
+    name: str, content: bytes, expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    assert f"{path} is {expected}" in refusal(path)
+
+
+def test_bad_records_that_are_skipped_may_be_in_any_charset(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(JSONL.replace(b"Once", b"D\xe9j\xe0") * 99)
+    assert format_of(path, Asked(skips_bad_records=True)) == "jsonl"
+
+
+def test_what_to_do_with_undecodable_bytes_says_nothing_of_what_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    asked = Asked(errors_given=True)
+    path.write_bytes("Caf\xe9 cr\xe8me.\n".encode("cp1252") * 99)
+    assert "--errors ignore" in refusal(path)
+    assert format_of(path, asked) == "text"
+    for content in (
+        bytes(500),
+        ARRAY,
+        gz(bytes(500)),
+        "Caf\xe9.\n".encode("utf-16"),
+        b"\x93NUMPY" + bytes(99),
+    ):
+        path.write_bytes(content)
+        assert refusal(path, asked=asked) == refusal(path)
+        assert "--errors" not in refusal(path)
+
+
+def test_all_that_is_refused_is_named_at_once(tmp_path: Path) -> None:
+    contents = {
+        "a.json": ARRAY,
+        "b.json": ARRAY,
+        "c.txt": TEXT,
+        "d.gz": gz(TEXT)[:15],
+        "e.txt": TEXT.decode().encode("utf-16"),
+        "f.bin": bytes(500),
+        "g.pkl": b"\x80\x04\x95" + bytes(99),
+        **{f"h{k:02}.pdf": b"%PDF-1.1\n1 0 obj\n" for k in range(12)},
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    message = refusal(*(tmp_path / name for name in contents))
+    lines = message.splitlines()
+    assert lines[0] == "18 of 19 inputs cannot be read as they are:"
+    assert f"{tmp_path}/a.json, {tmp_path}/b.json: a JSON array; to convert them:" in lines
+    assert f"{tmp_path}/e.txt: UTF-16 text; to convert it:" in lines
+    assert f"{tmp_path}/f.bin: not text; to see what it is:" in lines
+    assert f"{tmp_path}/g.pkl: a Python pickle; write its texts to JSON lines" in lines
+    assert f"{tmp_path}/h09.pdf and 2 more: a PDF document; to convert them:" in message
+    assert f"{tmp_path}/h11.pdf" in message  # in the command
+    assert "d.gz" in lines[1]
+    assert "c.txt" not in message
 
 
 DOCUMENTS = [f"{k} caf\xe9 \U0001f600\r\n" * (k % 50) for k in range(500)]
@@ -123,7 +227,7 @@ DOCUMENTS = [f"{k} caf\xe9 \U0001f600\r\n" * (k % 50) for k in range(500)]
 
 def read_documents(path: Path, block_bytes: int) -> list[bytes]:
     """Read a file as its format says."""
-    found = detect_format(path)
+    (found,), _ = find_formats([path])
     if found.container == "parquet":
         with TextColumn(open_input(path), text_field="text", max_row_group_bytes=1 << 30) as column:
             groups = [column.read_rows(group.index, block_bytes=block_bytes) for group in column.row_groups]

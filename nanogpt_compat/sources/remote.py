@@ -29,8 +29,10 @@ _THROUGH = re.compile(r"[A-Za-z][\w+.-]*::|(?:zip|tar|libarchive)://|.*::[A-Za-z
 _WITHOUT_USERS = ("s3", "gs", "az")  # their packages take what is before `@` for a part of the bucket's name
 
 
-def find_urls(pattern: str) -> tuple[list[Url], str]:
+def find_urls(pattern: str) -> tuple[dict[Url, int], str]:
     """Turn an address, a glob or a folder's address into the files there; for a folder, say where it is.
+
+    With each comes its size if it is in a folder, else 0.
 
     The Hub is asked which commit it is at, and the files are those of that commit.
 
@@ -41,7 +43,7 @@ def find_urls(pattern: str) -> tuple[list[Url], str]:
     if family_of(url) == "http":
         if "*" in url.name or not url.name:
             raise InputError(f"{url}: a web server has no list of its files; give the address of each")
-        return [url], ""
+        return {url: 0}, ""
     server = Server(url)
     try:
         return _list(url, server)
@@ -68,7 +70,7 @@ def _checked(pattern: str) -> Url:
     return url
 
 
-def _list(url: Url, server: Server) -> tuple[list[Url], str]:
+def _list(url: Url, server: Server) -> tuple[dict[Url, int], str]:
     """List the files that an address stands for, and the folder's address if it is one."""
     name = _pin(server) if scheme_of(url) == "hf" else server.name
     before, root = (f"{scheme_of(url)}://", "") if name != server.name else _root(url.address, name)
@@ -81,16 +83,17 @@ def _list(url: Url, server: Server) -> tuple[list[Url], str]:
         found = server.ask(partial(server.files.glob, name, detail=True))
         files = addresses(one for one, info in found.items() if info["type"] == "file")
         if not files and "*" not in name and server.ask(partial(server.files.isfile, name)):
-            return [url], ""  # its name only looks like a glob
+            return {url: 0}, ""  # its name only looks like a glob
         if not files:
             raise InputError(f"no file matches {url}")
-        return files, ""
+        return dict.fromkeys(files, 0), ""
     if not server.ask(partial(server.files.isdir, name)):
-        return addresses([name]) or [url], ""
-    files = addresses(server.ask(partial(server.files.find, name)))
-    if not files:
+        return dict.fromkeys(addresses([name]) or [url], 0), ""
+    listed = server.ask(partial(server.files.find, name, detail=True))
+    sizes = {url: int(info.get("size") or 0) for one, info in listed.items() for url in addresses([one])}
+    if not sizes:
         raise InputError(f"{url} is empty: there is no file in it")
-    return files, f"{before}{name.removeprefix(root).rstrip('/')}/"
+    return sizes, f"{before}{name.removeprefix(root).rstrip('/')}/"
 
 
 def _root(address: str, name: str) -> tuple[str, str]:

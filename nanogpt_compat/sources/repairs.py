@@ -22,6 +22,9 @@ NO_NUL = r"tr -d '\000'"
 NO_SEPARATOR = r"tr -d '\036'"
 NO_MARK = r"LC_ALL=C sed 's/^\xef\xbb\xbf//'"
 
+# What fails half-way must not look like the end of the text: this is no record, and no prose either.
+FAILED = "echo '{\"failed\":'"
+
 _UNPACK = {"gz": "zcat", "zst": "zstdcat"}
 _SUFFIXES = re.compile(r"(\.(jsonl|ndjson|json|parquet))?(\.(gz|gzip|zst|zstd))?$", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -92,8 +95,7 @@ def convert_table(
 
 def _read_instead(paths: Sequence[Location], made: str, *, is_piped: bool) -> str:
     if is_piped:
-        # What fails half-way must not look like the end of the text.
-        command = f"({made} || echo failed) | {this_command('--input', '-', without=['--input'])}"
+        command = f"({made} || {FAILED}) | {this_command('--input', '-', without=['--input'])}"
         return f"convert it with:{show(command)}"
     (path,) = paths
     assert isinstance(path, Path)

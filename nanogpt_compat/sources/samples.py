@@ -3,39 +3,26 @@
 import codecs
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from nanogpt_compat.commands import quote, show
-from nanogpt_compat.config import Compression, Location
-from nanogpt_compat.errors import InputError
+from nanogpt_compat.commands import install, show
+from nanogpt_compat.config import Compression
 from nanogpt_compat.pipes import UNKNOWN, Pipe
+from nanogpt_compat.sources.charsets import MAX_BAD_SHARE, guess_charsets, has_detector, quiet_charset
 from nanogpt_compat.sources.compressed import MEASURED_BYTES, ByteStream
+from nanogpt_compat.sources.kinds import Kind, text_in
 from nanogpt_compat.sources.remote import read_ahead
+from nanogpt_compat.sources.sniff import find_binary
 from nanogpt_compat.sources.text import InMemory, InputFile, Readable, find_invalid_bytes
 from nanogpt_compat.split import LOOK_AHEAD_BYTES
+from nanogpt_compat.utf8 import is_utf8
 
 _SAMPLE_BYTES = 16 * 1024
 _MIN_SAMPLE_BYTES = 512
 _N_SAMPLES = 32  # over all inputs: 512 KiB, 25 ms of encoding
 _N_EACH = 4  # of each input at least, while there are not too many
 _MANY_INPUTS = 256
-_MAX_BAD_SHARE = 0.01
-
-# UTF-32's little-endian mark begins with UTF-16's, so it is looked for first.
-_MARKS = (
-    (codecs.BOM_UTF32_LE, "UTF-32"),
-    (codecs.BOM_UTF32_BE, "UTF-32"),
-    (codecs.BOM_UTF16_LE, "UTF-16"),
-    (codecs.BOM_UTF16_BE, "UTF-16"),
-)
-_FREQUENT = " \n.,\u3000\u3001\u3002\uff0c"
-_FREQUENT_SHARE = 0.01
-# What text that is not Unicode is mostly in; iconv knows them all by these names, with `-` for `_`.
-_CHARSETS = [
-    *("gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1252", "cp1251", "koi8_r", "iso8859_5", "cp866"),
-    *("cp1250", "cp1253", "cp1254", "cp1255", "cp1256", "cp874"),
-]
+_NON_ASCII = re.compile("[^\0-\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,70 +87,44 @@ def trim(offset: int, data: bytes) -> Sample:
     return Sample(offset + start, data[start : len(data) - len(unfinished)])
 
 
-def check_is_utf8(path: Location, samples: Sequence[Sample]) -> None:
-    """Refuse an input that is text in another charset, or no text at all.
+def foreign_kind(samples: Sequence[Sample], *, separator: str | None, errors_given: bool) -> Kind | None:
+    """Tell what samples of a file are of that is not text in UTF-8; None if it is.
 
-    In the wrong charset text goes quietly: UTF-16 is mostly valid UTF-8, and of GB18030 38 % survives
-    as garbage.
-
-    Raises:
-        InputError: a mark of UTF-16 or UTF-32, or over 1 % of NUL or undecodable bytes in the samples.
+    In the wrong charset text goes quietly: UTF-16 is mostly valid UTF-8, and of GB18030 38 % survives as
+    garbage. `errors_given`: what is to be done with undecodable bytes was said; of others it was not. What
+    stands between documents (`separator`) says nothing about them.
     """
-    head = samples[0].data if samples and samples[0].offset == 0 else b""
-    for mark, charset in _MARKS:
-        if head.startswith(mark):
-            raise _not_utf8(path, f"begins with the byte order mark of {charset}", charset)
-    n_bytes = sum(len(sample.data) for sample in samples)
-    n_bad = sum(find_invalid_bytes(sample.data)[0] + sample.data.count(0) for sample in samples)
-    if n_bad > n_bytes * _MAX_BAD_SHARE:
-        found = f"has {n_bad / n_bytes:.0%} NUL or undecodable bytes in samples across the file"
-        raise _not_utf8(path, found, _guess_charset(samples))
-
-
-def _guess_charset(samples: Sequence[Sample]) -> str | None:
-    """Name the likely charset as iconv does, or None."""
-    guesses = (guess(sample) for guess in (_guess_wide, _guess_narrow) for sample in samples)
-    return next((charset for charset in guesses if charset is not None), None)
-
-
-def _guess_wide(sample: Sample) -> str | None:
-    """Tell UTF-32 and UTF-16 by their spaces and full stops, which only the right one of the four finds."""
-    aligned = sample.data[-sample.offset % 4 :]
-    for charset in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
-        text = aligned.decode(charset, "replace")
-        if sum(map(text.count, _FREQUENT)) > len(text) * _FREQUENT_SHARE:
-            return charset
-    return None
-
-
-def _guess_narrow(sample: Sample) -> str | None:
-    """Ask charset_normalizer about a sample that begins and ends with a character, as far as one can see."""
-    if find_invalid_bytes(sample.data)[0] <= len(sample.data) * _MAX_BAD_SHARE:
-        return None  # the ASCII part of a file that is something else further on
-    try:
-        from charset_normalizer import from_bytes  # comes with requests, and that with tiktoken
-    except ImportError:
+    parts = [sample.data for sample in samples]
+    if separator is not None:
+        parts = [part.replace(separator.encode(), b"") for part in parts]
+    binary = find_binary(parts)
+    n_invalid = sum(find_invalid_bytes(part)[0] for part in parts if not is_utf8(part))
+    is_utf8_mostly = n_invalid <= sum(map(len, parts)) * MAX_BAD_SHARE
+    if binary is None and is_utf8_mostly and not any(b"\x1b$" in part for part in parts):
         return None
-    # No second byte of a character is a space or a line end.
-    start = re.match(rb"[^ \n]*[ \n]|", sample.data).end() if sample.offset else 0  # type: ignore[union-attr]
-    for n_cut in range(4):
-        best = from_bytes(sample.data[start : len(sample.data) - n_cut], cp_isolation=_CHARSETS).best()
-        if best is not None:
-            return best.encoding.upper().replace("_", "-")
-    return None
+    charsets = (quiet_charset(sample.data, sample.offset) for sample in samples)
+    charset = next((one for one in charsets if one is not None), None)
+    if charset is not None:
+        return text_in(charset, f"{charset} text")
+    if binary is not None or is_utf8_mostly or errors_given:
+        return binary
+    return _narrow_kind(parts, n_invalid)
 
 
-def _not_utf8(path: Location, found: str, charset: str | None) -> InputError:
-    """Say what was found and how to convert it."""
-    old = path if isinstance(path, Path) else Path(path.name)
-    fetch = "" if isinstance(path, Path) else "fetch it and "
-    command = f"iconv -f {charset} -t UTF-8 {quote(old)} > {quote(old.with_name(f'{old.name}.utf8'))}"
-    advice = (
-        f"it looks like {charset}: if so, {fetch}convert it with:{show(command)}\n"
-        if charset is not None
-        else "it does not look like text in any charset known here\n"
-    )
-    return InputError(
-        f"{path} {found}; {advice}"
-        "or give --errors ignore (or replace) to take it as it is, dropping what is not UTF-8"
-    )
+def _narrow_kind(parts: Sequence[bytes], n_invalid: int) -> Kind:
+    """Name the charset of text that is not UTF-8; what is only partly in another, no command converts."""
+    drop = "give --errors ignore (or replace) to take it as it is, and drop what is not UTF-8"
+    n_valid = sum(len(_NON_ASCII.findall(part.decode("utf-8", "ignore"))) for part in parts)
+    if n_valid > n_invalid:
+        return Kind("UTF-8 with pieces of other charsets in it", advice=drop)
+    if not has_detector():
+        advice = (
+            f"{drop}; the package charset-normalizer tells charsets:{show(install('charset_normalizer'))}"
+        )
+        return Kind("text that is not UTF-8", advice=advice)
+    charsets = guess_charsets(parts)
+    if not charsets:
+        return Kind("not UTF-8, nor text in any charset known here", advice=f"convert it to UTF-8, or {drop}")
+    others = f" (or else {' or '.join(charsets[1:])})" if len(charsets) > 1 else ""
+    kind = text_in(charsets[0], f"not UTF-8: it looks like {charsets[0]}{others}")
+    return replace(kind, advice=f"or {drop}")
