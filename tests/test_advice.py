@@ -28,6 +28,7 @@ from nanogpt_compat.shards import files_of, lay_out
 from tests import faults
 from tests.advice import Bench, commands_in, functions_that_show, texts_in_backticks
 from tests.faults import make_text
+from tests.servers import serve
 
 Check = Callable[[Bench], None]
 
@@ -69,6 +70,11 @@ def parquet(bench: Bench) -> tuple[str, ...]:
     pyarrow.parquet.write_table(pa.table({"text": ["Some text. " * 3000] * 5}), bench.folder / "a b.parquet")
     bench.hide("pyarrow")
     return ("--input", "a b.parquet", "--output-dir", "my out")
+
+
+def s3(bench: Bench) -> tuple[str, ...]:
+    bench.hide("s3fs")
+    return ("--input", "s3://a-bucket/a.txt", "--output-dir", "my out")
 
 
 def zstd(bench: Bench) -> tuple[str, ...]:
@@ -351,6 +357,9 @@ CASES = {
     "packages are missing": Case("__main__:find_problem", hidden("numpy", "tqdm"), exit_code=2, goes_on=True),
     "pyarrow is missing": Case("sources.parquet:_import_pyarrow", parquet, exit_code=3, goes_on=True),
     "zstandard is missing": Case("sources.compressed:_read_zstd", zstd, exit_code=3, goes_on=True),
+    "s3fs is missing": Case(
+        "sources.server:_not_installed", s3, exit_code=3, check=lambda bench: bench.assert_installed("s3fs")
+    ),
     "Dask is missing": Case(
         "executors:open_executor",
         hidden("distributed", options=("--cluster", "a file", "--work-dir", "work")),
@@ -460,7 +469,23 @@ def test_a_scheduler_and_a_worker_start_as_told(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-SHOWN_ELSEWHERE = {"executors:_wait_for_file"}  # what has a test of its own, above
+def test_a_server_that_sends_no_parts_is_read_as_a_stream(tmp_path: Path) -> None:
+    bench = Bench.make(tmp_path)
+    served = tmp_path / "served"
+    served.mkdir()
+    make_text(served / "a.txt", 300_000)
+    with serve(served, has_ranges=False) as server:
+        done = bench.run("--output-dir", "my out", "--input", server.url("a.txt"))
+        assert done.returncode == 3, done.stderr
+        assert "nanogpt_compat.sources.failures:no_parts" in bench.places()
+        (command,) = commands_in(done.stderr)
+        followed = bench.bash(command)
+    assert followed.returncode == 0, followed.stderr
+    assert faults.report_of(bench.folder / "my out")["bytes_read"] == 300_000
+
+
+# What has a test of its own, above.
+SHOWN_ELSEWHERE = {"executors:_wait_for_file", "sources.failures:no_parts"}
 
 
 def test_every_command_of_the_program_has_a_case() -> None:
