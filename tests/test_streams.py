@@ -1,5 +1,6 @@
 """Compressed text, standard input and FIFOs, end to end: the tokens of the plain file, stopped or not."""
 
+import fcntl
 import gzip
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import tiktoken
 import zstandard
@@ -384,6 +387,22 @@ def test_a_writer_that_dies_is_found_out_and_the_whole_stream_goes_on(kind: str,
     assert verified.returncode == 0, verified.stderr
 
 
+def waits_for_more(process: "subprocess.Popen[bytes]") -> bool:
+    """Whether a process has read all that its standard input holds, and none of its threads has work."""
+    assert process.stdin is not None
+    n_left = fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4))
+    if any(n_left):
+        return False
+    times_before = psutil.Process(process.pid).cpu_times()[:2]
+    for _ in range(5):  # a thread that gets no CPU is not asleep
+        time.sleep(0.05)
+        stats = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/stat")]
+        if any(stat.rpartition(")")[2].split()[0] != "S" for stat in stats):
+            return False
+    times = psutil.Process(process.pid).cpu_times()[:2]
+    return sum(times) - sum(times_before) < 0.05  # it looks up every 0.1 s
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_is_heard_while_nothing_comes(number: int, tmp_path: Path) -> None:
     text = make_text(tmp_path / "a.txt", 4_000_000).read_bytes()
@@ -400,10 +419,9 @@ def test_a_signal_is_heard_while_nothing_comes(number: int, tmp_path: Path) -> N
     assert process.stdin is not None
     process.stdin.write(text[:3_000_000])
     process.stdin.flush()
-    while not (tmp_path / "out" / ".prepare" / "journal").exists():
+    while not (tmp_path / "out" / ".prepare" / "journal").exists() or not waits_for_more(process):
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(1)  # by now it has encoded what there is, and waits for more
     process.send_signal(number)
     assert process.wait(timeout=20) == -number  # the pipe is still open
     assert b"saved: " in process.stderr.read()  # type: ignore[union-attr]
