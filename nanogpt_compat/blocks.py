@@ -23,10 +23,11 @@ class Position:
     offset: int = 0  # bytes from the beginning of this input: uncompressed, and of parquet only the texts
     anchor: int = 0
     after_cr: bool = False
-    crc: int = 0  # zlib.crc32 of all bytes of this input before `offset`
+    crc: int = 0  # zlib.crc32 of this input's logical content before `offset`
     document: str = ""  # the split of the document that `offset` lies inside; "" between two
     records: int = 0  # lines or rows of this input before `offset`
     stored_bytes: int = 0  # of the file, read so far; 0 where that is `offset`
+    at_end: bool = False  # the input ends here, as far as the reader knew
 
 
 @dataclass(slots=True)

@@ -1,13 +1,15 @@
 """Checkpoints: what is durable is journaled, and a later run goes on from there.
 
-The journal's first record is a header that says which input and options it belongs to; then comes one record
+The journal's first record is a header that says which inputs and options it belongs to; then comes one record
 for each checkpoint, written once the tokens before it are on the disk; and, when everything is finished, one
 that says so and holds the report. A record means: the files hold this many tokens, the last segment of them
-with this CRC-32, and the reader goes on from this position.
+with this CRC-32, and the reader resumes at this position. Where a run has resumed with inputs or options that
+have changed, as far as they may, another header stands before the first record of that run: the last one
+counts.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +39,8 @@ class Mark:
 class Found:
     """What an earlier run left behind."""
 
-    header: Mapping[str, Any] | None = None
+    header: Mapping[str, Any] | None = None  # the last one
+    header_end_byte: int = 0
     marks: list[Mark] = field(default_factory=list)  # the first is the beginning, right after the header
     report: Mapping[str, Any] | None = None  # of a run that only had to rename its files
     end_byte: int = 0  # of the last valid line
@@ -70,10 +73,11 @@ def read_found(journal: Path) -> Found:
     for entry in read_journal(journal):
         record: Mapping[str, Any] = entry.record
         found.end_byte = entry.end_byte
-        if found.header is None:
-            found.header = record
+        if found.header is None or "options" in record:
+            if found.header is None:
+                found.marks.append(Mark(entry.end_byte, Segment({}, {})))
+            found.header, found.header_end_byte = record, entry.end_byte
             found.mismatch = record.get("engine_mismatch", "")
-            found.marks.append(Mark(entry.end_byte, Segment({}, {})))
         elif "report" in record:
             found.report = record["report"]
         else:
@@ -116,18 +120,13 @@ def load_tally(journal: Path, *, n_inputs: int, end_byte: int) -> Tally:
         OutputError: the journal cannot be read.
     """
     tally = Tally([InputTally() for _ in range(n_inputs)])
-    for record in _records_until(journal, end_byte):
-        tally.apply_record(record["tally"])
-    return tally
-
-
-def _records_until(journal: Path, end_byte: int) -> Iterator[Mapping[str, Any]]:
-    entries = iter(read_journal(journal))
-    next(entries, None)  # the header
-    for entry in entries:
+    for entry in read_journal(journal):
         if entry.end_byte > end_byte:
-            return
-        yield entry.record
+            break
+        if "tally" in entry.record:  # all but headers
+            record: Mapping[str, Any] = entry.record
+            tally.apply_record(record["tally"])
+    return tally
 
 
 class Checkpointer:
@@ -137,9 +136,21 @@ class Checkpointer:
     is not repeated: the system tells such an error once, and a second sync would succeed with the data gone.
     """
 
-    def __init__(self, journal: Journal, sink: TokenFiles, tally: Tally, *, publishes: bool) -> None:
-        """Begin from `tally`; `publishes`: full shards get their names when they are journaled."""
+    def __init__(
+        self,
+        journal: Journal,
+        sink: TokenFiles,
+        tally: Tally,
+        *,
+        publishes: bool,
+        header: Mapping[str, object] | None = None,
+    ) -> None:
+        """Begin from `tally`; `publishes`: full shards get their names when they are journaled.
+
+        A `header` comes before the first record.
+        """
         self._journal = journal
+        self._header = header
         self._sink = sink
         self._tally = tally
         self._publishes = publishes
@@ -193,6 +204,9 @@ class Checkpointer:
         self._last_s = time.monotonic()
 
     def _write(self, wait: Callable[[], None], record: Mapping[str, Any], bytes_read: int) -> None:
+        if self._header is not None:
+            self._journal.append(self._header)
+            self._header = None
         wait()
         self._journal.append(record)
         self.saved_bytes, self.saved_tokens = bytes_read, sum(record["tokens"].values())

@@ -4,23 +4,25 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from nanogpt_compat import job
 from nanogpt_compat.aborts import NativeAborts
+from nanogpt_compat.checkpoint import journal_in, read_found
 from nanogpt_compat.cluster import Driver
 from nanogpt_compat.commands import show, this_command
 from nanogpt_compat.documents import END_OF_TEXT_NAME
-from nanogpt_compat.errors import MemoryLimitError, PrepareError
+from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, PrepareError
 from nanogpt_compat.options import Options, parse_options
 from nanogpt_compat.progress import LOG, CalmStream, Display, calm_streams, open_display
 from nanogpt_compat.redaction import learn_all
 from nanogpt_compat.run import Run
 from nanogpt_compat.shutdown import die_by
 from nanogpt_compat.signals import StoppedBySignal, StopSignals
+from nanogpt_compat.units import format_count
 from nanogpt_compat.verify import verify
 
 _SMALLER = {"--workers": "1", "--block-size": "128KiB"}
@@ -139,7 +141,11 @@ def _run(
             )
             driver.do(restart=options.restart)
         return
-    work = job.look_into(options.config)
+    try:
+        work = job.look_into(options.config)
+    except InputError:
+        _tell_saved(options.config.output_dir, warn)
+        raise
     for line in _notices(options, work, words):
         say(line)
     shown = _Voice(CalmStream(sys.stdout), is_quiet=False).say if options.dry_run else say
@@ -154,3 +160,11 @@ def _run(
         (run.rehearse if options.dry_run else run.do)(restart=options.restart)
     if options.dry_run:
         shown("dry run: nothing was written")
+
+
+def _tell_saved(output_dir: Path, warn: Callable[[str], None]) -> None:
+    """Say what an earlier run has saved: the error that is to be told costs nothing of it."""
+    with contextlib.suppress(OutputError):  # the first error is the one to tell
+        n_tokens = sum(read_found(journal_in(output_dir)).tokens.values())
+        if n_tokens:
+            warn(f"saved: {format_count(n_tokens)} tokens; they stay as they are")

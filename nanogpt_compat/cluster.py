@@ -142,7 +142,7 @@ class Driver:
         self._say(job_of(plan, settings, work_dir).engine_line)
         self._drive(plan, _ThisProcess(self._check), settings, lambda: 1, plan.spans[rank::size])
         self._say(f"rank {rank} of {size} is done: its parts are in {work_dir}")
-        if not spans_to_do(work_dir, plan):  # it is the last
+        if not spans_to_do(work_dir, plan, settings):  # it is the last
             self._write_index(plan)
 
     def _drive(
@@ -192,9 +192,9 @@ class Driver:
         work_dir, config = self._share.work_dir, self._config
         plan = check_inputs(plan, config.inputs, work_dir, check=self._check)
         job = job_of(plan, self._modest, work_dir)  # what does not fit is said before what is missing
-        parts = Parts(work_dir, plan)
+        parts = Parts(work_dir, plan, config)
         self._say(parts.line())
-        parts.check_texts(text_field=config.text_field, say=self._say, check=self._check)
+        parts.check_texts(job.source, say=self._say, check=self._check)
         n_bytes = sum(one["size"] for one in plan.inputs)
         job = replace(
             job,
@@ -245,7 +245,8 @@ def drive(
 
     def list_todo() -> list[Span]:
         out = queue.failed
-        return [one for one in spans_to_do(work_dir, plan) if one.index in wanted and one.index not in out]
+        to_do = spans_to_do(work_dir, plan, settings)
+        return [one for one in to_do if one.index in wanted and one.index not in out]
 
     done_bytes = _bytes_of(asked) - _bytes_of(list_todo())
     with closing(_Progress(asked, done_bytes, open_display)) as progress:
@@ -372,7 +373,7 @@ def _refuse_failed(plan: Plan, failed: Sequence[Outcome]) -> None:
     lines = list_some([_describe_failure(plan, one) for one in failed], separator="\n  ")
     raise (MemoryLimitError if is_memory else SpansError)(
         f"{plural(len(failed), 'span')} failed, all others to be done here are done; fix what follows and "
-        f"run the same command again\n  {lines}"
+        f"run the same command again (a changed input needs a new plan)\n  {lines}"
     )
 
 

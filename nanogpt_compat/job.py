@@ -15,7 +15,13 @@ from nanogpt_compat.documents import END_OF_TEXT_NAME, MARK, Documents
 from nanogpt_compat.encoders import Choice, Encoder, TiktokenEncoder, choose_encoder, with_mark
 from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.estimate import Estimate, Estimator
-from nanogpt_compat.fingerprint import TOKEN_FORMAT, describe_input, digest_of
+from nanogpt_compat.fingerprint import (
+    DOCUMENT_SHARE,
+    TEXT_BYTES,
+    TOKEN_FORMAT,
+    describe_input,
+    digest_of,
+)
 from nanogpt_compat.guard import Sampler
 from nanogpt_compat.limits import own_bytes_reader
 from nanogpt_compat.memmap import TOKEN, window_for
@@ -143,12 +149,11 @@ class Job:
     @property
     def token_options(self) -> dict[str, Any]:
         """Everything but the input that decides the tokens, by the name of its option where it has one."""
-        # A pipe may go on where an earlier one ended, and then has its windows elsewhere.
-        is_split_by_size = self.config.has_streams and self.config.documents is None
         is_split_by_hash = self.config.val_split == "documents"
         return {
-            **({"bytes of text": self.text_bytes} if is_split_by_size else {}),
-            **({"share of documents for validation": self.document_ratio} if is_split_by_hash else {}),
+            **({TEXT_BYTES: self.split_bytes} if self.windows else {}),
+            **({DOCUMENT_SHARE: self.document_ratio} if is_split_by_hash else {}),
+            "documents": "no" if self.config.documents is None else "yes",
             "token format": TOKEN_FORMAT,
             "tiktoken": report.versions()["tiktoken"],
             "vocabulary": self.vocabulary.sha256,

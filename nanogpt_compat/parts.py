@@ -10,7 +10,6 @@ last is the one that counts. What no .json names is of no use any more.
 """
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,16 +20,21 @@ from zlib import crc32
 import numpy as np
 
 from nanogpt_compat.blocks import Position
+from nanogpt_compat.config import Config
 from nanogpt_compat.encoders import TiktokenEncoder
 from nanogpt_compat.errors import CheckpointError, OutputError, SpansError
 from nanogpt_compat.files import advice, drop_cache, write_atomically, write_json
-from nanogpt_compat.fingerprint import describe_input, has_hint_of_change
+from nanogpt_compat.fingerprint import describe_input
+from nanogpt_compat.job import REPORTED_OPTIONS
 from nanogpt_compat.memmap import TOKEN
+from nanogpt_compat.pipeline import Source
 from nanogpt_compat.plan import PLAN_NAME, Plan, Span
 from nanogpt_compat.redaction import redact
 from nanogpt_compat.sinks import Sink
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.records import crc_of_text
+from nanogpt_compat.sources.prints import Consumed
+from nanogpt_compat.sources.records import logical_bytes
+from nanogpt_compat.state import ABOUT_FAULTS, changed_inputs
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_duration, plural
 
@@ -61,8 +65,22 @@ def commit_part(work_dir: Path, plan: Plan, part: Mapping[str, Any]) -> None:
     write_json(_sidecar(work_dir, plan, part["span"]), part, indent=None)
 
 
-def read_part(work_dir: Path, plan: Plan, index: int, *, mismatch: str) -> dict[str, Any] | None:
-    """Read the sidecar of a span; None if it is not done, or by an engine that has erred elsewhere.
+def faults_in(tally: Tally, settings: Config) -> dict[str, Any]:
+    """Return what was done about faults of the input, by the name of the option, where there were any."""
+    return {
+        name: getattr(settings, REPORTED_OPTIONS[name])
+        for name, count in ABOUT_FAULTS.items()
+        if getattr(tally, count)
+    }
+
+
+def read_part(
+    work_dir: Path, plan: Plan, index: int, settings: Config, *, mismatch: str
+) -> dict[str, Any] | None:
+    """Read the sidecar of a span; None if it is not done, or does not count.
+
+    It does not count if an engine made it that has erred elsewhere, or if faults of the input were dealt with
+    otherwise than `settings` say.
 
     Raises:
         OutputError: it cannot be read.
@@ -76,7 +94,8 @@ def read_part(work_dir: Path, plan: Plan, index: int, *, mismatch: str) -> dict[
         raise OutputError(f"cannot read {path}: {error}; remove it and run again") from error
     if part.get("plan") != plan.hash or (mismatch and part["engine"] != TiktokenEncoder.name):
         return None
-    return part
+    dealt = part["faults"].items()
+    return part if all(getattr(settings, REPORTED_OPTIONS[name]) == value for name, value in dealt) else None
 
 
 def read_mismatch(work_dir: Path, plan: Plan) -> str:
@@ -103,33 +122,24 @@ def write_mismatch(work_dir: Path, plan: Plan, mismatch: str) -> None:
     write_atomically(_mismatch_file(work_dir, plan), redact(mismatch).encode("utf-8"))
 
 
-def spans_to_do(work_dir: Path, plan: Plan) -> list[Span]:
-    """List the spans that are not done.
+def spans_to_do(work_dir: Path, plan: Plan, settings: Config) -> list[Span]:
+    """List the spans that are not done under these settings; 15,000 parts are read in a second.
 
     Raises:
-        OutputError: the folder or a part cannot be read.
+        OutputError: a part cannot be read.
     """
-    folder, names = parts_folder(work_dir, plan), set[str]()
-    try:
-        names = set(os.listdir(folder))  # noqa: PTH208 - names are all that is wanted
-    except FileNotFoundError:
-        return list(plan.spans)
-    except OSError as error:
-        raise OutputError(f"cannot look into {folder}: {error.strerror}; {advice(error)}") from error
     mismatch = read_mismatch(work_dir, plan)
     return [
         span
         for span in plan.spans
-        if (mismatch or _sidecar(work_dir, plan, span.index).name not in names)
-        # A network file system may list a folder as it was half a minute ago.
-        and read_part(work_dir, plan, span.index, mismatch=mismatch) is None
+        if read_part(work_dir, plan, span.index, settings, mismatch=mismatch) is None
     ]
 
 
 class Parts:
     """All parts of a plan, to be put together. Holds one at a time."""
 
-    def __init__(self, work_dir: Path, plan: Plan) -> None:
+    def __init__(self, work_dir: Path, plan: Plan, settings: Config) -> None:
         """Look through all parts.
 
         Raises:
@@ -139,7 +149,8 @@ class Parts:
         self.plan = plan
         self.tally = Tally([InputTally() for _ in plan.inputs])  # of all parts
         self._work_dir = work_dir
-        to_do = [span.index for span in spans_to_do(work_dir, plan)]
+        self._settings = settings
+        to_do = [span.index for span in spans_to_do(work_dir, plan, settings)]
         if to_do:
             raise SpansError(
                 f"{len(to_do):,} of {plural(len(plan.spans), 'span')} not done ({list_some(to_do)}); run the "
@@ -157,7 +168,7 @@ class Parts:
                 continue
             if part["start"] != end_before:
                 raise SpansError(self._gap(part, end_before))
-            _count(self.tally, part)
+            self._count(self.tally, part)
             self.peak_rss_bytes = max(self.peak_rss_bytes, part["peak_rss_bytes"])
             self._span_s += part["tally"]["wall_s"]
             self.started_s = min(self.started_s, part["ended_s"] - part["tally"]["wall_s"])
@@ -175,7 +186,7 @@ class Parts:
             f"{end:,}: the file was changed meanwhile; remove {sidecar.parent} and run again"
         )
 
-    def check_texts(self, *, text_field: str, say: Callable[[str], None], check: Callable[[], None]) -> None:
+    def check_texts(self, source: Source, *, say: Callable[[str], None], check: Callable[[], None]) -> None:
         """Make sure that inputs which were touched hold what the parts were made of.
 
         Spans compare samples only: between two of them a text may have become another.
@@ -183,25 +194,23 @@ class Parts:
         Raises:
             CheckpointError: one has. InputError: it cannot be read. And what `check` raises.
         """
-        plan = self.plan
-        rows = zip(plan.locations, plan.formats, plan.inputs, self.tally.inputs, strict=True)
-        for path, form, old, one in rows:
+        old, new = self.plan.inputs, []
+        for path, one in zip(source.paths, old, strict=True):
             check()
             with open_input(path, check=check) as file:
-                new = describe_input(file.size_bytes, file.hints, ())
-            if not one.text_bytes or not has_hint_of_change(old, new):
-                continue
-            say(f"{path} has been touched: reading {format_bytes(one.text_bytes)} of it again to be sure")
-            crc = crc_of_text(path, form, text_field=text_field, n_bytes=one.text_bytes, check=check)
-            if crc != one.crc:
-                raise CheckpointError(
-                    f"{path} was changed after some of its spans were done; remove "
-                    f"{parts_folder(self._work_dir, plan)} and run again what makes them"
+                new.append(
+                    {**one, **describe_input(file.size_bytes, file.hints, ()), "samples": one["samples"]}
                 )
+        read = [Consumed(one.text_bytes, one.records, one.crc, is_all=True) for one in self.tally.inputs]
+        for path, change in changed_inputs(source, read, old, new, say=say, check=check):
+            raise CheckpointError(
+                f"{path} {change}, after some of its spans were done; remove "
+                f"{parts_folder(self._work_dir, self.plan)} and run again what makes them"
+            )
 
     def _read(self) -> Iterator[dict[str, Any]]:
         for span in self.plan.spans:
-            part = read_part(self._work_dir, self.plan, span.index, mismatch=self.mismatch)
+            part = read_part(self._work_dir, self.plan, span.index, self._settings, mismatch=self.mismatch)
             if part is None:
                 raise SpansError(f"span {span.index:,} is not done any more; run again what makes it")
             yield part
@@ -255,8 +264,17 @@ class Parts:
                 continue
             for split, one in part["files"].items():
                 self._copy(part, split, one, sink, check)
-            _count(tally, part)
+            self._count(tally, part)
             after_part()
+
+    def _count(self, tally: Tally, part: Mapping[str, Any]) -> None:
+        """Count a part behind those before it."""
+        new, at = Tally.of_record(part["tally"]), tally.position
+        n_lines = at.records if part["input"] == at.input_index else 0
+        end = Position(part["input"], part["end"], anchor=part["end"], records=n_lines + new.position.records)
+        one = new.inputs[0]
+        crc_bytes = logical_bytes(self.plan.formats[part["input"]], one.text_bytes, one.records)
+        tally.add(new, end, crc_bytes=crc_bytes, n_lines_before=n_lines)
 
     def _copy(
         self,
@@ -306,14 +324,6 @@ def write_index(work_dir: Path, index: Mapping[str, Any]) -> Path:
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; {advice(error)} and run again") from error
     return path
-
-
-def _count(tally: Tally, part: Mapping[str, Any]) -> None:
-    """Count a part behind those before it."""
-    new, at = Tally.of_record(part["tally"]), tally.position
-    n_lines = at.records if part["input"] == at.input_index else 0
-    end = Position(part["input"], part["end"], anchor=part["end"], records=n_lines + new.position.records)
-    tally.add(new, end, n_lines_before=n_lines)
 
 
 def remove_parts(work_dir: Path) -> None:

@@ -15,7 +15,7 @@ from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.encode import Encoded, encode_block
 from nanogpt_compat.encoders import Encoder
-from nanogpt_compat.errors import InputError
+from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.quota import limit_chars, limit_documents
 from nanogpt_compat.refusals import start_pool
@@ -23,6 +23,7 @@ from nanogpt_compat.sinks import Sink
 from nanogpt_compat.sources.compressed import Unpacked, open_stream
 from nanogpt_compat.sources.documents import read_documents
 from nanogpt_compat.sources.opened import open_input
+from nanogpt_compat.sources.prints import change_of_place
 from nanogpt_compat.sources.records import read_records
 from nanogpt_compat.sources.text import Readable, lenient, read_blocks
 from nanogpt_compat.split import Windows
@@ -93,7 +94,7 @@ def run(
         if documents is None:
             blocks = limit_chars(blocks, n_left, tally.position, errors)
         else:
-            blocks = limit_documents(blocks, n_left, documents, source.formats, errors)
+            blocks = limit_documents(blocks, n_left, tally.position, documents, source.formats, errors)
 
     def encode(block: Block) -> Encoded:
         check_at = None if block.start == beginning else places_to_check(block)
@@ -111,15 +112,19 @@ def run(
         for encoded in results:
             for is_val, ids in encoded.tokens:
                 sink.append(ids, is_val=is_val)
+            _count_ended(tally, source, encoded.block.start.input_index)
             _count(tally, encoded)
             after_block()
-    # What is behind the last record of an input, and an input without any, is in no block, but was read.
     index = tally.position.input_index
     if source.end is not None:
-        ended = range(index, index + (source.formats[index].compression != "none"))  # all of it, or nothing
-    else:
-        ended = range(len(source.sizes) if max_chars is None or tally.chars < max_chars else index)
-    for index in ended:
+        _count_ended(tally, source, index + (source.formats[index].compression != "none"))  # all, or nothing
+    elif max_chars is None or tally.chars < max_chars:
+        _count_ended(tally, source, len(source.sizes))
+
+
+def _count_ended(tally: Tally, source: Source, end: int) -> None:
+    """Count all of the inputs before number `end`: what is behind an input's last record is in no block."""
+    for index in range(tally.position.input_index, end):
         tally.inputs[index].bytes_read = source.sizes[index] or tally.inputs[index].bytes_read
 
 
@@ -181,6 +186,8 @@ def _blocks_of_text(source: Source, start: Position, bytes_before: int, check: C
         stream = None
         if form.compression != "none" or isinstance(path, Pipe):
             stream = open_stream(file, form.compression, start, check)
+            if change := change_of_place(stream, start, documents, source.errors):
+                raise CheckpointError(f"{path} {change}")
             text = Unpacked(stream)
         if documents is None:
             blocks = read_blocks(
@@ -203,8 +210,12 @@ def _blocks_of_text(source: Source, start: Position, bytes_before: int, check: C
         for block in blocks:
             if stream is not None and form.compression != "none":
                 block = replace(block, end=replace(block.end, stored_bytes=stream.stored_bytes))
+            if block.end.at_end:
+                file.check_unchanged()  # or a run whose input has grown would be saved where it ended before
             yield block
-        file.check_unchanged()
+            start = block.end
+        if not start.at_end:
+            file.check_unchanged()
 
 
 def _in_order(

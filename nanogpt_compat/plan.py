@@ -21,6 +21,7 @@ from nanogpt_compat.fingerprint import describe_input, differences, has_hint_of_
 from nanogpt_compat.job import Job, look_into
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.samples import take_samples
+from nanogpt_compat.state import ABOUT_FAULTS
 
 PLAN_NAME = "plan.json"
 SPAN_BYTES = 1 << 30
@@ -86,8 +87,12 @@ def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES) -> Plan:
 
 
 def options_of(job: Job) -> dict[str, Any]:
-    """Everything but the input that all who work on a run must have in common."""
-    return {"version": __version__, **job.token_options}
+    """Return everything but the input that all tasks of a plan must have in common.
+
+    What to do about faults is not part of it: each part names what was done about its own.
+    """
+    options = {name: value for name, value in job.token_options.items() if name not in ABOUT_FAULTS}
+    return {"version": __version__, **options}
 
 
 def _plan(

@@ -32,10 +32,17 @@ def limit_chars(blocks: Blocks, n_left: int, start: Position, errors: str) -> Bl
 
 
 def limit_documents(
-    blocks: Blocks, n_left: int, documents: Documents, formats: Sequence[Format], errors: str
+    blocks: Blocks,
+    n_left: int,
+    start: Position,
+    documents: Documents,
+    formats: Sequence[Format],
+    errors: str,
 ) -> Blocks:
     """Pass blocks on, up to the first end of a document with at least `n_left` characters before it."""
     separator = documents.separator or ""
+    if n_left <= 0 and not start.document:
+        return
     with closing(blocks):
         for block in blocks:
             if n_left <= 0 and not block.start.document:
@@ -91,4 +98,4 @@ def _cut_at(block: Block, n_chars: int, errors: str) -> Block:
 def _end_after(block: Block, data: bytes) -> Position:
     """Say where a block ends that holds no more than `data`."""
     offset = block.start.offset + len(data)
-    return replace(block.end, offset=offset, anchor=offset, crc=crc32(data, block.start.crc))
+    return replace(block.end, offset=offset, anchor=offset, crc=crc32(data, block.start.crc), at_end=False)

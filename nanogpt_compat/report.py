@@ -137,6 +137,7 @@ def _describe_input(
         "bytes": one.bytes_read if description["size"] is None else description["size"],
         "bytes_read": one.bytes_read,
         "text_bytes": one.text_bytes,
+        "records": one.records,
         "tokens": one.tokens,
         "documents": one.documents if has_documents else None,
         "invalid_bytes": one.invalid_bytes,

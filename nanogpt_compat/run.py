@@ -1,8 +1,8 @@
 """Do a job: go on where an earlier run stopped, tokenise, check, publish, report."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from nanogpt_compat import report
@@ -15,9 +15,10 @@ from nanogpt_compat.checkpoint import (
     load_tally,
     read_found,
 )
+from nanogpt_compat.config import Location
 from nanogpt_compat.encoders import EngineMismatch, TiktokenEncoder
 from nanogpt_compat.errors import CheckpointError, InputError, OutputError
-from nanogpt_compat.fingerprint import differences
+from nanogpt_compat.fingerprint import TEXT_BYTES, differences
 from nanogpt_compat.job import (
     REPORTED_OPTIONS,
     Job,
@@ -46,6 +47,14 @@ from nanogpt_compat.sinks import (
     remove_work_files,
     take_back,
     written_bytes,
+)
+from nanogpt_compat.sources.prints import Consumed
+from nanogpt_compat.state import (
+    changed_inputs,
+    consumed_at,
+    consumed_in,
+    differences_at,
+    fixed_differences,
 )
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_count, format_duration, plural
@@ -114,14 +123,15 @@ class Run:
             return
         check_writable(self._folders)
         check_unlocked(self._folders)
-        found, old = self._find(restart=restart)
-        redo = ["--restart", "--overwrite"] if (old or found).has_anything else []
-        self._tell_beforehand(redo, is_dry=True)
-        if found.report is not None:
-            self._say(f"all is made ({self._saved}) and only has to get its names")
-            return
-        with self._watch:
-            self._load(found, last_sound_mark(found, self._files_of(found)))
+        with self._telling_saved():
+            found, old = self._find(restart=restart)
+            redo = ["--restart", "--overwrite"] if (old or found).has_anything else []
+            self._tell_beforehand(redo, is_dry=True)
+            if found.report is not None:
+                self._say(f"all is made ({self._saved}) and only has to get its names")
+                return
+            with self._watch:
+                self._load(found, last_sound_mark(found, self._files_of(found)))
 
     def _find(self, *, restart: bool) -> tuple[Found, Found | None]:
         """Find what to resume, and what to discard before; check that the run can begin. Changes nothing.
@@ -132,12 +142,11 @@ class Run:
         self._tell_damage(found)
         if restart:
             found, old = Found(), found
-        elif found.header is not None and not found.has_anything and self._differences(found.header):
+        elif not found.has_anything and self._misfits(found):
             found, old = Found(mismatch=found.mismatch), found  # nothing is lost
-        if found.header is not None:
-            self._check_belongs(found.header)
+        self._check_options(found)
         if found.report is not None and not self._is_whole(found.report, found):
-            found.report = None
+            found.report, found.is_torn = None, True  # its files may have their names already
         if found.report is None:
             self._check_other_output(found)
             check_names(self._job.config, found)  # or what is saved would be discarded for nothing
@@ -201,22 +210,38 @@ class Run:
 
     def _go_on(self, *, restart: bool) -> Mapping[str, Any]:
         """Bring the files to where they only need their names; returns the report."""
-        found, old = self._find(restart=restart)
-        if found.report is None:
-            self._tell_beforehand(["--restart", "--overwrite"], is_dry=False)
-        if old is not None:
-            self._remove_work_files()
-        try:
+        with self._telling_saved():
+            found, old = self._find(restart=restart)
+            if found.report is None:
+                self._tell_beforehand(["--restart", "--overwrite"], is_dry=False)
+            if old is not None:
+                self._remove_work_files()
             if found.report is not None:
                 return found.report
             with self._watch:
                 return self._tokenise_for_sure(found)
-        except (CheckpointError, InputError):
-            raise  # the same command would meet the same
-        except BaseException:
+
+    @contextmanager
+    def _telling_saved(self) -> Iterator[None]:
+        """Say what is saved if the work ends early."""
+        try:
+            yield
+        except BaseException as error:
             if self._saved:
-                self._warn(f"saved: {self._saved}; the same command goes on from there")
+                self._warn(f"saved: {self._saved}; {self._next_after(error)}")
+            if isinstance(error, CheckpointError):
+                raise self._does_not_fit(error) from error
             raise
+
+    def _next_after(self, error: BaseException) -> str:
+        """Say what becomes of the saved work."""
+        if isinstance(error, CheckpointError):
+            return "it stays as it is"
+        if not isinstance(error, InputError):
+            return "the same command goes on from there"
+        n_bytes = self._options().get(TEXT_BYTES)
+        size = f" if the input still has {n_bytes:,} bytes" if n_bytes is not None else ""
+        return f"once that is fixed, the same command resumes from there{size}"
 
     def is_complete(self) -> bool:
         """Whether prepare.json says that these files were made of this input with these options."""
@@ -236,21 +261,28 @@ class Run:
         Raises:
             CheckpointError: a pipe is not, and cannot be read once more.
         """
-        max_chars = self._job.max_chars
-        is_all = max_chars is None or made["chars"] < max_chars
-        rows = zip(self._job.config.inputs, made["inputs"], self._job.inputs, strict=True)
-        # Pipes come last: to read one for nothing would be the end of it.
-        for index, (path, old, new) in sorted(enumerate(rows), key=lambda row: isinstance(row[1][0], Pipe)):
-            n_bytes = old["text_bytes"]
-            if self._watch.is_unchanged(index, old, new, old["crc32"], n_bytes, is_all=is_all):
-                continue
+        for path, change in self._changes(consumed_in(made, self._job.max_chars), made["inputs"]):
             if isinstance(path, Pipe):
                 raise CheckpointError(
-                    f"{path} has other text, behind its beginning, than what is in "
-                    f"{self._job.config.output_dir} was made of; --restart --overwrite makes the output of it"
+                    f"{path} {change}, and cannot be read once more; --restart --overwrite makes the output "
+                    f"in {self._job.config.output_dir} again"
                 )
             return False
         return True
+
+    def _changes(
+        self, read: Sequence[Consumed], old: Sequence[Mapping[str, Any]], *, is_read_later: bool = False
+    ) -> Iterator[tuple[Location, str]]:
+        """As `changed_inputs`, of the inputs of this run."""
+        return changed_inputs(
+            self._job.source,
+            read,
+            old,
+            self._job.inputs,
+            say=self._say,
+            check=self._watch.check,
+            is_read_later=is_read_later,
+        )
 
     def _have_sizes(self, made: Mapping[str, Any], *, is_named: bool) -> bool:
         """Whether all files are there, under their final names if they should be, and of the right size."""
@@ -263,13 +295,20 @@ class Run:
         return True
 
     def _is_whole(self, made: Mapping[str, Any], found: Found) -> bool:
-        """Whether the files of a run that only had to name them are still what it wrote."""
-        files = all_shards(self._outputs, found.tokens)
+        """Whether a run that only had to name its files was this one, and they are still what it wrote.
+
+        Raises:
+            CheckpointError: an input is not what it was.
+        """
+        if found.header != self._header(found.mismatch):
+            return False  # at least the report would have to be another
         self._note_saved(made["bytes_read"], sum(made["tokens"].values()))
         if (
             self._have_sizes(made, is_named=False)
-            and first_unsound_mark(found.marks, files, self._watch.check) is None
+            and first_unsound_mark(found.marks, all_shards(self._outputs, found.tokens), self._watch.check)
+            is None
         ):
+            self._check_inputs(found, self._tally_at(found, len(found.marks) - 1), is_read_later=False)
             return True
         self._saved = ""  # how far it is, is still to be found
         return False
@@ -289,49 +328,59 @@ class Run:
             return
         with suppress(OutputError), locked(self._folders):  # another run may be at work there
             found = read_found(self._journal)
-            if found.header is None or not self._differences(found.header):  # else another run, stopped
+            header = found.header
+            if header is None or not differences(
+                header["options"],
+                self._options(),
+                header["inputs"],
+                self._job.inputs,
+                self._job.config.inputs,
+            ):  # or else it is of another run, which was stopped
                 self._remove_work_files()
 
-    def _check_belongs(self, header: Mapping[str, Any]) -> None:
-        """Compare a stopped run with this one.
+    def _check_options(self, found: Found) -> None:
+        """Refuse to resume what another run has begun.
 
         Raises:
-            CheckpointError: it belongs to another input or other options.
+            CheckpointError: it has other options, or other inputs as far as can be seen without reading them.
         """
-        found = self._differences(header)
-        if found:
-            raise self._does_not_fit("; ".join(found))
+        if misfits := self._misfits(found):
+            self._saved = f"{format_count(sum(found.tokens.values()))} tokens"
+            raise CheckpointError("; ".join(misfits))
 
-    def _differences(self, header: Mapping[str, Any]) -> list[str]:
-        """Say in what a stopped run differs from this one."""
-        return differences(
-            header.get("options", {}),
-            self._options(),
-            header.get("inputs", []),
-            self._job.inputs,
-            self._job.config.inputs,
+    def _misfits(self, found: Found) -> list[str]:
+        """Say why a stopped run cannot be resumed by this one, as far as no input has to be read for it."""
+        if found.header is None:
+            return []
+        old, new, paths = found.header, self._header(found.mismatch), self._job.config.inputs
+        return fixed_differences(old, new, paths) or differences_at(
+            self._tally_at(found, len(found.marks) - 1), old, new, paths
         )
 
-    def _check_consumed(self, header: Mapping[str, Any], tally: Tally) -> None:
-        """Make sure that what was read of the inputs is still what they hold.
+    def _tally_at(self, found: Found, mark: int) -> Tally:
+        """Bring back the state at a mark; with one tally for each input, of now or of then."""
+        n_then = len(found.header["inputs"]) if found.header is not None else 0
+        return load_tally(
+            self._journal,
+            n_inputs=max(n_then, len(self._job.inputs)),
+            end_byte=found.marks[mark].end_byte,
+        )
+
+    def _check_inputs(self, found: Found, tally: Tally, *, is_read_later: bool) -> None:
+        """Make sure that the inputs are what they were, as far as they were read.
 
         Raises:
-            CheckpointError: it is not.
+            CheckpointError: they are not.
         """
-        rows = zip(header["inputs"], self._job.inputs, tally.inputs, strict=True)
-        for index, (old, new, one) in enumerate(rows):
-            path = self._job.config.inputs[index]
-            if isinstance(path, Pipe) and index >= tally.position.input_index:
-                continue  # it is compared when it is read
-            if not self._watch.is_unchanged(index, old, new, one.crc, one.text_bytes, is_all=True):
-                raise self._does_not_fit(
-                    f"{path} was changed within the {one.text_bytes:,} bytes already read"
-                )
+        if self._parts is None and found.header is not None:  # parts are checked before
+            read = consumed_at(tally)
+            for path, change in self._changes(read, found.header["inputs"], is_read_later=is_read_later):
+                raise CheckpointError(f"{path} {change}")
 
-    def _does_not_fit(self, why: str) -> CheckpointError:
+    def _does_not_fit(self, why: object) -> CheckpointError:
         return CheckpointError(
-            f"{self._work} holds a stopped run that this one cannot go on with: {why}. Run it as it was "
-            "begun to finish it, or give --restart to throw it away and begin anew"
+            f"{self._work} holds an unfinished run that cannot be resumed: {why}. Run with the original "
+            "input and settings to resume it, or pass --restart to discard it"
         )
 
     def _tokenise_for_sure(self, found: Found) -> Mapping[str, Any]:
@@ -360,10 +409,14 @@ class Run:
             tally = self._load(found, mark)
             earlier = found.marks[: mark + 1]
             take_back(files, earlier[-1].segment.tokens if earlier else {})
+            header: dict[str, object] | None = self._header(found.mismatch)
             with Journal(self._journal, valid_bytes=earlier[-1].end_byte if earlier else 0) as journal:
                 if not earlier:
                     journal.append(self._header(found.mismatch))
-                self._write(journal, tally, earlier[-1].segment.tokens if earlier else {})
+                    header = None
+                elif found.header == header and found.header_end_byte <= earlier[-1].end_byte:
+                    header = None  # it stands there already
+                self._write(journal, tally, earlier[-1].segment.tokens if earlier else {}, header)
                 files = full_shards(self._outputs, {"train": tally.train_tokens, "val": tally.val_tokens})
                 unsound = first_unsound_mark(earlier, files, self._watch.check)
                 if unsound is None:
@@ -381,7 +434,8 @@ class Run:
 
     def _header(self, mismatch: str) -> dict[str, object]:
         """Write down what a later run must have in common with this one, and know of it."""
-        inputs = list(self._job.inputs)
+        rows = zip(self._job.inputs, self._job.config.formats, strict=True)
+        inputs = [{**one, "format": str(form)} for one, form in rows]
         return {"options": self._options(), "inputs": inputs, "engine_mismatch": mismatch}
 
     def _options(self) -> dict[str, Any]:
@@ -393,9 +447,12 @@ class Run:
         """Bring back the state at a mark, and say so."""
         if found.header is None:
             return Tally([InputTally() for _ in self._job.inputs])
-        tally = load_tally(self._journal, n_inputs=len(self._job.inputs), end_byte=found.marks[mark].end_byte)
+        tally = self._tally_at(found, mark)
         self._note_saved(tally.bytes_read, tally.tokens)
-        self._check_consumed(found.header, tally)
+        self._check_inputs(found, tally, is_read_later=not _is_enough(tally, self._job.max_chars))
+        del tally.inputs[len(self._job.inputs) :]
+        for index in range(tally.position.input_index):  # a compressed one may be another file by now
+            tally.inputs[index].bytes_read = self._job.sizes[index] or tally.inputs[index].bytes_read
         tally.resumes += 1
         n_given_up = len(found.marks) - 1 - mark
         if n_given_up:
@@ -404,12 +461,21 @@ class Run:
         self._say(f"going on at {self._progress(tally.bytes_read, tally.tokens)}: {_saving(tally)}")
         return tally
 
-    def _write(self, journal: Journal, tally: Tally, n_tokens: Mapping[str, int]) -> None:
-        """Run the pipeline from `tally` to the end, and make the files durable at their exact sizes."""
+    def _write(
+        self,
+        journal: Journal,
+        tally: Tally,
+        n_tokens: Mapping[str, int],
+        header: Mapping[str, object] | None,
+    ) -> None:
+        """Run the pipeline from `tally` to the end, and make the files durable at their exact sizes.
+
+        A `header` goes into the journal with the first checkpoint: until then nothing of this run counts.
+        """
         job, config = self._job, self._job.config
         with (
             TokenFiles(self._outputs, n_tokens=n_tokens, window_bytes=job.window_bytes) as sink,
-            Checkpointer(journal, sink, tally, publishes=not config.overwrite) as checkpointer,
+            Checkpointer(journal, sink, tally, publishes=not config.overwrite, header=header) as checkpointer,
         ):
             try:
                 if self._parts is None:
@@ -419,7 +485,7 @@ class Run:
                 else:
                     self._watch.put_together(self._parts, sink, tally, after_part=checkpointer.after_block)
                 checkpointer.now()
-            except EngineMismatch:
+            except (EngineMismatch, CheckpointError):
                 raise  # nothing of this is to be saved
             except BaseException as error:
                 with suppress(Exception):  # the error that ended the run is the one to tell
@@ -524,6 +590,13 @@ class Run:
         step = next_step(self._job.config, self._files(made))
         if step:
             self._say(step)
+
+
+def _is_enough(tally: Tally, max_chars: int | None) -> bool:
+    """Whether all characters that `--n` asks for are read, so that no input will be read any more."""
+    at = tally.position
+    is_end = at.anchor == at.offset and not at.document
+    return max_chars is not None and tally.chars >= max_chars and is_end
 
 
 def _saving(tally: Tally) -> str:

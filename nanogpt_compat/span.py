@@ -22,7 +22,14 @@ from nanogpt_compat.estimate import Estimate
 from nanogpt_compat.files import advice, replace_durably
 from nanogpt_compat.job import Job, open_engine, with_reference
 from nanogpt_compat.memmap import window_for
-from nanogpt_compat.parts import commit_part, parts_folder, read_mismatch, read_part, write_mismatch
+from nanogpt_compat.parts import (
+    commit_part,
+    faults_in,
+    parts_folder,
+    read_mismatch,
+    read_part,
+    write_mismatch,
+)
 from nanogpt_compat.plan import PLAN_NAME, Plan, Span, check_input, check_options, read_plan
 from nanogpt_compat.progress import Nobody
 from nanogpt_compat.redaction import learn_all, redact
@@ -136,7 +143,7 @@ def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check:
         CheckpointError: the input, the options, the vocabulary or the program are not those of the plan.
     """
     mismatch = read_mismatch(work_dir, plan)
-    part = read_part(work_dir, plan, span.index, mismatch=mismatch)
+    part = read_part(work_dir, plan, span.index, settings, mismatch=mismatch)
     if part is not None:
         return part
     check_input(plan, span.input_index, work_dir)
@@ -195,7 +202,7 @@ def _make_part(
         ),
     )
     one = tally.inputs[span.input_index]
-    one.text_bytes = offset
+    one.text_bytes, one.records = offset, records
     files: dict[str, Any] = {}
     try:
         work_folder(folder)
@@ -204,6 +211,7 @@ def _make_part(
             files = _fill(outputs, job, tally, end, window_bytes, check)
             _check_end(tally, start, end, job)
         one.text_bytes -= offset
+        one.records -= records
         part = {
             "plan": plan.hash,
             "span": span.index,
@@ -211,6 +219,7 @@ def _make_part(
             "start": start,
             "end": end,
             "files": files,
+            "faults": faults_in(tally, job.config),
             "tally": tally.to_record(since_input=span.input_index) | {"inputs": {"0": asdict(one)}},
             "engine": job.encoder.name,
             "host": platform.node(),

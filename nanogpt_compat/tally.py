@@ -29,7 +29,8 @@ class InputTally:
     invalid_bytes: int = 0
     bytes_read: int = 0  # of the file
     text_bytes: int = 0  # uncompressed, and of parquet only the texts
-    crc: int = 0  # zlib.crc32 of these
+    records: int = 0  # lines or rows
+    crc: int = 0  # zlib.crc32 of the logical content: of parquet, each row's length is in it too
     skipped_records: int = 0
     first_skipped: str = ""  # where, and why
 
@@ -97,6 +98,7 @@ class Tally:
         one.tokens += n_train_tokens + n_val_tokens
         one.bytes_read = end.stored_bytes or end.offset
         one.text_bytes = end.offset
+        one.records = end.records
         one.crc = end.crc
         self.train_tokens += n_train_tokens
         self.val_tokens += n_val_tokens
@@ -163,8 +165,11 @@ class Tally:
         for name in _PLAIN:
             setattr(self, name, record[name])
 
-    def add(self, part: "Tally", end: Position, *, n_lines_before: int = 0) -> None:
-        """Count what somebody else has counted of the bytes up to `end`, and of that input alone."""
+    def add(self, part: "Tally", end: Position, *, crc_bytes: int, n_lines_before: int = 0) -> None:
+        """Count what another process has counted of the bytes up to `end`, and of that input alone.
+
+        `crc_bytes`: the size of the logical content that the part's CRC is of.
+        """
         index = end.input_index
         one, new = self.inputs[index], part.inputs[0]
         one.tokens += new.tokens
@@ -174,7 +179,8 @@ class Tally:
         one.text_bytes += new.text_bytes
         one.skipped_records += new.skipped_records
         one.first_skipped = one.first_skipped or _renumber(new.first_skipped, n_lines_before)
-        one.crc = combine_crcs(one.crc, new.crc, new.text_bytes)
+        one.records += new.records
+        one.crc = combine_crcs(one.crc, new.crc, crc_bytes)
         longest_bytes = max(self.longest_document_bytes, part.longest_document_bytes)
         wall_s = self.wall_s  # theirs may have been at the same time
         for name in _PLAIN:

@@ -26,6 +26,7 @@ from nanogpt_compat.progress import Display
 from nanogpt_compat.shards import by_split, by_stream, files_of
 from nanogpt_compat.sinks import is_there, others
 from nanogpt_compat.sources.text import as_utf8
+from nanogpt_compat.state import changed_inputs, consumed_in
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import plural
 from nanogpt_compat.watch import Check, Say, Watch, locked
@@ -119,12 +120,12 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
         if not found and made["fingerprint"] != job.fingerprint:
             found = ["the vocabulary, or the version of this program, makes other tokens"]
         if not found:
-            found = [
-                f"{job.config.inputs[index]} has other content than it had"
-                for index, (was, now) in enumerate(zip(made["inputs"], job.inputs, strict=True))
-                if not isinstance(job.config.inputs[index], Pipe)  # which can be read only once
-                and not watch.is_unchanged(index, was, now, was["crc32"], was["text_bytes"], is_all=True)
-            ]
+            read = consumed_in(made, job.max_chars)
+            files = [index for index, one in enumerate(job.config.inputs) if not isinstance(one, Pipe)]
+            changes = changed_inputs(
+                job.source, read, made["inputs"], job.inputs, say=watch.say, check=watch.check, only=files
+            )
+            found = [f"{one} {change}" for one, change in changes]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise OutputError(f"{path} is not as this program writes it; {MAKE_AGAIN}") from error
     if found:

@@ -1,28 +1,23 @@
 """What making output and verifying it have in common: locks, and an eye on memory, signals and progress."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from nanogpt_compat import pipeline, report
 from nanogpt_compat.errors import MemoryLimitError
-from nanogpt_compat.fingerprint import has_hint_of_change
 from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits
 from nanogpt_compat.heap import trim_heap
 from nanogpt_compat.job import Job
 from nanogpt_compat.lock import FolderLock, check_free
 from nanogpt_compat.parts import Parts
-from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.policy import Step, room_bytes
 from nanogpt_compat.progress import Display
 from nanogpt_compat.shards import WORK_FOLDER
 from nanogpt_compat.sinks import Sink, remove_work_folder, work_folder
-from nanogpt_compat.sources.records import crc_of_text
 from nanogpt_compat.tally import Tally
-from nanogpt_compat.units import format_bytes
 
 _SHOW_EVERY_S = 0.1
 
@@ -64,10 +59,9 @@ class Watch:
     """
 
     def __init__(self, job: Job, *, open_display: Callable[[int], Display], say: Say, check: Check):
-        self._config = job.config
         self._encoder = job.encoder
         self._open_display = open_display
-        self._say = say
+        self.say = say
         self._check_signals = check
         sampler = Sampler(
             max_memory_bytes=job.config.max_memory_bytes, min_available_bytes=job.config.min_available_bytes
@@ -79,7 +73,7 @@ class Watch:
     def __enter__(self) -> "Watch":
         """Begin to watch, or raise what the guard raises; the engine keeps no more than there is room for."""
         self.guard.__enter__()
-        self._say(describe_limits(self.guard.readings, self.guard.budget_bytes))
+        self.say(describe_limits(self.guard.readings, self.guard.budget_bytes))
         most_bytes = room_bytes(self.guard.readings)
         if most_bytes is not None:  # the output and the system's own buffers want some of it, too
             self._encoder.lower_cache_bytes(min(self._encoder.cache_bytes, most_bytes // 2))
@@ -167,38 +161,3 @@ class Watch:
                 )
 
             parts.copy_into(sink, tally, after_part=after_each, check=self.check)
-
-    def is_unchanged(
-        self,
-        index: int,
-        old: Mapping[str, Any],
-        new: Mapping[str, Any],
-        crc: int,
-        n_bytes: int,
-        *,
-        is_all: bool,
-    ) -> bool:
-        """Whether the first `n_bytes` of an input are what was read; read again only if there is a hint.
-
-        A pipe is read in any case, and has to end there if that was all of it.
-
-        Raises:
-            InputError: it cannot be read.
-        """
-        path, form = self._config.inputs[index], self._config.formats[index]
-        is_pipe = isinstance(path, Pipe)
-        if not n_bytes or not (is_pipe or has_hint_of_change(old, new)):
-            return True
-        if is_pipe:
-            self._say(f"reading {format_bytes(n_bytes)} of {path} to compare them with what was read before")
-        else:
-            self._say(f"{path} has been touched: reading {format_bytes(n_bytes)} of it again to be sure")
-        found = crc_of_text(
-            path,
-            form,
-            text_field=self._config.text_field,
-            n_bytes=n_bytes,
-            check=self.check,
-            to_end=is_pipe and is_all,
-        )
-        return found == crc

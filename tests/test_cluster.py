@@ -23,6 +23,7 @@ import pytest
 
 from nanogpt_compat import cluster, span
 from nanogpt_compat import plan as plan_module
+from nanogpt_compat.config import Config
 from nanogpt_compat.errors import (
     CheckpointError,
     MemoryLimitError,
@@ -46,6 +47,8 @@ from tests.servers import serve
 from tests.test_readme import section
 from tests.test_records import some_documents, write
 from tests.texts import real_text
+
+RANK: Args = ("--rank", "0", "--world-size", "1")
 
 SMALL: Args = ("--span-size", "300k", "--block-size", "50k", "--val-ratio", "0.02")
 
@@ -288,14 +291,47 @@ def test_a_bad_record_fails_its_span_alone_and_says_where_it_is(tmp_path: Path) 
         "begins); give --skip-bad-records to skip such lines" in done.stderr
     )  # a plan is for a file as it is
     assert f") failed on {platform.node()}: " in done.stderr
-    assert len(spans_to_do(tmp_path / "work", plan_in(tmp_path / "work"))) == 1
+    assert len(spans_to_do(tmp_path / "work", plan_in(tmp_path / "work"), config_of(args))) == 1
     merged = run(*args, "--merge")
     assert merged.returncode == 6
     assert "1 of" in merged.stderr
     assert not (tmp_path / "many").exists() or not list((tmp_path / "many").iterdir())
-    refused = run(*args, "--rank", "0", "--world-size", "1", "--skip-bad-records")
-    assert refused.returncode == 5
-    assert "--skip-bad-records was False and is True" in refused.stderr
+    before = sidecars(tmp_path / "work")
+    assert prepare(*args, *RANK, "--skip-bad-records").returncode == 0
+    after = sidecars(tmp_path / "work")
+    assert len(after.items() - before.items()) == 1  # nothing was skipped in the others
+    assert prepare(*args, "--merge").returncode == 6
+    assert prepare(*args, "--merge", "--skip-bad-records").returncode == 0
+    one = one_machine(tmp_path, (*args[:2], "--engine", "tiktoken", "--skip-bad-records"))
+    assert_merged(tmp_path / "many", one, tmp_path / "work")
+
+
+def test_a_part_in_which_bytes_were_dropped_counts_only_under_the_policy_it_names(tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    with (tmp_path / "a.txt").open("r+b") as file:
+        file.seek(42_000)
+        file.write(b"\xff")
+    shutil.rmtree(work)
+    assert prepare(*args, *RANK).returncode == 0
+    before = sidecars(work)
+    replaces: Args = ("--errors", "replace")
+    refused = prepare(*args, *replaces, "--merge")
+    assert refused.returncode == 6
+    assert "1 of 10 spans are not done (4)" in refused.stderr
+    assert prepare(*args, *replaces, *RANK).returncode == 0
+    assert len(sidecars(work).items() - before.items()) == 1
+    assert prepare(*args, *replaces, "--merge").returncode == 0
+    one = one_machine(tmp_path, (*args[:6], *replaces))
+    assert report_of(one)["invalid_bytes"] == 1
+    assert_merged(tmp_path / "many", one, work)
+
+
+def sidecars(work: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in work.glob("parts-*/*.json")}
+
+
+def config_of(args: Args) -> Config:
+    return parse_options([*map(str, args), "--merge"], home=None).config
 
 
 def test_a_skipped_line_is_counted_from_the_beginning_of_its_file(tmp_path: Path) -> None:
@@ -317,7 +353,7 @@ def test_another_plan_is_refused(change: str, tmp_path: Path, monkeypatch: pytes
     args, work = small_run(tmp_path)
     more: Args = ()
     if change == "options":
-        more = ("--errors", "replace")
+        more = ("--val-split", "none")
     elif change == "input":
         make_text(tmp_path / "a.txt", 100_000, seed=7)
     elif change == "version":
@@ -695,9 +731,6 @@ def test_the_recipe_with_an_array_makes_what_one_machine_makes(
     assert_merged(checkout / "data", one, checkout / "work")
 
 
-RANK: Args = ("--rank", "0", "--world-size", "1")
-
-
 def test_a_text_that_was_edited_between_two_spans_is_not_put_together(tmp_path: Path) -> None:
     """In place, of the same size, and nowhere where samples are taken: spans do not see it."""
     path = make_text(tmp_path / "a.txt", 3_000_000, seed=2)
@@ -713,7 +746,8 @@ def test_a_text_that_was_edited_between_two_spans_is_not_put_together(tmp_path: 
     merged = prepare(*args, "--merge")
     assert merged.returncode == 5, merged.stderr
     folder = parts_folder(tmp_path / "work", plan_in(tmp_path / "work"))
-    assert f"{path} was changed after some of its spans were done; remove {folder}" in merged.stderr
+    assert f"{path} was changed within the 3,000,000 bytes already read" in merged.stderr
+    assert f"after some of its spans were done; remove {folder}" in merged.stderr
     shutil.rmtree(folder)
     assert prepare(*args, *RANK).returncode == 0
     merged = prepare(*args, "--merge")
@@ -807,16 +841,6 @@ def test_what_cannot_be_read_of_an_engine_that_erred_is_not_taken_for_no(tmp_pat
     merged = prepare(*args, "--merge")
     assert merged.returncode == 4
     assert "mismatch: Is a directory" in merged.stderr
-
-
-def test_a_folder_listed_as_it_was_before_hides_no_part(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    args, work = small_run(tmp_path)
-    assert prepare(*args, *RANK).returncode == 0
-    monkeypatch.setattr(os, "listdir", lambda folder: [])
-    assert not spans_to_do(work, plan_in(work))
-    assert prepare(*args, "--merge").returncode == 0
 
 
 def test_planning_can_be_stopped(tmp_path: Path) -> None:

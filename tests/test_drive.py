@@ -13,6 +13,7 @@ import pytest
 
 from nanogpt_compat import cluster
 from nanogpt_compat.cluster import MAX_TRIES, drive
+from nanogpt_compat.config import Config
 from nanogpt_compat.errors import (
     CheckpointError,
     InputError,
@@ -24,12 +25,11 @@ from nanogpt_compat.errors import (
     UsageError,
 )
 from nanogpt_compat.executors import LocalProcesses, open_executor
-from nanogpt_compat.options import parse_options
 from nanogpt_compat.parts import parts_folder, spans_to_do
 from nanogpt_compat.progress import Nobody
 from nanogpt_compat.span import Outcome, attempt
 from tests.faults import Args, prepare
-from tests.test_cluster import assert_merged, one_machine, plan_in, small_run
+from tests.test_cluster import assert_merged, config_of, one_machine, plan_in, small_run
 
 
 def do_all(
@@ -45,7 +45,7 @@ def do_all(
         plan_in(work),
         executor,
         work_dir=work,
-        settings=parse_options([*map(str, args), "--merge"], home=None).config,
+        settings=config_of(args),
         window=window,
         open_display=lambda total, done: Nobody(),
         warn=warnings.append,
@@ -55,7 +55,7 @@ def do_all(
 
 
 def to_do(work: Path) -> list[int]:
-    return [one.index for one in spans_to_do(work, plan_in(work))]
+    return [one.index for one in spans_to_do(work, plan_in(work), Config((), (), work))]
 
 
 def remove_sidecar(work: Path, index: int) -> None:
@@ -274,7 +274,7 @@ def test_threads_are_an_executor_too_and_any_number_may_be_under_way(tmp_path: P
     args, work = small_run(tmp_path)
     with ThreadPoolExecutor(3) as threads:
         do_all(work, args, threads, lambda: 7)
-    assert not spans_to_do(work, plan_in(work))
+    assert not to_do(work)
     assert prepare(*args, "--merge").returncode == 0
     assert_merged(tmp_path / "many", one_machine(tmp_path, args[:6]), work)
 

@@ -98,7 +98,8 @@ def in_spans(
             sink.append(tokens, is_val=is_val)
         assert tally.position.offset == end
         tally.inputs[index].text_bytes -= start
-        total.add(replace_inputs(tally, index), Position(index, end, anchor=end))
+        end_position = Position(index, end, anchor=end)
+        total.add(replace_inputs(tally, index), end_position, crc_bytes=end - start)
     return sink.pair(), total
 
 

@@ -160,8 +160,8 @@ def test_rows_that_are_no_documents_are_refused_with_their_place_or_counted(path
     runs = read_all(path, skip_bad=True)
     assert texts_of(runs) == [b"x"] * 35 + [b"a", b"b"]
     assert [fault for _, records in runs for fault in records.bad] == [
-        f"row 35 {of_group}: its field 'text' is null",
-        f"row 37 {of_group}: byte 3 of its field 'text' is not UTF-8: found e9",
+        "row 35: its field 'text' is null",
+        "row 37: byte 3 of its field 'text' is not UTF-8: found e9",
     ]
     assert [(len(rows.lengths), found.n_empty, found.n_bad) for rows, found in runs] == [
         (30, 0, 0),

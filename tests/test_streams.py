@@ -23,7 +23,9 @@ import pytest
 import tiktoken
 import zstandard
 
+from nanogpt_compat.blocks import Position
 from nanogpt_compat.documents import Documents
+from nanogpt_compat.journal import read_journal
 from nanogpt_compat.split import LOOK_AHEAD_BYTES
 from tests import faults, reference, test_documents
 from tests.conftest import REPOSITORY
@@ -276,6 +278,40 @@ def test_another_text_is_refused(change: str, kind: str, text: Path, tmp_path: P
     assert (sha256s(out), (out / ".prepare" / "journal").read_bytes()[: len(before[1])]) == before
 
 
+@pytest.mark.parametrize("kind", ["txt.zst", "stdin", "fifo.gz"])
+@pytest.mark.parametrize("separator", [(), ("--document-separator", r"\n\n")], ids=["text", "documents"])
+def test_what_was_not_read_of_a_stream_may_be_another(
+    separator: Args, kind: str, text: Path, tmp_path: Path
+) -> None:
+    raw, out = text.read_bytes(), tmp_path / "out"
+    options: Args = ("--block-size", "20000", "--output-dir", out, *VAL, *separator)
+    with given(kind, raw, tmp_path) as name, pytest.raises(faults.Stopped):
+        prepare("--input", name, *options, stop_after_bytes=len(raw) // 4)
+    at = position_in(out)
+    place = at.offset
+    assert place < 1_100_000
+    if at.document or not separator:  # a cut, which two equal characters never make
+        with given(kind, raw[:place] + raw[place - 1 : place] + raw[place + 1 :], tmp_path) as name:
+            refused = prepare("--input", name, *options)
+        assert refused.returncode == 5, refused.stderr
+        assert f"was changed just after the {place:,} bytes already read" in refused.stderr
+    other = raw[: place + 100_000] + b" and more " + raw[place + 200_000 :]
+    with given(kind, other, tmp_path) as name:
+        done = prepare("--input", name, *options)
+    assert done.returncode == 0, done.stderr
+    with given(kind, other, tmp_path) as name:
+        assert prepare("--input", name, *options[2:3], tmp_path / "fresh", *options[4:]).returncode == 0
+    assert report_of(out)["resumes"] == 1
+    assert sha256s(out) == sha256s(tmp_path / "fresh")
+
+
+def position_in(out: Path) -> Position:
+    """Where a stopped run is to be resumed."""
+    *_, last = read_journal(out / ".prepare" / "journal")
+    tally: Any = last.record["tally"]
+    return Position(**tally["position"])
+
+
 def test_a_complete_output_is_not_that_of_another_stream(text: Path, tmp_path: Path) -> None:
     raw, out = text.read_bytes(), tmp_path / "out"
 
@@ -284,11 +320,15 @@ def test_a_complete_output_is_not_that_of_another_stream(text: Path, tmp_path: P
             return prepare("--input", name, "--output-dir", out, *VAL, *options)
 
     assert run(raw).returncode == 0
-    for other in (raw + b" more", raw[:-1], raw[:-1] + b"~"):
+    for other, change in (
+        (raw + b" more", f"ended after {len(raw):,} bytes, which were read, and has more now"),
+        (raw[:-1], f"was changed within the {len(raw):,} bytes already read"),
+        (raw[:-1] + b"~", f"was changed within the {len(raw):,} bytes already read"),
+    ):
         refused = run(other)
         assert refused.returncode == 5, refused.stderr
-        message = f"standard input has other text, behind its beginning, than what is in {out} was made of"
-        assert message in refused.stderr
+        assert f"standard input {change}, and cannot be read once more" in refused.stderr
+        assert f"--restart --overwrite makes the output in {out} again" in refused.stderr
         differs = run(other, "--verify")
         assert differs.returncode == 1
         assert "of standard input, if this is the same text" in differs.stderr or len(other) < len(raw)

@@ -40,6 +40,7 @@ class ByteStream:
         self.offset = start  # uncompressed bytes before what `read` gives next
         self._stored = _Stored(file, start)
         self._pieces = None if compression == "none" else _DECODERS[compression](self._stored)
+        self.behind = b""  # after `skip`, the last bytes of that
         self._held: list[bytes] = []
         self._held_bytes = 0
 
@@ -56,12 +57,16 @@ class ByteStream:
                 needs too large a window; the package that reads zstd is missing; or what `InputFile.read`
                 raises.
         """
-        if self._pieces is None:  # as it is asked for: each small read would wait for the interpreter's lock
+        if self._pieces is None and not self._held:
+            # As it is asked for: each small read would wait for the interpreter's lock.
             data = self._stored.read(n_bytes)
             self.offset += len(data)
             return data
         while self._held_bytes < n_bytes:
-            piece = self._next_piece(self._pieces)
+            if self._pieces is None:
+                piece = self._stored.read(n_bytes - self._held_bytes)
+            else:
+                piece = self._next_piece(self._pieces)
             if not piece:
                 break
             self._held.append(piece)
@@ -74,8 +79,21 @@ class ByteStream:
         self.offset += len(data)
         return data
 
+    def peek(self, n_bytes: int) -> bytes:
+        """Return the next `n_bytes`, or what is left, which `read` will return again.
+
+        Raises:
+            InputError: as `read` does.
+        """
+        data = self.read(n_bytes)
+        if data:
+            self._held.insert(0, data)
+        self._held_bytes += len(data)
+        self.offset -= len(data)
+        return data
+
     def skip(self, n_bytes: int, check: Callable[[], None] = lambda: None) -> int | None:
-        """Read through the next `n_bytes` and return their zlib.crc32; None if there are not so many.
+        """Read through the next `n_bytes` and return their zlib.crc32; None if there are fewer.
 
         `check` is called for each piece; what it raises ends it.
 
@@ -86,10 +104,12 @@ class ByteStream:
         end = self.offset + n_bytes
         while self.offset < end:
             check()
-            data = self.read(min(_PIECE_BYTES, end - self.offset))
+            n_left = end - self.offset
+            data = self.read(n_left % _PIECE_BYTES or _PIECE_BYTES)  # so that the last piece is a full one
             if not data:
                 return None
             crc = zlib.crc32(data, crc)
+            self.behind = data
         return crc
 
     def _next_piece(self, pieces: Iterator[bytes]) -> bytes:
@@ -124,7 +144,7 @@ class Unpacked:
 def open_stream(
     file: InputFile, compression: Compression, start: Position, check: Callable[[], None]
 ) -> ByteStream:
-    """Go to the place in an input where an earlier run stopped: where it is packed, by reading all before.
+    """Go to the place in an input where an earlier run stopped; in a stream, by reading all before it.
 
     That is compared, and `check` called often; what it raises ends it.
 
@@ -135,12 +155,25 @@ def open_stream(
     if compression == "none" and not isinstance(file.path, Pipe):
         return ByteStream(file, start=start.offset)
     stream = ByteStream(file, compression)
-    if stream.skip(start.offset, check) != start.crc:
-        raise CheckpointError(
-            f"{file.path} has another text in the {format_bytes(start.offset)} that an earlier run read; "
-            "--restart begins anew"
-        )
+    change = skip_consumed(stream, start.offset, start.crc, is_all=start.at_end, check=check)
+    if change:
+        raise CheckpointError(f"{file.path} {change}")
     return stream
+
+
+def skip_consumed(
+    stream: ByteStream, n_bytes: int, crc: int, *, is_all: bool, check: Callable[[], None]
+) -> str:
+    """Read through what an earlier run has read, which was all if `is_all`; return what has changed, or "".
+
+    Raises:
+        InputError: it cannot be read, or is damaged. And what `check` raises.
+    """
+    if stream.skip(n_bytes, check) != crc:
+        return f"was changed within the {n_bytes:,} bytes already read"
+    if is_all and stream.peek(1):
+        return f"ended after {n_bytes:,} bytes, which were read, and has more now"
+    return ""
 
 
 class _Damaged(Exception):

@@ -9,7 +9,14 @@ from dataclasses import replace
 from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.documents import HEAD_BYTES, Documents, are_val
 from nanogpt_compat.pipes import UNKNOWN
-from nanogpt_compat.sources.text import Readable, Window, block_end, decode, ends_in_cr
+from nanogpt_compat.sources.text import (
+    Readable,
+    Window,
+    block_end,
+    decode,
+    ends_in_cr,
+    is_same_cut,
+)
 from nanogpt_compat.utf8 import is_utf8
 
 _MAX_CHAR_BYTES = 4
@@ -70,6 +77,18 @@ class _DocumentWindow(Window):
         return decode(Block(raw, Position(0), Position(0), is_val=False), self._errors)
 
 
+def is_same_place(file: Readable, base: int, at: Position, separator: str, errors: str) -> bool:
+    """Whether a block may still end at `at`, where one ended before what follows it was changed.
+
+    The bytes before `at` are the same; those from `base` on are looked at.
+    """
+    if not at.document and at.anchor == at.offset:
+        return True  # a separator ends there, whatever follows it
+    window = _DocumentWindow(file, replace(at, offset=base), _PART_BYTES, separator, errors)
+    # The end of the file would have ended an open document before.
+    return window.has(at.offset) and is_same_cut(window, at)
+
+
 def read_documents(
     file: Readable,
     *,
@@ -87,23 +106,38 @@ def read_documents(
     """
     window = _DocumentWindow(file, start, block_bytes, separator, errors)
     while window.has(start.offset):
-        offset, anchor = block_end(window, start, block_bytes, UNKNOWN)
-        window.reach(offset)
-        block = Block(window.data[: offset - window.base], start, start, is_val=False)
-        is_inside = bool(start.document)
-        n_bytes = separator_end(block, separator, errors, is_first=is_inside)
-        document = ""
-        if n_bytes is not None and (is_inside or offset < file.size_bytes):
-            offset = anchor = start.offset + n_bytes
-        elif offset < file.size_bytes:
-            document = start.document
-            if not is_inside and decode(block, errors):  # or else it has still to begin
-                document = _split_of(window, block, documents.val_ratio, separator, errors)
-        yield (block := end_block(block, window.take(offset), anchor, errors, document))
+        yield (block := _next_block(window, start, block_bytes, documents.val_ratio, separator, errors))
         start = block.end
 
 
-def end_block(block: Block, raw: bytes, anchor: int, errors: str, document: str = "") -> Block:
+def _next_block(
+    window: _DocumentWindow, start: Position, block_bytes: int, val_ratio: float, separator: str, errors: str
+) -> Block:
+    reached = start
+    while True:
+        offset, anchor = block_end(window, reached, block_bytes, UNKNOWN)
+        window.reach(offset)
+        block = Block(window.data[: offset - window.base], start, start, is_val=False)
+        n_bytes = separator_end(block, separator, errors, is_first=bool(start.document))
+        is_last, document = offset == window.file.size_bytes, ""
+        if n_bytes is not None and (start.document or not is_last):
+            offset = anchor = start.offset + n_bytes
+        elif start.document and not is_last:
+            document = start.document
+        elif not is_last:
+            head = _head_of(block, errors)
+            if head is None:
+                reached = replace(start, offset=offset, anchor=anchor)
+                continue
+            if head:  # or else the document has still to begin
+                document = "val" if are_val([head], val_ratio)[0] else "train"
+        at_end = offset == window.file.size_bytes
+        return end_block(block, window.take(offset), anchor, errors, document, at_end=at_end)
+
+
+def end_block(
+    block: Block, raw: bytes, anchor: int, errors: str, document: str = "", *, at_end: bool = False
+) -> Block:
     """Make the block that begins where `block` does and holds `raw`."""
     start = block.start
     block = replace(block, raw=raw)
@@ -114,38 +148,28 @@ def end_block(block: Block, raw: bytes, anchor: int, errors: str, document: str 
         after_cr=(start.after_cr or b"\r" in raw) and ends_in_cr(raw, errors, start.after_cr),
         crc=zlib.crc32(raw, start.crc),
         document=document,
+        stored_bytes=0,  # the pipeline knows, of a stream
+        at_end=at_end,
     )
     return replace(block, end=end, is_val=end.document == "val")
 
 
-def _split_of(window: Window, block: Block, val_ratio: float, separator: str, errors: str) -> str:
-    """Choose the split of the long document that begins in `block`, by its first 64 KiB."""
-    if not val_ratio:
-        return "train"
-    head = _head_of(window, block, separator, errors)
-    return "val" if are_val([head], val_ratio)[0] else "train"
+def _head_of(block: Block, errors: str) -> bytes | None:
+    """Return 64 KiB or more of the text of a document that begins in `block` and goes on after it.
 
-
-def _head_of(window: Window, block: Block, separator: str, errors: str) -> bytes:
-    """Read the first 64 KiB, at least, of the text of the document that begins in `block`, or all of it.
-
-    If hardly any byte is text, it is what the 8 MiB from its first character on hold. A document that is no
-    longer than a block is looked at as a whole, and comes to the same.
+    None if the block holds less: a document's first block decides its split alone, so that nothing that is
+    changed after it can. If hardly any byte is text, the 8 MiB from the first character on decide. A document
+    no longer than a block is looked at as a whole, with the same result.
     """
-    start = block.start
-    wanted_bytes = HEAD_BYTES + len(separator.encode())  # so that no separator begins within the 64 KiB
-    n_bytes, most_bytes = 2 * wanted_bytes, _HEAD_IN_BYTES + end_of_chars(block, 1, errors)
-    while True:
-        window.reach(start.offset + n_bytes)
-        raw = window.data[:n_bytes]
-        is_all = start.offset + n_bytes >= window.file.size_bytes
-        if not is_all:  # half a character at the end is none yet
-            raw = raw[: codecs.utf_8_decode(raw, "ignore", False)[1]]
-        text, *more = decode(replace(block, raw=raw), errors).split(separator, 1)
-        head = text.encode()
-        if more or is_all or len(head) >= wanted_bytes or n_bytes == most_bytes:
-            return head
-        n_bytes = min(2 * n_bytes, most_bytes)
+    text = decode(block, errors).encode()
+    if not text or len(text) >= HEAD_BYTES:
+        return text
+    most_bytes = _HEAD_IN_BYTES + end_of_chars(block, 1, errors)
+    if len(block.raw) < most_bytes:
+        return None
+    raw = block.raw[:most_bytes]
+    n_whole = codecs.utf_8_decode(raw, "ignore", False)[1]  # half a character at the end is none yet
+    return decode(replace(block, raw=raw[:n_whole]), errors).encode()
 
 
 def separator_end(block: Block, separator: str, errors: str, *, is_first: bool) -> int | None:

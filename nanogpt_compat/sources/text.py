@@ -262,7 +262,14 @@ def read_blocks(
         offset, anchor = block_end(window, start, block_bytes, edge - bytes_before)
         raw = window.take(offset)
         after_cr = anchor != offset and ends_in_cr(raw, errors, start.after_cr)
-        end = Position(start.input_index, offset, anchor, after_cr, zlib.crc32(raw, start.crc))
+        end = Position(
+            start.input_index,
+            offset,
+            anchor,
+            after_cr,
+            zlib.crc32(raw, start.crc),
+            at_end=offset == window.file.size_bytes,
+        )
         yield Block(raw, start, end, is_val=is_val)
         start = end
 
@@ -307,6 +314,22 @@ def _next_end(window: Window, offset: int, target: int, edge: int) -> tuple[int,
     if window.file.size_bytes <= forced:
         return window.file.size_bytes, True
     return (last, True) if last is not None else (window.forced_cut(forced), False)
+
+
+def is_same_cut(window: Window, at: Position) -> bool:
+    """Whether a block may still end at `at`, where one ended before what follows it was changed.
+
+    The bytes before `at` are the same; `window` begins some before it.
+    """
+    if at.anchor == at.offset:
+        return not window.has(at.offset) or window.first_cut(at.offset, at.offset) is not None
+    n_pieces = (at.offset - at.anchor + _LOOK_BYTES - 1) // MAX_PIECE_BYTES
+    nominal = at.anchor + n_pieces * MAX_PIECE_BYTES
+    return (
+        window.has(nominal)  # or the end of the file would come first
+        and window.first_cut(at.offset, nominal) is None
+        and window.forced_cut(nominal) == at.offset
+    )
 
 
 def ends_in_cr(raw: bytes, errors: str, before: bool) -> bool:

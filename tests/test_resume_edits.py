@@ -1,0 +1,644 @@
+"""Inputs and options that may change between two runs: the result is that of a run from the beginning.
+
+What may not change is refused, with what differs, and stays as it is.
+"""
+
+import gzip
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from nanogpt_compat import job
+from nanogpt_compat.blocks import Position
+from nanogpt_compat.checkpoint import load_tally, read_found
+from tests import faults
+from tests.faults import Args, Expected, Outcome, Stopped, make_text, prepare
+
+BLOCKS: Args = ("--block-size", "2000")
+NO_WINDOWS: Args = ("--val-split", "none")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def begin(out: Path, *args: str | Path, after_bytes: int = 1) -> Position:
+    """Make a run that stops on its way; where that is."""
+    with pytest.raises(Stopped):
+        prepare(*args, *BLOCKS, "--output-dir", out, stop_after_bytes=after_bytes)
+    return saved_position(out)
+
+
+def saved_position(out: Path) -> Position:
+    journal = out / ".prepare" / "journal"
+    found = read_found(journal)
+    assert found.header is not None
+    n_inputs = len(found.header["inputs"])
+    return load_tally(journal, n_inputs=n_inputs, end_byte=found.marks[-1].end_byte).position
+
+
+def assert_resumes(out: Path, *args: str | Path, resumes: int = 1) -> Outcome:
+    """Resume with these inputs and options; the result is that of a run from the beginning."""
+    done = prepare(*args, *BLOCKS, "--output-dir", out)
+    assert done.returncode == 0, done.stderr
+    assert "going on at" in done.stderr
+    fresh = out.with_name("fresh")
+    assert prepare(*args, "--output-dir", fresh).returncode == 0
+    expected = Expected(faults.sha256s(fresh), faults.report_of(fresh), seconds=0)
+    assert expected.assert_reached(out)["resumes"] == resumes
+    shutil.rmtree(fresh)
+    return done
+
+
+def assert_refused(out: Path, *args: str | Path, why: str) -> None:
+    """Nothing is resumed, nothing is lost."""
+    before = files_below(out)
+    done = prepare(*args, *BLOCKS, "--output-dir", out)
+    assert done.returncode == 5, done.stderr
+    assert why in done.stderr
+    for message in (
+        str(out / ".prepare"),
+        "Run with the original input and settings",
+        "--restart",
+        "saved: ",
+    ):
+        assert message in done.stderr
+    assert files_below(out) == before
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    files = (one for one in folder.rglob("*") if one.is_file() and not one.name.startswith("lock."))
+    return {str(one): one.read_bytes() for one in files}
+
+
+def splice(path: Path, place: int, new: bytes, n_gone: int = 0) -> None:
+    """Put other bytes at a place of a file."""
+    raw = path.read_bytes()
+    path.write_bytes(raw[:place] + new + raw[place + n_gone :])
+
+
+# Text that is one stream
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    return make_text(tmp_path / "a.txt", 20_000)
+
+
+def test_a_cut_is_decided_again_by_the_character_after_it(text: Path, out: Path) -> None:
+    args: Args = ("--input", text, *NO_WINDOWS)
+    at = begin(out, *args).offset
+    raw = text.read_bytes()
+    splice(text, at, raw[at - 1 : at], 1)  # between equal characters there is no cut
+    assert_refused(out, *args, why=f"{text} was changed just after the {at:,} bytes already read")
+    text.write_bytes(raw)
+    splice(text, at, b"\n\n and more ")
+    assert_resumes(out, *args)
+
+
+def test_text_may_only_change_its_size_where_no_window_moves(
+    text: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = text.read_bytes()
+    at = begin(out, "--input", text).offset
+    splice(text, at + 100, b"some words more")
+    assert_refused(out, "--input", text, why=f"{text} had 20,000 bytes and has 20,015")
+    text.write_bytes(raw)
+    splice(text, at + 100, b"of this size   ", 15)
+    assert_resumes(out, "--input", text)
+    shutil.rmtree(out)
+    monkeypatch.setattr(job, "CHARS_PER_CHUNK", 10_000)  # the windows are in so many bytes of the text
+    begin(out, "--input", text, "--n", "1")
+    splice(text, at + 100, b"some words more")
+    assert_resumes(out, "--input", text, "--n", "1")
+
+
+def test_the_old_end_of_a_file_is_a_place_only_if_it_still_ends_there(
+    tmp_path: Path, text: Path, out: Path
+) -> None:
+    other = make_text(tmp_path / "b.txt", 20_000, seed=1)
+    args: Args = ("--input", text, other, *NO_WINDOWS)
+    assert begin(out, *args, after_bytes=20_000).at_end
+    raw = text.read_bytes()
+    splice(text, 20_000, b" and more")
+    assert_refused(out, *args, why=f"{text} ended after 20,000 bytes, which were read, and has more now")
+    text.write_bytes(raw)
+    splice(other, 0, b"another one, which was not begun ", 100)
+    assert_resumes(out, *args)
+
+
+@pytest.mark.parametrize("new", [b" ", "\u00e9 ".encode(), b"\x80\x80"], ids=["cut", "character", "half"])
+def test_a_forced_cut_is_decided_again_by_what_stands_there(new: bytes, tmp_path: Path, out: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"begin" + "\u00e9".encode() * 700_000)
+    args: Args = ("--input", path, *NO_WINDOWS, "--engine", "gigatoken")
+    at = begin(out, *args, after_bytes=10_000)
+    assert at.anchor < at.offset  # 512 KiB after the last exact cut, which is the beginning
+    raw = path.read_bytes()
+    if new != "\u00e9 ".encode():
+        splice(path, at.offset, new, 2)
+        assert_refused(out, *args, why="was changed just after")
+        path.write_bytes(raw)
+    splice(path, at.offset + 10, "\u00e9 ".encode(), 2)
+    assert_resumes(out, *args)
+
+
+def test_the_forced_cut_of_a_stretch_that_is_shorter_now_does_not_hold(tmp_path: Path, out: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"x" * 1_200_000)
+    args: Args = ("--input", path, *NO_WINDOWS, "--engine", "gigatoken")
+    at = begin(out, *args, after_bytes=10_000)
+    os.truncate(path, at.offset)
+    assert_refused(out, *args, why="was changed just after")
+
+
+# Documents in text
+
+BLANK: Args = ("--document-separator", "\\n\\n")
+
+
+def long_documents(path: Path) -> Path:
+    """Documents longer than a block, each of 70 kB."""
+    words = " ".join(f"word{k % 97}" for k in range(10_000)).encode()
+    path.write_bytes(b"".join(b"%d %s\n\n" % (k, words) for k in range(4)))
+    return path
+
+
+DASHES: Args = ("--document-separator", "- END")
+
+
+def stop_after_a_dash(tmp_path: Path, out: Path, *args: str | Path) -> tuple[Path, int]:
+    """Stop within a document where the beginning of a separator has been read: nearly all cuts are there."""
+    path = tmp_path / "a.txt"
+    path.write_bytes((b"- " + b"x" * 1000) * 300)
+    at = begin(out, "--input", path, *DASHES, *args)
+    assert path.read_bytes()[: at.offset].endswith(b"-")
+    assert at.document
+    return path, at.offset
+
+
+def test_a_separator_that_would_lie_across_the_place_is_seen(tmp_path: Path, out: Path) -> None:
+    path, place = stop_after_a_dash(tmp_path, out)
+    raw = path.read_bytes()
+    splice(path, place, b" END", 4)
+    assert_refused(out, "--input", path, *DASHES, why="was changed just after")
+    path.write_bytes(raw)
+    splice(path, place, b" AND", 4)
+    assert_resumes(out, "--input", path, *DASHES)
+
+
+def test_the_split_of_an_open_document_does_not_hang_on_what_is_still_to_be_read(
+    tmp_path: Path, out: Path
+) -> None:
+    path = long_documents(tmp_path / "a.txt")
+    args: Args = ("--input", path, *BLANK, "--val-ratio", "0.5")
+    at = begin(out, *args)
+    assert at.document
+    assert at.offset >= 64 * 1024
+    splice(path, at.offset, b" other words", 3000)
+    assert_resumes(out, *args)
+
+
+def test_an_open_document_must_go_on(tmp_path: Path, out: Path) -> None:
+    path = long_documents(tmp_path / "a.txt")
+    args: Args = ("--input", path, *BLANK, "--val-ratio", "0.5")
+    at = begin(out, *args)
+    os.truncate(path, at.offset)
+    assert_refused(out, *args, why="was changed just after")
+
+
+@pytest.mark.parametrize("is_packed", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize(
+    ("end", "more"),
+    [(b"", b" and more"), (b"\r", b"\nand more"), (b"\n\n", b"and more")],
+    ids=["text", "cr", "sep"],
+)
+def test_a_document_that_ended_with_the_file_must_still_end_with_it(
+    end: bytes, more: bytes, is_packed: bool, tmp_path: Path, out: Path
+) -> None:
+    paths = [tmp_path / name for name in ("a.txt.gz", "b.txt.gz")]
+    pack: Callable[[bytes], bytes] = gzip.compress if is_packed else bytes
+    paths[0].write_bytes(pack(b"one\n\ntwo" + end))
+    paths[1].write_bytes(pack(b"three " * 3000))
+    args: Args = ("--input", *paths, *BLANK)
+    begin(out, *args)
+    paths[0].write_bytes(pack(b"one\n\ntwo" + end + more))
+    assert_refused(out, *args, why="which were read, and has more now")
+
+
+def test_a_line_feed_that_comes_to_the_carriage_return_of_a_separator_is_none_of_its_own(
+    tmp_path: Path, out: Path
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"some words\r\rand more words\r\r" * 1000)
+    args: Args = ("--input", path, *BLANK)
+    at = begin(out, *args)
+    assert (at.after_cr, at.document) == (True, "")
+    splice(path, at.offset, b"\nwords\n\n")
+    assert_resumes(out, *args)
+
+
+# Records
+
+
+def lines_of(n: int, name: str = "document") -> list[bytes]:
+    return [json.dumps({"text": f"{name} {k}, some words of it"}).encode() + b"\n" for k in range(n)]
+
+
+def write_lines(path: Path, lines: Sequence[bytes]) -> Path:
+    raw = b"".join(lines)
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    return path
+
+
+@pytest.fixture(params=["a.jsonl", "a.jsonl.gz"])
+def bad_lines(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Lines of which the last but one is no document."""
+    return write_lines(tmp_path / request.param, [*lines_of(998), b"{broken\n", *lines_of(1)])
+
+
+def test_a_bad_line_near_the_end_costs_nothing_that_was_read(bad_lines: Path, out: Path) -> None:
+    args: Args = ("--input", bad_lines)
+    stopped = prepare(*args, *BLOCKS, "--output-dir", out)
+    assert stopped.returncode == 3
+    assert re.search(r"^saved: \d+% \(", stopped.stderr, re.M)
+    assert "once that is fixed, the same command resumes from there\n" in stopped.stderr
+    write_lines(bad_lines, [*lines_of(998), b'{"text": "it is longer now"}\n', *lines_of(1)])
+    assert_resumes(out, *args)
+
+
+def test_a_bad_line_near_the_end_may_be_skipped_with_all_that_was_read(bad_lines: Path, out: Path) -> None:
+    assert prepare("--input", bad_lines, *BLOCKS, "--output-dir", out).returncode == 3
+    assert_resumes(out, "--input", bad_lines, "--skip-bad-records")
+
+
+def test_skipping_may_be_given_up_while_nothing_was_skipped(tmp_path: Path, out: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", lines_of(1000))
+    begin(out, "--input", path, "--skip-bad-records")
+    assert_resumes(out, "--input", path)
+    shutil.rmtree(out)
+    write_lines(path, [*lines_of(1), b"{broken\n", *lines_of(1000)])
+    begin(out, "--input", path, "--skip-bad-records")
+    why = "--skip-bad-records was given and is not given, and what is saved holds 1 skipped record."
+    assert_refused(out, "--input", path, why=why)
+
+
+def test_a_last_line_that_had_no_line_end_must_not_go_on(tmp_path: Path, out: Path) -> None:
+    lines = lines_of(50)
+    path = write_lines(tmp_path / "a.jsonl", [*lines[:-1], lines[-1][:-1]])
+    other = write_lines(tmp_path / "b.jsonl", lines_of(1000))
+    args: Args = ("--input", path, other)
+    begin(out, *args, after_bytes=path.stat().st_size)
+    splice(path, path.stat().st_size, b" ")  # the line is still the same document
+    assert_refused(out, *args, why="which were read, and has more now")
+
+
+def test_lines_may_come_and_go_after_the_place(tmp_path: Path, out: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", lines_of(1000))
+    begin(out, "--input", path, "--val-ratio", "0.1")
+    write_lines(path, [*lines_of(500), b'{"text": "another"}\n', *lines_of(700)])
+    assert_resumes(out, "--input", path, "--val-ratio", "0.1")
+
+
+def test_another_share_of_documents_for_validation_is_refused(tmp_path: Path, out: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", lines_of(20_000))
+    begin(out, "--input", path)
+    write_lines(path, lines_of(200_000))  # of which a smaller share is enough
+    assert_refused(out, "--input", path, why="the share of documents for validation was ")
+
+
+def write_rows(
+    path: Path, values: Sequence[str | None], *, row_group_size: int = 100, codec: str = "none"
+) -> Path:
+    table = pyarrow.table({"text": pyarrow.array(values, pyarrow.string())})
+    pyarrow.parquet.write_table(table, path, row_group_size=row_group_size, compression=codec)
+    return path
+
+
+VALUES = [f"document {k}, some words of it" for k in range(1000)]
+
+
+def test_rows_before_the_place_must_be_the_same_however_they_are_stored(tmp_path: Path, out: Path) -> None:
+    path = write_rows(tmp_path / "a.parquet", VALUES)
+    args: Args = ("--input", path)
+    n_rows = begin(out, *args).records
+    assert 0 < n_rows < 500
+    write_rows(path, [*VALUES[:500], "another", *VALUES[600:]], row_group_size=77, codec="zstd")
+    assert_resumes(out, *args)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda values: [values[0] + values[1][:1], values[1][1:], *values[2:]],
+        lambda values: [values[0] + values[1], "", *values[2:]],
+        lambda values: ["", values[0], *values[1:]],
+        lambda values: [None, *values[1:]],
+    ],
+    ids=["boundary", "joined", "empty", "null"],
+)
+def test_the_same_text_in_other_rows_is_refused(
+    change: Callable[[list[str]], list[str | None]], tmp_path: Path, out: Path
+) -> None:
+    values = ["", *VALUES] if change([""] * 3)[0] is None else VALUES
+    path = write_rows(tmp_path / "a.parquet", values)
+    args: Args = ("--input", path, "--skip-bad-records")
+    n_rows = begin(out, *args).records
+    write_rows(path, change([*values]))
+    assert_refused(out, *args, why=f"was changed within the {n_rows:,} rows already read")
+
+
+# Compressed text
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.zst"])
+def test_a_truncated_file_that_is_fetched_again_is_resumed(name: str, tmp_path: Path, out: Path) -> None:
+    path = tmp_path / name
+    raw = make_text(tmp_path / "raw", 9_000_000).read_bytes()
+    packed = gzip.compress(raw) if name.endswith("gz") else zstd(raw)
+    path.write_bytes(packed[: len(packed) * 4 // 5])
+    stopped = prepare("--input", path, "--output-dir", out, "--block-size", "200000")
+    assert stopped.returncode == 3
+    assert "fetch or make the file again" in stopped.stderr
+    assert "once that is fixed, the same command resumes from there" in stopped.stderr
+    path.write_bytes(packed)
+    assert_resumes(out, "--input", path)
+
+
+def zstd(raw: bytes) -> bytes:
+    import zstandard
+
+    return zstandard.ZstdCompressor().compress(raw)
+
+
+def test_a_stream_that_is_compressed_otherwise_holds_what_it_held(tmp_path: Path, out: Path) -> None:
+    path = tmp_path / "a.txt.gz"
+    raw = make_text(tmp_path / "raw", 60_000).read_bytes()
+    path.write_bytes(gzip.compress(raw, 1))
+    begin(out, "--input", path, *NO_WINDOWS)
+    path.write_bytes(gzip.compress(raw[:-9], 9))
+    assert_resumes(out, "--input", path, *NO_WINDOWS)
+
+
+# Several inputs
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> list[Path]:
+    return [write_lines(tmp_path / f"{k}.jsonl", lines_of(300 + k, f"file {k} line")) for k in range(3)]
+
+
+def test_inputs_after_the_current_one_may_be_added_removed_and_replaced(
+    paths: list[Path], tmp_path: Path, out: Path
+) -> None:
+    size = paths[0].stat().st_size
+    extra = write_lines(tmp_path / "extra.jsonl.gz", lines_of(7))
+    for later in ([paths[2], extra], [extra], []):
+        at = begin(out, "--input", *paths, after_bytes=size + 1000)
+        assert at.input_index == 1
+        assert_resumes(out, "--input", *paths[:2], *later)
+        shutil.rmtree(out)
+
+
+def test_inputs_up_to_the_current_one_must_be_there_in_their_order(paths: list[Path], out: Path) -> None:
+    size = paths[0].stat().st_size
+    begin(out, "--input", *paths, after_bytes=size + 1000)
+    why = "there were 3 inputs and are 1, and what is saved is of the first 2"
+    assert_refused(out, "--input", paths[0], why=why)
+    assert_refused(out, "--input", paths[1], paths[0], why=f"{paths[1]} was changed within")
+    splice(paths[0], size, b"\n")
+    assert_refused(out, "--input", *paths, why=f"{paths[0]} ended after {size:,} bytes, which were read")
+
+
+def test_an_input_that_was_empty_must_still_be(tmp_path: Path, out: Path) -> None:
+    empty = write_lines(tmp_path / "empty.jsonl", [])
+    path = write_lines(tmp_path / "a.jsonl", lines_of(500))
+    begin(out, "--input", empty, path)
+    write_lines(empty, lines_of(1))
+    assert_refused(out, "--input", empty, path, why=f"{empty} ended after 0 bytes, which were read")
+
+
+def test_an_input_that_was_not_begun_may_be_mended(paths: list[Path], out: Path) -> None:
+    write_lines(paths[2], [*lines_of(3), b"{broken\n"])
+    stopped = prepare("--input", *paths, *BLOCKS, "--output-dir", out)
+    assert stopped.returncode == 3
+    assert saved_position(out).input_index == 1
+    write_lines(paths[2], lines_of(4))
+    assert_resumes(out, "--input", *paths)
+
+
+def test_what_keeps_a_run_from_beginning_again_costs_nothing_either(paths: list[Path], out: Path) -> None:
+    begin(out, "--input", *paths)
+    raw = paths[2].read_bytes()
+    splice(paths[2], 0, b"{broken\n")
+    before = files_below(out)
+    stopped = prepare("--input", *paths, *BLOCKS, "--output-dir", out)
+    assert stopped.returncode == 3
+    assert re.search(r"^saved: \S+ tokens; they stay as they are$", stopped.stderr, re.M)
+    assert files_below(out) == before
+    paths[2].write_bytes(raw)
+    assert_resumes(out, "--input", *paths)
+
+
+def test_the_same_lines_may_be_stored_otherwise_but_not_as_a_table(tmp_path: Path, out: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", lines_of(500))
+    args: Args = ("--val-split", "none")
+    begin(out, "--input", path, *args)
+    table = write_rows(tmp_path / "a.parquet", [json.loads(line)["text"] for line in lines_of(500)])
+    assert_refused(out, "--input", table, *args, why=f"{table} was jsonl and is parquet")
+    packed = write_lines(tmp_path / "a.jsonl.gz", lines_of(500))
+    assert_resumes(out, "--input", packed, *args)
+
+
+@pytest.mark.parametrize("kind", ["text", "documents", "lines"])
+def test_what_grows_while_it_is_read_is_not_saved_up_to_an_end_that_is_none(
+    kind: str, tmp_path: Path, out: Path
+) -> None:
+    """It is advised to wait until that is done and to run again, which resumes."""
+    path = make_text(tmp_path / "a.txt", 12_000_000)  # more than is read ahead
+    if kind == "lines":
+        words = path.read_bytes().decode(errors="ignore")
+        texts = (words[k : k + 5000] for k in range(0, len(words), 5000))
+        path = write_lines(
+            tmp_path / "a.jsonl", [json.dumps({"text": text}).encode() + b"\n" for text in texts]
+        )
+    args: Args = ("--input", path, *{"text": NO_WINDOWS, "documents": BLANK, "lines": ()}[kind])
+    options: Args = ("--block-size", "20000", "--output-dir", out)
+    process = faults.start(*args, *options, at="encode text", do="SIGSTOP")
+    faults.wait_until_stopped(process)
+    with path.open("ab") as file:
+        file.write(lines_of(1)[0])
+    done = faults.go_on(process)
+    assert done.returncode == 3
+    assert "something is writing to it; wait until that is done" in done.stderr
+    assert not saved_position(out).at_end
+    assert_resumes(out, *args)
+
+
+# Options about faults
+
+
+@pytest.mark.parametrize(("old", "new"), [*permutations(("ignore", "replace", "strict"), 2)])
+@pytest.mark.parametrize("separator", [(), BLANK], ids=["one stream", "documents"])
+def test_what_to_do_about_undecodable_bytes_may_change_while_there_were_none(
+    old: str, new: str, separator: Args, text: Path, out: Path
+) -> None:
+    args: Args = ("--input", text, *separator)
+    at = begin(out, *args, "--errors", old, after_bytes=5_000)
+    splice(text, at.offset + 4_000, b"\xff", 1)
+    if new != "strict":
+        assert_resumes(out, *args, "--errors", new)
+        return
+    done = prepare(*args, *BLOCKS, "--output-dir", out, "--errors", new)
+    assert done.returncode == 3
+    assert "--errors ignore drops such bytes" in done.stderr
+    assert_resumes(out, *args, "--errors", "ignore", resumes=2)
+
+
+def test_what_was_done_about_undecodable_bytes_must_not_change_later(text: Path, out: Path) -> None:
+    splice(text, 100, b"\xff", 1)
+    begin(out, "--input", text)
+    why = "--errors was ignore and is replace, and what is saved holds 1 invalid byte."
+    assert_refused(out, "--input", text, "--errors", "replace", why=why)
+    assert_resumes(out, "--input", text)
+
+
+def test_a_separator_that_one_policy_makes_is_decided_by_the_new_one(tmp_path: Path, out: Path) -> None:
+    path, place = stop_after_a_dash(tmp_path, out, "--errors", "replace")
+    splice(path, place, b" \xffEND", 5)  # across the place only where the byte is ignored
+    args: Args = ("--input", path, *DASHES)
+    assert_refused(out, *args, "--errors", "ignore", why="was changed just after")
+    assert_resumes(out, *args, "--errors", "replace")
+
+
+# The journal of a run that was changed
+
+
+def headers(out: Path) -> list[dict[str, Any]]:
+    lines = (out / ".prepare" / "journal").read_bytes().splitlines()
+    return [record for line in lines if "options" in (record := json.loads(line[9:]))]
+
+
+def test_a_change_is_in_the_journal_with_the_first_checkpoint_after_it(
+    paths: list[Path], tmp_path: Path, out: Path
+) -> None:
+    size = paths[0].stat().st_size
+    begin(out, "--input", *paths, after_bytes=1000)
+    begin(out, "--input", *paths[:2], after_bytes=size)
+    assert [len(one["inputs"]) for one in headers(out)] == [3, 2]
+    assert_refused(out, "--input", paths[1], why=f"{paths[1]} was changed within")
+    begin(out, "--input", *paths[:2], "--skip-bad-records", after_bytes=size + 1000)
+    assert [len(one["inputs"]) for one in headers(out)] == [3, 2, 2]
+    assert_resumes(out, "--input", *paths[:2], resumes=3)
+
+
+@pytest.mark.parametrize("is_before", [False, True])
+def test_back_at_a_checkpoint_before_a_change_it_still_ends_as_from_the_beginning(
+    is_before: bool, text: Path, out: Path
+) -> None:
+    """The last checkpoints do not match the files, as after a disk that has lost writes."""
+    args: Args = ("--input", text, *NO_WINDOWS)
+    first = begin_often(out, *args, after_bytes=6_000)
+    splice(text, first.offset, b" edited once", 12)
+    begin_often(out, *args, "--errors", "replace", after_bytes=12_000)
+    found = read_found(out / ".prepare" / "journal")
+    assert len(headers(out)) == 2
+    lost = next(k for k, mark in enumerate(found.marks) if mark.end_byte > found.header_end_byte)
+    lost += -1 if is_before else 1
+    assert 1 < lost < len(found.marks) - 1
+    n_tokens = found.marks[lost].segment.tokens["train"]
+    os.truncate(out / ".prepare" / "train.bin.partial", 2 * n_tokens - 2)
+    done = prepare(*args, *BLOCKS, "--output-dir", out, "--errors", "replace")
+    assert done.returncode == 0, done.stderr
+    fresh = out.with_name("fresh")
+    assert prepare(*args, "--output-dir", fresh, "--errors", "replace").returncode == 0
+    expected = Expected(faults.sha256s(fresh), faults.report_of(fresh), seconds=0)
+    n_fallbacks = sum(mark.segment.tokens.get("train", 0) >= n_tokens for mark in found.marks)
+    expected.assert_reached(out, fallbacks=n_fallbacks)
+
+
+def begin_often(out: Path, *args: str | Path, after_bytes: int) -> Position:
+    """The same, with a checkpoint after nearly every block."""
+    with pytest.raises(Stopped):
+        prepare(*args, *BLOCKS, "--output-dir", out, stop_after_bytes=after_bytes, every_bytes=1000)
+    return saved_position(out)
+
+
+def test_stopped_again_before_its_first_checkpoint_a_changed_run_has_changed_nothing(
+    text: Path, out: Path
+) -> None:
+    args: Args = ("--input", text, *NO_WINDOWS)
+    at = begin(out, *args)
+    splice(text, at.offset + 100, b"edited")
+    for at_call in ("write journal", "fdatasync journal"):
+        done = faults.run(*args, "--output-dir", out, at=at_call)
+        assert done.returncode == -9
+        assert len(headers(out)) <= 2
+    assert_resumes(out, *args, resumes=1)
+
+
+# All is read, only the names are missing
+
+
+@pytest.fixture
+def unnamed(text: Path, out: Path) -> Args:
+    args: Args = ("--input", text, *NO_WINDOWS)
+    assert faults.run(*args, "--output-dir", out, at="rename train.bin.partial").returncode == -9
+    return args
+
+
+def test_of_a_finished_run_what_was_read_must_be_the_same(unnamed: Args, text: Path, out: Path) -> None:
+    raw = text.read_bytes()
+    splice(text, 10_000, b"?", 1)
+    assert_refused(out, *unnamed, why="was changed within the 20,000 bytes already read")
+    text.write_bytes(raw + b" and more")
+    assert_refused(out, *unnamed, why="which were read, and has more now")
+    text.write_bytes(raw)
+    assert_resumes(out, *unnamed)
+
+
+def test_a_finished_run_may_still_get_another_input(
+    unnamed: Args, text: Path, tmp_path: Path, out: Path
+) -> None:
+    other = make_text(tmp_path / "b.txt", 5_000, seed=1)
+    assert_resumes(out, "--input", text, other, *NO_WINDOWS)
+
+
+def test_a_run_killed_between_two_names_goes_on_with_another_option(text: Path, out: Path) -> None:
+    args: Args = ("--input", text)
+    assert faults.run(*args, "--output-dir", out, at="rename train.bin.partial").returncode == -9
+    assert (out / "val.bin").exists()
+    assert_resumes(out, *args, "--errors", "replace")
+
+
+def test_paths_may_change_while_only_the_names_are_missing(
+    unnamed: Args, text: Path, tmp_path: Path, out: Path
+) -> None:
+    text.rename(tmp_path / "moved.txt")
+    assert_resumes(out, "--input", tmp_path / "moved.txt", *NO_WINDOWS)
+
+
+# The characters that are asked for
+
+
+def test_where_enough_was_read_the_place_is_decided_again(text: Path, out: Path) -> None:
+    with patch.object(job, "CHARS_PER_CHUNK", 5_000):
+        args: Args = ("--input", text, "--n", "1")
+        at = begin(out, *args, after_bytes=5_000).offset
+        raw = text.read_bytes()
+        splice(text, at, raw[at - 1 : at], 1)
+        assert_refused(out, *args, why="was changed just after")
+        text.write_bytes(raw)
+        splice(text, at + 10, b"edited", 6)
+        assert_resumes(out, *args)
