@@ -386,7 +386,7 @@ CASES = {
     "a folder with larger files of other names": Case("sources.inputs:_say_skipped", folder("a.txt", "b.md")),
     "a folder without inputs": Case("sources.inputs:_choose", folder("it's.md"), exit_code=3),
     "the text is in another field": Case(
-        "sources.fields:_name_field", another_field, exit_code=3, check=has_documents(100)
+        "sources.ways_out:_name_field", another_field, exit_code=3, check=has_documents(100)
     ),
     "a column of lists": Case(
         "sources.repairs:_read_instead", list_of_texts, exit_code=3, check=has_documents(5)

@@ -16,7 +16,7 @@ import pytest
 import tiktoken
 import zstandard
 
-from nanogpt_compat.sources import fields
+from nanogpt_compat.sources.ways_out import text_ways
 from tests.conftest import RunPrepare
 from tests.faults import report_of
 
@@ -372,4 +372,4 @@ def test_ways_to_text_are_found_however_deep_it_is() -> None:
     deep: Any = "end"
     for _ in range(5000):
         deep = [deep]
-    assert list(fields.text_ways([deep, {"a": b"\xff", "b": b"caf\xc3\xa9"}]).values()) == [4, 3]
+    assert list(text_ways([deep, {"a": b"\xff", "b": b"caf\xc3\xa9"}]).values()) == [4, 3]
