@@ -28,7 +28,7 @@ SKIPPABLE = b"\x53\x2a\x4d\x18\x03\0\0\0abc"
 
 
 def gz(data: bytes) -> bytes:
-    return gzip.compress(data)
+    return gzip.compress(data, mtime=0)
 
 
 def zst(data: bytes) -> bytes:
