@@ -16,6 +16,7 @@ from nanogpt_compat.cluster import Driver
 from nanogpt_compat.commands import show, this_command
 from nanogpt_compat.documents import END_OF_TEXT_NAME
 from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, PrepareError
+from nanogpt_compat.files import advice
 from nanogpt_compat.options import Options, parse_options
 from nanogpt_compat.progress import LOG, CalmStream, Display, calm_streams, open_display
 from nanogpt_compat.redaction import learn_all
@@ -148,7 +149,8 @@ def _run(
         raise
     for line in _notices(options, work, words):
         say(line)
-    shown = _Voice(CalmStream(sys.stdout), is_quiet=False).say if options.dry_run else say
+    stdout = CalmStream(sys.stdout)
+    shown = _Voice(stdout, is_quiet=False).say if options.dry_run else say
     for line in job.dry_run_lines(work) if options.dry_run else (job.start_line(work), work.engine_line):
         shown(line)
     display = partial(voice.display, work.expected_bytes)
@@ -160,6 +162,9 @@ def _run(
         (run.rehearse if options.dry_run else run.do)(restart=options.restart)
     if options.dry_run:
         shown("dry run: nothing was written")
+    if stdout.failure is not None:
+        why = stdout.failure
+        raise OutputError(f"cannot write to standard output: {why.strerror}; {advice(why)} and run again")
 
 
 def _tell_saved(output_dir: Path, warn: Callable[[str], None]) -> None:

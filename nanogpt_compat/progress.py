@@ -32,12 +32,13 @@ class CalmStream(io.TextIOBase):
 
     def __init__(self, stream: TextIO | None) -> None:
         """Take `sys.stdout` or `sys.stderr`, which is None if the program was started with it closed."""
-        self._stream = stream
+        self._stream = stream._stream if isinstance(stream, CalmStream) else stream
+        self.failure: OSError | None = None  # to write; a reader that has left is none
 
     def write(self, text: str) -> int:
         """Write `text` if anybody is there; a full disk may have room again by the next time."""
         data = redact(text).encode("ascii", "backslashreplace")
-        with contextlib.suppress(OSError, ValueError):
+        try:
             # Past its buffer: what stayed there would be written at the end, and fail the run then (120).
             raw = getattr(getattr(self._stream, "buffer", None), "raw", None)
             if raw is not None:
@@ -46,6 +47,10 @@ class CalmStream(io.TextIOBase):
             elif self._stream is not None:
                 self._stream.write(data.decode("ascii"))
                 self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            pass
+        except OSError as error:
+            self.failure = error
         return len(text)
 
     def flush(self) -> None:

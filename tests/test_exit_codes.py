@@ -116,7 +116,8 @@ def test_while_packages_are_imported_a_signal_ends_it_with_one_line(
         setup.read(REPOSITORY / "setup.cfg")
         module, _, name_there = setup["options.entry_points"]["console_scripts"].split()[-1].partition(":")
         program = f"-c import\tsys,{module}\tas\tm;sys.exit(m.{name_there}())"
-    process = start("--input", path, prefix=prefix, program=program.split(" "))
+    args: Args = ("--input", path, "--output-dir", path.parent / "out")
+    process = start(*args, prefix=prefix, program=program.split(" "))
     with ended_by(name, process, prefix):
         pid = program_of(process, prefix)
         wait_for(lambda: has_mapped(pid, "_multiarray_umath"), process)
@@ -141,8 +142,9 @@ def test_a_pager_that_has_stopped_reading_does_not_keep_it_alive(path: Path) -> 
         while True:
             os.write(writing, b"x" * 4096)
     os.set_blocking(writing, True)
-    command = [sys.executable, str(REPOSITORY / "prepare.py"), "--input", str(path)]
-    process = subprocess.Popen(command, stderr=writing, text=True)
+    out = path.parent / "out"
+    command = [sys.executable, REPOSITORY / "prepare.py", "--input", path, "--output-dir", out]
+    process = subprocess.Popen(list(map(str, command)), stderr=writing, text=True)
     wait_for(lambda: has_mapped(process.pid, "_multiarray_umath"), process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(faults.TIMEOUT_S) == -signal.SIGTERM
@@ -266,6 +268,20 @@ def test_as_process_1_a_second_signal_ends_it_at_once(path: Path, tmp_path: Path
 
 
 # Whatever else ends it
+
+
+def test_a_dry_run_whose_words_are_lost_has_not_done_its_work(path: Path) -> None:
+    out = path.parent / "out"
+    words = ["--dry-run", "--input", path, "--output-dir", out]
+    args = [sys.executable, *map(str, (REPOSITORY / "prepare.py", *words))]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(args, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 4
+    assert "cannot write to standard output: No space left on device; free some space" in done.stderr
+    reading, writing = os.pipe()
+    os.close(reading)  # as `head` does that has seen enough
+    assert subprocess.run(args, stdout=writing, stderr=subprocess.DEVNULL, check=False).returncode == 0
+    os.close(writing)
 
 
 @pytest.mark.parametrize(
