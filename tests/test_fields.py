@@ -236,6 +236,85 @@ def test_a_conversion_that_fails_half_way_is_no_complete_output(
     assert not (tmp_path / "out" / "train.bin").exists()
 
 
+NEARLY_LINES = {
+    "two on a line": (b'{"text":"b"}{"text": "c, } {"} \r{"text":"d"}\n', ["b", "c, } {", "d"]),
+    "commas": (b'{"text":"b,"},\n{"text":"c"} , {"text":"d"},\n', ["b,", "c", "d"]),
+    "an array": (b'[\n{"text":"b"},\n{"text":"c"}\n]\n', ["b", "c"]),
+    "an array on a line": (b'[{"text":"b"},{"text":"c"}]\n', ["b", "c"]),
+    "indented": (b'{\n  "text": "b"\n}\n{\n  "text": "c"\n}\n', ["b", "c"]),
+    "padding": (b"\0" * 100 + b'{"text":"b"}\n' + b"\0" * 70_000 + b"\n", ["b"]),
+    "text sequence": (b'\x1e{"text":"b"}\n\x1e{"text":"c"}\n', ["b", "c"]),
+    "mark": (b'\xef\xbb\xbf{"text":"b \xef\xbb\xbf"}\n', ["b \ufeff"]),
+}
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
+@pytest.mark.parametrize(
+    ("name", "kind"), [("two on a line", "jsonl.gz"), *((name, "jsonl") for name in NEARLY_LINES)]
+)
+def test_what_is_nearly_json_lines_comes_with_a_command_that_leaves_what_was_read_as_it_is(
+    name: str, kind: str, run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    good = b'{"n":1.0,  "text":"caf\\u00e9 a"}\n' * 3
+    lines, texts = NEARLY_LINES[name]
+    pack = gzip.compress if kind.endswith("gz") else bytes
+    (tmp_path / f"it's.{kind}").write_bytes(pack(good + lines + b'{"text":"last"}\n'))
+    options = ("--output-dir", "out", "--val-split", "none")
+    done = run_prepare("--input", f"it's.{kind}", *options)
+    assert done.returncode == 3
+    assert f"it's.{kind}: line 4, at byte {len(good)}: " in done.stderr
+    (command,) = commands_in(done.stderr)
+    assert run_in_shell(command, tmp_path).returncode == 0
+    made = tmp_path / "it's.text.jsonl"
+    assert f"and read {made.name} in its place, or skip such lines with --skip-bad-records" in done.stderr
+    assert made.read_bytes().startswith(good)
+    again = run_prepare("--input", made, *options)
+    assert again.returncode == 0, again.stderr
+    assert documents_of(tmp_path / "out", gpt2) == ["caf\xe9 a"] * 3 + texts + ["last"]
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
+@pytest.mark.parametrize("remedy", ["convert", "skip"])
+@pytest.mark.parametrize("name", ["two on a line", "padding"])
+def test_either_remedy_resumes_what_is_saved_and_ends_as_a_fresh_run(
+    name: str, remedy: str, run_prepare: RunPrepare, tmp_path: Path
+) -> None:
+    lines, _ = NEARLY_LINES[name]
+    good = b"".join(b'{"n":1.0,  "text":"caf\\u00e9 %d %s"}\n' % (k, b"words " * 50) for k in range(200))
+    (tmp_path / "a.jsonl").write_bytes(good + lines + good)
+    options = ("--val-split", "none", "--block-size", "5000")
+    done = run_prepare("--input", "a.jsonl", "--output-dir", "out", *options)
+    assert done.returncode == 3
+    args: tuple[str, ...] = ("--input", "a.jsonl", *options, "--skip-bad-records")
+    if remedy == "skip":
+        assert "or skip such lines with --skip-bad-records" in done.stderr
+    else:
+        (command,) = commands_in(done.stderr)
+        assert run_in_shell(command, tmp_path).returncode == 0
+        args = ("--input", "a.text.jsonl", *options)
+    again = run_prepare(*args, "--output-dir", "out")
+    assert again.returncode == 0, again.stderr
+    assert report_of(tmp_path / "out")["resumes"] == 1
+    assert run_prepare(*args, "--output-dir", "fresh").returncode == 0
+    assert (tmp_path / "out" / "train.bin").read_bytes() == (tmp_path / "fresh" / "train.bin").read_bytes()
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
+@pytest.mark.parametrize("name", ["two on a line", "commas"])
+def test_what_is_nearly_json_lines_from_its_first_line_on_is_found_before_anything_is_made(
+    name: str, run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    lines, texts = NEARLY_LINES[name]
+    (tmp_path / "a.jsonl").write_bytes(lines)
+    done = run_prepare("--input", "a.jsonl", "--output-dir", "out", "--val-split", "none")
+    assert done.returncode == 3
+    assert not (tmp_path / "out").exists()
+    (command,) = commands_in(done.stderr)
+    again = run_in_shell(command, tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert documents_of(tmp_path / "out", gpt2) == texts
+
+
 def test_several_fields_of_strings_are_listed_and_another_case_comes_first(
     run_prepare: RunPrepare, tmp_path: Path
 ) -> None:

@@ -227,6 +227,13 @@ def test_a_file_is_told_by_its_bytes_whatever_its_name(data: bytes, expected: st
     assert verdict(look_at(data, name)) == expected
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "part-00000"])
+def test_json_lines_padded_with_nul_bytes_are_json_lines(name: str) -> None:
+    raw = LINES.encode() + bytes(4096)
+    assert verdict(look_at(raw, name)) == "jsonl"
+    assert verdict(look_at(raw, "a.txt")) == "no: text with NUL bytes in it"
+
+
 def test_an_sqlite_database_is_told(tmp_path: Path) -> None:
     assert verdict(look_at(sqlite(tmp_path))) == "no: an SQLite database"
 

@@ -74,7 +74,7 @@ def read_lines(
             raise InputError(
                 f"{path}: line {first_line:,}, which begins at byte {offset:,}, has more than "
                 f"{format_bytes(line_bytes)} and may have {format_bytes(MAX_RECORD_BYTES)}: is this one JSON "
-                "object a line? Split it into lines, or take it out: --skip-bad-records does not leave it out"
+                "object a line? Split it into lines, or take it out: --skip-bad-records does not skip it"
             )
         end = data.rfind(b"\n") + 1
         if end:

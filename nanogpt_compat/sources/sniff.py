@@ -77,6 +77,10 @@ def sniff(
         if charset is not None:
             return _look_inside(text, charset, name)
         kind = None if by_name == "parquet" else binary
+    if kind is kinds.NUL_BYTES:
+        look = sniff(text.translate(None, b"\0"), name=name, is_whole=is_whole)
+        if look == Look("jsonl"):
+            return look  # their reader names the line, and may be told to skip it
     if kind is not None:
         return Look(by_name, kind, is_refused=True)
     return _look_at_text(text.removeprefix(_BOM).decode("latin-1"), name, by_name, is_whole=is_whole)
