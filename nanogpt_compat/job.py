@@ -242,7 +242,7 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
                 continue
             texts = [piece.data.decode("utf-8", errors) for piece in pieces]
             # Of records the documents are known.
-            shows_end_of_text |= any(END_OF_TEXT_NAME.encode() in one.data for one in (*samples, *pieces))
+            shows_end_of_text |= any(_shows_end(one.data, config.separator) for one in (*samples, *pieces))
             if config.separator is not None:
                 texts = [text.replace(config.separator, mark) for text in texts]
             found = Excerpts(texts, [1.0] * len(texts), sampled_bytes)
@@ -265,6 +265,13 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
         document_ratio(text_sizes, config.val_ratio, max_bytes=_max_chars(config)),
         shows_end_of_text,
     )
+
+
+def _shows_end(data: bytes, separator: str | None) -> bool:
+    """Whether `<|endoftext|>` is in a piece of text, other than as the separator, or a part of it."""
+    if separator is not None:
+        data = data.replace(separator.encode(), b"")
+    return END_OF_TEXT_NAME.encode() in data
 
 
 def _size_of(path: Location, check: Callable[[], None]) -> int | None:
