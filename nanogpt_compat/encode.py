@@ -178,7 +178,8 @@ def _without_failing(block: Block, encoder: Encoder, documents: Documents) -> Re
                 noun = "line" if one.rows is None else "row"
                 raise BadRecord(place_of(one), str(error), noun=noun) from error
             found = Records()
-            found.add_bad(f"{place_of(one)}: {error}")
+            place = place_of(one) if one.rows is None else f"row {one.rows.first_row:,}"
+            found.add_bad(f"{place}: {error}")  # the same however rows are grouped in the file
         all_found.add(found)
     return all_found
 
