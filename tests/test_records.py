@@ -390,7 +390,7 @@ def test_another_field_is_taken_where_it_is_named(gpt2: tiktoken.Encoding, tmp_p
     assert done.returncode == 0, done.stderr
     train = np.fromfile(tmp_path / "train.bin", np.uint16)
     assert gpt2.decode(train.tolist()) == "one<|endoftext|>two \ufffd<|endoftext|>"
-    assert "1 halves of characters" in done.stderr
+    assert "1 half of a character (surrogates) became U+FFFD" in done.stderr
 
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
