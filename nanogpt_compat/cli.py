@@ -13,7 +13,7 @@ from nanogpt_compat import job
 from nanogpt_compat.aborts import NativeAborts
 from nanogpt_compat.checkpoint import journal_in, read_found
 from nanogpt_compat.cluster import Driver
-from nanogpt_compat.commands import show, this_command
+from nanogpt_compat.commands import drop_options, show, this_command
 from nanogpt_compat.documents import END_OF_TEXT_NAME
 from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, PrepareError
 from nanogpt_compat.files import advice
@@ -51,10 +51,8 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
         except SystemExit as error:  # its exit code might be 0
             raise RuntimeError("a library has ended the program") from error
     except (MemoryLimitError, MemoryError) as error:
-        smaller = [word for option in _SMALLER.items() for word in option]
-        command = this_command(*smaller, without=_SMALLER, words=words)
         why = error if isinstance(error, MemoryLimitError) else "the system refused memory"
-        stderr.write(f"prepare: stopped: {why}\nresume with smaller settings:{show(command)}\n")
+        stderr.write(f"prepare: stopped: {why}\n{_how_to_resume(words)}\n")
         return aborts.leave(MemoryLimitError.exit_code)
     except PrepareError as error:
         stderr.write(f"prepare: error: {error}\n")
@@ -63,6 +61,19 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
         stderr.write(f"prepare: {stop}\n")
         die_by(stop.number)
     return 0
+
+
+def _how_to_resume(words: Sequence[str]) -> str:
+    """Advise smaller settings after a stop for memory, or more memory where these are the smallest."""
+    smaller = [word for option in _SMALLER.items() for word in option]
+    typed = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    if sorted([*drop_options(typed, _SMALLER), *smaller]) == sorted(typed):
+        command = this_command(words=words)
+        return (
+            "these are the smallest settings; smaller ones will not help. With more free memory, or with a "
+            f"larger --max-memory if that is the limit, resume with{show(command)}"
+        )
+    return f"resume with smaller settings:{show(this_command(*smaller, without=_SMALLER, words=words))}"
 
 
 def _keep_standard_streams() -> None:

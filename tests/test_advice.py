@@ -394,7 +394,7 @@ CASES = {
     "no vocabulary": Case("vocabulary:_remedies", no_vocabulary, exit_code=3, n_commands=3, goes_on=True),
     "an end of text in the text": Case("cli:_notices", end_of_text, check=has_two_documents),
     "memory is short": Case(
-        "cli:_main",
+        "cli:_how_to_resume",
         lambda bench: stopped(bench),
         driver={"at": "encode text", "skip": 5, "do": "MemoryError"},
         exit_code=75,

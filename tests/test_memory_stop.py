@@ -452,3 +452,13 @@ def test_the_start_line_names_the_limits(text: Path, tmp_path: Path) -> None:
     )
     line = next(line for line in done.stderr.splitlines() if line.startswith("memory: "))
     assert "available, limit 1.0 GB from --max-memory, reserve 150 MB, budget 67.1 MB" in line
+
+
+def test_the_smallest_settings_are_not_advised_to_who_has_them(text: Path, tmp_path: Path) -> None:
+    """Following that advice would be to run the same command for ever."""
+    args = ("--input", text, "--output-dir", tmp_path, "--max-memory", "400M")
+    for smallest in (("--block-size", "128KiB", "--workers", "1"), ("--workers=1", "--block-size=128KiB")):
+        code, stderr = finish(start_with(LEAK, *args, *smallest))
+        assert code == 75
+        assert "these are the smallest settings" in stderr
+        assert "resume with smaller settings" not in stderr
