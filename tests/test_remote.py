@@ -440,14 +440,13 @@ def test_servers_that_list_files_have_globs_and_folders(memory: Callable[[str, b
     ]
     for folder in ("memory://set", "memory://set/"):
         listed = find_inputs([folder], home=None)
-        what = "folders, hidden or of no known suffix and are left out"
         assert [str(one) for one in listed.inputs] == [
             "memory://set/p2.jsonl",
             "memory://set/p10.jsonl",
             "memory://set/sub/p1.txt.gz",
         ]
         assert listed.notices == (
-            f"notice: {folder} holds 3 more that are {what}, the first of them .hidden.txt",
+            f"notice: {folder}: skipped 3 other entries, 42 bytes (.hidden.txt, _tmp/p3.txt, notes.md)",
         )
 
 
@@ -460,7 +459,7 @@ def refusal(*patterns: str) -> str:
 def test_what_cannot_be_found_on_a_server_is_refused(memory: Callable[[str, bytes], None]) -> None:
     memory("/set/a.md", b"a")
     assert "no file matches memory://set/*.txt" in refusal("memory://set/*.txt")
-    assert "the folder memory://set has no input in it: of 1 files" in refusal("memory://set")
+    assert "memory://set has no .txt, .jsonl, .parquet or the like in it but 1 entry" in refusal("memory://set")
     assert "a web server has no list of its files" in refusal("https://host/a/*.txt")
     assert "a web server has no list of its files" in refusal("https://host/a/")
     assert "is given twice" in refusal("https://host/a?*", "https://host/a?*")
