@@ -791,7 +791,7 @@ def test_a_worker_reads_an_input_where_the_driver_says_it_is(tmp_path: Path) -> 
     assert not attempt(str(work), 1, plan.hash, settings, moved).error
 
 
-def test_a_merged_run_took_as_long_as_its_merge(tmp_path: Path) -> None:
+def test_a_merged_run_took_from_its_first_span_to_the_end_of_its_merge(tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
     assert prepare(*args, *RANK).returncode == 0
     for path in work.glob("parts-*/*.json"):
@@ -801,7 +801,7 @@ def test_a_merged_run_took_as_long_as_its_merge(tmp_path: Path) -> None:
     assert prepare(*args, "--merge").returncode == 0
     report = report_of(tmp_path / "many")
     assert report["cluster"]["span_s"] == 50_000
-    assert report["wall_s"] < 5000
+    assert 5000 < report["wall_s"] < 5600  # they were at work at the same time
 
 
 def test_row_groups_that_stand_in_another_order_than_they_are_listed(
