@@ -43,6 +43,7 @@ from nanogpt_compat.sinks import (
     check_writable,
     found_shards,
     full_shards,
+    others,
     publish,
     remove_work_files,
     take_back,
@@ -161,7 +162,7 @@ class Run:
         """
         config = self._job.config
         made = report.read_report(config.output_dir)
-        if made is None or config.overwrite or found.has_anything:
+        if made is None or config.overwrite or found.has_anything or not self._has_named:
             return
         differing = self._differences_from(made)
         if differing:
@@ -377,10 +378,16 @@ class Run:
             for path, change in self._changes(read, found.header["inputs"], is_read_later=is_read_later):
                 raise CheckpointError(f"{path} {change}")
 
+    @property
+    def _has_named(self) -> bool:
+        """Whether any file has a name that the output of this run will have."""
+        return any(others(shards, n_own=0) for shards in self._outputs.values())
+
     def _does_not_fit(self, why: object) -> CheckpointError:
+        discard = "--restart --overwrite" if self._has_named else "--restart"  # full shards have their names
         return CheckpointError(
             f"{self._work} holds an unfinished run that cannot be resumed: {why}. Run with the original "
-            "input and settings to resume it, or pass --restart to discard it"
+            f"input and settings to resume it, or pass {discard} to discard it"
         )
 
     def _tokenise_for_sure(self, found: Found) -> Mapping[str, Any]:

@@ -424,12 +424,19 @@ def test_what_does_not_look_complete_is_not_replaced_unless_asked_for(
     change: Callable[[Path], None], path: Path, complete: Path, tmp_path: Path
 ) -> None:
     change(complete)
+    has_size = change not in (cut_train, grow_val, remove_train)
+    assert_kept("exists already" if has_size else MISMATCH, path, complete, tmp_path)
+
+
+MISMATCH = "holds complete output that does not match this run: "
+
+
+def assert_kept(why: str, path: Path, complete: Path, tmp_path: Path) -> None:
+    """A run says why it leaves everything as it is, and replaces it if it is told to."""
     before = snapshot(complete)
     done = prepare("--input", path, "--output-dir", complete)
     assert done.returncode == 4, done.stderr
-    has_size = change not in (cut_train, grow_val, remove_train)
-    said = "exists already" if has_size else "holds complete output that does not match this run: "
-    assert said in done.stderr
+    assert why in done.stderr
     assert "--overwrite" in done.stderr
     assert snapshot(complete) == before
     assert not (complete / ".prepare").exists()
@@ -443,9 +450,7 @@ def test_made_of_another_input_it_is_not_replaced_unless_asked_for(
     change: Callable[[Path], None], path: Path, complete: Path, tmp_path: Path
 ) -> None:
     change(path)
-    test_what_does_not_look_complete_is_not_replaced_unless_asked_for(
-        lambda _: None, path, complete, tmp_path
-    )
+    assert_kept("exists already" if change is edit_what_was_read else MISMATCH, path, complete, tmp_path)
 
 
 def test_without_its_files_a_report_means_nothing(path: Path, complete: Path, tmp_path: Path) -> None:

@@ -575,6 +575,10 @@ def test_other_shards_are_another_run(args: Args, tmp_path: Path) -> None:
         refused = prepare(*args, *other, "--output-dir", out)
         assert refused.returncode == 5, refused.stderr
         assert f"{other[0]} was" in refused.stderr
+    assert list(out.glob("*_000000.*"))
+    assert "pass --restart --overwrite to discard it" in refused.stderr  # full shards are in the way
+    done = prepare(*args, *other, "--output-dir", out, "--restart", "--overwrite")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_train_bin_that_is_not_of_the_run_gets_a_warning(text: Path, tmp_path: Path) -> None:
