@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow
+import pyarrow.parquet
 import pytest
 import tiktoken
 import zstandard
@@ -254,12 +256,12 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(kind: str, n_kills: 
 @pytest.mark.parametrize("kind", ["txt.gz", "stdin", "stdin.zst"])
 @pytest.mark.parametrize("change", ["within the beginning", "behind the beginning", "shorter"])
 def test_another_text_is_refused(change: str, kind: str, text: Path, tmp_path: Path) -> None:
-    raw = text.read_bytes()
+    raw = text.read_bytes() + make_text(tmp_path / "more", 1_000_000, seed=9).read_bytes()
     other = bytearray(raw)
     if change == "shorter":
-        del other[-150_000:]
+        del other[LOOK_AHEAD_BYTES + 100 :]
     else:
-        at = 17 if change == "within the beginning" else 1_100_000
+        at = 17 if change == "within the beginning" else LOOK_AHEAD_BYTES + 100
         other[at : at + 9] = b"Something"
     out = tmp_path / "out"
     options: Args = ("--output-dir", out, "--block-size", "20000", *VAL)
@@ -395,7 +397,8 @@ def test_a_stream_without_text_is_refused(kind: str, tmp_path: Path) -> None:
 
 
 def test_parquet_in_a_pipe_is_refused_with_advice(tmp_path: Path) -> None:
-    with given("stdin", b"PAR1 and so on PAR1", tmp_path) as name:
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["A document."]}), tmp_path / "a.parquet")
+    with given("stdin", (tmp_path / "a.parquet").read_bytes(), tmp_path) as name:
         done = prepare("--input", name, "--output-dir", tmp_path / "out")
     assert done.returncode == 3
     assert "standard input is parquet" in done.stderr
