@@ -159,7 +159,7 @@ def test_a_second_run_is_refused_and_told_by_whom_and_what_to_do(tmp_path: Path,
         said = try_lock(path, form())
         assert not said["taken"]
         mark = mark_of(path)
-        for part in (str(tmp_path), f"process {holder['pid']} on {os.uname().nodename}", f"remove {mark}"):
+        for part in (str(tmp_path), f"process {holder['pid']} on {os.uname().nodename}", f"rm {mark}"):
             assert part in said["why"]
         assert json.loads(mark.read_text())["flock"] == (form is WITH_FLOCK)
         assert list(tmp_path.iterdir()) == [path]
@@ -298,7 +298,8 @@ def contender(path: Path, go: int, done: int, results: int) -> None:
             os.write(results, f"{os.getpid()} won\n".encode())
             os.read(done, 1)
     except OutputError as error:
-        os.write(results, f"{os.getpid()} lost {error}\n".encode())
+        told = str(error).splitlines()[0]  # a command follows
+        os.write(results, f"{os.getpid()} lost {told}\n".encode())
     except BaseException as error:  # noqa: BLE001 - a forked child must not go on as its parent
         os.write(results, f"{os.getpid()} failed {error!r}\n".encode())
     finally:
@@ -339,7 +340,7 @@ def come_and_go(path_text: str, n_times: int) -> None:
                 (path.parent / "inside").unlink()
                 n_taken += 1
         except OutputError as error:
-            why.add(str(error).partition(": ")[2].partition(",")[0])
+            why.add(str(error).partition(" is ")[2].partition(",")[0])
     say(n_taken=n_taken, why=sorted(why))
 
 
@@ -467,9 +468,9 @@ def test_a_run_in_another_container_on_this_host_is_not_taken_for_dead(tmp_path:
 def test_a_lock_from_another_host_stays_until_it_is_removed_as_the_message_says(tmp_path: Path) -> None:
     mark = leave_mark(tmp_path / "lock", replace(this_process(), host="node7", pid=4711))
     said = try_lock(tmp_path / "lock", no_flock())
-    assert "process 4711 on node7; wait for it, or stop it. If it is certain that no such" in said["why"]
+    assert "process 4711 on node7: wait for it, or stop it. If that process is certainly gone" in said["why"]
     assert mark.exists()
-    Path(said["why"].partition("remove ")[2].partition(" and run")[0]).unlink()
+    assert subprocess.run(said["why"].splitlines()[-1], shell=True, check=False).returncode == 0
     assert try_lock(tmp_path / "lock", no_flock())["taken"]
 
 
@@ -479,7 +480,7 @@ def test_a_damaged_lock_stays_until_it_is_removed_as_the_message_says(
     tmp_path: Path, form: Form, content: bytes
 ) -> None:
     mark = leave_mark(tmp_path / "lock", content)
-    assert "an unknown process; wait for it, or stop it." in try_lock(tmp_path / "lock", form())["why"]
+    assert "an unknown process: wait for it, or stop it." in try_lock(tmp_path / "lock", form())["why"]
     mark.unlink()
     assert try_lock(tmp_path / "lock", form())["taken"]
 
