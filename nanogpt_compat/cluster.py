@@ -110,7 +110,7 @@ class Driver:
         """Refuse now to replace what the merge, hours later, would refuse to replace."""
         found = Found() if restart else read_found(journal_in(self._config.output_dir))
         if found.report is None:  # or else an earlier merge may have named some of them
-            check_names(self._config, found)
+            check_names(self._config, found, is_restart=restart)
 
     def _find_plan(self) -> Plan:
         """Make sure that the plan is about this run; make it if there is none."""

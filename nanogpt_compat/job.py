@@ -336,10 +336,11 @@ def _max_chars(config: Config) -> int | None:
     return None if config.n_chunks is None else config.n_chunks * CHARS_PER_CHUNK
 
 
-def check_names(config: Config, found: Found) -> None:
+def check_names(config: Config, found: Found, *, is_restart: bool = False) -> None:
     """Refuse to replace files that are there, and what is no file of ours to replace.
 
-    The shards that the run which left what was `found` may have named can be there.
+    The shards that the run which left what was `found` may have named can be there, but not if it is to be
+    discarded (`is_restart`): those of the new run may be others.
 
     Raises:
         OutputError: one is there and there is no `--overwrite`; or it is a folder, an input, or both files.
@@ -352,7 +353,8 @@ def check_names(config: Config, found: Found) -> None:
         final
         for split, shards in outputs.items()
         for n_tokens in [found.tokens.get(split, 0)]
-        for final in others(shards, n_own=n_begun(shards, n_tokens, is_torn=found.is_torn), n_tokens=n_tokens)
+        for n_own in [0 if is_restart else n_begun(shards, n_tokens, is_torn=found.is_torn)]
+        for final in others(shards, n_own=n_own, n_tokens=n_tokens)
     ]:
         if final.is_dir():
             raise OutputError(f"{final} is a folder; move it away, or give another --output-dir")

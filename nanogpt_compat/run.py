@@ -150,7 +150,8 @@ class Run:
             found.report, found.is_torn = None, True  # its files may have their names already
         if found.report is None:
             self._check_other_output(found)
-            check_names(self._job.config, found)  # or what is saved would be discarded for nothing
+            # Or what is saved would be discarded for nothing.
+            check_names(self._job.config, found, is_restart=restart)
             check_disk(self._job, found.tokens)
         return found, old
 
