@@ -384,7 +384,7 @@ def test_a_second_run_is_refused_too_where_links_lead_both_to_one_file(tmp_path:
     done = prepare("--input", path, "--val-ratio", "0.5", "--output-dir", tmp_path / "two")
     assert done.returncode == 4
     assert (
-        f"{elsewhere / '.prepare'}: in use by another run, process {process.pid} on {platform.node()}"
+        f"{elsewhere / '.prepare'} is in use by another run, process {process.pid} on {platform.node()}"
         in done.stderr
     )
     assert [one.name for one in (tmp_path / "two").iterdir()] == ["train.bin"]
