@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 import tiktoken
 
+from nanogpt_compat import redaction
 from nanogpt_compat.encoders import Encoder
 from nanogpt_compat.vocabulary import load_gpt2
 from tests.disks import Disks, open_disks
@@ -101,6 +102,13 @@ def _fail_if_required(report: Any, config: pytest.Config) -> None:
     if config.getoption("--require-all") and IMPOSSIBLE not in str(reason):
         report.outcome = "failed"
         report.longrepr = f"--require-all: nothing may be skipped, and this was: {reason}"
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget the secrets of other tests: a password of one may be a word in another's text."""
+    monkeypatch.setattr(redaction, "_known", set())
+    redaction._forms.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import pytest
 
-from nanogpt_compat import redaction
 from nanogpt_compat.config import Url
 from nanogpt_compat.redaction import hide, learn, learn_all, redact, redact_record
 from tests.conftest import REPOSITORY
@@ -22,12 +21,6 @@ from tests.servers import Server, serve
 USER, PASSWORD, SIGNATURE = "somebody", "Geheim/42 word", "SIGNATURE0123"
 # In every form in which it might be printed: one part of it is enough to be found.
 TRACES = re.compile(r"Geheim|42(?:%20| |\+)word|SIGNATURE0123|VARIABLE0123")
-
-
-@pytest.fixture(autouse=True)
-def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redaction, "_known", set())
-    redaction._forms.cache_clear()
 
 
 @pytest.mark.parametrize(

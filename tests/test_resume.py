@@ -325,7 +325,8 @@ def test_any_bytes_stopped_anywhere_give_the_files_of_an_uninterrupted_run(
     inputs = [tmp_path / f"{k}.txt" for k in range(len(raws))]
     for path, raw in zip(inputs, raws, strict=True):
         path.write_bytes(raw * n_copies)
-    args: Args = ("--input", *inputs, "--errors", errors, "--val-split", val, "--val-ratio", "0.3")
+    ratio = () if val == "none" else ("--val-ratio", "0.3")
+    args: Args = ("--input", *inputs, "--errors", errors, "--val-split", val, *ratio)
     with patch.object(text, "MAX_PIECE_BYTES", piece_bytes):
         assert prepare(*args, "--output-dir", tmp_path / "expected").returncode == 0
         run_with_stops(random.Random(seed), tmp_path / "out", *args, n_stops=n_stops, mean_checks=10)

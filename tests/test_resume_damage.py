@@ -364,7 +364,7 @@ def test_shards_named_by_records_that_are_lost_stay_as_they_are(
     args: Args = (*shard_args, "--output-dir", stopped_shards)
     with pytest.raises(Stopped):  # it can be stopped again, where nothing tells of a tear any more
         prepare(*args, stop_after_bytes=310_000)
-    assert before == named(stopped_shards)
+    assert before.items() <= named(stopped_shards).items()  # it may have named another before it was stopped
     done = prepare(*args)
     assert done.returncode == 0, done.stderr
     assert before.items() <= named(stopped_shards).items()
