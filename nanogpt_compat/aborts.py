@@ -24,7 +24,7 @@ import sys
 import time
 from pathlib import Path
 
-from nanogpt_compat.errors import MemoryLimitError
+from nanogpt_compat.errors import MemoryLimitError, TooSmallError
 from nanogpt_compat.refusals import is_refused, reserve
 
 # What blocks in flight may take all together, twice: if so much can be had now, no less was refused just
@@ -33,6 +33,7 @@ PROBE_BYTES = 128 << 20
 # Not touched, so it is no memory; but let go, it leaves so much of a limit to the way out.
 BALLAST_BYTES = 16 << 20
 _LOOK_FOR_S = 1.0  # from the trace to sleep() it takes some ms, more on a busy machine
+_STOPS = (MemoryLimitError, TooSmallError, MemoryError)
 _TASKS = Path("/proc/self/task")
 
 
@@ -80,7 +81,7 @@ class NativeAborts:
         if self._ballast is not None:
             self._ballast.close()
         # After a stop for memory other threads are still at work, and may be refused some too.
-        if self._trace_fd is None or (kind is not None and issubclass(kind, MemoryLimitError | MemoryError)):
+        if self._trace_fd is None or (kind is not None and issubclass(kind, _STOPS)):
             return
         faulthandler.disable()
         signal.signal(signal.SIGABRT, signal.SIG_DFL)

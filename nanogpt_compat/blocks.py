@@ -1,13 +1,45 @@
 """The unit of work: a run of input bytes that can be tokenised on its own."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+_MIB = 1024 * 1024
 MAX_LISTED = 10  # records that are no documents
+LONG_RECORD_BYTES = 1024 * 1024
+"""Longer ones are blocks of their own, and room in memory is made for them before they are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Memory that a record needs, or something else in a file; what is held of it already is included."""
+
+    what: str  # its file and place, and its size
+    n_bytes: int
+    most_bytes: int  # what it may need later
+    way_out: str = "divide the record into several"
+
+
+MakeRoom: TypeAlias = Callable[[int, Callable[[], Need]], None]
+"""Asks for so many bytes of memory besides what is held, and raises what ends the run if they cannot be had.
+The other argument is called in that case."""
+
+
+def has_room(_n_bytes: int, _need: Callable[[], Need]) -> None:
+    """Take it that there is enough memory."""
+
+
+def need_of_record(what: str, n_bytes: int) -> Need:
+    """Return what a record of `n_bytes` needs: these and its text, and later its text and its tokens.
+
+    Text takes no more bytes than what it was read from, in a buffer that grows by an eighth, and a token two
+    for each byte of it at most. The rest is for pieces, and at the end for the engine: `encode_block` then
+    asks for what it really takes.
+    """
+    return Need(what, n_bytes * 17 // 8 + 8 * _MIB, n_bytes * 13 // 4 + 50 * _MIB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +98,11 @@ class Rows:
     is_void: bool = False  # the type of the column has no text: its rows are always skipped, and counted
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Block:
     """Bytes `[start.offset, end.offset)` of one input, all of one split."""
 
-    raw: bytes
+    raw: bytes  # a long record's are dropped once it has been taken apart, whoever else holds the block
     start: Position
     end: Position
     is_val: bool

@@ -15,9 +15,11 @@ from nanogpt_compat.checkpoint import journal_in, read_found
 from nanogpt_compat.cluster import Driver
 from nanogpt_compat.commands import drop_options, show, this_command
 from nanogpt_compat.documents import END_OF_TEXT_NAME
-from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, PrepareError
+from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, PrepareError, TooSmallError
 from nanogpt_compat.files import advice
+from nanogpt_compat.limits import MAX_MEMORY
 from nanogpt_compat.options import Options, parse_options
+from nanogpt_compat.policy import SMALL_BLOCK_BYTES
 from nanogpt_compat.progress import LOG, CalmStream, Display, calm_streams, open_display
 from nanogpt_compat.redaction import learn_all
 from nanogpt_compat.run import Run
@@ -26,7 +28,7 @@ from nanogpt_compat.signals import StoppedBySignal, StopSignals
 from nanogpt_compat.units import format_count
 from nanogpt_compat.verify import verify
 
-_SMALLER = {"--workers": "1", "--block-size": "128KiB"}
+_SMALLER = {"--workers": "1", "--block-size": f"{SMALL_BLOCK_BYTES // 1024}KiB"}
 
 
 def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
@@ -52,28 +54,43 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
             raise RuntimeError("a library has ended the program") from error
     except (MemoryLimitError, MemoryError) as error:
         why = error if isinstance(error, MemoryLimitError) else "the system refused memory"
-        stderr.write(f"prepare: stopped: {why}\n{_how_to_resume(words)}\n")
+        stderr.write(f"prepare: stopped: {why}\n{_how_to_resume(error, words)}\n")
         return aborts.leave(MemoryLimitError.exit_code)
     except PrepareError as error:
-        stderr.write(f"prepare: error: {error}\n")
-        return error.exit_code
+        if not isinstance(error, TooSmallError):
+            stderr.write(f"prepare: error: {error}\n")
+            return error.exit_code
+        stderr.write(f"prepare: error: {error}{_advise_on_record(error, words)}\n")
+        return aborts.leave(error.exit_code)
     except StoppedBySignal as stop:
         stderr.write(f"prepare: {stop}\n")
         die_by(stop.number)
     return 0
 
 
-def _how_to_resume(words: Sequence[str]) -> str:
-    """Advise smaller settings after a stop for memory, or more memory where these are the smallest."""
+def _how_to_resume(error: MemoryLimitError | MemoryError, words: Sequence[str]) -> str:
+    """Advise smaller settings after a stop for memory, or more memory where smaller settings do not help."""
     smaller = [word for option in _SMALLER.items() for word in option]
     typed = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
-    if sorted([*drop_options(typed, _SMALLER), *smaller]) == sorted(typed):
+    are_smallest = sorted([*drop_options(typed, _SMALLER), *smaller]) == sorted(typed)
+    if are_smallest or (isinstance(error, MemoryLimitError) and not error.smaller_helps):
         command = this_command(words=words)
         return (
-            "these are the smallest settings; smaller ones will not help. With more free memory, or with a "
-            f"larger --max-memory if that is the limit, resume with{show(command)}"
+            "smaller settings will not help. With more free memory, or with a larger --max-memory if that is "
+            f"the limit, resume with{show(command)}"
         )
     return f"resume with smaller settings:{show(this_command(*smaller, without=_SMALLER, words=words))}"
+
+
+def _advise_on_record(error: TooSmallError, words: Sequence[str]) -> str:
+    """Say what else helps where one record is too large; a command where the command line sets the limit."""
+    if not error.way_out:
+        return ""
+    if error.enough_max_memory_bytes is None:
+        return f". Or {error.way_out}"
+    enough = f"{-(-error.enough_max_memory_bytes // 1_000_000)}M"
+    command = this_command(MAX_MEMORY, enough, without=[MAX_MEMORY], words=words)
+    return f". Or {error.way_out}, or run with more memory:{show(command)}"
 
 
 def _keep_standard_streams() -> None:

@@ -234,7 +234,7 @@ def drive(
 
     Raises:
         SpansError: some have failed for good, and all others are done; or the executor has ended.
-        MemoryLimitError: the same, and each of them for want of memory.
+        MemoryLimitError, TooSmallError: the same, and each of them for want of memory.
         UsageError, OutputError, CheckpointError, TooSmallError: a worker has met what the next would, too.
         And what `check` raises.
     """
@@ -354,7 +354,7 @@ def _outcome_of(future: "Future[Outcome]", span: Span) -> Outcome:
         return Outcome(
             span.index, "an unknown host", error=f"{type(error).__name__}: {error}", exit_code=_DIED
         )
-    if outcome.exit_code in _MET_BY_ALL:
+    if outcome.exit_code in _MET_BY_ALL and not outcome.of_record:
         raise _MET_BY_ALL[outcome.exit_code](f"{outcome.host}: {outcome.error}")
     return outcome
 
@@ -366,12 +366,13 @@ def _describe_failure(plan: Plan, outcome: Outcome) -> str:
 
 
 def _refuse_failed(plan: Plan, failed: Sequence[Outcome]) -> None:
-    """Raise SpansError if there are any; MemoryLimitError if that is what all of them failed for."""
+    """Raise SpansError if there are any, or the error for want of memory if all of them failed with it."""
     if not failed:
         return
-    is_memory = all(one.exit_code == MemoryLimitError.exit_code for one in failed)
+    codes = {one.exit_code for one in failed}
+    same = [one for one in (MemoryLimitError, TooSmallError) if codes == {one.exit_code}]
     lines = list_some([_describe_failure(plan, one) for one in failed], separator="\n  ")
-    raise (MemoryLimitError if is_memory else SpansError)(
+    raise (same[0] if same else SpansError)(
         f"{plural(len(failed), 'span')} failed, all others to be done here are done; fix what follows and "
         f"run the same command again (a changed input needs a new plan)\n  {lines}"
     )

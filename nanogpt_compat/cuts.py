@@ -109,21 +109,6 @@ def first_cut(data: bytes, start: int, end: int) -> int | None:
     return None
 
 
-def forced_cut(data: bytes, nominal: int) -> int:
-    """Move a forced cut at `nominal` (at least 4) back to where a character begins, if one does.
-
-    Four continuation bytes in a row belong to no character, so between them any place will do: each
-    is dropped or replaced by itself.
-
-    >>> forced_cut("caf\u00e9".encode(), 4)
-    3
-    """
-    for position in range(nominal, nominal - _MAX_CHAR_BYTES, -1):
-        if position >= len(data) or data[position] & 0xC0 != 0x80:
-            return position
-    return nominal
-
-
 def longest_stretch_bytes(data: bytes) -> int:
     """Bound from above the longest stretch of `data` without an exact cut; at most 32 KiB too high.
 

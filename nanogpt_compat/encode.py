@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt_compat.blocks import Block, Position, Records
+from nanogpt_compat.blocks import Block, MakeRoom, Need, Position, Records, has_room
 from nanogpt_compat.config import Format, Location
-from nanogpt_compat.cuts import MAX_PIECE_BYTES
+from nanogpt_compat.cuts import MAX_PIECE_BYTES, longest_stretch_bytes
 from nanogpt_compat.documents import (
     END_OF_TEXT,
     MARK,
@@ -19,11 +20,13 @@ from nanogpt_compat.documents import (
 )
 from nanogpt_compat.encoders import Encoder, EngineMismatch, Tokens
 from nanogpt_compat.errors import EngineFailure, InputError
-from nanogpt_compat.sources.records import parse_records, place_of, single_records
+from nanogpt_compat.sources.records import is_long_record, parse_records, place_of, single_records
 from nanogpt_compat.sources.repairs import BadRecord
 from nanogpt_compat.sources.text import InMemory, as_utf8, cut_text, find_invalid_bytes, read_blocks
+from nanogpt_compat.units import format_bytes
 
 _JOINED_BYTES = 1024 * 1024
+_N_SAMPLES, _SAMPLE_BYTES = 16, 8192  # 6 ms of tiktoken
 _LOCATED_BYTES = 4096  # how closely a message names the text that an engine fails on
 
 
@@ -60,8 +63,12 @@ def encode_block(
     check_at: Sequence[int] | None,
     documents: Documents | None,
     form: Format,
+    make_room: MakeRoom = has_room,
 ) -> Encoded:
     """Decode and encode one block; what is lost is counted. `check_at` is for `Encoder.encode_checked`.
+
+    The bytes of a long record are dropped from the block. `make_room` is as for `parse_records`, whose errors
+    this raises, too.
 
     Raises:
         InputError: `errors` is `strict` and a byte cannot be decoded, or the engine fails; with the
@@ -69,7 +76,7 @@ def encode_block(
         EngineMismatch: the engine has erred; with the file and the place.
     """
     if documents is not None and form.has_records:
-        return _encode_records(block, encoder, documents, path, form, check_at)
+        return _encode_records(block, encoder, documents, path, form, check_at, make_room)
     n_invalid, offsets = 0, tuple[int, ...]()
     try:
         text = as_utf8(block, "strict")
@@ -127,6 +134,7 @@ def _encode_records(
     path: Location,
     form: Format,
     check_at: Sequence[int] | None,
+    make_room: MakeRoom,
 ) -> Encoded:
     """Do the same for records.
 
@@ -136,11 +144,19 @@ def _encode_records(
         EngineMismatch: the engine has erred.
     """
     try:
-        found = parse_records(block, documents, skip_bad=documents.skip_bad)
+        found = parse_records(block, documents, skip_bad=documents.skip_bad, make_room=make_room)
+        if is_long_record(block):
+            block.raw = b""
+            for text in found.texts:
+                n_bytes = _token_bytes(text, encoder)
+                make_room(n_bytes, partial(_need_of_text, text, n_bytes, path, block))
         try:
             return _encode_found(block, found, encoder, documents, check_at)
-        except EngineFailure:
-            found = _without_failing(block, encoder, documents)
+        except EngineFailure as error:
+            if not block.raw:
+                found = _as_failing(block, error, documents)
+            else:
+                found = _without_failing(block, encoder, documents)
             return _encode_found(block, found, encoder, documents, check_at)
     except BadRecord as error:
         raise error.of(path, form) from error
@@ -149,6 +165,24 @@ def _encode_records(
         raise InputError(f"{path}, bytes {start:,} to {end:,} of its text: {error}") from error
     except EngineMismatch as error:
         raise error.at(path, block.start.offset) from error
+
+
+def _token_bytes(text: bytes, encoder: Encoder) -> int:
+    """Estimate the memory that it takes to make tokens of a long text, piece by piece, and to hold them.
+
+    There are as many as in the densest of some samples, of two bytes, with an eighth lost between arrays. A
+    piece takes up to 16 times its size, and tiktoken 65 bytes for each in a run of white space before a word.
+    """
+    step = max(1, len(text) // _N_SAMPLES)
+    samples = [text[start : start + _SAMPLE_BYTES] for start in range(0, len(text), step)]
+    densest = max(len(encoder.encode(one.decode(errors="ignore").encode())) / len(one) for one in samples)
+    stretch_bytes = min(longest_stretch_bytes(text), MAX_PIECE_BYTES)
+    return round(densest * len(text) * 9 / 4) + 16 * _JOINED_BYTES + 65 * stretch_bytes
+
+
+def _need_of_text(text: bytes, more_bytes: int, path: Location, record: Block) -> Need:
+    n_bytes = len(text) + more_bytes
+    return Need(f"{path}: {place_of(record)}, has {format_bytes(len(text))} of text", n_bytes, n_bytes)
 
 
 def _encode_found(
@@ -174,14 +208,24 @@ def _without_failing(block: Block, encoder: Encoder, documents: Documents) -> Re
                 for piece, _ in cut_text(text, block_bytes=_JOINED_BYTES):
                     encoder.encode_literally(piece)
         except EngineFailure as error:
-            if not documents.skip_bad:
-                noun = "line" if one.rows is None else "row"
-                raise BadRecord(place_of(one), str(error), noun=noun) from error
-            found = Records()
-            place = place_of(one) if one.rows is None else f"row {one.rows.first_row:,}"
-            found.add_bad(f"{place}: {error}")  # the same however rows are grouped in the file
+            found = _as_failing(one, error, documents)
         all_found.add(found)
     return all_found
+
+
+def _as_failing(record: Block, error: EngineFailure, documents: Documents) -> Records:
+    """Count a record that no engine takes as bad.
+
+    Raises:
+        BadRecord: bad records are not to be skipped.
+    """
+    if not documents.skip_bad:
+        noun = "line" if record.rows is None else "row"
+        raise BadRecord(place_of(record), str(error), noun=noun) from error
+    place = place_of(record) if record.rows is None else f"row {record.rows.first_row:,}"
+    found = Records()
+    found.add_bad(f"{place}: {error}")  # the same however rows are grouped in the file
+    return found
 
 
 def _pieces_of(parts: Mapping[str, Sequence[bytes]]) -> Iterator[_Piece]:

@@ -64,8 +64,24 @@ class MemoryLimitError(PrepareError):
 
     exit_code = 75
 
+    def __init__(self, message: str, *, smaller_helps: bool = True) -> None:
+        """`smaller_helps`: with smaller settings it may go on at once; else when there is more memory."""
+        super().__init__(message)
+        self.smaller_helps = smaller_helps
+
 
 class TooSmallError(PrepareError):
     """Even the smallest settings do not fit into the memory that is allowed."""
 
     exit_code = 78
+
+    def __init__(
+        self, message: str, *, way_out: str = "", enough_max_memory_bytes: int | None = None
+    ) -> None:
+        """`way_out`: what to do about the one record that does not fit, where others may.
+
+        With so much of `--max-memory`, it would.
+        """
+        super().__init__(message)
+        self.way_out = way_out
+        self.enough_max_memory_bytes = enough_max_memory_bytes

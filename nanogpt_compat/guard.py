@@ -21,12 +21,17 @@ from pathlib import Path
 import psutil
 
 from nanogpt_compat import limits, policy
+from nanogpt_compat.blocks import Need
 from nanogpt_compat.errors import MemoryLimitError, TooSmallError
+from nanogpt_compat.heap import used_bytes
 from nanogpt_compat.policy import MOST_BYTES, SMALLEST_BYTES, Level, Reading, State, Step
 from nanogpt_compat.units import format_bytes
 
 REFRESH_EVERY_S = 3.0  # limits do change: systemctl set-property, docker update
 _LISTING_SHARE = 0.0005  # of the time goes into listing children: 15 ms (of 400 processes), so every 30 s
+
+# What is no work in flight and was not there before: threads, the kernel's tables, memory in pieces.
+_UNSURE_BYTES = 16 << 20
 
 _log = logging.getLogger(__name__)
 
@@ -44,11 +49,19 @@ def check_fits(readings: Sequence[Reading], *, own_bytes: int, smallest_bytes: i
         if reading.advisory or policy.margin_bytes(reading) >= smallest_bytes:
             continue
         reserve_bytes = policy.reserves_for(reading).abort_bytes
-        needed_bytes = (reading.used_bytes if reading.private else own_bytes) + smallest_bytes + reserve_bytes
+        used_bytes = reading.used_bytes if _is_ours(reading, own_bytes) else own_bytes
+        needed_bytes = used_bytes + smallest_bytes + reserve_bytes
         found = f"the smallest settings need {format_bytes(needed_bytes)} of memory; {_describe(reading)}"
         if needed_bytes > reading.limit_bytes:
             raise TooSmallError(f"{found}. Allow more memory; trying again unchanged is useless")
-        raise MemoryLimitError(f"{found}, too much of it by others. Close some, or try again later")
+        raise MemoryLimitError(
+            f"{found}, too much of it by others. Close some, or try again later", smaller_helps=False
+        )
+
+
+def _is_ours(reading: Reading, own_bytes: int) -> bool:
+    """Whether nobody else uses up much of a limit: a cgroup also counts what the kernel holds for us."""
+    return reading.private or reading.used_bytes - own_bytes < _UNSURE_BYTES
 
 
 def _describe(reading: Reading) -> str:
@@ -111,18 +124,20 @@ class Sampler:
         self._last: dict[str, tuple[float, Reading | None]] = {}  # (due again at, reading)
         self._noted: set[str] = set()  # signals that could not be read
         self._swapped: deque[tuple[float, int | None]] = deque(maxlen=2)  # (when, pages), last refreshes
+        self._lock = threading.Lock()
 
-    def sample(self) -> list[Reading]:
-        """Say how every limit that can be read stands, or stood half a second ago if it is far."""
-        now_s = time.monotonic()
-        if now_s >= self._refresh_at_s:
-            self._refresh_at_s = now_s + REFRESH_EVERY_S
-            self._refresh(now_s)
-        for name in self._signals:
-            if now_s >= self._last.get(name, (now_s,))[0]:
-                reading = self._take(name)
-                self._last[name] = now_s + policy.poll_delay_s([reading] if reading else []), reading
-        return [reading for _, reading in self._last.values() if reading is not None]
+    def sample(self, *, is_fresh: bool = False) -> list[Reading]:
+        """Return how every limit stands; unless `is_fresh`, how it stood half a second ago if it is far."""
+        with self._lock:
+            now_s = time.monotonic()
+            if now_s >= self._refresh_at_s:
+                self._refresh_at_s = now_s + REFRESH_EVERY_S
+                self._refresh(now_s)
+            for name in self._signals:
+                if is_fresh or now_s >= self._last.get(name, (now_s,))[0]:
+                    reading = self._take(name)
+                    self._last[name] = now_s + policy.poll_delay_s([reading] if reading else []), reading
+            return [reading for _, reading in self._last.values() if reading is not None]
 
     def _take(self, name: str) -> Reading | None:
         """Read one signal; None if it sets no limit now, or cannot be read."""
@@ -143,7 +158,7 @@ class Sampler:
         for name in ("RLIMIT_AS", "RLIMIT_DATA"):
             self._signals[name] = partial(limits.read_rlimit, name, self._processes[0])
         if self._max_memory_bytes is not None:
-            self._signals["--max-memory"] = partial(self._read_own_use, self._max_memory_bytes)
+            self._signals[limits.MAX_MEMORY] = partial(self._read_own_use, self._max_memory_bytes)
         self._swapped.append((now_s, limits.swapped_out_pages(self._root)))
 
     def _read_own_use(self, max_memory_bytes: int) -> Reading:
@@ -276,6 +291,48 @@ class MemoryGuard:
         self._most_in_flight_bytes = max(self._most_in_flight_bytes, now_bytes)
         return may_join
 
+    def lacks_room(self, n_bytes: int) -> bool:
+        """Whether so much more memory cannot be had now; reads the limits, 0.3 ms."""
+        return bool(self._too_near(n_bytes))
+
+    def check_room(self, n_bytes: int, need_of: Callable[[], Need]) -> None:
+        """Make sure that a record may take `n_bytes` more, when there is nothing else in flight.
+
+        What `heap.uses_block` knows of stays, in a new process too.
+
+        Raises:
+            TooSmallError: it will not fit, whatever others do.
+            MemoryLimitError: it would if others did not hold the memory, or in a new process.
+        """
+        near = self._too_near(n_bytes)
+        if not near:
+            return
+        need = need_of()
+        found = f"{need.what}, which needs up to {format_bytes(need.most_bytes)} of memory"
+        own_bytes = self._sampler.own_bytes()
+        for reading in near:
+            base_bytes = self._base_bytes + used_bytes() + _UNSURE_BYTES
+            if reading.private:  # it counts more than our own memory, or less
+                base_bytes += reading.used_bytes - own_bytes
+            reserve_bytes = policy.reserves_for(reading).abort_bytes
+            if base_bytes + need.n_bytes + reserve_bytes > reading.limit_bytes:
+                enough_bytes = policy.limit_for(base_bytes + need.most_bytes)
+                raise TooSmallError(
+                    f"{found}; {_describe(reading)}. Allow {format_bytes(enough_bytes)} at least; trying "
+                    "again unchanged is useless",
+                    way_out=need.way_out,
+                    enough_max_memory_bytes=enough_bytes if reading.name == limits.MAX_MEMORY else None,
+                )
+        raise MemoryLimitError(
+            f"{found}; {_describe(near[0])}. Try again when less of it is in use", smaller_helps=False
+        )
+
+    def _too_near(self, n_bytes: int) -> list[Reading]:
+        """Return the limits that are nearer than `n_bytes`, nearest first."""
+        readings = [one for one in self._sampler.sample(is_fresh=True) if not one.advisory]
+        near = [one for one in readings if policy.margin_bytes(one) < n_bytes]
+        return sorted(near, key=policy.margin_bytes)
+
     def learn(self, cost_bytes: int, peak_bytes: int) -> None:
         """Compare what the blocks in flight should take with how far our own memory has grown."""
         self._factor = policy.learn_factor(self._factor, cost_bytes, peak_bytes)
@@ -287,9 +344,19 @@ class MemoryGuard:
             self._tried[step] += 1
         return step
 
+    @property
+    def _cause(self) -> Reading | None:
+        """The limit that decided, or the tightest one."""
+        return self.state.cause if self.state.level is Level.ABORT else policy.tightest(self.readings)
+
+    @property
+    def is_our_own_doing(self) -> bool:
+        """Whether the limit for which the run stops is used up by this process, and by hardly any other."""
+        return self._cause is not None and _is_ours(self._cause, self._sampler.own_bytes())
+
     def explain(self) -> str:
         """Say why the run stops, as `describe_abort` does."""
-        reading = self.state.cause if self.state.level is Level.ABORT else policy.tightest(self.readings)
+        reading = self._cause
         return describe_abort(reading, self._tried, refused=self._refused, pressure=self._sampler.pressure())
 
     def summary(self) -> dict[str, object]:

@@ -23,6 +23,7 @@ from nanogpt_compat.policy import Reading
 
 # v1 says "no limit" with 2^63 rounded down to a page, whatever the page size; no machine has an exabyte.
 _NO_LIMIT_BYTES = 1 << 60
+MAX_MEMORY = "--max-memory"
 _V2_LIMITS = ("memory.max", "memory.high")
 _V1_LIMITS = ("memory.limit_in_bytes",)
 # `total_inactive_file 4096` (memory.stat), `pswpout 12` (vmstat) and `VmSwap:\t  8 kB` (status) alike. Only
@@ -241,7 +242,7 @@ def read_own_use(limit_bytes: int, processes: list[psutil.Process], root: Path =
             used_bytes += anonymous_bytes(child, root)
     advisory = sys.platform == "darwin"  # only the whole resident set is known there
     source = "the command line"
-    return Reading("--max-memory", source, limit_bytes, used_bytes, private=True, advisory=advisory)
+    return Reading(MAX_MEMORY, source, limit_bytes, used_bytes, private=True, advisory=advisory)
 
 
 def read_rlimit(name: str, process: psutil.Process) -> Reading | None:

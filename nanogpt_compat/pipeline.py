@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class before Python 3.11
 from contextlib import closing
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 
-from nanogpt_compat.blocks import Block, Blocks, Position
+from nanogpt_compat.blocks import Block, Blocks, MakeRoom, Need, Position, has_room, need_of_record
 from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.encode import Encoded, encode_block
@@ -24,7 +24,7 @@ from nanogpt_compat.sources.compressed import Unpacked, open_stream
 from nanogpt_compat.sources.documents import read_documents
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.prints import change_of_place
-from nanogpt_compat.sources.records import read_records
+from nanogpt_compat.sources.records import is_long_record, read_records
 from nanogpt_compat.sources.text import Readable, lenient, read_blocks
 from nanogpt_compat.split import Windows
 from nanogpt_compat.tally import Tally
@@ -75,46 +75,49 @@ def run(
     admit: Callable[[int, int], bool],
     after_block: Callable[[], None],
     check: Callable[[], None],
+    make_room: MakeRoom = has_room,
+    check_room: MakeRoom = has_room,
 ) -> None:
     """Tokenise a source into `sink`, from `tally.position` on.
 
-    Before a block is given to a thread, `admit(its cost, cost of those in flight)` is asked; while it says
-    no, the oldest one is waited for and written. `tally` is at every call of `after_block` what `sink`
-    holds. `check` is called several times a second; what it raises ends the run there.
+    Before a block is given to a thread, and before a long record is read, `admit(its cost, cost of those in
+    flight)` is asked; while it says no, the oldest one is waited for and written; for a long record
+    `make_room` is called then, and `check_room` in the thread for what more it takes. `tally` is at every
+    call of `after_block` what `sink` holds. `check` is called several times a second. What these raise ends
+    the run there.
 
     Raises:
         InputError: an input is unreadable or changes, or cannot be decoded and `errors` is `strict`.
         OutputError: the disk is full or failing.
         EngineMismatch: the engine is not to be trusted; the message says which bytes of which file show it.
     """
-    documents, errors, beginning = source.documents, source.errors, tally.position
-    blocks = all_blocks(source, beginning, bytes_before=tally.text_bytes_before, check=check)
+
+    def wait_for_room(n_bytes: int, need: Callable[[], Need]) -> None:
+        in_flight.make_room(n_bytes)
+        make_room(n_bytes, need)
+
+    blocks = all_blocks(
+        source, tally.position, bytes_before=tally.text_bytes_before, check=check, make_room=wait_for_room
+    )
     if max_chars is not None:
-        n_left = max_chars - tally.chars
+        n_left, documents, errors = max_chars - tally.chars, source.documents, source.errors
         if documents is None:
             blocks = limit_chars(blocks, n_left, tally.position, errors)
         else:
-            blocks = limit_documents(blocks, n_left, tally.position, documents, source.formats, errors)
+            blocks = limit_documents(
+                blocks, n_left, tally.position, documents, source.formats, errors, wait_for_room
+            )
 
-    def encode(block: Block) -> Encoded:
-        check_at = None if block.start == beginning else places_to_check(block)
-        index = block.start.input_index
-        path, form = source.paths[index], source.formats[index]
-        return encode_block(block, encoder, errors, path, check_at, documents, form)
+    def write(encoded: Encoded) -> None:
+        for is_val, ids in encoded.tokens:
+            sink.append(ids, is_val=is_val)
+        _count_ended(tally, source, encoded.block.start.input_index)
+        _count(tally, encoded)
+        after_block()
 
-    def cost(block: Block) -> int:
-        n_documents = block.end.records - block.start.records
-        if documents is not None and documents.separator is not None:
-            n_documents += block.raw.count(documents.separator.encode())
-        return _BLOCK_OVERHEAD_BYTES + encoder.cost_bytes(block.raw) + n_documents * _DOCUMENT_OVERHEAD_BYTES
-
-    with closing(blocks), closing(_in_order(blocks, encode, cost, n_workers, admit, check)) as results:
-        for encoded in results:
-            for is_val, ids in encoded.tokens:
-                sink.append(ids, is_val=is_val)
-            _count_ended(tally, source, encoded.block.start.input_index)
-            _count(tally, encoded)
-            after_block()
+    work = _Work(source, encoder, tally.position, check_room)
+    with closing(blocks), _InFlight(work.encode, write, admit, n_workers, check) as in_flight:
+        _put_through(blocks, work.cost_bytes, in_flight, check)
     index = tally.position.input_index
     if source.end is not None:
         _count_ended(tally, source, index + (source.formats[index].compression != "none"))  # all, or nothing
@@ -149,10 +152,18 @@ def _count(tally: Tally, encoded: Encoded) -> None:
     tally.fallback_blocks += encoded.by_reference
 
 
-def all_blocks(source: Source, start: Position, *, bytes_before: int, check: Callable[[], None]) -> Blocks:
+def all_blocks(
+    source: Source,
+    start: Position,
+    *,
+    bytes_before: int,
+    check: Callable[[], None],
+    make_room: MakeRoom = has_room,
+) -> Blocks:
     """Yield the blocks of every input in turn, from `start` on; `check` is for where that takes a while.
 
-    `bytes_before`: the text of all inputs before that of `start`.
+    `bytes_before`: the text of all inputs before that of `start`. `make_room` is asked before a long record
+    is read.
     """
     n_inputs = len(source.paths) if source.end is None else start.input_index + 1
     for index in range(start.input_index, n_inputs):
@@ -166,9 +177,10 @@ def all_blocks(source: Source, start: Position, *, bytes_before: int, check: Cal
                 documents=source.documents,
                 check=check,
                 end=source.end,
+                make_room=make_room,
             )
         else:
-            blocks = _blocks_of_text(source, start, bytes_before, check)
+            blocks = _blocks_of_text(source, start, bytes_before, check, make_room)
         with closing(blocks):
             for block in blocks:
                 start = block.end
@@ -177,7 +189,9 @@ def all_blocks(source: Source, start: Position, *, bytes_before: int, check: Cal
         start = Position(index + 1)
 
 
-def _blocks_of_text(source: Source, start: Position, bytes_before: int, check: Callable[[], None]) -> Blocks:
+def _blocks_of_text(
+    source: Source, start: Position, bytes_before: int, check: Callable[[], None], make_room: MakeRoom
+) -> Blocks:
     """Yield the blocks of plain or compressed text."""
     path, form = source.paths[start.input_index], source.formats[start.input_index]
     size_bytes, documents = source.sizes[start.input_index], source.documents
@@ -185,7 +199,7 @@ def _blocks_of_text(source: Source, start: Position, bytes_before: int, check: C
         text: Readable = file
         stream = None
         if form.compression != "none" or isinstance(path, Pipe):
-            stream = open_stream(file, form.compression, start, check)
+            stream = open_stream(file, form.compression, start, check, make_room)
             if change := change_of_place(stream, start, documents, source.errors):
                 raise CheckpointError(f"{path} {change}")
             text = Unpacked(stream)
@@ -218,58 +232,121 @@ def _blocks_of_text(source: Source, start: Position, bytes_before: int, check: C
             file.check_unchanged()
 
 
-def _in_order(
-    blocks: Blocks,
-    encode: Callable[[Block], Encoded],
-    cost: Callable[[Block], int],
-    n_workers: int,
-    admit: Callable[[int, int], bool],
-    check: Callable[[], None],
-) -> Generator[Encoded, None, None]:
-    """Encode blocks on threads and yield the results in the order of the blocks.
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is done to each block."""
 
-    If reading ends with an error, what came before is yielded first; of a stop, as much of it as is done.
-    """
-    pending: deque[tuple[Future[Encoded], int]] = deque()
-    in_flight_bytes = 0
-    failure: Exception | None = None
-    pool = start_pool(n_workers, "encode")
-    try:
-        while True:
-            try:
-                block = next(blocks, None)
-            except Exception as error:  # noqa: BLE001 - it is raised below
-                failure = error
-                break
-            if block is None:
-                break
-            block_cost = cost(block)
-            while pending and (pending[0][0].done() or not admit(block_cost, in_flight_bytes)):
-                future, done_cost = pending.popleft()
-                yield _result(future, check)
-                in_flight_bytes -= done_cost
-                del future  # or its tokens would stay until the next one is done
-            check()
-            pending.append((pool.submit(encode, block), block_cost))
-            in_flight_bytes += block_cost
-            del block
-        is_stop = failure is not None and not isinstance(failure, InputError)
-        while pending and (not is_stop or pending[0][0].done()):
-            future = pending.popleft()[0]
-            yield future.result() if is_stop else _result(future, check)
-        if failure is not None:
-            raise failure
-    finally:
+    source: Source
+    encoder: Encoder
+    beginning: Position  # of the run
+    check_room: MakeRoom
+
+    def encode(self, block: Block) -> Encoded:
+        """Encode a block, in whatever thread this is."""
+        check_at = None if block.start == self.beginning else places_to_check(block)
+        index, source = block.start.input_index, self.source
+        return encode_block(
+            block,
+            self.encoder,
+            source.errors,
+            source.paths[index],
+            check_at,
+            source.documents,
+            source.formats[index],
+            self.check_room,
+        )
+
+    def cost_bytes(self, block: Block) -> int:
+        """Bound the memory that a block takes until it is written."""
+        documents, form = self.source.documents, self.source.formats[block.start.input_index]
+        if form.has_records and is_long_record(block):
+            return need_of_record("", len(block.raw)).most_bytes
+        n_documents = block.end.records - block.start.records
+        if documents is not None and documents.separator is not None:
+            n_documents += block.raw.count(documents.separator.encode())
+        engine_bytes = self.encoder.cost_bytes(block.raw)
+        return _BLOCK_OVERHEAD_BYTES + engine_bytes + n_documents * _DOCUMENT_OVERHEAD_BYTES
+
+
+class _InFlight:
+    """Blocks that threads encode, written in the order in which they came."""
+
+    def __init__(
+        self,
+        encode: Callable[[Block], Encoded],
+        write: Callable[[Encoded], None],
+        admit: Callable[[int, int], bool],
+        n_workers: int,
+        check: Callable[[], None],
+    ) -> None:
+        self._encode = encode
+        self._write = write
+        self._admit = admit
+        self._check = check
+        self._pending: deque[tuple[Future[Encoded], int]] = deque()
+        self._n_bytes = 0  # what they cost
+        self.has_failed = False  # a block could not be encoded or written: none after it may be
+        self._pool = start_pool(n_workers, "encode")
+
+    def __enter__(self) -> "_InFlight":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         # Whoever stops has no time to wait for blocks that will not be written.
-        pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def make_room(self, cost_bytes: int) -> None:
+        """Write blocks until one of such a cost is admitted, or there are none left."""
+        while self._pending and (self.is_next_done or not self._admit(cost_bytes, self._n_bytes)):
+            self.write_next()
+
+    def add(self, block: Block, cost_bytes: int) -> None:
+        """Give a block to a thread."""
+        self._pending.append((self._pool.submit(self._encode, block), cost_bytes))
+        self._n_bytes += cost_bytes
+
+    def __bool__(self) -> bool:
+        return bool(self._pending)
+
+    @property
+    def is_next_done(self) -> bool:
+        """Whether the block to be written next is encoded."""
+        return self._pending[0][0].done()
+
+    def write_next(self) -> None:
+        """Wait for a block, with checks while it is not done, and write it."""
+        future, cost_bytes = self._pending.popleft()
+        self.has_failed = True
+        while not future.done():
+            self._check()
+            with contextlib.suppress(TimeoutError, FuturesTimeoutError):
+                future.result(timeout=_LOOK_UP_EVERY_S)
+        self._write(future.result())
+        self._n_bytes -= cost_bytes
+        self.has_failed = False
 
 
-def _result(future: Future[Encoded], check: Callable[[], None]) -> Encoded:
-    """Wait for a block, and look up every now and then."""
-    while True:
-        check()
-        with contextlib.suppress(TimeoutError, FuturesTimeoutError):
-            return future.result(timeout=_LOOK_UP_EVERY_S)
+def _put_through(
+    blocks: Blocks, cost: Callable[[Block], int], in_flight: _InFlight, check: Callable[[], None]
+) -> None:
+    """Encode and write all blocks.
+
+    If reading ends with an error, what came before is written first; of a stop, as much of it as is done.
+    """
+    try:
+        while (block := next(blocks, None)) is not None:
+            cost_bytes = cost(block)
+            in_flight.make_room(cost_bytes)
+            check()
+            in_flight.add(block, cost_bytes)
+            del block
+    except Exception as error:
+        is_stop = not isinstance(error, InputError)
+        while in_flight and not in_flight.has_failed and (not is_stop or in_flight.is_next_done):
+            in_flight.write_next()
+        raise
+    while in_flight:
+        in_flight.write_next()
 
 
 def places_to_check(block: Block) -> list[int]:

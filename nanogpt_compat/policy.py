@@ -9,6 +9,7 @@ Each limit has its own reserves, and the tightest decides. Formulas are those of
 Swap is never headroom, and page cache is not use: whoever takes the readings (limits.py) sees to both.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -23,6 +24,7 @@ MAX_HALVINGS = 6  # 1 GiB -> 16 MiB
 MAX_FILL_RATE = 6 * _GIB  # bytes/s, more than a fast program can touch: a reserve is seen before it is gone
 MOST_BYTES = _GIB  # 64 workers with two blocks of 1 MiB each
 SMALLEST_BYTES = 32 * _MIB  # one block of 1 MiB, 8 bytes a byte, with 512 KiB of it unbroken, 45 bytes a byte
+SMALL_BLOCK_BYTES = 128 * 1024  # smaller ones take no less memory that matters
 MAX_FACTOR = 4.0
 _SMALLEST_LESSON_BYTES = 4 * _MIB  # below it, the allocator's noise would pass for a block's cost
 
@@ -106,6 +108,16 @@ def _reserves(size: int, floor_bytes: int | None) -> Reserves:
     throttle = min(max(size * 12 // 100, 768 * _MIB), size * 30 // 100, 2 * _GIB)
     shift = 0 if floor_bytes is None else floor_bytes - abort
     return Reserves(abort + shift, throttle + shift, throttle * 5 // 4 + shift)
+
+
+def limit_for(used_bytes: int) -> int:
+    """Return the least limit that leaves its abort reserve free while `used_bytes` of it are in use.
+
+    >>> limit_for(127_500_000), limit_for(10_000_000_000)
+    (149999999, 10526315789)
+    """
+    limits = range(used_bytes, used_bytes + 512 * _MIB)
+    return limits[bisect_left(limits, used_bytes, key=lambda size: size - _reserves(size, None).abort_bytes)]
 
 
 def margin_bytes(reading: Reading) -> int:

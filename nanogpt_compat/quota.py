@@ -5,13 +5,14 @@ from contextlib import closing
 from dataclasses import replace
 from zlib import crc32
 
-from nanogpt_compat.blocks import Block, Blocks, Position
+from nanogpt_compat.blocks import Block, Blocks, MakeRoom, Position, has_room
 from nanogpt_compat.config import Format
 from nanogpt_compat.cuts import first_cut
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.sources.documents import end_block, end_of_chars
 from nanogpt_compat.sources.records import parse_records, single_records, up_to
 from nanogpt_compat.sources.text import decode, lenient
+from nanogpt_compat.utf8 import count_chars
 
 
 def limit_chars(blocks: Blocks, n_left: int, start: Position, errors: str) -> Blocks:
@@ -38,8 +39,12 @@ def limit_documents(
     documents: Documents,
     formats: Sequence[Format],
     errors: str,
+    make_room: MakeRoom = has_room,
 ) -> Blocks:
-    """Pass blocks on, up to the first end of a document with at least `n_left` characters before it."""
+    """Pass blocks on, up to the first end of a document with at least `n_left` characters before it.
+
+    `make_room` is as for `parse_records`.
+    """
     separator = documents.separator or ""
     if n_left <= 0 and not start.document:
         return
@@ -48,7 +53,7 @@ def limit_documents(
             if n_left <= 0 and not block.start.document:
                 return
             if formats[block.start.input_index].has_records:
-                block = _limit_records(block, n_left, documents)
+                block = _limit_records(block, n_left, documents, make_room)
                 yield block
                 n_left -= block.n_chars
                 continue
@@ -67,22 +72,22 @@ def limit_documents(
             n_left -= len(text)
 
 
-def _limit_records(block: Block, n_left: int, documents: Documents) -> Block:
+def _limit_records(block: Block, n_left: int, documents: Documents, make_room: MakeRoom) -> Block:
     """Count a block's characters, and shorten it to the first document with `n_left` up to its end."""
-    n_chars = _count_chars(block, documents)
+    n_chars = _count_chars(block, documents, make_room)
     if n_chars < n_left:
         return replace(block, n_chars=n_chars)
     n_chars, end = 0, block.end
     for one in single_records(block):
-        n_chars += _count_chars(one, documents)
+        n_chars += _count_chars(one, documents, make_room)
         if n_chars >= n_left:
             end = one.end
             break
     return replace(up_to(block, end), n_chars=n_chars)
 
 
-def _count_chars(block: Block, documents: Documents) -> int:
-    return sum(len(text.decode()) for text in parse_records(block, documents, skip_bad=True).texts)
+def _count_chars(block: Block, documents: Documents, make_room: MakeRoom) -> int:
+    return sum(map(count_chars, parse_records(block, documents, skip_bad=True, make_room=make_room).texts))
 
 
 def _cut_at(block: Block, n_chars: int, errors: str) -> Block:

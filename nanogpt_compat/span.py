@@ -17,7 +17,7 @@ from typing import Any
 from nanogpt_compat.blocks import Position
 from nanogpt_compat.config import Config, Location, Url
 from nanogpt_compat.encoders import Choice, EngineMismatch
-from nanogpt_compat.errors import CheckpointError, InputError, OutputError, PrepareError
+from nanogpt_compat.errors import CheckpointError, InputError, OutputError, PrepareError, TooSmallError
 from nanogpt_compat.estimate import Estimate
 from nanogpt_compat.files import advice, replace_durably
 from nanogpt_compat.job import Job, open_engine, with_reference
@@ -53,6 +53,7 @@ class Outcome:
     tokens: int = 0
     error: str = ""  # "" if the part is there
     exit_code: int = 0
+    of_record: bool = False  # one record needs too much memory, as other spans need not
 
 
 def attempt(
@@ -80,7 +81,9 @@ def attempt(
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it must not take the other spans along
         text = str(error) if isinstance(error, PrepareError) else repr(error)
-        return Outcome(index, host, error=redact(text), exit_code=getattr(error, "exit_code", 1))
+        of_record = isinstance(error, TooSmallError) and bool(error.way_out)
+        code = getattr(error, "exit_code", 1)
+        return Outcome(index, host, error=redact(text), exit_code=code, of_record=of_record)
     return Outcome(index, host, tokens=sum(one["tokens"] for one in part["files"].values()))
 
 
@@ -177,6 +180,10 @@ def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check:
         if not counted:
             raise
         raise InputError(f"{error}{counted}") from error
+    except TooSmallError as error:
+        if not (counted and error.way_out):
+            raise
+        raise TooSmallError(f"{error}{counted}", way_out=error.way_out) from error
     finally:
         if job.encoder.cache_bytes < most_bytes:
             _open_engine.cache_clear()  # memory was short: the next span asks anew how much there is

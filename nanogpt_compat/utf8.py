@@ -1,9 +1,13 @@
 """Look at the characters of a text that are not ASCII without going through all of it: most bytes are."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 _HIGH_BITS = np.uint64(0x8080808080808080)
 _WORD_BYTES = 8
+_MAX_CHAR_BYTES = 4
+_PART_BYTES = 1024 * 1024
 _DENSE = 4  # where one word in so many has something to see, leaving out the others gains nothing
 
 
@@ -31,10 +35,40 @@ def non_ascii_part(raw: bytes) -> bytes:
 
 
 def is_utf8(raw: bytes) -> bool:
-    """Whether `raw` can be decoded whole."""
+    """Whether `raw` can be decoded whole; takes some megabytes of memory however long it is."""
     if not raw.isascii():
         try:
-            non_ascii_part(raw).decode()
+            for part in parts_of(raw, _PART_BYTES):
+                non_ascii_part(part).decode()
         except UnicodeDecodeError:
             return False
     return True
+
+
+def count_chars(text: bytes) -> int:
+    """Count the characters of valid UTF-8, a part at a time: a string of them may take four times as much."""
+    return sum(len(part.decode()) for part in parts_of(text, _PART_BYTES))
+
+
+def parts_of(raw: bytes, part_bytes: int) -> Iterator[bytes]:
+    r"""Yield `raw` in parts of at most `part_bytes` (at least 4) that divide no valid character.
+
+    >>> list(parts_of("caf\u00e9s".encode(), 4))
+    [b'caf', b'\xc3\xa9s']
+    """
+    start = 0
+    while start < len(raw):
+        end = char_start(raw, start + part_bytes)
+        yield raw[start:end]
+        start = end
+
+
+def char_start(raw: bytes, nominal: int) -> int:
+    """Move back from `nominal` (at least 4) to where a character begins, if one does.
+
+    Four continuation bytes in a row belong to no character, so between them any place will do.
+    """
+    for place in range(nominal, nominal - _MAX_CHAR_BYTES, -1):
+        if place >= len(raw) or raw[place] & 0xC0 != 0x80:
+            return place
+    return nominal

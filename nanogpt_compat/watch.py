@@ -7,13 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from nanogpt_compat import pipeline, report
-from nanogpt_compat.errors import MemoryLimitError
+from nanogpt_compat.blocks import Need
+from nanogpt_compat.errors import MemoryLimitError, TooSmallError
 from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits
 from nanogpt_compat.heap import trim_heap
 from nanogpt_compat.job import Job
 from nanogpt_compat.lock import FolderLock, check_free
 from nanogpt_compat.parts import Parts
-from nanogpt_compat.policy import Step, room_bytes
+from nanogpt_compat.policy import SMALL_BLOCK_BYTES, Step, room_bytes
 from nanogpt_compat.progress import Display
 from nanogpt_compat.shards import WORK_FOLDER
 from nanogpt_compat.sinks import Sink, remove_work_folder, work_folder
@@ -63,6 +64,8 @@ class Watch:
         self._open_display = open_display
         self.say = say
         self._check_signals = check
+        self._is_smallest = job.config.n_workers == 1 and job.block_bytes <= SMALL_BLOCK_BYTES
+        self._has_written: Callable[[], bool] = lambda: False
         sampler = Sampler(
             max_memory_bytes=job.config.max_memory_bytes, min_available_bytes=job.config.min_available_bytes
         )
@@ -86,12 +89,22 @@ class Watch:
         """Raise what should end the work: a signal, or memory that is about to run out."""
         self._check_signals()
         if self.guard.aborting.is_set():
-            raise MemoryLimitError(self.guard.explain())
+            raise self._stop_for_memory()
 
-    def memory_refused(self) -> MemoryLimitError:
+    def memory_refused(self) -> MemoryLimitError | TooSmallError:
         """Build the error to raise from a MemoryError."""
         self.guard.abort()
-        return MemoryLimitError(self.guard.explain())
+        return self._stop_for_memory()
+
+    def _stop_for_memory(self) -> MemoryLimitError | TooSmallError:
+        """Build the error that ends the work; the advice that goes with it must not lead here again."""
+        found = self.guard.explain()
+        if self._is_smallest and self.guard.is_our_own_doing and not self._has_written():
+            return TooSmallError(
+                f"{found}. Nothing could be written, with the smallest settings: allow more memory; trying "
+                "again unchanged will not help"
+            )
+        return MemoryLimitError(found, smaller_helps=not self._is_smallest)
 
     def go_through(
         self,
@@ -111,7 +124,8 @@ class Watch:
             InputError, OutputError, EngineMismatch: as `pipeline.run` does.
             MemoryLimitError: memory is about to run out. And whatever the check for signals raises.
         """
-        encoder = job.encoder
+        encoder, beginning = job.encoder, tally.position
+        self._has_written = lambda: tally.position != beginning
         with closing(self._open_display(tally.bytes_read)) as display:
             shown_s = 0.0
 
@@ -133,6 +147,13 @@ class Watch:
                 if time.monotonic() - shown_s > _SHOW_EVERY_S:  # at 200 MB/s, each block would cost 1 %
                     show()
 
+            def make_room(n_bytes: int, need: Callable[[], Need]) -> None:
+                if self.guard.lacks_room(n_bytes):
+                    flush()
+                    encoder.drop_caches()
+                    trim_heap()
+                self.guard.check_room(n_bytes, need)
+
             pipeline.run(
                 replace(job.source, end=end),
                 tally,
@@ -143,6 +164,8 @@ class Watch:
                 admit=self.guard.admit,
                 after_block=after_each_block,
                 check=self.check,
+                make_room=make_room,
+                check_room=self.guard.check_room,
             )
             show()
 

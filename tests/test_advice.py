@@ -182,6 +182,14 @@ def documents(n: int, n_words: int) -> Callable[[Bench], tuple[str, ...]]:
     return setup
 
 
+def long_line(bench: Bench) -> tuple[str, ...]:
+    short = [json.dumps({"text": f"Document {k}. " + "Some words. " * 100}) for k in range(100)]
+    long = json.dumps({"text": "Some words. " * 3_000_000})
+    (bench.folder / "a b.jsonl").write_text("".join(f"{line}\n" for line in (*short, long)))
+    limit = ("--max-memory", "150M", "--engine", "tiktoken")
+    return ("--input", "a b.jsonl", "--output-dir", "my out", "--val-split", "none", *limit)
+
+
 def tokens_of(bench: Bench) -> dict[str, int]:
     tokens: dict[str, int] = faults.report_of(bench.folder / "my out")["tokens"]
     return tokens
@@ -399,6 +407,9 @@ CASES = {
         driver={"at": "encode text", "skip": 5, "do": "MemoryError"},
         exit_code=75,
         check=was_resumed,
+    ),
+    "a line needs more memory than is allowed": Case(
+        "cli:_advise_on_record", long_line, exit_code=78, check=was_resumed
     ),
     "a lock of another host": Case(
         "lock:_check_ended", lock_of_another_host, exit_code=4, goes_on=True, check=was_resumed

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt_compat import cuts
-from nanogpt_compat.cuts import first_cut, forced_cut, last_cut, longest_stretch_bytes
+from nanogpt_compat.cuts import first_cut, last_cut, longest_stretch_bytes
+from nanogpt_compat.utf8 import char_start
 from tests.reference import class_of, exact_cuts, is_cut
 from tests.texts import PIECES, any_bytes
 
@@ -109,7 +110,7 @@ def test_a_cut_never_touches_an_invalid_byte_and_never_divides_a_line_end(raw: b
 @given(any_bytes.filter(lambda raw: len(raw) > 4), st.data())
 def test_a_forced_cut_divides_no_character(raw: bytes, data: st.DataObject) -> None:
     nominal = data.draw(st.integers(4, len(raw)))
-    cut = forced_cut(raw, nominal)
+    cut = char_start(raw, nominal)
     assert nominal - 3 <= cut <= nominal
     for errors in ("ignore", "replace"):
         apart = raw[:cut].decode("utf-8", errors) + raw[cut:].decode("utf-8", errors)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import psutil
 import pytest
 
 from nanogpt_compat import guard, heap, limits, policy
+from nanogpt_compat.blocks import Need
 from nanogpt_compat.encoders import Encoder
 from nanogpt_compat.errors import MemoryLimitError, TooSmallError
 from nanogpt_compat.guard import MemoryGuard, Sampler, check_fits, describe_abort, describe_limits
@@ -38,7 +40,7 @@ class Scripted(Sampler):
         self.readings = list(readings)
         self.error: BaseException | None = None
 
-    def sample(self) -> list[Reading]:
+    def sample(self, *, is_fresh: bool = False) -> list[Reading]:
         if self.error is not None:
             raise self.error
         return self.readings
@@ -212,6 +214,52 @@ def test_what_blocks_really_take_is_noticed_by_the_monitor() -> None:
         assert not watched.admit(30 * MIB, 8 * MIB)
         assert watched.admit(4 * MIB, 8 * MIB)
     del held
+
+
+@pytest.mark.parametrize(
+    ("private", "others_mib", "need_mib", "error"),
+    [
+        (True, 0, 100, None),
+        (True, 0, 450, TooSmallError),
+        (False, 0, 100, None),
+        (False, 0, 450, TooSmallError),
+        (False, 200, 100, None),
+        (False, 350, 100, MemoryLimitError),  # alone it would fit
+        (False, 350, 450, TooSmallError),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused_for_good_unless_others_hold_the_memory(
+    private: bool, others_mib: int, need_mib: int, error: type[Exception] | None
+) -> None:
+    own_bytes = limits.anonymous_bytes(psutil.Process())
+    limit_bytes = own_bytes + 500 * MIB  # 75 MiB and more of it in reserve
+    limit = Reading("limit", "set", limit_bytes, own_bytes + others_mib * MIB, private=private)
+    sampler, need = Scripted(PLENTY), Need("file: line 3 has 1 MB", need_mib * MIB, need_mib * MIB)
+    with MemoryGuard(sampler, smallest_bytes=MIB) as watched:
+        sampler.readings = [limit, PLENTY]
+        if error is None:
+            watched.check_room(need_mib * MIB, lambda: need)
+            return
+        with pytest.raises(
+            error, match=r"^file: line 3 has 1 MB, which needs up to \d+ MB of memory; limit"
+        ) as found:
+            watched.check_room(need_mib * MIB, lambda: need)
+    assert getattr(found.value, "smaller_helps", False) is False
+    assert ("trying again unchanged is useless" in str(found.value)) == (error is TooSmallError)
+
+
+def test_what_is_allowed_on_the_advice_of_a_refusal_is_enough() -> None:
+    own_bytes = limits.anonymous_bytes(psutil.Process())
+    limit = Reading("--max-memory", "the command line", own_bytes + 100 * MIB, own_bytes, private=True)
+    sampler, need = Scripted(PLENTY), Need("it", 200 * MIB, 300 * MIB)
+    with MemoryGuard(sampler, smallest_bytes=MIB) as watched:
+        sampler.readings = [limit]
+        with pytest.raises(TooSmallError) as found:
+            watched.check_room(200 * MIB, lambda: need)
+        enough_bytes = found.value.enough_max_memory_bytes
+        assert enough_bytes is not None
+        sampler.readings = [replace(limit, limit_bytes=enough_bytes)]
+        watched.check_room(300 * MIB, lambda: need)
 
 
 def test_throttling_hands_out_its_steps_and_halves_what_may_be_in_flight() -> None:
@@ -392,8 +440,8 @@ class Timed(Sampler):
         super().__init__(max_memory_bytes=8 * GB)
         self.at_s = list[float]()
 
-    def sample(self) -> list[Reading]:
-        readings = super().sample()
+    def sample(self, *, is_fresh: bool = False) -> list[Reading]:
+        readings = super().sample(is_fresh=is_fresh)
         self.at_s.append(time.monotonic())
         return readings
 

@@ -433,6 +433,8 @@ def test_what_others_leave_no_room_for_may_be_tried_again_later(text: Path, tmp_
     done = run("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes))
     assert done.returncode == 75, done.stderr
     assert "too much of it by others" in done.stderr
+    assert "smaller settings will not help" in done.stderr
+    assert "resume with smaller settings" not in done.stderr
     assert not (tmp_path / "train.bin").exists()
 
 
@@ -460,5 +462,5 @@ def test_the_smallest_settings_are_not_advised_to_who_has_them(text: Path, tmp_p
     for smallest in (("--block-size", "128KiB", "--workers", "1"), ("--workers=1", "--block-size=128KiB")):
         code, stderr = finish(start_with(LEAK, *args, *smallest))
         assert code == 75
-        assert "these are the smallest settings" in stderr
+        assert "smaller settings will not help" in stderr
         assert "resume with smaller settings" not in stderr

@@ -7,7 +7,7 @@ zstd what the frame asks for, up to 128 MiB.
 import zlib
 from collections.abc import Callable, Iterator
 
-from nanogpt_compat.blocks import Position
+from nanogpt_compat.blocks import MakeRoom, Need, Position, has_room
 from nanogpt_compat.commands import install, show
 from nanogpt_compat.config import Compression
 from nanogpt_compat.errors import CheckpointError, InputError
@@ -21,6 +21,7 @@ ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 MEASURED_BYTES = 4 * 1024 * 1024  # of text: a file is read in chunks, and after a few its ratio is known
 MAX_WINDOW_BYTES = 128 * 1024 * 1024  # what `zstd -d` and `--long=27` have as their limit
 
+_LARGE_WINDOW_BYTES = 8 * 1024 * 1024  # what zstd has up to level 19
 _CHUNK_BYTES = 64 * 1024
 _PIECE_BYTES = 128 * 1024  # what a zstd block can hold at most
 _GZIP_WBITS = 31
@@ -33,12 +34,22 @@ class ByteStream:
     How much of the file has been read when `read` has come to a place depends on that place alone.
     """
 
-    def __init__(self, file: InputFile, compression: Compression = "none", *, start: int = 0) -> None:
-        """Begin at the beginning, or, where nothing is compressed, at byte `start`."""
+    def __init__(
+        self,
+        file: InputFile,
+        compression: Compression = "none",
+        *,
+        start: int = 0,
+        make_room: MakeRoom = has_room,
+    ) -> None:
+        """Begin at the beginning, or, where nothing is compressed, at byte `start`.
+
+        `make_room` is asked for a large window.
+        """
         if start and compression != "none":
             raise ValueError(f"a compressed file is read from its beginning, not from byte {start}")
         self.offset = start  # uncompressed bytes before what `read` gives next
-        self._stored = _Stored(file, start)
+        self._stored = _Stored(file, start, make_room)
         self._pieces = None if compression == "none" else _DECODERS[compression](self._stored)
         self.behind = b""  # after `skip`, the last bytes of that
         self._held: list[bytes] = []
@@ -142,11 +153,15 @@ class Unpacked:
 
 
 def open_stream(
-    file: InputFile, compression: Compression, start: Position, check: Callable[[], None]
+    file: InputFile,
+    compression: Compression,
+    start: Position,
+    check: Callable[[], None],
+    make_room: MakeRoom = has_room,
 ) -> ByteStream:
     """Go to the place in an input where an earlier run stopped; in a stream, by reading all before it.
 
-    That is compared, and `check` called often; what it raises ends it.
+    That is compared, and `check` called often; what it raises ends it. `make_room` is as for `ByteStream`.
 
     Raises:
         InputError: it cannot be read, or is damaged.
@@ -154,7 +169,7 @@ def open_stream(
     """
     if compression == "none" and not isinstance(file.path, Pipe):
         return ByteStream(file, start=start.offset)
-    stream = ByteStream(file, compression)
+    stream = ByteStream(file, compression, make_room=make_room)
     change = skip_consumed(stream, start.offset, start.crc, is_all=start.at_end, check=check)
     if change:
         raise CheckpointError(f"{file.path} {change}")
@@ -189,8 +204,9 @@ class _Damaged(Exception):
 class _Stored:
     """The bytes of the file itself, read in chunks whose places depend on nothing but the file."""
 
-    def __init__(self, file: InputFile, start: int) -> None:
+    def __init__(self, file: InputFile, start: int, make_room: MakeRoom) -> None:
         self.file = file
+        self.make_room = make_room
         self.end = start  # of what has been read
         self._data = b""
 
@@ -329,7 +345,7 @@ def _read_zstd(stored: _Stored) -> Iterator[bytes]:
             parameters = zstandard.get_frame_parameters(header)
         except zstandard.ZstdError as error:
             raise _Damaged(f"the header of a zstd frame is damaged ({error})", offset) from error
-        _check_window(parameters.window_size, offset)
+        _check_window(parameters.window_size, stored, offset)
         decoder = decompressor.decompressobj()
         with uses_block(parameters.window_size):
             for part_offset, part in _frame_parts(stored, offset, header, parameters.has_checksum):
@@ -360,14 +376,20 @@ def _take_frame_header(stored: _Stored) -> bytes:
     return start + stored.take(n_size_bytes + n_dictionary_bytes + (1 - is_single_segment))
 
 
-def _check_window(window_bytes: int, offset: int) -> None:
+def _check_window(window_bytes: int, stored: _Stored, offset: int) -> None:
+    """Refuse a window that is larger than it may be; make room for a large one."""
+    size = format_bytes(window_bytes)
     if window_bytes > MAX_WINDOW_BYTES:
         raise _Damaged(
-            f"a zstd frame needs a window of {format_bytes(window_bytes)} in memory, and may have "
-            f"{format_bytes(MAX_WINDOW_BYTES)}",
+            f"a zstd frame needs a window of {size} in memory, and may have {format_bytes(MAX_WINDOW_BYTES)}",
             offset,
             "compress the text again without --long or --ultra (zstd -d --long=31 unpacks it)",
         )
+    if window_bytes > _LARGE_WINDOW_BYTES:
+        what = f"{stored.file.path}: a zstd frame, at byte {offset:,}, has a window of {size}"
+        n_bytes = window_bytes + _LARGE_WINDOW_BYTES
+        way_out = "compress the text again without --long or --ultra"
+        stored.make_room(n_bytes, lambda: Need(what, n_bytes, n_bytes, way_out))
 
 
 def _frame_parts(

@@ -8,11 +8,13 @@ input, and depends on its size alone.
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
+from pathlib import Path
 
+from nanogpt_compat.blocks import Need, has_room
 from nanogpt_compat.config import Format, Location, Url
-from nanogpt_compat.documents import MAX_RECORD_BYTES
 from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.sources.compressed import MEASURED_BYTES, ByteStream
 from nanogpt_compat.sources.jsonl import parse_lines
@@ -21,8 +23,8 @@ from nanogpt_compat.sources.parquet import RowGroup, TextColumn
 from nanogpt_compat.sources.records import open_column
 from nanogpt_compat.sources.remote import read_ahead
 from nanogpt_compat.sources.samples import Sample, trim
+from nanogpt_compat.sources.strings import head_of_line
 from nanogpt_compat.sources.text import InputFile, Readable
-from nanogpt_compat.split import LOOK_AHEAD_BYTES
 
 _N_PLACES = 256  # over all inputs: with two in three languages different, within 3 % two times in three
 _N_REMOTE_PLACES = 64  # each is a request
@@ -39,6 +41,7 @@ _LINE_BYTES = 8 * 1024  # read around a place, at first
 _MOST_LINE_BYTES = 128 * 1024  # of a longer line a piece is taken, without what stands around the text
 _HEAD_BYTES = 256 * 1024
 _GOLDEN = (sqrt(5) - 1) / 2
+_PROSE = b"What is in a text that is not looked at is taken to be much like this sentence here. "
 _BROKEN_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?$")
 
 
@@ -110,13 +113,12 @@ def _take_head(file: InputFile, form: Format, text_field: str, share: Share) -> 
     """Take the first records of what can only be read in order."""
     stream = ByteStream(file, form.compression)
     head = stream.read(_HEAD_BYTES)
-    is_pipe = isinstance(file.path, Pipe)
-    most_bytes = LOOK_AHEAD_BYTES if is_pipe else MAX_RECORD_BYTES
-    while b"\n" not in head and len(head) < most_bytes and (more := stream.read(len(head))):
-        head += more
-    used = head[: head.rfind(b"\n") + 1] or head
-    texts = parse_lines(used, text_field=text_field, skip_bad=True).texts
-    if form.compression != "none" and not is_pipe:
+    used = head if len(head) < _HEAD_BYTES else head[: head.rfind(b"\n") + 1]
+    # Of a line that is longer, what there is of its text is taken; or of its JSON, which is much the same.
+    texts = parse_lines(used or head_of_line(head), text_field=text_field, skip_bad=True).texts
+    if not used:
+        used, texts = head, texts or [_piece_of_string(head).encode()]
+    if form.compression != "none" and not isinstance(file.path, Pipe):
         stream.read(MEASURED_BYTES)
     pieces = [_shorten(text, share) for text in texts]
     n_bytes = stream.stored_bytes * len(used) // max(1, stream.offset)
@@ -189,7 +191,8 @@ def _shorten(text: bytes, share: Share) -> tuple[str, float]:
 def _take_rows(path: Location, text_field: str, share: Share) -> Excerpts:
     """Take the rows that some bytes of the text fall into, from row groups spread over the file.
 
-    Of a large row group only the first rows are read: those before a row must be decoded, too.
+    Of a large row group only the first rows are read: those before a row must be decoded, too. One that
+    begins with a page too large to look at is taken for English prose.
     """
     texts: list[str] = []
     weights: list[float] = []
@@ -216,12 +219,29 @@ def _rows_of(column: TextColumn, group: RowGroup, n_places: int, most_bytes: int
     """Return the texts at places spread over the first `most_bytes` of a row group."""
     found: list[bytes] = []
     n_bytes, step_bytes = 0, min(group.text_bytes, most_bytes) // n_places + 1
-    for raw, rows in column.read_rows(group.index, block_bytes=min(_RUN_BYTES, most_bytes)):
-        ends = rows.lengths.clip(0).cumsum()
-        for place in range(-n_bytes % step_bytes, len(raw), step_bytes):
-            k = int(ends.searchsorted(place, side="right"))
-            found.append(raw[ends[k] - rows.lengths[k] : ends[k]])
-        n_bytes += len(raw)
-        if n_bytes >= most_bytes:
-            break
+    is_local = isinstance(column.path, Path)  # of others the pages are not known beforehand
+    runs = column.read_rows(
+        group.index,
+        block_bytes=min(_RUN_BYTES, most_bytes),
+        make_room=_have_none if is_local else has_room,
+    )
+    try:
+        for raw, rows in runs:
+            ends = rows.lengths.clip(0).cumsum()
+            for place in range(-n_bytes % step_bytes, len(raw), step_bytes):
+                k = int(ends.searchsorted(place, side="right"))
+                found.append(raw[ends[k] - rows.lengths[k] : ends[k]])
+            n_bytes += len(raw)
+            if n_bytes >= most_bytes:
+                break
+    except _TooLarge:
+        found = found or [_PROSE]
     return found
+
+
+class _TooLarge(Exception):
+    """What comes next takes more memory than a look is worth."""
+
+
+def _have_none(_n_bytes: int, _need: Callable[[], Need]) -> None:
+    raise _TooLarge

@@ -6,16 +6,21 @@ r"""Take documents out of JSON lines: one JSON object a line, the text in one of
 
 import codecs
 import json
-import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from io import BytesIO
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
-
-from nanogpt_compat.blocks import MAX_LISTED, Records
+from nanogpt_compat.blocks import (
+    LONG_RECORD_BYTES,
+    MAX_LISTED,
+    MakeRoom,
+    Need,
+    Records,
+    has_room,
+    need_of_record,
+)
 from nanogpt_compat.config import Location
 from nanogpt_compat.documents import MAX_RECORD_BYTES
 from nanogpt_compat.errors import InputError
@@ -28,6 +33,7 @@ from nanogpt_compat.sources.repairs import (
     ONE_A_LINE,
     BadRecord,
 )
+from nanogpt_compat.sources.strings import LONG_STRING_BYTES, BadString, encode, take_out
 from nanogpt_compat.units import format_bytes
 from nanogpt_compat.utf8 import is_utf8
 
@@ -38,7 +44,7 @@ _STRAY = {  # what is before a record where files were put together, or not writ
     "\x1e": ("a record separator (U+001E)", NO_SEPARATOR),
     "\ufeff": ("a byte order mark (U+FEFF)", NO_MARK),
 }
-_SURROGATE = re.compile("[\ud800-\udfff]")
+_JSON_FACTOR = 24  # bytes of memory that `json` takes for each of `{},{},{}`, the worst there is
 # Numbers are looked at by nobody, and int() refuses those of more than 4,300 digits.
 _decode = json.JSONDecoder(parse_int=float).raw_decode
 
@@ -54,50 +60,107 @@ class Lines:
 
 
 def read_lines(
-    read: Callable[[int], bytes], *, path: Location, block_bytes: int, first_line: int = 1, offset: int = 0
+    read: Callable[[int], bytes],
+    *,
+    path: Location,
+    block_bytes: int,
+    first_line: int = 1,
+    offset: int = 0,
+    make_room: MakeRoom = has_room,
 ) -> Iterator[Lines]:
     """Cut what `read` gives into runs of whole lines of about `block_bytes`.
 
     `read(n)` returns up to n bytes, none only at the end; its first byte is at `offset`, where line
-    `first_line` begins. Holds a run and a line, twice while they are put together. Where runs begin and end
-    depends on `block_bytes`; which lines there are does not.
+    `first_line` begins. Holds a run; or a line of more than `LONG_RECORD_BYTES`, which is a run by itself,
+    with room made for it as it grows. Where runs begin and end depends on `block_bytes`; which lines there
+    are does not.
 
     Raises:
-        InputError: a line is longer than `MAX_RECORD_BYTES`; or what `read` raises.
+        InputError: a line is longer than `MAX_RECORD_BYTES`; or what `read` and `make_room` raise.
     """
-    parts: list[bytes] = []
-    held_bytes = 0  # in `parts`: the beginning of a line
-    while data := read(min(block_bytes, MAX_RECORD_BYTES)):
-        first_end = data.find(b"\n")
-        line_bytes = held_bytes + (len(data) if first_end < 0 else first_end)
-        if line_bytes > MAX_RECORD_BYTES:
+    read_more = partial(read, min(block_bytes, MAX_RECORD_BYTES))
+    held = BytesIO()  # the beginning of a line, grown in place: joining parts would hold it twice
+    while data := read_more():
+        place = f"{path}: line {first_line:,}, at byte {offset:,},"
+        line = _Line(place, held.tell()).with_more(data)
+        ends = [data.rfind(b"\n") + 1]
+        if line.n_bytes > LONG_RECORD_BYTES:
+            make_room(line.need.n_bytes - held.tell(), partial(line.need_of_whole, read_more))
+            ends.insert(0, data.find(b"\n") + 1)
+        start = 0
+        for end in ends:
+            if end > start:
+                held.write(memoryview(data)[start:end])
+                start, run, held = end, [_run_of(held, first_line, offset)], BytesIO()
+                first_line, offset = first_line + run[0].n_ends, offset + len(run[0].raw)
+                yield run.pop()  # so that nobody else holds it
+        held.write(memoryview(data)[start:])
+    if held.tell():
+        yield _run_of(held, first_line, offset)
+
+
+def _run_of(held: BytesIO, first_line: int, offset: int) -> Lines:
+    raw = held.getvalue()
+    return Lines(raw, raw.count(b"\n"), first_line, offset)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line as far as it has been read."""
+
+    place: str  # file, number and byte
+    n_bytes: int
+    is_whole: bool = False
+
+    def with_more(self, data: bytes) -> "_Line":
+        """Count what follows, up to its end.
+
+        Raises:
+            InputError: it is too long.
+        """
+        end = data.find(b"\n")
+        part = data if end < 0 else data[:end]
+        n_bytes = self.n_bytes + len(part)
+        if n_bytes > MAX_RECORD_BYTES:
             raise InputError(
-                f"{path}: line {first_line:,}, which begins at byte {offset:,}, has more than "
-                f"{format_bytes(line_bytes)} and may have {format_bytes(MAX_RECORD_BYTES)}: is this one JSON "
-                "object a line? Split it into lines, or take it out: --skip-bad-records does not skip it"
+                f"{self.place} has more than {format_bytes(n_bytes)} and may have "
+                f"{format_bytes(MAX_RECORD_BYTES)}: is this one JSON object a line? Split it into lines, or "
+                "take it out: --skip-bad-records does not skip it"
             )
-        end = data.rfind(b"\n") + 1
-        if end:
-            raw = b"".join([*parts, memoryview(data)[:end]])
-            parts.clear()
-            n_ends = int(np.count_nonzero(np.frombuffer(raw, np.uint8) == ord("\n")))
-            yield Lines(raw, n_ends, first_line, offset)
-            first_line += n_ends
-            offset += len(raw)
-            del raw
-        parts.append(data[end:])
-        held_bytes = len(data) - end + (0 if end else held_bytes)
-    if held_bytes:
-        yield Lines(b"".join(parts), 0, first_line, offset)
+        return replace(self, n_bytes=n_bytes, is_whole=end >= 0)
+
+    @property
+    def need(self) -> Need:
+        """What it needs of memory."""
+        return need_of_record(f"{self.place} has {format_bytes(self.n_bytes)}", self.n_bytes)
+
+    def need_of_whole(self, read_more: Callable[[], bytes]) -> Need:
+        """Read on to its end, without holding it, and return what it needs."""
+        line = self
+        while not line.is_whole and (data := read_more()):
+            line = line.with_more(data)
+        return line.need
+
+
+def lines_of(raw: bytes) -> Iterable[bytes]:
+    """Return the lines of a run; a single one is not copied."""
+    return BytesIO(raw) if raw.find(b"\n", 0, -1) >= 0 else (raw,) if raw else ()
 
 
 def parse_lines(
-    raw: bytes, *, text_field: str, first_line: int = 1, offset: int = 0, skip_bad: bool = False
+    raw: bytes,
+    *,
+    text_field: str,
+    first_line: int = 1,
+    offset: int = 0,
+    skip_bad: bool = False,
+    make_room: MakeRoom = has_room,
 ) -> Records:
     r"""Parse a run of whole lines, of which the first is number `first_line` and begins at byte `offset`.
 
-    Takes 1 to 2 times the memory of `raw` beside it for ASCII, 8 times with characters past U+FFFF in it;
-    24 times (1.5 GiB for one of 64 MiB) for a line of nothing but empty objects that msgspec does not take.
+    Beside `raw` this takes 2 to 8 times its memory, but of a line of more than `LONG_RECORD_BYTES` that of
+    its text in UTF-8. If such a line has that much of JSON that is not long strings, and msgspec does not
+    take it, `make_room` is asked for what `json` takes.
 
     Blank lines are passed over, and so is a byte order mark at offset 0. Lone surrogates, which JSON can
     write and UTF-8 cannot, become U+FFFD. `NaN` and `Infinity` pass as numbers, as json.dumps writes them.
@@ -105,43 +168,99 @@ def parse_lines(
     Raises:
         BadRecord: a record is bad and `skip_bad` is false; with its line and byte, but not the file.
     """
-    if offset == 0 and raw.startswith(codecs.BOM_UTF8):
-        raw, offset = raw[len(codecs.BOM_UTF8) :], len(codecs.BOM_UTF8)
     records = Records()
-    # msgspec is as strict as `json` (there is a test), but for UTF-8 in fields that it passes over. It makes
-    # no objects of those: a line of 64 MiB of empty ones takes no memory. What it refuses is looked at again.
-    decode, refusals = _native_decoder(text_field) or (None, ())
-    are_utf8 = is_utf8(raw)
-    lines = BytesIO(raw)
-    for number, line in enumerate(lines, first_line):
+    n_skipped = len(codecs.BOM_UTF8) if offset == 0 and raw.startswith(codecs.BOM_UTF8) else 0
+    parse = _Parser(text_field, are_utf8=is_utf8(raw))
+    for number, line in enumerate(lines_of(raw), first_line):
         try:
-            text: str | None = decode(line).text if decode and (are_utf8 or is_utf8(line)) else None
-        except refusals:
-            text = None
-        try:
-            if text is None:
-                text = _parse_line(line, text_field)
+            if len(line) > LONG_RECORD_BYTES:
+                found = parse.long_line(line, n_skipped, _place(number, offset), make_room)
+            else:
+                text = parse.line(line[n_skipped:] if n_skipped else line)
+                found = None if text is None else encode(text)
         except _NoDocument as error:
-            where = f"line {number:,}, at byte {offset + lines.tell() - len(line):,}"
+            place = _place(number, offset + n_skipped)
             if not skip_bad:
                 raise BadRecord(
-                    where, error.reason, todo=error.todo, repair=error.repair, line=number
+                    place, error.reason, todo=error.todo, repair=error.repair, line=number
                 ) from error
-            records.add_bad(f"{where}: {error.reason}")
+            records.add_bad(f"{place}: {error.reason}")
+            found = None
+        offset, n_skipped = offset + len(line), 0
+        if found is None:
             continue
-        if text:
-            _add_text(records, text)
-        elif text is not None:
+        if found[0]:
+            records.texts.append(found[0])
+        else:
             records.n_empty += 1
+        records.n_replaced += found[1]
     return records
 
 
-_Native: TypeAlias = tuple[Callable[[bytes], Any], tuple[type[Exception], ...]]
+def _place(number: int, offset: int) -> str:
+    return f"line {number:,}, at byte {offset:,}"
+
+
+class _Parser:
+    """Takes the text out of lines."""
+
+    def __init__(self, text_field: str, *, are_utf8: bool) -> None:
+        self._text_field = text_field
+        self._are_utf8 = are_utf8
+        # msgspec is as strict as `json` (there is a test), but for UTF-8 in fields that it passes over. It
+        # makes no objects of those. What it refuses is looked at again.
+        self._native = _native_decoder(text_field)
+
+    def line(self, line: bytes, ask: Callable[[], None] = lambda: None) -> str | None:
+        """Return the text of a line, None of a blank one; `ask` is called before `json` parses it.
+
+        Raises:
+            _NoDocument: it has none.
+        """
+        if self._native is not None and (self._are_utf8 or is_utf8(line)):
+            text = self._native(line)
+            if text is not None:
+                return text
+        ask()
+        return _parse_line(line, self._text_field)
+
+    def long_line(self, line: bytes, start: int, place: str, make_room: MakeRoom) -> tuple[bytes, int] | None:
+        """Do the same for a line that is too long to hold what is in it as Python's objects.
+
+        It begins at byte `start`. Returns the text in UTF-8, and how many surrogates in it were replaced.
+        """
+        short, strings = take_out(line, start)
+        made = None
+
+        def ask() -> None:
+            if len(short) > LONG_RECORD_BYTES:
+                what = f"{place}, has {format_bytes(len(line))}"
+                n_bytes = _JSON_FACTOR * len(short)
+                make_room(n_bytes, lambda: Need(what, len(line) + n_bytes, len(line) + n_bytes))
+
+        try:
+            text = self.line(short, ask)
+            for name, string in strings.items():
+                if name == text:
+                    made = string.decode()
+                else:
+                    string.check()
+        except BadString as error:
+            raise _NoDocument(error.reason) from error
+        except _NoDocument as error:
+            if not strings:
+                raise
+            note = f"a string of more than {format_bytes(LONG_STRING_BYTES)} counts as a short one"
+            raise _NoDocument(f"{error.reason} ({note})", todo=error.todo, repair=error.repair) from error
+        return made or (None if text is None else encode(text))
 
 
 @cache
-def _native_decoder(text_field: str) -> _Native | None:
-    """Make what msgspec parses lines with, and its errors; None without it, or if it takes no such name."""
+def _native_decoder(text_field: str) -> Callable[[bytes], str | None] | None:
+    """Make what takes the text out of a line with msgspec; None without it, or if it takes no such name.
+
+    It returns None for what msgspec refuses.
+    """
     try:
         import msgspec  # here: it is an extra
     except ImportError:
@@ -150,7 +269,16 @@ def _native_decoder(text_field: str) -> _Native | None:
         record = msgspec.defstruct("Record", [("text", str)], rename={"text": text_field}, gc=False)
     except ValueError:  # a quote, a backslash, a control character, or none that UTF-8 has
         return None
-    return msgspec.json.Decoder(record).decode, (msgspec.MsgspecError, RecursionError)
+    decode: Callable[[bytes], Any] = msgspec.json.Decoder(record).decode
+
+    def text_of(line: bytes) -> str | None:
+        try:
+            text: str = decode(line).text
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+        return text
+
+    return text_of
 
 
 class _NoDocument(Exception):
@@ -176,15 +304,6 @@ def _parse_line(raw: bytes, text_field: str) -> str | None:
     if not line:
         return None
     return _text_of(_load(line, is_last=not raw.endswith(b"\n")), text_field)
-
-
-def _add_text(records: Records, text: str) -> None:
-    try:
-        records.texts.append(text.encode())
-    except UnicodeEncodeError:
-        text, n_replaced = _SURROGATE.subn("\ufffd", text)
-        records.texts.append(text.encode())
-        records.n_replaced += n_replaced
 
 
 def _load(line: str, *, is_last: bool) -> object:

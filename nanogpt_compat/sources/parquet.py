@@ -14,19 +14,21 @@ text on one thread. (pyarrow 26, Python 3.11, 2-core VM.)
 import io
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import dataclass, replace
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt_compat.blocks import MAX_LISTED, Records, Rows
+from nanogpt_compat.blocks import LONG_RECORD_BYTES, MAX_LISTED, MakeRoom, Need, Records, Rows, has_room
 from nanogpt_compat.commands import install, show
 from nanogpt_compat.config import Location
 from nanogpt_compat.documents import MAX_RECORD_BYTES
-from nanogpt_compat.errors import InputError
+from nanogpt_compat.errors import InputError, MemoryLimitError, TooSmallError
+from nanogpt_compat.sources.pages import Page, Pages, list_pages
 from nanogpt_compat.sources.remote import read_ahead
 from nanogpt_compat.sources.repairs import BadRecord
 from nanogpt_compat.sources.text import InputFile
@@ -39,6 +41,8 @@ _SIGNATURE_BYTES = 28  # behind a footer that is not encrypted, though columns m
 _BUFFER_BYTES = 64 * 1024
 _N_SHOWN_ROWS = 4
 LENGTH_BYTES = 8  # of a row's length in what `frame_rows` makes
+_LARGE_PAGE_BYTES = 8 << 20  # `records.READER_BYTES` is enough for smaller ones
+_PAGE_OVERHEAD_BYTES = 1024  # of one text in it
 _MAX_BATCH_ROWS = 64  # rows of 4 kB come 10 % faster than with 32, and 6 times as fast as one by one
 
 
@@ -141,68 +145,121 @@ class TextColumn:
         self._stored.check_unchanged()
 
     def read_rows(
-        self, row_group: int, *, block_bytes: int, first_row: int = 0
+        self, row_group: int, *, block_bytes: int, first_row: int = 0, make_room: MakeRoom = has_room
     ) -> Iterator[tuple[bytes, Rows]]:
         """Yield a row group from row `first_row` of the file on in runs with about `block_bytes` of text.
 
-        Each is the texts, one after another, and what they are made of; `parse_rows` takes them apart. The
-        rows before `first_row` are decoded too. Where runs begin and end depends on `block_bytes`; the rows
-        do not.
+        Each is the texts, one after another, and what they are made of; `parse_rows` takes them apart. A text
+        of more than `LONG_RECORD_BYTES` is a run by itself. The rows before `first_row` are decoded too.
+        `make_room` is asked before a large page is read. Where runs begin and end depends on `block_bytes`;
+        the rows do not.
 
         Raises:
             InputError: the row group is damaged, or has a text of more than `MAX_RECORD_BYTES`.
+            And what `make_room` raises.
         """
         group = self.row_groups[row_group]
-        first_row = max(first_row, group.first_row)
-        texts: list[memoryview] = []
-        lengths: list[NDArray[np.int64]] = []
-        n_bytes = 0
-
-        def run() -> tuple[bytes, Rows]:
-            return b"".join(texts), Rows(
-                row_group, group.start, first_row, np.concatenate(lengths), is_void=self._is_void
-            )
-
-        for text, some in self._read_batches(group, block_bytes, first_row):
-            texts.append(text)
-            lengths.append(some)
-            n_bytes += len(text)
-            if n_bytes + len(text) > block_bytes:  # another one like this would be too much
-                yield run()
-                first_row += sum(map(len, lengths))
-                texts, lengths, n_bytes = [], [], 0
-        if lengths:
-            yield run()
+        run = _Run(group, max(first_row, group.first_row), is_void=self._is_void)
+        for batch in self._read_batches(group, block_bytes, run.first_row, make_room):
+            parts = _apart(*batch.pop())
+            while parts:
+                text, lengths = parts.pop(0)
+                n_bytes = len(text)
+                if run.n_rows and n_bytes > LONG_RECORD_BYTES:
+                    yield run.take()
+                run.add(text, lengths)
+                del text  # the run alone holds it, and no longer than it must
+                if run.n_bytes + n_bytes > block_bytes:  # another one like this would be too much
+                    yield run.take()
+        if run.n_rows:
+            yield run.take()
 
     def _read_batches(
-        self, group: RowGroup, block_bytes: int, first_row: int
-    ) -> Iterator[tuple[memoryview, NDArray[np.int64]]]:
-        """Yield texts and lengths of some rows at a time; drops what was read from the page cache."""
-        n_rows, row = 1, group.first_row
+        self, group: RowGroup, block_bytes: int, first_row: int, make_room: MakeRoom
+    ) -> Iterator[list[tuple[memoryview, NDArray[np.int64]]]]:
+        """Yield texts and lengths of some rows at a time; drops what was read from the page cache.
+
+        They come in a list, for the caller to take them out, so that nothing else holds them.
+        """
+        n_rows, row, end = 1, group.first_row, group.first_row + group.n_rows
+        pages, page = self._pages_of(group, make_room), None
         batches = self._file.iter_batches(
             batch_size=n_rows, row_groups=[group.index], columns=[self.text_field], use_threads=False
         )
-        while row < group.first_row + group.n_rows:
+        while row < end:
+            if page is not (page := pages.at(row)) and page.n_bytes > _LARGE_PAGE_BYTES:
+                self._make_room_for(group, page, make_room)
+            n_rows = min(n_rows, pages.rows_within(row, _LARGE_PAGE_BYTES))
+            if page.n_bytes > _LARGE_PAGE_BYTES:
+                n_rows = min(n_rows, max(1, page.n_rows * block_bytes // page.n_bytes))
+            if pages.dictionary_bytes > 0:
+                n_rows = min(n_rows, max(1, 2 * _LARGE_PAGE_BYTES // pages.dictionary_bytes))
+            self._file.reader.set_batch_size(n_rows)
             text, lengths = self._next_batch(batches, group, row)
             self._check_lengths(lengths, group, row)
-            n_before = max(0, first_row - row)
+            n_before, n_bytes = max(0, first_row - row), len(text)
             if n_before < len(lengths):
-                n_bytes = int(lengths[:n_before].clip(0).sum())
-                yield text[n_bytes:], lengths[n_before:]
+                batch = [(text[int(lengths[:n_before].clip(0).sum()) :], lengths[n_before:])]
+                del text
+                yield batch
             row += len(lengths)
             self._stored.drop_before(self.bytes_before(group.index, row))
-            n_rows = max(1, min(2 * n_rows, _MAX_BATCH_ROWS, block_bytes * len(lengths) // max(1, len(text))))
-            self._file.reader.set_batch_size(n_rows)
+            n_rows = max(1, min(2 * n_rows, _MAX_BATCH_ROWS, block_bytes * len(lengths) // max(1, n_bytes)))
+
+    def _pages_of(self, group: RowGroup, make_room: MakeRoom) -> Pages:
+        """List the pages of a row group; one for all of it where they cannot be told.
+
+        On a server that takes a request for each, so there it is done only if not all of it would fit.
+        """
+        whole = Page(group.first_row, group.n_rows, group.text_bytes)
+        if not isinstance(self.path, Path):
+            if group.text_bytes <= _LARGE_PAGE_BYTES:
+                return Pages(0, [whole])
+            try:
+                self._make_room_for(group, whole, make_room)
+                return Pages(0, [replace(whole, n_bytes=_LARGE_PAGE_BYTES)])
+            except (TooSmallError, MemoryLimitError):
+                pass
+        found = list_pages(self._stored.read, group.start, group.start + group.stored_bytes, group.first_row)
+        if found is None or sum(page.n_rows for page in found.pages) != group.n_rows:
+            found = Pages(0, [whole])
+        if found.dictionary_bytes > _LARGE_PAGE_BYTES:
+            self._make_room_for(group, replace(whole, n_bytes=found.dictionary_bytes), make_room)
+        return found
+
+    def _make_room_for(self, group: RowGroup, page: Page, make_room: MakeRoom) -> None:
+        """Make room in memory for a large page.
+
+        It takes 3.2 times its size uncompressed, 5.5 times with snappy or zstd, to read one of 20 MB with one
+        text (pyarrow 26).
+
+        Raises:
+            InputError: it is one text of more than `MAX_RECORD_BYTES`. And what `make_room` raises.
+        """
+        if page.n_rows == 1 and page.n_bytes > MAX_RECORD_BYTES + _PAGE_OVERHEAD_BYTES:
+            raise self._too_long(group, page.first_row, page.n_bytes)
+        place, size = place_of_row(page.first_row, group.index, group.start), format_bytes(page.n_bytes)
+        if page.n_rows == 1:
+            what = f"{self.path}: {place} has {size}"
+        else:
+            what = f"{self.path}: {place} is in a page of {page.n_rows:,} rows and {size}"
+        n_bytes = page.n_bytes * 11 // 2 + _LARGE_PAGE_BYTES
+        most_bytes = page.n_bytes * 6 + 6 * _LARGE_PAGE_BYTES
+        way_out = "divide the text into several rows" if page.n_rows == 1 else "write it in smaller pages"
+        make_room(n_bytes, lambda: Need(what, n_bytes, most_bytes, way_out))
 
     def _check_lengths(self, lengths: NDArray[np.int64], group: RowGroup, row: int) -> None:
         """Refuse a text that does not fit in memory several times."""
         if lengths.max(initial=0) > MAX_RECORD_BYTES:
             k = int(lengths.argmax())
-            where = f"{self.path}, {place_of_row(row + k, group.index, group.start)}"
-            raise InputError(
-                f"{where}: its field {self.text_field!r} has {format_bytes(int(lengths[k]))} and may have "
-                f"{format_bytes(MAX_RECORD_BYTES)}; divide the text, or take the row out"
-            )
+            raise self._too_long(group, row + k, int(lengths[k]))
+
+    def _too_long(self, group: RowGroup, row: int, n_bytes: int) -> InputError:
+        return InputError(
+            f"{self.path}, {place_of_row(row, group.index, group.start)}: its field {self.text_field!r} has "
+            f"{format_bytes(n_bytes)} and may have {format_bytes(MAX_RECORD_BYTES)}; divide the text, or "
+            "take the row out"
+        )
 
     def _next_batch(
         self, batches: Iterator[Any], group: RowGroup, row: int
@@ -337,6 +394,46 @@ class TextColumn:
                 )
 
 
+class _Run:
+    """Rows of a row group that are put together."""
+
+    def __init__(self, group: RowGroup, first_row: int, *, is_void: bool) -> None:
+        self.first_row = first_row
+        self.n_rows = 0
+        self.n_bytes = 0
+        self._group = group
+        self._is_void = is_void
+        self._texts: list[memoryview] = []
+        self._lengths: list[NDArray[np.int64]] = []
+
+    def add(self, text: memoryview, lengths: NDArray[np.int64]) -> None:
+        """Add the rows that follow."""
+        self._texts.append(text)
+        self._lengths.append(lengths)
+        self.n_rows += len(lengths)
+        self.n_bytes += len(text)
+
+    def take(self) -> tuple[bytes, Rows]:
+        """Hand out the rows, and begin with the one after them."""
+        raw, lengths = b"".join(self._texts), np.concatenate(self._lengths)
+        rows = Rows(self._group.index, self._group.start, self.first_row, lengths, is_void=self._is_void)
+        self.first_row += self.n_rows
+        self.n_rows = self.n_bytes = 0
+        self._texts.clear()
+        self._lengths.clear()
+        return raw, rows
+
+
+def _apart(text: memoryview, lengths: NDArray[np.int64]) -> list[tuple[memoryview, NDArray[np.int64]]]:
+    """Part the rows of a batch so that each long one is alone."""
+    if len(text) <= LONG_RECORD_BYTES or len(lengths) == 1:
+        return [(text, lengths)]
+    long = np.flatnonzero(lengths > LONG_RECORD_BYTES)
+    edges = np.unique(np.concatenate([[0, len(lengths)], long, long + 1]))
+    ends = np.concatenate([[0], lengths.clip(0).cumsum()])
+    return [(text[ends[first] : ends[last]], lengths[first:last]) for first, last in pairwise(edges.tolist())]
+
+
 def place_of_row(row: int, row_group: int, column_start: int) -> str:
     """Return where a row is, as messages name it."""
     return f"row {row:,} (of row group {row_group:,}, whose column begins at byte {column_start:,})"
@@ -359,6 +456,13 @@ def frame_rows(raw: bytes, lengths: NDArray[np.int64]) -> memoryview:
     framed[places] = lengths.astype("<i8").view(np.uint8)
     framed[is_text] = np.frombuffer(raw, np.uint8)
     return framed.data
+
+
+def crc_of_rows(raw: bytes, lengths: NDArray[np.int64], crc: int) -> int:
+    """Continue the CRC-32 of the logical content; a single row, which may be long, is not copied for it."""
+    if len(lengths) == 1:
+        return crc32(raw, crc32(lengths.astype("<i8").tobytes(), crc))
+    return crc32(frame_rows(raw, lengths), crc)
 
 
 def parse_rows(raw: bytes, rows: Rows, *, text_field: str, skip_bad: bool = False) -> Records:

@@ -8,7 +8,6 @@ at the end of the input holds only if the input still ends there.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from zlib import crc32
 
 from nanogpt_compat.blocks import Position
 from nanogpt_compat.config import Format, Location
@@ -17,7 +16,7 @@ from nanogpt_compat.pipes import UNKNOWN
 from nanogpt_compat.sources.compressed import ByteStream, skip_consumed
 from nanogpt_compat.sources.documents import is_same_place
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.parquet import frame_rows
+from nanogpt_compat.sources.parquet import crc_of_rows
 from nanogpt_compat.sources.records import open_column
 from nanogpt_compat.sources.text import Window, is_same_cut, lenient
 
@@ -110,7 +109,7 @@ def _change_of_rows(path: Location, read: Consumed, text_field: str, check: Call
             for raw, rows in column.read_rows(group.index, block_bytes=_CHUNK_BYTES):
                 check()
                 lengths = rows.lengths[: read.n_records - n_rows]
-                crc = crc32(frame_rows(raw[: int(lengths.clip(0).sum())], lengths), crc)
+                crc = crc_of_rows(raw[: int(lengths.clip(0).sum())], lengths, crc)
                 n_rows += len(lengths)
                 if n_rows == read.n_records:
                     break

@@ -1,17 +1,25 @@
 """Read documents that stand one by one in a file, in blocks: JSON lines, and rows of parquet."""
 
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from io import BytesIO
+from zlib import crc32
 
-from nanogpt_compat.blocks import Block, Blocks, Position, Records, Rows
+from nanogpt_compat.blocks import (
+    LONG_RECORD_BYTES,
+    Block,
+    Blocks,
+    MakeRoom,
+    Position,
+    Records,
+    Rows,
+    has_room,
+)
 from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.sources.compressed import ByteStream, open_stream
-from nanogpt_compat.sources.jsonl import parse_lines, read_lines
+from nanogpt_compat.sources.jsonl import lines_of, parse_lines, read_lines
 from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.parquet import LENGTH_BYTES, TextColumn, frame_rows, parse_rows, place_of_row
+from nanogpt_compat.sources.parquet import LENGTH_BYTES, TextColumn, crc_of_rows, parse_rows, place_of_row
 from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.split import LOOK_AHEAD_BYTES
 
@@ -29,12 +37,13 @@ def read_records(
     documents: Documents,
     check: Callable[[], None],
     end: int | None = None,
+    make_room: MakeRoom = has_room,
 ) -> Blocks:
     """Yield an input from `start` on in blocks of about `block_bytes` of whole records.
 
     `size_bytes` is what the file had when the run began. `end` is a byte, of parquet a row; or else it goes
-    on to the end of the file. `check` is called often while what lies before
-    `start` is read through; what it raises ends it.
+    on to the end of the file. `check` is called often while what lies before `start` is read through, and
+    `make_room` before a long record is read; what these raise ends it.
 
     Raises:
         InputError: it is damaged, or changes while it is read; a record is too long, or bad and not to be
@@ -42,10 +51,10 @@ def read_records(
         CheckpointError: what was read before `start` is not what it was.
     """
     if form.container == "parquet":
-        yield from _read_parquet(path, size_bytes, start, block_bytes, documents, check, end)
+        yield from _read_parquet(path, size_bytes, start, block_bytes, documents, check, end, make_room)
         return
     with open_input(path, size_bytes=size_bytes, check=check, end=end) as file:
-        yield from _read_jsonl(file, form, start, block_bytes, check)
+        yield from _read_jsonl(file, form, start, block_bytes, check, make_room)
 
 
 def _read_jsonl(
@@ -54,14 +63,16 @@ def _read_jsonl(
     start: Position,
     block_bytes: int,
     check: Callable[[], None],
+    make_room: MakeRoom,
 ) -> Iterator[Block]:
-    stream = open_stream(file, form.compression, start, check)
+    stream = open_stream(file, form.compression, start, check, make_room)
     lines = read_lines(
         stream.read,
         path=file.path,
         block_bytes=block_bytes,
         first_line=start.records + 1,
         offset=start.offset,
+        make_room=make_room,
     )
     for one in lines:
         is_plain = form.compression == "none"
@@ -70,6 +81,7 @@ def _read_jsonl(
         is_last = is_plain and one.offset + len(one.raw) == file.size_bytes
         at_end = is_last or not one.raw.endswith(b"\n")
         block = _make_block(one.raw, start, n_records=one.n_ends, stored_bytes=stored_bytes, at_end=at_end)
+        del one  # the block alone is to hold the bytes
         if at_end:
             file.check_unchanged()  # or a run whose input has grown would be saved where it ended before
         yield block
@@ -86,6 +98,7 @@ def _read_parquet(
     documents: Documents,
     check: Callable[[], None],
     last: int | None,
+    make_room: MakeRoom,
 ) -> Iterator[Block]:
     """`last`: the row at which to stop; a row group begins there."""
     with open_column(path, documents.text_field, check, size_bytes) as column:
@@ -98,7 +111,10 @@ def _read_parquet(
             if not is_reading:
                 column.read_ahead(group.index)
                 is_reading = True
-            for raw, rows in column.read_rows(group.index, block_bytes=block_bytes, first_row=start.records):
+            runs = column.read_rows(
+                group.index, block_bytes=block_bytes, first_row=start.records, make_room=make_room
+            )
+            for raw, rows in runs:
                 n_rows = len(rows.lengths)
                 stored_bytes = column.bytes_before(group.index, rows.first_row + n_rows)
                 at_end = rows.first_row + n_rows == column.n_rows
@@ -110,6 +126,7 @@ def _read_parquet(
                     at_end=at_end,
                     rows=rows,
                 )
+                del raw  # the block alone is to hold it
                 if at_end:
                     column.check_unchanged()
                 yield block
@@ -133,7 +150,7 @@ def _make_block(
         start,
         offset=offset,
         anchor=offset,
-        crc=zlib.crc32(raw if rows is None else frame_rows(raw, rows.lengths), start.crc),
+        crc=crc32(raw, start.crc) if rows is None else crc_of_rows(raw, rows.lengths, start.crc),
         records=start.records + n_records,
         stored_bytes=stored_bytes,
         at_end=at_end,
@@ -141,7 +158,9 @@ def _make_block(
     return Block(raw, start, end, is_val=False, rows=rows)
 
 
-def parse_records(block: Block, documents: Documents, *, skip_bad: bool) -> Records:
+def parse_records(
+    block: Block, documents: Documents, *, skip_bad: bool, make_room: MakeRoom = has_room
+) -> Records:
     """Take the records of a block apart.
 
     Raises:
@@ -155,7 +174,13 @@ def parse_records(block: Block, documents: Documents, *, skip_bad: bool) -> Reco
         first_line=block.start.records + 1,
         offset=block.start.offset,
         skip_bad=skip_bad,
+        make_room=make_room,
     )
+
+
+def is_long_record(block: Block) -> bool:
+    """Whether a block of records is a single one of more than `LONG_RECORD_BYTES`."""
+    return len(block.raw) > LONG_RECORD_BYTES and block.end.records - block.start.records <= 1
 
 
 def place_of(record: Block) -> str:
@@ -169,7 +194,7 @@ def place_of(record: Block) -> str:
 def single_records(block: Block) -> Iterator[Block]:
     """Yield blocks of one record each."""
     start, rows = block.start, block.rows
-    lengths = list(map(len, BytesIO(block.raw))) if rows is None else rows.lengths.tolist()
+    lengths = list(map(len, lines_of(block.raw))) if rows is None else rows.lengths.tolist()
     for k, length in enumerate(lengths):
         at = start.offset - block.start.offset
         raw = block.raw[at : at + max(0, length)]

@@ -14,11 +14,11 @@ from typing import Protocol
 
 from nanogpt_compat.blocks import Block, Position
 from nanogpt_compat.config import Location
-from nanogpt_compat.cuts import MAX_PIECE_BYTES, first_cut, forced_cut, last_cut
+from nanogpt_compat.cuts import MAX_PIECE_BYTES, first_cut, last_cut
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.files import advise_sequential, drop_cache
 from nanogpt_compat.split import Windows, val_at
-from nanogpt_compat.utf8 import is_utf8
+from nanogpt_compat.utf8 import char_start, is_utf8
 
 _DROP_EVERY_BYTES = 8 * 1024 * 1024  # 0 of 512 MiB stay in the page cache at this step
 _LARGE_PAGE_BYTES = 2 * 1024 * 1024  # one that is dropped in part stays: up to a quarter of the file did
@@ -235,9 +235,9 @@ class Window:
         return None
 
     def forced_cut(self, nominal: int) -> int:
-        """As `cuts.forced_cut`, in offsets of the file."""
+        """Find where a character begins at or shortly before `nominal`, in offsets of the file."""
         self.reach(nominal + 1)
-        return self.base + forced_cut(self.data, nominal - self.base)
+        return self.base + char_start(self.data, nominal - self.base)
 
 
 def read_blocks(

@@ -1,0 +1,156 @@
+"""Find out how large the pages of a parquet column are, before they are read: that takes several times more.
+
+In a row group, a column is pages one after another, each behind a header in Thrift's compact protocol; the
+footer does not list them. Source: apache/parquet-format, `PageHeader` in parquet.thrift.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+_HEADER_BYTES = 512  # enough, but where statistics are in it
+_MOST_HEADER_BYTES = 1024 * 1024
+_SIZE, _STORED_SIZE = 2, 3  # fields of the header
+_N_VALUES = {0: 5, 3: 8}  # by the type of a page: which field tells how many values it has
+_DICTIONARY = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of values; sizes are uncompressed."""
+
+    first_row: int
+    n_rows: int
+    n_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """What a column of a row group is made of."""
+
+    dictionary_bytes: int  # 0 for none
+    pages: Sequence[Page]  # each with a row at least
+
+    def at(self, row: int) -> Page:
+        """Return the page that a row is in."""
+        return self.pages[self._index_of(row)]
+
+    def rows_within(self, row: int, most_bytes: int) -> int:
+        """Count the rows from `row` on in its page, and in more as far as all have `most_bytes` at most."""
+        n_bytes = n_rows = 0
+        for page in islice(self.pages, self._index_of(row), None):
+            n_bytes += page.n_bytes
+            if n_rows and n_bytes > most_bytes:
+                break
+            n_rows = page.first_row + page.n_rows - row
+        return n_rows
+
+    def _index_of(self, row: int) -> int:
+        return bisect_right(self.pages, row, key=lambda page: page.first_row) - 1
+
+
+def list_pages(read: Callable[[int, int], bytes], start: int, end: int, first_row: int) -> Pages | None:
+    """List the pages in `[start, end)` of a file, of a column without lists, which begins with `first_row`.
+
+    `read(n, offset)` returns n bytes of the file. Returns None where there are no headers that make sense.
+    """
+    dictionary_bytes, pages = 0, list[Page]()
+    while start < end:
+        found = _read_header(read, start, end)
+        if found is None:
+            return None
+        header, header_bytes = found
+        kind, n_bytes = header.get(1), header[_SIZE]
+        if kind == _DICTIONARY:
+            dictionary_bytes = n_bytes
+        elif kind in _N_VALUES:
+            n_rows = header[_N_VALUES[kind]][1]
+            if n_rows:
+                pages.append(Page(first_row, n_rows, n_bytes))
+            first_row += n_rows
+        start += header_bytes + header[_STORED_SIZE]
+    return Pages(dictionary_bytes, pages) if start == end else None
+
+
+def _read_header(
+    read: Callable[[int, int], bytes], start: int, end: int
+) -> tuple[dict[int, Any], int] | None:
+    n_bytes = _HEADER_BYTES
+    while n_bytes <= _MOST_HEADER_BYTES:
+        data = read(min(n_bytes, end - start), start)
+        try:
+            header, header_bytes = parse_struct(data, 0)
+            sizes = header[_SIZE], header[_STORED_SIZE]
+            counts = [header[field][1] for kind, field in _N_VALUES.items() if header[1] == kind]
+            return (header, header_bytes) if min(*sizes, *counts) >= 0 else None
+        except IndexError:  # it goes on
+            n_bytes *= 4
+        except (KeyError, TypeError, ValueError, RecursionError):
+            return None
+    return None
+
+
+def parse_struct(data: bytes, place: int) -> tuple[dict[int, Any], int]:
+    r"""Parse a struct at `place`; return its integers and structs by field, and where it ends.
+
+    >>> parse_struct(b"\x15\x04\x15\x80\x01\x00", 0)
+    ({1: 2, 2: 64}, 6)
+
+    Raises:
+        IndexError: it goes on behind the end. ValueError: it is none.
+    """
+    fields: dict[int, Any] = {}
+    field = 0
+    while True:
+        byte = data[place]
+        place += 1
+        if byte == 0:
+            return fields, place
+        if byte >> 4:
+            field += byte >> 4
+        else:
+            field, place = _parse_int(data, place)
+        if byte & 15 > 2:  # 1 and 2 are true and false, in the type itself
+            fields[field], place = _parse_value(data, place, byte & 15)
+
+
+def _parse_value(data: bytes, place: int, kind: int) -> tuple[Any, int]:
+    if kind in (4, 5, 6):
+        return _parse_int(data, place)
+    if kind == 12:
+        return parse_struct(data, place)
+    if kind in (1, 2, 3):  # a byte; a boolean in a list
+        return None, place + 1
+    if kind == 7:
+        return None, place + 8
+    if kind == 8:
+        n_bytes, place = _parse_varint(data, place)
+        return None, place + n_bytes
+    if kind in (9, 10):
+        n_items, item_kind = data[place] >> 4, data[place] & 15
+        place += 1
+        if n_items == 15:
+            n_items, place = _parse_varint(data, place)
+        for _ in range(n_items):
+            _, place = _parse_value(data, place, item_kind)
+        return None, place
+    raise ValueError(f"a value of type {kind}")
+
+
+def _parse_varint(data: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[place]
+        value |= (byte & 0x7F) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 0x80:
+            return value, place
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
+
+
+def _parse_int(data: bytes, place: int) -> tuple[int, int]:
+    value, place = _parse_varint(data, place)
+    return (value >> 1) ^ -(value & 1), place

@@ -1,0 +1,169 @@
+r"""Take the long strings out of a long line of JSON, and decode them a part at a time.
+
+A line of 25 MB that is parsed whole takes 50 to 250 MB: Python holds a string in up to four bytes a
+character, beside the line and the text in UTF-8. Decoded in parts, a string takes its UTF-8 and 2 MB.
+
+>>> short, strings = take_out(b'{"id": "a", "text": "' + b"caf\\u00e9 " * 10_000 + b'"}')
+>>> len(short), [len(one.decode()[0]) for one in strings.values()]
+(56, [60000])
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+
+LONG_STRING_BYTES = 64 * 1024
+_PART_BYTES = 256 * 1024  # several times the escapes and characters that must not be divided
+_LOOK_BACK_BYTES = 4096
+_ESCAPE_BYTES = 6  # \ud83d
+_PAIR = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]", re.DOTALL)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_PREFIX = uuid.uuid4().hex  # of what replaces a string: in no text
+_decode = json.JSONDecoder().raw_decode
+
+
+class BadString(Exception):
+    """A string is no JSON: why, and at which byte of the line."""
+
+    def __init__(self, reason: str, offset: int) -> None:
+        super().__init__(reason, offset)
+        self.reason = reason
+        self.offset = offset
+
+
+@dataclass(frozen=True, slots=True)
+class LongString:
+    """A string of a line of JSON, without its quotes: `line[start:end]`."""
+
+    line: bytes
+    start: int
+    end: int
+
+    def decode(self) -> tuple[bytes, int]:
+        """Return it as UTF-8, and how many lone surrogates in it became U+FFFD.
+
+        Raises:
+            BadString: it is no JSON.
+        """
+        made, n_replaced = BytesIO(), 0
+        for part, n_new in self._decoded_parts():
+            made.write(part)
+            n_replaced += n_new
+        return made.getvalue(), n_replaced
+
+    def check(self) -> None:
+        """Raise what `decode` raises, and hold nothing of it."""
+        for _ in self._decoded_parts():
+            pass
+
+    def _decoded_parts(self) -> Iterator[tuple[bytes, int]]:
+        start = self.start
+        while start < self.end:
+            end = _divide(self.line, start, min(start + _PART_BYTES, self.end), self.end)
+            yield encode(_decode_part(self.line, start, end))
+            start = end
+
+
+def encode(text: str) -> tuple[bytes, int]:
+    """Return a text as UTF-8, and how many lone surrogates, which UTF-8 cannot write, became U+FFFD."""
+    try:
+        return text.encode(), 0
+    except UnicodeEncodeError:
+        text, n_replaced = _SURROGATE.subn("\ufffd", text)
+        return text.encode(), n_replaced
+
+
+def take_out(line: bytes, done: int = 0) -> tuple[bytes, dict[str, LongString]]:
+    """Return a line, from byte `done` on, with a short string for each long one, and the long ones by these.
+
+    The line is JSON if and only if the short one is and all the strings are.
+    """
+    parts: list[bytes] = []
+    strings: dict[str, LongString] = {}
+    start = line.find(b'"', done) + 1
+    while start:
+        end = _string_end(line, start)
+        if end < 0:
+            if len(line) - start > LONG_STRING_BYTES:  # nothing but its beginning matters
+                parts.append(line[done:start])
+                done = len(line.rstrip(b"\r\n")) if line.endswith(b"\n") else len(line)
+            break
+        if end - start > LONG_STRING_BYTES:
+            name = f"{_PREFIX}{len(strings)}"
+            strings[name] = LongString(line, start, end)
+            parts += [line[done:start], name.encode()]
+            done = end
+        start = line.find(b'"', end + 1) + 1
+    return b"".join([*parts, line[done:]]) if parts else line[done:], strings
+
+
+def head_of_line(head: bytes) -> bytes:
+    """Make whole JSON of the beginning of a line, which ends inside a string of its object or after one.
+
+    Returns nothing where it ends anywhere else.
+    """
+    end = _divide(head, 0, len(head), len(head) + 1)
+    for closing in (b'"}', b"}"):
+        try:
+            _decode((head[:end] + closing).decode())
+        except (ValueError, RecursionError):
+            continue
+        return head[:end] + closing
+    return b""
+
+
+def _string_end(line: bytes, start: int) -> int:
+    """Find the quote that ends the string which begins at `start`, -1 if there is none."""
+    end = line.find(b'"', start)
+    while end > start and line[end - 1] == ord("\\") and _n_backslashes(line, start, end) % 2:
+        end = line.find(b'"', end + 1)
+    return end
+
+
+def _n_backslashes(line: bytes, start: int, end: int) -> int:
+    """Count the backslashes right before `end`, back to `start` at most."""
+    n_all, step = 0, 64
+    while True:
+        low = max(start, end - n_all - step)
+        some = line[low : end - n_all]
+        n_new = len(some) - len(some.rstrip(b"\\"))
+        n_all += n_new
+        if n_new < len(some) or low == start:
+            return n_all
+        step *= 2
+
+
+def _divide(line: bytes, start: int, nominal: int, end: int) -> int:
+    """Find where to divide a string that goes from `start` to `end`: at `nominal`, or shortly before it."""
+    if nominal >= end:
+        return end
+    for place in range(nominal, max(start, nominal - _LOOK_BACK_BYTES), -1):
+        if line[place : place + 1] == b"\\":
+            if _n_backslashes(line, start, place) % 2 == 0 and not _PAIR.match(
+                line, max(start, place - _ESCAPE_BYTES)
+            ):
+                return place
+        elif (not line[place : place + 1] or line[place] & 0xC0 != 0x80) and b"\\" not in line[
+            max(start, place - 2 * _ESCAPE_BYTES) : place
+        ]:
+            return place
+    return nominal  # there are no characters in what is this far from any
+
+
+def _decode_part(line: bytes, start: int, end: int) -> str:
+    try:
+        text = line[start:end].decode()
+    except UnicodeDecodeError as error:
+        found = line[start + error.start : start + error.end].hex(" ")
+        place = start + error.start
+        raise BadString(f"byte {place:,} of the line is not UTF-8: found {found}", place) from error
+    try:
+        decoded: str = _decode(f'"{text}"')[0]
+    except json.JSONDecodeError as error:
+        place = start + len(text[: error.pos - 1].encode())
+        reason = f"not JSON: {error.msg.removesuffix(' at')} at byte {place + 1:,} of the line"
+        raise BadString(reason, place) from error
+    return decoded

@@ -1,0 +1,70 @@
+"""The pages of a column, found in a parquet file without reading them."""
+
+import io
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanogpt_compat.sources.pages import Page, Pages, list_pages
+
+
+def pages_of(texts: list[str], **options: Any) -> list[tuple[Pages, int]]:
+    """The pages of the text column, and its uncompressed size, of each row group."""
+    file = io.BytesIO()
+    table = pyarrow.table({"id": list(range(len(texts))), "text": texts})
+    pyarrow.parquet.write_table(table, file, **options)
+    raw = file.getvalue()
+    metadata = pyarrow.parquet.ParquetFile(file).metadata
+    found, first_row = [], 0
+    for k in range(metadata.num_row_groups):
+        column = metadata.row_group(k).column(1)
+        start = column.dictionary_page_offset or column.data_page_offset
+        end = start + column.total_compressed_size
+        pages = list_pages(lambda n, offset: raw[offset : offset + n], start, end, first_row)
+        assert pages is not None
+        found.append((pages, column.total_uncompressed_size))
+        first_row += metadata.row_group(k).num_rows
+    return found
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_dictionary": False},
+        {"compression": "zstd", "data_page_version": "2.0"},
+        {"compression": "none", "data_page_size": 1000},
+        {"row_group_size": 700, "write_page_checksum": True, "compression": "gzip"},
+        {"use_dictionary": False, "write_statistics": True, "write_page_index": True},
+    ],
+)
+def test_all_pages_are_found_with_their_rows_and_sizes(options: dict[str, Any]) -> None:
+    texts = [f"Row {k} of many. " * (k % 50) for k in range(3000)] + ["x" * 100_000] + ["a long one " * 400]
+    groups = pages_of(texts, **options)
+    row = 0
+    for pages, n_bytes in groups:
+        for page in pages.pages:
+            assert page.first_row == row
+            assert pages.at(row) == pages.at(row + page.n_rows - 1) == page
+            row += page.n_rows
+        total = pages.dictionary_bytes + sum(page.n_bytes for page in pages.pages)
+        assert n_bytes - 200 * (len(pages.pages) + 1) < total <= n_bytes  # the rest are headers
+    assert row == len(texts)
+    assert (groups[0][0].dictionary_bytes > 0) == options.get("use_dictionary", True)
+
+
+def test_rows_are_counted_as_far_as_their_pages_are_small() -> None:
+    pages = Pages(0, [Page(10, 5, 100), Page(15, 1, 50), Page(16, 4, 900), Page(20, 2, 10)])
+    assert [pages.rows_within(row, 150) for row in (10, 14, 15, 16, 19, 20)] == [6, 2, 1, 4, 1, 2]
+    assert pages.rows_within(10, 10_000) == 12
+    assert pages.rows_within(12, 0) == 3
+
+
+@given(st.binary(max_size=200), st.integers(0, 300))
+def test_what_is_no_column_has_no_pages(raw: bytes, n_bytes: int) -> None:
+    found = list_pages(lambda n, offset: raw[offset : offset + n], 0, n_bytes, 0)
+    assert found is None or n_bytes <= len(raw)
