@@ -25,7 +25,7 @@ from nanogpt_compat.redaction import learn_all
 from nanogpt_compat.run import Run
 from nanogpt_compat.shutdown import die_by
 from nanogpt_compat.signals import StoppedBySignal, StopSignals
-from nanogpt_compat.units import format_count
+from nanogpt_compat.units import plural
 from nanogpt_compat.verify import verify
 
 _SMALLER = {"--workers": "1", "--block-size": f"{SMALL_BLOCK_BYTES // 1024}KiB"}
@@ -47,7 +47,11 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
     stderr, aborts = CalmStream(sys.stderr), NativeAborts()
     try:
         _keep_standard_streams()
-        options = parse_options(words, home=home)
+        try:
+            options = parse_options(words, home=home)
+        except SystemExit:  # --help or --version
+            _check_printed(sys.stdout)
+            raise
         try:
             _run(options, words, stderr=stderr, aborts=aborts)
         except SystemExit as error:  # its exit code might be 0
@@ -108,12 +112,14 @@ def _notices(options: Options, work: job.Job, words: Sequence[str]) -> list[str]
     """Say what of a folder is left out; and that a text seems to hold documents, and how to have them."""
     if not work.shows_end_of_text or options.verify:
         return [*options.notices]
-    # The other run starts over: it can use nothing that this one saves.
+    # The other run starts over: it can use nothing that this one saves, nor what is saved already.
     new = ["--document-separator", END_OF_TEXT_NAME, "--restart"]
     command = this_command(*new, without=["--dry-run", "--restart"], words=words)
+    n_saved = _saved_tokens(options.config.output_dir)
+    cost = f" (which discards {plural(n_saved, 'saved token')})" if n_saved else ""
     literal = (
         f"notice: {END_OF_TEXT_NAME} is in the input, and is encoded as seven tokens of ordinary text. If it "
-        f"ends a document there, {'run' if options.dry_run else 'stop this run and start over with'}:"
+        f"ends a document there, {'run' if options.dry_run else 'stop this run and start over with'}{cost}:"
         f"{show(command)}"
     )
     return [*options.notices, literal]
@@ -131,8 +137,8 @@ class _Voice:
         self.stderr.write(line + "\n")
 
     def say(self, line: str) -> None:
-        """Say it to whoever reads along."""
-        if not self.is_quiet:
+        """Print a line, with `--quiet` only if it is a warning."""
+        if not self.is_quiet or line.startswith("warning:"):
             self.warn(line)
 
     def display(self, total_bytes: int | None, done_bytes: int) -> Display:
@@ -190,14 +196,23 @@ def _run(
         (run.rehearse if options.dry_run else run.do)(restart=options.restart)
     if options.dry_run:
         shown("dry run: nothing was written")
-    if stdout.failure is not None:
-        why = stdout.failure
+    _check_printed(stdout)
+
+
+def _check_printed(stdout: object) -> None:
+    """Raise OutputError if what was asked for could not be printed: that must not be exit code 0."""
+    if isinstance(stdout, CalmStream) and (why := stdout.failure) is not None:
         raise OutputError(f"cannot write to standard output: {why.strerror}; {advice(why)} and run again")
 
 
 def _tell_saved(output_dir: Path, warn: Callable[[str], None]) -> None:
     """Say what an earlier run has saved: the error that is to be told costs nothing of it."""
-    with contextlib.suppress(OutputError):  # the first error is the one to tell
-        n_tokens = sum(read_found(journal_in(output_dir)).tokens.values())
-        if n_tokens:
-            warn(f"saved: {format_count(n_tokens)} tokens; they stay as they are")
+    if n_tokens := _saved_tokens(output_dir):
+        warn(f"saved: {plural(n_tokens, 'token')}, kept as before")
+
+
+def _saved_tokens(output_dir: Path) -> int:
+    """Count the tokens that an earlier run has saved; 0 if that cannot be read."""
+    with contextlib.suppress(OutputError):  # another error is the one to tell
+        return sum(read_found(journal_in(output_dir)).tokens.values())
+    return 0

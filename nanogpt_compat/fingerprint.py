@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nanogpt_compat.redaction import redact_record
+
 TOKEN_FORMAT = 2
 """Raise it by hand whenever the program makes other tokens or other splits of the same input."""
 
@@ -70,6 +72,7 @@ def option_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
     >>> option_differences({"--errors": "ignore"}, {"--errors": "replace"})
     ['--errors was ignore and is replace']
     """
+    old, new = redact_record(old), redact_record(new)  # as what was written down is already
     names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
     # What comes of another option is not worth a word where that option does not let it come about.
     told = [name for name in names if name not in _DERIVED or (name in old and name in new)] or names
@@ -92,7 +95,7 @@ def differences(
     """Say, for a person, what is not the same."""
     found = option_differences(old_config, new_config)
     if len(old_inputs) != len(new_inputs):
-        found.append(f"there were {len(old_inputs):,} inputs and are {len(new_inputs):,}")
+        found.append(f"the number of inputs was {len(old_inputs):,}, is {len(new_inputs):,}")
         return found
     found += size_differences(old_inputs, new_inputs, paths)
     for path, old, new in zip(paths, old_inputs, new_inputs, strict=True):

@@ -106,7 +106,7 @@ class _FinishedFile:
         if n_more:
             raise DifferenceError(
                 f"{self.path} should end after {self.n_tokens:,} tokens, at byte {self._offset:,}, and "
-                f"has {n_more:,} bytes more; {MAKE_AGAIN}"
+                f"has {plural(n_more, 'byte')} more; {MAKE_AGAIN}"
             )
 
     def _read(self, n_tokens: int) -> NDArray[np.uint16]:

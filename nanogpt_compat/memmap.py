@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.files import advice, drop_cache, file_system, pwrite_all, sync_folder
 from nanogpt_compat.refusals import start_pool
-from nanogpt_compat.units import format_bytes
+from nanogpt_compat.units import format_bytes, plural
 
 TOKEN = np.dtype("<u2")
 
@@ -345,7 +345,7 @@ def _cut_to_checkpoint(path: Path, file: FileIO, n_tokens: int) -> None:
     n_found = os.fstat(file.fileno()).st_size // TOKEN.itemsize
     if n_found < n_tokens:
         raise OutputError(
-            f"{path} holds {n_found} tokens, but {n_tokens} were saved there: "
+            f"{path} holds {plural(n_found, 'token')}, but {n_tokens:,} were saved there: "
             "something else has cut or replaced it. Start again with --restart."
         )
     os.ftruncate(file.fileno(), n_tokens * TOKEN.itemsize)

@@ -21,7 +21,7 @@ from nanogpt_compat.config import (
     local_path,
 )
 from nanogpt_compat.documents import EOTS
-from nanogpt_compat.encoders import ENGINES
+from nanogpt_compat.encoders import ENGINES, TESTED
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.limits import available_cpus, default_workers
 from nanogpt_compat.pipeline import IN_FLIGHT_BYTES
@@ -389,9 +389,9 @@ def _add_machine_options(group: "argparse._ArgumentGroup") -> None:
         "--engine",
         choices=ENGINES,
         default="auto",
-        help="what encodes: tiktoken, or gigatoken (pip install gigatoken), many times as fast, whose "
-        "tokens are checked against tiktoken's in samples; auto takes gigatoken if it is there in a version "
-        "that was tested",
+        help=f"what encodes: tiktoken, or gigatoken (pip install 'gigatoken=={TESTED[-1]}.*'), many times as "
+        "fast, whose tokens are checked against tiktoken's in samples; auto takes gigatoken if it is there "
+        "in a version that was tested",
     )
     group.add_argument(
         "--workers",
@@ -480,7 +480,7 @@ def _add_run_options(group: "argparse._ArgumentGroup") -> None:
         action="store_true",
         help="throw away what a stopped run has saved and begin anew; without it the same command goes on",
     )
-    group.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    group.add_argument("--quiet", action="store_true", help="print only warnings and errors")
     group.add_argument("--version", action="version", version=f"nanogpt-compat {__version__}")
 
 

@@ -251,7 +251,7 @@ def check_inputs(
         CheckpointError: one is another, or there are more or fewer.
     """
     if len(paths) != len(plan.inputs):
-        _refuse(work_dir, [f"there were {len(plan.inputs):,} inputs and are {len(paths):,}"])
+        _refuse(work_dir, [f"the number of inputs was {len(plan.inputs):,}, is {len(paths):,}"])
     locations = _absolute(paths)
     for index, path in enumerate(locations):
         check()

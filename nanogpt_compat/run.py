@@ -242,7 +242,7 @@ class Run:
         if not isinstance(error, InputError):
             return "the same command goes on from there"
         n_bytes = self._options().get(TEXT_BYTES)
-        size = f" if the input still has {n_bytes:,} bytes" if n_bytes is not None else ""
+        size = f" if the input still has {plural(n_bytes, 'byte')}" if n_bytes is not None else ""
         return f"once that is fixed, the same command resumes from there{size}"
 
     def is_complete(self) -> bool:
@@ -465,7 +465,7 @@ class Run:
         n_given_up = len(found.marks) - 1 - mark
         if n_given_up:
             tally.checkpoint_fallbacks += n_given_up
-            self._warn(f"{n_given_up:,} checkpoints do not match what is on the disk: going back")
+            self._warn(f"{plural(n_given_up, 'checkpoint')} did not match what is on the disk: going back")
         self._say(f"going on at {self._progress(tally.bytes_read, tally.tokens)}: {_saving(tally)}")
         return tally
 

@@ -46,8 +46,8 @@ def differences_at(
     n_begun = _n_begun(tally)
     if len(new["inputs"]) < n_begun:
         found.append(
-            f"there were {len(old['inputs']):,} inputs and are {len(new['inputs']):,}, and what is saved is "
-            f"of the first {n_begun:,}"
+            f"the number of inputs was {len(old['inputs']):,}, is {len(new['inputs']):,}, and what is saved "
+            f"comes from {'the first' if n_begun == 1 else f'the first {n_begun:,}'}"
         )
     rows = zip(paths[:n_begun], old["inputs"], new["inputs"], strict=False)
     containers = [(path, *(Format.named(one["format"]).container for one in pair)) for path, *pair in rows]

@@ -196,12 +196,18 @@ def test_it_says_where_val_bin_comes_from_if_there_is_one(
         assert names == {"train.bin", "val.bin", "prepare.json"}
 
 
-def test_quiet_prints_nothing_but_errors(run_prepare: RunPrepare, text: Path) -> None:
+def test_quiet_prints_only_warnings_and_errors(run_prepare: RunPrepare, text: Path) -> None:
     done = run_prepare("--input", text, "--output-dir", "out", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     refused = run_prepare("--input", "missing", "--output-dir", "out", "--quiet")
     assert (refused.returncode, refused.stdout) == (3, "")
     assert refused.stderr.startswith("prepare: error: there is no missing")
+    (text.parent / "set").mkdir()
+    text.rename(text.parent / "set" / "a.txt")
+    (text.parent / "set" / "b.dat").write_bytes(b"x" * 1_000_000)
+    warned = run_prepare("--input", "set", "--output-dir", "other", "--quiet")
+    assert warned.returncode == 0
+    assert warned.stderr.startswith("warning: set: skipped 1 other entry, 1.0 MB (b.dat), which is more than")
 
 
 def test_version_and_help_go_to_stdout(run_prepare: RunPrepare) -> None:

@@ -270,9 +270,10 @@ def test_as_process_1_a_second_signal_ends_it_at_once(path: Path, tmp_path: Path
 # Whatever else ends it
 
 
-def test_a_dry_run_whose_words_are_lost_has_not_done_its_work(path: Path) -> None:
+@pytest.mark.parametrize("asked", ["--dry-run", "--help", "--version"])
+def test_what_is_asked_for_and_cannot_be_printed_is_no_success(asked: str, path: Path) -> None:
     out = path.parent / "out"
-    words = ["--dry-run", "--input", path, "--output-dir", out]
+    words = [asked, "--input", path, "--output-dir", out]
     args = [sys.executable, *map(str, (REPOSITORY / "prepare.py", *words))]
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(args, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

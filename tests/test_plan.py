@@ -307,7 +307,7 @@ def test_an_input_that_was_changed_is_refused_and_one_that_was_touched_is_not(tm
     path.write_bytes(text[:-1] + b"!")
     with pytest.raises(CheckpointError, match="has other content than it had"):
         check_inputs(plan, [path], tmp_path)
-    with pytest.raises(CheckpointError, match="there were 1 inputs and are 2"):
+    with pytest.raises(CheckpointError, match="the number of inputs was 1, is 2"):
         check_inputs(plan, [path, path], tmp_path)
 
 

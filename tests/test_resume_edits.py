@@ -414,7 +414,7 @@ def test_inputs_after_the_current_one_may_be_added_removed_and_replaced(
 def test_inputs_up_to_the_current_one_must_be_there_in_their_order(paths: list[Path], out: Path) -> None:
     size = paths[0].stat().st_size
     begin(out, "--input", *paths, after_bytes=size + 1000)
-    why = "there were 3 inputs and are 1, and what is saved is of the first 2"
+    why = "the number of inputs was 3, is 1, and what is saved comes from the first 2"
     assert_refused(out, "--input", paths[0], why=why)
     assert_refused(out, "--input", paths[1], paths[0], why=f"{paths[1]} was changed within")
     splice(paths[0], size, b"\n")
@@ -445,7 +445,7 @@ def test_what_keeps_a_run_from_beginning_again_costs_nothing_either(paths: list[
     before = files_below(out)
     stopped = prepare("--input", *paths, *BLOCKS, "--output-dir", out)
     assert stopped.returncode == 3
-    assert re.search(r"^saved: \S+ tokens; they stay as they are$", stopped.stderr, re.M)
+    assert re.search(r"^saved: \S+ tokens, kept as before$", stopped.stderr, re.M)
     assert files_below(out) == before
     paths[2].write_bytes(raw)
     assert_resumes(out, "--input", *paths)
@@ -642,3 +642,16 @@ def test_where_enough_was_read_the_place_is_decided_again(text: Path, out: Path)
         text.write_bytes(raw)
         splice(text, at + 10, b"edited", 6)
         assert_resumes(out, *args)
+
+
+def test_advice_to_start_over_says_what_that_discards(tmp_path: Path, out: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"One document.<|endoftext|>\n" * 20_000)
+    args: Args = ("--input", path, *BLOCKS, "--output-dir", out)
+    with pytest.raises(Stopped):
+        prepare(*args, stop_after_bytes=100_000)
+    n_tokens = sum(read_found(out / ".prepare" / "journal").tokens.values())
+    stderr = prepare(*args).stderr
+    assert f"start over with (which discards {n_tokens:,} saved tokens):" in stderr
+    shutil.rmtree(out)
+    assert "start over with:" in prepare(*args).stderr

@@ -474,7 +474,7 @@ def test_an_input_that_has_changed_is_named(own: Made, change: Callable[[Path], 
 
 def test_other_inputs_are_counted(made: Made, tmp_path: Path) -> None:
     more = make_text(tmp_path / "more.txt", 1000)
-    refused(made, 5, "there were 1 inputs and are 2", options=("--input", more))
+    refused(made, 5, "the number of inputs was 1, is 2", options=("--input", more))
 
 
 def test_an_input_that_was_only_touched_is_read_again_and_passes(own: Made) -> None:

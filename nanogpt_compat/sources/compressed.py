@@ -14,7 +14,7 @@ from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.heap import uses_block
 from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.sources.text import InputFile
-from nanogpt_compat.units import format_bytes
+from nanogpt_compat.units import format_bytes, plural
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -185,9 +185,9 @@ def skip_consumed(
         InputError: it cannot be read, or is damaged. And what `check` raises.
     """
     if stream.skip(n_bytes, check) != crc:
-        return f"was changed within the {n_bytes:,} bytes already read"
+        return f"was changed within the {plural(n_bytes, 'byte')} already read"
     if is_all and stream.peek(1):
-        return f"ended after {n_bytes:,} bytes, which were read, and has more now"
+        return f"ended after {plural(n_bytes, 'byte')}, which were read, and has more now"
     return ""
 
 

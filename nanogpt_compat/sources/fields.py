@@ -18,6 +18,7 @@ from nanogpt_compat.sources.parquet import NoTextColumn
 from nanogpt_compat.sources.repairs import BadRecord
 from nanogpt_compat.sources.ways_out import STEP_BYTES, Fault, explain, open_table, values_of
 from nanogpt_compat.split import LOOK_AHEAD_BYTES
+from nanogpt_compat.units import plural
 
 
 def check_text_fields(
@@ -86,7 +87,7 @@ def _look_at_lines(stream: ByteStream, text_field: str, skip_bad: bool, is_pipe:
     if not values or any(not isinstance(one, dict) or text_field in one for one in values):
         return ""
     (first, *_) = parse_lines(lines, text_field=text_field, skip_bad=True).bad
-    return f"none of its first {len(values):,} records has the field; {first}"
+    return f"the field is in none of its first {plural(len(values), 'record')}; {first}"
 
 
 def _has_document(lines: bytes, text_field: str, skip_bad: bool) -> bool:

@@ -19,6 +19,7 @@ from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.parquet import crc_of_rows
 from nanogpt_compat.sources.records import open_column
 from nanogpt_compat.sources.text import Window, is_same_cut, lenient
+from nanogpt_compat.units import plural
 
 _AHEAD_BYTES = 4096  # a cut is decided by a few bytes after it
 _CHUNK_BYTES = 1024 * 1024
@@ -114,7 +115,7 @@ def _change_of_rows(path: Location, read: Consumed, text_field: str, check: Call
                 if n_rows == read.n_records:
                     break
         if n_rows < read.n_records or crc != read.crc:
-            return f"was changed within the {read.n_records:,} rows already read"
+            return f"was changed within the {plural(read.n_records, 'row')} already read"
         if read.is_all and column.n_rows > n_rows:
-            return f"ended after {n_rows:,} rows, which were read, and has more now"
+            return f"ended after {plural(n_rows, 'row')}, which were read, and has more now"
     return ""
