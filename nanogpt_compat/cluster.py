@@ -229,8 +229,9 @@ def drive(
 ) -> None:
     """Have all spans done, or these, that are not done yet, `window()` of them under way at a time.
 
-    One that fails is tried again after the others, until it has failed `MAX_TRIES` times. One whose worker
-    has died is tried once more, with no other under way: so it takes none along.
+    One that fails is tried again after the others, until it has failed `MAX_TRIES` times; but not if a record
+    in it needs too much memory. One whose worker has died is tried once more, with no other under way: so it
+    takes none along.
 
     Raises:
         SpansError: some have failed for good, and all others are done; or the executor has ended.
@@ -296,7 +297,8 @@ class _Queue:
         """Put one that has failed behind the others, or with those that have failed for good."""
         self._n_failures[span.index] += 1
         has_died = outcome.exit_code == _DIED
-        if self._n_failures[span.index] == MAX_TRIES or (has_died and span.index in self._deadly):
+        is_last = self._n_failures[span.index] == MAX_TRIES or outcome.of_record
+        if is_last or (has_died and span.index in self._deadly):
             self.failed[span.index] = outcome
             return
         if has_died:

@@ -23,7 +23,7 @@ import psutil
 from nanogpt_compat import limits, policy
 from nanogpt_compat.blocks import Need
 from nanogpt_compat.errors import MemoryLimitError, TooSmallError
-from nanogpt_compat.heap import used_bytes
+from nanogpt_compat.heap import trim_heap, used_bytes
 from nanogpt_compat.policy import MOST_BYTES, SMALLEST_BYTES, Level, Reading, State, Step
 from nanogpt_compat.units import format_bytes
 
@@ -223,6 +223,7 @@ class MemoryGuard:
 
     def __enter__(self) -> "MemoryGuard":
         """Take the first readings, raise what `check_fits` raises, and begin to watch."""
+        trim_heap()  # of the span before
         self.poll()
         self._base_bytes = self._sampler.own_bytes()
         check_fits(self.readings, own_bytes=self._base_bytes, smallest_bytes=self._smallest_bytes)

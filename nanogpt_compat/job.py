@@ -12,7 +12,7 @@ from nanogpt_compat import report
 from nanogpt_compat.checkpoint import Found
 from nanogpt_compat.config import Config, Location, Url
 from nanogpt_compat.documents import END_OF_TEXT_NAME, MARK, Documents
-from nanogpt_compat.encoders import Choice, Encoder, TiktokenEncoder, choose_encoder, with_mark
+from nanogpt_compat.encoders import OPENING_BYTES, Choice, Encoder, TiktokenEncoder, choose_encoder, with_mark
 from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.estimate import Estimate, Estimator
 from nanogpt_compat.fingerprint import (
@@ -22,12 +22,12 @@ from nanogpt_compat.fingerprint import (
     describe_input,
     digest_of,
 )
-from nanogpt_compat.guard import Sampler
+from nanogpt_compat.guard import Sampler, check_fits
 from nanogpt_compat.limits import own_bytes_reader
 from nanogpt_compat.memmap import TOKEN, window_for
 from nanogpt_compat.pipeline import Source, block_size
 from nanogpt_compat.pipes import UNKNOWN, Pipe
-from nanogpt_compat.policy import margin_bytes
+from nanogpt_compat.policy import SMALLEST_BYTES, margin_bytes
 from nanogpt_compat.shards import Shards, lay_out
 from nanogpt_compat.sinks import full_shards, n_begun, others, written_bytes
 from nanogpt_compat.sources.excerpts import Excerpts, Share, take_records, take_text
@@ -49,6 +49,8 @@ from nanogpt_compat.split import (
 )
 from nanogpt_compat.units import format_bytes
 from nanogpt_compat.vocabulary import Vocabulary, find_gpt2
+
+_TIKTOKEN_BYTES = 16 * 1024 * 1024  # with the vocabulary
 
 REPORTED_OPTIONS = {
     "--errors": "errors",
@@ -289,7 +291,10 @@ def open_engine(config: Config, *, has_documents: bool, has_parquet: bool) -> tu
     Raises:
         InputError: there is no vocabulary.
         UsageError: there is no such engine.
+        TooSmallError, MemoryLimitError: there is too little memory for them.
     """
+    engine_bytes = _TIKTOKEN_BYTES + (OPENING_BYTES if config.engine == "gigatoken" else 0)
+    _check_room(config, engine_bytes + SMALLEST_BYTES)
     vocabulary = find_gpt2(config.vocab_dir)
     chosen = choose_encoder(
         config.engine,
@@ -303,12 +308,19 @@ def open_engine(config: Config, *, has_documents: bool, has_parquet: bool) -> tu
     return vocabulary, chosen
 
 
+def _check_room(config: Config, n_bytes: int) -> None:
+    """Raise what `check_fits` raises unless so much can be had: the engines abort where there is less."""
+    sampler = _sampler(config)
+    check_fits(sampler.sample(), own_bytes=sampler.own_bytes(), smallest_bytes=n_bytes)
+
+
 def _spare_bytes(config: Config) -> int:
-    """Say how much memory there is above the reserve of whichever limit is the tightest."""
-    sampler = Sampler(
-        max_memory_bytes=config.max_memory_bytes, min_available_bytes=config.min_available_bytes
-    )
-    return min(map(margin_bytes, sampler.sample()), default=sys.maxsize)
+    """Return how much memory there is above the reserve of the tightest limit."""
+    return min(map(margin_bytes, _sampler(config).sample()), default=sys.maxsize)
+
+
+def _sampler(config: Config) -> Sampler:
+    return Sampler(max_memory_bytes=config.max_memory_bytes, min_available_bytes=config.min_available_bytes)
 
 
 def with_reference(job: Job) -> Job:

@@ -464,3 +464,16 @@ def test_the_smallest_settings_are_not_advised_to_who_has_them(text: Path, tmp_p
         assert code == 75
         assert "smaller settings will not help" in stderr
         assert "resume with smaller settings" not in stderr
+
+
+@pytest.mark.parametrize(
+    ("engine", "limit_mb"), [("tiktoken", 70), ("tiktoken", 120), ("gigatoken", 90), ("gigatoken", 120)]
+)
+def test_an_engine_is_not_opened_where_it_has_no_room(engine: str, limit_mb: int, tmp_path: Path) -> None:
+    """Either would end the process where memory is refused, with a trace of its own."""
+    text = make_text(tmp_path / "a.txt", 100_000)
+    words = ["--input", text, "--output-dir", tmp_path, "--engine", engine]
+    command = ["prlimit", f"--data={limit_mb * 1_000_000}", sys.executable, REPOSITORY / "prepare.py", *words]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 78, done.stderr
+    assert "trying again unchanged is useless" in done.stderr

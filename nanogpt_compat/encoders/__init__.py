@@ -7,12 +7,13 @@ classes.py      on which characters the two disagree
 choose.py       which engine a run gets
 """
 
-from nanogpt_compat.encoders.choose import ENGINES, TESTED, Choice, choose_encoder
+from nanogpt_compat.encoders.choose import ENGINES, OPENING_BYTES, TESTED, Choice, choose_encoder
 from nanogpt_compat.encoders.interface import Encoder, EngineMismatch, Tokens
 from nanogpt_compat.encoders.reference import TiktokenEncoder, with_mark
 
 __all__ = [
     "ENGINES",
+    "OPENING_BYTES",
     "TESTED",
     "Choice",
     "Encoder",

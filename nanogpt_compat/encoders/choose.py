@@ -15,6 +15,7 @@ from nanogpt_compat.limits import available_cpus
 from nanogpt_compat.units import format_bytes
 
 ENGINES = ("auto", "tiktoken", "gigatoken")
+OPENING_BYTES = 48 * 1024 * 1024  # gigatoken, opened and tried, takes 42 MB; it aborts where there is less
 _TABLES_BYTES = 24 * 1024 * 1024
 TESTED = ("0.10",)  # gigatoken's; before it, ranks could not be given
 

@@ -242,7 +242,7 @@ class TextColumn:
         if page.n_rows == 1:
             what = f"{self.path}: {place} has {size}"
         else:
-            what = f"{self.path}: {place} is in a page of {page.n_rows:,} rows and {size}"
+            what = f"{self.path}: a page of {page.n_rows:,} rows, from {place} on, has {size}"
         n_bytes = page.n_bytes * 11 // 2 + _LARGE_PAGE_BYTES
         most_bytes = page.n_bytes * 6 + 6 * _LARGE_PAGE_BYTES
         way_out = "divide the text into several rows" if page.n_rows == 1 else "write it in smaller pages"
