@@ -380,7 +380,7 @@ def test_a_shard_that_was_damaged_since_it_had_its_name_is_made_again(
         flip(shard, 5 if damage == "the header" else 10_000)
     done = prepare(*args, "--output-dir", out)
     assert done.returncode == 0, done.stderr
-    assert "do not match what is on the disk" in done.stderr
+    assert "did not match what is on the disk" in done.stderr
     expected.assert_reached(out, fallbacks=report_of(out)["checkpoint_fallbacks"])
 
 
