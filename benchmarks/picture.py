@@ -50,7 +50,8 @@ def draw(record: dict[str, Any], path: Path) -> None:
         if (result["case"]["size_bytes"], result["case"]["kind"]) == (size_bytes, kind)
     ]
     mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "nanogpt", "font.size": 10})
-    figure = Figure(figsize=(8, 4), layout="constrained")
+    figure = Figure(figsize=(8.6, 4), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.25, h_pad=0.1)  # inches: a browser's font may be wider than ours
     axes = figure.add_subplot()
     for result in shown:
         _draw_line(axes, result)
@@ -79,7 +80,7 @@ def _draw_line(axes: Any, result: dict[str, Any]) -> None:
 
 
 def _title(results: list[dict[str, Any]], size_bytes: int) -> str:
-    """Say what prepare.py needed for the text that is drawn, and for the largest."""
+    """Return the claim: what prepare.py needed at most, for the text that is drawn and for the largest."""
     ours = [
         result["run"]["peak_rss_bytes"]
         for result in sorted(results, key=lambda result: result["case"]["size_bytes"])
@@ -87,7 +88,7 @@ def _title(results: list[dict[str, Any]], size_bytes: int) -> str:
     ]
     largest_bytes = max(result["case"]["size_bytes"] for result in results)
     sizes = " and ".join(format_bytes(size) for size in sorted({size_bytes, largest_bytes}))
-    return f"prepare.py stays under {format_bytes(_round_up(max(ours)))} of memory, for {sizes} of text"
+    return f"prepare.py stays under {format_bytes(_round_up(max(ours)))}, on {sizes} of text"
 
 
 def _round_up(n_bytes: int) -> int:
@@ -97,8 +98,10 @@ def _round_up(n_bytes: int) -> int:
 
 def _dress(axes: Any, title: str, size_bytes: int) -> None:
     axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
-    axes.set_xlabel(f"seconds, tokenizing {format_bytes(size_bytes)} of multilingual text on 2 cores")
-    axes.set_ylabel("resident memory, log scale")
+    axes.set_xlabel(
+        f"seconds for {format_bytes(size_bytes)} of multilingual text on 2 cores (less is better)"
+    )
+    axes.set_ylabel("resident memory, log scale (less is better)")
     axes.set_yscale("log")
     axes.set_yticks(_TICKS_BYTES, [f"{format_bytes(tick).replace('.0', '')}" for tick in _TICKS_BYTES])
     axes.minorticks_off()
