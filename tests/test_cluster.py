@@ -43,8 +43,8 @@ from nanogpt_compat.vocabulary import find_gpt2
 from tests import faults
 from tests.conftest import REPOSITORY
 from tests.faults import TIMEOUT_S, Args, lasting, make_text, prepare, report_of, sha256s
+from tests.pages import blocks, read
 from tests.servers import serve
-from tests.test_readme import section
 from tests.test_records import some_documents, write
 from tests.texts import real_text
 
@@ -660,16 +660,16 @@ def test_inputs_on_a_server_are_read_in_spans_too(tmp_path: Path) -> None:
 
 
 def recipe(word: str) -> str:
-    """The recipe of the README that has a word in it, for files of this test's."""
-    blocks = section("Many machines").split("```sh\n")[1:]
-    script = next(block.split("```")[0] for block in blocks if word in block)
+    """Return the recipe of docs/cluster.md that has a word in it, for files of this test's."""
+    found = blocks(read(REPOSITORY / "docs" / "cluster.md"), "sh")
+    script = next(block for block in found if word in block)
     assert "'fineweb/*.parquet'" in script
     return script.replace("'fineweb/*.parquet'", "'fineweb/*.parquet' --span-size 300k")
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder as the README has it, and an srun that starts two tasks here."""
+    """A folder as docs/cluster.md has it, and an srun that starts two tasks here."""
     for name in ("prepare.py", "nanogpt_compat"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     (tmp_path / "fineweb").mkdir()

