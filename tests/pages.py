@@ -49,3 +49,9 @@ def commands(text: str) -> list[str]:
             if command := re.sub(r"(^|\s)#.*", "", line).strip():
                 found.append(command)
     return found
+
+
+def inline_commands(text: str) -> list[str]:
+    """Return the commands that stand in a sentence."""
+    found = re.findall(r"`((?:python3? |scripts/|pip |\.venv/)[^`]*)`", prose(text))
+    return [" ".join(command.split()) for command in found]
