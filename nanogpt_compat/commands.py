@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import nanogpt_compat
 from nanogpt_compat.redaction import redact
 
 _INDENT = "\n    "
@@ -103,16 +104,21 @@ def _python() -> str:
     return sys.executable or "python3"
 
 
+def _package() -> Path:
+    """Return the folder of this package."""
+    return Path(nanogpt_compat.__file__).resolve().parent
+
+
 def _is_launcher() -> bool:
     """Whether the process is prepare.py, under whatever name: it stands beside the package."""
-    script, package = Path(sys.argv[0]), Path(__file__).resolve().parent
+    script, package = Path(sys.argv[0]), _package()
     folders = {script.absolute().parent, script.resolve().parent}  # either may be a link
     return script.is_file() and package in {(folder / package.name).resolve() for folder in folders}
 
 
 def _is_ours() -> bool:
     script = Path(sys.argv[0])
-    is_module = script.name == "__main__.py" and script.resolve().parent == Path(__file__).resolve().parent
+    is_module = script.name == "__main__.py" and script.resolve().parent == _package()
     return is_module or script.name == _SCRIPT or _is_launcher()
 
 
