@@ -26,7 +26,7 @@ Compression: TypeAlias = Literal["none", "gz", "zst"]
 class Url:
     """A file on a server, printed without the secrets in its address.
 
-    >>> str(Url("https://me:word@host/some/part.txt?signature=abc"))
+    >>> str(Url("https://me:s3cret@host/some/part.txt?signature=abc"))
     'https://...@host/some/part.txt?...'
     """
 
