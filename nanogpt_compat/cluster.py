@@ -33,11 +33,12 @@ from nanogpt_compat.lock import FolderLock
 from nanogpt_compat.parts import Parts, list_some, remove_parts, spans_to_do, write_index
 from nanogpt_compat.plan import PLAN_NAME, Plan, Span, check_inputs, find_plan, read_plan
 from nanogpt_compat.progress import Display
-from nanogpt_compat.report import read_report, rss_bytes, warn_of_empty
+from nanogpt_compat.report import read_report, warn_of_empty
 from nanogpt_compat.run import Run
 from nanogpt_compat.signals import StoppedBySignal
 from nanogpt_compat.span import Outcome, attempt, job_of
 from nanogpt_compat.units import plural
+from nanogpt_compat.usage import rss_bytes
 from nanogpt_compat.watch import Check, Say
 
 MAX_TRIES = 3

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.blocks import Block, MakeRoom, Need, Position, Records, has_room
-from nanogpt_compat.config import Format, Location
 from nanogpt_compat.cuts import MAX_PIECE_BYTES, longest_stretch_bytes
 from nanogpt_compat.documents import (
     END_OF_TEXT,
@@ -20,6 +19,7 @@ from nanogpt_compat.documents import (
 )
 from nanogpt_compat.encoders import Encoder, EngineMismatch, Tokens
 from nanogpt_compat.errors import EngineFailure, InputError
+from nanogpt_compat.location import Format, Location
 from nanogpt_compat.sources.records import is_long_record, parse_records, place_of, single_records
 from nanogpt_compat.sources.repairs import BadRecord
 from nanogpt_compat.sources.text import InMemory, as_utf8, cut_text, find_invalid_bytes, read_blocks

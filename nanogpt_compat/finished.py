@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt_compat import report
 from nanogpt_compat.documents import END_OF_TEXT
 from nanogpt_compat.errors import DifferenceError, OutputError
 from nanogpt_compat.files import advise_sequential, drop_cache
 from nanogpt_compat.memmap import TOKEN
-from nanogpt_compat.shards import OutputFile, Outputs, Shards
+from nanogpt_compat.shards import OutputFile, Outputs, Shards, describe_files
 from nanogpt_compat.units import plural
 
 MAKE_AGAIN = "the same command with --restart --overwrite in the place of --verify makes the output again"
@@ -175,9 +174,7 @@ class _FinishedShards:
         file = self._file
         file.check_ends(self._shards.header(file.n_tokens))
         file.close()
-        (described,) = report.describe_files(
-            [OutputFile("", self._shards, len(self.described), file.n_tokens)]
-        )
+        (described,) = describe_files([OutputFile("", self._shards, len(self.described), file.n_tokens)])
         self.described.append(described | {"sha256": file.sha256.hexdigest()})
 
     def close(self) -> None:

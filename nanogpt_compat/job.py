@@ -10,7 +10,7 @@ from typing import Any
 
 from nanogpt_compat import report
 from nanogpt_compat.checkpoint import Found
-from nanogpt_compat.config import Config, Location, Url
+from nanogpt_compat.config import Config
 from nanogpt_compat.documents import END_OF_TEXT_NAME, MARK, Documents
 from nanogpt_compat.encoders import OPENING_BYTES, Choice, Encoder, TiktokenEncoder, choose_encoder, with_mark
 from nanogpt_compat.errors import InputError, OutputError
@@ -24,12 +24,14 @@ from nanogpt_compat.fingerprint import (
 )
 from nanogpt_compat.guard import Sampler, check_fits
 from nanogpt_compat.limits import own_bytes_reader
+from nanogpt_compat.location import Location, Url
 from nanogpt_compat.memmap import TOKEN, window_for
-from nanogpt_compat.pipeline import Source, block_size
+from nanogpt_compat.pipeline import block_size
 from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.policy import SMALLEST_BYTES, margin_bytes
 from nanogpt_compat.shards import Shards, lay_out
 from nanogpt_compat.sinks import full_shards, n_begun, others, written_bytes
+from nanogpt_compat.source import Source
 from nanogpt_compat.sources.excerpts import Excerpts, Share, take_records, take_text
 from nanogpt_compat.sources.fields import check_text_fields
 from nanogpt_compat.sources.kinds import Kind

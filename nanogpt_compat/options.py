@@ -10,23 +10,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from nanogpt_compat import __version__
-from nanogpt_compat.config import (
-    DEFAULT_INPUT,
-    DEFAULT_TEXT_FIELD,
-    VAL_RATIO,
-    Config,
-    Format,
-    Share,
-    is_url,
-    local_path,
-)
+from nanogpt_compat.config import DEFAULT_INPUT, DEFAULT_TEXT_FIELD, SPAN_BYTES, VAL_RATIO, Config, Share
 from nanogpt_compat.documents import EOTS
 from nanogpt_compat.encoders import ENGINES, TESTED
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.limits import available_cpus, default_workers
-from nanogpt_compat.pipeline import IN_FLIGHT_BYTES
+from nanogpt_compat.location import Format, is_url, local_path
 from nanogpt_compat.pipes import Pipe
-from nanogpt_compat.plan import SPAN_BYTES
+from nanogpt_compat.policy import IN_FLIGHT_BYTES
 from nanogpt_compat.ranks import rank_of
 from nanogpt_compat.shards import FIRST_WORDS, FORMATS, MAX_LLMC_TOKENS, SHARD_TOKENS
 from nanogpt_compat.sources.formats import Asked, find_formats

@@ -27,10 +27,10 @@ from nanogpt_compat.files import advice, drop_cache, write_atomically, write_jso
 from nanogpt_compat.fingerprint import describe_input
 from nanogpt_compat.job import REPORTED_OPTIONS
 from nanogpt_compat.memmap import TOKEN
-from nanogpt_compat.pipeline import Source
 from nanogpt_compat.plan import PLAN_NAME, Plan, Span
 from nanogpt_compat.redaction import redact
 from nanogpt_compat.sinks import Sink
+from nanogpt_compat.source import Source
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.prints import Consumed
 from nanogpt_compat.sources.records import logical_bytes

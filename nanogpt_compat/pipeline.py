@@ -2,7 +2,7 @@
 
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class before Python 3.11
 from contextlib import closing
@@ -11,48 +11,28 @@ from functools import lru_cache
 from random import Random
 
 from nanogpt_compat.blocks import Block, Blocks, MakeRoom, Need, Position, has_room, need_of_record
-from nanogpt_compat.config import Format, Location
-from nanogpt_compat.documents import Documents
 from nanogpt_compat.encode import Encoded, encode_block
 from nanogpt_compat.encoders import Encoder
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.pipes import Pipe
+from nanogpt_compat.policy import IN_FLIGHT_BYTES
 from nanogpt_compat.quota import limit_chars, limit_documents
 from nanogpt_compat.refusals import start_pool
 from nanogpt_compat.sinks import Sink
+from nanogpt_compat.source import Source
 from nanogpt_compat.sources.compressed import Unpacked, open_stream
 from nanogpt_compat.sources.documents import read_documents
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.prints import change_of_place
 from nanogpt_compat.sources.records import is_long_record, read_records
 from nanogpt_compat.sources.text import Readable, lenient, read_blocks
-from nanogpt_compat.split import Windows
 from nanogpt_compat.tally import Tally
-
-IN_FLIGHT_BYTES = 64 * 1024 * 1024
-"""What blocks between reading and writing may take: two unbroken pieces at tiktoken's 26 MiB each, or
-the 2 MiB that 512 KiB of prose take for each of 32 threads."""
 
 _MIN_BLOCK_BYTES = 16 * 1024
 _BLOCK_OVERHEAD_BYTES = 4096  # its future, its object, its array; what matters for blocks of a few bytes
 _DOCUMENT_OVERHEAD_BYTES = 512  # its objects, and the mark behind it
 _LOOK_UP_EVERY_S = 0.1
 _CHECK_EVERY_BYTES = 16 * 1024 * 1024  # a slice of 8 KiB in these: 1 % of gigatoken's time at most
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """What is read, and how it is cut into blocks."""
-
-    paths: Sequence[Location]
-    sizes: Sequence[int | None]  # None of a pipe: nobody knows
-    formats: Sequence[Format]
-    windows: Windows = ()  # of text that is one stream, what is for validation
-    documents: Documents | None = None
-    errors: str
-    block_bytes: int
-    end: int | None = None
-    """A byte, of parquet a row, where a document or an exact cut ends: the input that it is in ends there."""
 
 
 def block_size(n_workers: int, most_bytes: int) -> int:

@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import __version__
-from nanogpt_compat.config import Config, Format, Location, Url, is_url
+from nanogpt_compat.config import SPAN_BYTES, Config
 from nanogpt_compat.errors import CheckpointError, OutputError
 from nanogpt_compat.files import advice, write_json
 from nanogpt_compat.fingerprint import describe_input, differences, has_hint_of_change
 from nanogpt_compat.job import Job, look_into
+from nanogpt_compat.location import Format, Location, Url, is_url
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.samples import take_samples
 from nanogpt_compat.state import ABOUT_FAULTS
 
 PLAN_NAME = "plan.json"
-SPAN_BYTES = 1 << 30
-"""A task costs a scheduler 1 ms and 3 KiB, and a lost one is done again: so not much less, nor more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ MOST_BYTES = _GIB  # 64 workers with two blocks of 1 MiB each
 SMALLEST_BYTES = 32 * _MIB  # one block of 1 MiB, 8 bytes a byte, with 512 KiB of it unbroken, 45 bytes a byte
 SMALL_BLOCK_BYTES = 128 * 1024  # smaller ones take no less memory that matters
 MAX_FACTOR = 4.0
+IN_FLIGHT_BYTES = 64 * 1024 * 1024
+"""What blocks between reading and writing may take: two unbroken pieces at tiktoken's 26 MiB each, or
+the 2 MiB that 512 KiB of prose take for each of 32 threads."""
 _SMALLEST_LESSON_BYTES = 4 * _MIB  # below it, the allocator's noise would pass for a block's cost
 
 

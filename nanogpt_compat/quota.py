@@ -6,9 +6,9 @@ from dataclasses import replace
 from zlib import crc32
 
 from nanogpt_compat.blocks import Block, Blocks, MakeRoom, Position, has_room
-from nanogpt_compat.config import Format
 from nanogpt_compat.cuts import first_cut
 from nanogpt_compat.documents import Documents
+from nanogpt_compat.location import Format
 from nanogpt_compat.sources.documents import end_block, end_of_chars
 from nanogpt_compat.sources.records import parse_records, single_records, up_to
 from nanogpt_compat.sources.text import decode, lenient

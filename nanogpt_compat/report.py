@@ -2,53 +2,26 @@
 
 import json
 import platform
-import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import __version__
-from nanogpt_compat.config import Format, Location
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.estimate import Estimate
 from nanogpt_compat.files import advice, sync_folder, write_json
+from nanogpt_compat.location import Format, Location
 from nanogpt_compat.memmap import TOKEN
 from nanogpt_compat.shards import OutputFile
 from nanogpt_compat.split import FIRST_SHARD, Interval, Windows
 from nanogpt_compat.tally import InputTally, Tally
 from nanogpt_compat.units import format_bytes, format_count, format_duration, format_rate, plural
+from nanogpt_compat.usage import peak_rss_bytes
 
 REPORT_NAME = "prepare.json"
 _PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken")
-
-
-def rss_bytes() -> int:
-    """Read how much memory this process has now, file-backed pages included; or the peak."""
-    return _status_bytes("VmRSS:") or peak_rss_bytes()
-
-
-def peak_rss_bytes() -> int:
-    """Read the most memory this process has had, file-backed pages included; 0 where it is not known."""
-    peak = _status_bytes("VmHWM:")  # ru_maxrss would count what the parent had when it forked
-    if peak:
-        return peak
-    try:
-        import resource  # not on Windows
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _status_bytes(field: str) -> int:
-    """Read one figure of /proc/self/status; 0 where there is none."""
-    try:
-        with Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
-            return next((int(line.split()[1]) * 1024 for line in status if line.startswith(field)), 0)
-    except OSError:
-        return 0
 
 
 @cache  # they are looked for on the disk: 7 ms
@@ -120,11 +93,6 @@ def build_report(
         "fingerprint": fingerprint,
         "versions": versions(),
     }
-
-
-def describe_files(files: Iterable[OutputFile]) -> list[dict[str, Any]]:
-    """Describe finished files."""
-    return [{"name": one.name, "tokens": one.n_tokens, "bytes": one.n_bytes} for one in files]
 
 
 def _describe_input(

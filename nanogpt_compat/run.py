@@ -15,7 +15,6 @@ from nanogpt_compat.checkpoint import (
     load_tally,
     read_found,
 )
-from nanogpt_compat.config import Location
 from nanogpt_compat.encoders import EngineMismatch, TiktokenEncoder
 from nanogpt_compat.errors import CheckpointError, InputError, OutputError
 from nanogpt_compat.fingerprint import TEXT_BYTES, differences
@@ -30,11 +29,12 @@ from nanogpt_compat.job import (
     with_reference,
 )
 from nanogpt_compat.journal import Journal
+from nanogpt_compat.location import Location
 from nanogpt_compat.parts import Parts
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.progress import Display
 from nanogpt_compat.readers import Output, find_odd, find_short, next_step
-from nanogpt_compat.shards import WORK_FOLDER, OutputFile, by_split, by_stream, files_of
+from nanogpt_compat.shards import WORK_FOLDER, OutputFile, by_split, by_stream, describe_files, files_of
 from nanogpt_compat.sinks import (
     TokenFiles,
     Written,
@@ -252,7 +252,7 @@ class Run:
             return False
         try:
             listed = [{name: one[name] for name in ("name", "tokens", "bytes")} for one in made["files"]]
-            is_ours = listed == report.describe_files(self._files(made))
+            is_ours = listed == describe_files(self._files(made))
             return is_ours and self._have_sizes(made, is_named=True) and self._has_same_text(made)
         except (AttributeError, KeyError, TypeError, ValueError):  # somebody else has written it
             return False
@@ -576,7 +576,7 @@ class Run:
         report.remove_report(folder)
         publish(files, may_replace=self._job.config.overwrite)
         # The journal does without the list, which may be longer than a line of it.
-        report.write_report(folder, {**made, "files": report.describe_files(self._files(made))})
+        report.write_report(folder, {**made, "files": describe_files(self._files(made))})
 
     def _files(self, made: Mapping[str, Any]) -> list[OutputFile]:
         return list(files_of(self._outputs, by_stream(self._outputs, made["tokens"])))

@@ -10,9 +10,10 @@ The formats, each of uint16, little-endian:
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -221,3 +222,8 @@ def by_split(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, int]:
 def by_stream(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, int]:
     """Do the reverse."""
     return dict(tokens) if len(outputs) > 1 else {"train": sum(tokens.values())}
+
+
+def describe_files(files: Iterable[OutputFile]) -> list[dict[str, Any]]:
+    """Describe finished files."""
+    return [{"name": one.name, "tokens": one.n_tokens, "bytes": one.n_bytes} for one in files]

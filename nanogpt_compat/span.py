@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat.blocks import Position
-from nanogpt_compat.config import Config, Location, Url
+from nanogpt_compat.config import Config
 from nanogpt_compat.encoders import Choice, EngineMismatch
 from nanogpt_compat.errors import CheckpointError, InputError, OutputError, PrepareError, TooSmallError
 from nanogpt_compat.estimate import Estimate
 from nanogpt_compat.files import advice, replace_durably
 from nanogpt_compat.job import Job, open_engine, with_reference
+from nanogpt_compat.location import Location, Url
 from nanogpt_compat.memmap import window_for
 from nanogpt_compat.parts import (
     commit_part,
@@ -33,13 +34,13 @@ from nanogpt_compat.parts import (
 from nanogpt_compat.plan import PLAN_NAME, Plan, Span, check_input, check_options, read_plan
 from nanogpt_compat.progress import Nobody
 from nanogpt_compat.redaction import learn_all, redact
-from nanogpt_compat.report import peak_rss_bytes
 from nanogpt_compat.shards import Outputs, Shards
 from nanogpt_compat.signals import StoppedBySignal
 from nanogpt_compat.sinks import TokenFiles, work_folder
 from nanogpt_compat.sources.boundaries import bounds
 from nanogpt_compat.sources.repairs import BadRecord
 from nanogpt_compat.tally import InputTally, Tally
+from nanogpt_compat.usage import peak_rss_bytes
 from nanogpt_compat.vocabulary import Vocabulary
 from nanogpt_compat.watch import Check, Watch
 

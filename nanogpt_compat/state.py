@@ -7,10 +7,10 @@ as no fault was met. Inputs must be the same as far as they were read: see `sour
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from nanogpt_compat.config import Format, Location
 from nanogpt_compat.fingerprint import TEXT_BYTES, may_have_changed, option_differences, size_differences
-from nanogpt_compat.pipeline import Source
+from nanogpt_compat.location import Format, Location
 from nanogpt_compat.pipes import Pipe
+from nanogpt_compat.source import Source
 from nanogpt_compat.sources.prints import Consumed, find_change
 from nanogpt_compat.tally import Tally
 from nanogpt_compat.units import format_bytes

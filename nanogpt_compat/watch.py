@@ -6,7 +6,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from nanogpt_compat import pipeline, report
+from nanogpt_compat import pipeline
 from nanogpt_compat.blocks import Need
 from nanogpt_compat.errors import MemoryLimitError, TooSmallError
 from nanogpt_compat.guard import MemoryGuard, Sampler, describe_limits
@@ -14,11 +14,12 @@ from nanogpt_compat.heap import trim_heap
 from nanogpt_compat.job import Job
 from nanogpt_compat.lock import FolderLock, check_free
 from nanogpt_compat.parts import Parts
-from nanogpt_compat.policy import SMALL_BLOCK_BYTES, Step, room_bytes
+from nanogpt_compat.policy import IN_FLIGHT_BYTES, SMALL_BLOCK_BYTES, Step, room_bytes
 from nanogpt_compat.progress import Display
 from nanogpt_compat.shards import WORK_FOLDER
 from nanogpt_compat.sinks import Sink, remove_work_folder, work_folder
 from nanogpt_compat.tally import Tally
+from nanogpt_compat.usage import rss_bytes
 
 _SHOW_EVERY_S = 0.1
 
@@ -69,9 +70,7 @@ class Watch:
         sampler = Sampler(
             max_memory_bytes=job.config.max_memory_bytes, min_available_bytes=job.config.min_available_bytes
         )
-        self.guard = MemoryGuard(
-            sampler, most_bytes=pipeline.IN_FLIGHT_BYTES, cache_bytes=job.encoder.cache_bytes
-        )
+        self.guard = MemoryGuard(sampler, most_bytes=IN_FLIGHT_BYTES, cache_bytes=job.encoder.cache_bytes)
 
     def __enter__(self) -> "Watch":
         """Begin to watch, or raise what the guard raises; the engine keeps no more than there is room for."""
@@ -118,7 +117,7 @@ class Watch:
     ) -> None:
         """Run the pipeline from `tally` to the end of the input; `flush` writes back what `sink` holds.
 
-        `end` is as in `pipeline.Source`.
+        `end` is as in `source.Source`.
 
         Raises:
             InputError, OutputError, EngineMismatch: as `pipeline.run` does.
@@ -132,9 +131,7 @@ class Watch:
             def show() -> None:
                 nonlocal shown_s
                 shown_s = time.monotonic()
-                display.show(
-                    bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=report.rss_bytes()
-                )
+                display.show(bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=rss_bytes())
 
             def after_each_block() -> None:
                 after_block()
@@ -179,8 +176,6 @@ class Watch:
 
             def after_each() -> None:
                 after_part()
-                display.show(
-                    bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=report.rss_bytes()
-                )
+                display.show(bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=rss_bytes())
 
             parts.copy_into(sink, tally, after_part=after_each, check=self.check)

@@ -11,11 +11,12 @@ import tiktoken
 from numpy.typing import NDArray
 
 from nanogpt_compat import pipeline
-from nanogpt_compat.config import Format
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.encoders import Encoder, TiktokenEncoder
 from nanogpt_compat.encoders.classes import GROUP
 from nanogpt_compat.encoders.fast import GigatokenEncoder
+from nanogpt_compat.location import Format
+from nanogpt_compat.source import Source
 from nanogpt_compat.tally import InputTally, Tally
 from tests.reference import Tokens
 
@@ -85,7 +86,7 @@ def tokenise(
     """Run the pipeline, from where `tally` is up to byte `end` of that input, if these are given."""
     sink = Lists()
     tally = tally or Tally([InputTally() for _ in paths])
-    source = pipeline.Source(
+    source = Source(
         paths=paths,
         sizes=[path.stat().st_size for path in paths],
         formats=[Format("text") for _ in paths],

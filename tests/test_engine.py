@@ -259,7 +259,7 @@ RANDOM_WORDS = """
     from nanogpt_compat.encoders import TiktokenEncoder
     from nanogpt_compat.encoders.fast import GigatokenEncoder
     from nanogpt_compat.limits import own_bytes_reader
-    from nanogpt_compat.report import peak_rss_bytes
+    from nanogpt_compat.usage import peak_rss_bytes
     from nanogpt_compat.vocabulary import load_gpt2
 
     own_bytes = own_bytes_reader()

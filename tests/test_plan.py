@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nanogpt_compat.blocks import Position
-from nanogpt_compat.config import Config, Format
+from nanogpt_compat.config import Config
 from nanogpt_compat.cuts import MAX_PIECE_BYTES
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.encoders import Encoder, with_mark
 from nanogpt_compat.errors import CheckpointError
 from nanogpt_compat.job import Job, look_into
+from nanogpt_compat.location import Format
 from nanogpt_compat.plan import (
     Plan,
     check_inputs,

@@ -21,10 +21,11 @@ import tiktoken
 
 from nanogpt_compat import documents as documents_module
 from nanogpt_compat import pipeline
-from nanogpt_compat.config import Compression, Format
 from nanogpt_compat.documents import Documents
 from nanogpt_compat.encoders import Encoder, with_mark
 from nanogpt_compat.errors import CheckpointError, InputError
+from nanogpt_compat.location import Compression, Format
+from nanogpt_compat.source import Source
 from nanogpt_compat.sources import documents as document_reader
 from nanogpt_compat.sources import text as text_reader
 from nanogpt_compat.sources.prints import find_change
@@ -92,7 +93,7 @@ def make(
     """Read a file, from where `tally` is, up to its end or to that of so many blocks."""
     sink, n_blocks = Lists(), 0
     tally = tally or Tally([InputTally()])
-    source = pipeline.Source(
+    source = Source(
         paths=[path],
         sizes=[path.stat().st_size],
         formats=[case.form],

@@ -16,8 +16,8 @@ import tiktoken
 import zstandard
 
 from nanogpt_compat.blocks import Position
-from nanogpt_compat.config import Format
 from nanogpt_compat.documents import MARK, Documents
+from nanogpt_compat.location import Format
 from nanogpt_compat.sources.records import read_records
 from tests import faults
 from tests.faults import Args, Expected, expect, make_text, prepare, report_of, sha256s

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from nanogpt_compat.config import Url
+from nanogpt_compat.location import Url
 from nanogpt_compat.redaction import hide, learn, learn_all, redact, redact_record
 from tests.conftest import REPOSITORY
 from tests.faults import Args, command, make_text

@@ -21,8 +21,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from nanogpt_compat.config import Url
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.location import Url
 from nanogpt_compat.sources import remote
 from nanogpt_compat.sources import server as server_module
 from nanogpt_compat.sources.inputs import find_inputs
@@ -365,7 +365,7 @@ def test_whatever_ends_a_run_ends_the_wait(served: Server, tmp_path: Path) -> No
 READ = """
 import re, sys, time, zlib
 from pathlib import Path
-from nanogpt_compat.config import Url
+from nanogpt_compat.location import Url
 from nanogpt_compat.sources.opened import open_input
 
 crc = offset = 0

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from nanogpt_compat import heap
 from nanogpt_compat.blocks import Position
-from nanogpt_compat.config import Compression
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.heap import large_bytes, used_bytes
+from nanogpt_compat.location import Compression
 from nanogpt_compat.sources.compressed import MAX_WINDOW_BYTES, ByteStream, open_stream
 from nanogpt_compat.sources.text import TextFile
 

@@ -12,8 +12,8 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from nanogpt_compat.config import Format
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.location import Format
 from nanogpt_compat.sources.compressed import ByteStream
 from nanogpt_compat.sources.formats import Asked, find_formats
 from nanogpt_compat.sources.jsonl import parse_lines, read_lines

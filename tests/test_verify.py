@@ -536,7 +536,7 @@ def test_a_lack_of_memory_stops_it_as_it_stops_a_run(made: Made) -> None:
 PEAK = """
 import sys
 from nanogpt_compat.cli import main
-from nanogpt_compat.report import peak_rss_bytes
+from nanogpt_compat.usage import peak_rss_bytes
 code = main(sys.argv[1:])
 print(code, peak_rss_bytes())
 """

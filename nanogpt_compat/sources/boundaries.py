@@ -14,8 +14,8 @@ A span within which there is none is empty, and whoever has it looks no further.
 import re
 from collections.abc import Callable
 
-from nanogpt_compat.config import Format, Location
 from nanogpt_compat.cuts import first_cut
+from nanogpt_compat.location import Format, Location
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.records import rows_before
 from nanogpt_compat.sources.text import INVALID, InputFile

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 from nanogpt_compat.blocks import MakeRoom, Need, Position, has_room
 from nanogpt_compat.commands import install, show
-from nanogpt_compat.config import Compression
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.heap import uses_block
+from nanogpt_compat.location import Compression
 from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.sources.text import InputFile
 from nanogpt_compat.units import format_bytes, plural

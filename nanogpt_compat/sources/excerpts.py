@@ -14,7 +14,7 @@ from math import sqrt
 from pathlib import Path
 
 from nanogpt_compat.blocks import Need, has_room
-from nanogpt_compat.config import Format, Location, Url
+from nanogpt_compat.location import Format, Location, Url
 from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.sources.compressed import MEASURED_BYTES, ByteStream
 from nanogpt_compat.sources.jsonl import parse_lines

@@ -10,8 +10,8 @@ from http import HTTPStatus
 from typing import Any, Literal
 
 from nanogpt_compat.commands import quote, show, this_command
-from nanogpt_compat.config import Url
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.location import Url
 from nanogpt_compat.redaction import redact
 
 Kind = Literal["missing", "denied", "final", "passing"]

@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Sequence
 from io import BytesIO
 
-from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import MAX_RECORD_BYTES
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.location import Format, Location
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.sources.compressed import ByteStream
 from nanogpt_compat.sources.jsonl import parse_lines

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
-from nanogpt_compat.config import Compression, Format, Location, Url
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.location import Compression, Format, Location, Url
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.sources import kinds
 from nanogpt_compat.sources.compressed import ByteStream

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 
 from nanogpt_compat.commands import quote, show, this_command
-from nanogpt_compat.config import Location, Url, is_url, local_path
 from nanogpt_compat.errors import InputError, UsageError
+from nanogpt_compat.location import Location, Url, is_url, local_path
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.redaction import redact
 from nanogpt_compat.sources.remote import find_urls

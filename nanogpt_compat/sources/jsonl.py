@@ -21,9 +21,9 @@ from nanogpt_compat.blocks import (
     has_room,
     need_of_record,
 )
-from nanogpt_compat.config import Location
 from nanogpt_compat.documents import MAX_RECORD_BYTES
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.location import Location
 from nanogpt_compat.sources.repairs import (
     ARRAYS,
     ELEMENTS,

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from nanogpt_compat.config import Location
+from nanogpt_compat.location import Location
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.sources.remote import RemoteFile
 from nanogpt_compat.sources.text import InputFile, TextFile

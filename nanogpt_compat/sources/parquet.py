@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from nanogpt_compat.blocks import LONG_RECORD_BYTES, MAX_LISTED, MakeRoom, Need, Records, Rows, has_room
 from nanogpt_compat.commands import install, show
-from nanogpt_compat.config import Location
 from nanogpt_compat.documents import MAX_RECORD_BYTES
 from nanogpt_compat.errors import InputError, MemoryLimitError, TooSmallError
+from nanogpt_compat.location import Location
 from nanogpt_compat.sources.pages import Page, Pages, list_pages
 from nanogpt_compat.sources.remote import read_ahead
 from nanogpt_compat.sources.repairs import BadRecord

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from nanogpt_compat.blocks import Position
-from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import Documents
+from nanogpt_compat.location import Format, Location
 from nanogpt_compat.pipes import UNKNOWN
 from nanogpt_compat.sources.compressed import ByteStream, skip_consumed
 from nanogpt_compat.sources.documents import is_same_place

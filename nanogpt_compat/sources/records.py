@@ -14,8 +14,8 @@ from nanogpt_compat.blocks import (
     Rows,
     has_room,
 )
-from nanogpt_compat.config import Format, Location
 from nanogpt_compat.documents import Documents
+from nanogpt_compat.location import Format, Location
 from nanogpt_compat.sources.compressed import ByteStream, open_stream
 from nanogpt_compat.sources.jsonl import lines_of, parse_lines, read_lines
 from nanogpt_compat.sources.opened import open_input

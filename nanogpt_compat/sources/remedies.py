@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
 
 from nanogpt_compat.commands import join, quote, show, this_command
-from nanogpt_compat.config import Location, Url
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.location import Location, Url
 from nanogpt_compat.pipes import Pipe
 from nanogpt_compat.sources import kinds
 from nanogpt_compat.sources.kinds import Kind, Remedy

@@ -13,8 +13,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 
-from nanogpt_compat.config import Url
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.location import Url
 from nanogpt_compat.redaction import user_of
 from nanogpt_compat.sources.failures import access_hint, family_of, no_parts
 from nanogpt_compat.sources.server import Server, scheme_of

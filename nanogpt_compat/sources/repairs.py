@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from nanogpt_compat.commands import join, quote, show, this_command
-from nanogpt_compat.config import Format, Location
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.location import Format, Location
 
 # Commands that make JSON lines of what is nearly that; what is that already they leave as it is, or as good.
 ONE_A_LINE = "jq -c ."

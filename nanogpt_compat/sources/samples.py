@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from nanogpt_compat.commands import install, show
-from nanogpt_compat.config import Compression
+from nanogpt_compat.location import Compression
 from nanogpt_compat.pipes import UNKNOWN, Pipe
 from nanogpt_compat.sources.charsets import MAX_BAD_SHARE, guess_charsets, has_detector, quiet_charset
 from nanogpt_compat.sources.compressed import MEASURED_BYTES, ByteStream

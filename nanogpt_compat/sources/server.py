@@ -10,8 +10,8 @@ from threading import Event, Lock
 from typing import Any, TypeVar
 
 from nanogpt_compat.commands import install, show
-from nanogpt_compat.config import Url
 from nanogpt_compat.errors import InputError, PrepareError
+from nanogpt_compat.location import Url
 from nanogpt_compat.refusals import start_daemon
 from nanogpt_compat.sources.failures import chain, describe, failure, kind_of, status_of, wished_wait_s
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
-from nanogpt_compat.config import Container
+from nanogpt_compat.location import Container
 from nanogpt_compat.sources import kinds
 from nanogpt_compat.sources.charsets import MAX_BAD_SHARE, quiet_charset
 from nanogpt_compat.sources.jsonshape import Shape, shape_of

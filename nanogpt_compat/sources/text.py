@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 from nanogpt_compat.blocks import Block, Position
-from nanogpt_compat.config import Location
 from nanogpt_compat.cuts import MAX_PIECE_BYTES, first_cut, last_cut
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.files import advise_sequential, drop_cache
+from nanogpt_compat.location import Location
 from nanogpt_compat.split import Windows, val_at
 from nanogpt_compat.utf8 import char_start, is_utf8
 

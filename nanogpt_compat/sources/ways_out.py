@@ -14,7 +14,7 @@ from io import BytesIO
 
 from nanogpt_compat.blocks import MAX_LISTED
 from nanogpt_compat.commands import show, this_command
-from nanogpt_compat.config import Format, Location
+from nanogpt_compat.location import Format, Location
 from nanogpt_compat.sources.compressed import ByteStream
 from nanogpt_compat.sources.opened import open_input
 from nanogpt_compat.sources.parquet import NoTextColumn, TextColumn

@@ -1,0 +1,31 @@
+"""How much memory this process has, file-backed pages included."""
+
+import sys
+from pathlib import Path
+
+
+def rss_bytes() -> int:
+    """Read how much memory this process has now, file-backed pages included; or the peak."""
+    return _status_bytes("VmRSS:") or peak_rss_bytes()
+
+
+def peak_rss_bytes() -> int:
+    """Read the most memory this process has had, file-backed pages included; 0 where it is not known."""
+    peak = _status_bytes("VmHWM:")  # ru_maxrss would count what the parent had when it forked
+    if peak:
+        return peak
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status_bytes(field: str) -> int:
+    """Read one figure of /proc/self/status; 0 where there is none."""
+    try:
+        with Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
+            return next((int(line.split()[1]) * 1024 for line in status if line.startswith(field)), 0)
+    except OSError:
+        return 0
