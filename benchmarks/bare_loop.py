@@ -20,8 +20,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt_compat.units import parse_size
-from nanogpt_compat.vocabulary import load_gpt2
+from nanogpt_compat.encoders.vocabulary import load_gpt2
+from nanogpt_compat.system.units import parse_size
 
 Tokens: TypeAlias = NDArray[np.uint16]
 Encode: TypeAlias = Callable[[bytes], Tokens]

@@ -21,11 +21,11 @@ from benchmarks.measure import Measurement, measure
 
 ROOT = Path(__file__).resolve().parents[1]
 MAX_COST = 0.02
-_NEVER = "import nanogpt_compat.checkpoint as c; c.EVERY_OUTPUT_BYTES = 1 << 60; c.EVERY_S = 1e9\n"
+_NEVER = "import nanogpt_compat.resume.checkpoint as c; c.EVERY_OUTPUT_BYTES = 1 << 60; c.EVERY_S = 1e9\n"
 _COUNTED = """
 import functools, json, sys, time
-from nanogpt_compat.checkpoint import Checkpointer
-from nanogpt_compat.memmap import GrowingMemmap
+from nanogpt_compat.resume.checkpoint import Checkpointer
+from nanogpt_compat.output.token_file import GrowingMemmap
 seconds = {"n": 0, "blocked_s": 0.0, "background_s": 0.0}
 def count(cls, name, key, clock):
     call = getattr(cls, name)

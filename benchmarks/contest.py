@@ -13,7 +13,7 @@ import psutil
 from benchmarks.inputs import ROOT, read_into_cache
 from benchmarks.measure import Measurement, measure
 from benchmarks.strategies import Strategy
-from nanogpt_compat.units import format_bytes, format_duration, format_rate
+from nanogpt_compat.system.units import format_bytes, format_duration, format_rate
 
 _CHUNK_BYTES = 1 << 20
 _MOST_OF_MEMORY = 0.8

@@ -20,7 +20,7 @@ from benchmarks.kinds import KINDS, Text
 from benchmarks.real_text import build_real_text
 from benchmarks.stored import FORMS, store
 from nanogpt_compat.errors import InputError, PrepareError
-from nanogpt_compat.units import format_bytes, parse_size
+from nanogpt_compat.system.units import format_bytes, parse_size
 
 RECIPE = 1  # raise it when a generator's output changes
 SEED = 2357

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import psutil
 
-from nanogpt_compat import guard, limits, policy
-from nanogpt_compat.guard import MemoryGuard, Sampler
+from nanogpt_compat.memory import guard, limits, policy
+from nanogpt_compat.memory.guard import MemoryGuard, Sampler
 
 MAX_CPU_SHARE = 0.005  # also in the last 300 MB before a reserve, at 10 polls a second
 MAX_GROWTH_BYTES = 64 * 1024  # what an allocator may keep; a leak of one byte a poll is more

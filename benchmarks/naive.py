@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanogpt_compat.vocabulary import load_gpt2
+from nanogpt_compat.encoders.vocabulary import load_gpt2
 
 _CHUNK_CHARS = 10_000_000
 

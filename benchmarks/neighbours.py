@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.stored import documents
-from nanogpt_compat.vocabulary import load_gpt2
+from nanogpt_compat.encoders.vocabulary import load_gpt2
 
 _END_OF_TEXT = 50_256
 _N_PROCESSES = 2

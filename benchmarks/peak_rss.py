@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.inputs import ROOT, make_input
 from benchmarks.measure import Measurement, describe_machine, measure
-from nanogpt_compat.units import format_bytes, format_duration, format_rate
+from nanogpt_compat.system.units import format_bytes, format_duration, format_rate
 
 # The bounds that --check enforces, decimal.
 MAX_PEAK_BYTES = 160_000_000  # every input, on 2 workers and on 64, with tiktoken

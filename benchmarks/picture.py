@@ -11,7 +11,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from nanogpt_compat.units import format_bytes
+from nanogpt_compat.system.units import format_bytes
 
 _LABELS = {
     "whole": "whole file at once",

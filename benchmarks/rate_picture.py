@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from nanogpt_compat.units import format_bytes
+from nanogpt_compat.system.units import format_bytes
 
 _OURS, _OTHERS = "#1b6ca8", "#7a7a7a"
 _PEAK_TICKS = (50e6, 100e6, 200e6, 500e6, 1e9, 2e9, 5e9, 10e9)

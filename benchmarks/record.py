@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.contest import Result
 from benchmarks.measure import describe_machine
 from benchmarks.thresholds import Finding, Reference, has_reference_tokens
-from nanogpt_compat.units import format_bytes
+from nanogpt_compat.system.units import format_bytes
 
 _SAID = {True: "yes", False: "no", None: "-"}
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from benchmarks.contest import Case, Result
-from nanogpt_compat.units import format_bytes
+from nanogpt_compat.system.units import format_bytes
 
 Reference: TypeAlias = Mapping[tuple[str, int], str]  # input -> sha256 of the tokens of the whole file
 

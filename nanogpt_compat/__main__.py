@@ -16,7 +16,7 @@ def start(home=None):
     `home` is the folder that the defaults of the command line refer to; None is the current one.
     """
     try:
-        from nanogpt_compat.shutdown import end_at_once
+        from nanogpt_compat.system.shutdown import end_at_once
 
         end_at_once()
     except KeyboardInterrupt:
@@ -48,7 +48,7 @@ def find_problem():
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if not missing:
         return ""
-    from nanogpt_compat.commands import install, show  # they need none of the packages
+    from nanogpt_compat.system.commands import install, show  # they need none of the packages
 
     return "packages are missing; install them with:" + show(install(*missing))
 

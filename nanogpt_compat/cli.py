@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from nanogpt_compat import job
-from nanogpt_compat.aborts import NativeAborts
-from nanogpt_compat.checkpoint import journal_in, read_found
-from nanogpt_compat.cluster import Driver
-from nanogpt_compat.commands import drop_options, show, this_command
-from nanogpt_compat.documents import END_OF_TEXT_NAME
+from nanogpt_compat import preflight
+from nanogpt_compat.cluster.driver import Driver
 from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, PrepareError, TooSmallError
-from nanogpt_compat.files import advice
-from nanogpt_compat.limits import MAX_MEMORY
+from nanogpt_compat.memory.aborts import NativeAborts
+from nanogpt_compat.memory.limits import MAX_MEMORY
+from nanogpt_compat.memory.policy import SMALL_BLOCK_BYTES
 from nanogpt_compat.options import Options, parse_options
-from nanogpt_compat.policy import SMALL_BLOCK_BYTES
-from nanogpt_compat.progress import LOG, CalmStream, Display, calm_streams, open_display
-from nanogpt_compat.redaction import learn_all
+from nanogpt_compat.resume.checkpoint import journal_in, read_found
 from nanogpt_compat.run import Run
-from nanogpt_compat.shutdown import die_by
-from nanogpt_compat.signals import StoppedBySignal, StopSignals
-from nanogpt_compat.units import plural
+from nanogpt_compat.system.commands import drop_options, show, this_command
+from nanogpt_compat.system.display import LOG, CalmStream, Display, calm_streams, open_display
+from nanogpt_compat.system.filesystem import advice
+from nanogpt_compat.system.redaction import learn_all
+from nanogpt_compat.system.shutdown import die_by
+from nanogpt_compat.system.signals import StoppedBySignal, StopSignals
+from nanogpt_compat.system.units import plural
+from nanogpt_compat.text.documents import END_OF_TEXT_NAME
 from nanogpt_compat.verify import verify
 
 _SMALLER = {"--workers": "1", "--block-size": f"{SMALL_BLOCK_BYTES // 1024}KiB"}
@@ -108,7 +108,7 @@ def _keep_standard_streams() -> None:
         os.close(fd)
 
 
-def _notices(options: Options, work: job.Job, words: Sequence[str]) -> list[str]:
+def _notices(options: Options, work: preflight.Job, words: Sequence[str]) -> list[str]:
     """Say what of a folder is left out; and that a text seems to hold documents, and how to have them."""
     if not work.shows_end_of_text or options.verify:
         return [*options.notices]
@@ -177,7 +177,7 @@ def _run(
             driver.do(restart=options.restart)
         return
     try:
-        work = job.look_into(options.config)
+        work = preflight.look_into(options.config)
     except InputError:
         _tell_saved(options.config.output_dir, warn)
         raise
@@ -185,7 +185,9 @@ def _run(
         say(line)
     stdout = CalmStream(sys.stdout)
     shown = _Voice(stdout, is_quiet=False).say if options.dry_run else say
-    for line in job.dry_run_lines(work) if options.dry_run else (job.start_line(work), work.engine_line):
+    for line in (
+        preflight.dry_run_lines(work) if options.dry_run else (preflight.start_line(work), work.engine_line)
+    ):
         shown(line)
     display = partial(voice.display, work.expected_bytes)
     with signals, aborts:

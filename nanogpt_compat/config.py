@@ -3,9 +3,9 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from nanogpt_compat.documents import Documents
-from nanogpt_compat.location import Format, Location
-from nanogpt_compat.pipes import Pipe
+from nanogpt_compat.input.location import Format, Location
+from nanogpt_compat.input.pipes import Pipe
+from nanogpt_compat.text.documents import Documents
 
 DEFAULT_INPUT = "train_fineweb.txt"
 DEFAULT_TEXT_FIELD = "text"

@@ -11,19 +11,19 @@ from typing import NoReturn
 
 from nanogpt_compat import __version__
 from nanogpt_compat.config import DEFAULT_INPUT, DEFAULT_TEXT_FIELD, SPAN_BYTES, VAL_RATIO, Config, Share
-from nanogpt_compat.documents import EOTS
-from nanogpt_compat.encoders import ENGINES, TESTED
+from nanogpt_compat.encoders.choose import ENGINES, TESTED
 from nanogpt_compat.errors import UsageError
-from nanogpt_compat.limits import available_cpus, default_workers
-from nanogpt_compat.location import Format, is_url, local_path
-from nanogpt_compat.pipes import Pipe
-from nanogpt_compat.policy import IN_FLIGHT_BYTES
-from nanogpt_compat.ranks import rank_of
-from nanogpt_compat.shards import FIRST_WORDS, FORMATS, MAX_LLMC_TOKENS, SHARD_TOKENS
-from nanogpt_compat.sources.formats import Asked, find_formats
-from nanogpt_compat.sources.inputs import find_inputs
-from nanogpt_compat.split import FIRST_SHARD, SPLITS
-from nanogpt_compat.units import format_bytes, parse_count, parse_size
+from nanogpt_compat.input.find import find_inputs
+from nanogpt_compat.input.formats import Asked, find_formats
+from nanogpt_compat.input.location import Format, is_url, local_path
+from nanogpt_compat.input.pipes import Pipe
+from nanogpt_compat.memory.limits import available_cpus, default_workers
+from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES
+from nanogpt_compat.output.layout import FIRST_WORDS, FORMATS, MAX_LLMC_TOKENS, SHARD_TOKENS
+from nanogpt_compat.system.ranks import rank_of
+from nanogpt_compat.system.units import format_bytes, parse_count, parse_size
+from nanogpt_compat.text.documents import EOTS
+from nanogpt_compat.text.val_split import FIRST_SHARD, SPLITS
 
 _DESCRIPTION = """\
 Turn text of any size into nanoGPT's train.bin and val.bin (raw uint16 GPT-2 tokens) in bounded memory.

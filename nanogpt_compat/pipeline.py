@@ -10,23 +10,23 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 
-from nanogpt_compat.blocks import Block, Blocks, MakeRoom, Need, Position, has_room, need_of_record
-from nanogpt_compat.encode import Encoded, encode_block
-from nanogpt_compat.encoders import Encoder
+from nanogpt_compat.encoders.block import Encoded, encode_block
+from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.errors import CheckpointError, InputError
-from nanogpt_compat.pipes import Pipe
-from nanogpt_compat.policy import IN_FLIGHT_BYTES
-from nanogpt_compat.quota import limit_chars, limit_documents
-from nanogpt_compat.refusals import start_pool
-from nanogpt_compat.sinks import Sink
-from nanogpt_compat.source import Source
-from nanogpt_compat.sources.compressed import Unpacked, open_stream
-from nanogpt_compat.sources.documents import read_documents
-from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.prints import change_of_place
-from nanogpt_compat.sources.records import is_long_record, read_records
-from nanogpt_compat.sources.text import Readable, lenient, read_blocks
-from nanogpt_compat.tally import Tally
+from nanogpt_compat.input.compressed import Unpacked, open_stream
+from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.pipes import Pipe
+from nanogpt_compat.input.print import change_of_place
+from nanogpt_compat.input.quota import limit_chars, limit_documents
+from nanogpt_compat.input.records import is_long_record, read_records
+from nanogpt_compat.input.separated import read_documents
+from nanogpt_compat.input.source import Source
+from nanogpt_compat.input.text import Readable, lenient, read_blocks
+from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES
+from nanogpt_compat.output.writer import Sink
+from nanogpt_compat.resume.counters import Tally
+from nanogpt_compat.system.threads import start_pool
+from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Need, Position, has_room, need_of_record
 
 _MIN_BLOCK_BYTES = 16 * 1024
 _BLOCK_OVERHEAD_BYTES = 4096  # its future, its object, its array; what matters for blocks of a few bytes

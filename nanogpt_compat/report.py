@@ -10,15 +10,15 @@ from typing import Any
 
 from nanogpt_compat import __version__
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.estimate import Estimate
-from nanogpt_compat.files import advice, sync_folder, write_json
-from nanogpt_compat.location import Format, Location
-from nanogpt_compat.memmap import TOKEN
-from nanogpt_compat.shards import OutputFile
-from nanogpt_compat.split import FIRST_SHARD, Interval, Windows
-from nanogpt_compat.tally import InputTally, Tally
-from nanogpt_compat.units import format_bytes, format_count, format_duration, format_rate, plural
-from nanogpt_compat.usage import peak_rss_bytes
+from nanogpt_compat.forecast import Estimate
+from nanogpt_compat.input.location import Format, Location
+from nanogpt_compat.memory.usage import peak_rss_bytes
+from nanogpt_compat.output.layout import OutputFile
+from nanogpt_compat.output.token_file import TOKEN
+from nanogpt_compat.resume.counters import InputTally, Tally
+from nanogpt_compat.system.filesystem import advice, sync_folder, write_json
+from nanogpt_compat.system.units import format_bytes, format_count, format_duration, format_rate, plural
+from nanogpt_compat.text.val_split import FIRST_SHARD, Interval, Windows
 
 REPORT_NAME = "prepare.json"
 _PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken")

@@ -6,36 +6,23 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from nanogpt_compat import report
-from nanogpt_compat.checkpoint import (
-    Checkpointer,
-    Found,
-    first_unsound_mark,
-    journal_in,
-    last_sound_mark,
-    load_tally,
-    read_found,
-)
-from nanogpt_compat.encoders import EngineMismatch, TiktokenEncoder
+from nanogpt_compat.cluster.parts import Parts
+from nanogpt_compat.encoders.interface import EngineMismatch
+from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.errors import CheckpointError, InputError, OutputError
-from nanogpt_compat.fingerprint import TEXT_BYTES, differences
-from nanogpt_compat.job import (
-    REPORTED_OPTIONS,
-    Job,
-    check_disk,
-    check_names,
-    describe_val,
-    foreseen_tokens,
-    notices,
-    with_reference,
+from nanogpt_compat.input.location import Location
+from nanogpt_compat.input.pipes import Pipe
+from nanogpt_compat.input.print import Consumed
+from nanogpt_compat.output.consumers import Output, find_odd, find_short, next_step
+from nanogpt_compat.output.layout import (
+    WORK_FOLDER,
+    OutputFile,
+    by_split,
+    by_stream,
+    describe_files,
+    files_of,
 )
-from nanogpt_compat.journal import Journal
-from nanogpt_compat.location import Location
-from nanogpt_compat.parts import Parts
-from nanogpt_compat.pipes import Pipe
-from nanogpt_compat.progress import Display
-from nanogpt_compat.readers import Output, find_odd, find_short, next_step
-from nanogpt_compat.shards import WORK_FOLDER, OutputFile, by_split, by_stream, describe_files, files_of
-from nanogpt_compat.sinks import (
+from nanogpt_compat.output.writer import (
     TokenFiles,
     Written,
     all_shards,
@@ -49,17 +36,38 @@ from nanogpt_compat.sinks import (
     take_back,
     written_bytes,
 )
-from nanogpt_compat.sources.prints import Consumed
-from nanogpt_compat.state import (
+from nanogpt_compat.preflight import (
+    REPORTED_OPTIONS,
+    Job,
+    check_disk,
+    check_names,
+    describe_val,
+    foreseen_tokens,
+    notices,
+    with_reference,
+)
+from nanogpt_compat.resume.checkpoint import (
+    Checkpointer,
+    Found,
+    first_unsound_mark,
+    journal_in,
+    last_sound_mark,
+    load_tally,
+    read_found,
+)
+from nanogpt_compat.resume.counters import InputTally, Tally
+from nanogpt_compat.resume.fingerprint import TEXT_BYTES, differences
+from nanogpt_compat.resume.journal import Journal
+from nanogpt_compat.resume.state import (
     changed_inputs,
     consumed_at,
     consumed_in,
     differences_at,
     fixed_differences,
 )
-from nanogpt_compat.tally import InputTally, Tally
-from nanogpt_compat.units import format_bytes, format_count, format_duration, plural
-from nanogpt_compat.watch import Check, Say, Watch, check_unlocked, locked
+from nanogpt_compat.supervise import Check, Say, Watch, check_unlocked, locked
+from nanogpt_compat.system.display import Display
+from nanogpt_compat.system.units import format_bytes, format_count, format_duration, plural
 
 
 class Run:

@@ -13,23 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import report
-from nanogpt_compat.blocks import Block, Blocks
-from nanogpt_compat.documents import END_OF_TEXT
-from nanogpt_compat.encode import encode_block
+from nanogpt_compat.encoders.block import encode_block
 from nanogpt_compat.errors import CheckpointError, DifferenceError, InputError, OutputError
-from nanogpt_compat.fingerprint import differences
-from nanogpt_compat.finished import MAKE_AGAIN, Difference, FinishedFiles
-from nanogpt_compat.job import REPORTED_OPTIONS, Job
+from nanogpt_compat.input.pipes import Pipe
+from nanogpt_compat.input.text import as_utf8
+from nanogpt_compat.output.layout import by_split, by_stream, files_of
+from nanogpt_compat.output.reader import MAKE_AGAIN, Difference, FinishedFiles
+from nanogpt_compat.output.writer import is_there, others
 from nanogpt_compat.pipeline import all_blocks
-from nanogpt_compat.pipes import Pipe
-from nanogpt_compat.progress import Display
-from nanogpt_compat.shards import by_split, by_stream, files_of
-from nanogpt_compat.sinks import is_there, others
-from nanogpt_compat.sources.text import as_utf8
-from nanogpt_compat.state import changed_inputs, consumed_in
-from nanogpt_compat.tally import InputTally, Tally
-from nanogpt_compat.units import plural
-from nanogpt_compat.watch import Check, Say, Watch, locked
+from nanogpt_compat.preflight import REPORTED_OPTIONS, Job
+from nanogpt_compat.resume.counters import InputTally, Tally
+from nanogpt_compat.resume.fingerprint import differences
+from nanogpt_compat.resume.state import changed_inputs, consumed_in
+from nanogpt_compat.supervise import Check, Say, Watch, locked
+from nanogpt_compat.system.display import Display
+from nanogpt_compat.system.units import plural
+from nanogpt_compat.text.blocks import Block, Blocks
+from nanogpt_compat.text.documents import END_OF_TEXT
 
 _A_FEW_BYTES = 256
 _COUNTS = ("documents", "empty_documents", "skipped_records", "invalid_bytes")
@@ -254,7 +254,7 @@ def _blocks_from(done: Tally, job: Job, block_bytes: int, check: Check) -> Block
 def place_in_raw(block: Block, place: int, errors: str) -> int:
     r"""Find the byte of `block.raw` that byte `place` of the block's text comes from.
 
-    >>> from nanogpt_compat.blocks import Position
+    >>> from nanogpt_compat.text.blocks import Position
     >>> place_in_raw(Block(b"a\r\nb\xffc", Position(0), Position(0, 6, 6), is_val=False), 3, "ignore")
     5
     """

@@ -51,7 +51,7 @@ def version_unhidden(name):
 machinery.PathFinder.find_spec = classmethod(find_unhidden)
 metadata.version = version_unhidden
 
-from nanogpt_compat import commands
+from nanogpt_compat.system import commands
 show = commands.show
 
 def show_and_tell(*told):
@@ -209,7 +209,7 @@ def functions_that_show() -> Iterator[str]:
         if not any(
             name.name == "show"
             for one in imports
-            if one.module == f"{PACKAGE.name}.commands"
+            if one.module == f"{PACKAGE.name}.system.commands"
             for name in one.names
         ):
             continue

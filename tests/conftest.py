@@ -14,9 +14,9 @@ import hypothesis
 import pytest
 import tiktoken
 
-from nanogpt_compat import redaction
-from nanogpt_compat.encoders import Encoder
-from nanogpt_compat.vocabulary import load_gpt2
+from nanogpt_compat.encoders.interface import Encoder
+from nanogpt_compat.encoders.vocabulary import load_gpt2
+from nanogpt_compat.system import redaction
 from tests.disks import Disks, open_disks
 from tests.engines import NAMES, open_encoder
 from tests.failing import FailingCalls, compile_failing_calls

@@ -36,12 +36,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from nanogpt_compat import checkpoint, memmap, pipeline
+from nanogpt_compat import pipeline
 from nanogpt_compat.__main__ import start
-from nanogpt_compat.encoders import TiktokenEncoder, Tokens
 from nanogpt_compat.encoders.bounded import BoundedTokenizer
 from nanogpt_compat.encoders.fast import GigatokenEncoder
-from nanogpt_compat.estimate import Estimator
+from nanogpt_compat.encoders.interface import Tokens
+from nanogpt_compat.encoders.reference import TiktokenEncoder
+from nanogpt_compat.forecast import Estimator
+from nanogpt_compat.output import token_file
+from nanogpt_compat.resume import checkpoint
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _AUDITED = {
@@ -167,8 +170,8 @@ def err_at(word: bytes) -> None:
 def main() -> int:
     settings = json.loads(sys.argv[1])
     checkpoint.EVERY_OUTPUT_BYTES = settings.get("every_bytes", 200_000)
-    memmap.WINDOW_BYTES = settings.get("window_bytes", memmap.WINDOW_BYTES)
-    defaults = memmap.GrowingMemmap.__init__.__kwdefaults__ or {}
+    token_file.WINDOW_BYTES = settings.get("window_bytes", token_file.WINDOW_BYTES)
+    defaults = token_file.GrowingMemmap.__init__.__kwdefaults__ or {}
     defaults["mapped"] = settings.get("mapped")
     pipeline._CHECK_EVERY_BYTES = settings.get("check_every_bytes", pipeline._CHECK_EVERY_BYTES)
     if "errs_at" in settings:

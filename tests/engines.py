@@ -11,13 +11,14 @@ import tiktoken
 from numpy.typing import NDArray
 
 from nanogpt_compat import pipeline
-from nanogpt_compat.documents import Documents
-from nanogpt_compat.encoders import Encoder, TiktokenEncoder
 from nanogpt_compat.encoders.classes import GROUP
 from nanogpt_compat.encoders.fast import GigatokenEncoder
-from nanogpt_compat.location import Format
-from nanogpt_compat.source import Source
-from nanogpt_compat.tally import InputTally, Tally
+from nanogpt_compat.encoders.interface import Encoder
+from nanogpt_compat.encoders.reference import TiktokenEncoder
+from nanogpt_compat.input.location import Format
+from nanogpt_compat.input.source import Source
+from nanogpt_compat.resume.counters import InputTally, Tally
+from nanogpt_compat.text.documents import Documents
 from tests.reference import Tokens
 
 NAMES = ("tiktoken", "gigatoken")

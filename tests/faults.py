@@ -21,11 +21,12 @@ from unittest.mock import patch
 
 import psutil
 
-from nanogpt_compat import checkpoint, cli, job
-from nanogpt_compat.checkpoint import Checkpointer
-from nanogpt_compat.estimate import Estimator
-from nanogpt_compat.signals import StopSignals
-from nanogpt_compat.vocabulary import Vocabulary, find_gpt2
+from nanogpt_compat import cli, preflight
+from nanogpt_compat.encoders.vocabulary import Vocabulary, find_gpt2
+from nanogpt_compat.forecast import Estimator
+from nanogpt_compat.resume import checkpoint
+from nanogpt_compat.resume.checkpoint import Checkpointer
+from nanogpt_compat.system.signals import StopSignals
 from tests.texts import real_text
 
 DRIVER = Path(__file__).parent / "driver.py"
@@ -175,7 +176,7 @@ def prepare(
     check_signals, begin_checkpoint, add = StopSignals.check, Checkpointer.after_block, Estimator.add
     with (
         patch.object(checkpoint, "EVERY_OUTPUT_BYTES", every_bytes),
-        patch.object(job, "find_gpt2", _find_gpt2),
+        patch.object(preflight, "find_gpt2", _find_gpt2),
         patch.object(StopSignals, "check", check_both),
         patch.object(Checkpointer, "after_block", after_block),
         patch.object(Estimator, "add", add_little),

@@ -13,7 +13,7 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
-from nanogpt_compat import cuts
+from nanogpt_compat.text import cuts
 
 Tokens = NDArray[np.uint16]
 

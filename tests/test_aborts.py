@@ -34,9 +34,10 @@ ENVIRONMENT.pop("RUST_BACKTRACE", None)
 
 PROGRAM = """
 import ctypes, os, signal, sys, threading, time
-from nanogpt_compat.signals import StopSignals
-from nanogpt_compat.encoders import TiktokenEncoder
-from nanogpt_compat import cli, policy
+from nanogpt_compat.system.signals import StopSignals
+from nanogpt_compat.encoders.reference import TiktokenEncoder
+from nanogpt_compat import cli
+from nanogpt_compat.memory import policy
 policy.READINGS_TO_ABORT = 1 << 30  # the guard is not to come first
 encode, calls = TiktokenEncoder.encode, []
 def encode_with_fault(self, text):
@@ -185,7 +186,7 @@ def test_after_the_run_abort_is_what_it_was() -> None:
     done = run_python(
         """
         import faulthandler, os, signal
-        from nanogpt_compat.aborts import NativeAborts
+        from nanogpt_compat.memory.aborts import NativeAborts
         fds = os.listdir("/proc/self/fd")
         with NativeAborts() as aborts:
             assert faulthandler.is_enabled()
@@ -214,7 +215,7 @@ def test_where_it_cannot_be_had_or_is_somebody_else_s_abort_is_left_alone(before
     done = run_python(
         f"""
         import faulthandler, os, signal, sys
-        from nanogpt_compat.aborts import NativeAborts
+        from nanogpt_compat.memory.aborts import NativeAborts
         {before}
         with NativeAborts() as aborts:
             assert not faulthandler.is_enabled()
@@ -229,8 +230,8 @@ def test_memory_is_refused_near_a_limit_and_only_there(name: str) -> None:
     done = run_python(
         f"""
         import psutil, resource
-        from nanogpt_compat.aborts import PROBE_BYTES
-        from nanogpt_compat.refusals import is_refused
+        from nanogpt_compat.memory.aborts import PROBE_BYTES
+        from nanogpt_compat.system.threads import is_refused
         assert not is_refused(PROBE_BYTES)
         memory = psutil.Process().memory_info()
         used = memory.vms if "{name}" == "RLIMIT_AS" else memory.data

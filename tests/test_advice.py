@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nanogpt_compat.commands import join
 from nanogpt_compat.config import Config
-from nanogpt_compat.lock import Owner
-from nanogpt_compat.readers import next_step
-from nanogpt_compat.shards import files_of, lay_out
+from nanogpt_compat.output.consumers import next_step
+from nanogpt_compat.output.layout import files_of, lay_out
+from nanogpt_compat.resume.lock import Owner
+from nanogpt_compat.system.commands import join
 from tests import faults
 from tests.advice import Bench, commands_in, functions_that_show, texts_in_backticks
 from tests.faults import make_text
@@ -363,43 +363,45 @@ CASES = {
         check=uses_gigatoken,
     ),
     "packages are missing": Case("__main__:find_problem", hidden("numpy", "tqdm"), exit_code=2, goes_on=True),
-    "pyarrow is missing": Case("sources.parquet:_import_pyarrow", parquet, exit_code=3, goes_on=True),
-    "zstandard is missing": Case("sources.compressed:_read_zstd", zstd, exit_code=3, goes_on=True),
+    "pyarrow is missing": Case("input.tables:_import_pyarrow", parquet, exit_code=3, goes_on=True),
+    "zstandard is missing": Case("input.compressed:_read_zstd", zstd, exit_code=3, goes_on=True),
     "s3fs is missing": Case(
-        "sources.server:_not_installed", s3, exit_code=3, check=lambda bench: bench.assert_installed("s3fs")
+        "input.server:_not_installed", s3, exit_code=3, check=lambda bench: bench.assert_installed("s3fs")
     ),
     "Dask is missing": Case(
-        "executors:open_executor",
+        "cluster.executors:open_executor",
         hidden("distributed", options=("--cluster", "a file", "--work-dir", "work")),
         exit_code=3,
         check=dask_is_there,
     ),
     "another charset": Case(
-        "sources.remedies:_about_one", other_charset, exit_code=3, check=has_text(1000 * 32)
+        "input.remedies:_about_one", other_charset, exit_code=3, check=has_text(1000 * 32)
     ),
     "an older charset and no detector": Case(
-        "sources.samples:_narrow_kind", older_charset, exit_code=3, check=names_the_charset
+        "input.samples:_narrow_kind", older_charset, exit_code=3, check=names_the_charset
     ),
     "a JSON array": Case(
-        "sources.remedies:_about_one", arrays("a b.json"), exit_code=3, check=has_documents(50)
+        "input.remedies:_about_one", arrays("a b.json"), exit_code=3, check=has_documents(50)
     ),
     "two JSON arrays": Case(
-        "sources.remedies:refusal",
+        "input.remedies:refusal",
         arrays("a b.json", "it's"),
         exit_code=3,
         n_commands=2,
         check=has_documents(100),
     ),
-    "JSON lines called .txt": Case("sources.remedies:notices", lines_called_text),
-    "a folder with larger files of other names": Case("sources.inputs:_say_skipped", folder("a.txt", "b.md")),
-    "a folder without inputs": Case("sources.inputs:_choose", folder("it's.md"), exit_code=3),
+    "JSON lines called .txt": Case("input.remedies:notices", lines_called_text),
+    "a folder with larger files of other names": Case("input.find:_say_skipped", folder("a.txt", "b.md")),
+    "a folder without inputs": Case("input.find:_choose", folder("it's.md"), exit_code=3),
     "the text is in another field": Case(
-        "sources.ways_out:_name_field", another_field, exit_code=3, check=has_documents(100)
+        "input.ways_out:_name_field", another_field, exit_code=3, check=has_documents(100)
     ),
     "a column of lists": Case(
-        "sources.repairs:_read_instead", list_of_texts, exit_code=3, check=has_documents(5)
+        "input.repairs:_read_instead", list_of_texts, exit_code=3, check=has_documents(5)
     ),
-    "no vocabulary": Case("vocabulary:_remedies", no_vocabulary, exit_code=3, n_commands=3, goes_on=True),
+    "no vocabulary": Case(
+        "encoders.vocabulary:_remedies", no_vocabulary, exit_code=3, n_commands=3, goes_on=True
+    ),
     "an end of text in the text": Case("cli:_notices", end_of_text, check=has_two_documents),
     "memory is short": Case(
         "cli:_how_to_resume",
@@ -412,35 +414,47 @@ CASES = {
         "cli:_advise_on_record", long_line, exit_code=78, check=was_resumed
     ),
     "a lock of another host": Case(
-        "lock:_check_ended", lock_of_another_host, exit_code=4, goes_on=True, check=was_resumed
+        "resume.lock:_check_ended", lock_of_another_host, exit_code=4, goes_on=True, check=was_resumed
     ),
-    "val.bin is too short": Case("readers:start_over", simple(n_bytes=20_000), check=both_can_be_sampled),
+    "val.bin is too short": Case(
+        "output.consumers:start_over", simple(n_bytes=20_000), check=both_can_be_sampled
+    ),
     "val.bin of few documents is empty": Case(
-        "readers:start_over", documents(30, 100), check=both_can_be_sampled
+        "output.consumers:start_over", documents(30, 100), check=both_can_be_sampled
     ),
-    "a single document": Case("readers:start_over", documents(1, 3000), check=train_can_be_sampled),
+    "a single document": Case("output.consumers:start_over", documents(1, 3000), check=train_can_be_sampled),
     "all is in the first shard": Case(
-        "readers:start_over", simple("--format", "npy"), check=both_can_be_sampled
+        "output.consumers:start_over", simple("--format", "npy"), check=both_can_be_sampled
     ),
     "shards of which there are thousands": Case(
-        "readers:start_over",
+        "output.consumers:start_over",
         simple("--format", "llmc", "--shard-tokens", "100", n_bytes=60_000),
         check=are_few_shards,
     ),
-    "a short last shard": Case("readers:find_short", lambda bench: llmc(bench, 500), check=no_shard_is_short),
-    "an old val.bin": Case(
-        "readers:_faults_of_folder", stray("val.bin", "--val-split", "none"), check=is_gone("val.bin")
+    "a short last shard": Case(
+        "output.consumers:find_short", lambda bench: llmc(bench, 500), check=no_shard_is_short
     ),
-    "an old meta.pkl": Case("readers:_faults_of_folder", stray("meta.pkl"), check=is_gone("meta.pkl")),
-    "next: train.py": Case("readers:next_step", checkout("it's a set"), check=is_trained("it's a set")),
-    "next: train.py of a year": Case("readers:next_step", checkout("2024"), check=is_trained("2024")),
+    "an old val.bin": Case(
+        "output.consumers:_faults_of_folder",
+        stray("val.bin", "--val-split", "none"),
+        check=is_gone("val.bin"),
+    ),
+    "an old meta.pkl": Case(
+        "output.consumers:_faults_of_folder", stray("meta.pkl"), check=is_gone("meta.pkl")
+    ),
+    "next: train.py": Case(
+        "output.consumers:next_step", checkout("it's a set"), check=is_trained("it's a set")
+    ),
+    "next: train.py of a year": Case(
+        "output.consumers:next_step", checkout("2024"), check=is_trained("2024")
+    ),
     "next: put shards together": Case(
-        "readers:next_step",
+        "output.consumers:next_step",
         checkout("it's a set", "--shard-tokens", "5000", "--val-ratio", "0.1"),
         n_commands=2,
         check=is_put_together,
     ),
-    "next: llm.c": Case("readers:next_step", llmc_elsewhere, check=llmc_finds_its_shards),
+    "next: llm.c": Case("output.consumers:next_step", llmc_elsewhere, check=llmc_finds_its_shards),
 }
 
 
@@ -465,11 +479,11 @@ def test_the_command_that_is_printed_leads_on(name: str, tmp_path: Path) -> None
 
 def test_a_scheduler_and_a_worker_start_as_told(tmp_path: Path) -> None:
     bench = Bench.make(tmp_path)
-    bench.patches["nanogpt_compat.executors._SCHEDULER_STARTS_S"] = 0.1
+    bench.patches["nanogpt_compat.cluster.executors._SCHEDULER_STARTS_S"] = 0.1
     args = simple("--cluster", "it's the file.json", "--work-dir", "work", "--merge")(bench)
     done = bench.run(*args)
     assert done.returncode == 3, done.stderr
-    assert "nanogpt_compat.executors:_wait_for_file" in bench.places()
+    assert "nanogpt_compat.cluster.executors:_wait_for_file" in bench.places()
     bench.patches.clear()
     script = "\n".join([*commands_in(done.stderr), "wait"])
     with bench.start(script) as started:
@@ -488,7 +502,7 @@ def test_a_server_that_sends_no_parts_is_read_as_a_stream(tmp_path: Path) -> Non
     with serve(served, has_ranges=False) as server:
         done = bench.run("--output-dir", "my out", "--input", server.url("a.txt"))
         assert done.returncode == 3, done.stderr
-        assert "nanogpt_compat.sources.failures:no_parts" in bench.places()
+        assert "nanogpt_compat.input.failures:no_parts" in bench.places()
         (command,) = commands_in(done.stderr)
         followed = bench.bash(command)
     assert followed.returncode == 0, followed.stderr
@@ -496,7 +510,7 @@ def test_a_server_that_sends_no_parts_is_read_as_a_stream(tmp_path: Path) -> Non
 
 
 # What has a test of its own, above.
-SHOWN_ELSEWHERE = {"executors:_wait_for_file", "sources.failures:no_parts"}
+SHOWN_ELSEWHERE = {"cluster.executors:_wait_for_file", "input.failures:no_parts"}
 
 
 def test_every_command_of_the_program_has_a_case() -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt_compat import limits
-from nanogpt_compat.files import file_system
+from nanogpt_compat.memory import limits
+from nanogpt_compat.system.filesystem import file_system
 from tests.conftest import IMPOSSIBLE, REPOSITORY
 from tests.faults import Expected, command, expect, make_text, report_of
 from tests.test_memory_stop import LEAK, MANY_TOKENS, SETTINGS, SLOW, hog, resume, take, wait_for_checkpoint
@@ -186,7 +186,7 @@ def test_it_stops_when_another_program_fills_the_cgroup(
 def test_without_the_guard_the_kernel_would_have_killed_it(
     cgroup: Cgroup, text: Path, tmp_path: Path
 ) -> None:
-    fault = LEAK + "\nfrom nanogpt_compat import policy\npolicy.READINGS_TO_ABORT = 1 << 30\n"
+    fault = LEAK + "\nfrom nanogpt_compat.memory import policy\npolicy.READINGS_TO_ABORT = 1 << 30\n"
     options = ("--input", text, "--output-dir", tmp_path, "--block-size", "100K")
     code, _ = finish(cgroup.run(with_fault(fault, *options)))
     assert code == -9

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from nanogpt_compat.sources.charsets import guess_charsets, quiet_charset
+from nanogpt_compat.input.charsets import guess_charsets, quiet_charset
 from tests.paragraphs import LANGUAGES
 
 CASES = [(name, charset) for name, language in LANGUAGES.items() for charset in language.charsets]

@@ -16,7 +16,7 @@ import pytest
 import tiktoken
 
 from nanogpt_compat import __version__
-from nanogpt_compat.split import val_windows
+from nanogpt_compat.text.val_split import val_windows
 from tests.conftest import REPOSITORY, RunPrepare
 from tests.engines import NAMES
 from tests.reference import exact_cuts, expected_pair, is_cut, whole_tokens

@@ -21,9 +21,13 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from nanogpt_compat import cluster, span
-from nanogpt_compat import plan as plan_module
+from nanogpt_compat.cluster import driver, worker
+from nanogpt_compat.cluster import plan as plan_module
+from nanogpt_compat.cluster.parts import parts_folder, spans_to_do
+from nanogpt_compat.cluster.plan import Plan, read_plan
+from nanogpt_compat.cluster.worker import Outcome, attempt
 from nanogpt_compat.config import Config
+from nanogpt_compat.encoders.vocabulary import find_gpt2
 from nanogpt_compat.errors import (
     CheckpointError,
     MemoryLimitError,
@@ -32,14 +36,10 @@ from nanogpt_compat.errors import (
     TooSmallError,
     UsageError,
 )
+from nanogpt_compat.input import boundaries
+from nanogpt_compat.input.tables import RowGroup, TextColumn
 from nanogpt_compat.options import parse_options
-from nanogpt_compat.parts import parts_folder, spans_to_do
-from nanogpt_compat.plan import Plan, read_plan
-from nanogpt_compat.ranks import rank_of
-from nanogpt_compat.sources import boundaries
-from nanogpt_compat.sources.parquet import RowGroup, TextColumn
-from nanogpt_compat.span import Outcome, attempt
-from nanogpt_compat.vocabulary import find_gpt2
+from nanogpt_compat.system.ranks import rank_of
 from tests import faults
 from tests.conftest import REPOSITORY
 from tests.faults import TIMEOUT_S, Args, lasting, make_text, prepare, report_of, sha256s
@@ -362,12 +362,12 @@ def test_another_plan_is_refused(change: str, tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(plan_module, "__version__", "9.9.9")
     else:
         monkeypatch.setattr(faults, "gpt2", lambda: replace(find_gpt2(), sha256="0" * 64))
-        span._open_engine.cache_clear()
+        worker._open_engine.cache_clear()
     for how in (("--rank", "0", "--world-size", "1"), ("--cluster", "local"), ("--merge",)):
         done = prepare(*args, *more, *how)
         assert done.returncode == 5, done.stderr
         assert "plan.json does not fit" in done.stderr
-    span._open_engine.cache_clear()
+    worker._open_engine.cache_clear()
     assert not n_parts(work)
 
 
@@ -529,7 +529,7 @@ def test_a_rank_ends_at_what_all_its_spans_would_meet(
         tried.append(index)
         return Outcome(index, "a host", error="it cannot be", exit_code=error.exit_code)
 
-    monkeypatch.setattr(cluster, "attempt", fail)
+    monkeypatch.setattr(driver, "attempt", fail)
     done = prepare(*args, "--rank", "3", "--world-size", "4")
     assert done.returncode == error.exit_code
     assert "it cannot be" in done.stderr

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt_compat import commands
+from nanogpt_compat.system import commands
 
 
 def words_in_bash(command: str) -> list[bytes]:

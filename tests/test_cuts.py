@@ -8,9 +8,9 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat import cuts
-from nanogpt_compat.cuts import first_cut, last_cut, longest_stretch_bytes
-from nanogpt_compat.utf8 import char_start
+from nanogpt_compat.text import cuts
+from nanogpt_compat.text.cuts import first_cut, last_cut, longest_stretch_bytes
+from nanogpt_compat.text.utf8 import char_start
 from tests.reference import class_of, exact_cuts, is_cut
 from tests.texts import PIECES, any_bytes
 

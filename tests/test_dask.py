@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from nanogpt_compat import cluster
+from nanogpt_compat.cluster import driver
+from nanogpt_compat.cluster.executors import open_executor
+from nanogpt_compat.cluster.worker import Outcome, attempt
 from nanogpt_compat.errors import SpansError
-from nanogpt_compat.executors import open_executor
-from nanogpt_compat.span import Outcome, attempt
 from tests.conftest import REPOSITORY
 from tests.faults import TIMEOUT_S, Args, make_text
 from tests.test_cluster import (
@@ -123,7 +123,7 @@ def test_a_dask_cluster_does_a_failed_span_again_and_a_poison_span_fails_alone(
     # A worker that comes back for each death takes seconds: so one death is enough for Dask to give up.
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
     args, work = small_run(tmp_path)
-    monkeypatch.setattr(cluster, "attempt_elsewhere", attempt_badly)
+    monkeypatch.setattr(driver, "attempt_elsewhere", attempt_badly)
     with a_scheduler(tmp_path) as dask:
         dask.start_worker(n_threads=2, nanny="--nanny")
         with (
@@ -152,7 +152,7 @@ def test_a_dask_cluster_without_workers_is_waited_for_and_without_a_scheduler_it
         _, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 6, stderr
     assert "run the same command again to go on" in stderr
-    assert "nanogpt_compat/cluster.py" not in stderr  # Dask's own log may have tracebacks
+    assert "nanogpt_compat/cluster/driver.py" not in stderr  # Dask's own log may have tracebacks
 
 
 def test_without_a_scheduler_or_without_dask_it_says_so(tmp_path: Path) -> None:

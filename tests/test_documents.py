@@ -17,15 +17,16 @@ import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat.blocks import Position
-from nanogpt_compat.cuts import MAX_PIECE_BYTES
-from nanogpt_compat.documents import END_OF_TEXT, EOTS, MARK, Documents
-from nanogpt_compat.encoders import Encoder, with_mark
-from nanogpt_compat.sources import documents as sources_documents
-from nanogpt_compat.sources.compressed import ByteStream, Unpacked
-from nanogpt_compat.sources.documents import read_documents
-from nanogpt_compat.sources.text import TextFile
-from nanogpt_compat.tally import Tally
+from nanogpt_compat.encoders.interface import Encoder
+from nanogpt_compat.encoders.reference import with_mark
+from nanogpt_compat.input import separated as sources_documents
+from nanogpt_compat.input.compressed import ByteStream, Unpacked
+from nanogpt_compat.input.separated import read_documents
+from nanogpt_compat.input.text import TextFile
+from nanogpt_compat.resume.counters import Tally
+from nanogpt_compat.text.blocks import Position
+from nanogpt_compat.text.cuts import MAX_PIECE_BYTES
+from nanogpt_compat.text.documents import END_OF_TEXT, EOTS, MARK, Documents
 from tests import faults
 from tests.engines import open_encoder, tokenise
 from tests.faults import Args, expect, make_text, prepare, report_of
@@ -302,7 +303,7 @@ def test_a_stretch_of_separators_is_not_held_as_a_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Wherever it is cut, a separator may lie across."""
-    monkeypatch.setattr("nanogpt_compat.sources.text.MAX_PIECE_BYTES", 1_000)
+    monkeypatch.setattr("nanogpt_compat.input.text.MAX_PIECE_BYTES", 1_000)
     path = tmp_path / "text"
     path.write_bytes(b"first" + (dropped + separator[:-1].encode()) * 4_000 + b"last, 1")
     documents = Documents(separator, "append", 0.0)

@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
-from nanogpt_compat import cluster
-from nanogpt_compat.cluster import MAX_TRIES, drive
+from nanogpt_compat.cluster import driver
+from nanogpt_compat.cluster.driver import MAX_TRIES, drive
+from nanogpt_compat.cluster.executors import LocalProcesses, open_executor
+from nanogpt_compat.cluster.parts import parts_folder, spans_to_do
+from nanogpt_compat.cluster.worker import Outcome, attempt
 from nanogpt_compat.config import Config
 from nanogpt_compat.errors import (
     CheckpointError,
@@ -24,10 +27,7 @@ from nanogpt_compat.errors import (
     TooSmallError,
     UsageError,
 )
-from nanogpt_compat.executors import LocalProcesses, open_executor
-from nanogpt_compat.parts import parts_folder, spans_to_do
-from nanogpt_compat.progress import Nobody
-from nanogpt_compat.span import Outcome, attempt
+from nanogpt_compat.system.display import Nobody
 from tests.faults import Args, prepare
 from tests.test_cluster import assert_merged, config_of, one_machine, plan_in, small_run
 
@@ -79,7 +79,7 @@ class OneByOne(Executor):
         self.n_under_way: list[int] = []  # when each was given
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        assert fn is cluster.attempt_elsewhere
+        assert fn is driver.attempt_elsewhere
         future: Future[Any] = Future()
         self._waiting.append((future, args))
         self.n_under_way.append(len(self._waiting))
@@ -213,8 +213,8 @@ def test_a_worker_that_is_short_of_memory_waits_before_it_takes_another_span(
     monkeypatch.setattr(time, "sleep", slept.append)
     for exit_code in (0, InputError.exit_code, MemoryLimitError.exit_code):
         outcome = Outcome(0, "a host", exit_code=exit_code)
-        monkeypatch.setattr(cluster, "attempt", lambda *_, outcome=outcome: outcome)
-        assert cluster.attempt_elsewhere("work", 0, "hash", None) is outcome
+        monkeypatch.setattr(driver, "attempt", lambda *_, outcome=outcome: outcome)
+        assert driver.attempt_elsewhere("work", 0, "hash", None) is outcome
     assert slept == [30.0]
 
 
@@ -240,7 +240,7 @@ def test_a_span_that_kills_its_worker_takes_no_neighbour_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args, work = small_run(tmp_path)
-    monkeypatch.setattr(cluster, "attempt_elsewhere", attempt_or_die)
+    monkeypatch.setattr(driver, "attempt_elsewhere", attempt_or_die)
     with LocalProcesses(2) as processes, pytest.raises(SpansError) as caught:
         do_all(work, args, processes, lambda: 2)
     assert to_do(work) == [3]
@@ -256,7 +256,7 @@ def test_a_pool_that_ends_with_one_of_its_workers_ends_the_work_and_the_next_one
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args, work = small_run(tmp_path)
-    monkeypatch.setattr(cluster, "attempt_elsewhere", attempt_or_die)
+    monkeypatch.setattr(driver, "attempt_elsewhere", attempt_or_die)
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(2, spawn) as pool,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt_compat.lock import FolderLock
+from nanogpt_compat.resume.lock import FolderLock
 from tests import faults
 from tests.disks import Disks, require_root
 from tests.faults import Args, make_text, report_of

@@ -18,12 +18,13 @@ import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat.encoders import EngineMismatch, TiktokenEncoder
 from nanogpt_compat.encoders.bounded import BoundedTokenizer
 from nanogpt_compat.encoders.classes import GROUP
 from nanogpt_compat.encoders.fast import GigatokenEncoder
+from nanogpt_compat.encoders.interface import EngineMismatch
+from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.heap import uses_block
+from nanogpt_compat.memory.malloc import uses_block
 from tests.conftest import REPOSITORY
 from tests.engines import N_GROUPS, SURROGATES, differing_chars, open_gigatoken, tokenise
 from tests.reference import whole_tokens
@@ -256,11 +257,11 @@ RANDOM_WORDS = """
     import sys
     from concurrent.futures import ThreadPoolExecutor
     import numpy
-    from nanogpt_compat.encoders import TiktokenEncoder
+    from nanogpt_compat.encoders.reference import TiktokenEncoder
     from nanogpt_compat.encoders.fast import GigatokenEncoder
-    from nanogpt_compat.limits import own_bytes_reader
-    from nanogpt_compat.usage import peak_rss_bytes
-    from nanogpt_compat.vocabulary import load_gpt2
+    from nanogpt_compat.memory.limits import own_bytes_reader
+    from nanogpt_compat.memory.usage import peak_rss_bytes
+    from nanogpt_compat.encoders.vocabulary import load_gpt2
 
     own_bytes = own_bytes_reader()
     cache_bytes = int(sys.argv[1]) or None
@@ -368,7 +369,7 @@ def test_blocks_that_others_say_they_use_do_not_count_as_words(
 def test_where_large_blocks_are_not_known_those_of_others_are_left_out_once(
     gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch, cache_bytes: int, n_built_anew: int
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.heap._libc", lambda: None)  # glibc before 2.33, or another
+    monkeypatch.setattr("nanogpt_compat.memory.malloc._libc", lambda: None)  # glibc before 2.33, or another
     readings = iter([0, *[160_000_000] * 4])
     fast = open_gigatoken(gpt2, own_bytes=lambda: next(readings), cache_bytes=cache_bytes)
     with uses_block(100_000_000):

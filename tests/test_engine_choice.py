@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import tiktoken
 
-from nanogpt_compat.encoders import Choice, TiktokenEncoder, choose, choose_encoder
-from nanogpt_compat.encoders.choose import is_tested, needed_bytes
+from nanogpt_compat.encoders import choose
+from nanogpt_compat.encoders.choose import Choice, choose_encoder, is_tested, needed_bytes
 from nanogpt_compat.encoders.fast import GigatokenEncoder
+from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.errors import UsageError
 from tests.conftest import REPOSITORY
 from tests.engines import NAMES

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt_compat import pipeline
-from nanogpt_compat.blocks import Block, Position
-from nanogpt_compat.encoders import EngineMismatch, TiktokenEncoder
 from nanogpt_compat.encoders import fast as fast_module
 from nanogpt_compat.encoders.fast import GigatokenEncoder, slice_at
+from nanogpt_compat.encoders.interface import EngineMismatch
+from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.pipeline import places_to_check
+from nanogpt_compat.text.blocks import Block, Position
 from tests.engines import open_gigatoken
 from tests.faults import Args, make_text, report_of, run
 from tests.reference import exact_cuts, whole_tokens

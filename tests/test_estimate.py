@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt_compat.config import Config
-from nanogpt_compat.encoders import Encoder
-from nanogpt_compat.estimate import Estimate, Estimator
-from nanogpt_compat.job import look_into
-from nanogpt_compat.location import Container, Format
-from nanogpt_compat.sources.excerpts import Share, take_records
+from nanogpt_compat.encoders.interface import Encoder
+from nanogpt_compat.forecast import Estimate, Estimator
+from nanogpt_compat.input.excerpts import Share, take_records
+from nanogpt_compat.input.location import Container, Format
+from nanogpt_compat.preflight import look_into
 from tests.engines import open_encoder
 from tests.texts import documents_in_many_languages, real_text
 

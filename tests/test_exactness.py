@@ -11,11 +11,11 @@ import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat.cuts import MAX_PIECE_BYTES
-from nanogpt_compat.encoders import Encoder
+from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.split import SPLITS, val_windows
-from nanogpt_compat.tally import Tally
+from nanogpt_compat.resume.counters import Tally
+from nanogpt_compat.text.cuts import MAX_PIECE_BYTES
+from nanogpt_compat.text.val_split import SPLITS, val_windows
 from tests.engines import tokenise
 from tests.reference import Tokens, expected_pair, whole_tokens
 from tests.texts import any_bytes, real_text, valid_bytes

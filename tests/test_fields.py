@@ -16,7 +16,7 @@ import pytest
 import tiktoken
 import zstandard
 
-from nanogpt_compat.sources.ways_out import text_ways
+from nanogpt_compat.input.ways_out import text_ways
 from tests.conftest import RunPrepare
 from tests.faults import report_of
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt_compat import files
-from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat.input.text import TextFile
+from nanogpt_compat.system import filesystem
 
 # A desktop with a btrfs subvolume, a USB stick with a space in its name, NFS, and mounts hidden under others.
 MOUNTINFO = r"""
@@ -49,31 +49,31 @@ MOUNTINFO = r"""
 def test_the_type_of_a_mount_is_found_by_device_then_path_then_order(
     path: str, device: str, expected: str
 ) -> None:
-    assert files.mounted_type(MOUNTINFO, Path(path), device) == expected
+    assert filesystem.mounted_type(MOUNTINFO, Path(path), device) == expected
 
 
 @pytest.mark.parametrize("mountinfo", ["", "\n", "garbage\n", "32 27 8:17 / /srv rw - xfs /dev/sdb1 rw\n"])
 def test_a_path_that_no_mount_holds_is_unknown(mountinfo: str) -> None:
-    assert files.mounted_type(mountinfo, Path("/mnt/x"), "8:17") == "unknown"
+    assert filesystem.mounted_type(mountinfo, Path("/mnt/x"), "8:17") == "unknown"
 
 
 def test_the_file_system_of_a_real_folder_is_what_findmnt_says(tmp_path: Path) -> None:
     for folder in (tmp_path, Path("/dev/shm"), Path("/proc/self")):
         command = ["findmnt", "-n", "-o", "FSTYPE", "-T", str(folder)]
-        assert files.file_system(folder) == subprocess.check_output(command, text=True).split()[-1]
+        assert filesystem.file_system(folder) == subprocess.check_output(command, text=True).split()[-1]
 
 
 def test_a_link_is_followed_to_the_file_system_of_its_target(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/dev/shm")
-    assert files.file_system(tmp_path / "link") == "tmpfs"
+    assert filesystem.file_system(tmp_path / "link") == "tmpfs"
 
 
 def test_the_file_system_is_unknown_without_proc_or_without_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert files.file_system(tmp_path / "missing") == "unknown"
-    monkeypatch.setattr(files, "_MOUNTINFO", tmp_path / "no such file")
-    assert files.file_system(tmp_path) == "unknown"
+    assert filesystem.file_system(tmp_path / "missing") == "unknown"
+    monkeypatch.setattr(filesystem, "_MOUNTINFO", tmp_path / "no such file")
+    assert filesystem.file_system(tmp_path) == "unknown"
 
 
 def test_write_all_goes_on_when_a_pipe_takes_only_a_part() -> None:
@@ -87,7 +87,7 @@ def test_write_all_goes_on_when_a_pipe_takes_only_a_part() -> None:
 
     thread = threading.Thread(target=read_to_the_end)
     thread.start()
-    files.write_all(writer, data)
+    filesystem.write_all(writer, data)
     os.close(writer)
     thread.join()
     os.close(reader)
@@ -107,15 +107,15 @@ def test_pwrite_all_goes_on_after_short_writes(
     path = tmp_path / "file"
     path.write_bytes(b"." * 60)
     with path.open("r+b", buffering=0) as file:
-        files.pwrite_all(file.fileno(), bytes(range(40)), 10)
-        files.pwrite_all(file.fileno(), b"", 0)
+        filesystem.pwrite_all(file.fileno(), bytes(range(40)), 10)
+        filesystem.pwrite_all(file.fileno(), b"", 0)
     assert path.read_bytes() == b"." * 10 + bytes(range(40)) + b"." * 10
 
 
 def test_write_all_to_a_full_device_is_an_oserror() -> None:
     fd = os.open("/dev/full", os.O_WRONLY)
     with pytest.raises(OSError, match="No space left"):
-        files.write_all(fd, b"x")
+        filesystem.write_all(fd, b"x")
     os.close(fd)
 
 
@@ -145,7 +145,7 @@ def test_the_content_is_durable_before_the_name_and_the_name_before_the_return(
         return real_replace(self, target)
 
     monkeypatch.setattr(Path, "replace", replace)
-    files.write_atomically(tmp_path / "a.json", b"12345")
+    filesystem.write_atomically(tmp_path / "a.json", b"12345")
     temp = synced[0].split()[0]
     assert temp.startswith("a.json.")
     assert synced == [f"{temp} 5", f"{temp} becomes a.json", "folder"]
@@ -154,21 +154,21 @@ def test_the_content_is_durable_before_the_name_and_the_name_before_the_return(
 def test_write_atomically_replaces_the_old_content_and_leaves_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     for data in (b"old and long", b"new", b""):
-        files.write_atomically(path, data)
+        filesystem.write_atomically(path, data)
         assert path.read_bytes() == data
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_who_holds_a_lock_writes_over_what_a_killed_run_left(tmp_path: Path) -> None:
     (tmp_path / "a.json.tmp").write_bytes(b"half of")
-    files.write_atomically(tmp_path / "a.json", b"new", is_locked=True)
+    filesystem.write_atomically(tmp_path / "a.json", b"new", is_locked=True)
     assert (tmp_path / "a.json").read_bytes() == b"new"
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_the_mode_of_a_file_written_atomically_is_that_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "ordinary").write_bytes(b"")
-    files.write_atomically(tmp_path / "a.json", b"")
+    filesystem.write_atomically(tmp_path / "a.json", b"")
     assert (tmp_path / "a.json").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
@@ -183,7 +183,7 @@ def test_a_failed_sync_leaves_the_old_content_and_no_temporary_file(
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="Input/output error"):
-        files.write_atomically(path, b"new")
+        filesystem.write_atomically(path, b"new")
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
     assert path.read_bytes() == b"old"
 
@@ -191,7 +191,9 @@ def test_a_failed_sync_leaves_the_old_content_and_no_temporary_file(
 def test_writers_of_the_same_name_do_not_disturb_one_another(tmp_path: Path) -> None:
     path = tmp_path / "part.json"
     contents = [bytes([65 + k]) * 4096 for k in range(8)]
-    threads = [threading.Thread(target=files.write_atomically, args=(path, data)) for data in contents * 5]
+    threads = [
+        threading.Thread(target=filesystem.write_atomically, args=(path, data)) for data in contents * 5
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -205,7 +207,7 @@ def test_replace_durably_follows_the_rename_with_a_sync_of_the_folder(
 ) -> None:
     (tmp_path / "new").write_bytes(b"new")
     (tmp_path / "final").write_bytes(b"old")
-    files.replace_durably(tmp_path / "new", tmp_path / "final")
+    filesystem.replace_durably(tmp_path / "new", tmp_path / "final")
     assert (tmp_path / "final").read_bytes() == b"new"
     assert synced == ["folder"]
 
@@ -215,7 +217,7 @@ def cached_bytes(path: Path) -> int:
 
 
 def test_drop_cache_drops_its_range_and_nothing_behind_it(tmp_path: Path) -> None:
-    if files.file_system(tmp_path) == "tmpfs":
+    if filesystem.file_system(tmp_path) == "tmpfs":
         pytest.skip("tmp_path is a tmpfs, whose page cache is the file")
     path = tmp_path / "file"
     with path.open("wb") as file:
@@ -223,15 +225,15 @@ def test_drop_cache_drops_its_range_and_nothing_behind_it(tmp_path: Path) -> Non
         file.flush()
         os.fsync(file.fileno())
         whole = cached_bytes(path)
-        files.drop_cache(file.fileno(), 0, 0)  # to fadvise a length of 0 is the rest of the file
-        files.drop_cache(file.fileno(), 5, 4)
+        filesystem.drop_cache(file.fileno(), 0, 0)  # to fadvise a length of 0 is the rest of the file
+        filesystem.drop_cache(file.fileno(), 5, 4)
         assert cached_bytes(path) == whole == 8 << 20
-        files.drop_cache(file.fileno(), 0, 4 << 20)
+        filesystem.drop_cache(file.fileno(), 0, 4 << 20)
         assert cached_bytes(path) == 4 << 20
 
 
 def test_a_file_that_is_read_leaves_little_in_the_page_cache_at_any_time(tmp_path: Path) -> None:
-    if files.file_system(tmp_path) == "tmpfs":
+    if filesystem.file_system(tmp_path) == "tmpfs":
         pytest.skip("tmp_path is a tmpfs, whose page cache is the file")
     path = tmp_path / "file"
     path.touch()
@@ -249,8 +251,8 @@ def test_a_file_that_is_read_leaves_little_in_the_page_cache_at_any_time(tmp_pat
 def test_hints_never_fail_on_a_pipe_or_where_the_platform_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     for _ in range(2):
-        files.advise_sequential(reader)
-        files.drop_cache(reader, 0, 4096)
+        filesystem.advise_sequential(reader)
+        filesystem.drop_cache(reader, 0, 4096)
         monkeypatch.delattr(os, "posix_fadvise", raising=False)
     os.close(reader)
     os.close(writer)
@@ -260,6 +262,6 @@ def test_a_folder_that_cannot_be_opened_is_not_synced_where_names_need_no_sync(
     tmp_path: Path, synced: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "O_DIRECTORY")
-    files.write_atomically(tmp_path / "a.json", b"1")
+    filesystem.write_atomically(tmp_path / "a.json", b"1")
     assert len(synced) == 1
     assert (tmp_path / "a.json").read_bytes() == b"1"

@@ -12,9 +12,9 @@ import pyarrow.parquet
 import pytest
 import tiktoken
 
-from nanogpt_compat.cuts import MAX_PIECE_BYTES
-from nanogpt_compat.documents import END_OF_TEXT, MARK
 from nanogpt_compat.encoders.bounded import BoundedTokenizer
+from nanogpt_compat.text.cuts import MAX_PIECE_BYTES
+from nanogpt_compat.text.documents import END_OF_TEXT, MARK
 from tests.faults import Args, prepare, report_of
 from tests.reference import forced_pieces
 
@@ -104,9 +104,9 @@ def test_runs_of_anything_at_any_place_are_cut_by_the_same_rule(
     kind: str, seed: int, gpt2: tiktoken.Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     piece_bytes = 1_000
-    for module in ("encode", "sources.text"):
+    for module in ("encoders.block", "input.text"):
         monkeypatch.setattr(f"nanogpt_compat.{module}.MAX_PIECE_BYTES", piece_bytes)
-    monkeypatch.setattr("nanogpt_compat.encode._JOINED_BYTES", 3_000)
+    monkeypatch.setattr("nanogpt_compat.encoders.block._JOINED_BYTES", 3_000)
     rng = random.Random(seed)
     lengths = (1, 7, 400, 990, 996, 997, 998, 999, 1000, 1001, 1002, 1005, 2000, 2004, 3001, 5000)
     documents = [

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from nanogpt_compat.journal import read_journal
+from nanogpt_compat.resume.journal import read_journal
 from tests import faults
 from tests.conftest import REPOSITORY
 from tests.disks import MIB, MIN_BYTES, Disk, Disks, tool
@@ -226,15 +226,15 @@ APPEND = """
 import sys
 import numpy as np
 from pathlib import Path
-from nanogpt_compat import memmap
+from nanogpt_compat.output import token_file
 from nanogpt_compat.errors import OutputError
-reserve = memmap._Mapped.reserve
+reserve = token_file._Mapped.reserve
 def reserve_and_wait(form, end_tokens):
     reserve(form, end_tokens)
     print("reserved", flush=True)
     input()
-memmap._Mapped.reserve = reserve_and_wait
-with memmap.GrowingMemmap(Path(sys.argv[1])) as tokens:
+token_file._Mapped.reserve = reserve_and_wait
+with token_file.GrowingMemmap(Path(sys.argv[1])) as tokens:
     try:
         tokens.append(np.zeros(4_000_000, np.uint16))
         tokens.append(np.zeros(4_000_000, np.uint16))

@@ -16,12 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from nanogpt_compat import guard, heap, limits, policy
-from nanogpt_compat.blocks import Need
-from nanogpt_compat.encoders import Encoder
+from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.errors import MemoryLimitError, TooSmallError
-from nanogpt_compat.guard import MemoryGuard, Sampler, check_fits, describe_abort, describe_limits
-from nanogpt_compat.policy import Level, Reading, Step
+from nanogpt_compat.memory import guard, limits, malloc, policy
+from nanogpt_compat.memory.guard import MemoryGuard, Sampler, check_fits, describe_abort, describe_limits
+from nanogpt_compat.memory.policy import Level, Reading, Step
+from nanogpt_compat.text.blocks import Need
 from tests.faults import settled_available_bytes
 
 pytestmark = pytest.mark.alone
@@ -297,8 +297,8 @@ def test_trimming_the_heap_returns_freed_memory() -> None:
     grown = run_python(
         """
         import psutil
-        from nanogpt_compat.guard import Sampler
-        from nanogpt_compat.heap import trim_heap
+        from nanogpt_compat.memory.guard import Sampler
+        from nanogpt_compat.memory.malloc import trim_heap
         sampler = Sampler()
         trim_heap()
         start = sampler.own_bytes()
@@ -314,7 +314,7 @@ def test_trimming_the_heap_returns_freed_memory() -> None:
 
 def test_an_older_psutil_without_heap_trim_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(psutil, "heap_trim", raising=False)
-    heap.trim_heap()
+    malloc.trim_heap()
 
 
 # Before starting, and what is said
@@ -475,8 +475,8 @@ def test_the_monitor_looks_in_time_while_blocks_are_encoded(
 def test_many_polls_take_no_memory() -> None:
     grown = run_python(
         """
-        from nanogpt_compat import policy
-        from nanogpt_compat.guard import MemoryGuard, Sampler
+        from nanogpt_compat.memory import policy
+        from nanogpt_compat.memory.guard import MemoryGuard, Sampler
         policy.poll_delay_s = lambda readings: 0.0  # so that every poll reads every limit
         sampler = Sampler(max_memory_bytes=10**9)
         watched = MemoryGuard(sampler)
@@ -610,8 +610,8 @@ def test_a_program_that_lets_go_lets_us_go_back_to_normal_and_nothing_flaps() ->
 
 GROW = """
 import mmap, resource, sys, time
-from nanogpt_compat.guard import MemoryGuard, Sampler
-from nanogpt_compat.policy import Level
+from nanogpt_compat.memory.guard import MemoryGuard, Sampler
+from nanogpt_compat.memory.policy import Level
 
 def grow(watched):
     held, levels = [], []
@@ -678,8 +678,8 @@ def test_output_written_through_a_map_is_no_use_under_max_memory(tmp_path: Path)
     levels = run_python(
         f"""
         import mmap, os
-        from nanogpt_compat.guard import MemoryGuard, Sampler
-        from nanogpt_compat.policy import Level
+        from nanogpt_compat.memory.guard import MemoryGuard, Sampler
+        from nanogpt_compat.memory.policy import Level
         with MemoryGuard(Sampler(max_memory_bytes=300_000_000)) as watched:
             fd = os.open({str(tmp_path / "out")!r}, os.O_RDWR | os.O_CREAT)
             os.truncate(fd, {GIB})

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.sources.inputs import find_inputs, natural_key
+from nanogpt_compat.input.find import find_inputs, natural_key
 
 names = st.text("ab.-_ 019", max_size=12)
 

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat import journal
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.journal import Entry, Journal, format_line, parse_line, read_journal
+from nanogpt_compat.resume import journal
+from nanogpt_compat.resume.journal import Entry, Journal, format_line, parse_line, read_journal
 from tests.disks import MIB, Disk, Disks, tool, unmount
 
 REPOSITORY = Path(__file__).parent.parent

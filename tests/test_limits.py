@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat import limits
-from nanogpt_compat.policy import Reading
+from nanogpt_compat.memory import limits
+from nanogpt_compat.memory.policy import Reading
 
 pytestmark = pytest.mark.alone
 
@@ -410,7 +410,7 @@ def test_the_cpu_quota_of_v1_counts(
 
 def test_the_affinity_of_this_process_counts() -> None:
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
-    code += "from nanogpt_compat.limits import available_cpus; print(available_cpus())"
+    code += "from nanogpt_compat.memory.limits import available_cpus; print(available_cpus())"
     assert run_python(code) == "1\n"
 
 
@@ -485,7 +485,7 @@ def test_own_use_is_anonymous_memory_and_not_mapped_files(tmp_path: Path) -> Non
     measured = run_python(
         f"""
         import mmap, psutil
-        from nanogpt_compat.limits import anonymous_bytes
+        from nanogpt_compat.memory.limits import anonymous_bytes
         me = psutil.Process()
         def grown(start): return anonymous_bytes(me) - start
         start = anonymous_bytes(me)
@@ -554,7 +554,7 @@ def test_an_rlimit_binds_where_it_is_set_and_our_use_is_counted_as_the_kernel_co
     measured = run_python(
         f"""
         import mmap, psutil, resource
-        from nanogpt_compat.limits import read_rlimit
+        from nanogpt_compat.memory.limits import read_rlimit
         me = psutil.Process()
         assert read_rlimit("{name}", me) is None
         resource.setrlimit(resource.{name}, ({GIB}, resource.RLIM_INFINITY))

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.lock import FolderLock, Owner, has_ended, start_ticks, this_process
+from nanogpt_compat.resume.lock import FolderLock, Owner, has_ended, start_ticks, this_process
 from tests.disks import MIB, Disks, tool
 
 REPOSITORY = Path(__file__).parent.parent
@@ -448,7 +448,7 @@ def test_a_process_of_another_user_is_alive() -> None:
     if os.geteuid() != 0:
         pytest.skip("becoming another user takes root")
     code = (
-        "import os; from nanogpt_compat.lock import Owner, has_ended; os.setuid(65534); "
+        "import os; from nanogpt_compat.resume.lock import Owner, has_ended; os.setuid(65534); "
         "assert not has_ended(Owner('h', 1, 'b', 'n', 77), Owner('h', os.getpid(), 'b', 'n', 78))"
     )
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

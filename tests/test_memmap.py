@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.files import file_system
-from nanogpt_compat.memmap import WINDOW_BYTES, GrowingMemmap
+from nanogpt_compat.output.token_file import WINDOW_BYTES, GrowingMemmap
+from nanogpt_compat.system.filesystem import file_system
 from tests.disks import MIB, MIN_BYTES, Disk, Disks, tool
 
 REPOSITORY = Path(__file__).parent.parent

@@ -15,7 +15,7 @@ import psutil
 import pytest
 import zstandard
 
-from nanogpt_compat import policy
+from nanogpt_compat.memory import policy
 from tests.conftest import REPOSITORY
 from tests.faults import (
     Expected,
@@ -38,7 +38,7 @@ SETTINGS: dict[str, Any] = {"every_bytes": 400_000}
 
 # Each fault is a few lines put before the program starts; the program itself is as it is.
 BOTH_ENGINES = """
-from nanogpt_compat.encoders import TiktokenEncoder
+from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 def before_each_block(do):
     for engine in (TiktokenEncoder, GigatokenEncoder):
@@ -57,7 +57,7 @@ before_each_block(leak)
 """
 MANY_TOKENS = """
 import numpy
-from nanogpt_compat.encoders import TiktokenEncoder
+from nanogpt_compat.encoders.reference import TiktokenEncoder
 TiktokenEncoder.encode = lambda self, text: numpy.full(33 * len(text), 7, dtype="<u2")
 TiktokenEncoder.cost_bytes = lambda self, text: 80 * len(text)
 """
@@ -72,13 +72,13 @@ GigatokenEncoder.drop_caches = drop_and_tell
 """
 SLOW = f"""{BOTH_ENGINES}
 import pathlib, time
-from nanogpt_compat import checkpoint
+from nanogpt_compat.resume import checkpoint
 checkpoint.EVERY_OUTPUT_BYTES = 400_000
 is_slow = pathlib.Path("{{is_slow}}")
 before_each_block(lambda: time.sleep(0.5 * is_slow.exists()))
 """
 TELL_LEVEL = """
-from nanogpt_compat.guard import MemoryGuard
+from nanogpt_compat.memory.guard import MemoryGuard
 poll = MemoryGuard.poll
 def poll_and_tell(self):
     delay_s = poll(self)
@@ -94,7 +94,7 @@ resource.setrlimit(resource.RLIMIT_DATA, (1_600_000_000, resource.RLIM_INFINITY)
 """
 TELL_THE_TIME = """
 import sys, threading, time
-from nanogpt_compat.guard import MemoryGuard
+from nanogpt_compat.memory.guard import MemoryGuard
 enter = MemoryGuard.__enter__
 def enter_and_tell(self):
     def abort():

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from nanogpt_compat.errors import InputError, UsageError
-from nanogpt_compat.pipes import KEPT_BYTES, UNKNOWN, Pipe
-from nanogpt_compat.sources.inputs import find_inputs
+from nanogpt_compat.input.find import find_inputs
+from nanogpt_compat.input.pipes import KEPT_BYTES, UNKNOWN, Pipe
 from tests.faults import Stopped
 
 DATA = os.urandom(3 * KEPT_BYTES + 12_345)

@@ -12,25 +12,19 @@ import tiktoken
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat.blocks import Position
+from nanogpt_compat.cluster.plan import Plan, check_inputs, cut_spans, make_plan, read_plan, write_plan
 from nanogpt_compat.config import Config
-from nanogpt_compat.cuts import MAX_PIECE_BYTES
-from nanogpt_compat.documents import Documents
-from nanogpt_compat.encoders import Encoder, with_mark
+from nanogpt_compat.encoders.interface import Encoder
+from nanogpt_compat.encoders.reference import with_mark
 from nanogpt_compat.errors import CheckpointError
-from nanogpt_compat.job import Job, look_into
-from nanogpt_compat.location import Format
-from nanogpt_compat.plan import (
-    Plan,
-    check_inputs,
-    cut_spans,
-    make_plan,
-    read_plan,
-    write_plan,
-)
-from nanogpt_compat.sources.boundaries import bounds
-from nanogpt_compat.split import val_windows
-from nanogpt_compat.tally import InputTally, Tally, combine_crcs
+from nanogpt_compat.input.boundaries import bounds
+from nanogpt_compat.input.location import Format
+from nanogpt_compat.preflight import Job, look_into
+from nanogpt_compat.resume.counters import InputTally, Tally, combine_crcs
+from nanogpt_compat.text.blocks import Position
+from nanogpt_compat.text.cuts import MAX_PIECE_BYTES
+from nanogpt_compat.text.documents import Documents
+from nanogpt_compat.text.val_split import val_windows
 from tests.engines import Lists, open_encoder, tokenise
 from tests.reference import Tokens
 from tests.test_documents import SEPARATORS, raw_documents

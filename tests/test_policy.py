@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt_compat import policy
-from nanogpt_compat.policy import LADDER, Level, Reading, Reserves, State, Step
+from nanogpt_compat.memory import policy
+from nanogpt_compat.memory.policy import LADDER, Level, Reading, Reserves, State, Step
 
 MIB, GIB, MB, GB = 1 << 20, 1 << 30, 10**6, 10**9
 

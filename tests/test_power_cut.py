@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from nanogpt_compat.journal import read_journal
+from nanogpt_compat.resume.journal import read_journal
 from tests import faults
 from tests.disks import MIB, Disk, Disks
 from tests.failing import Call, FailingCalls, Fault, read_log

@@ -19,18 +19,19 @@ import pyarrow.parquet
 import pytest
 import tiktoken
 
-from nanogpt_compat import documents as documents_module
 from nanogpt_compat import pipeline
-from nanogpt_compat.documents import Documents
-from nanogpt_compat.encoders import Encoder, with_mark
+from nanogpt_compat.encoders.interface import Encoder
+from nanogpt_compat.encoders.reference import with_mark
 from nanogpt_compat.errors import CheckpointError, InputError
-from nanogpt_compat.location import Compression, Format
-from nanogpt_compat.source import Source
-from nanogpt_compat.sources import documents as document_reader
-from nanogpt_compat.sources import text as text_reader
-from nanogpt_compat.sources.prints import find_change
-from nanogpt_compat.state import consumed_at
-from nanogpt_compat.tally import InputTally, Tally
+from nanogpt_compat.input import separated as document_reader
+from nanogpt_compat.input import text as text_reader
+from nanogpt_compat.input.location import Compression, Format
+from nanogpt_compat.input.print import find_change
+from nanogpt_compat.input.source import Source
+from nanogpt_compat.resume.counters import InputTally, Tally
+from nanogpt_compat.resume.state import consumed_at
+from nanogpt_compat.text import documents as documents_module
+from nanogpt_compat.text.documents import Documents
 from tests.engines import Lists, open_encoder
 from tests.texts import INVALID, PIECES
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt_compat.progress import Bar, CalmStream, Lines, Nobody, open_display
+from nanogpt_compat.system.display import Bar, CalmStream, Lines, Nobody, open_display
 from tests.conftest import REPOSITORY
 from tests.faults import make_text
 

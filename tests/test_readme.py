@@ -16,9 +16,9 @@ import pytest
 
 from benchmarks import peak_rss
 from nanogpt_compat import errors
-from nanogpt_compat.encoders import TiktokenEncoder
 from nanogpt_compat.encoders.fast import cache_bytes_for
-from nanogpt_compat.units import format_bytes
+from nanogpt_compat.encoders.reference import TiktokenEncoder
+from nanogpt_compat.system.units import format_bytes
 from tests.conftest import REPOSITORY
 from tests.pages import (
     PAGES,

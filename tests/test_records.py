@@ -15,10 +15,10 @@ import pytest
 import tiktoken
 import zstandard
 
-from nanogpt_compat.blocks import Position
-from nanogpt_compat.documents import MARK, Documents
-from nanogpt_compat.location import Format
-from nanogpt_compat.sources.records import read_records
+from nanogpt_compat.input.location import Format
+from nanogpt_compat.input.records import read_records
+from nanogpt_compat.text.blocks import Position
+from nanogpt_compat.text.documents import MARK, Documents
 from tests import faults
 from tests.faults import Args, Expected, expect, make_text, prepare, report_of, sha256s
 from tests.test_documents import assert_same, expected_pair, goes_to_val
@@ -300,7 +300,7 @@ def test_reading_through_what_an_earlier_run_read_can_be_stopped(
 def test_a_number_of_characters_ends_with_a_document(
     kind: str, documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.job.CHARS_PER_CHUNK", 100_000)
+    monkeypatch.setattr("nanogpt_compat.preflight.CHARS_PER_CHUNK", 100_000)
     some = [one for one in documents if len(one) < 50_000]
     path = write(tmp_path, kind, some)
     done = prepare("--input", path, "--output-dir", tmp_path, "--n", "2", "--val-ratio", "0.1")
@@ -312,7 +312,7 @@ def test_a_number_of_characters_ends_with_a_document(
 def test_with_a_number_of_characters_lines_end_only_where_they_end(
     gpt2: tiktoken.Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.job.CHARS_PER_CHUNK", 10)
+    monkeypatch.setattr("nanogpt_compat.preflight.CHARS_PER_CHUNK", 10)
     path = tmp_path / "a.jsonl"
     path.write_bytes(
         b'{"id": 1,\r "text": "seven ch"}\n{"id": 2,\r"text": "and more"}\n{"text": "no more"}\n'

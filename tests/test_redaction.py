@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 import pytest
 
-from nanogpt_compat.location import Url
-from nanogpt_compat.redaction import hide, learn, learn_all, redact, redact_record
+from nanogpt_compat.input.location import Url
+from nanogpt_compat.system.redaction import hide, learn, learn_all, redact, redact_record
 from tests.conftest import REPOSITORY
 from tests.faults import Args, command, make_text
 from tests.servers import Server, serve
@@ -231,7 +231,7 @@ def test_spans_that_fail_are_reported_without_secrets(served: Server, tmp_path: 
 CRASH = """
 import logging, sys, threading, warnings
 from nanogpt_compat import cli
-from nanogpt_compat.sources import inputs
+from nanogpt_compat.input import find
 
 def fail(patterns, home):
     logging.getLogger("some.library").warning("lost %s", patterns[0])

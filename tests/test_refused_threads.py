@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from nanogpt_compat.refusals import start_pool
+from nanogpt_compat.system.threads import start_pool
 
 
 def test_all_threads_run_before_there_is_work() -> None:
@@ -23,7 +23,7 @@ def test_all_threads_run_before_there_is_work() -> None:
 def test_threads_that_cannot_be_started_are_a_lack_of_memory() -> None:
     code = """
 import psutil, resource, threading
-from nanogpt_compat.refusals import start_pool
+from nanogpt_compat.system.threads import start_pool
 limit = psutil.Process().memory_info().data + (40 << 20)
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 try:

@@ -22,11 +22,11 @@ import pyarrow.parquet
 import pytest
 
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.location import Url
-from nanogpt_compat.sources import remote
-from nanogpt_compat.sources import server as server_module
-from nanogpt_compat.sources.inputs import find_inputs
-from nanogpt_compat.sources.opened import open_input
+from nanogpt_compat.input import remote
+from nanogpt_compat.input import server as server_module
+from nanogpt_compat.input.find import find_inputs
+from nanogpt_compat.input.location import Url
+from nanogpt_compat.input.open import open_input
 from tests import faults
 from tests.conftest import REPOSITORY
 from tests.faults import Args, Outcome, Stopped, make_text, prepare, report_of, sha256s
@@ -365,8 +365,8 @@ def test_whatever_ends_a_run_ends_the_wait(served: Server, tmp_path: Path) -> No
 READ = """
 import re, sys, time, zlib
 from pathlib import Path
-from nanogpt_compat.location import Url
-from nanogpt_compat.sources.opened import open_input
+from nanogpt_compat.input.location import Url
+from nanogpt_compat.input.open import open_input
 
 crc = offset = 0
 with open_input(Url(sys.argv[1])) as file:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt_compat.vocabulary import VOCAB_SHA256
+from nanogpt_compat.encoders.vocabulary import VOCAB_SHA256
 from tests.faults import Args, make_text, prepare, report_of
 
 

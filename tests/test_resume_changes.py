@@ -11,9 +11,9 @@ from unittest.mock import patch
 
 import pytest
 
-from nanogpt_compat import job, report
-from nanogpt_compat.sources.samples import take_samples
-from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat import preflight, report
+from nanogpt_compat.input.samples import take_samples
+from nanogpt_compat.input.text import TextFile
 from tests import faults
 from tests.faults import Args, Expected, Outcome, Stopped, make_text, prepare
 
@@ -289,7 +289,7 @@ def test_an_option_that_changes_the_tokens_is_refused_until_restart(
 @pytest.mark.parametrize(
     ("where", "name", "value", "message"),
     [
-        (job, "TOKEN_FORMAT", 3, "token format was 2 and is 3"),
+        (preflight, "TOKEN_FORMAT", 3, "token format was 2 and is 3"),
         (report, "versions", lambda: VERSIONS | {"tiktoken": "99.0"}, "and is 99.0"),
         (faults, "_find_gpt2", lambda folder: replace(faults.gpt2(), sha256="0" * 64), "and is 000000"),
     ],

@@ -11,10 +11,10 @@ from typing import TypeAlias
 import pytest
 
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.journal import read_journal
-from nanogpt_compat.shards import Shards
-from nanogpt_compat.sinks import Written, publish
-from nanogpt_compat.units import format_count
+from nanogpt_compat.output.layout import Shards
+from nanogpt_compat.output.writer import Written, publish
+from nanogpt_compat.resume.journal import read_journal
+from nanogpt_compat.system.units import format_count
 from tests import faults
 from tests.faults import Args, Expected, Outcome, Stopped, expect, make_text, prepare
 

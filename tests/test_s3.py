@@ -91,7 +91,7 @@ def test_an_object_that_is_replaced_while_it_is_read_ends_the_run(in_store: Stor
 LIST = """
 import json, sys
 from nanogpt_compat.errors import PrepareError
-from nanogpt_compat.sources.inputs import find_inputs
+from nanogpt_compat.input.find import find_inputs
 
 def found(pattern):
     try:
@@ -233,9 +233,9 @@ SCHEMES = """
 import json, sys
 from fsspec.registry import known_implementations
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.sources import server
-from nanogpt_compat.sources.inputs import find_inputs
-from nanogpt_compat.sources.opened import open_input
+from nanogpt_compat.input import server
+from nanogpt_compat.input.find import find_inputs
+from nanogpt_compat.input.open import open_input
 
 server._WAITS_S = (0.01,)
 told = {}

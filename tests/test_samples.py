@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat.sources.samples import Sample, foreign_kind, take_samples
-from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat.input.samples import Sample, foreign_kind, take_samples
+from nanogpt_compat.input.text import TextFile
 from tests.texts import valid_bytes
 
 KIB = 1024

@@ -26,7 +26,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt_compat.sources.sniff import Look, sniff
+from nanogpt_compat.input.sniff import Look, sniff
 
 PROSE = (
     "It was the best of times, it was the worst of times; we had everything before us, we had nothing.\n"

@@ -14,13 +14,13 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat import heap
-from nanogpt_compat.blocks import Position
 from nanogpt_compat.errors import CheckpointError, InputError
-from nanogpt_compat.heap import large_bytes, used_bytes
-from nanogpt_compat.location import Compression
-from nanogpt_compat.sources.compressed import MAX_WINDOW_BYTES, ByteStream, open_stream
-from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat.input.compressed import MAX_WINDOW_BYTES, ByteStream, open_stream
+from nanogpt_compat.input.location import Compression
+from nanogpt_compat.input.text import TextFile
+from nanogpt_compat.memory import malloc
+from nanogpt_compat.memory.malloc import large_bytes, used_bytes
+from nanogpt_compat.text.blocks import Position
 
 TEXT = "".join(f"{k} caf\xe9 {k * k}\n" for k in range(40)).encode()
 
@@ -226,7 +226,7 @@ def test_the_window_of_a_zstd_frame_is_known_to_be_in_use_while_it_is_read(
         assert used_bytes() == 1 << 20
         stream.read(len(TEXT))
         assert used_bytes() == MAX_WINDOW_BYTES
-        monkeypatch.setattr(heap, "_used_blocks", [])
+        monkeypatch.setattr(malloc, "_used_blocks", [])
         all_bytes = large_bytes()
         monkeypatch.undo()
         assert large_bytes() == all_bytes - MAX_WINDOW_BYTES >= 0  # it is one of them

@@ -13,13 +13,13 @@ import pytest
 import zstandard
 
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.location import Format
-from nanogpt_compat.sources.compressed import ByteStream
-from nanogpt_compat.sources.formats import Asked, find_formats
-from nanogpt_compat.sources.jsonl import parse_lines, read_lines
-from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.parquet import TextColumn, parse_rows
-from nanogpt_compat.sources.text import TextFile
+from nanogpt_compat.input.compressed import ByteStream
+from nanogpt_compat.input.formats import Asked, find_formats
+from nanogpt_compat.input.jsonl import parse_lines, read_lines
+from nanogpt_compat.input.location import Format
+from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.tables import TextColumn, parse_rows
+from nanogpt_compat.input.text import TextFile
 
 TEXT = b"Once upon a time.\n"
 JSONL = b'{"text": "Once upon"}\n{"text": "a time."}\n'

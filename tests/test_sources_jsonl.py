@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt_compat import documents
-from nanogpt_compat.blocks import Records
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.sources import jsonl
-from nanogpt_compat.sources.jsonl import parse_lines, read_lines
+from nanogpt_compat.input import jsonl
+from nanogpt_compat.input.jsonl import parse_lines, read_lines
+from nanogpt_compat.text import documents
+from nanogpt_compat.text.blocks import Records
 
 PATH = Path("data.jsonl")
 MORE_THAN_ASCII = 'caf\xe9 \u2028 \u4e2d\u6587 \U0001f600 \x85 \ufeff "quoted" \\ \n \r\n \t \0'

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt_compat.sources.pages import Page, Pages, list_pages
+from nanogpt_compat.input.pages import Page, Pages, list_pages
 
 
 def pages_of(texts: list[str], **options: Any) -> list[tuple[Pages, int]]:

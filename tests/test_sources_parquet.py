@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from nanogpt_compat.blocks import Records, Rows
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.parquet import TextColumn, parse_rows
+from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.tables import TextColumn, parse_rows
+from nanogpt_compat.text.blocks import Records, Rows
 from tests.conftest import REPOSITORY
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -294,7 +294,7 @@ def test_a_row_group_over_the_budget_is_refused_with_its_size_before_anything_is
 def test_a_text_over_the_budget_is_refused_with_its_row_and_size(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.sources.parquet.MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr("nanogpt_compat.input.tables.MAX_RECORD_BYTES", 1000)
     write(path, ["a" * 1000] * 3, rows=2)
     assert len(texts_of(read_all(path))) == 3
     write(path, ["a" * 10] * 45 + ["b" * 1001] + ["c"] * 20)
@@ -388,8 +388,8 @@ def test_files_are_closed_whatever_happens(path: Path) -> None:
 READ = """
 import re, sys
 from pathlib import Path
-from nanogpt_compat.sources.opened import open_input
-from nanogpt_compat.sources.parquet import TextColumn
+from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.tables import TextColumn
 
 with TextColumn(open_input(Path(sys.argv[1])), text_field="text", max_row_group_bytes=1 << 30) as column:
     n_bytes = sum(len(raw) for raw, _ in column.read_rows(0, block_bytes=1 << 20))

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nanogpt_compat.sources import jsonl, strings
-from nanogpt_compat.sources.jsonl import parse_lines
-from nanogpt_compat.sources.strings import encode, head_of_line, take_out
+from nanogpt_compat.input import jsonl, strings
+from nanogpt_compat.input.jsonl import parse_lines
+from nanogpt_compat.input.strings import encode, head_of_line, take_out
 
 PARTS = (
     *("a", "x" * 9, " ", "\u00e9", "\u6c13", "\U0001f600", "\\n", '\\"', "\\\\", "\\/", "\\u0041", "\\u6c13"),

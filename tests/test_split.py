@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt_compat.split import (
+from nanogpt_compat.text.val_split import (
     LOOK_AHEAD_BYTES,
     SPLITS,
     Interval,

@@ -25,10 +25,10 @@ import pytest
 import tiktoken
 import zstandard
 
-from nanogpt_compat.blocks import Position
-from nanogpt_compat.documents import Documents
-from nanogpt_compat.journal import read_journal
-from nanogpt_compat.split import LOOK_AHEAD_BYTES
+from nanogpt_compat.resume.journal import read_journal
+from nanogpt_compat.text.blocks import Position
+from nanogpt_compat.text.documents import Documents
+from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 from tests import faults, reference, test_documents
 from tests.conftest import REPOSITORY
 from tests.faults import Args, Expected, make_text, prepare, report_of, sha256s
@@ -342,7 +342,7 @@ def test_a_complete_output_is_not_that_of_another_stream(text: Path, tmp_path: P
 def test_a_number_of_characters_is_taken_of_a_stream(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.job.CHARS_PER_CHUNK", 300_000)
+    monkeypatch.setattr("nanogpt_compat.preflight.CHARS_PER_CHUNK", 300_000)
     raw = text.read_bytes()
     options: Args = ("--val-split", "none", "--n", "2")
     assert prepare("--input", text, "--output-dir", tmp_path / "plain", *options).returncode == 0

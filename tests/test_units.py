@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt_compat.errors import UsageError
-from nanogpt_compat.units import format_bytes, format_count, format_duration, format_rate, parse_size
+from nanogpt_compat.system.units import format_bytes, format_count, format_duration, format_rate, parse_size
 
 UNITS = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40} | {
     letter + end: 1000**k for k, letter in enumerate("KMGT", start=1) for end in ("", "B")

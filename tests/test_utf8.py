@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from nanogpt_compat.utf8 import is_utf8, non_ascii_part
+from nanogpt_compat.text.utf8 import is_utf8, non_ascii_part
 from tests.texts import any_bytes
 
 far_apart = st.lists(st.tuples(st.integers(0, 200), any_bytes)).map(

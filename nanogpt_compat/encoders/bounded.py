@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.encoders.interface import TOKEN_DTYPE, EngineMismatch
-from nanogpt_compat.heap import large_bytes, return_large_blocks, trim_heap, used_bytes
+from nanogpt_compat.memory.malloc import large_bytes, return_large_blocks, trim_heap, used_bytes
 
 _MIB = 1024 * 1024
 _LOOK_EVERY_BYTES = _MIB  # of random words: 8 MB of table, and one doubling at most
@@ -102,7 +102,7 @@ class BoundedTokenizer:
         """Say by how much the process has grown since this was built, the large tables counted twice.
 
         A full one is replaced by one of twice the size, and both are there while its words move over. What
-        others have said that they use (`heap.uses_block`) is left out.
+        others have said that they use (`malloc.uses_block`) is left out.
         """
         return self._own_bytes() + large_bytes() - used_bytes() - self._base_bytes
 

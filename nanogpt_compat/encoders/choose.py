@@ -6,13 +6,13 @@ from importlib.metadata import PackageNotFoundError, version
 
 import tiktoken
 
-from nanogpt_compat.commands import install, show
 from nanogpt_compat.encoders.fast import MOST_WORKERS, GigatokenEncoder, cache_bytes_for
 from nanogpt_compat.encoders.interface import Encoder, is_failure
 from nanogpt_compat.encoders.reference import TiktokenEncoder, with_mark
 from nanogpt_compat.errors import UsageError
-from nanogpt_compat.limits import available_cpus
-from nanogpt_compat.units import format_bytes
+from nanogpt_compat.memory.limits import available_cpus
+from nanogpt_compat.system.commands import install, show
+from nanogpt_compat.system.units import format_bytes
 
 ENGINES = ("auto", "tiktoken", "gigatoken")
 OPENING_BYTES = 48 * 1024 * 1024  # gigatoken, opened and tried, takes 42 MB; it aborts where there is less

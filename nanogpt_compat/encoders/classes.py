@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt_compat.refusals import start_pool
-from nanogpt_compat.utf8 import non_ascii_part
+from nanogpt_compat.system.threads import start_pool
+from nanogpt_compat.text.utf8 import non_ascii_part
 
 GROUP = 4096  # code points that are probed at once, 6 ms; those of one lead byte from E1 to EF
 # Groups of text that has one of them: the scripts with letters, punctuation and most emoji; the others of the

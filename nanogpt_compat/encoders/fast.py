@@ -20,12 +20,12 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
-from nanogpt_compat.cuts import first_cut, last_cut
-from nanogpt_compat.documents import END_OF_TEXT, MARK
 from nanogpt_compat.encoders.bounded import BoundedTokenizer
 from nanogpt_compat.encoders.classes import ClassDifferences, Encode
 from nanogpt_compat.encoders.interface import EngineMismatch, Tokens, is_failure
 from nanogpt_compat.encoders.reference import TiktokenEncoder
+from nanogpt_compat.text.cuts import first_cut, last_cut
+from nanogpt_compat.text.documents import END_OF_TEXT, MARK
 
 MOST_WORKERS = 8  # the one thread that reads and writes does 570 MB/s, and keeps no more of them busy
 _MIB = 1024 * 1024

@@ -6,10 +6,10 @@ import numpy as np
 import tiktoken
 from numpy.typing import NDArray
 
-from nanogpt_compat.cuts import longest_stretch_bytes
-from nanogpt_compat.documents import END_OF_TEXT, MARK
 from nanogpt_compat.encoders.interface import TOKEN_DTYPE, Tokens, is_failure
 from nanogpt_compat.errors import EngineFailure, InputError
+from nanogpt_compat.text.cuts import longest_stretch_bytes
+from nanogpt_compat.text.documents import END_OF_TEXT, MARK
 
 _MARK = MARK.decode()
 
@@ -52,7 +52,7 @@ class TiktokenEncoder:
             EngineFailure: tiktoken cannot: 0.14 on a million white-space characters with a word after them,
                 versions before 0.12 on long runs of one character.
 
-        >>> from nanogpt_compat.vocabulary import load_gpt2
+        >>> from nanogpt_compat.encoders.vocabulary import load_gpt2
         >>> TiktokenEncoder(load_gpt2()).encode(b"hello world")
         array([31373,   995], dtype=uint16)
         """

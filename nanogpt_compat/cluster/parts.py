@@ -1,0 +1,352 @@
+"""What the spans of a plan have become: parts, files of tokens, and beside them what is to be known of them.
+
+In `parts-<hash of the plan>/` there is for each span that is done
+
+    00000041.json                             the commit, written last: its files, and what it counted
+    00000041.<host>.<pid>.<word>.train.bin    raw tokens; no file where a split has none
+
+A task draws the names of its files, so two that work on the same span do not meet; whichever writes the .json
+last is the one that counts. What no .json names is of no use any more.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+
+from nanogpt_compat.cluster.plan import PLAN_NAME, Plan, Span
+from nanogpt_compat.config import Config
+from nanogpt_compat.encoders.reference import TiktokenEncoder
+from nanogpt_compat.errors import CheckpointError, OutputError, SpansError
+from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.print import Consumed
+from nanogpt_compat.input.records import logical_bytes
+from nanogpt_compat.input.source import Source
+from nanogpt_compat.output.token_file import TOKEN
+from nanogpt_compat.output.writer import Sink
+from nanogpt_compat.preflight import REPORTED_OPTIONS
+from nanogpt_compat.resume.counters import InputTally, Tally
+from nanogpt_compat.resume.fingerprint import describe_input
+from nanogpt_compat.resume.state import ABOUT_FAULTS, changed_inputs
+from nanogpt_compat.system.filesystem import advice, drop_cache, write_atomically, write_json
+from nanogpt_compat.system.redaction import redact
+from nanogpt_compat.system.units import format_bytes, format_duration, plural
+from nanogpt_compat.text.blocks import Position
+
+_CHUNK_BYTES = 4 << 20
+_MAX_LISTED = 10
+_INDEX_NAME = "index.json"
+
+
+def parts_folder(work_dir: Path, plan: Plan) -> Path:
+    """Name the folder that the parts of a plan are in."""
+    return work_dir / f"parts-{plan.hash[:12]}"
+
+
+def _sidecar(work_dir: Path, plan: Plan, index: int) -> Path:
+    return parts_folder(work_dir, plan) / f"{index:08d}.json"
+
+
+def _mismatch_file(work_dir: Path, plan: Plan) -> Path:
+    return parts_folder(work_dir, plan) / "mismatch"
+
+
+def commit_part(work_dir: Path, plan: Plan, part: Mapping[str, Any]) -> None:
+    """Write the sidecar of a part whose files are durable.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_json(_sidecar(work_dir, plan, part["span"]), part, indent=None)
+
+
+def faults_in(tally: Tally, settings: Config) -> dict[str, Any]:
+    """Return what was done about faults of the input, by the name of the option, where there were any."""
+    return {
+        name: getattr(settings, REPORTED_OPTIONS[name])
+        for name, count in ABOUT_FAULTS.items()
+        if getattr(tally, count)
+    }
+
+
+def read_part(
+    work_dir: Path, plan: Plan, index: int, settings: Config, *, mismatch: str
+) -> dict[str, Any] | None:
+    """Read the sidecar of a span; None if it is not done, or does not count.
+
+    It does not count if an engine made it that has erred elsewhere, or if faults of the input were dealt with
+    otherwise than `settings` say.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    path = _sidecar(work_dir, plan, index)
+    try:
+        part: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot read {path}: {error}; remove it and run again") from error
+    if part.get("plan") != plan.hash or (mismatch and part["engine"] != TiktokenEncoder.name):
+        return None
+    dealt = part["faults"].items()
+    return part if all(getattr(settings, REPORTED_OPTIONS[name]) == value for name, value in dealt) else None
+
+
+def read_mismatch(work_dir: Path, plan: Plan) -> str:
+    """Say in what an engine has erred on some span; "" if none has.
+
+    Raises:
+        OutputError: it cannot be read whether one has.
+    """
+    path = _mismatch_file(work_dir, plan)
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:  # perhaps there is one
+        raise OutputError(f"cannot read {path}: {error.strerror}; {advice(error)} and run again") from error
+
+
+def write_mismatch(work_dir: Path, plan: Plan, mismatch: str) -> None:
+    """Take note that an engine has erred: what it has made of other spans does not count any more.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write_atomically(_mismatch_file(work_dir, plan), redact(mismatch).encode("utf-8"))
+
+
+def spans_to_do(work_dir: Path, plan: Plan, settings: Config) -> list[Span]:
+    """List the spans that are not done under these settings; 15,000 parts are read in a second.
+
+    Raises:
+        OutputError: a part cannot be read.
+    """
+    mismatch = read_mismatch(work_dir, plan)
+    return [
+        span
+        for span in plan.spans
+        if read_part(work_dir, plan, span.index, settings, mismatch=mismatch) is None
+    ]
+
+
+class Parts:
+    """All parts of a plan, to be put together. Holds one at a time."""
+
+    def __init__(self, work_dir: Path, plan: Plan, settings: Config) -> None:
+        """Look through all parts.
+
+        Raises:
+            SpansError: some spans are not done, or do not meet their neighbours.
+            OutputError: a part cannot be read.
+        """
+        self.plan = plan
+        self.tally = Tally([InputTally() for _ in plan.inputs])  # of all parts
+        self._work_dir = work_dir
+        self._settings = settings
+        to_do = [span.index for span in spans_to_do(work_dir, plan, settings)]
+        if to_do:
+            raise SpansError(
+                f"{len(to_do):,} of {plural(len(plan.spans), 'span')} not done ({list_some(to_do)}); run the "
+                "command that makes them again"
+            )
+        self.mismatch = read_mismatch(work_dir, plan)
+        self.peak_rss_bytes = 0
+        self._span_s = 0.0
+        self.started_s = time.time()
+        engines, hosts = set[str](), set[str]()
+        for part in self._read():
+            at = self.tally.position
+            end_before = at.offset if part["input"] == at.input_index else 0
+            if part["start"] == part["end"]:
+                continue
+            if part["start"] != end_before:
+                raise SpansError(self._gap(part, end_before))
+            self._count(self.tally, part)
+            self.peak_rss_bytes = max(self.peak_rss_bytes, part["peak_rss_bytes"])
+            self._span_s += part["tally"]["wall_s"]
+            self.started_s = min(self.started_s, part["ended_s"] - part["tally"]["wall_s"])
+            engines.add(part["engine"])
+            hosts.add(part["host"])
+        self.n_tokens = self.tally.tokens
+        self.engine = " and ".join(sorted(engines))
+        self.hosts = sorted(hosts)
+
+    def _gap(self, part: Mapping[str, Any], end: int) -> str:
+        path = self.plan.locations[part["input"]]
+        sidecar = _sidecar(self._work_dir, self.plan, part["span"])
+        return (
+            f"span {part['span']:,} of {path} begins at {part['start']:,} and the one before it ends at "
+            f"{end:,}: the file was changed meanwhile; remove {sidecar.parent} and run again"
+        )
+
+    def check_texts(self, source: Source, *, say: Callable[[str], None], check: Callable[[], None]) -> None:
+        """Make sure that inputs which were touched hold what the parts were made of.
+
+        Spans compare samples only: between two of them a text may have become another.
+
+        Raises:
+            CheckpointError: one has. InputError: it cannot be read. And what `check` raises.
+        """
+        old, new = self.plan.inputs, []
+        for path, one in zip(source.paths, old, strict=True):
+            check()
+            with open_input(path, check=check) as file:
+                new.append(
+                    {**one, **describe_input(file.size_bytes, file.hints, ()), "samples": one["samples"]}
+                )
+        read = [Consumed(one.text_bytes, one.records, one.crc, is_all=True) for one in self.tally.inputs]
+        for path, change in changed_inputs(source, read, old, new, say=say, check=check):
+            raise CheckpointError(
+                f"{path} {change}, after some of its spans were done; remove "
+                f"{parts_folder(self._work_dir, self.plan)} and run again what makes them"
+            )
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        for span in self.plan.spans:
+            part = read_part(self._work_dir, self.plan, span.index, self._settings, mismatch=self.mismatch)
+            if part is None:
+                raise SpansError(f"span {span.index:,} is not done any more; run again what makes it")
+            yield part
+
+    def describe(self) -> dict[str, Any]:
+        """Describe for prepare.json how the parts came about."""
+        return {
+            "plan": self.plan.hash,
+            "spans": len(self.plan.spans),
+            "span_s": round(self._span_s, 3),
+            "hosts": self.hosts,
+        }
+
+    def line(self) -> str:
+        """Say the same in a line."""
+        hosts = self.hosts[0] if len(self.hosts) == 1 else f"{len(self.hosts):,} hosts"
+        return (
+            f"{plural(len(self.plan.spans), 'part')} of {format_bytes(2 * self.n_tokens)}, made in "
+            f"{format_duration(self._span_s)} of work on {hosts}"
+        )
+
+    def files(self) -> list[dict[str, Any]]:
+        """List the files of all parts, of each split in order; their names are those within the work folder.
+
+        Raises:
+            SpansError: one is not there, or not of its size.
+        """
+        folder = parts_folder(self._work_dir, self.plan)
+        listed = []
+        for part in self._read():
+            for split, one in part["files"].items():
+                path, n_bytes = folder / one["name"], one["tokens"] * TOKEN.itemsize
+                if not path.is_file() or path.stat().st_size != n_bytes:
+                    raise self._not_as_written(path, part["span"])
+                name = f"{folder.name}/{path.name}"
+                listed.append({**one, "name": name, "bytes": n_bytes, "split": split, "span": part["span"]})
+        return listed
+
+    def copy_into(
+        self, sink: Sink, tally: Tally, *, after_part: Callable[[], None], check: Callable[[], None]
+    ) -> None:
+        """Append all parts from `tally.position` on, and count them.
+
+        Raises:
+            SpansError: a part is not what was written; its sidecar is gone then.
+            OutputError: it cannot be read, or the disk is full or failing. And what `check` raises.
+        """
+        for part in self._read():
+            is_done = (part["input"], part["end"]) <= (tally.position.input_index, tally.position.offset)
+            if is_done or part["start"] == part["end"]:
+                continue
+            for split, one in part["files"].items():
+                self._copy(part, split, one, sink, check)
+            self._count(tally, part)
+            after_part()
+
+    def _count(self, tally: Tally, part: Mapping[str, Any]) -> None:
+        """Count a part behind those before it."""
+        new, at = Tally.of_record(part["tally"]), tally.position
+        n_lines = at.records if part["input"] == at.input_index else 0
+        end = Position(part["input"], part["end"], anchor=part["end"], records=n_lines + new.position.records)
+        one = new.inputs[0]
+        crc_bytes = logical_bytes(self.plan.formats[part["input"]], one.text_bytes, one.records)
+        tally.add(new, end, crc_bytes=crc_bytes, n_lines_before=n_lines)
+
+    def _copy(
+        self,
+        part: Mapping[str, Any],
+        split: str,
+        one: Mapping[str, Any],
+        sink: Sink,
+        check: Callable[[], None],
+    ) -> None:
+        path = parts_folder(self._work_dir, self.plan) / one["name"]
+        crc = n_tokens = 0
+        try:
+            with path.open("rb", buffering=0) as file:
+                while data := file.read(_CHUNK_BYTES):
+                    check()
+                    crc, n_tokens = crc32(data, crc), n_tokens + len(data) // TOKEN.itemsize
+                    if n_tokens <= one["tokens"]:
+                        sink.append(
+                            np.frombuffer(data, TOKEN, len(data) // TOKEN.itemsize), is_val=split == "val"
+                        )
+                drop_cache(file.fileno(), 0, file.tell())
+        except FileNotFoundError:
+            n_tokens = -1
+        except OSError as error:
+            raise OutputError(f"cannot read {path}: {error.strerror}; {advice(error)}") from error
+        if (n_tokens, crc) != (one["tokens"], one["crc32"]):
+            raise self._not_as_written(path, part["span"])
+
+    def _not_as_written(self, path: Path, span: int) -> SpansError:
+        """Have a span done again."""
+        _sidecar(self._work_dir, self.plan, span).unlink(missing_ok=True)
+        return SpansError(
+            f"{path} is not what was written there: span {span:,} is to be done again; run what makes it, "
+            "then --merge"
+        )
+
+
+def write_index(work_dir: Path, index: Mapping[str, Any]) -> Path:
+    """Write down what the parts of a work folder are, where they stay as they are.
+
+    Raises:
+        OutputError: the disk is full or failing.
+    """
+    path = work_dir / _INDEX_NAME
+    try:
+        write_json(path, index, indent=1)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; {advice(error)} and run again") from error
+    return path
+
+
+def remove_parts(work_dir: Path) -> None:
+    """Remove the plan and all parts of a work folder, whose lock must be held.
+
+    Raises:
+        OutputError: it cannot be done.
+    """
+    try:
+        for name in (PLAN_NAME, _INDEX_NAME):  # the plan goes first: without it, parts mean nothing
+            for path in sorted(work_dir.glob(f"{name}*")):
+                path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot remove {path}: {error.strerror}; {advice(error)}") from error
+    for folder in work_dir.glob("parts-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def list_some(items: Sequence[object], *, separator: str = ", ") -> str:
+    """List the first ten.
+
+    >>> list_some(range(12))
+    '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...'
+    """
+    more = ["..."] if len(items) > _MAX_LISTED else []
+    return separator.join([*map(str, items[:_MAX_LISTED]), *more])

@@ -1,0 +1,270 @@
+"""The plan of a run on many machines: what is read, how, and in which spans; frozen in plan.json.
+
+A span is a nominal range of bytes of one input; where it really begins and ends, `input.boundaries` says.
+Each part that is made carries the plan's hash, and nothing that was made by another plan is used.
+"""
+
+import hashlib
+import json
+import os
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nanogpt_compat import __version__
+from nanogpt_compat.config import SPAN_BYTES, Config
+from nanogpt_compat.errors import CheckpointError, OutputError
+from nanogpt_compat.input.location import Format, Location, Url, is_url
+from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.samples import take_samples
+from nanogpt_compat.preflight import Job, look_into
+from nanogpt_compat.resume.fingerprint import describe_input, differences, has_hint_of_change
+from nanogpt_compat.resume.state import ABOUT_FAULTS
+from nanogpt_compat.system.filesystem import advice, write_json
+
+PLAN_NAME = "plan.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes `[start, end)` of an input, nominally."""
+
+    index: int
+    input_index: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What all who work on a run have in common."""
+
+    options: Mapping[str, Any]  # that decide the tokens, and the program's version
+    locations: tuple[Location, ...]  # of the inputs; as read from plan.json, they are names to print
+    formats: tuple[Format, ...]
+    inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them
+    text_bytes: int | None  # of all inputs, uncompressed; None: nobody knows
+    span_bytes: int
+    document_ratio: float  # the share of documents for validation
+    spans: tuple[Span, ...]
+    hash: str
+
+
+def find_plan(config: Config, work_dir: Path, *, span_bytes: int, check: Callable[[], None]) -> Plan:
+    """Make sure that the plan in a work folder is about the inputs of `config`; make it if there is none.
+
+    `check` is called for each input; what it raises ends the work, with nothing written.
+
+    Raises:
+        InputError: an input cannot be read, or is damaged.
+        CheckpointError: the plan is about others, or damaged.
+        OutputError: it cannot be written.
+    """
+    plan = read_plan(work_dir)
+    if plan is None:
+        made = make_plan(look_into(config, is_planned=True, check=check), span_bytes=span_bytes)
+        plan = write_plan(work_dir, made)
+        if plan is made:
+            return plan
+    return check_inputs(plan, config.inputs, work_dir, check=check)
+
+
+def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES) -> Plan:
+    """Plan a job that has been looked into."""
+    config = job.config
+    return _plan(
+        options_of(job),
+        _absolute(config.inputs),
+        config.formats,
+        job.inputs,
+        job.text_bytes,
+        span_bytes,
+        job.document_ratio,
+    )
+
+
+def options_of(job: Job) -> dict[str, Any]:
+    """Return everything but the input that all tasks of a plan must have in common.
+
+    What to do about faults is not part of it: each part names what was done about its own.
+    """
+    options = {name: value for name, value in job.token_options.items() if name not in ABOUT_FAULTS}
+    return {"version": __version__, **options}
+
+
+def _plan(
+    options: Mapping[str, Any],
+    locations: tuple[Location, ...],
+    formats: tuple[Format, ...],
+    inputs: tuple[Mapping[str, Any], ...],
+    text_bytes: int | None,
+    span_bytes: int,
+    document_ratio: float,
+) -> Plan:
+    certain = [[str(form), one["size"], one["samples"]] for form, one in zip(formats, inputs, strict=True)]
+    text = json.dumps([options, certain, text_bytes, span_bytes, document_ratio], sort_keys=True)
+    digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    spans = cut_spans([one["size"] for one in inputs], formats, span_bytes)
+    return Plan(options, locations, formats, inputs, text_bytes, span_bytes, document_ratio, spans, digest)
+
+
+def _absolute(locations: Sequence[Location]) -> tuple[Location, ...]:
+    """Say where inputs are to processes with another current folder."""
+    return tuple(one.absolute() if isinstance(one, Path) else one for one in locations)
+
+
+def cut_spans(sizes: Sequence[int], formats: Sequence[Format], span_bytes: int) -> tuple[Span, ...]:
+    """Cut each input into equal spans of at most `span_bytes`; one that is compressed is a single one.
+
+    >>> [(one.start, one.end) for one in cut_spans([10], [Format("text")], 4)]
+    [(0, 3), (3, 6), (6, 10)]
+    """
+    spans: list[Span] = []
+    for index, (size, form) in enumerate(zip(sizes, formats, strict=True)):
+        n_spans = -(-size // span_bytes)
+        if form.compression != "none":
+            n_spans = min(1, n_spans)
+        for k in range(n_spans):
+            spans.append(Span(len(spans), index, size * k // n_spans, size * (k + 1) // n_spans))
+    return tuple(spans)
+
+
+def write_plan(work_dir: Path, plan: Plan) -> Plan:
+    """Write plan.json if it is not there; return the plan that is.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = work_dir / PLAN_NAME
+    temp = path.with_name(f"{PLAN_NAME}.{uuid.uuid4().hex}")
+    try:
+        work_dir.mkdir(parents=True, exist_ok=True)
+        write_json(temp, _as_record(plan), indent=1)
+        try:
+            os.link(temp, path)  # of several ranks that begin at once, one makes the plan
+            is_ours = True
+        except FileExistsError:
+            is_ours = False
+        except OSError:  # no links on this file system: all write the same
+            temp.replace(path)
+            is_ours = True
+        temp.unlink(missing_ok=True)
+    except OSError as error:
+        raise _not_written(path, error) from error
+    found = plan if is_ours else read_plan(work_dir)
+    if found is None:
+        raise OutputError(f"{path} is gone as soon as it was written; run again")
+    return found
+
+
+def _as_record(plan: Plan) -> dict[str, Any]:
+    """Return what plan.json has of a plan: names of the inputs, but no passwords and queries of addresses."""
+    rows = zip(plan.locations, plan.formats, plan.inputs, strict=True)
+    return {
+        "hash": plan.hash,
+        "text_bytes": plan.text_bytes,
+        "span_bytes": plan.span_bytes,
+        "document_ratio": plan.document_ratio,
+        "options": plan.options,
+        "inputs": [{"location": str(one), "format": str(form), **described} for one, form, described in rows],
+    }
+
+
+def read_plan(work_dir: Path) -> Plan | None:
+    """Read plan.json; None if there is none.
+
+    Raises:
+        CheckpointError: it is damaged, or was changed by hand.
+    """
+    path = work_dir / PLAN_NAME
+    try:
+        made = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path}: {error}; {_begin_anew(work_dir)}") from error
+    try:
+        inputs = made["inputs"]
+        places = [one.pop("location") for one in inputs]
+        plan = _plan(
+            made["options"],
+            tuple(Url(one) if is_url(one) else Path(one) for one in places),
+            tuple(Format.named(one.pop("format")) for one in inputs),
+            tuple(inputs),
+            made["text_bytes"],
+            made["span_bytes"],
+            made["document_ratio"],
+        )
+    except (AttributeError, KeyError, TypeError, IndexError) as error:
+        raise CheckpointError(f"{path} is no plan of this program; {_begin_anew(work_dir)}") from error
+    if plan.hash != made.get("hash"):
+        raise CheckpointError(f"{path} was changed after it was made; {_begin_anew(work_dir)}")
+    return plan
+
+
+def _begin_anew(work_dir: Path) -> str:
+    return f"give another --work-dir, or remove {work_dir} to begin anew"
+
+
+def check_options(plan: Plan, job: Job, work_dir: Path) -> None:
+    """Make sure that a job would make the plan's tokens.
+
+    Raises:
+        CheckpointError: it would not: says in what it differs.
+    """
+    _refuse(work_dir, differences(plan.options, options_of(job), [], [], []))
+
+
+def check_input(plan: Plan, index: int, work_dir: Path, *, path: Location | None = None) -> None:
+    """Make sure that an input, which may stand elsewhere by now, is the one that was planned.
+
+    Raises:
+        InputError: it cannot be read.
+        CheckpointError: it is another.
+    """
+    old, planned = plan.inputs[index], plan.locations[index]
+    path = planned if path is None else path
+    # Files that were uploaded together may have one date and one size, and a query may be all that differs.
+    is_same_place = str(path) == str(planned) and not (isinstance(path, Url) and not path.is_shown_whole)
+    with open_input(path) as file:
+        new = describe_input(file.size_bytes, file.hints, ())
+        if not is_same_place or has_hint_of_change(old, new) or old["size"] != new["size"]:
+            total_bytes = sum(one["size"] for one in plan.inputs)
+            samples = take_samples(file, total_bytes=total_bytes, n_inputs=len(plan.inputs))
+            new = describe_input(file.size_bytes, file.hints, (sample.data for sample in samples))
+            _refuse(work_dir, differences({}, {}, [old], [new], [path]))
+
+
+def check_inputs(
+    plan: Plan, paths: Sequence[Location], work_dir: Path, *, check: Callable[[], None] = lambda: None
+) -> Plan:
+    """Make sure of the same for all inputs; return the plan with these paths.
+
+    plan.json has no passwords, an address that was good for some days may have been renewed, and a file may
+    have been moved: so each process takes the places from its own command line.
+
+    Raises:
+        InputError: one cannot be read.
+        CheckpointError: one is another, or there are more or fewer.
+    """
+    if len(paths) != len(plan.inputs):
+        _refuse(work_dir, [f"the number of inputs was {len(plan.inputs):,}, is {len(paths):,}"])
+    locations = _absolute(paths)
+    for index, path in enumerate(locations):
+        check()
+        check_input(plan, index, work_dir, path=path)
+    return replace(plan, locations=locations)
+
+
+def _not_written(path: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write {path}: {error.strerror}; {advice(error)} and run again")
+
+
+def _refuse(work_dir: Path, found: Sequence[str]) -> None:
+    if found:
+        raise CheckpointError(
+            f"{work_dir / PLAN_NAME} does not fit: {'; '.join(found)}. Run it as it was planned, or "
+            f"{_begin_anew(work_dir)}"
+        )

@@ -1,0 +1,285 @@
+"""Do one span of a plan: the ordinary pipeline over a range of an input, into a part.
+
+Any task may run any number of times, on any machine, also twice at once: the part counts once its sidecar is
+written, and every run writes the same tokens.
+"""
+
+import os
+import platform
+import time
+import uuid
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from nanogpt_compat.cluster.parts import (
+    commit_part,
+    faults_in,
+    parts_folder,
+    read_mismatch,
+    read_part,
+    write_mismatch,
+)
+from nanogpt_compat.cluster.plan import PLAN_NAME, Plan, Span, check_input, check_options, read_plan
+from nanogpt_compat.config import Config
+from nanogpt_compat.encoders.choose import Choice
+from nanogpt_compat.encoders.interface import EngineMismatch
+from nanogpt_compat.encoders.vocabulary import Vocabulary
+from nanogpt_compat.errors import CheckpointError, InputError, OutputError, PrepareError, TooSmallError
+from nanogpt_compat.forecast import Estimate
+from nanogpt_compat.input.boundaries import bounds
+from nanogpt_compat.input.location import Location, Url
+from nanogpt_compat.input.repairs import BadRecord
+from nanogpt_compat.memory.usage import peak_rss_bytes
+from nanogpt_compat.output.layout import Outputs, Shards
+from nanogpt_compat.output.token_file import window_for
+from nanogpt_compat.output.writer import TokenFiles, work_folder
+from nanogpt_compat.preflight import Job, open_engine, with_reference
+from nanogpt_compat.resume.counters import InputTally, Tally
+from nanogpt_compat.supervise import Check, Watch
+from nanogpt_compat.system.display import Nobody
+from nanogpt_compat.system.filesystem import advice, replace_durably
+from nanogpt_compat.system.redaction import learn_all, redact
+from nanogpt_compat.system.signals import StoppedBySignal
+from nanogpt_compat.text.blocks import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt at a span has ended; small, for a scheduler carries it."""
+
+    index: int
+    host: str
+    tokens: int = 0
+    error: str = ""  # "" if the part is there
+    exit_code: int = 0
+    of_record: bool = False  # one record needs too much memory, as other spans need not
+
+
+def attempt(
+    work_dir: str,
+    index: int,
+    plan_hash: str,
+    settings: Config,
+    location: Location,
+    check: Check = lambda: None,
+) -> Outcome:
+    """Do a span in whatever process this is; what goes wrong comes back as an outcome.
+
+    `settings`: the options without the inputs, which are in the plan. `location`: where the input of this
+    span is, with the secrets of its address, which the plan does not have.
+    """
+    host = platform.node()
+    learn_all([location.address] if isinstance(location, Url) else [], os.environ)
+    try:
+        plan = _load_plan(Path(work_dir), plan_hash)
+        span = plan.spans[index]
+        locations = (*plan.locations[: span.input_index], location, *plan.locations[span.input_index + 1 :])
+        plan = replace(plan, locations=locations)
+        part = run_span(Path(work_dir), plan, span, settings, check=check)
+    except StoppedBySignal:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, it must not take the other spans along
+        text = str(error) if isinstance(error, PrepareError) else repr(error)
+        of_record = isinstance(error, TooSmallError) and bool(error.way_out)
+        code = getattr(error, "exit_code", 1)
+        return Outcome(index, host, error=redact(text), exit_code=code, of_record=of_record)
+    return Outcome(index, host, tokens=sum(one["tokens"] for one in part["files"].values()))
+
+
+def _load_plan(work_dir: Path, plan_hash: str) -> Plan:
+    stat = None
+    with suppress(OSError):  # reading it will say why
+        stat = (work_dir / PLAN_NAME).stat()
+    plan = _read_plan(work_dir, stat and (stat.st_mtime_ns, stat.st_ino))
+    if plan is None or plan.hash != plan_hash:
+        raise CheckpointError(f"{work_dir} holds another plan by now; run again what was begun there")
+    return plan
+
+
+@lru_cache(maxsize=2)
+def _read_plan(work_dir: Path, _version: tuple[int, int] | None) -> Plan | None:
+    """Read it once, since it may be large, and again when the folder has a new one."""
+    return read_plan(work_dir)
+
+
+_open_engine = lru_cache(maxsize=2)(open_engine)
+
+
+def job_of(plan: Plan, settings: Config, work_dir: Path) -> Job:
+    """Build the job that a plan is about, with this machine's engine.
+
+    Raises:
+        CheckpointError: with these options, or this version, vocabulary or tiktoken, it would be another.
+        InputError: there is no vocabulary.
+    """
+    settings = replace(settings, inputs=(), formats=())
+    config = replace(settings, inputs=plan.locations, formats=plan.formats)
+    opened: tuple[Vocabulary, Choice] = _open_engine(
+        settings,
+        has_documents=config.documents is not None,
+        has_parquet=any(form.container == "parquet" for form in config.formats),
+    )
+    vocabulary, chosen = opened
+    config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
+    n_bytes = sum(one["size"] for one in plan.inputs)
+    forecast = Estimate(n_bytes, 0, 0.0)
+    job = Job(
+        config,
+        plan.inputs,
+        vocabulary,
+        chosen.encoder,
+        chosen.line,
+        forecast,
+        plan.text_bytes,
+        plan.document_ratio,
+    )
+    check_options(plan, job, work_dir)
+    return job
+
+
+def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check: Check) -> dict[str, Any]:
+    """Make the part of a span, unless it is there; return what its sidecar says.
+
+    Raises:
+        InputError, OutputError, MemoryLimitError: as a run does.
+        CheckpointError: the input, the options, the vocabulary or the program are not those of the plan.
+    """
+    mismatch = read_mismatch(work_dir, plan)
+    part = read_part(work_dir, plan, span.index, settings, mismatch=mismatch)
+    if part is not None:
+        return part
+    check_input(plan, span.input_index, work_dir)
+    job = job_of(plan, settings, work_dir)
+    if mismatch:
+        job = with_reference(job)
+    path, form = plan.locations[span.input_index], plan.formats[span.input_index]
+    start, end = bounds(
+        path,
+        form,
+        span.start,
+        span.end,
+        size_bytes=plan.inputs[span.input_index]["size"],
+        separator=job.config.separator,
+        text_field=job.config.text_field,
+        check=check,
+    )
+    most_bytes = job.encoder.cache_bytes
+    is_within = bool(start) and form.container == "jsonl"
+    counted = f" (lines are counted from byte {start:,}, where the span begins)" if is_within else ""
+    try:
+        return _make_part(work_dir, plan, span, job, start, end, check)
+    except EngineMismatch as error:
+        name = f"{job.encoder.name} {job.encoder.version}"
+        write_mismatch(work_dir, plan, f"{name} gave other tokens than tiktoken for {error}")
+        return _make_part(work_dir, plan, span, with_reference(job), start, end, check)
+    except BadRecord as error:  # a file that is repaired would be another, and need another plan
+        skip = f"give --skip-bad-records to skip such {error.noun}s"
+        raise InputError(f"{error.where}: {error.reason}{counted}; {skip}") from error
+    except InputError as error:
+        if not counted:
+            raise
+        raise InputError(f"{error}{counted}") from error
+    except TooSmallError as error:
+        if not (counted and error.way_out):
+            raise
+        raise TooSmallError(f"{error}{counted}", way_out=error.way_out) from error
+    finally:
+        if job.encoder.cache_bytes < most_bytes:
+            _open_engine.cache_clear()  # memory was short: the next span asks anew how much there is
+
+
+def _make_part(
+    work_dir: Path, plan: Plan, span: Span, job: Job, start: int, end: int, check: Check
+) -> dict[str, Any]:
+    """Write the files of a part, then its sidecar."""
+    folder = parts_folder(work_dir, plan)
+    word = f"{span.index:08d}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
+    splits = ["val", "train"] if job.config.has_val else ["train"]
+    outputs = {split: Shards(folder, f"{word}.{split}.bin") for split in splits}
+    is_parquet = plan.formats[span.input_index].container == "parquet"
+    offset, records = (0, start) if is_parquet else (start, 0)
+    tally = Tally(
+        [InputTally(text_bytes=one["size"]) for one in plan.inputs],  # says where the windows are
+        Position(
+            span.input_index,
+            offset,
+            anchor=offset,
+            records=records,
+        ),
+    )
+    one = tally.inputs[span.input_index]
+    one.text_bytes, one.records = offset, records
+    files: dict[str, Any] = {}
+    try:
+        work_folder(folder)
+        window_bytes = window_for(2 * (span.end - span.start))
+        if end > start:
+            files = _fill(outputs, job, tally, end, window_bytes, check)
+            _check_end(tally, start, end, job)
+        one.text_bytes -= offset
+        one.records -= records
+        part = {
+            "plan": plan.hash,
+            "span": span.index,
+            "input": span.input_index,
+            "start": start,
+            "end": end,
+            "files": files,
+            "faults": faults_in(tally, job.config),
+            "tally": tally.to_record(since_input=span.input_index) | {"inputs": {"0": asdict(one)}},
+            "engine": job.encoder.name,
+            "host": platform.node(),
+            "ended_s": round(time.time(), 3),
+            "peak_rss_bytes": peak_rss_bytes(),
+        }
+        commit_part(work_dir, plan, part)
+    except BaseException as error:
+        for shards in outputs.values():
+            with suppress(OSError):
+                shards.path(0).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OutputError(f"cannot write to {folder}: {error.strerror}; {advice(error)}") from error
+        raise
+    finally:
+        for shards in outputs.values():
+            with suppress(OSError):
+                shards.partial(0).unlink(missing_ok=True)
+    return part
+
+
+def _check_end(tally: Tally, start: int, end: int, job: Job) -> None:
+    """Make sure that a span was read to where it ends."""
+    at = tally.position
+    form, path = job.config.formats[at.input_index], job.config.inputs[at.input_index]
+    found = at.records if form.container == "parquet" else at.offset
+    if found != end and form.compression == "none":
+        raise InputError(
+            f"{path}: a span from {start:,} to {end:,} was read to {found:,}: what it holds is not where it "
+            "was looked for; fetch or make the file again"
+        )
+
+
+def _fill(
+    outputs: Outputs, job: Job, tally: Tally, end: int, window_bytes: int, check: Check
+) -> dict[str, Any]:
+    """Write the tokens from `tally.position` to `end`; describe the files that there are then."""
+    started_s = time.monotonic()
+    watch = Watch(job, open_display=lambda _: Nobody(), say=lambda _: None, check=check)
+    with watch, TokenFiles(outputs, n_tokens={}, window_bytes=window_bytes) as sink:
+        try:
+            watch.go_through(job, sink, tally, flush=sink.drop_pages, after_block=lambda: None, end=end)
+        except MemoryError as error:
+            raise watch.memory_refused() from error
+        segment, _ = sink.begin_checkpoint()
+        sink.finish()
+    files = {}
+    for split, shards in outputs.items():
+        n_tokens = segment.tokens[split]
+        if n_tokens:
+            replace_durably(shards.partial(0), shards.path(0))
+            files[split] = {"name": shards.name(0), "tokens": n_tokens, "crc32": segment.crcs[split]}
+    tally.wall_s = round(time.monotonic() - started_s, 3)
+    return files

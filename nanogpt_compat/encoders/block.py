@@ -1,0 +1,291 @@
+"""Turn one block into tokens: a stretch of text, or its documents one by one."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt_compat.encoders.interface import Encoder, EngineMismatch, Tokens
+from nanogpt_compat.errors import EngineFailure, InputError
+from nanogpt_compat.input.location import Format, Location
+from nanogpt_compat.input.records import is_long_record, parse_records, place_of, single_records
+from nanogpt_compat.input.repairs import BadRecord
+from nanogpt_compat.input.text import InMemory, as_utf8, cut_text, find_invalid_bytes, read_blocks
+from nanogpt_compat.system.units import format_bytes
+from nanogpt_compat.text.blocks import Block, MakeRoom, Need, Position, Records, has_room
+from nanogpt_compat.text.cuts import MAX_PIECE_BYTES, longest_stretch_bytes
+from nanogpt_compat.text.documents import END_OF_TEXT, MARK, Counts, Documents, arrange, split_documents
+
+_JOINED_BYTES = 1024 * 1024
+_N_SAMPLES, _SAMPLE_BYTES = 16, 8192  # 6 ms of tiktoken
+_LOCATED_BYTES = 4096  # how closely a message names the text that an engine fails on
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What is encoded in one call."""
+
+    text: bytes
+    is_val: bool
+    is_literal: bool = False  # it may hold `MARK` as text
+    ends_by_force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A block's tokens and what was lost on the way to them."""
+
+    block: Block  # its `raw` is empty by now
+    tokens: tuple[tuple[bool, NDArray[np.uint16]], ...]  # for val or train, in order
+    n_checked: int = 0  # slices
+    by_reference: bool = False
+    n_invalid: int = 0
+    invalid_offsets: tuple[int, ...] = ()  # into the file
+    documents: Counts | None = None
+    records: Records | None = None  # its texts are gone
+    n_forced: int = 0  # cuts inside the block
+
+
+def encode_block(
+    block: Block,
+    encoder: Encoder,
+    errors: str,
+    path: Location,
+    check_at: Sequence[int] | None,
+    documents: Documents | None,
+    form: Format,
+    make_room: MakeRoom = has_room,
+) -> Encoded:
+    """Decode and encode one block; what is lost is counted. `check_at` is for `Encoder.encode_checked`.
+
+    The bytes of a long record are dropped from the block. `make_room` is as for `parse_records`, whose errors
+    this raises, too.
+
+    Raises:
+        InputError: `errors` is `strict` and a byte cannot be decoded, or the engine fails; with the
+            file and the place in it.
+        EngineMismatch: the engine has erred; with the file and the place.
+    """
+    if documents is not None and form.has_records:
+        return _encode_records(block, encoder, documents, path, form, check_at, make_room)
+    n_invalid, offsets = 0, tuple[int, ...]()
+    try:
+        text = as_utf8(block, "strict")
+    except UnicodeDecodeError as error:
+        if errors == "strict":
+            raise _undecodable(block, path, error) from error
+        text = as_utf8(block, errors)
+        n_invalid, offsets = find_invalid_bytes(block.raw)
+    offsets = tuple(block.start.offset + offset for offset in offsets)
+    empty = Encoded(replace(block, raw=b""), (), n_invalid=n_invalid, invalid_offsets=offsets)
+    try:
+        if documents is not None:
+            return _encode_documents(empty, text, encoder, documents, check_at)
+        # The reader has cut long stretches already, but U+FFFD has three bytes for each that it replaces.
+        cut = [(text, False)] if len(text) <= len(block.raw) else cut_text(text, block_bytes=_JOINED_BYTES)
+        pieces = (_Piece(one, block.is_val, ends_by_force=is_forced) for one, is_forced in cut)
+        return _encode_pieces(empty, pieces, encoder, check_at)
+    except EngineFailure as error:
+        start, end = _failing_bytes(block, encoder, errors)
+        raise InputError(
+            f"{path}, bytes {start:,} to {end:,}: {error}; change the text there, or try a later version: "
+            "pip install --upgrade tiktoken"
+        ) from error
+    except EngineMismatch as error:
+        raise error.at(path, block.start.offset) from error
+
+
+def _failing_bytes(block: Block, encoder: Encoder, errors: str) -> tuple[int, int]:
+    """Find the bytes of the file that no engine takes: a few kilobytes, or all of the block."""
+    start, end = Position(0, after_cr=block.start.after_cr), block.end.offset - block.start.offset
+    found = 0, end
+    for part in read_blocks(InMemory(block.raw), start=start, block_bytes=_LOCATED_BYTES, errors=errors):
+        try:
+            encoder.encode_literally(as_utf8(part, errors))
+        except EngineFailure:
+            found = part.start.offset, part.end.offset
+            break
+    return block.start.offset + found[0], block.start.offset + found[1]
+
+
+def _encode_documents(
+    empty: Encoded, text: bytes, encoder: Encoder, documents: Documents, check_at: Sequence[int] | None
+) -> Encoded:
+    """Encode the documents of a block: those for train, then those for val."""
+    start, end = empty.block.start, empty.block.end
+    parts, counts = split_documents(text, documents, before=start.document, after=end.document)
+    encoded = _encode_pieces(empty, _pieces_of(parts), encoder, check_at, eot=documents.eot)
+    return replace(encoded, documents=counts)
+
+
+def _encode_records(
+    block: Block,
+    encoder: Encoder,
+    documents: Documents,
+    path: Location,
+    form: Format,
+    check_at: Sequence[int] | None,
+    make_room: MakeRoom,
+) -> Encoded:
+    """Do the same for records.
+
+    Raises:
+        BadRecord: one is bad, or the engine fails on it, and it is not to be skipped.
+        InputError: the engine fails on several together.
+        EngineMismatch: the engine has erred.
+    """
+    try:
+        found = parse_records(block, documents, skip_bad=documents.skip_bad, make_room=make_room)
+        if is_long_record(block):
+            block.raw = b""
+            for text in found.texts:
+                n_bytes = _token_bytes(text, encoder)
+                make_room(n_bytes, partial(_need_of_text, text, n_bytes, path, block))
+        try:
+            return _encode_found(block, found, encoder, documents, check_at)
+        except EngineFailure as error:
+            if not block.raw:
+                found = _as_failing(block, error, documents)
+            else:
+                found = _without_failing(block, encoder, documents)
+            return _encode_found(block, found, encoder, documents, check_at)
+    except BadRecord as error:
+        raise error.of(path, form) from error
+    except EngineFailure as error:  # on several records together, and on none of them alone
+        start, end = block.start.offset, block.end.offset
+        raise InputError(f"{path}, bytes {start:,} to {end:,} of its text: {error}") from error
+    except EngineMismatch as error:
+        raise error.at(path, block.start.offset) from error
+
+
+def _token_bytes(text: bytes, encoder: Encoder) -> int:
+    """Estimate the memory that it takes to make tokens of a long text, piece by piece, and to hold them.
+
+    There are as many as in the densest of some samples, of two bytes, with an eighth lost between arrays. A
+    piece takes up to 16 times its size, and tiktoken 65 bytes for each in a run of white space before a word.
+    """
+    step = max(1, len(text) // _N_SAMPLES)
+    samples = [text[start : start + _SAMPLE_BYTES] for start in range(0, len(text), step)]
+    densest = max(len(encoder.encode(one.decode(errors="ignore").encode())) / len(one) for one in samples)
+    stretch_bytes = min(longest_stretch_bytes(text), MAX_PIECE_BYTES)
+    return round(densest * len(text) * 9 / 4) + 16 * _JOINED_BYTES + 65 * stretch_bytes
+
+
+def _need_of_text(text: bytes, more_bytes: int, path: Location, record: Block) -> Need:
+    n_bytes = len(text) + more_bytes
+    return Need(f"{path}: {place_of(record)}, has {format_bytes(len(text))} of text", n_bytes, n_bytes)
+
+
+def _encode_found(
+    block: Block, found: Records, encoder: Encoder, documents: Documents, check_at: Sequence[int] | None
+) -> Encoded:
+    parts, counts = arrange(found.texts, documents, n_empty=found.n_empty)
+    gone = replace(found, texts=[])
+    empty = Encoded(replace(block, raw=b"", rows=None), (), documents=counts, records=gone)
+    return _encode_pieces(empty, _pieces_of(parts), encoder, check_at, eot=documents.eot)
+
+
+def _without_failing(block: Block, encoder: Encoder, documents: Documents) -> Records:
+    """Parse a block again, one record at a time, and count those that no engine takes as bad.
+
+    Raises:
+        BadRecord: there is one, and bad records are not to be skipped; with its place, but not the file.
+    """
+    all_found = Records()
+    for one in single_records(block):
+        found = parse_records(one, documents, skip_bad=documents.skip_bad)
+        try:
+            for text in found.texts:
+                for piece, _ in cut_text(text, block_bytes=_JOINED_BYTES):
+                    encoder.encode_literally(piece)
+        except EngineFailure as error:
+            found = _as_failing(one, error, documents)
+        all_found.add(found)
+    return all_found
+
+
+def _as_failing(record: Block, error: EngineFailure, documents: Documents) -> Records:
+    """Count a record that no engine takes as bad.
+
+    Raises:
+        BadRecord: bad records are not to be skipped.
+    """
+    if not documents.skip_bad:
+        noun = "line" if record.rows is None else "row"
+        raise BadRecord(place_of(record), str(error), noun=noun) from error
+    place = place_of(record) if record.rows is None else f"row {record.rows.first_row:,}"
+    found = Records()
+    found.add_bad(f"{place}: {error}")  # the same however rows are grouped in the file
+    return found
+
+
+def _pieces_of(parts: Mapping[str, Sequence[bytes]]) -> Iterator[_Piece]:
+    """Join the short ones of what `split_documents` gives up to 1 MiB at a time, and cut the long ones.
+
+    A part without an exact cut for more than `MAX_PIECE_BYTES` is cut by force, at places that depend on
+    its own text alone.
+    """
+    for split, some in parts.items():
+        is_val = split == "val"
+        has_mark = any(MARK[0] in part and part is not MARK and MARK in part for part in some)
+        most_bytes = 0 if has_mark else _JOINED_BYTES
+        joined: list[bytes] = []
+        n_bytes = 0
+        for part in some:
+            is_long = len(part) > MAX_PIECE_BYTES
+            if joined and (is_long or n_bytes + len(part) > most_bytes):
+                yield _Piece(_join(joined), is_val, has_mark)
+                joined, n_bytes = [], 0
+            if is_long:
+                for text, is_forced in cut_text(part, block_bytes=_JOINED_BYTES):
+                    yield _Piece(text, is_val, has_mark, is_forced)
+            else:
+                joined.append(part)
+                n_bytes += len(part)
+        if joined:
+            yield _Piece(_join(joined), is_val, has_mark)
+
+
+def _join(parts: Sequence[bytes]) -> bytes:
+    """Join parts; a single one stays the object it is, and `MARK` is known by that."""
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _encode_pieces(
+    empty: Encoded,
+    pieces: Iterable[_Piece],
+    encoder: Encoder,
+    check_at: Sequence[int] | None,
+    *,
+    eot: str = "append",
+) -> Encoded:
+    """Encode a block's pieces, one after another."""
+    tokens: list[tuple[bool, NDArray[np.uint16]]] = []
+    n_checked = n_forced = 0
+    by_reference = False
+    for piece in pieces:
+        if piece.text is MARK:
+            made = Tokens(np.array([END_OF_TEXT], np.uint16))
+        elif piece.is_literal:
+            made = Tokens(encoder.encode_literally(piece.text))
+        else:
+            made = encoder.encode_checked(piece.text, check_at)
+            check_at = []  # the places are in the first of them
+        tokens.append((piece.is_val, made.ids if eot != "none" else made.ids[made.ids != END_OF_TEXT]))
+        n_checked += made.n_checked
+        n_forced += piece.ends_by_force
+        by_reference |= made.by_reference
+    return replace(
+        empty, tokens=tuple(tokens), n_checked=n_checked, by_reference=by_reference, n_forced=n_forced
+    )
+
+
+def _undecodable(block: Block, path: Location, error: UnicodeDecodeError) -> InputError:
+    """Say which bytes of which file are not UTF-8."""
+    found = block.raw[error.start : error.end].hex(" ")
+    return InputError(
+        f"{path}: byte {block.start.offset + error.start:,} is not UTF-8: found {found} ({error.reason}); "
+        "--errors ignore drops such bytes, --errors replace puts U+FFFD in their place"
+    )

@@ -1,0 +1,207 @@
+"""What the error of a server means: whether another try may help, and what to tell the user.
+
+aiohttp, httpx, requests, botocore, gcsfs and azure-core each keep the server's answer somewhere else. None of
+them is imported here: most are not installed.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from typing import Any, Literal
+
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.input.location import Url
+from nanogpt_compat.system.commands import quote, show, this_command
+from nanogpt_compat.system.redaction import redact
+
+Kind = Literal["missing", "denied", "final", "passing"]
+
+_MAX_SAID_CHARS = 240
+_MAX_WISHED_WAIT_S = 60.0
+_PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+_PASSING_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
+_FINAL_TYPES = (
+    *(IsADirectoryError, NotADirectoryError, NotImplementedError, RecursionError, ImportError, MemoryError),
+    *(ValueError, TypeError, LookupError, AttributeError),
+)
+_ACCESS_NAME = re.compile(
+    "Credential|Token|ProfileNotFound|SSO|Authenticat|RefreshError|LoginError|GatedRepo"
+)
+_NETWORK_OF_BOTOCORE = {"HTTPClientError", "ConnectionError", "IncompleteReadError", "MetadataRetrievalError"}
+
+FAMILIES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "https": "http"}
+"""Schemes that are other names of one."""
+
+_ACCESS = {
+    "http": "a signed address may have expired: get a new one",
+    "hf": "check the name, or log in to the Hub with `hf auth login` or HF_TOKEN",
+    "s3": "give credentials by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, by AWS_PROFILE, or with `aws "
+    "configure` or `aws sso login`; a server other than Amazon's needs AWS_ENDPOINT_URL, and a public bucket "
+    "FSSPEC_S3_ANON=true",
+    "gs": "log in with `gcloud auth application-default login`, or name a key file in "
+    "GOOGLE_APPLICATION_CREDENTIALS; a public bucket needs FSSPEC_GS_TOKEN=anon",
+    "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, AZURE_STORAGE_SAS_TOKEN or "
+    "AZURE_STORAGE_CONNECTION_STRING, or log in with `az login`; a public container needs "
+    "AZURE_STORAGE_ANON=true",
+}
+_PLACE = {
+    "s3": "check the name of the bucket, AWS_ENDPOINT_URL (https://HOST:PORT) and AWS_REGION, and that the "
+    "credentials have not expired",
+    "gs": "check the name of the bucket",
+    "az": "check the name of the container, and AZURE_STORAGE_ACCOUNT_NAME",
+}
+
+_BY_CODE = {
+    "ExpiredToken": "get new credentials, as with `aws sso login`",
+    "InvalidObjectState": "restore the object from its archive first",
+    "RequestTimeTooSkewed": "set the clock of this machine",
+}
+
+
+def family_of(url: Url) -> str:
+    """Return the scheme of an address, the same one for all its names."""
+    scheme = url.address.partition(":")[0].lower()
+    return FAMILIES.get(scheme, scheme)
+
+
+def access_hint(url: Url) -> str:
+    """Say how credentials are given to such a server."""
+    return _ACCESS.get(family_of(url), "log in as this server asks for")
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and its causes: fsspec's HTTP says `not found` of everything that happens to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _response_of(error: BaseException) -> tuple[int, str, str] | None:
+    """Return status, code and message of an answer as botocore has it."""
+    response = getattr(error, "response", None)
+    if not isinstance(response, dict):
+        return None
+    told = response.get("Error", {})
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return status, str(told.get("Code", "")), str(told.get("Message", ""))
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the status that the server answered with, if it has answered with an error."""
+    found = (status for one in chain(error) for status in _statuses_in(one))
+    return next((one for one in found if isinstance(one, int) and 300 <= one < 600), None)
+
+
+def _statuses_in(error: BaseException) -> Iterator[object]:
+    """Yield what may be a status. aiohttp's `code` is something else: 400 where a connection broke off."""
+    told = _response_of(error)
+    if told is not None:
+        yield told[0]
+    response: Any = getattr(error, "response", None)
+    for name in ("status", "status_code"):
+        yield getattr(error, name, None)
+        yield getattr(response, name, None)
+    if type(error).__module__.startswith(("gcsfs.", "google.")):
+        yield getattr(error, "code", None)
+    if isinstance(error, OSError) and str(error).startswith("Forbidden: "):  # of gcsfs
+        yield int(HTTPStatus.FORBIDDEN)
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Tell what will not change by itself from what may be over in a moment.
+
+    An error that is not known here counts as passing: ending the run of a night for it would be worse than
+    half a minute of tries.
+    """
+    causes = list(chain(error))
+    status = status_of(error)
+    if any(told[1] in _PASSING_CODES for one in causes if (told := _response_of(one))):
+        return "passing"
+    is_denied = any(isinstance(one, PermissionError) for one in causes)
+    return _kind_without_answer(causes) if status is None else _kind_of_status(status, is_denied=is_denied)
+
+
+def _kind_of_status(status: int, *, is_denied: bool) -> Kind:
+    if status in (401, 403) or (status == 400 and is_denied):  # 400: an expired token of S3
+        return "denied"
+    if status in (404, 410):
+        return "missing"
+    return "passing" if status in _PASSING_STATUS else "final"
+
+
+def _kind_without_answer(causes: Sequence[BaseException]) -> Kind:
+    first, types = causes[-1], [type(one).__name__ for one in causes]
+    text, bases = str(first), {kind.__name__ for one in causes for kind in type(one).__mro__}
+    if isinstance(first, (FileNotFoundError, StopIteration)):  # the second of fsspec's FTP
+        return "missing"
+    if "PermissionError" in bases or any(map(_ACCESS_NAME.search, types)):
+        return "denied"
+    if isinstance(first, ValueError) and "credential" in text.lower():  # of adlfs
+        return "denied"
+    if types[-1] == "error_perm":  # of ftplib: 530 Login incorrect
+        return "denied" if text.startswith("53") else "final"
+    is_of_botocore = "BotoCoreError" in bases and not bases & _NETWORK_OF_BOTOCORE
+    return "final" if is_of_botocore or isinstance(first, _FINAL_TYPES) else "passing"
+
+
+def wished_wait_s(error: BaseException) -> float:
+    """Return how many seconds the server wants to be left alone; 0 if it does not say."""
+    for one in chain(error):
+        headers = getattr(one, "headers", None) or getattr(getattr(one, "response", None), "headers", None)
+        asked = str((headers or {}).get("Retry-After", ""))
+        if asked.isdecimal():
+            return min(_MAX_WISHED_WAIT_S, float(asked))
+    return 0.0
+
+
+def describe(error: BaseException) -> str:
+    """Describe an error in one line, without what may be secret in an address."""
+    causes = list(chain(error))
+    for answer, code, message in filter(None, map(_response_of, causes)):
+        if code and not code.isdecimal():
+            return _one_line(f"{answer} {code}: {message}")
+    status = status_of(error)
+    if status is not None and status in set(HTTPStatus):
+        return f"{status} {HTTPStatus(status).phrase}"
+    if isinstance(
+        causes[-1], RecursionError
+    ):  # botocore asks the bucket for its region, and is sent on again
+        return "the server redirects every request"
+    text = _one_line(str(causes[-1]))
+    name = type(causes[-1]).__name__
+    return f"{name}: {text}" if text else name
+
+
+def _one_line(text: str) -> str:
+    text = redact(" ".join(text.split()))
+    return text if len(text) <= _MAX_SAID_CHARS else f"{text[:_MAX_SAID_CHARS]} ..."
+
+
+def no_parts(url: Url) -> InputError:
+    """Build the error for a server whose files cannot be read by ranges."""
+    command = f"curl -L {quote(url.address)} | {this_command('--input', '-', without=['--input'])}"
+    return InputError(
+        f"{url}: its server does not say how large it is, or does not send parts of files; download it, or "
+        f"read it as a stream:{show(command)}"
+    )
+
+
+def failure(url: Url, where: str, error: BaseException, *, n_tries: int, has_answered: bool) -> InputError:
+    """Build the error that ends the run: what happened, and what to do about it."""
+    if isinstance(error, ValueError) and "range" in str(error):
+        return no_parts(url)
+    said, kind, place = describe(error), kind_of(error), _PLACE.get(family_of(url), "check the address")
+    if kind == "missing":
+        endpoint = ", and AWS_ENDPOINT_URL if the server is not Amazon's" if family_of(url) == "s3" else ""
+        return InputError(f"there is no {url} ({said}); check the address{endpoint}")
+    if kind == "denied":
+        codes = [told[1] for one in chain(error) if (told := _response_of(one))]
+        advice = next((_BY_CODE[code] for code in codes if code in _BY_CODE), access_hint(url))
+        return InputError(f"{url} may not be read ({said}); {advice}")
+    if kind == "final":
+        return InputError(f"cannot read {url}{where}: {said}; {place}")
+    times = f", {n_tries} times in a row" if n_tries > 1 else ""
+    again = "run the same command again when the server answers"
+    if not has_answered:
+        again = f"{place}, or {again}"
+    return InputError(f"cannot read {url}{where}{times}: {said}; {again}")

@@ -1,0 +1,197 @@
+"""What an input can be that is not read as it is, and the command that makes of it what is read."""
+
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from nanogpt_compat.system import commands
+
+Makes: TypeAlias = Literal["text", "records", "table", "folder", "inside", "itself", "nothing"]
+"""`inside` is whatever was compressed; `itself` the file, as it should be; `nothing` is for a look at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """A shell command that makes of `{old}` what is read.
+
+    It writes that to `{new}`, or else to standard output. `piped` is the same from standard input to standard
+    output; "" if there is no such command.
+    """
+
+    aim: str  # after "to"; `it` is the file
+    command: str
+    piped: str = ""
+    makes: Makes = "text"
+    options: tuple[str, ...] = ()  # of this program, to read that with
+    to_file: bool = False  # rather than into a pipe
+    unpacks: bool = False  # what is compressed, by itself
+
+    @property
+    def is_filter(self) -> bool:
+        """Whether it writes what it makes to standard output."""
+        return "{new}" not in self.command and self.makes not in ("itself", "nothing")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What an input is, and what leads on: a command, or advice where there is none."""
+
+    name: str  # after "is"
+    remedy: Remedy | None = None
+    advice: str = ""
+    detail: str = ""  # of this one
+
+
+def _convert(name: str, command: str, *, makes: Makes = "text", stdin: str = "") -> Kind:
+    """Return a kind that a filter converts; `stdin` is what the filter calls standard input."""
+    piped = " ".join(command.replace("< {old}", "").replace("{old}", stdin).split())
+    return Kind(name, Remedy("convert it", command, piped, makes, to_file=makes == "text"))
+
+
+def _convert_with_python(name: str, code: str) -> Kind:
+    return Kind(name, Remedy("convert it", f"{commands.python(code)} {{old}} {{new}}", makes="table"))
+
+
+def _unpack(name: str, program: str) -> Kind:
+    return Kind(f"compressed with {name}", Remedy("unpack it", f"{program} {{old}}", program, makes="inside"))
+
+
+def _extract(name: str, command: str) -> Kind:
+    return Kind(name, Remedy("unpack it", command, makes="folder"))
+
+
+# Tables. Batches are written one by one, so that a table of any size takes little memory.
+_TO_PARQUET = (
+    "import sys, pyarrow as pa, pyarrow.parquet as pq; {read}; w = pq.ParquetWriter(sys.argv[2], r.schema); "
+    "[w.write_batch(b) for b in {batches}]; w.close()"
+)
+_STREAM = _TO_PARQUET.format(read="r = pa.ipc.open_stream(pa.OSFile(sys.argv[1]))", batches="r")
+_FILE = _TO_PARQUET.format(
+    read="r = pa.ipc.open_file(pa.OSFile(sys.argv[1]))",
+    batches="map(r.get_batch, range(r.num_record_batches))",
+)
+_ORC = (
+    "import sys; from pyarrow import orc, parquet as pq; "
+    "pq.write_table(orc.read_table(sys.argv[1]), sys.argv[2])"
+)
+ARROW_STREAM = _convert_with_python("an Arrow stream, which is not read yet", _STREAM)
+ARROW_FILE = _convert_with_python("an Arrow (Feather) file, which is not read yet", _FILE)
+FEATHER = Kind("a Feather file of version 1", advice="write it as parquet")
+ORC = _convert_with_python("an ORC file", _ORC)
+PARQUET_PACKED = Kind("parquet", Remedy("write it to a file", "cat {old}", "cat", "table", to_file=True))
+PARQUET_CUT_OFF = Kind("parquet without its end", advice="fetch or make the file again")
+PARQUET_ENCRYPTED = Kind("encrypted parquet", advice="write it without encryption")
+AVRO = Kind("an Avro file", advice="write it as parquet or JSON lines")
+SQLITE = Kind("an SQLite database", advice="write its texts to JSON lines")
+HDF5 = Kind("an HDF5 file", advice="write its texts to JSON lines")
+
+# JSON that is not one object a line. jq holds it whole, some ten times its size.
+JSON_LINES = Kind(
+    "JSON lines", Remedy("read it as JSON lines", "", makes="itself", options=("--text-field", "text"))
+)
+JSON_ARRAY = _convert("a JSON array", "jq -c '.[]' {old}", makes="records")
+JSON_STRINGS = _convert("a JSON array of strings", "jq -c '.[] | {text: .}' {old}", makes="records")
+JSON_NUMBERS = Kind("a JSON array of numbers", advice="give the text that they were made from")
+JSON_INDENTED = _convert("JSON objects over several lines", "jq -c . {old}", makes="records")
+JSON_SEQUENCE = _convert("a JSON text sequence", "tr -d '\\036' < {old}", makes="records")
+
+# Archives, and what is compressed.
+TAR = Kind(
+    "a tar archive",
+    Remedy("unpack it", "mkdir -p {new} && tar -xf {old} -C {new}", "tar -xO", "folder", unpacks=True),
+)
+ZIP = _extract("a zip archive", "mkdir -p {new} && unzip -q {old} -d {new}")
+SEVEN_ZIP = _extract("a 7z archive", "7z x -bd -bso0 -o{new} {old}")
+RAR = _extract("a rar archive", "7z x -bd -bso0 -o{new} {old}")
+OTHER_ARCHIVE = _extract("an archive (ar, cab or cpio)", "7z x -bd -bso0 -o{new} {old}")
+GZIP = _unpack("gzip", "gzip -dc")
+ZSTD = _unpack("zstd", "zstd -dc --long=31")
+BZIP2 = _unpack("bzip2, which is not read yet", "bzcat")
+XZ = _unpack("xz, which is not read yet", "xzcat")
+LZ4 = _unpack("lz4", "lz4 -dc")
+LZIP = _unpack("lzip", "lzip -dc")
+LZOP = _unpack("lzop", "lzop -dc")
+COMPRESS = _unpack("compress", "gzip -dc")
+BROTLI = _unpack("brotli", "brotli -dc")
+SNAPPY = Kind("compressed with snappy", advice="unpack it first")
+
+# Documents. pandoc reads what most word processors write.
+PDF = _convert("a PDF document", "pdftotext {old} -", stdin="-")
+POSTSCRIPT = _convert("PostScript", "ps2ascii {old}")
+RTF = _convert("an RTF document", "pandoc -f rtf -t plain {old}")
+DOCX = _convert("a Word document", "pandoc -f docx -t plain {old}")
+ODT = _convert("an OpenDocument text", "pandoc -f odt -t plain {old}")
+EPUB = _convert("an EPUB book", "pandoc -f epub -t plain {old}")
+OFFICE = Kind("an office document", advice="save it as text")
+HTML = replace(
+    _convert("an HTML page", "pandoc -f html -t plain {old}"),
+    advice="if it should be something else, a server may have sent this page instead: fetch the file again",
+)
+SERVER_ERROR = Kind("a server's error message", advice="fetch the file again")
+
+_FETCH = "in the place of the file"
+LFS_POINTER = Kind(
+    f"a pointer of Git LFS {_FETCH}", Remedy("fetch it", "git -C {folder} lfs pull", makes="itself")
+)
+ANNEX_POINTER = Kind(
+    f"a pointer of git-annex {_FETCH}", Remedy("fetch it", "git -C {folder} annex get .", makes="itself")
+)
+
+# Numbers, and whatever else is no text.
+_TEXT_OF_THEM = "give the text that they were made from"
+TOKENS = Kind("a file of tokens", advice=f"they can be trained on as they are; or {_TEXT_OF_THEM}")
+NUMPY = Kind("a NumPy array", advice=f"if it holds tokens, {_TEXT_OF_THEM}")
+PICKLE = Kind("a Python pickle", advice="write its texts to JSON lines")
+TORCH = Kind("a file of torch.save", advice="write its texts to JSON lines")
+WEIGHTS = Kind("the weights of a model", advice="give a text")
+BINARY = Kind("not text", Remedy("see what it is", "file {old}", makes="nothing"))
+NUL_BYTES = _convert("text with NUL bytes in it", "tr -d '\\000' < {old}")
+
+
+def other(name: str) -> Kind:
+    """Return the kind of what holds no text that could be taken out."""
+    return Kind(name, advice="give a text")
+
+
+def csv_with(column: str, delimiter: str) -> Kind:
+    """Return the kind of a table in text, of which a column holds the texts."""
+    code = (
+        "import csv, json; csv.field_size_limit(1 << 30); "
+        "rows = csv.DictReader(open(0, encoding='utf-8-sig', newline=''), "
+        f"delimiter={delimiter!r}); [print(json.dumps(row)) for row in rows]"
+    )
+    program = commands.python(code)
+    options = ("--text-field", column)
+    return Kind(
+        "CSV" if delimiter != "\t" else "TSV",
+        Remedy(
+            f"read its column {column!a}",
+            f"{program} < {{old}}",
+            program,
+            makes="records",
+            options=options,
+        ),
+    )
+
+
+def text_in(charset: str, name: str) -> Kind:
+    """Return the kind of text in a charset that iconv knows."""
+    program = f"iconv -f {charset} -t UTF-8"
+    return Kind(name, Remedy("convert it", f"{program} {{old}}", program, to_file=True))
+
+
+def inside(outer: Kind, inner: Kind | None) -> Kind:
+    """Return the kind of what is `inner`, or can be read, once it went through the filter of `outer`."""
+    unpack = outer.remedy
+    if unpack is None or inner is None:
+        return outer
+    name, remedy = f"{inner.name}, {outer.name}", inner.remedy
+    if inner is PARQUET_PACKED:
+        remedy = replace(unpack, to_file=True, makes="table")
+    elif remedy is not None and not remedy.piped:
+        remedy = replace(unpack, to_file=True)
+    elif inner in (GZIP, ZSTD):
+        remedy = unpack  # and what comes out of it is read
+    elif remedy is not None and not remedy.unpacks:
+        command, piped = f"{unpack.command} | {remedy.piped}", f"{unpack.piped} | {remedy.piped}"
+        remedy = replace(remedy, command=command, piped=piped)
+    return Kind(name, remedy, inner.advice)

@@ -1,0 +1,56 @@
+"""Open an input, wherever it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from nanogpt_compat.input.location import Location
+from nanogpt_compat.input.pipes import Pipe
+from nanogpt_compat.input.remote import RemoteFile
+from nanogpt_compat.input.text import InputFile, TextFile
+
+
+def open_input(
+    location: Location,
+    *,
+    size_bytes: int | None = None,
+    check: Callable[[], None] = lambda: None,
+    end: int | None = None,
+) -> InputFile:
+    """Open an input; `size_bytes` is what it had when the run began, if that was before.
+
+    With `end`, it looks as if it ended at that byte. `check` is called several times a second while anything
+    is waited for; what it raises ends the wait.
+
+    Raises:
+        InputError: it is missing or unreadable, or its size is another by now.
+    """
+    if isinstance(location, Pipe):
+        location.check = check
+        return location
+    if end is not None:
+        return _Beginning(open_input(location, size_bytes=size_bytes, check=check), end)
+    if isinstance(location, Path):
+        return TextFile(location, size_bytes=size_bytes)
+    return RemoteFile(location, size_bytes=size_bytes, check=check)
+
+
+class _Beginning:
+    """An open input of which only the first bytes are there."""
+
+    def __init__(self, file: InputFile, size_bytes: int) -> None:
+        self._file = file
+        self.size_bytes = size_bytes
+        self.path = file.path
+        self.hints = file.hints
+        self.drop_before = file.drop_before
+        self.check_unchanged = file.check_unchanged
+
+    def read(self, n_bytes: int, offset: int) -> bytes:
+        return self._file.read(min(n_bytes, self.size_bytes - offset), offset)
+
+    def __enter__(self) -> InputFile:
+        self._file.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._file.__exit__(*exc)

@@ -1,0 +1,106 @@
+"""Stop at so many characters, which --n asks for: at an exact cut, or at the end of a document."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from zlib import crc32
+
+from nanogpt_compat.input.location import Format
+from nanogpt_compat.input.records import parse_records, single_records, up_to
+from nanogpt_compat.input.separated import end_block, end_of_chars
+from nanogpt_compat.input.text import decode, lenient
+from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Position, has_room
+from nanogpt_compat.text.cuts import first_cut
+from nanogpt_compat.text.documents import Documents
+from nanogpt_compat.text.utf8 import count_chars
+
+
+def limit_chars(blocks: Blocks, n_left: int, start: Position, errors: str) -> Blocks:
+    """Pass blocks on, up to the first exact cut with at least `n_left` characters before it."""
+    if n_left <= 0 and start.anchor == start.offset:
+        return
+    with closing(blocks):
+        for block in blocks:
+            n_chars = len(decode(block, lenient(errors)))
+            if n_left <= n_chars:
+                last = _cut_at(block, n_left, errors)
+                yield replace(last, n_chars=len(decode(last, lenient(errors))))
+                if not last.ends_by_force:
+                    return
+            else:
+                yield replace(block, n_chars=n_chars)
+            n_left -= n_chars
+
+
+def limit_documents(
+    blocks: Blocks,
+    n_left: int,
+    start: Position,
+    documents: Documents,
+    formats: Sequence[Format],
+    errors: str,
+    make_room: MakeRoom = has_room,
+) -> Blocks:
+    """Pass blocks on, up to the first end of a document with at least `n_left` characters before it.
+
+    `make_room` is as for `parse_records`.
+    """
+    separator = documents.separator or ""
+    if n_left <= 0 and not start.document:
+        return
+    with closing(blocks):
+        for block in blocks:
+            if n_left <= 0 and not block.start.document:
+                return
+            if formats[block.start.input_index].has_records:
+                block = _limit_records(block, n_left, documents, make_room)
+                yield block
+                n_left -= block.n_chars
+                continue
+            text = decode(block, lenient(errors))
+            n_end = 0
+            for piece in text.split(separator)[:-1]:
+                n_end += len(piece) + len(separator)
+                if n_end >= n_left:
+                    raw = block.raw[: end_of_chars(block, n_end, lenient(errors))]
+                    end = block.start.offset + len(raw)
+                    last = end_block(block, raw, end, lenient(errors))
+                    end_position = replace(last.end, stored_bytes=block.end.stored_bytes)
+                    yield replace(last, end=end_position, is_val=block.is_val, n_chars=n_end)
+                    return
+            yield replace(block, n_chars=len(text))
+            n_left -= len(text)
+
+
+def _limit_records(block: Block, n_left: int, documents: Documents, make_room: MakeRoom) -> Block:
+    """Count a block's characters, and shorten it to the first document with `n_left` up to its end."""
+    n_chars = _count_chars(block, documents, make_room)
+    if n_chars < n_left:
+        return replace(block, n_chars=n_chars)
+    n_chars, end = 0, block.end
+    for one in single_records(block):
+        n_chars += _count_chars(one, documents, make_room)
+        if n_chars >= n_left:
+            end = one.end
+            break
+    return replace(up_to(block, end), n_chars=n_chars)
+
+
+def _count_chars(block: Block, documents: Documents, make_room: MakeRoom) -> int:
+    return sum(map(count_chars, parse_records(block, documents, skip_bad=True, make_room=make_room).texts))
+
+
+def _cut_at(block: Block, n_chars: int, errors: str) -> Block:
+    """Shorten a block to the first exact cut with at least `n_chars` characters before it, if it has one."""
+    low = end_of_chars(block, max(0, n_chars), lenient(errors))
+    cut = first_cut(block.raw, max(low, 1), len(block.raw) - 1)
+    if cut is None:
+        return block
+    raw = block.raw[:cut]
+    return replace(block, raw=raw, end=replace(_end_after(block, raw), after_cr=False))
+
+
+def _end_after(block: Block, data: bytes) -> Position:
+    """Say where a block ends that holds no more than `data`."""
+    offset = block.start.offset + len(data)
+    return replace(block.end, offset=offset, anchor=offset, crc=crc32(data, block.start.crc), at_end=False)

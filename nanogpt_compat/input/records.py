@@ -1,0 +1,283 @@
+"""Read documents that stand one by one in a file, in blocks: JSON lines, and rows of parquet."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from zlib import crc32
+
+from nanogpt_compat.input.compressed import ByteStream, open_stream
+from nanogpt_compat.input.jsonl import lines_of, parse_lines, read_lines
+from nanogpt_compat.input.location import Format, Location
+from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.tables import LENGTH_BYTES, TextColumn, crc_of_rows, parse_rows, place_of_row
+from nanogpt_compat.input.text import InputFile
+from nanogpt_compat.text.blocks import (
+    LONG_RECORD_BYTES,
+    Block,
+    Blocks,
+    MakeRoom,
+    Position,
+    Records,
+    Rows,
+    has_room,
+)
+from nanogpt_compat.text.documents import Documents
+from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
+
+MAX_ROW_GROUP_BYTES = 4 << 30  # it is read page by page; this is no file that people have
+READER_BYTES = 64 << 20  # for pyarrow: 30 MB where row groups have 4 MB; without, words were dropped early
+
+
+def read_records(
+    path: Location,
+    form: Format,
+    *,
+    size_bytes: int | None,
+    start: Position,
+    block_bytes: int,
+    documents: Documents,
+    check: Callable[[], None],
+    end: int | None = None,
+    make_room: MakeRoom = has_room,
+) -> Blocks:
+    """Yield an input from `start` on in blocks of about `block_bytes` of whole records.
+
+    `size_bytes` is what the file had when the run began. `end` is a byte, of parquet a row; or else it goes
+    on to the end of the file. `check` is called often while what lies before `start` is read through, and
+    `make_room` before a long record is read; what these raise ends it.
+
+    Raises:
+        InputError: it is damaged, or changes while it is read; a record is too long, or bad and not to be
+            skipped.
+        CheckpointError: what was read before `start` is not what it was.
+    """
+    if form.container == "parquet":
+        yield from _read_parquet(path, size_bytes, start, block_bytes, documents, check, end, make_room)
+        return
+    with open_input(path, size_bytes=size_bytes, check=check, end=end) as file:
+        yield from _read_jsonl(file, form, start, block_bytes, check, make_room)
+
+
+def _read_jsonl(
+    file: InputFile,
+    form: Format,
+    start: Position,
+    block_bytes: int,
+    check: Callable[[], None],
+    make_room: MakeRoom,
+) -> Iterator[Block]:
+    stream = open_stream(file, form.compression, start, check, make_room)
+    lines = read_lines(
+        stream.read,
+        path=file.path,
+        block_bytes=block_bytes,
+        first_line=start.records + 1,
+        offset=start.offset,
+        make_room=make_room,
+    )
+    for one in lines:
+        is_plain = form.compression == "none"
+        stored_bytes = 0 if is_plain else stream.stored_bytes
+        # Whether a stream ends after a line end is not known yet, and does not matter.
+        is_last = is_plain and one.offset + len(one.raw) == file.size_bytes
+        at_end = is_last or not one.raw.endswith(b"\n")
+        block = _make_block(one.raw, start, n_records=one.n_ends, stored_bytes=stored_bytes, at_end=at_end)
+        del one  # the block alone is to hold the bytes
+        if at_end:
+            file.check_unchanged()  # or a run whose input has grown would be saved where it ended before
+        yield block
+        start = block.end
+    if not start.at_end:
+        file.check_unchanged()
+
+
+def _read_parquet(
+    path: Location,
+    size_bytes: int | None,
+    start: Position,
+    block_bytes: int,
+    documents: Documents,
+    check: Callable[[], None],
+    last: int | None,
+    make_room: MakeRoom,
+) -> Iterator[Block]:
+    """`last`: the row at which to stop; a row group begins there."""
+    with open_column(path, documents.text_field, check, size_bytes) as column:
+        is_reading = False
+        for group in column.row_groups:
+            if group.first_row == last:
+                break
+            if not group.n_rows or start.records >= group.first_row + group.n_rows:
+                continue
+            if not is_reading:
+                column.read_ahead(group.index)
+                is_reading = True
+            runs = column.read_rows(
+                group.index, block_bytes=block_bytes, first_row=start.records, make_room=make_room
+            )
+            for raw, rows in runs:
+                n_rows = len(rows.lengths)
+                stored_bytes = column.bytes_before(group.index, rows.first_row + n_rows)
+                at_end = rows.first_row + n_rows == column.n_rows
+                block = _make_block(
+                    raw,
+                    start,
+                    n_records=n_rows,
+                    stored_bytes=stored_bytes,
+                    at_end=at_end,
+                    rows=rows,
+                )
+                del raw  # the block alone is to hold it
+                if at_end:
+                    column.check_unchanged()
+                yield block
+                start = block.end
+        if not start.at_end:
+            column.check_unchanged()
+
+
+def _make_block(
+    raw: bytes,
+    start: Position,
+    *,
+    n_records: int,
+    stored_bytes: int,
+    at_end: bool,
+    rows: Rows | None = None,
+) -> Block:
+    """Make the block of whole records that begins at `start`."""
+    offset = start.offset + len(raw)
+    end = replace(
+        start,
+        offset=offset,
+        anchor=offset,
+        crc=crc32(raw, start.crc) if rows is None else crc_of_rows(raw, rows.lengths, start.crc),
+        records=start.records + n_records,
+        stored_bytes=stored_bytes,
+        at_end=at_end,
+    )
+    return Block(raw, start, end, is_val=False, rows=rows)
+
+
+def parse_records(
+    block: Block, documents: Documents, *, skip_bad: bool, make_room: MakeRoom = has_room
+) -> Records:
+    """Take the records of a block apart.
+
+    Raises:
+        InputError: a record is bad and `skip_bad` is false; with its place, but not the file.
+    """
+    if block.rows is not None:
+        return parse_rows(block.raw, block.rows, text_field=documents.text_field, skip_bad=skip_bad)
+    return parse_lines(
+        block.raw,
+        text_field=documents.text_field,
+        first_line=block.start.records + 1,
+        offset=block.start.offset,
+        skip_bad=skip_bad,
+        make_room=make_room,
+    )
+
+
+def is_long_record(block: Block) -> bool:
+    """Whether a block of records is a single one of more than `LONG_RECORD_BYTES`."""
+    return len(block.raw) > LONG_RECORD_BYTES and block.end.records - block.start.records <= 1
+
+
+def place_of(record: Block) -> str:
+    """Return where the only record of a block is, as messages name it."""
+    rows = record.rows
+    if rows is not None:
+        return place_of_row(rows.first_row, rows.row_group, rows.column_start)
+    return f"line {record.start.records + 1:,}, at byte {record.start.offset:,}"
+
+
+def single_records(block: Block) -> Iterator[Block]:
+    """Yield blocks of one record each."""
+    start, rows = block.start, block.rows
+    lengths = list(map(len, lines_of(block.raw))) if rows is None else rows.lengths.tolist()
+    for k, length in enumerate(lengths):
+        at = start.offset - block.start.offset
+        raw = block.raw[at : at + max(0, length)]
+        one = rows and replace(rows, first_row=rows.first_row + k, lengths=rows.lengths[k : k + 1])
+        single = _make_block(
+            raw,
+            start,
+            n_records=1,
+            stored_bytes=block.end.stored_bytes,
+            at_end=block.end.at_end and k == len(lengths) - 1,
+            rows=one,
+        )
+        yield single
+        start = single.end
+
+
+def up_to(block: Block, end: Position) -> Block:
+    """Shorten a block to the records before `end`."""
+    rows = block.rows
+    if rows is not None:
+        rows = replace(rows, lengths=rows.lengths[: end.records - block.start.records])
+    return replace(block, raw=block.raw[: end.offset - block.start.offset], end=end, rows=rows)
+
+
+def rows_before(
+    path: Location, offsets: tuple[int, int], *, size_bytes: int, text_field: str
+) -> tuple[int, int]:
+    """Count the rows of a parquet file before its first row group that begins at or after a byte, for two.
+
+    Row groups are read in the order of the footer, which need not be that of the file.
+
+    Raises:
+        InputError: it is unreadable, damaged or changed.
+    """
+    with open_column(path, text_field, size_bytes=size_bytes) as column:
+        groups = column.row_groups
+    n_rows = [0, 0]
+    for k, offset in enumerate(offsets):
+        for group in groups:
+            if group.start >= offset and offset < size_bytes:
+                break
+            n_rows[k] += group.n_rows
+    return n_rows[0], n_rows[1]
+
+
+def open_column(
+    path: Location,
+    text_field: str,
+    check: Callable[[], None] = lambda: None,
+    size_bytes: int | None = None,
+) -> TextColumn:
+    """Open the text column of a parquet file.
+
+    Raises:
+        InputError: as `TextColumn` does.
+    """
+    return TextColumn(
+        open_input(path, size_bytes=size_bytes, check=check),
+        text_field=text_field,
+        max_row_group_bytes=MAX_ROW_GROUP_BYTES,
+    )
+
+
+def logical_bytes(form: Format, n_bytes: int, n_records: int) -> int:
+    """Return how many bytes the CRC of an input is of, where `n_bytes` of text were read."""
+    return n_bytes + (LENGTH_BYTES * n_records if form.container == "parquet" else 0)
+
+
+def size_of_text(
+    path: Location, form: Format, *, size_bytes: int | None, text_field: str, check: Callable[[], None]
+) -> int | None:
+    """Return how many bytes of text an input holds: JSON lines uncompressed, of parquet the text column.
+
+    None where more than `LOOK_AHEAD_BYTES` are compressed or in a pipe. `size_bytes` is that of the file.
+
+    Raises:
+        InputError: it cannot be read, or is damaged.
+    """
+    if form.container == "parquet":
+        with open_column(path, text_field, check) as column:
+            return sum(group.text_bytes for group in column.row_groups)
+    if form.compression == "none":
+        return size_bytes
+    with open_input(path, check=check) as file:
+        n_bytes = len(ByteStream(file, form.compression).read(LOOK_AHEAD_BYTES + 1))
+        return n_bytes if n_bytes <= LOOK_AHEAD_BYTES else None

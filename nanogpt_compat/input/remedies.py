@@ -1,0 +1,211 @@
+"""What is said of inputs that are not read as they are, with the commands that lead on.
+
+A single input goes through a pipe, or into a file beside it. Of several, all that are refused are named at
+once: if that is all of them, what is made of them is put into a folder, which is the input then; otherwise it
+takes the place of the files, and the same command reads it.
+"""
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePath
+
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.input import kinds
+from nanogpt_compat.input.kinds import Kind, Remedy
+from nanogpt_compat.input.location import Location, Url
+from nanogpt_compat.input.pipes import Pipe
+from nanogpt_compat.input.repairs import FAILED
+from nanogpt_compat.input.sniff import COMPRESSED_SUFFIXES
+from nanogpt_compat.system.commands import join, quote, show, this_command
+
+Found = tuple[Location, Kind]
+
+_MOST_NAMED = 10
+_MOST_IN_COMMAND = 100
+_SUFFIXES = {"text": ".txt", "records": ".jsonl", "table": ".parquet"}
+_FOR_RECORDS = ("--text-field", "--skip-bad-records")
+_FOR_TEXT = ("--errors", "--document-separator")
+_KEPT = "the originals stay beside them under names that begin with a dot; then run the same command again"
+
+
+def refusal(
+    refused: Sequence[Found], damaged: Sequence[InputError] = (), *, n_inputs: int, may_pipe: bool = True
+) -> InputError:
+    """Name all inputs that are refused, what they are, and the commands that lead on; and what is damaged.
+
+    `may_pipe`: this run can read standard input.
+    """
+    if n_inputs == 1 and not damaged:
+        return InputError(_about_one(*refused[0], may_pipe=may_pipe))
+    folder = _free(Path("converted")) if _can_be_put_together(refused, n_inputs) else None
+    lines = [f"{len(refused) + len(damaged):,} of {n_inputs:,} inputs cannot be read as they are:"]
+    lines += map(str, damaged)
+    is_made = False
+    for kind, paths in _groups(refused):
+        said, remedy = f"{_list(paths)}: {kind.name}", kind.remedy
+        files = [path for path in paths if isinstance(path, Path)]
+        if remedy is None or not files:
+            lines.append(f"{said}; {kind.advice or 'give it to a run of its own'}")
+            continue
+        lines.append(f"{said}; to {_of_many(remedy.aim, len(files))}:{show(_loop(remedy, files, folder))}")
+        lines += [kind.advice] if kind.advice else []
+        is_made |= remedy.makes not in ("itself", "nothing")
+    if folder is not None:
+        lines.append(f"then run:{show(this_command('--input', folder, without=['--input']))}")
+    elif is_made:
+        lines.append(_KEPT)
+    return InputError("\n".join(lines))
+
+
+def notices(told: Sequence[Found], *, n_inputs: int, may_pipe: bool = True) -> list[str]:
+    """Say which inputs are read as plain text and may be meant otherwise."""
+    lines = []
+    for kind, paths in _groups(told):
+        line = f"notice: {_list(paths)}: {kind.name}, read as plain text"
+        remedy, path = kind.remedy, paths[0]
+        if remedy is not None and remedy.makes == "itself":
+            command = this_command(*remedy.options, without=_FOR_TEXT)
+            line += f" because of the name; to {_of_many(remedy.aim, len(paths))}:{show(command)}"
+        elif remedy is not None and n_inputs == 1 and isinstance(path, Path):
+            line += f"; to {remedy.aim} instead:{show(_command(remedy, path, may_pipe=may_pipe))}"
+        else:
+            line += "; what is not prose in it becomes tokens, too"
+        lines.append(line)
+    return lines
+
+
+def _about_one(path: Location, kind: Kind, *, may_pipe: bool) -> str:
+    remedy, said = kind.remedy, f"{path} is {kind.name}{kind.detail}"
+    if isinstance(path, Url) and (address := _address_of_file(path)) and kind.name == kinds.HTML.name:
+        command = this_command("--input", address, without=["--input"])
+        return f"{said}; the file itself is at another address:{show(command)}"
+    if remedy is None:
+        return f"{said}; {kind.advice}"
+    more = f"\n{kind.advice}" if kind.advice else ""
+    if isinstance(path, Pipe):
+        if not remedy.piped or remedy.makes == "table":
+            return f"{said}; write it to a file, and name that with --input{more}"
+        return f"{said}; to {remedy.aim}, send it through `{remedy.piped}` first{more}"
+    if isinstance(path, Path):
+        return f"{said}; to {remedy.aim}:{show(_command(remedy, path, may_pipe=may_pipe))}{more}"
+    if path.address.startswith(("http://", "https://")) and remedy.piped and may_pipe:
+        fetch = f"{join('curl', '-fL', path.address)} | {remedy.piped}"
+        read = _with_input("-", remedy)
+        return f"{said}; to {remedy.aim}:{show(f'(set -o pipefail; {fetch} | {read})')}{more}"
+    command = _command(remedy, Path(path.name or "input"), may_pipe=may_pipe)
+    return f"{said}; download it, and then:{show(command)}{more}"
+
+
+def _command(remedy: Remedy, path: Path, *, may_pipe: bool) -> str:
+    """Write the command that makes of one input what is read, and reads it."""
+    is_records = remedy.makes == "records"
+    made = _made(remedy, quote(path), folder=quote(path.parent))
+    if remedy.makes == "nothing":
+        return made
+    if remedy.makes == "itself":
+        return f"{made} && {this_command()}"
+    if remedy.is_filter and not remedy.to_file and may_pipe:
+        read = _with_input("-", remedy)
+        return f"({made} || {FAILED}) | {read}" if is_records else f"(set -o pipefail; {made} | {read})"
+    new = _new_name(remedy, path)
+    made = f"{made} > {quote(new)}" if remedy.is_filter else made.replace("{new}", quote(new))
+    return f"{made} && {_with_input(new, remedy)}"
+
+
+def _loop(remedy: Remedy, paths: Sequence[Path], folder: Path | None) -> str:
+    """Write the command that does it with several files: into a folder, or in their place."""
+    if remedy.makes == "nothing":
+        return _made(remedy, join(*paths[:_MOST_IN_COMMAND]), folder="")
+    if remedy.makes == "itself":
+        parents = dict.fromkeys(path.parent for path in paths[:_MOST_IN_COMMAND])
+        return " && ".join(_made(remedy, "", folder=quote(parent)) for parent in parents)
+    made = _made(remedy, '"$f"', folder="")
+    new = '"$n"' if folder is not None else '"$n.new"'
+    made = f"{made} > {new}" if remedy.is_filter else made.replace("{new}", new)
+    names = join(*paths[:_MOST_IN_COMMAND])
+    if folder is not None:
+        suffix = _SUFFIXES.get(remedy.makes, "")
+        one = f'n={folder}/"$(basename "$f"){suffix}"; {made} || break'
+        return f"mkdir -p {folder} && for f in {names}; do {one}; done"
+    return (
+        f'for f in {names}; do n="$(dirname "$f")/.$(basename "$f")"; {made} && mv "$f" "$n" && '
+        'mv "$n.new" "$f"; done'
+    )
+
+
+def _made(remedy: Remedy, old: str, *, folder: str) -> str:
+    return remedy.command.replace("{old}", old).replace("{folder}", folder)
+
+
+def _with_input(new: object, remedy: Remedy) -> str:
+    """Write the command that reads what was made, without the options that have no effect on that."""
+    without = {"text": _FOR_RECORDS, "records": _FOR_TEXT, "table": _FOR_TEXT}.get(remedy.makes, ())
+    fields = [option for option in remedy.options if option.startswith("-")]
+    return this_command("--input", new, *remedy.options, without=["--input", *without, *fields])
+
+
+def _new_name(remedy: Remedy, path: Path) -> Path:
+    """Choose a name beside the file, or here if nothing can be written there, that is free."""
+    if not os.access(path.parent, os.W_OK):
+        path = Path(path.name)
+    stem, suffix = PurePath(path.name), _SUFFIXES.get(remedy.makes, "")
+    if stem.suffix.lower() in COMPRESSED_SUFFIXES:
+        stem = stem.with_suffix("")
+    if remedy.makes == "inside":
+        return _free(path.with_name(stem.name))
+    if suffix and stem.suffix.lower() == suffix:
+        return _free(path.with_name(f"{stem.stem}.utf8{suffix}" if remedy.makes != "table" else stem.name))
+    return _free(path.with_name(f"{stem.stem}{suffix}"))
+
+
+def _free(path: Path) -> Path:
+    """Return the path, with a number in it if that is taken."""
+    number, free = 2, path
+    while free.exists() or free.is_symlink():
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return free
+
+
+def _can_be_put_together(refused: Sequence[Found], n_inputs: int) -> bool:
+    """Whether all inputs are files that something can be made of, and their names differ."""
+    makeable = {
+        path.name
+        for path, kind in refused
+        if isinstance(path, Path)
+        and kind.remedy is not None
+        and kind.remedy.makes not in ("itself", "nothing")
+    }
+    return len(makeable) == n_inputs
+
+
+def _groups(found: Iterable[Found]) -> list[tuple[Kind, list[Location]]]:
+    """Group inputs by what they are and what is to be done, in order."""
+    groups: dict[tuple[str, str], tuple[Kind, list[Location]]] = {}
+    for path, kind in found:
+        command = "" if kind.remedy is None else kind.remedy.command
+        groups.setdefault((kind.name, command), (kind, []))[1].append(path)
+    return list(groups.values())
+
+
+def _list(paths: Sequence[Location]) -> str:
+    more = f" and {len(paths) - _MOST_NAMED:,} more" if len(paths) > _MOST_NAMED else ""
+    return ", ".join(map(str, paths[:_MOST_NAMED])) + more
+
+
+def _of_many(aim: str, n_files: int) -> str:
+    """Put the aim of a remedy into the plural.
+
+    >>> _of_many("unpack it", 2)
+    'unpack them'
+    """
+    return re.sub(r"\bit\b", "them", re.sub(r"\bit is\b", "they are", aim)) if n_files > 1 else aim
+
+
+def _address_of_file(url: Url) -> str:
+    """Return the address of a file of which a forge shows a page; "" if there is none that is known."""
+    for host, word in (("huggingface.co", "resolve"), ("github.com", "raw")):
+        if re.match(rf"https://{re.escape(host)}/.+/blob/", url.address):
+            return url.address.replace("/blob/", f"/{word}/", 1)
+    return ""

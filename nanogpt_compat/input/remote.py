@@ -1,0 +1,275 @@
+"""Read files on servers by ranges, through fsspec: none is downloaded whole, nothing is kept on the disk.
+
+What is read in order is fetched ahead in pieces that grow from 256 KiB to 4 MiB, up to four at a time: one
+connection alone is seldom as fast as the line. So 16 MiB are held, and for a moment up to twice that, since
+aiohttp joins what has come. Each request is made in a thread of its own, so that whoever waits for it can be
+stopped meanwhile.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.input.failures import access_hint, family_of, no_parts
+from nanogpt_compat.input.location import Url
+from nanogpt_compat.input.server import Server, scheme_of
+from nanogpt_compat.system.redaction import user_of
+
+_Range = tuple[int, int]  # bytes [start, end)
+
+_FIRST_PIECE_BYTES = 256 * 1024
+_PIECE_BYTES = 4 * 1024 * 1024
+_MOST_PIECES = 4
+_HINTS = ("ETag", "Last-Modified", "LastModified", "blob_id", "mtime", "updated", "created")
+_THROUGH = re.compile(r"[A-Za-z][\w+.-]*::|(?:zip|tar|libarchive)://|.*::[A-Za-z][\w+.-]*://", re.IGNORECASE)
+_WITHOUT_USERS = ("s3", "gs", "az")  # their packages take what is before `@` for a part of the bucket's name
+
+
+def find_urls(pattern: str) -> tuple[dict[Url, int], str]:
+    """Turn an address, a glob or a folder's address into the files there; for a folder, say where it is.
+
+    With each comes its size if it is in a folder, else 0.
+
+    The Hub is asked which commit it is at, and the files are those of that commit.
+
+    Raises:
+        InputError: there is nothing of the kind, or no way to ask.
+    """
+    url = _checked(pattern)
+    if family_of(url) == "http":
+        if "*" in url.name or not url.name:
+            raise InputError(f"{url}: a web server has no list of its files; give the address of each")
+        return {url: 0}, ""
+    server = Server(url)
+    try:
+        return _list(url, server)
+    finally:
+        server.close()
+
+
+def _checked(pattern: str) -> Url:
+    """Return an address with its scheme in lower case.
+
+    Raises:
+        InputError: it names no file, leads through another file system, or holds a password in vain.
+    """
+    scheme, _, rest = pattern.partition("://")
+    url = Url(f"{scheme.lower()}://{rest}" if rest else pattern)
+    if _THROUGH.match(pattern):
+        raise InputError(
+            f"{url} leads through an archive or a cache; unpack it, or give the address of the file itself"
+        )
+    if not rest.strip("/"):
+        raise InputError(f"{url} names no file, folder or bucket")
+    if family_of(url) in _WITHOUT_USERS and user_of(url.address):
+        raise InputError(f"{url}: credentials are not taken from such an address; {access_hint(url)}")
+    return url
+
+
+def _list(url: Url, server: Server) -> tuple[dict[Url, int], str]:
+    """List the files that an address stands for, and the folder's address if it is one."""
+    name = _pin(server) if scheme_of(url) == "hf" else server.name
+    before, root = (f"{scheme_of(url)}://", "") if name != server.name else _root(url.address, name)
+
+    def addresses(names: Iterable[str]) -> list[Url]:
+        # A zero-byte object `folder/` stands for a folder in the consoles of S3 and its like.
+        return [Url(before + one.removeprefix(root)) for one in names if not one.endswith("/")]
+
+    if any(char in name for char in "*?["):
+        found = server.ask(partial(server.files.glob, name, detail=True))
+        files = addresses(one for one, info in found.items() if info["type"] == "file")
+        if not files and "*" not in name and server.ask(partial(server.files.isfile, name)):
+            return {url: 0}, ""  # its name only looks like a glob
+        if not files:
+            raise InputError(f"no file matches {url}")
+        return dict.fromkeys(files, 0), ""
+    if not server.ask(partial(server.files.isdir, name)):
+        return dict.fromkeys(addresses([name]) or [url], 0), ""
+    listed = server.ask(partial(server.files.find, name, detail=True))
+    sizes = {url: int(info.get("size") or 0) for one, info in listed.items() for url in addresses([one])}
+    if not sizes:
+        raise InputError(f"{url} is empty: there is no file in it")
+    return sizes, f"{before}{name.removeprefix(root).rstrip('/')}/"
+
+
+def _root(address: str, name: str) -> tuple[str, str]:
+    """Return what comes before a name in its address, and which beginning of the name that stands for.
+
+    >>> _root("ftp://me@host/folder/*.txt", "/folder/*.txt"), _root("s3://bucket/folder/", "bucket/folder")
+    (('ftp://me@host', ''), ('s3://', ''))
+    >>> _root("abfs://container@account.host/folder", "container/folder")
+    ('abfs://container@account.host', 'container')
+    """
+    address, name = address.rstrip("/"), name.rstrip("/")
+    if address.endswith(name):
+        return address.removesuffix(name), ""
+    parts = name.split("/")
+    ends = ((k, "".join("/" + part for part in parts[k:])) for k in range(1, len(parts) + 1))
+    k, end = next((k, end) for k, end in ends if address.endswith(end))
+    return address.removesuffix(end), "/".join(parts[:k])
+
+
+def _pin(server: Server) -> str:
+    """Name a path on the Hub at the commit its branch is at now: it will not change during the run."""
+    from huggingface_hub import HfApi
+
+    where = server.ask(partial(server.files.resolve_path, server.name))
+    if not hasattr(where, "repo_id"):  # a bucket has no commits
+        return server.name
+    api = HfApi(endpoint=server.files.endpoint, token=server.files.token)
+    info = server.ask(
+        partial(api.repo_info, where.repo_id, repo_type=where.repo_type, revision=where.revision)
+    )
+    kind = "" if where.repo_type == "model" else f"{where.repo_type}s/"
+    return f"{kind}{where.repo_id}@{info.sha}/{where.path_in_repo}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    start: int
+    end: int
+    data: "Future[bytes]"
+
+
+class RemoteFile:
+    """A file on a server, of a size that must not change while it is read."""
+
+    def __init__(
+        self, url: Url, *, size_bytes: int | None = None, check: Callable[[], None] = lambda: None
+    ) -> None:
+        """Ask for its size, which must be `size_bytes` if that is given.
+
+        `check` is called several times a second while the server is waited for; what it raises ends the wait.
+
+        Raises:
+            InputError: it is missing or may not be read; its size is not told, or another by now; the
+                package for such servers is missing.
+        """
+        self.path = url
+        self._server = Server(url, check)
+        self._pieces: deque[_Piece] = deque()
+        self._plan: Iterator[_Range] = iter(())
+        self._n_pieces = 1  # fetched at a time
+        self._is_guess = False  # the plan; or somebody has told it
+        self._next: int | None = None  # where reading in order would go on
+        now_bytes, self.hints = self._look()
+        self.size_bytes = now_bytes if size_bytes is None else size_bytes
+        if now_bytes != self.size_bytes:
+            raise self._changed(f"had {self.size_bytes:,} bytes when the run began and has {now_bytes:,} now")
+
+    def __enter__(self) -> "RemoteFile":
+        """Return the file itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Forget what was fetched ahead; a request that is still out ends by itself."""
+        self._server.close()
+        self._pieces.clear()
+
+    def read(self, n_bytes: int, offset: int) -> bytes:
+        """Read exactly `[offset, offset + n_bytes)`, or up to the end.
+
+        Raises:
+            InputError: the server fails for longer than is waited for, or sends no parts of files.
+        """
+        end = min(offset + n_bytes, self.size_bytes)
+        if self._is_guess and offset != self._next:
+            self.read_ahead(())
+        parts = []
+        while offset < end:
+            parts.append(self._read_some(offset, end))
+            offset += len(parts[-1])
+        self._next = offset
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_ahead(self, ranges: Iterable[_Range]) -> None:
+        """Take note of all that will be read, in order."""
+        self._pieces.clear()
+        self._plan = (piece for one in ranges for piece in _cut(*one, first_bytes=_PIECE_BYTES))
+        self._n_pieces, self._is_guess = 1, False
+
+    def drop_before(self, offset: int) -> None:
+        """Do nothing: what was read is not kept."""
+
+    def check_unchanged(self) -> None:
+        """Ask again what it is.
+
+        Raises:
+            InputError: its size, its ETag or the like is another.
+        """
+        self._server.files.invalidate_cache()
+        if (self.size_bytes, self.hints) != self._look():
+            raise self._changed("was changed while it was read, so the tokens may belong to neither version")
+
+    def _look(self) -> tuple[int, list[str]]:
+        """Ask for its size, and for what would be another if it were changed."""
+        info = self._server.ask(partial(self._server.files.info, self._server.name))
+        size = info.get("size")
+        if info.get("type") == "directory":
+            raise InputError(f"{self.path} is a folder")
+        if size is None or not info.get("partial", True):
+            raise no_parts(self.path)
+        return size, [str(info[name]) for name in _HINTS if info.get(name)]
+
+    def _changed(self, how: str) -> InputError:
+        return InputError(f"{self.path} {how}: wait until whatever writes to it is done and run again")
+
+    def _read_some(self, offset: int, end: int) -> bytes:
+        """Return the first bytes of `[offset, end)`, out of a piece fetched ahead if there is one."""
+        while self._pieces and self._pieces[0].end <= offset:
+            self._pieces.popleft()
+            self._n_pieces = min(_MOST_PIECES, self._n_pieces + 1)
+        self._fetch_ahead(offset)
+        if not self._pieces and offset == self._next:  # the second read in order
+            self._plan = _cut(offset, self.size_bytes, first_bytes=_FIRST_PIECE_BYTES)
+            self._n_pieces, self._is_guess = 1, True
+            self._fetch_ahead(offset)
+        if self._pieces and self._pieces[0].start <= offset:
+            piece = self._pieces[0]
+            data = self._server.result(piece.data, f" at byte {piece.start:,}")
+            return data[offset - piece.start : end - piece.start]
+        return self._server.result(self._begin(offset, end), f" at byte {offset:,}")
+
+    def _fetch_ahead(self, offset: int) -> None:
+        """Begin to fetch what comes next of the plan and does not lie before `offset`."""
+        while len(self._pieces) < self._n_pieces:
+            piece = next((one for one in self._plan if one[1] > offset), None)
+            if piece is None:
+                return
+            self._pieces.append(_Piece(*piece, self._begin(*piece)))
+
+    def _begin(self, start: int, end: int) -> "Future[bytes]":
+        return self._server.begin(partial(self._fetch, start, end))
+
+    def _fetch(self, start: int, end: int) -> bytes:
+        """Make one request."""
+        server = self._server
+        with server.files.open(server.name, "rb", cache_type="none", size=self.size_bytes) as file:
+            file.seek(start)
+            data: bytes = file.read(end - start)
+        if len(data) != end - start:
+            raise OSError(f"{len(data):,} of {end - start:,} bytes came")
+        return data
+
+
+def read_ahead(file: object, ranges: Iterable[_Range]) -> None:
+    """Tell a file on a server all that will be read of it, in order; others need not know."""
+    if isinstance(file, RemoteFile):
+        file.read_ahead(ranges)
+
+
+def _cut(start: int, end: int, *, first_bytes: int) -> Iterator[_Range]:
+    """Cut a range into pieces, the next one twice as long until that is enough.
+
+    >>> list(_cut(0, 10_000_000, first_bytes=_PIECE_BYTES))
+    [(0, 4194304), (4194304, 8388608), (8388608, 10000000)]
+    """
+    n_bytes = first_bytes
+    while start < end:
+        yield start, min(end, start + n_bytes)
+        start += n_bytes
+        n_bytes = min(2 * n_bytes, _PIECE_BYTES)

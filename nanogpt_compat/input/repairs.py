@@ -1,0 +1,155 @@
+r"""What to do where records are no documents: shell lines that make documents of them.
+
+For JSON lines they are jq's; for tables Python's, which reads a table in bounded memory, and is there.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.input.location import Format, Location
+from nanogpt_compat.system.commands import join, quote, show, this_command
+
+# Commands that make JSON lines of what is nearly that; what is that already they leave as it is, or as good.
+ONE_A_LINE = "jq -c ."
+ELEMENTS = join("jq", "-cR", r'"[\(sub(",\\s*$"; ""))]" | fromjson[]')
+ARRAYS = join("jq", "-c", 'if type == "array" then .[] else . end')
+NO_NUL = r"tr -d '\000'"
+NO_SEPARATOR = r"tr -d '\036'"
+NO_MARK = r"LC_ALL=C sed 's/^\xef\xbb\xbf//'"
+
+# What fails half-way must not look like the end of the text: this is no record, and no prose either.
+FAILED = "echo '{\"failed\":'"
+
+_UNPACK = {"gz": "zcat", "zst": "zstdcat"}
+_SUFFIXES = re.compile(r"(\.(jsonl|ndjson|json|parquet))?(\.(gz|gzip|zst|zstd))?$", re.IGNORECASE)
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEYWORDS = {
+    *("and", "as", "catch", "def", "elif", "else", "end", "foreach", "if", "import", "include", "label"),
+    *("module", "or", "reduce", "then", "try"),
+}
+
+Steps: TypeAlias = tuple[str | int | None, ...]
+"""The way to a text in a record: a field, None for each item of a list, 1 for the value of a map's pair."""
+
+
+class BadRecord(InputError):
+    """A record is no document: where it is, why it is none, and what to do about it."""
+
+    def __init__(
+        self, where: str, reason: str, *, todo: str = "", repair: str = "", line: int = 1, noun: str = "line"
+    ) -> None:
+        """`repair` is a command that makes JSON lines of the lines from `line` on."""
+        self.where = where
+        self.reason = reason
+        self.advice = f"{todo or f'fix the {noun}'}, or skip such {noun}s with --skip-bad-records"
+        self.repair = repair
+        self.line = line
+        self.noun = noun
+        self._todo = todo
+        super().__init__(f"{where}: {reason}; {self.advice}")
+
+    def of(self, path: Location, form: Format) -> "BadRecord":
+        """Name the input, and what repairs it from this record on: what was read before stays as it is."""
+        todo = convert_lines([path], form, self.repair, first_line=self.line) if self.repair else self._todo
+        return BadRecord(f"{path}: {self.where}", self.reason, todo=todo, noun=self.noun)
+
+
+def convert_lines(
+    paths: Sequence[Location], form: Format, command: str, *, first_line: int = 1, is_piped: bool = False
+) -> str:
+    """Advise to send JSON lines through a command: into this program, or into a file to be read instead."""
+    if not all(isinstance(path, Path) for path in paths):
+        return f"filter it on its way here with {command}"
+    names = " ".join(map(quote, paths))
+    cat = f"{_UNPACK.get(form.compression, 'cat')} {names}"
+    if first_line > 1:
+        made = f"({cat} | head -n {first_line - 1}; {cat} | tail -n +{first_line} | {command})"
+    else:
+        is_named = command.startswith("jq ") and form.compression == "none"
+        made = f"{command} {names}" if is_named else f"{cat} | {command}"
+    return _read_instead(paths, made, is_piped=is_piped)
+
+
+def convert_table(
+    paths: Sequence[Location], steps: Steps, *, text_field: str, is_number: bool, is_piped: bool
+) -> str:
+    """Advise to make JSON lines of the column of a table."""
+    if not all(isinstance(path, Path) for path in paths):
+        return "fetch it and convert the column to strings"
+    column, *rest = steps
+    script = (
+        f"import json, sys, pyarrow.parquet as p; sys.stdout.writelines("
+        f'json.dumps({{{_literal(text_field)}: {_python(rest, is_number=is_number)}}}) + "\\n" '
+        f"for f in sys.argv[2:] for b in p.ParquetFile(f).iter_batches(64, columns=sys.argv[1:2]) "
+        f"for t in b[sys.argv[1]].to_pylist())"
+    )
+    return _read_instead(
+        paths, join(sys.executable or "python3", "-c", script, column, *paths), is_piped=is_piped
+    )
+
+
+def _read_instead(paths: Sequence[Location], made: str, *, is_piped: bool) -> str:
+    if is_piped:
+        command = f"({made} || {FAILED}) | {this_command('--input', '-', without=['--input'])}"
+        return f"convert it with:{show(command)}"
+    (path,) = paths
+    assert isinstance(path, Path)
+    target = path.with_name(f"{_SUFFIXES.sub('', path.name)}.text.jsonl")
+    return f"convert it with:{show(f'{made} > {quote(target)}')}\nand read {target} in its place"
+
+
+def jq(steps: Steps, *, text_field: str, is_number: bool = False, parts: str = "") -> str:
+    r"""Write the command that makes a document of what is at the end of `steps`.
+
+    Some of that may be lists of objects that have a part of the text in their field `parts`.
+
+    >>> print(jq(("meta", "my text"), text_field="text"))
+    jq -c '{text: .meta["my text"]}'
+    >>> print(jq(("messages", None, "content"), text_field="text"))
+    jq -c '{text: ([.messages[]?.content] | join("\n"))}'
+    """
+    path = "".join(map(_step, steps))
+    path = path if path.startswith(".") else f".{path}"
+    if parts:
+        path += f' | if type == "array" then .[]{_step(parts)} else . end'
+    if is_number:
+        path = f"({path} | if . == null then . else tostring end)"
+    key = text_field if _is_plain(text_field) else _literal(text_field)
+    text = f'([{path}] | join("\\n"))' if None in steps else path
+    return join("jq", "-c", f"{{{key}: {text}}}")
+
+
+def _step(step: str | int | None) -> str:
+    if step is None:
+        return "[]?"
+    return f".{step}" if isinstance(step, str) and _is_plain(step) else f"[{_literal(step)}]"
+
+
+def _is_plain(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and name not in _KEYWORDS
+
+
+def _python(steps: Sequence[str | int | None], *, is_number: bool) -> str:
+    """Write the same of `t` in Python."""
+    loops, value = "", "t"
+    for k, step in enumerate(steps):
+        if step is None:
+            loops += f" for v{k} in {value} or []"
+            value = f"v{k}"
+        elif isinstance(step, str):
+            value = f"({value} or {{}}).get({_literal(step)})"
+        else:
+            value = f"{value}[{step}]"
+    if is_number:
+        value = f"None if {value} is None else str({value})"
+    return f'"\\n".join({value} or ""{loops})' if loops else value
+
+
+def _literal(value: str | int) -> str:
+    """Write a name as JSON, jq and Python have it."""
+    return json.dumps(value, ensure_ascii=False)

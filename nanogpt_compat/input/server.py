@@ -1,0 +1,226 @@
+"""A server of files, reached through fsspec, and asked again where another try may help."""
+
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from threading import Event, Lock
+from typing import Any, TypeVar
+
+from nanogpt_compat.errors import InputError, PrepareError
+from nanogpt_compat.input.failures import chain, describe, failure, kind_of, status_of, wished_wait_s
+from nanogpt_compat.input.location import Url
+from nanogpt_compat.system.commands import install, show
+from nanogpt_compat.system.threads import start_daemon
+
+_T = TypeVar("_T")
+_LOG = logging.getLogger(__name__)
+
+_WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # before each further try
+_STRANGER_S = 3.0  # after which a server that has never answered gets no further try: its name may be wrong
+_QUIET_WAIT_S = 1.0  # shorter waits are not worth a notice
+_QUIET_ANSWER_S = 10.0
+_LOOK_UP_EVERY_S = 0.1
+_CONNECT_S = 30.0
+_SILENCE_S = 60.0  # after which a request is given up
+_PACKAGES = {
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "hf": "huggingface_hub",
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "az": "adlfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+}
+_DISTRIBUTIONS = {
+    "libarchive": "libarchive-c",
+    "smbclient": "smbprotocol",
+}  # where the module has another name
+_THREAD_SAFE = {"hf", "memory"}  # besides those that are asynchronous
+
+_answered: set[str] = set()
+"""Schemes and hosts (or buckets) that have answered this process at least once."""
+
+
+def scheme_of(url: Url) -> str:
+    """Return the scheme of an address.
+
+    >>> scheme_of(Url("S3://bucket/a.txt"))
+    's3'
+    """
+    return url.address.partition("://")[0].lower()
+
+
+class Server:
+    """A file system, asked in threads of their own, so that the wait for it can be ended.
+
+    `check` is called several times a second while the server is waited for; what it raises ends the wait.
+    """
+
+    def __init__(self, url: Url, check: Callable[[], None] = lambda: None) -> None:
+        """Open it, which for some kinds of servers makes a connection.
+
+        Raises:
+            InputError: its package is missing, or it cannot be opened. And what `check` raises.
+        """
+        self.url = url
+        self._check = check
+        self._closed = Event()
+        self._key = "/".join(url.address.split("/", 3)[:3])  # its scheme and host, or bucket
+        self._turns: AbstractContextManager[object] = nullcontext()
+        self._told_until_s = 0.0
+        self._is_open = False
+        self.files, self.name = self.ask(partial(_open_files, url))
+        self._is_open = True
+        if not self.files.async_impl and scheme_of(url) not in _THREAD_SAFE:
+            self._turns = Lock()  # ftplib and its like have one connection
+
+    def close(self) -> None:
+        """Let the threads end whose results are no longer needed."""
+        self._closed.set()
+
+    def ask(self, call: Callable[[], _T]) -> _T:
+        """Make a call, and wait for what it returns."""
+        return self.result(self.begin(call), "")
+
+    def begin(self, call: Callable[[], _T]) -> "Future[_T]":
+        """Make a call in a thread."""
+        future: Future[_T] = Future()
+
+        def run() -> None:
+            try:
+                with self._turns:
+                    future.set_result(self._persist(call))
+            except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
+                future.set_exception(error)
+
+        start_daemon(run)
+        return future
+
+    def result(self, future: "Future[_T]", where: str) -> _T:
+        """Wait for a call.
+
+        Raises:
+            InputError: it has failed for good. And what `check` raises.
+        """
+        started_s = time.monotonic()
+        while not wait([future], _LOOK_UP_EVERY_S).done:
+            self._check()
+            if self._key not in _answered and time.monotonic() - started_s > _QUIET_ANSWER_S:
+                self._tell(f"waiting for an answer from {self.url}", _SILENCE_S)
+        error = future.exception()
+        if isinstance(error, (MemoryError, PrepareError)):
+            raise error
+        if isinstance(error, _GaveUp):
+            has_answered = self._key in _answered
+            raise failure(
+                self.url, where, error.error, n_tries=error.n_tries, has_answered=has_answered
+            ) from error.error
+        if error is not None:
+            raise error
+        return future.result()
+
+    def _persist(self, call: Callable[[], _T]) -> _T:
+        """Try again what may only have failed for now, later each time."""
+        started_s, n_tries = time.monotonic(), 0
+        while True:
+            try:
+                result = call()
+            except (MemoryError, PrepareError):
+                raise
+            except Exception as error:
+                n_tries += 1
+                if status_of(error) is not None:
+                    _answered.add(self._key)
+                is_stranger = self._key not in _answered and time.monotonic() - started_s > _STRANGER_S
+                if kind_of(error) != "passing" or is_stranger or n_tries > len(_WAITS_S):
+                    raise _GaveUp(error, n_tries) from error
+                wait_s = max(_WAITS_S[n_tries - 1], wished_wait_s(error))
+                if wait_s > _QUIET_WAIT_S:
+                    self._tell(f"{self.url}: {describe(error)}; trying again in {wait_s:g} s", wait_s)
+                if self._closed.wait(wait_s):
+                    raise _GaveUp(error, n_tries) from error
+            else:
+                if self._is_open and result is not False:  # which `isdir` is whatever has gone wrong
+                    _answered.add(self._key)
+                return result
+
+    def _tell(self, notice: str, valid_s: float) -> None:
+        """Log a notice, unless one was logged a moment ago for another request."""
+        now_s = time.monotonic()
+        if now_s >= self._told_until_s:
+            self._told_until_s = now_s + valid_s
+            _LOG.warning(notice)
+
+
+class _GaveUp(Exception):
+    """A call has failed for good."""
+
+    def __init__(self, error: Exception, n_tries: int) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.n_tries = n_tries
+
+
+def _open_files(url: Url) -> tuple[Any, str]:
+    """Make fsspec's file system for an address, and the name that it has for the file.
+
+    Raises:
+        InputError: its package is missing, or an address alone does not say enough.
+    """
+    scheme = scheme_of(url)
+    try:
+        from fsspec.core import url_to_fs
+
+        files, name = url_to_fs(url.address, **_options(url, scheme))
+    except ImportError as error:
+        raise _not_installed(url, scheme, error) from error
+    except (TypeError, AttributeError) as error:  # its constructor needs more: the name of a repository, ...
+        raise InputError(
+            f"{url} cannot be opened by its address alone ({describe(error)}); copy the file to this machine"
+        ) from error
+    except ValueError as error:
+        if kind_of(error) == "denied":
+            raise
+        raise InputError(f"{url} is no address that can be read ({describe(error)})") from error
+    return files, str(name)
+
+
+def _options(url: Url, scheme: str) -> dict[str, Any]:
+    """Choose how a file system is opened: here are the time limits and the tries, not in its package."""
+    if scheme in ("http", "https"):
+        from aiohttp import ClientTimeout
+
+        timeout = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
+        return {
+            "client_kwargs": {"timeout": timeout, "trust_env": True},  # proxies
+            "encoded": "%" in url.address,
+        }
+    if scheme in ("s3", "s3a"):
+        from fsspec.config import conf
+
+        # botocore would try five times, and s3fs each of these five times, before anything is said.
+        own = conf.get(scheme, {}).get("config_kwargs", {})
+        # Nor may a list of a moment ago say that an object is unchanged.
+        return {
+            "config_kwargs": {"retries": {"total_max_attempts": 1}} | own,
+            "use_listings_cache": False,
+        }
+    return {}
+
+
+def _not_installed(url: Url, scheme: str, error: ImportError) -> InputError:
+    """Say what to install: a table has the usual packages, and the missing module names those of others."""
+    missing = [one.name for one in chain(error) if isinstance(one, ModuleNotFoundError) and one.name]
+    if not missing:
+        return InputError(f"what reads {url} cannot be imported: {describe(error)}")
+    module = missing[-1].partition(".")[0]
+    packages = [_PACKAGES.get(scheme, _DISTRIBUTIONS.get(module, module))]
+    if packages != ["fsspec"] and (module == "fsspec" or scheme in _PACKAGES):
+        packages.insert(0, "fsspec")
+    return InputError(f"what reads {url} is not installed; install it with:{show(install(*packages))}")

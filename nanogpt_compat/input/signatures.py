@@ -1,0 +1,193 @@
+"""What a file is by the bytes it begins with: what is not text, and is known. Pure.
+
+A signature of letters counts only where what follows is no text: a novel may begin with "BM", or "PK".
+"""
+
+import re
+import struct
+
+import numpy as np
+
+from nanogpt_compat.input import kinds
+from nanogpt_compat.input.kinds import Kind
+
+GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+PARQUET_MAGIC = b"PAR1"
+TAIL_BYTES = 8  # of parquet: the size of its footer, and again the signature
+
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
+_CONTROLS = bytes(range(32))
+_TAR_BLOCK_BYTES = 512
+_MOST_HEADER_BYTES = 1 << 30
+_MOST_FOOTER_BYTES = 1 << 29  # letters, as a size, are more
+_GPT2_TOKENS = 50_257
+_MERGED = 1000  # tokens of several letters have larger numbers
+_COMMA_AND_STOP = (11, 13)  # of tokens; 0 is an exclamation mark
+_LEAST_STOPS = 0.01
+
+_SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
+    (b"BZh", kinds.BZIP2),
+    (b"\xfd7zXZ\0", kinds.XZ),
+    (b"\x04\x22\x4d\x18", kinds.LZ4),
+    (b"\x02\x21\x4c\x18", kinds.LZ4),
+    (b"LZIP", kinds.LZIP),
+    (b"\x89LZO\0", kinds.LZOP),
+    (b"\x1f\x9d", kinds.COMPRESS),
+    (b"\x1f\xa0", kinds.COMPRESS),
+    (b"\xff\x06\0\0sNaPpY", kinds.SNAPPY),
+    (b"7z\xbc\xaf\x27\x1c", kinds.SEVEN_ZIP),
+    (b"Rar!\x1a\x07", kinds.RAR),
+    (b"MSCF\0\0\0\0", kinds.OTHER_ARCHIVE),
+    (b"\xc7\x71", kinds.OTHER_ARCHIVE),
+    (b"\x71\xc7", kinds.OTHER_ARCHIVE),
+    (b"PARE", kinds.PARQUET_ENCRYPTED),
+    (b"ARROW1\0\0", kinds.ARROW_FILE),
+    (b"FEA1", kinds.FEATHER),
+    (b"ORC", kinds.ORC),
+    (b"Obj\x01", kinds.AVRO),
+    (b"SQLite format 3\0", kinds.SQLITE),
+    (b"\x89HDF\r\n\x1a\n", kinds.HDF5),
+    (b"\x93NUMPY", kinds.NUMPY),
+    (b"MMIDIDX\0\0", kinds.TOKENS),
+    *((struct.pack("<i", number), kinds.TOKENS) for number in (20240520, 20240801)),  # llm.c
+    *((struct.pack("<i", number), kinds.WEIGHTS) for number in (20240326, 20240327)),
+    *((b"\x80" + bytes([version]), kinds.PICKLE) for version in range(2, 6)),
+    (b"GGUF", kinds.WEIGHTS),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", kinds.OFFICE),
+    (b"%PDF-", kinds.PDF),
+    (b"{\\rtf", kinds.RTF),
+    (b"%!PS", kinds.POSTSCRIPT),
+    (b"\xc5\xd0\xd3\xc6", kinds.POSTSCRIPT),
+    (b"\xde\x12\x04\x95", kinds.other("a catalogue of messages (.mo)")),
+    (b"\x95\x04\x12\xde", kinds.other("a catalogue of messages (.mo)")),
+    (b"AT&TFORM", kinds.other("a DjVu document")),
+    (b"\x7fELF", kinds.other("a program")),
+    (b"MZ", kinds.other("a program")),
+    (b"\xca\xfe\xba\xbe", kinds.other("a program")),
+    (b"\xcf\xfa\xed\xfe", kinds.other("a program")),
+    (b"\0asm", kinds.other("a program")),
+    (b"\x89PNG\r\n\x1a\n", kinds.other("a picture (PNG)")),
+    (b"\xff\xd8\xff", kinds.other("a picture (JPEG)")),
+    (b"GIF8", kinds.other("a picture (GIF)")),
+    (b"BM", kinds.other("a picture (BMP)")),
+    (b"II*\0", kinds.other("a picture (TIFF)")),
+    (b"MM\0*", kinds.other("a picture (TIFF)")),
+    (b"RIFF", kinds.other("sound, video or a picture (RIFF)")),
+    (b"OggS", kinds.other("sound (Ogg)")),
+    (b"fLaC", kinds.other("sound (FLAC)")),
+    (b"ID3", kinds.other("sound (MP3)")),
+    (b"\x1a\x45\xdf\xa3", kinds.other("a video (Matroska)")),
+)
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+_ZIP_MEMBERS: tuple[tuple[re.Pattern[bytes], Kind], ...] = (
+    (re.compile(rb"word/"), kinds.DOCX),
+    (re.compile(rb"(?:xl|ppt)/"), kinds.OFFICE),
+    (re.compile(rb"mimetypeapplication/epub\+zip"), kinds.EPUB),
+    (re.compile(rb"mimetypeapplication/vnd\.oasis\.opendocument\.text"), kinds.ODT),
+    (re.compile(rb"mimetypeapplication/vnd\.oasis\.opendocument"), kinds.OFFICE),
+    (re.compile(rb"[^/]*/?data\.pkl$"), kinds.TORCH),
+    (re.compile(rb"[^/]*\.npy$"), kinds.NUMPY),
+)
+
+
+def is_gzip(head: bytes) -> bool:
+    """Whether gzip's data begins with `head`."""
+    return head.startswith(GZIP_MAGIC) and head[2:3] in (b"", b"\x08")
+
+
+def is_zstd(head: bytes) -> bool:
+    """Whether a zstd frame begins with `head`, perhaps one that holds no text."""
+    return head.startswith(ZSTD_MAGIC) or _SKIPPABLE.match(head) is not None
+
+
+def is_parquet(head: bytes, tail: bytes) -> bool:
+    """Whether a file that begins and ends so is parquet."""
+    n_footer_bytes = int.from_bytes(tail[-TAIL_BYTES : -len(PARQUET_MAGIC)], "little")
+    ends = len(tail) >= TAIL_BYTES and tail.endswith(PARQUET_MAGIC) and n_footer_bytes < _MOST_FOOTER_BYTES
+    return head.startswith(PARQUET_MAGIC) and ends
+
+
+def signature_of(head: bytes, *, is_text: bool) -> Kind | None:
+    """Name what begins with `head`; None if it is not known here. `is_text`: all its bytes may be text.
+
+    Parquet is not: it is known by its end.
+    """
+    if is_tar(head):
+        return kinds.TAR
+    if is_gzip(head):
+        return kinds.GZIP
+    if is_zstd(head):
+        return kinds.ZSTD
+    if _is_plain_archive(head):
+        return kinds.OTHER_ARCHIVE
+    if head.startswith(_ZIP):
+        return _kind_of_zip(head)
+    if head.startswith(PARQUET_MAGIC) and not is_text:
+        return kinds.PARQUET_CUT_OFF
+    if _is_arrow_stream(head):
+        return kinds.ARROW_STREAM
+    if head[8:10] == b'{"' and 0 < int.from_bytes(head[:8], "little") < _MOST_HEADER_BYTES:
+        return kinds.WEIGHTS  # safetensors
+    if head[:2] == b"\0\0" and head[4:8] == b"ftyp":
+        return kinds.other("a video or a picture (MP4)")
+    return next(
+        (
+            kind
+            for magic, kind in _SIGNATURES
+            if head.startswith(magic) and not (is_text and magic.translate(None, _CONTROLS) == magic)
+        ),
+        None,
+    )
+
+
+def is_tar(head: bytes) -> bool:
+    """Whether a block begins `head` that has a tar header's checksum; so it was before `ustar`, too."""
+    block = head[:_TAR_BLOCK_BYTES]
+    if len(block) < _TAR_BLOCK_BYTES or not block[0]:
+        return False
+    try:
+        stored = int(block[148:156].strip(b"\0 "), 8)
+    except ValueError:
+        return False
+    rest = block[:148] + b" " * 8 + block[156:]
+    return stored in (sum(rest), sum(np.frombuffer(rest, np.int8).tolist()))  # some have summed signed bytes
+
+
+def _is_plain_archive(head: bytes) -> bool:
+    """Whether an ar or cpio archive of text begins so, in which all but the contents is ASCII."""
+    is_ar = head.startswith(b"!<arch>\n") and head[66:68] == b"`\n"
+    return is_ar or re.match(rb"07070[127][0-7a-fA-F]{40}", head) is not None
+
+
+def _is_arrow_stream(head: bytes) -> bool:
+    """Whether a message of Arrow begins so: a continuation, the metadata's size, and a schema in it."""
+    if not head.startswith(b"\xff\xff\xff\xff") or len(head) < 16:
+        return False
+    n_bytes = int.from_bytes(head[4:8], "little")
+    return n_bytes % 8 == 0 and 0 < n_bytes < 1 << 28
+
+
+def _kind_of_zip(head: bytes) -> Kind:
+    """Tell the documents and arrays that are zip archives by the first files in them."""
+    for match in re.finditer(rb"PK\x03\x04", head):
+        header = head[match.start() : match.start() + 30]
+        if len(header) < 30:
+            break
+        n_name, n_extra = struct.unpack("<HH", header[26:30])
+        name = head[match.start() + 30 :][:n_name]
+        if name == b"mimetype":
+            name += head[match.start() + 30 + n_name + n_extra :][:64]
+        for pattern, kind in _ZIP_MEMBERS:
+            if pattern.match(name):
+                return kind
+    return kinds.ZIP
+
+
+def are_tokens(head: bytes) -> bool:
+    """Whether it is GPT-2's tokens of a text: commas and full stops, and hardly an exclamation mark."""
+    numbers = np.frombuffer(head[: len(head) // 2 * 2], "<u2")
+    if not len(numbers) or not _MERGED < numbers.max() < _GPT2_TOKENS:
+        return False
+    n_stops, n_zeros = np.isin(numbers, _COMMA_AND_STOP).sum(), (numbers == 0).sum()
+    return bool(n_stops > len(numbers) * _LEAST_STOPS and n_zeros < n_stops)

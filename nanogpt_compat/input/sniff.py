@@ -1,0 +1,209 @@
+"""What an input holds, by its first bytes; by its name only where these leave it open. Pure.
+
+A text is taken for something else only if what follows its beginning bears that out: a novel may begin with
+"BM", prose with "[" or '"', and Markdown with a piece of HTML.
+"""
+
+import contextlib
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePath
+
+from nanogpt_compat.input import kinds
+from nanogpt_compat.input.charsets import MAX_BAD_SHARE, quiet_charset
+from nanogpt_compat.input.jsonshape import Shape, shape_of
+from nanogpt_compat.input.kinds import Kind, csv_with, inside, text_in
+from nanogpt_compat.input.location import Container
+from nanogpt_compat.input.signatures import are_tokens, is_parquet, signature_of
+from nanogpt_compat.text.utf8 import is_utf8
+
+HEAD_BYTES = 64 * 1024  # of an input that are looked at, uncompressed
+
+COMPRESSED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".jl", ".jsonlines", ".ldjson", ".json")
+
+_BOM = b"\xef\xbb\xbf"
+_BINARY = bytes({*range(32), 127} - set(b"\b\t\n\v\f\r\x1a\x1b"))  # what no text has; man pages have \b
+_HTML = re.compile(r"<(?:!doctype\s+html|html)\b", re.IGNORECASE)
+_HTML_INSIDE = re.compile(r"<(?:head|body|title|meta)\b|</html>", re.IGNORECASE)
+_TITLE = re.compile(r"<title[^>]*>\s*([^<]{1,60})", re.IGNORECASE)
+_SERVER_ERROR = re.compile(r"<\?xml[^>]*>\s*<Error>\s*<Code>(\w+)")
+_LFS = re.compile(r"version https://(?:git-lfs|hawser)\.github\.com/spec/v1\n")
+_ANNEX = re.compile(r"/annex/objects/[^\n]+\n?\Z")
+_MAX_CONTROL_SHARE = 0.05  # mIRC's colours and other programs' separators; in what is compressed it is 10 %
+_BEGINNING_BYTES = 64  # in which a program would write sizes and the like
+_MOST_POINTER_CHARS = 1024
+_CSV_ROWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How an input is read; and what it is, where that is to be said, or is the reason to refuse it."""
+
+    container: Container = "text"
+    kind: Kind | None = None
+    is_refused: bool = False
+
+
+def sniff(
+    head: bytes, *, name: str, tail: bytes | None = b"", is_whole: bool = True, separator: str | None = None
+) -> Look:
+    r"""Tell what begins with `head`, uncompressed, and ends with `tail`, None if that is not known.
+
+    `name` is without the suffix of compression; `is_whole`: there is no more than `head`. What stands between
+    documents (`separator`) says nothing about them. Text in an older charset is text here.
+
+    >>> sniff(b"%PDF-1.7\n1 0 obj", name="a.txt").kind.name, sniff(b"%PDF- begins PDF", name="a.txt").kind
+    ('a PDF document', None)
+    """
+    by_name = _container_by_name(name)
+    if tail is not None and is_parquet(head, tail):
+        return Look("parquet")
+    text = head if separator is None else head.replace(separator.encode(), b"")
+    binary = find_binary([text])
+    is_text = binary is None and find_binary([head[:_BEGINNING_BYTES]]) is None
+    kind = signature_of(head, is_text=is_text)
+    if kind is kinds.PARQUET_CUT_OFF and tail is None:
+        kind = kinds.PARQUET_PACKED
+    if kind is None and text.startswith(b"\x1e{"):
+        kind = kinds.JSON_SEQUENCE
+    if kind is None and binary is not None and are_tokens(text):
+        kind = kinds.TOKENS
+    if kind is None and (binary is not None or b"\x1b$" in text or not is_utf8(text)):
+        charset = quiet_charset(text)
+        if charset is not None:
+            return _look_inside(text, charset, name)
+        kind = None if by_name == "parquet" else binary
+    if kind is kinds.NUL_BYTES:
+        look = sniff(text.translate(None, b"\0"), name=name, is_whole=is_whole)
+        if look == Look("jsonl"):
+            return look  # their reader names the line, and may be told to skip it
+    if kind is not None:
+        return Look(by_name, kind, is_refused=True)
+    return _look_at_text(text.removeprefix(_BOM).decode("latin-1"), name, by_name, is_whole=is_whole)
+
+
+def find_binary(parts: Sequence[bytes]) -> Kind | None:
+    """Name what has bytes in it that no text has; None if there are few of them."""
+    n_bytes, n_nul = sum(map(len, parts)), sum(part.count(0) for part in parts)
+    n_binary = sum(len(part) - len(part.translate(None, _BINARY)) for part in parts)
+    if n_nul <= n_bytes * MAX_BAD_SHARE and n_binary <= n_bytes * _MAX_CONTROL_SHARE:
+        return None
+    is_text = n_binary == n_nul < n_bytes and all(map(_is_mostly_utf8, parts))
+    return kinds.NUL_BYTES if is_text else kinds.BINARY
+
+
+def _is_mostly_utf8(part: bytes) -> bool:
+    return len(part.decode("utf-8", "ignore").encode()) >= len(part) * (1 - MAX_BAD_SHARE)
+
+
+def _container_by_name(name: str) -> Container:
+    suffix = PurePath(name.lower()).suffix
+    if suffix == ".parquet":
+        return "parquet"  # if it is none, its reader says so
+    return "jsonl" if suffix in JSON_SUFFIXES else "text"
+
+
+def _look_inside(head: bytes, charset: str, name: str) -> Look:
+    """Look at text of which a charset is known."""
+    text = head[: len(head) // 4 * 4].decode(charset, "replace").removeprefix("\ufeff")
+    look = sniff(text.encode(), name=name)
+    outer = text_in(charset, f"{charset} text")
+    if look.is_refused:
+        return replace(look, kind=inside(outer, look.kind))
+    if look.container == "jsonl":
+        remedy = outer.remedy and replace(outer.remedy, makes="records")
+        return Look("jsonl", Kind(f"JSON lines in {charset}", remedy), is_refused=True)
+    return Look("text", outer, is_refused=True)
+
+
+def _look_at_text(text: str, name: str, by_name: Container, *, is_whole: bool) -> Look:
+    """Look at what may be text, as far as its bytes go; past ASCII, its characters are others."""
+    suffix = PurePath(name.lower()).suffix
+    start = text.lstrip()
+    if is_whole and len(start) < _MOST_POINTER_CHARS:
+        for pattern, pointer in ((_LFS, kinds.LFS_POINTER), (_ANNEX, kinds.ANNEX_POINTER)):
+            if pattern.match(start):
+                return Look(by_name, pointer, is_refused=True)
+    kind = _kind_of_document(start, suffix, is_whole=is_whole)
+    if kind is not None:
+        return Look(by_name, kind, is_refused=True)
+    shape = shape_of(start)
+    if suffix in (".csv", ".tsv") and shape in (None, "lines"):
+        return Look("text", _csv_kind(_as_utf8(text), ",;\t" if suffix == ".csv" else "\t"))
+    if shape is not None:
+        return _look_at_json(shape, suffix)
+    if by_name == "text" and (kind := _kind_of_markup(start)) is not None:
+        return Look("text", kind)
+    return Look(by_name)
+
+
+def _kind_of_document(start: str, suffix: str, *, is_whole: bool) -> Kind | None:
+    if start.startswith("%PDF-") and " obj" in start:
+        return kinds.PDF
+    if re.match(r"%!PS-Adobe|%!PS\s", start):
+        return kinds.POSTSCRIPT
+    if re.match(r"\{\\rtf\d?\\", start):
+        return kinds.RTF
+    if (match := _SERVER_ERROR.match(start)) is not None:
+        return replace(kinds.SERVER_ERROR, detail=f" ({match[1]})")
+    # Pages that somebody has put together in a .txt are meant to be the text.
+    if _is_html(start) and (is_whole or suffix != ".txt"):
+        title = _TITLE.search(start)
+        named = f" with the title {_as_utf8(title[1]).strip()!a}" if title is not None else ""
+        return replace(kinds.HTML, detail=named)
+    return None
+
+
+def _as_utf8(text: str) -> str:
+    """Decode again what was taken for Latin-1."""
+    return text.encode("latin-1").decode("utf-8", "replace")
+
+
+def _is_html(start: str) -> bool:
+    """Whether an HTML page begins, perhaps after what XML and comments may put before it."""
+    for opening, closing in (("<?xml", "?>"), ("<!--", "-->"), ("<!--", "-->")):
+        if start.startswith(opening):
+            start = start.partition(closing)[2].lstrip()
+    return _HTML.match(start) is not None and _HTML_INSIDE.search(start) is not None
+
+
+def _look_at_json(shape: Shape, suffix: str) -> Look:
+    if shape == "lines":
+        # What is called text is text.
+        return Look("text", kinds.JSON_LINES) if suffix == ".txt" else Look("jsonl")
+    refused = {
+        "array": kinds.JSON_ARRAY,
+        "strings": kinds.JSON_STRINGS,
+        "numbers": kinds.JSON_NUMBERS,
+        "indented": kinds.JSON_INDENTED,
+    }
+    return Look("jsonl", refused[shape], is_refused=True)
+
+
+def _kind_of_markup(start: str) -> Kind | None:
+    if _is_html(start):
+        return Kind("HTML pages")
+    if start.startswith("<mediawiki"):
+        return Kind("a MediaWiki dump")
+    if start.startswith("<?xml"):
+        return Kind("XML")
+    return Kind("a WARC archive") if start.startswith("WARC/1.") else None
+
+
+def _csv_kind(text: str, delimiters: str) -> Kind:
+    """Return the kind of a table in text, with the command that reads its column of texts."""
+    first_line = text.partition("\n")[0]
+    delimiter = max(delimiters, key=first_line.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    rows = []
+    with contextlib.suppress(csv.Error):  # what was read by then is enough
+        rows += [row for row, _ in zip(reader, range(_CSV_ROWS), strict=False)]
+    columns = rows[0] if rows else []
+    if "text" in columns or not columns:
+        return csv_with("text", delimiter)
+    lengths = [sum(len(row[k]) for row in rows[1:] if k < len(row)) for k in range(len(columns))]
+    return csv_with(columns[lengths.index(max(lengths))], delimiter)

@@ -1,0 +1,389 @@
+r"""Read a plain text file block by block, as `open(path, "r", encoding="utf-8", errors=...)` has it.
+
+At most one block, one piece of 512 KiB and one read-ahead are held. Files are read with `pread`, never
+mapped: a mapped file that somebody truncates is a SIGBUS. What was read is dropped from the page
+cache, so that a run over 1 TB leaves other programs' files where they are.
+"""
+
+import os
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.input.location import Location
+from nanogpt_compat.system.filesystem import advise_sequential, drop_cache
+from nanogpt_compat.text.blocks import Block, Position
+from nanogpt_compat.text.cuts import MAX_PIECE_BYTES, first_cut, last_cut
+from nanogpt_compat.text.utf8 import char_start, is_utf8
+from nanogpt_compat.text.val_split import Windows, val_at
+
+_DROP_EVERY_BYTES = 8 * 1024 * 1024  # 0 of 512 MiB stay in the page cache at this step
+_LARGE_PAGE_BYTES = 2 * 1024 * 1024  # one that is dropped in part stays: up to a quarter of the file did
+_LOOK_BYTES = 4  # the longest character: what must be seen to the right of a cut
+INVALID = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of an undecodable byte
+_MAX_OFFSETS = 10
+
+
+class TextFile:
+    """An open input file of a size that must not change while it is read."""
+
+    def __init__(self, path: Path, *, size_bytes: int | None = None) -> None:
+        """Open `path` for reading; `size_bytes` is what it had when the run began, if that was before.
+
+        Raises:
+            InputError: it is missing, a folder, or unreadable, or its size is another by now.
+        """
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from error
+        self._stat = os.fstat(self._fd)
+        self.size_bytes = self._stat.st_size if size_bytes is None else size_bytes
+        if self.size_bytes != self._stat.st_size:
+            os.close(self._fd)
+            raise self._changed_size(self._stat.st_size)
+        self._dropped_bytes = 0
+        advise_sequential(self._fd)
+
+    def __enter__(self) -> "TextFile":
+        """Return the file itself."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close it, leaving nothing of it in the page cache that this run brought there."""
+        drop_cache(self._fd, 0, self.size_bytes)
+        os.close(self._fd)
+
+    @property
+    def hints(self) -> list[int]:
+        """What another process that writes to the file would change of its status."""
+        return [self._stat.st_mtime_ns, self._stat.st_ctime_ns, self._stat.st_ino]
+
+    def read(self, n_bytes: int, offset: int) -> bytes:
+        """Read exactly `[offset, offset + n_bytes)`, or up to the size the file had when opened.
+
+        Raises:
+            InputError: the device fails, or the file has become shorter.
+        """
+        n_bytes = min(n_bytes, self.size_bytes - offset)
+        parts = []
+        while n_bytes > 0:
+            try:
+                part = _pread(self._fd, n_bytes, offset)
+            except OSError as error:
+                raise InputError(f"cannot read {self.path} at byte {offset:,}: {error.strerror}") from error
+            if not part:
+                raise InputError(
+                    f"{self.path} ends at byte {offset:,} but had {self.size_bytes:,} bytes when it was "
+                    "opened: something is writing to it; wait until that is done and run again"
+                )
+            parts.append(part)
+            offset += len(part)
+            n_bytes -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def drop_before(self, offset: int) -> None:
+        """Let the page cache forget what lies before `offset`, every few megabytes."""
+        offset -= offset % _LARGE_PAGE_BYTES
+        if offset - self._dropped_bytes >= _DROP_EVERY_BYTES:
+            drop_cache(self._fd, self._dropped_bytes, offset)
+            self._dropped_bytes = offset
+
+    def check_unchanged(self) -> None:
+        """Compare the file with what it was when it was opened.
+
+        Raises:
+            InputError: its size or its time of modification is another.
+        """
+        now = os.fstat(self._fd)
+        if now.st_size != self.size_bytes:
+            raise self._changed_size(now.st_size)
+        if now.st_mtime_ns != self._stat.st_mtime_ns:
+            raise InputError(
+                f"{self.path} was modified while it was read, so the tokens may belong to neither version; "
+                "wait until whatever writes to it is done and run again"
+            )
+
+    def _changed_size(self, now_bytes: int) -> InputError:
+        return InputError(
+            f"{self.path} had {self.size_bytes:,} bytes when the run began and has {now_bytes:,} now: "
+            "something is writing to it; wait until that is done and run again"
+        )
+
+
+def _pread(fd: int, n_bytes: int, offset: int) -> bytes:
+    """`os.pread` where there is one (not on Windows)."""
+    if hasattr(os, "pread"):
+        return os.pread(fd, n_bytes, offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    return os.read(fd, n_bytes)
+
+
+class Readable(Protocol):
+    """What a window can be opened on."""
+
+    size_bytes: int  # UNKNOWN, perhaps, until a read has met the end
+
+    def read(self, n_bytes: int, offset: int) -> bytes:
+        """Read exactly `[offset, offset + n_bytes)`, or up to the end."""
+        ...
+
+    def drop_before(self, offset: int) -> None:
+        """Take note that nothing before `offset` will be read again."""
+        ...
+
+
+class InputFile(Readable, Protocol):
+    """An open input, wherever it is."""
+
+    @property
+    def path(self) -> Location:
+        """What to call it."""
+        ...
+
+    @property
+    def hints(self) -> Sequence[object]:
+        """What is another, most likely, if the content is; as JSON can hold it."""
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raise InputError if it is not what it was when it was opened."""
+        ...
+
+    def __enter__(self) -> "InputFile":
+        """Return the input itself."""
+        ...
+
+    def __exit__(self, *exc: object) -> None:
+        """Close it."""
+        ...
+
+
+class InMemory:
+    """A text that is there already."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.size_bytes = len(data)
+
+    def read(self, n_bytes: int, offset: int) -> bytes:
+        """Take a part of it."""
+        return self._data[offset : offset + n_bytes]
+
+    def drop_before(self, offset: int) -> None:
+        """Do nothing: whoever has the text keeps it."""
+
+
+def cut_text(text: bytes, *, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
+    """Cut a text, valid UTF-8, as `read_blocks` cuts a file; say of each piece whether it ends by force."""
+    file = InMemory(text)
+    for block in read_blocks(file, start=Position(0), block_bytes=block_bytes, errors="strict"):
+        yield block.raw, block.ends_by_force
+
+
+class Window:
+    """The bytes `[base, base + len(data))` of a file that are in memory."""
+
+    def __init__(self, file: Readable, base: int, step_bytes: int) -> None:
+        self.file = file
+        self.base = base
+        self.data = b""
+        self._step_bytes = step_bytes
+
+    def reach(self, offset: int) -> None:
+        """Read on until `offset` is inside, or the file ends."""
+        end = self.base + len(self.data)
+        while end < min(offset, self.file.size_bytes):
+            # Doubling keeps the copying linear where a long stretch makes a small step grow.
+            new = self.file.read(max(self._step_bytes, len(self.data), offset - end), end)
+            self.data += new
+            end += len(new)
+
+    def has(self, offset: int) -> bool:
+        """Whether there is a byte at `offset`, the first of the window or a later one."""
+        self.reach(offset + 1)
+        return offset < self.file.size_bytes
+
+    def take(self, end: int) -> bytes:
+        """Hand out the bytes before `end` and forget them."""
+        taken = self.data[: end - self.base]
+        self.data = self.data[end - self.base :]
+        self.base = end
+        self.file.drop_before(end)
+        return taken
+
+    def last_cut(self, start: int, end: int) -> int | None:
+        """As `cuts.last_cut`, in offsets of the file."""
+        self.reach(end + _LOOK_BYTES)
+        cut = last_cut(self.data, start - self.base, end - self.base)
+        return None if cut is None else self.base + cut
+
+    def first_cut(self, start: int, end: int) -> int | None:
+        """As `cuts.first_cut`, in offsets of the file; reads no further than it must."""
+        while start <= min(end, self.file.size_bytes - 1):
+            high = min(end, max(start, self.base + len(self.data) - _LOOK_BYTES))
+            self.reach(high + _LOOK_BYTES)
+            cut = first_cut(self.data, start - self.base, high - self.base)
+            if cut is not None:
+                return self.base + cut
+            self.reach(high + 2 * _LOOK_BYTES)  # one step more of whatever size reading has now
+            start = high + 1
+        return None
+
+    def forced_cut(self, nominal: int) -> int:
+        """Find where a character begins at or shortly before `nominal`, in offsets of the file."""
+        self.reach(nominal + 1)
+        return self.base + char_start(self.data, nominal - self.base)
+
+
+def read_blocks(
+    file: Readable,
+    *,
+    start: Position,
+    block_bytes: int,
+    errors: str,
+    windows: Windows = (),
+    bytes_before: int = 0,
+) -> Iterator[Block]:
+    """Yield the file from `start` on in blocks of about `block_bytes`, which must be at least 1.
+
+    `windows` are what is for validation of all inputs, of which `bytes_before` come before this one; each
+    edge counts from the first exact cut at or after it. A block ends at an exact cut or at the end of the
+    file; by force only where no exact cut is found for `MAX_PIECE_BYTES` after the last one. Where blocks
+    begin and end beyond that depends on `block_bytes`; the tokens do not.
+    """
+    window = Window(file, start.offset, block_bytes)
+    while window.has(start.offset):
+        is_val, edge = val_at(windows, bytes_before + start.anchor)
+        offset, anchor = block_end(window, start, block_bytes, edge - bytes_before)
+        raw = window.take(offset)
+        after_cr = anchor != offset and ends_in_cr(raw, errors, start.after_cr)
+        end = Position(
+            start.input_index,
+            offset,
+            anchor,
+            after_cr,
+            zlib.crc32(raw, start.crc),
+            at_end=offset == window.file.size_bytes,
+        )
+        yield Block(raw, start, end, is_val=is_val)
+        start = end
+
+
+def block_end(window: Window, start: Position, block_bytes: int, edge: int) -> tuple[int, int]:
+    """Choose where a block ends, `edge` at the latest: its offset, and the last exact cut up to there.
+
+    Goes from exact cut to exact cut in steps of at most a piece, since only so are the stretches found
+    that must be cut by force.
+    """
+    target = start.offset + block_bytes
+    window.reach(target + 1)  # the end of the file, if it is as near as that, is known from here on
+    edge = min(edge, window.file.size_bytes)
+    offset, anchor = start.offset, start.anchor
+    while True:
+        end, is_exact = _next_end(window, offset, min(target, offset + MAX_PIECE_BYTES), edge)
+        if not is_exact:
+            # What came before the stretch is a block of its own if there is anything.
+            return (offset, anchor) if offset > start.offset else (end, anchor)
+        done = target <= offset + MAX_PIECE_BYTES or end >= edge
+        offset = anchor = end
+        if done:
+            return offset, anchor
+
+
+def _next_end(window: Window, offset: int, target: int, edge: int) -> tuple[int, bool]:
+    """Find where to stop after `offset`, itself a cut: the place, and whether it is exact.
+
+    The last exact cut up to `target`, or the first after it; the first one at or after `edge` if that
+    comes earlier. The end of the file counts as an exact cut.
+    """
+    forced = offset + MAX_PIECE_BYTES
+    goal = min(target, forced, max(edge, offset))
+    last = window.last_cut(offset + 1, goal)
+    if last is not None:
+        if goal < edge:
+            return last, True
+        forced = last + MAX_PIECE_BYTES
+    first = window.first_cut(max(goal, offset + 1), forced)
+    if first is not None:
+        return first, True
+    if window.file.size_bytes <= forced:
+        return window.file.size_bytes, True
+    return (last, True) if last is not None else (window.forced_cut(forced), False)
+
+
+def is_same_cut(window: Window, at: Position) -> bool:
+    """Whether a block may still end at `at`, where one ended before what follows it was changed.
+
+    The bytes before `at` are the same; `window` begins some before it.
+    """
+    if at.anchor == at.offset:
+        return not window.has(at.offset) or window.first_cut(at.offset, at.offset) is not None
+    n_pieces = (at.offset - at.anchor + _LOOK_BYTES - 1) // MAX_PIECE_BYTES
+    nominal = at.anchor + n_pieces * MAX_PIECE_BYTES
+    return (
+        window.has(nominal)  # or the end of the file would come first
+        and window.first_cut(at.offset, nominal) is None
+        and window.forced_cut(nominal) == at.offset
+    )
+
+
+def ends_in_cr(raw: bytes, errors: str, before: bool) -> bool:
+    """Whether the text up to the end of `raw` ends in a carriage return, as `errors` leaves it."""
+    text = raw.decode("utf-8", errors if errors == "ignore" else "replace")
+    return text.endswith("\r") if text else before
+
+
+def decode(block: Block, errors: str) -> str:
+    r"""Decode a block as text mode does: undecodable bytes by `errors`, then `\r\n` and `\r` to `\n`.
+
+    Raises:
+        UnicodeDecodeError: `errors` is `strict` and a byte cannot be decoded; `start` is its place
+            in `block.raw`.
+    """
+    text = block.raw.decode("utf-8", errors)
+    if block.start.after_cr and text.startswith("\n"):
+        text = text[1:]
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text
+
+
+def lenient(errors: str) -> str:
+    """Choose a policy that never raises, to look at text with: `strict` is for the encoder to enforce."""
+    return "ignore" if errors == "strict" else errors
+
+
+def as_utf8(block: Block, errors: str) -> bytes:
+    """Make of a block the valid UTF-8 that `decode` would give: without a copy where it is that already.
+
+    Raises:
+        UnicodeDecodeError: as `decode` does.
+    """
+    raw = block.raw
+    if b"\r" in raw or block.start.after_cr:
+        return decode(block, errors).encode()
+    return raw if is_utf8(raw) else decode(block, errors).encode()
+
+
+def find_invalid_bytes(raw: bytes) -> tuple[int, tuple[int, ...]]:
+    r"""Count the bytes that UTF-8 cannot decode, and say where the first ten of them are.
+
+    >>> find_invalid_bytes(b"caf\xe9 \xff")
+    (2, (3, 5))
+    """
+    text = raw.decode("utf-8", "surrogateescape")
+    n_invalid = len(text) - len(INVALID.sub("", text))
+    offsets: list[int] = []
+    done_chars = position = 0
+    for match in INVALID.finditer(text):
+        position += len(text[done_chars : match.start()].encode("utf-8", "surrogateescape"))
+        done_chars = match.start()
+        offsets.append(position)
+        if len(offsets) == _MAX_OFFSETS:
+            break
+    return n_invalid, tuple(offsets)

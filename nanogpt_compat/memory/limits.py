@@ -1,0 +1,297 @@
+r"""What limits this process: memory cgroups, rlimits, the machine, the user; and how many CPUs it may use.
+
+    /proc/self/mountinfo  which part of which cgroup hierarchy is mounted where
+    /proc/self/cgroup     where in each hierarchy this process is
+    together              the folders from our own cgroup up to the mount: [leaf, ..., mount point]
+
+psutil gives the machine's figures; it does not read cgroups (psutil #2100), so those are parsed here. Files
+are found below an injectable `root`, so that a test can lay out any machine in a folder. A figure that cannot
+be read is an `OSError` or a `ValueError`; whoever polls decides what that means.
+"""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from nanogpt_compat.memory.policy import Reading
+
+# v1 says "no limit" with 2^63 rounded down to a page, whatever the page size; no machine has an exabyte.
+_NO_LIMIT_BYTES = 1 << 60
+MAX_MEMORY = "--max-memory"
+_V2_LIMITS = ("memory.max", "memory.high")
+_V1_LIMITS = ("memory.limit_in_bytes",)
+# `total_inactive_file 4096` (memory.stat), `pswpout 12` (vmstat) and `VmSwap:\t  8 kB` (status) alike. Only
+# what is used here, for these files have fifty lines and more, and are read at every poll.
+_STAT_LINE = re.compile(
+    r"^((?:total_)?(?:in)?active_file|(?:file|total)_(?:dirty|writeback)|hierarchical_memory_limit"
+    r"|pswpout|RssAnon|VmSwap):?[ \t]+(\d{1,19})(?: kB)?$",
+    re.ASCII | re.MULTILINE,
+)
+_PRESSURE = re.compile(r"^some avg10=(\d{1,3}(?:\.\d+)?) ", re.ASCII | re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupLimit:
+    """A limit that one cgroup level sets."""
+
+    name: str
+    path: Path  # the file it stands in; that level's usage is in the same folder
+    limit_bytes: int
+
+
+def _read(path: Path | str) -> str:
+    r"""Read a /proc or cgroup file as it is; `read_text` would turn a `\r` in a cgroup's name into `\n`."""
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  half the time of Path.read_bytes
+        return file.read().decode("utf-8", "surrogateescape")
+
+
+def _read_if_any(path: Path | str) -> str:
+    """Read a file; one that is not there, or not for us, is as good as empty."""
+    try:
+        return _read(path)
+    except (OSError, ValueError):  # ValueError: a garbled path with a NUL in it
+        return ""
+
+
+def parse_amount(text: str) -> int | None:
+    r"""Turn `4096` into a number; `max`, v1's sentinel and anything garbled mean that there is none.
+
+    >>> parse_amount("4096\n"), parse_amount("max\n"), parse_amount("9223372036854771712\n")
+    (4096, None, None)
+    """
+    match = re.fullmatch(r"\s*([0-9]{1,20})\s*", text)
+    return int(match[1]) if match and int(match[1]) < _NO_LIMIT_BYTES else None
+
+
+def parse_stat(text: str) -> dict[str, int]:
+    r"""Collect the figures used here from memory.stat, vmstat or status; other lines are left out.
+
+    >>> parse_stat("active_file 1\nfile_dirty x\nVmSwap:\t 8 kB\n")
+    {'active_file': 1, 'VmSwap': 8}
+    """
+    return {name: int(number) for name, number in _STAT_LINE.findall(text)}
+
+
+def parse_membership(text: str) -> dict[str, str]:
+    r"""Map each v1 controller, and "" for v2, to our cgroup's path, which may hold colons and spaces.
+
+    >>> parse_membership("4:cpu,memory:/a b:c\n0::/\n")
+    {'cpu': '/a b:c', 'memory': '/a b:c', '': '/'}
+    """
+    paths = {}
+    for line in text.split("\n"):  # not splitlines(): a cgroup's name may hold any control character but \n
+        hierarchy, _, rest = line.partition(":")
+        controllers, colon, path = rest.partition(":")
+        if hierarchy.isdecimal() and colon:
+            paths.update(dict.fromkeys(controllers.split(","), path))
+    return paths
+
+
+def parse_mounts(text: str) -> list[tuple[list[str], str, str]]:
+    r"""List the cgroup mounts of a mountinfo file as (controllers, mount root, mount point); v2's are [""].
+
+    >>> parse_mounts("30 23 0:26 / /sys/fs/cg\\040roup rw shared:4 - cgroup2 cgroup2 rw\n")
+    [([''], '/', '/sys/fs/cg roup')]
+    """
+    mounts = []
+    for line in text.split("\n"):
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(" "), after.split(" ")
+        if len(fields) < 6 or len(kind) < 3 or kind[0] not in ("cgroup", "cgroup2"):
+            continue
+        mount_root, mount_point = (re.sub(r"\\([0-3][0-7]{2})", _unescape, field) for field in fields[3:5])
+        mounts.append(([""] if kind[0] == "cgroup2" else kind[2].split(","), mount_root, mount_point))
+    return mounts
+
+
+def _unescape(escape: re.Match[str]) -> str:
+    r"""Turn mountinfo's `\040` back into the space it stands for."""
+    return chr(int(escape[1], 8))
+
+
+def below_mount(path: str, mount_root: str) -> list[str] | None:
+    """Say which folders lead from a mount point to the cgroup at `path`; None if it is not below that mount.
+
+    Both are relative to the root of our cgroup namespace, which may itself lie below the mount (`/../..`):
+    the names between are then hidden, and the mount point, an ancestor of ours, is the nearest level we see.
+
+    >>> below_mount("/docker/abc/init", "/docker/abc"), below_mount("/", "/../.."), below_mount("/b", "/a")
+    (['init'], [], None)
+    """
+    parts, above = ([part for part in name.split("/") if part] for name in (path, mount_root))
+    if parts[: len(above)] == above:
+        below = parts[len(above) :]
+        return None if ".." in below else below  # above or beside what is mounted: its limits are not ours
+    return [] if set(above) == {".."} else None
+
+
+def cgroup_chains(controller: str, root: Path = Path("/")) -> list[list[Path]]:
+    """List, for v1's `controller` and for v2, the folders of our cgroups from the leaf up to the mount.
+
+    Both, for on a hybrid machine v2 is mounted without controllers: its folders then lack the files wanted.
+    """
+    paths = parse_membership(_read_if_any(root / "proc/self/cgroup"))
+    chains: dict[str, list[Path]] = {}  # by hierarchy: one may be mounted twice, the later over the earlier
+    for controllers, mount_root, mount_point in parse_mounts(_read_if_any(root / "proc/self/mountinfo")):
+        key = next((name for name in ("", controller) if name in controllers and name in paths), None)
+        below = None if key is None else below_mount(paths[key], mount_root)
+        if key is not None and below is not None:
+            top = root / mount_point.lstrip("/")
+            chains[key] = [top.joinpath(*below[:depth]) for depth in range(len(below), -1, -1)]
+    return list(chains.values())
+
+
+def cgroup_limits(root: Path = Path("/")) -> list[CgroupLimit]:
+    """Find the memory limit of every cgroup level that has one; a file missing or garbled is none."""
+    limits = []
+    for chain in cgroup_chains("memory", root):
+        for directory in chain:
+            found = list(_level_limits(directory, is_top=directory == chain[-1]))
+            if found:  # the lower of memory.max and memory.high binds: their usage is the same
+                limits.append(min(found, key=lambda limit: limit.limit_bytes))
+    return limits
+
+
+def _level_limits(directory: Path, *, is_top: bool) -> Iterable[CgroupLimit]:
+    """Read the limits that stand in one cgroup folder."""
+    for name in (*_V2_LIMITS, *_V1_LIMITS):
+        limit_bytes = parse_amount(_read_if_any(directory / name))
+        if limit_bytes is not None:
+            yield CgroupLimit(f"cgroup {name}", directory / name, limit_bytes)
+    # v1 names the tightest limit of all ancestors. In the topmost folder we see, it may be that of a hidden
+    # one, which uses at least what this folder does; lower down it would meet another level's usage.
+    stat = parse_stat(_read_if_any(directory / "memory.stat")) if is_top else {}
+    hidden_bytes = stat.get("hierarchical_memory_limit", _NO_LIMIT_BYTES)
+    if hidden_bytes < _NO_LIMIT_BYTES:
+        yield CgroupLimit("cgroup hierarchical_memory_limit", directory / "memory.stat", hidden_bytes)
+
+
+def read_cgroup(limit: CgroupLimit) -> Reading:
+    """Set a cgroup's usage, of the limit's own level, against its limit.
+
+    Page cache counted as use has caused years of false kills (Ray #29103, Kubernetes #43916, dask #4304):
+    file pages count only while they are dirty. Shared memory (tmpfs) is not among the kernel's file pages.
+
+    Raises:
+        OSError, ValueError: usage or memory.stat cannot be read; without the latter page cache would be use.
+    """
+    v2, directory = limit.path.name in _V2_LIMITS, limit.path.parent
+    # No Path is built where polls come by: each interns its parts, and Python's table of those grows.
+    usage_path = f"{directory}/{'memory.current' if v2 else 'memory.usage_in_bytes'}"
+    current_bytes, stat = parse_amount(_read(usage_path)), parse_stat(_read(f"{directory}/memory.stat"))
+    prefix, dirty = ("", "file_") if v2 else ("total_", "total_")
+    pages = [stat[key] for key in (f"{prefix}inactive_file", f"{prefix}active_file") if key in stat]
+    if current_bytes is None or len(pages) < 2:
+        raise ValueError(f"{usage_path} and memory.stat beside it hold no usage that makes sense")
+    file_bytes = min(sum(pages), current_bytes)
+    dirty_bytes = min(stat.get(f"{dirty}dirty", 0) + stat.get(f"{dirty}writeback", 0), file_bytes)
+    used_bytes = current_bytes - file_bytes + dirty_bytes
+    return Reading(limit.name, str(limit.path), limit.limit_bytes, used_bytes, flushable_bytes=dirty_bytes)
+
+
+def read_available(floor_bytes: int | None = None) -> Reading:
+    """Read MemAvailable, the kernel's estimate of what can be had without swapping, page cache included."""
+    memory = psutil.virtual_memory()
+    source = "the machine" if floor_bytes is None else "the machine, --min-available"
+    advisory = sys.platform == "darwin"  # memory compression makes "available" a guess there
+    used_bytes, name = memory.total - memory.available, "MemAvailable"
+    return Reading(name, source, memory.total, used_bytes, advisory=advisory, floor_bytes=floor_bytes)
+
+
+def anonymous_bytes(process: psutil.Process, root: Path = Path("/")) -> int:
+    """Add up what only this process holds: anonymous memory, in RAM or swapped out; never file-backed pages.
+
+    20 us; psutil's memory_full_info, the one that knows about swap, takes 757 us (FACTS.md).
+
+    Raises:
+        OSError, psutil.Error: the process is gone.
+    """
+    status = parse_stat(_read_if_any(f"{root}/proc/{process.pid}/status")) if sys.platform == "linux" else {}
+    if "RssAnon" in status:
+        return (status["RssAnon"] + status.get("VmSwap", 0)) * 1024
+    info = process.memory_info()
+    return int(getattr(info, "private", info.rss - getattr(info, "shared", 0)))  # Windows: `private`
+
+
+def own_bytes_reader() -> Callable[[], int]:
+    """Return what reads this process's anonymous memory as far as it is not swapped out: 20 us."""
+    process = psutil.Process()
+
+    def read() -> int:
+        info = process.memory_info()
+        return int(info.rss - getattr(info, "shared", 0))
+
+    return read
+
+
+def read_own_use(limit_bytes: int, processes: list[psutil.Process], root: Path = Path("/")) -> Reading:
+    """Set the anonymous memory of `processes`, the first of which is this one, against `--max-memory`.
+
+    Raises:
+        OSError, psutil.Error: our own use cannot be read; a child may end at any time, and is then left out.
+    """
+    used_bytes = anonymous_bytes(processes[0], root)
+    for child in processes[1:]:
+        with contextlib.suppress(OSError, psutil.Error):
+            used_bytes += anonymous_bytes(child, root)
+    advisory = sys.platform == "darwin"  # only the whole resident set is known there
+    source = "the command line"
+    return Reading(MAX_MEMORY, source, limit_bytes, used_bytes, private=True, advisory=advisory)
+
+
+def read_rlimit(name: str, process: psutil.Process) -> Reading | None:
+    """Set this process's use against `RLIMIT_AS` or `RLIMIT_DATA`; None where that is not set."""
+    if sys.platform != "linux":
+        return None  # macOS does not enforce them, Windows has none
+    import resource
+
+    limit_bytes = resource.getrlimit(getattr(resource, name))[0]  # the soft one; prlimit can change it
+    if limit_bytes == resource.RLIM_INFINITY:
+        return None
+    info = process.memory_info()
+    used_bytes = info.vms if name == "RLIMIT_AS" else info.data
+    return Reading(name, "ulimit or prlimit", limit_bytes, used_bytes, private=True)
+
+
+def pressure_percent(root: Path = Path("/")) -> float | None:
+    """Read in how much of the last 10 s a task waited for memory (PSI); None where the kernel is silent."""
+    match = _PRESSURE.search(_read_if_any(root / "proc/pressure/memory"))
+    return float(match[1]) if match else None
+
+
+def swapped_out_pages(root: Path = Path("/")) -> int | None:
+    """Count the pages swapped out since boot; psutil.swap_memory() would warn where it cannot say."""
+    return parse_stat(_read_if_any(root / "proc/vmstat")).get("pswpout")
+
+
+def _cpu_quota(directory: Path) -> float | None:
+    """Read one cgroup level's quota, in CPUs: v2's `cpu.max` ("150000 100000") or v1's two files."""
+    names = ("cpu.max",) if (directory / "cpu.max").exists() else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+    words = " ".join(_read_if_any(directory / name) for name in names).split()
+    quota, period = map(parse_amount, words) if len(words) == 2 else (None, None)
+    return quota / period if quota and period else None
+
+
+def available_cpus(root: Path = Path("/")) -> int:
+    """Count the CPUs we may really use: the least of our affinity and every cgroup's quota, at least 1.
+
+    A container's CPU count is the host's. A quota of 1.5 counts as 1: the rest is for reading and writing.
+    """
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quotas = [_cpu_quota(directory) for chain in cgroup_chains("cpu", root) for directory in chain]
+    return max(1, min([affinity, *(int(quota) for quota in quotas if quota is not None)]))
+
+
+def default_workers(cpus: int) -> int:
+    """Leave one CPU to the desktop where that costs less than a quarter of the speed.
+
+    >>> [default_workers(cpus) for cpus in (1, 4, 5, 64)]
+    [1, 4, 4, 63]
+    """
+    return cpus - 1 if cpus > 4 else cpus

@@ -1,0 +1,10 @@
+"""Output: the files of tokens.
+
+layout.py        names, headers and lengths of the files
+token_file.py    an append-only file of tokens that grows through a small mapped window
+writer.py        write tokens to working files, check them, publish them
+reader.py        read finished files back, and compare them
+consumers.py     what the programs that read the output need of it
+
+It must not know inputs.
+"""

@@ -1,0 +1,191 @@
+"""What reads the output: what it cannot read, and the command that starts it.
+
+bin    nanoGPT's train.py, from data/<dataset> in its checkout
+npy    build-nanogpt's train_gpt2.py, which takes every file of a folder whose name holds `train` or `val`
+llmc   llm.c's train_gpt2cu, which takes two patterns
+"""
+
+import ast
+import glob
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+
+from nanogpt_compat.config import Config
+from nanogpt_compat.output.layout import OutputFile, Outputs, by_split, files_of
+from nanogpt_compat.system.commands import join, quote, show, this_command
+from nanogpt_compat.system.units import plural
+from nanogpt_compat.text.val_split import FIRST_SHARD
+
+MIN_TOKENS = 1025  # a block of 1,024, which all of them take by default, and the token after it
+_LLMC_MIN_TOKENS = 4 * 1024 + 1  # train_gpt2cu's default batch, in every shard
+_MANY_SHARDS = 1000
+_FEW_DOCUMENTS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What there is for the readers, or will be: `tokens` of each stream are a forecast unless `is_made`."""
+
+    config: Config
+    outputs: Outputs
+    tokens: Mapping[str, int]
+    is_made: bool
+    n_documents: int | None = None  # None: unknown
+    redo: Sequence[str] = ()  # what a command with other options needs besides, to start over
+
+    def verb(self, n_tokens: int) -> str:
+        """Say how many tokens there are."""
+        return f"{'has' if self.is_made else 'would have about'} {plural(n_tokens, 'token')}"
+
+    def start_over(self, option: str, value: object, *, without: Sequence[str] = ()) -> str:
+        """Write the command that starts over with another value of an option."""
+        unwanted = ["--dry-run", option, *self.redo, *without]
+        return show(this_command(option, value, *self.redo, without=unwanted))
+
+
+def find_short(made: Output) -> dict[str, str]:
+    """Find what is too short for a reader; returns a warning for each kind of fault."""
+    found: dict[str, str] = {}
+    is_bin = made.config.output_format == "bin"
+    if not is_bin and made.outputs["train"].shard_tokens < MIN_TOKENS:
+        return found  # all are, and `find_odd` finds that
+    counts = by_split(made.outputs, made.tokens)
+    if short := [split for split, n_tokens in counts.items() if n_tokens < MIN_TOKENS]:
+        found["splits"] = _warn_of_splits(made, counts, short)
+    last = list(files_of(made.outputs, made.tokens))[-1]
+    if not is_bin and last.k and last.n_tokens < MIN_TOKENS:
+        way_out = "give another --shard-tokens, or remove it then"
+        if made.is_made:
+            way_out = f"remove it:{show(join('rm', last.path))}"
+        found["last shard"] = (
+            f"warning: {last.name}, the last shard, {made.verb(last.n_tokens)}, and readers of shards stop "
+            f"at one of fewer than {MIN_TOKENS:,}: {way_out}"
+        )
+    return found
+
+
+def _warn_of_splits(made: Output, counts: Mapping[str, int], short: Sequence[str]) -> str:
+    config, total = made.config, sum(counts.values())
+    is_file = config.output_format == "bin"
+    names = {"val": "val.bin", "train": "train.bin" if config.shard_tokens is None else "train_shard_*.bin"}
+    each = (f"{names[one] if is_file else f'the {one} split'} {made.verb(counts[one])}" for one in short)
+    why = (
+        f"warning: {' and '.join(each)}, and no block of 1,024 can be sampled from fewer than "
+        f"{MIN_TOKENS:,}: give more text"
+    )
+    if total < 2 * len(counts) * MIN_TOKENS:
+        return why
+    if config.val_split == FIRST_SHARD:
+        return f"{why}, or smaller shards:{made.start_over('--shard-tokens', max(MIN_TOKENS, total // 10))}"
+    if "train" in short or (made.n_documents is not None and 0 < made.n_documents < _FEW_DOCUMENTS):
+        none = made.start_over("--val-split", "none", without=["--val-ratio"])
+        return f"{why}, or have none for validation:{none}"
+    ratio = 1.5 * MIN_TOKENS / total
+    if config.val_split == "documents":
+        if not made.n_documents:
+            return f"{why}, or a larger --val-ratio"
+        ratio = max(ratio, _FEW_DOCUMENTS / made.n_documents)  # so that hardly ever none of them is chosen
+    larger = made.start_over("--val-ratio", f"{min(0.5, ceil(ratio * 1000) / 1000):g}")
+    return f"{why}, or a larger share to validation:{larger}"
+
+
+def find_odd(made: Output) -> dict[str, str]:
+    """Find what else a reader would trip over: far too many shards, and files of others in the folder."""
+    return _faults_of_shards(made) | _faults_of_folder(made.config, made.outputs)
+
+
+def _faults_of_shards(made: Output) -> dict[str, str]:
+    shards = made.outputs["train"]
+    shard_tokens, total = shards.shard_tokens, sum(made.tokens.values())
+    n_files, size = shards.n_shards(made.tokens["train"]), plural(shard_tokens, "token")
+    larger_tokens = max(MIN_TOKENS, -(-total // 20_000) * 1000)
+    if made.config.output_format != "bin" and shard_tokens < MIN_TOKENS:
+        why = f"no block of 1,024 can be read from shards of {size}"
+    elif n_files >= _MANY_SHARDS and shard_tokens < larger_tokens:
+        why = f"that makes {n_files:,} files, each of {size}"
+    else:
+        return {}
+    larger = made.start_over("--shard-tokens", larger_tokens)
+    return {"shards": f"warning: {why}: give larger ones:{larger}"}
+
+
+def _faults_of_folder(config: Config, outputs: Outputs) -> dict[str, str]:
+    """Find files of others that a reader would take for a part of this dataset."""
+    found: dict[str, str] = {}
+    folder = config.output_dir
+    if config.output_format == "npy" and folder.is_dir():
+        own = outputs["train"].pattern
+        names = sorted(path.name for path in folder.iterdir() if not own.fullmatch(path.name))
+        for name in [name for name in names if "train" in name or "val" in name][:1]:
+            found["other files"] = (
+                f"warning: {folder / name} is no shard, and build-nanogpt would take it for one by its "
+                "name: move it away, or give another --output-dir"
+            )
+    if config.output_format != "bin":
+        return found
+    own_names = {shards.listed_name(0) for shards in outputs.values()}
+    for name in ("val.bin", "train.bin"):
+        if name not in own_names and (folder / name).exists():
+            found[name] = (
+                f"warning: {folder / name} is from another run, and this one makes none; nanoGPT would take "
+                f"both together: remove it, or move it away:{show(join('rm', folder / name))}"
+            )
+    meta = folder / "meta.pkl"
+    if meta.exists():
+        found[meta.name] = (
+            f"warning: {meta} is from another dataset, and train.py would take its vocabulary size from "
+            f"there: remove it, or move it away:{show(join('rm', meta))}"
+        )
+    return found
+
+
+def next_step(config: Config, files: Sequence[OutputFile]) -> str:
+    """Say what to do with the output; "" if there is nothing that would work."""
+    folder = config.output_dir
+    short = [one for one in files if one.n_tokens < MIN_TOKENS]
+    is_pair = {one.split for one in files} == {"train", "val"}
+    train = _train_command(folder) if is_pair and not short else ""
+    if config.output_format == "npy":
+        root = str(folder.resolve())
+        line = f"next: set data_root = {root!a} in train_gpt2.py of build-nanogpt"
+        return line if is_pair and not short else ""
+    if config.output_format == "llmc":
+        first = str(folder.resolve() / f"{config.shard_name}_")
+        patterns = {split: f"{glob.escape(first)}{split}_*.bin" for split in ("train", "val")}
+        command = join("./train_gpt2cu", "-i", patterns["train"], "-j", patterns["val"])
+        is_short = any(one.n_tokens < _LLMC_MIN_TOKENS for one in files)
+        return f"next, where llm.c was built:{show(command)}" if is_pair and not is_short else ""
+    if config.shard_tokens is None:
+        return f"next:{show(train)}" if train else ""
+    if (folder / "train.bin").exists():
+        return ""
+    last = max(one.k for one in files if one.split == "train")
+    put_together = (
+        f"(cd {quote(folder)} && seq -f train_shard_%04.0f.bin 0 {last} | xargs cat > train.bin)"  # in order
+    )
+    return f"next, for one train.bin:{show(*filter(None, (put_together, train)))}"
+
+
+def _train_command(output_dir: Path) -> str:
+    """Start nanoGPT's training; "" where the folder is not data/<dataset> in a checkout."""
+    places = [  # the folder, or what it is in, may be a link
+        (root, folder.relative_to(root / "data").as_posix())
+        for folder in (output_dir.absolute(), output_dir.resolve())
+        for root in folder.parents
+        if folder.is_relative_to(root / "data") and (root / "train.py").is_file()
+    ]
+    if not places or (output_dir / "meta.pkl").exists():
+        return ""
+    root, dataset = places[0]
+    try:
+        ast.literal_eval(dataset)
+        dataset = repr(dataset)  # nanoGPT's configurator would take `2024` for a number
+    except (SyntaxError, ValueError):
+        pass
+    if dataset == "." or "=" in dataset:
+        return ""
+    command = join(sys.executable or "python3", "train.py", f"--dataset={dataset}")
+    return command if root == Path.cwd() else f"cd {quote(root)} && {command}"

@@ -1,0 +1,582 @@
+"""Where the tokens go: into files that have their final names only when they are complete."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt_compat.errors import OutputError
+from nanogpt_compat.output.layout import WORK_FOLDER, Outputs, Shards
+from nanogpt_compat.output.token_file import TOKEN, GrowingMemmap
+from nanogpt_compat.system.filesystem import advice, drop_cache, replace_durably, sync_folder
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """What was appended to each split since the checkpoint before: where it ends, and its CRC-32."""
+
+    tokens: Mapping[str, int]  # by stream, counted from its beginning
+    crcs: Mapping[str, int]
+
+
+class Sink(Protocol):
+    """What the pipeline writes to."""
+
+    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
+        """Append `(n,) uint16` to a split."""
+        ...
+
+
+def work_folder(folder: Path) -> Path:
+    """Make the folder for unfinished files inside `folder`, hidden from git; its name is durable then.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    work = folder / WORK_FOLDER
+    try:
+        made = [one for one in (work, *work.parents) if not one.exists()]
+        work.mkdir(parents=True, exist_ok=True)
+        for one in made:  # ext4 and XFS do so of themselves with the first file inside that is synced
+            sync_folder(one.parent)
+        ignore = work / ".gitignore"
+        if not ignore.exists() or not ignore.stat().st_size:  # a full disk might refuse the two bytes
+            ignore.write_text("*\n", encoding="ascii")
+    except OSError as error:
+        raise _not_writable(folder, error) from error
+    return work
+
+
+def check_writable(folders: Iterable[Path]) -> None:
+    """Make sure that `work_folder` can be made in each of them, as far as can be seen without trying.
+
+    Raises:
+        OutputError: one cannot be written to.
+    """
+    for folder in folders:
+        work = folder / WORK_FOLDER
+        try:
+            nearest = next(one for one in (work, *work.parents) if one.exists())
+            for one in (nearest, folder) if nearest == work else (nearest,):
+                _check_access(one)
+        except OSError as error:
+            raise _not_writable(folder, error) from error
+
+
+def _check_access(folder: Path) -> None:
+    """Raise the OSError that making a file in a folder would raise."""
+    number = 0
+    if not folder.is_dir():
+        number = errno.ENOTDIR
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        is_read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+        number = errno.EROFS if is_read_only else errno.EACCES
+    if number:
+        raise OSError(number, os.strerror(number))
+
+
+def _not_writable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"cannot write to {folder}: {error.strerror}; {advice(error)} and run the same command again, or "
+        "give another --output-dir"
+    )
+
+
+class _OpenShards:
+    """One stream of tokens being written: the shard that is open, and the full ones before it."""
+
+    def __init__(self, shards: Shards, *, n_tokens: int, window_bytes: int) -> None:
+        """Open the unfinished shard and cut it, so that there are `n_tokens` in all.
+
+        Raises:
+            OutputError: it cannot be created, or is shorter.
+        """
+        self.n_tokens = n_tokens
+        self._shards = shards
+        self._window_bytes = window_bytes
+        self._header_tokens = shards.header_bytes // TOKEN.itemsize
+        self._file: GrowingMemmap | None = None
+        if n_tokens == 0 or n_tokens % shards.shard_tokens:
+            self._open(shards.n_full(n_tokens), n_tokens % shards.shard_tokens)
+
+    def _open(self, k: int, n_tokens: int) -> GrowingMemmap:
+        """Open shard `k` with so many tokens in it, behind room for its header."""
+        before = self._header_tokens + n_tokens if n_tokens else 0
+        path = self._shards.partial(k)
+        self._file = GrowingMemmap(path, n_tokens=before, window_bytes=self._window_bytes)
+        if not before:
+            self._file.append(np.zeros(self._header_tokens, TOKEN))
+        return self._file
+
+    def append(self, tokens: NDArray[np.uint16]) -> None:
+        """Append `(n,) uint16`; a shard that is full then is finished, and on the disk.
+
+        Raises:
+            OutputError: the disk is full or failing.
+        """
+        start = self.n_tokens
+        for k, first, last in self._shards.pieces(start, start + len(tokens)) if len(tokens) else ():
+            file = self._file or self._open(k, first)
+            begin = self.n_tokens - start
+            file.append(tokens[begin : begin + last - first])
+            self.n_tokens += last - first
+            if last == self._shards.shard_tokens:
+                self._finish_shard(last)
+
+    def _finish_shard(self, n_tokens: int) -> None:
+        if self._file is not None:
+            self._file.finish(header=self._shards.header(n_tokens))
+            self._file = None
+
+    def begin_sync(self) -> Callable[[], None]:
+        """As `GrowingMemmap.begin_sync`, for the whole stream."""
+        return self._file.begin_sync() if self._file is not None else _nothing_to_wait_for
+
+    def drop_pages(self) -> None:
+        """As `GrowingMemmap.drop_pages`."""
+        if self._file is not None:
+            self._file.drop_pages()
+
+    def finish(self) -> None:
+        """Finish the last shard.
+
+        Raises:
+            OutputError: the disk is full or failing.
+        """
+        self._finish_shard(self.n_tokens - self._shards.n_full(self.n_tokens) * self._shards.shard_tokens)
+
+    def close(self) -> None:
+        """Close what is open as it is."""
+        if self._file is not None:
+            self._file.close()
+
+
+def _nothing_to_wait_for() -> None:
+    """All shards are full, and were synced then."""
+
+
+class TokenFiles:
+    """The output being written, in `.prepare/`: train.bin and val.bin, or shards."""
+
+    def __init__(self, outputs: Outputs, *, n_tokens: Mapping[str, int], window_bytes: int) -> None:
+        """Open the unfinished files and cut each stream to its `n_tokens`, none for one that is not named.
+
+        Raises:
+            OutputError: they cannot be created, or are shorter.
+        """
+        self._outputs = outputs
+        self._crcs = dict.fromkeys(outputs, 0)
+        self._n_published = dict.fromkeys(outputs, 0)
+        with contextlib.ExitStack() as stack:
+            self._streams = {}
+            for split, shards in outputs.items():
+                work_folder(shards.folder)
+                stream = _OpenShards(shards, n_tokens=n_tokens.get(split, 0), window_bytes=window_bytes)
+                stack.callback(stream.close)
+                self._streams[split] = stream
+            self._stack = stack.pop_all()
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """Tokens so far, by stream."""
+        return {split: stream.n_tokens for split, stream in self._streams.items()}
+
+    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
+        """Append `(n,) uint16` to a split.
+
+        Raises:
+            OutputError: the disk is full or failing.
+        """
+        split = "val" if is_val else "train"
+        self._streams[split].append(tokens)
+        self._crcs[split] = crc32(tokens.data, self._crcs[split])
+
+    def begin_checkpoint(self) -> tuple[Segment, Callable[[], None]]:
+        """End the segment; it is durable once the returned call has returned, in whatever thread.
+
+        Raises:
+            OutputError: an earlier write failed.
+        """
+        waits = [stream.begin_sync() for stream in reversed(self._streams.values())]
+        segment = Segment(self.tokens, self._crcs)
+        self._crcs = dict.fromkeys(self._streams, 0)
+
+        def wait() -> None:
+            for wait_for_one in waits:
+                wait_for_one()
+
+        return segment, wait
+
+    def publish_full(self, tokens: Mapping[str, int]) -> None:
+        """Give all shards that are full with so many tokens, which are journaled, their final names.
+
+        For one thread alone, which need not be the one that writes.
+
+        Raises:
+            OutputError: a rename is refused, or another file has got the name meanwhile.
+        """
+        for split, shards in self._outputs.items():
+            n_full = shards.n_full(tokens[split])
+            _publish_some(shards, range(self._n_published[split], n_full), may_replace=False)
+            self._n_published[split] = n_full
+
+    def drop_pages(self) -> None:
+        """Write back and give back all memory that the output takes.
+
+        Raises:
+            OutputError: an earlier write failed.
+        """
+        for stream in self._streams.values():
+            stream.drop_pages()
+
+    def finish(self) -> None:
+        """Cut the files to their exact sizes and make them durable.
+
+        Raises:
+            OutputError: the disk is full or failing.
+        """
+        for stream in self._streams.values():
+            stream.finish()
+
+    def __enter__(self) -> "TokenFiles":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Where to find what a run has written: unfinished, or renamed already."""
+
+    shards: Shards
+    n_named: int  # shards that may have their final names; all others are unfinished
+    has_lost: bool = False  # records of the journal, so that the next shard may have its name, too
+
+    def path(self, k: int) -> Path:
+        """Find shard `k`.
+
+        Raises:
+            OutputError: it cannot be seen which of the two is there.
+        """
+        partial = self.shards.partial(k)
+        return self.shards.path(k) if k < self.n_named + self.has_lost and not is_there(partial) else partial
+
+
+def full_shards(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, Written]:
+    """Find the files of a run that has journaled so many tokens: full shards may have their final names."""
+    return {split: Written(shards, shards.n_full(tokens.get(split, 0))) for split, shards in outputs.items()}
+
+
+def found_shards(outputs: Outputs, tokens: Mapping[str, int], *, is_torn: bool) -> dict[str, Written]:
+    """Find the same where the journal may have lost records."""
+    files = full_shards(outputs, tokens)
+    return {
+        split: replace(one, has_lost=n_begun(one.shards, tokens.get(split, 0), is_torn=is_torn) > one.n_named)
+        for split, one in files.items()
+    }
+
+
+def all_shards(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, Written]:
+    """Find the files of a run that is complete."""
+    return {split: Written(shards, shards.n_shards(tokens[split])) for split, shards in outputs.items()}
+
+
+def written_bytes(files: Mapping[str, Written]) -> int:
+    """Say how much of the disk is taken by what runs have written, unfinished or named."""
+    folders = {written.shards.folder for written in files.values()}
+    partials = [path for folder in folders for path in (folder / WORK_FOLDER).glob("*.partial")]
+    places = ((one.shards, k) for one in files.values() for k in range(one.n_named))
+    named = [shards.path(k) for shards, k in places if not is_there(shards.partial(k))]
+    return sum(path.stat().st_size for path in (*partials, *named) if path.exists())
+
+
+def is_there(path: Path) -> bool:
+    """Look for a file; `exists` takes what a failing disk says for an answer, from Python 3.14 on for no.
+
+    Raises:
+        OutputError: it cannot be seen whether it is there.
+    """
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise OutputError(
+            f"cannot look for {path}: {error.strerror}; {advice(error)} and run the same command again"
+        ) from error
+    return True
+
+
+def is_sound(files: Mapping[str, Written], start: Mapping[str, int], segment: Segment) -> bool:
+    """Whether `files` hold a segment that begins at `start`, to the bit, on the disk.
+
+    Raises:
+        OutputError: a file is there but cannot be read.
+    """
+    return all(
+        _crc_of(one, start.get(split, 0), segment.tokens[split]) == segment.crcs[split]
+        for split, one in files.items()
+    )
+
+
+def _crc_of(written: Written, start: int, end: int) -> int | None:
+    """Compute the CRC-32 of tokens `[start, end)`; None if the files do not reach so far."""
+    shards, crc = written.shards, 0
+    header_bytes = shards.header_bytes
+    for k, first, last in shards.pieces(start, end):
+        header = shards.header(last) if last == shards.shard_tokens else None
+        span = (header_bytes + place * TOKEN.itemsize for place in (first, last))
+        found = _crc_of_bytes(written.path(k), *span, crc=crc, header=header)
+        if found is None:
+            return None
+        crc = found
+    return crc
+
+
+def _crc_of_bytes(path: Path, offset: int, end: int, *, crc: int, header: bytes | None) -> int | None:
+    """Go on with a CRC-32 over bytes `[offset, end)` of a file; None if it does not reach so far.
+
+    A file that is full has its `header` and ends there; None too if that is not so.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            # What a failed write left in the page cache is not what is on the disk.
+            size_bytes = os.fstat(file.fileno()).st_size
+            drop_cache(file.fileno(), 0, size_bytes)
+            if size_bytes < end:  # most segments have nothing of val in them, but val must have come so far
+                return None
+            if header is not None and (size_bytes > end or file.read(len(header)) != header):
+                return None
+            file.seek(offset)
+            while offset < end:
+                chunk = file.read(min(_CHUNK_BYTES, end - offset))
+                if not chunk:
+                    return None
+                crc = crc32(chunk, crc)
+                offset += len(chunk)
+            drop_cache(file.fileno(), 0, end)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}") from error
+    return crc
+
+
+def take_back(files: Mapping[str, Written], tokens: Mapping[str, int]) -> None:
+    """Make what goes beyond `tokens` unfinished again, where it has its final name.
+
+    A shard that was named by a record that is lost keeps its name, and is copied.
+
+    Raises:
+        OutputError: a rename is refused, or the disk is full or failing.
+    """
+    for split, written in files.items():
+        shards, n_tokens = written.shards, tokens.get(split, 0)
+        n_full = shards.n_full(n_tokens)
+        for k in range(n_full, written.n_named):
+            if written.path(k) == shards.path(k) and is_there(shards.path(k)):
+                _make_unfinished(shards, k)
+        if n_tokens % shards.shard_tokens and written.path(n_full) == shards.path(n_full):
+            if shards.is_endless:  # all of the output may be in it
+                _make_unfinished(shards, n_full)
+            else:
+                _copy(shards.path(n_full), shards.partial(n_full))
+
+
+def _make_unfinished(shards: Shards, k: int) -> None:
+    _rename(shards.path(k), shards.partial(k))
+    sync_folder(shards.folder)
+
+
+def _copy(final: Path, partial: Path) -> None:
+    """Copy a file durably."""
+    copy = partial.with_suffix(".copy")
+    try:
+        shutil.copyfile(final, copy)
+        with copy.open("rb+") as file:
+            os.fsync(file.fileno())
+        replace_durably(copy, partial)
+    except OSError as error:
+        raise OutputError(
+            f"cannot copy {final} to {partial.parent}: {error.strerror}; {advice(error)} and run the same "
+            "command again"
+        ) from error
+
+
+def n_begun(shards: Shards, n_tokens: int, *, is_torn: bool) -> int:
+    """Count the shards, from the first on, that are of this run if they have their names.
+
+    Those are the ones that `n_tokens`, which are journaled, make full. If records were lost, there are more:
+    those before one that is unfinished, or all in a row if the journal is torn.
+
+    Raises:
+        OutputError: the folder cannot be read.
+    """
+    n_full = shards.n_full(n_tokens)
+    if shards.is_endless:
+        return n_full + (is_torn and n_tokens > 0)
+    unfinished = (name.removesuffix(".partial") for name in _names(shards.folder / WORK_FOLDER))
+    n = max(n_full, *(shards.number(name) for name in unfinished if shards.pattern.fullmatch(name)), 0)
+    while is_torn and is_there(shards.path(n)):
+        n += 1
+    return n
+
+
+def _names(folder: Path) -> list[str]:
+    """List a folder that may be missing."""
+    try:
+        return sorted(os.listdir(folder))  # noqa: PTH208 - a Path for each of a million names is slow
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise OutputError(f"cannot look into {folder}: {error.strerror}") from error
+
+
+def others(shards: Shards, *, n_own: int, n_tokens: int | None = None) -> list[Path]:
+    """List the files with such names that are not among the first `n_own` shards of the run.
+
+    If such a shard has an unfinished copy too, the two must agree: as far as `n_tokens` of the stream go, or
+    in all if it is None.
+
+    Raises:
+        OutputError: the folder, or a file, cannot be read.
+    """
+    if shards.is_endless:
+        named = [path for path in (shards.path(0),) if is_there(path)]
+    else:
+        named = [shards.folder / name for name in _names(shards.folder) if shards.pattern.fullmatch(name)]
+    if not named:
+        return []
+    own = {shards.path(k): k for k in range(n_own)}
+    return [path for path in named if path not in own or not _is_own(shards, own[path], n_tokens)]
+
+
+def _is_own(shards: Shards, k: int, n_tokens: int | None) -> bool:
+    final, partial = shards.path(k), shards.partial(k)
+    if not is_there(partial):
+        return True
+    if n_tokens is None:
+        return _hold_same(final, partial)
+    n_saved = min(max(0, n_tokens - k * shards.shard_tokens), shards.shard_tokens)
+    return _hold_same(
+        final, partial, start=shards.header_bytes, end=shards.header_bytes + n_saved * TOKEN.itemsize
+    )
+
+
+def _hold_same(final: Path, partial: Path, *, start: int = 0, end: int | None = None) -> bool:
+    """Compare two files, in all or in `[start, end)`.
+
+    Raises:
+        OutputError: one cannot be read.
+    """
+    try:
+        with final.open("rb") as one, partial.open("rb") as other:
+            n_bytes = os.fstat(one.fileno()).st_size
+            if end is None and n_bytes != os.fstat(other.fileno()).st_size:
+                return False
+            one.seek(start)
+            other.seek(start)
+            for at in range(start, n_bytes if end is None else end, _CHUNK_BYTES):
+                size = _CHUNK_BYTES if end is None else min(_CHUNK_BYTES, end - at)
+                if one.read(size) != other.read(size):
+                    return False
+    except OSError as error:
+        raise OutputError(f"cannot compare {final} with {partial}: {error.strerror}") from error
+    return True
+
+
+def check_vacant(files: Mapping[str, Written]) -> None:
+    """Refuse to publish where another file has got a name.
+
+    Raises:
+        OutputError: it has.
+    """
+    for written in files.values():
+        for path in others(written.shards, n_own=written.n_named):
+            raise _taken(path)
+
+
+def publish(files: Mapping[str, Written], *, may_replace: bool) -> None:
+    """Give finished files their final names, val first; those that have them already are left alone.
+
+    With `may_replace`, shards of an earlier run that are left are removed, since they would be read as well.
+
+    Raises:
+        OutputError: a rename is refused, or another file has got the name meanwhile.
+    """
+    for written in files.values():
+        _publish_some(written.shards, range(written.n_named), may_replace=may_replace)
+        for path in others(written.shards, n_own=written.n_named):
+            if not may_replace:
+                raise _taken(path)
+            try:
+                path.unlink()
+            except OSError as error:
+                raise OutputError(
+                    f"{path} is of an earlier run and cannot be removed: {error.strerror}; mend that and run "
+                    "the same command again"
+                ) from error
+
+
+def _publish_some(shards: Shards, some: Iterable[int], *, may_replace: bool) -> None:
+    for k in some:
+        partial, final = shards.partial(k), shards.path(k)
+        if not is_there(partial):
+            continue  # an earlier run came so far
+        if may_replace or not is_there(final):
+            _rename(partial, final)
+        elif not _hold_same(final, partial):
+            raise _taken(final)
+        else:  # it was named by an earlier run, whose record was lost
+            with contextlib.suppress(OSError):  # what stays is hidden and harmless
+                partial.unlink()
+
+
+def _rename(old: Path, new: Path) -> None:
+    try:
+        replace_durably(old, new)
+    except OSError as error:
+        raise OutputError(
+            f"cannot rename {old} to {new}: {error.strerror}; mend that and run the same command again"
+        ) from error
+
+
+def _taken(path: Path) -> OutputError:
+    return OutputError(
+        f"{path} is there and not of this run; give --overwrite to replace it, or move it away and "
+        "run the same command again"
+    )
+
+
+def remove_work_files(folder: Path) -> None:
+    """Empty `.prepare/` of everything but the lock, which must be held; the journal goes last.
+
+    While it is there, a killed run's other files are known to be of no use any more.
+    """
+    work = folder / WORK_FOLDER
+    for path in sorted(work.glob("*"), key=lambda path: path.name == "journal"):
+        if path.suffix and path.is_dir():  # `lock.` and a word: somebody was killed while taking the lock
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file():
+            with contextlib.suppress(OSError):  # what stays is hidden and harmless
+                path.unlink()
+
+
+def remove_work_folder(folder: Path) -> None:
+    """Remove `.prepare/` if no run has anything in it."""
+    work = folder / WORK_FOLDER
+    with contextlib.suppress(OSError):
+        if all(path.name == ".gitignore" for path in work.iterdir()):
+            (work / ".gitignore").unlink(missing_ok=True)
+            work.rmdir()

@@ -1,0 +1,226 @@
+"""Checkpoints: what is durable is journaled, and a later run goes on from there.
+
+The journal's first record is a header that says which inputs and options it belongs to; then comes one record
+for each checkpoint, written once the tokens before it are on the disk; and, when everything is finished, one
+that says so and holds the report. A record means: the files hold this many tokens, the last segment of them
+with this CRC-32, and the reader resumes at this position. Where a run has resumed with inputs or options that
+have changed, as far as they may, another header stands before the first record of that run: the last one
+counts.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nanogpt_compat.errors import OutputError
+from nanogpt_compat.output.layout import WORK_FOLDER
+from nanogpt_compat.output.token_file import TOKEN
+from nanogpt_compat.output.writer import Segment, TokenFiles, Written, is_sound
+from nanogpt_compat.resume.counters import InputTally, Tally
+from nanogpt_compat.resume.journal import Journal, read_journal
+from nanogpt_compat.system.threads import start_pool
+
+EVERY_OUTPUT_BYTES = 64 * 1024 * 1024
+EVERY_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point to go on from: the length of the journal that ends there, and the segment before it."""
+
+    end_byte: int
+    segment: Segment
+
+
+@dataclass(slots=True)
+class Found:
+    """What an earlier run left behind."""
+
+    header: Mapping[str, Any] | None = None  # the last one
+    header_end_byte: int = 0
+    marks: list[Mark] = field(default_factory=list)  # the first is the beginning, right after the header
+    report: Mapping[str, Any] | None = None  # of a run that only had to rename its files
+    end_byte: int = 0  # of the last valid line
+    is_torn: bool = False  # the journal goes on behind it
+    mismatch: str = ""  # in what the engine that was chosen has erred, so that tiktoken took its place
+
+    @property
+    def has_anything(self) -> bool:
+        """Whether there is a token that a run could go on from."""
+        return self.report is not None or any(any(mark.segment.tokens.values()) for mark in self.marks)
+
+    @property
+    def tokens(self) -> Mapping[str, int]:
+        """How many tokens of each stream are journaled; none are named if there is no record of any."""
+        return self.marks[-1].segment.tokens if self.marks else {}
+
+
+def journal_in(output_dir: Path) -> Path:
+    """Say where the journal of what goes into a folder is."""
+    return output_dir / WORK_FOLDER / "journal"
+
+
+def read_found(journal: Path) -> Found:
+    """Read the journal up to its first invalid line; holds some hundred bytes for each checkpoint.
+
+    Raises:
+        OutputError: it is there but cannot be read.
+    """
+    found = Found()
+    for entry in read_journal(journal):
+        record: Mapping[str, Any] = entry.record
+        found.end_byte = entry.end_byte
+        if found.header is None or "options" in record:
+            if found.header is None:
+                found.marks.append(Mark(entry.end_byte, Segment({}, {})))
+            found.header, found.header_end_byte = record, entry.end_byte
+            found.mismatch = record.get("engine_mismatch", "")
+        elif "report" in record:
+            found.report = record["report"]
+        else:
+            found.marks.append(Mark(entry.end_byte, Segment(record["tokens"], record["crcs"])))
+    found.is_torn = journal.is_file() and journal.stat().st_size > found.end_byte
+    return found
+
+
+def last_sound_mark(found: Found, files: Mapping[str, Written]) -> int:
+    """Find the last mark whose segment the files really hold; 0 is the beginning.
+
+    Raises:
+        OutputError: a file is there but cannot be read.
+    """
+    for index in range(len(found.marks) - 1, 0, -1):
+        if is_sound(files, found.marks[index - 1].segment.tokens, found.marks[index].segment):
+            return index
+    return 0
+
+
+def first_unsound_mark(
+    marks: list[Mark], files: Mapping[str, Written], check: Callable[[], None]
+) -> int | None:
+    """Find the first of `marks` whose segment the files do not hold.
+
+    Raises:
+        OutputError: a file cannot be read. And whatever `check`, called for each segment, raises.
+    """
+    for index in range(1, len(marks)):
+        check()
+        if not is_sound(files, marks[index - 1].segment.tokens, marks[index].segment):
+            return index
+    return None
+
+
+def load_tally(journal: Path, *, n_inputs: int, end_byte: int) -> Tally:
+    """Bring back the state at the mark that ends at `end_byte`.
+
+    Raises:
+        OutputError: the journal cannot be read.
+    """
+    tally = Tally([InputTally() for _ in range(n_inputs)])
+    for entry in read_journal(journal):
+        if entry.end_byte > end_byte:
+            break
+        if "tally" in entry.record:  # all but headers
+            record: Mapping[str, Any] = entry.record
+            tally.apply_record(record["tally"])
+    return tally
+
+
+class Checkpointer:
+    """Writes a checkpoint every 64 MiB of output or 30 s, while the run goes on.
+
+    The journal's line is written after the data are on the disk, by one thread, in order. A sync that fails
+    is not repeated: the system tells such an error once, and a second sync would succeed with the data gone.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        sink: TokenFiles,
+        tally: Tally,
+        *,
+        publishes: bool,
+        header: Mapping[str, object] | None = None,
+    ) -> None:
+        """Begin from `tally`; `publishes`: full shards get their names when they are journaled.
+
+        A `header` comes before the first record.
+        """
+        self._journal = journal
+        self._header = header
+        self._sink = sink
+        self._tally = tally
+        self._publishes = publishes
+        self._thread = start_pool(1, "checkpoint")
+        self._pending: Future[None] | None = None
+        self._input_index = tally.position.input_index
+        self._tokens = tally.tokens
+        self.saved_bytes, self.saved_tokens = tally.bytes_read, tally.tokens
+        self._started_s = self._last_s = time.monotonic()
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds that all runs together have taken so far."""
+        return self._tally.wall_s + time.monotonic() - self._started_s
+
+    def after_block(self) -> None:
+        """Begin a checkpoint if it is time.
+
+        Raises:
+            OutputError: the one before could not be written.
+        """
+        if self._pending is not None and self._pending.done():
+            self._settle()
+        n_bytes = (self._tally.tokens - self._tokens) * TOKEN.itemsize
+        if n_bytes >= EVERY_OUTPUT_BYTES or (n_bytes and time.monotonic() - self._last_s >= EVERY_S):
+            self._begin()
+
+    def now(self) -> None:
+        """Write a checkpoint and wait for it.
+
+        Raises:
+            OutputError: it could not be written, or the files do not hold what was counted.
+        """
+        self._begin()
+        self._settle()
+
+    def _begin(self) -> None:
+        self._settle()
+        if sum(self._sink.tokens.values()) != self._tally.tokens:
+            raise OutputError("the last block is written in part; the checkpoint before it stands")
+        segment, wait = self._sink.begin_checkpoint()
+        state = self._tally.to_record(since_input=self._input_index)
+        record = {
+            "tokens": segment.tokens,
+            "crcs": segment.crcs,
+            "tally": state | {"wall_s": round(self.wall_s, 3)},
+        }
+        self._pending = self._thread.submit(self._write, wait, record, self._tally.bytes_read)
+        self._input_index = self._tally.position.input_index
+        self._tokens = self._tally.tokens
+        self._last_s = time.monotonic()
+
+    def _write(self, wait: Callable[[], None], record: Mapping[str, Any], bytes_read: int) -> None:
+        if self._header is not None:
+            self._journal.append(self._header)
+            self._header = None
+        wait()
+        self._journal.append(record)
+        self.saved_bytes, self.saved_tokens = bytes_read, sum(record["tokens"].values())
+        if self._publishes:
+            self._sink.publish_full(record["tokens"])
+
+    def _settle(self) -> None:
+        """Wait for the checkpoint under way, and tell its error."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def __enter__(self) -> "Checkpointer":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._thread.shutdown()

@@ -1,0 +1,229 @@
+"""What a run has done so far: where it is, and everything it counts."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from nanogpt_compat.text.blocks import Position, Records
+from nanogpt_compat.text.documents import Counts
+
+MAX_OFFSETS = 10
+_PLAIN = (  # what a record holds as it is
+    *("train_tokens", "val_tokens", "chars", "forced_cuts", "checked_slices", "fallback_blocks"),
+    *("skipped_records", "replaced_surrogates"),
+    *("documents", "empty_documents", "longest_document_bytes", "open_document_bytes"),
+    *("resumes", "checkpoint_fallbacks", "wall_s"),
+)
+
+_LINE = re.compile(r"^line (\d+(?:,\d{3})*)")
+_CRC_POLYNOMIAL = 0xEDB88320
+
+
+@dataclass(slots=True)
+class InputTally:
+    """What came out of one input."""
+
+    tokens: int = 0
+    documents: int = 0  # that have ended, and are not empty
+    invalid_bytes: int = 0
+    bytes_read: int = 0  # of the file
+    text_bytes: int = 0  # uncompressed, and of parquet only the texts
+    records: int = 0  # lines or rows
+    crc: int = 0  # zlib.crc32 of the logical content: of parquet, each row's length is in it too
+    skipped_records: int = 0
+    first_skipped: str = ""  # where, and why
+
+
+@dataclass(slots=True)
+class Tally:
+    """The state of a run between two blocks. Only the thread that writes changes it."""
+
+    inputs: list[InputTally]
+    position: Position = field(default_factory=lambda: Position(0))
+    train_tokens: int = 0
+    val_tokens: int = 0
+    chars: int = 0  # counted only with --n
+    forced_cuts: int = 0
+    checked_slices: int = 0  # encoded by tiktoken too
+    fallback_blocks: int = 0  # encoded by tiktoken because the engine would have erred on them
+    documents: int = 0  # that have ended, and are not empty
+    empty_documents: int = 0
+    longest_document_bytes: int = 0  # of UTF-8, of those that have ended
+    open_document_bytes: int = 0  # of the one that has not, so far
+    skipped_records: int = 0
+    skipped: list[tuple[int, str]] = field(default_factory=list)  # the first ten: input index, where and why
+    replaced_surrogates: int = 0
+    invalid_offsets: list[tuple[int, int]] = field(default_factory=list)  # (input index, byte offset)
+    resumes: int = 0
+    checkpoint_fallbacks: int = 0
+    wall_s: float = 0.0  # of the earlier runs
+
+    @property
+    def tokens(self) -> int:
+        """All tokens so far, train and val."""
+        return self.train_tokens + self.val_tokens
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of all inputs so far."""
+        return sum(one.bytes_read for one in self.inputs)
+
+    @property
+    def text_bytes_before(self) -> int:
+        """What of `text_bytes` is of the inputs before the current one."""
+        return sum(one.text_bytes for one in self.inputs[: self.position.input_index])
+
+    @property
+    def text_bytes(self) -> int:
+        """The same, uncompressed."""
+        return sum(one.text_bytes for one in self.inputs)
+
+    @property
+    def invalid_bytes(self) -> int:
+        """All undecodable bytes so far."""
+        return sum(one.invalid_bytes for one in self.inputs)
+
+    def count_block(
+        self,
+        end: Position,
+        *,
+        n_train_tokens: int,
+        n_val_tokens: int,
+        n_chars: int,
+        n_forced: int,
+    ) -> None:
+        """Count a block that has been written."""
+        one = self.inputs[end.input_index]
+        one.tokens += n_train_tokens + n_val_tokens
+        one.bytes_read = end.stored_bytes or end.offset
+        one.text_bytes = end.offset
+        one.records = end.records
+        one.crc = end.crc
+        self.train_tokens += n_train_tokens
+        self.val_tokens += n_val_tokens
+        self.chars += n_chars
+        self.forced_cuts += n_forced
+        self.position = end
+
+    def count_documents(self, counts: Counts) -> None:
+        """Count the documents of the block last counted."""
+        n_before = self.documents
+        self.longest_document_bytes = max(self.longest_document_bytes, counts.longest_bytes)
+        if counts.head_bytes is not None:
+            self.open_document_bytes += counts.head_bytes
+            if counts.head_ends:
+                self.longest_document_bytes = max(self.longest_document_bytes, self.open_document_bytes)
+                self.documents += 1
+                self.open_document_bytes = 0
+        self.documents += counts.n_whole
+        self.empty_documents += counts.n_empty
+        if counts.tail_bytes is not None:
+            self.open_document_bytes = counts.tail_bytes
+        self.inputs[self.position.input_index].documents += self.documents - n_before
+
+    def count_records(self, records: Records) -> None:
+        """Count what was wrong with the records of the block last counted."""
+        one = self.inputs[self.position.input_index]
+        self.skipped_records += records.n_bad
+        one.skipped_records += records.n_bad
+        one.first_skipped = one.first_skipped or next(iter(records.bad), "")
+        self.replaced_surrogates += records.n_replaced
+        for where_and_why in records.bad[: MAX_OFFSETS - len(self.skipped)]:
+            self.skipped.append((self.position.input_index, where_and_why))
+
+    def count_invalid(self, n_bytes: int, offsets: Sequence[int]) -> None:
+        """Count undecodable bytes of the block last counted, and keep the first ten offsets of the run."""
+        index = self.position.input_index
+        self.inputs[index].invalid_bytes += n_bytes
+        for offset in offsets[: MAX_OFFSETS - len(self.invalid_offsets)]:
+            self.invalid_offsets.append((index, offset))
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "Tally":
+        """Build the tally of one input that wrote `record`."""
+        tally = cls([InputTally()])
+        tally.apply_record(record)
+        return tally
+
+    def to_record(self, *, since_input: int) -> dict[str, object]:
+        """Write down everything, of the inputs only those from `since_input` up to the current one.
+
+        With a hundred thousand inputs, all of them at every checkpoint would be more than the tokens.
+        """
+        record = {name: value for name, value in asdict(self).items() if name != "inputs"}
+        changed = range(since_input, self.position.input_index + 1)
+        return record | {"inputs": {str(index): asdict(self.inputs[index]) for index in changed}}
+
+    def apply_record(self, record: Mapping[str, Any]) -> None:
+        """Bring the state to that of `record`; those before it must have been applied, in order."""
+        for index, one in record["inputs"].items():
+            self.inputs[int(index)] = InputTally(**one)
+        self.position = Position(**record["position"])
+        self.skipped = [(index, why) for index, why in record["skipped"]]
+        self.invalid_offsets = [(index, offset) for index, offset in record["invalid_offsets"]]
+        for name in _PLAIN:
+            setattr(self, name, record[name])
+
+    def add(self, part: "Tally", end: Position, *, crc_bytes: int, n_lines_before: int = 0) -> None:
+        """Count what another process has counted of the bytes up to `end`, and of that input alone.
+
+        `crc_bytes`: the size of the logical content that the part's CRC is of.
+        """
+        index = end.input_index
+        one, new = self.inputs[index], part.inputs[0]
+        one.tokens += new.tokens
+        one.documents += new.documents
+        one.invalid_bytes += new.invalid_bytes
+        one.bytes_read = max(one.bytes_read, new.bytes_read)
+        one.text_bytes += new.text_bytes
+        one.skipped_records += new.skipped_records
+        one.first_skipped = one.first_skipped or _renumber(new.first_skipped, n_lines_before)
+        one.records += new.records
+        one.crc = combine_crcs(one.crc, new.crc, crc_bytes)
+        longest_bytes = max(self.longest_document_bytes, part.longest_document_bytes)
+        wall_s = self.wall_s  # theirs may have been at the same time
+        for name in _PLAIN:
+            setattr(self, name, getattr(self, name) + getattr(part, name))
+        self.longest_document_bytes, self.wall_s = longest_bytes, wall_s
+        self.position = end
+        for _, offset in part.invalid_offsets[: MAX_OFFSETS - len(self.invalid_offsets)]:
+            self.invalid_offsets.append((index, offset))
+        for _, why in part.skipped[: MAX_OFFSETS - len(self.skipped)]:
+            self.skipped.append((index, _renumber(why, n_lines_before)))
+
+
+def _renumber(why: str, n_lines_before: int) -> str:
+    """Count a line from the beginning of the file; a task counts from the beginning of its span.
+
+    >>> _renumber("line 2, at byte 1,234: not JSON", 9999)
+    'line 10,001, at byte 1,234: not JSON'
+    """
+    return _LINE.sub(lambda match: f"line {int(match[1].replace(',', '')) + n_lines_before:,}", why)
+
+
+def combine_crcs(crc: int, next_crc: int, next_bytes: int) -> int:
+    """Compute the CRC-32 of some bytes and the `next_bytes` after them from the CRC-32 of each.
+
+    As `crc32_combine` of zlib, which Python's has not: https://github.com/madler/zlib/blob/master/crc32.c
+
+    >>> from zlib import crc32
+    >>> combine_crcs(crc32(b"to be"), crc32(b", or not"), 8) == crc32(b"to be, or not")
+    True
+    """
+    power, square = 1 << 31, 1 << 23  # x^0, and x^8: polynomials modulo that of the CRC, bits reversed
+    while next_bytes:
+        if next_bytes & 1:
+            power = _multiply(power, square)
+        square = _multiply(square, square)
+        next_bytes >>= 1
+    return _multiply(power, crc) ^ next_crc
+
+
+def _multiply(a: int, b: int) -> int:
+    product = 0
+    for place in range(31, -1, -1):
+        if a >> place & 1:
+            product ^= b
+        b = b >> 1 ^ (_CRC_POLYNOMIAL if b & 1 else 0)
+    return product

@@ -1,0 +1,117 @@
+"""Tell whether an input is still the same, and whether the same options would make the same tokens."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from nanogpt_compat.system.redaction import redact_record
+
+TOKEN_FORMAT = 2
+"""Raise it by hand whenever the program makes other tokens or other splits of the same input."""
+
+TEXT_BYTES = "bytes of text"
+DOCUMENT_SHARE = "share of documents for validation"
+_DERIVED = {
+    TEXT_BYTES: "the size of all text, which decides the validation windows,",
+    DOCUMENT_SHARE: f"the {DOCUMENT_SHARE}",
+}
+"""What the inputs and options together decide, besides the options, and how it is called in messages."""
+
+_DIGEST_BYTES = 16
+_HINTS = "mtime_ctime_inode"  # may differ without the content being another
+
+
+def describe_input(
+    size_bytes: int | None, hints: Sequence[object], samples: Iterable[bytes]
+) -> dict[str, Any]:
+    """Describe an input by size and sampled content, and by hints that it may have changed."""
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for sample in samples:
+        digest.update(sample)
+    return {
+        "size": size_bytes,
+        "samples": digest.hexdigest(),
+        _HINTS: list(hints),
+    }
+
+
+def has_hint_of_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a file should be read again to be sure that it is as it was."""
+    return bool(old[_HINTS] != new[_HINTS])
+
+
+def may_have_changed(old: Mapping[str, Any], new: Mapping[str, Any], *, same_samples: bool) -> bool:
+    """Whether an input described as `old`, and as `new` now, has to be read again to be sure.
+
+    `same_samples`: both samples are from the same places, which depend on the sizes of all inputs.
+    """
+    if old["size"] != new["size"] or has_hint_of_change(old, new):
+        return True
+    return bool(old["samples"] != new["samples"]) if same_samples else not new[_HINTS]
+
+
+def digest_of(config: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> str:
+    """Put everything that decides the tokens into one word."""
+    certain = [[one["size"], one["samples"]] for one in inputs]
+    text = json.dumps([config, certain], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def _say(value: object) -> str:
+    if isinstance(value, bool):
+        return "given" if value else "not given"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "not given" if value is None else str(value)
+
+
+def option_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Say which options are not the same, for a person.
+
+    >>> option_differences({"--errors": "ignore"}, {"--errors": "replace"})
+    ['--errors was ignore and is replace']
+    """
+    old, new = redact_record(old), redact_record(new)  # as what was written down is already
+    names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    # What comes of another option is not worth a word where that option does not let it come about.
+    told = [name for name in names if name not in _DERIVED or (name in old and name in new)] or names
+    return [
+        f"{_DERIVED.get(name, name)} was {_say(old.get(name))} and is {_say(new.get(name))}" for name in told
+    ]
+
+
+def _count(n_bytes: int | None) -> str:
+    return "an unknown number of" if n_bytes is None else f"{n_bytes:,}"
+
+
+def differences(
+    old_config: Mapping[str, Any],
+    new_config: Mapping[str, Any],
+    old_inputs: Sequence[Mapping[str, Any]],
+    new_inputs: Sequence[Mapping[str, Any]],
+    paths: Sequence[object],
+) -> list[str]:
+    """Say, for a person, what is not the same."""
+    found = option_differences(old_config, new_config)
+    if len(old_inputs) != len(new_inputs):
+        found.append(f"the number of inputs was {len(old_inputs):,}, is {len(new_inputs):,}")
+        return found
+    found += size_differences(old_inputs, new_inputs, paths)
+    for path, old, new in zip(paths, old_inputs, new_inputs, strict=True):
+        if old["size"] == new["size"] and old["samples"] != new["samples"]:
+            found.append(f"{path} has other content than it had")
+    return found
+
+
+def size_differences(
+    old_inputs: Sequence[Mapping[str, Any]],
+    new_inputs: Sequence[Mapping[str, Any]],
+    paths: Sequence[object],
+) -> list[str]:
+    """Say which inputs have another size than they had, as far as there are as many."""
+    return [
+        f"{path} had {_count(old['size'])} bytes and has {_count(new['size'])}"
+        for path, old, new in zip(paths, old_inputs, new_inputs, strict=False)
+        if old["size"] != new["size"]
+    ]

@@ -1,0 +1,181 @@
+"""What making output and verifying it have in common: locks, and an eye on memory, signals and progress."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from nanogpt_compat import pipeline
+from nanogpt_compat.cluster.parts import Parts
+from nanogpt_compat.errors import MemoryLimitError, TooSmallError
+from nanogpt_compat.memory.guard import MemoryGuard, Sampler, describe_limits
+from nanogpt_compat.memory.malloc import trim_heap
+from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES, SMALL_BLOCK_BYTES, Step, room_bytes
+from nanogpt_compat.memory.usage import rss_bytes
+from nanogpt_compat.output.layout import WORK_FOLDER
+from nanogpt_compat.output.writer import Sink, remove_work_folder, work_folder
+from nanogpt_compat.preflight import Job
+from nanogpt_compat.resume.counters import Tally
+from nanogpt_compat.resume.lock import FolderLock, check_free
+from nanogpt_compat.system.display import Display
+from nanogpt_compat.text.blocks import Need
+
+_SHOW_EVERY_S = 0.1
+
+Say = Callable[[str], None]
+Check = Callable[[], None]
+
+
+@contextmanager
+def locked(folders: Sequence[Path]) -> Iterator[None]:
+    """Hold all folders that are written to: links may lead runs from several folders to one file.
+
+    Raises:
+        OutputError: another run is at work in one of them, or it cannot be written to.
+    """
+    try:
+        with ExitStack() as locks:
+            for folder in folders:
+                locks.enter_context(FolderLock(work_folder(folder) / "lock"))
+            yield
+    finally:
+        for folder in folders:
+            remove_work_folder(folder)
+
+
+def check_unlocked(folders: Sequence[Path]) -> None:
+    """Make sure that `locked` could have all folders now; makes nothing.
+
+    Raises:
+        OutputError: another run is at work in one of them.
+    """
+    for folder in folders:
+        check_free(folder / WORK_FOLDER / "lock")
+
+
+class Watch:
+    """Goes through the input of a job; it watches memory for as long as it is entered.
+
+    `check` is called several times a second and at every block; what it raises ends the work.
+    """
+
+    def __init__(self, job: Job, *, open_display: Callable[[int], Display], say: Say, check: Check):
+        self._encoder = job.encoder
+        self._open_display = open_display
+        self.say = say
+        self._check_signals = check
+        self._is_smallest = job.config.n_workers == 1 and job.block_bytes <= SMALL_BLOCK_BYTES
+        self._has_written: Callable[[], bool] = lambda: False
+        sampler = Sampler(
+            max_memory_bytes=job.config.max_memory_bytes, min_available_bytes=job.config.min_available_bytes
+        )
+        self.guard = MemoryGuard(sampler, most_bytes=IN_FLIGHT_BYTES, cache_bytes=job.encoder.cache_bytes)
+
+    def __enter__(self) -> "Watch":
+        """Begin to watch, or raise what the guard raises; the engine keeps no more than there is room for."""
+        self.guard.__enter__()
+        self.say(describe_limits(self.guard.readings, self.guard.budget_bytes))
+        most_bytes = room_bytes(self.guard.readings)
+        if most_bytes is not None:  # the output and the system's own buffers want some of it, too
+            self._encoder.lower_cache_bytes(min(self._encoder.cache_bytes, most_bytes // 2))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.guard.__exit__(*exc)
+
+    def check(self) -> None:
+        """Raise what should end the work: a signal, or memory that is about to run out."""
+        self._check_signals()
+        if self.guard.aborting.is_set():
+            raise self._stop_for_memory()
+
+    def memory_refused(self) -> MemoryLimitError | TooSmallError:
+        """Build the error to raise from a MemoryError."""
+        self.guard.abort()
+        return self._stop_for_memory()
+
+    def _stop_for_memory(self) -> MemoryLimitError | TooSmallError:
+        """Build the error that ends the work; the advice that goes with it must not lead here again."""
+        found = self.guard.explain()
+        if self._is_smallest and self.guard.is_our_own_doing and not self._has_written():
+            return TooSmallError(
+                f"{found}. Nothing could be written, with the smallest settings: allow more memory; trying "
+                "again unchanged will not help"
+            )
+        return MemoryLimitError(found, smaller_helps=not self._is_smallest)
+
+    def go_through(
+        self,
+        job: Job,
+        sink: Sink,
+        tally: Tally,
+        *,
+        flush: Callable[[], None],
+        after_block: Callable[[], None],
+        end: int | None = None,
+    ) -> None:
+        """Run the pipeline from `tally` to the end of the input; `flush` writes back what `sink` holds.
+
+        `end` is as in `source.Source`.
+
+        Raises:
+            InputError, OutputError, EngineMismatch: as `pipeline.run` does.
+            MemoryLimitError: memory is about to run out. And whatever the check for signals raises.
+        """
+        encoder, beginning = job.encoder, tally.position
+        self._has_written = lambda: tally.position != beginning
+        with closing(self._open_display(tally.bytes_read)) as display:
+            shown_s = 0.0
+
+            def show() -> None:
+                nonlocal shown_s
+                shown_s = time.monotonic()
+                display.show(bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=rss_bytes())
+
+            def after_each_block() -> None:
+                after_block()
+                step = self.guard.take_step()
+                if step is Step.FLUSH:
+                    flush()
+                elif step is Step.DROP_CACHES:
+                    encoder.drop_caches()
+                    trim_heap()
+                if time.monotonic() - shown_s > _SHOW_EVERY_S:  # at 200 MB/s, each block would cost 1 %
+                    show()
+
+            def make_room(n_bytes: int, need: Callable[[], Need]) -> None:
+                if self.guard.lacks_room(n_bytes):
+                    flush()
+                    encoder.drop_caches()
+                    trim_heap()
+                self.guard.check_room(n_bytes, need)
+
+            pipeline.run(
+                replace(job.source, end=end),
+                tally,
+                sink,
+                encoder,
+                n_workers=job.config.n_workers,
+                max_chars=job.max_chars,
+                admit=self.guard.admit,
+                after_block=after_each_block,
+                check=self.check,
+                make_room=make_room,
+                check_room=self.guard.check_room,
+            )
+            show()
+
+    def put_together(self, parts: Parts, sink: Sink, tally: Tally, *, after_part: Callable[[], None]) -> None:
+        """Copy parts from `tally` on, as `Parts.copy_into` does.
+
+        Raises:
+            SpansError, OutputError: as that does. MemoryLimitError: memory is about to run out.
+        """
+        with closing(self._open_display(tally.bytes_read)) as display:
+
+            def after_each() -> None:
+                after_part()
+                display.show(bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=rss_bytes())
+
+            parts.copy_into(sink, tally, after_part=after_each, check=self.check)

@@ -1,0 +1,14 @@
+"""The operating system and the terminal.
+
+filesystem.py    durable writes, page cache, kinds of file systems
+shutdown.py      end at a signal before there is work to save; old Pythons read it
+signals.py       stop cleanly at a signal
+threads.py       start threads where memory may be refused
+display.py       progress, logs and warnings on stderr
+redaction.py     keep secrets out of every text that leaves the process
+commands.py      commands in messages, quoted for the shell
+ranks.py         the rank of this process, from options or a scheduler's variables
+units.py         parse and format sizes, counts, times
+
+It must not know any other room.
+"""

@@ -1,0 +1,131 @@
+"""Commands in messages: quoted for the shell, one to a line, so that they work when they are pasted.
+
+A command is on a line of its own, indented by four spaces; nothing else in a message is indented so. By that
+tests/test_advice.py finds the commands, which it runs.
+"""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import nanogpt_compat
+from nanogpt_compat.system.redaction import redact
+
+_INDENT = "\n    "
+_ESCAPED = {"\\": r"\\", "'": r"\'", "\n": r"\n", "\t": r"\t", "\r": r"\r"}
+_SCRIPT = "nanogpt-prepare"  # in setup.cfg
+
+
+def quote(word: object) -> str:
+    r"""Quote a word for the shell in ASCII, like all that is printed, and without the secrets of an address.
+
+    >>> quote("two words.txt"), quote("caf\xe9's.txt"), quote(Path("-n.txt"))
+    ("'two words.txt'", "$'caf\\xc3\\xa9\\'s.txt'", './-n.txt')
+    """
+    text = redact(word) if isinstance(word, str) else str(word)
+    if isinstance(word, Path) and text.startswith("-"):
+        text = f"./{text}"  # or it would be taken for an option
+    if text.isascii() and text.isprintable():
+        return shlex.quote(text)
+    chars = (chr(byte) for byte in os.fsencode(text))
+    shown = (_ESCAPED.get(one, one if " " <= one <= "~" else f"\\x{ord(one):02x}") for one in chars)
+    return f"$'{''.join(shown)}'"
+
+
+def join(*words: object) -> str:
+    """Make a command of words, each quoted.
+
+    >>> join("cat", Path("my text.txt"))
+    "cat 'my text.txt'"
+    """
+    return " ".join(map(quote, words))
+
+
+def show(*commands: str) -> str:
+    r"""Put finished commands into a message: `f"convert it with{show(command)}\nor ..."`."""
+    text = "".join(_INDENT + command for command in commands)
+    if "://...@" in text or "?..." in text:
+        text += "\n(put back what is secret in the address, where it has ...)"
+    return text
+
+
+def this_program(*words: object) -> str:
+    """Start this program, as it was started, with these words."""
+    return join(*_program(), *words)
+
+
+def this_command(*more: object, without: Iterable[str] = (), words: Sequence[str] | None = None) -> str:
+    """Start this program with the words it was started with, but for some options, and some more.
+
+    `words` are those typed, where they are not those of the process. `more` comes last, so that it wins.
+    """
+    if words is None:
+        words = sys.argv[1:] if _is_ours() else []
+    return this_program(*drop_options(words, without), *more)
+
+
+def drop_options(words: Sequence[str], options: Iterable[str]) -> list[str]:
+    """Leave out options and their values; there are no words but options and values.
+
+    >>> drop_options(["--input", "a", "b", "--n=1", "--quiet"], ["--input", "--n"])
+    ['--quiet']
+    """
+    options, kept, is_dropped = set(options), [], False
+    for word in words:
+        if word.startswith("-") and word != "-":
+            is_dropped = word.partition("=")[0] in options
+        if not is_dropped:
+            kept.append(word)
+    return kept
+
+
+def install(*packages: str) -> str:
+    """Install packages for this Python, whichever `pip` is found first by the shell."""
+    if find_spec("pip") is None and (uv := shutil.which("uv")):  # it makes environments without pip
+        return join(uv, "pip", "install", "--python", _python(), *packages)
+    return module("pip", "install", *packages)
+
+
+def python(code: str) -> str:
+    """Run a line of code with this Python."""
+    return join(_python(), "-c", code)
+
+
+def module(name: str, *words: object) -> str:
+    """Run a module with this Python."""
+    return join(_python(), "-m", name, *words)
+
+
+def _python() -> str:
+    return sys.executable or "python3"
+
+
+def _package() -> Path:
+    """Return the folder of this package."""
+    return Path(nanogpt_compat.__file__).resolve().parent
+
+
+def _is_launcher() -> bool:
+    """Whether the process is prepare.py, under whatever name: it stands beside the package."""
+    script, package = Path(sys.argv[0]), _package()
+    folders = {script.absolute().parent, script.resolve().parent}  # either may be a link
+    return script.is_file() and package in {(folder / package.name).resolve() for folder in folders}
+
+
+def _is_ours() -> bool:
+    script = Path(sys.argv[0])
+    is_module = script.name == "__main__.py" and script.resolve().parent == _package()
+    return is_module or script.name == _SCRIPT or _is_launcher()
+
+
+def _program() -> list[object]:
+    """List the words that start this program; a worker of a cluster was started by another's."""
+    if _is_launcher():
+        return [_python(), Path(sys.argv[0])]
+    if Path(sys.argv[0]).name == _SCRIPT:
+        return [sys.argv[0]]
+    return [_python(), "-m", "nanogpt_compat"]

@@ -1,0 +1,202 @@
+"""What is seen while a run goes on: a bar on a terminal, a plain line every ten seconds elsewhere."""
+
+import contextlib
+import io
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Protocol, TextIO
+
+from tqdm import tqdm
+
+from nanogpt_compat.system.redaction import redact
+from nanogpt_compat.system.units import format_bytes, format_count, format_duration, format_rate
+
+_LINE_EVERY_S = 10.0
+_BAR_EVERY_S = 0.1
+_ERASE = "\r\x1b[K"  # the line that the cursor is on
+
+LOG = "nanogpt_compat"
+"""The log of this program: of its parts, each has the name of its module."""
+
+
+class CalmStream(io.TextIOBase):
+    r"""A text stream that never fails: a closed pager must not stop a run of hours.
+
+    It writes ASCII, and of names of files whatever else is in them as `\xe9` or `\u4e2d`; and no secret that
+    this process knows.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        """Take `sys.stdout` or `sys.stderr`, which is None if the program was started with it closed."""
+        self._stream = stream._stream if isinstance(stream, CalmStream) else stream
+        self.failure: OSError | None = None  # to write; a reader that has left is none
+
+    def write(self, text: str) -> int:
+        """Write `text` if anybody is there; a full disk may have room again by the next time."""
+        data = redact(text).encode("ascii", "backslashreplace")
+        try:
+            # Past its buffer: what stayed there would be written at the end, and fail the run then (120).
+            raw = getattr(getattr(self._stream, "buffer", None), "raw", None)
+            if raw is not None:
+                while data:
+                    data = data[raw.write(data) or 0 :]
+            elif self._stream is not None:
+                self._stream.write(data.decode("ascii"))
+                self._stream.flush()
+        except (BrokenPipeError, ValueError):
+            pass
+        except OSError as error:
+            self.failure = error
+        return len(text)
+
+    def flush(self) -> None:
+        """Do nothing: `write` has done it."""
+
+    def isatty(self) -> bool:
+        """Whether a person looks at it."""
+        with contextlib.suppress(OSError, ValueError):
+            return self._stream is not None and self._stream.isatty()
+        return False
+
+    def fileno(self) -> int:
+        """Return the stream's own; tqdm asks it for the terminal's width."""
+        if self._stream is None:
+            raise OSError("the stream is closed")
+        return self._stream.fileno()
+
+
+class Notices(logging.Handler):
+    """Prints what a part logs that has nobody to return it to, such as the wait for a server."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it on a line of its own, in the place of a bar."""
+        stream = CalmStream(sys.stderr)
+        stream.write(f"{_ERASE if stream.isatty() else ''}notice: {record.getMessage()}\n")
+
+
+def use_calm_streams() -> logging.Handler:
+    """Send everything that Python prints through `CalmStream`: warnings, logs and tracebacks too.
+
+    What libraries log is dropped unless they were told where to log: their errors are ours to report. Returns
+    the handler of this program's own log.
+    """
+    sys.stdout, sys.stderr = CalmStream(sys.stdout), CalmStream(sys.stderr)
+    sys.excepthook = _print_crash
+    if not logging.getLogger().handlers:
+        logging.getLogger().addHandler(logging.NullHandler())
+    notices = Notices()
+    logging.getLogger(LOG).addHandler(notices)
+    return notices
+
+
+@contextlib.contextmanager
+def calm_streams() -> Iterator[None]:
+    """Do the same until the end of the context; a crash is printed after it, and redacted all the same."""
+    streams = sys.stdout, sys.stderr
+    notices = use_calm_streams()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+        logging.getLogger(LOG).removeHandler(notices)
+
+
+def _print_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    CalmStream(sys.stderr).write("".join(traceback.format_exception(kind, error, trace)))
+
+
+class Display(Protocol):
+    """Something that is told how far the run is."""
+
+    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
+        """Take the state of the run, a few times a second at most."""
+        ...
+
+    def close(self) -> None:
+        """Show nothing more."""
+        ...
+
+
+class Nobody:
+    """For `--quiet`."""
+
+    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
+        """Show nothing."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Bar:
+    """A tqdm bar, for a terminal."""
+
+    def __init__(self, stream: CalmStream, *, total_bytes: int | None, done_bytes: int = 0) -> None:
+        """Draw the bar at `done_bytes`, which do not count for its speed."""
+        self._bar = tqdm(
+            total=total_bytes,
+            initial=done_bytes,
+            unit="B",
+            unit_scale=True,
+            file=stream,
+            ascii=True,
+            dynamic_ncols=True,
+            mininterval=_BAR_EVERY_S,
+        )
+
+    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
+        """Move the bar."""
+        self._bar.set_postfix_str(
+            f"{format_count(tokens)} tokens, {format_bytes(memory_bytes)} memory", refresh=False
+        )
+        self._bar.update(bytes_read - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+
+class Lines:
+    """A line every ten seconds, for a log."""
+
+    def __init__(self, stream: CalmStream, *, total_bytes: int | None, done_bytes: int = 0) -> None:
+        """Begin to count the ten seconds."""
+        self._stream = stream
+        self._total_bytes = total_bytes
+        self._done_bytes = done_bytes
+        self._started_s = self._shown_s = time.monotonic()
+
+    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
+        """Print a line if the last one is ten seconds old."""
+        now_s = time.monotonic()
+        if now_s - self._shown_s < _LINE_EVERY_S:
+            return
+        self._shown_s = now_s
+        new_bytes, elapsed_s = bytes_read - self._done_bytes, now_s - self._started_s
+        done, left = format_bytes(bytes_read), ""
+        if self._total_bytes is not None:
+            # With --n the total is a forecast, and may turn out too low.
+            share = min(1.0, bytes_read / max(1, self._total_bytes))
+            left_s = max(0, self._total_bytes - bytes_read) * elapsed_s / max(1, new_bytes)
+            done = f"{share:4.0%}  {done} of {format_bytes(self._total_bytes)}"
+            left = f"  {format_duration(left_s)} left"
+        self._stream.write(
+            f"{done}  {format_rate(new_bytes, elapsed_s)}  {format_count(tokens)} tokens  "
+            f"{format_bytes(memory_bytes)} memory{left}\n"
+        )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def open_display(
+    stream: CalmStream, *, is_quiet: bool, total_bytes: int | None, done_bytes: int = 0
+) -> Display:
+    """Choose what fits the stream; `total_bytes` is None if nobody knows how much comes."""
+    if is_quiet:
+        return Nobody()
+    kind = Bar if stream.isatty() else Lines
+    return kind(stream, total_bytes=total_bytes, done_bytes=done_bytes)
