@@ -105,7 +105,7 @@ def head_of_line(head: bytes) -> bytes:
 
     Returns nothing where it ends anywhere else.
     """
-    end = _divide(head, 0, len(head), len(head) + 1)
+    end = _divide(head, 0, len(head) - 1, len(head))  # its last character may not be all there
     for closing in (b'"}', b"}"):
         try:
             _decode((head[:end] + closing).decode())
