@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -43,6 +44,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="let every test that skips fail: for CI, where whatever a test needs has been installed",
     )
+    parser.addoption(
+        "--sample-seed", default="0", help="chooses the cases of tests marked `sample` that are not slow"
+    )
 
 
 def pytest_configure() -> None:
@@ -55,6 +59,23 @@ def pytest_configure() -> None:
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"  # servers of the tests' own
     for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         os.environ.pop(name, None)
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that -m selects are taken
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the cases outside of samples as slow; names and seed alone decide which those are."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sample") is not None and item.get_closest_marker("slow") is None:
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for name, some in cases.items():
+        marker = some[0].get_closest_marker("sample")
+        assert marker is not None
+        (n_cases,) = marker.args
+        some.sort(key=lambda item: item.nodeid)
+        random.Random(f"{config.getoption('--sample-seed')} {name}").shuffle(some)
+        for item in some[n_cases:]:
+            item.add_marker("slow")
 
 
 @pytest.hookimpl(wrapper=True)

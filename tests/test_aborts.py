@@ -87,6 +87,7 @@ def resume(letters: Path, folder: Path, expected: Expected) -> None:
     expected.assert_reached(folder)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_memory_refused_to_rust_in_a_thread_is_a_stop_for_memory(
@@ -152,6 +153,7 @@ def test_an_abort_that_memory_is_not_the_reason_of_still_ends_the_process(
     assert ended_s - began_s < 5  # at once, and not when sleep() returns
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "fault",
     [

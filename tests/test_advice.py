@@ -458,6 +458,7 @@ CASES = {
 }
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("name", CASES)
 def test_the_command_that_is_printed_leads_on(name: str, tmp_path: Path) -> None:
     case, bench = CASES[name], Bench.make(tmp_path)

@@ -142,6 +142,7 @@ def make_inputs(folder: Path, kind: str) -> Args:
     return ("--input", write(folder, kind, ["", "", *documents]))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "kind", ["text", "texts", "text.gz", "separator", "jsonl", "parquet", "jsonl.zst", "all"]
 )

@@ -123,6 +123,7 @@ def another_charset(folder: Path) -> Args:
     return options(folder)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("setup", "exit_code"),
     [

@@ -162,6 +162,7 @@ def test_one_that_errs_only_after_a_resume_is_found_out(
     assert tokens_in(tmp_path / "out") == right(gpt2, text)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("at", "skip", "is_remembered"),
     [

@@ -125,6 +125,7 @@ def test_line_ends_and_characters_on_every_buffer_edge(
         assert_same(found, (whole_tokens(path, gpt2), np.array([], dtype=np.uint16)))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("n_workers", "block_bytes"), [(1, 1000), (2, 1 << 20), (8, 100_000)])
 def test_real_text_has_the_tokens_of_the_whole_file(
     gpt2: tiktoken.Encoding, encoder: Encoder, tmp_path: Path, n_workers: int, block_bytes: int
@@ -155,6 +156,7 @@ def long_stretch(kind: str) -> bytes:
 KINDS = ("letters", "CJK", "line ends", "invalid", "line ends among invalid", "emoji")
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stretch_without_a_cut_is_cut_at_the_same_places_whatever_the_blocks(
     gpt2: tiktoken.Encoding, encoder: Encoder, tmp_path: Path, kind: str

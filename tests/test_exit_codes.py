@@ -227,6 +227,7 @@ MODES: dict[str, tuple[Callable[[Path, Path], None] | None, Args, str]] = {
 }
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name == "SIGTERM" else pytest.mark.slow) for name in SIGNALS]
@@ -288,6 +289,7 @@ def test_what_is_asked_for_and_cannot_be_printed_is_no_success(asked: str, path:
     os.close(writing)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("call", "skip"),
     [

@@ -170,6 +170,7 @@ def run_all(chosen: list[tuple[Scene, Fault]], folder: Path) -> Counter[int]:
     return codes
 
 
+@pytest.mark.sample(5)
 @TIMES
 @pytest.mark.parametrize("call", WAYS)
 def test_a_call_that_fails_is_told_and_the_same_command_goes_on(

@@ -155,6 +155,7 @@ ONLY_LINES = {
 }
 
 
+@pytest.mark.sample(5)
 @pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
 @pytest.mark.parametrize(
     ("name", "kind"),
@@ -176,6 +177,7 @@ def test_lines_with_their_text_elsewhere_come_with_a_jq_line_that_works(
     assert documents_of(tmp_path / "out", gpt2) == [text, text]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_tables_with_their_text_elsewhere_come_with_a_line_that_works(
     name: str, run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
@@ -248,6 +250,7 @@ NEARLY_LINES = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
 @pytest.mark.parametrize(
     ("name", "kind"), [("two on a line", "jsonl.gz"), *((name, "jsonl") for name in NEARLY_LINES)]
@@ -273,6 +276,7 @@ def test_what_is_nearly_json_lines_comes_with_a_command_that_leaves_what_was_rea
     assert documents_of(tmp_path / "out", gpt2) == ["caf\xe9 a"] * 3 + texts + ["last"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
 @pytest.mark.parametrize("remedy", ["convert", "skip"])
 @pytest.mark.parametrize("name", ["two on a line", "padding"])

@@ -72,6 +72,7 @@ def long_runs() -> list[str]:
     ]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_document_of_any_source_with_a_long_run_is_cut_at_the_same_places(
     kind: str, gpt2: tiktoken.Encoding, tmp_path: Path, engine: str
@@ -98,6 +99,7 @@ def test_a_document_of_any_source_with_a_long_run_is_cut_at_the_same_places(
         assert "6 cuts by force in stretches of over 512 KiB" in done.stderr
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("kind", KINDS)
 def test_runs_of_anything_at_any_place_are_cut_by_the_same_rule(

@@ -82,6 +82,7 @@ def full_just_before(
     ]
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("kind", "call", "skip", "resumes"),
     [
@@ -181,6 +182,7 @@ def test_a_folder_that_has_become_read_only_keeps_what_was_saved(
     assert_goes_on(expected, out, *args, resumes=1)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("call", ["fallocate train.bin.partial", "encode text", "write journal"])
 def test_a_file_system_that_turns_read_only_in_the_middle_is_an_error(
     call: str, args: Args, expected: Expected, disks: Disks

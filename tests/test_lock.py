@@ -474,6 +474,7 @@ def test_a_lock_from_another_host_stays_until_it_is_removed_as_the_message_says(
     assert try_lock(tmp_path / "lock", no_flock())["taken"]
 
 
+@pytest.mark.sample(3)
 @FORMS
 @pytest.mark.parametrize("content", [b"", b"\0" * 120, b"{", b"[1]", b'{"host": "x"}', b"\xff\xfe"])
 def test_a_damaged_lock_stays_until_it_is_removed_as_the_message_says(

@@ -105,6 +105,7 @@ def whole(path: Path, folder: Path) -> dict[str, str]:
 LIMITS = ("cgroup", "cgroup", "--max-memory", "RLIMIT_DATA")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("seed", range(8))
 def test_a_long_line_gives_its_tokens_or_is_refused_with_what_it_needs(seed: int, tmp_path: Path) -> None:
     """Of sizes, contents, limits and engines each seed takes some; none may be killed, or try for ever."""
@@ -133,6 +134,7 @@ def test_a_line_of_20_mb_of_prose_is_read_within_150_mb(tmp_path: Path) -> None:
     assert sha256s(tmp_path / "out") == whole(path, tmp_path / "whole")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
 def test_with_the_memory_that_the_message_names_the_saved_work_is_finished(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{kind}"
@@ -163,6 +165,7 @@ def _run(command: list[str]) -> tuple[int, str]:
     return done.returncode, done.stderr
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     "options",
     [

@@ -266,6 +266,7 @@ def test_a_leak_of_our_own_trips_max_memory(
     resume(text, tmp_path, expected)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -341,6 +342,7 @@ def test_a_span_has_an_eye_on_memory_of_its_own(text: Path, tmp_path: Path) -> N
     assert sha256s(tmp_path / "out") == sha256s(tmp_path / "whole") != {}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_a_limit_set_while_it_runs_stops_it(
     name: str, text: Path, expected: Expected, tmp_path: Path, is_slow: Path, engine: str

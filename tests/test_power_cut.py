@@ -52,6 +52,7 @@ def some_or_all(calls: list[Call], n_cuts: int | None, *, only_publishing: bool)
     return [*early, *late]
 
 
+@pytest.mark.sample(2)
 @KINDS
 @pytest.mark.parametrize("begun", ["nothing", "a part", "old files"])
 @pytest.mark.parametrize("n_cuts", [4, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
@@ -125,6 +126,7 @@ def ends_before_cut(disk: Disk, seconds: float, out: Path, *args: str | Path) ->
     return True
 
 
+@pytest.mark.sample(1)
 @KINDS
 @pytest.mark.parametrize("n_cuts", [3, pytest.param(50, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_after_power_cuts_at_random_moments_one_after_another_it_gets_through(
@@ -168,6 +170,7 @@ def test_what_a_run_that_has_ended_well_said_is_still_so_after_a_power_cut(
     expected.assert_reached(out)
 
 
+@pytest.mark.sample(1)
 @KINDS
 @pytest.mark.parametrize("skip", [5, 9])
 def test_a_shard_that_has_its_name_is_on_the_disk(
@@ -191,6 +194,7 @@ def test_a_shard_that_has_its_name_is_on_the_disk(
     expected.assert_reached(out)
 
 
+@pytest.mark.sample(1)
 @KINDS
 @pytest.mark.parametrize(("split", "skip"), [("train", 0), ("val", 2)])  # the first one that has tokens in it
 def test_nothing_is_promised_before_a_slow_disk_has_taken_it(

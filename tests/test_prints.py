@@ -38,7 +38,12 @@ from tests.texts import INVALID, PIECES
 PIECE_BYTES = 40  # what stands for 512 KiB
 HEAD_BYTES = 24  # what stands for 64 KiB
 POLICIES = ("ignore", "replace", "strict")
-N_CASES = 300
+
+
+@pytest.fixture(params=[50, pytest.param(300, marks=pytest.mark.slow)])
+def n_cases(request: pytest.FixtureRequest) -> int:
+    """How many edits to try of each kind."""
+    return int(request.param)
 
 
 class _Stopped(Exception):
@@ -214,12 +219,12 @@ def write(path: Path, raw: bytes) -> None:
 @pytest.mark.parametrize("compression", ["none", "gz"])
 @pytest.mark.parametrize("separator", [None, "\n", "\n\n", "aa", "-\n", " "])
 def test_text_that_was_edited_is_refused_or_resumed_as_from_the_beginning(
-    separator: str | None, compression: Compression, encoder: Encoder, tmp_path: Path
+    separator: str | None, compression: Compression, encoder: Encoder, tmp_path: Path, n_cases: int
 ) -> None:
     read, write = pack(tmp_path / "a", compression)
     rng = random.Random(f"text {separator} {compression}")
     n_resumed = 0
-    for _ in range(N_CASES):
+    for _ in range(n_cases):
         documents = (
             None if separator is None else Documents(separator, rng.choice(("append", "prepend")), 0.3)
         )
@@ -236,24 +241,24 @@ def test_text_that_was_edited_is_refused_or_resumed_as_from_the_beginning(
         write(b"".join(rng.choice(pieces) for _ in range(120)))
         edit = edit_bytes(read, write, rng, pieces)
         n_resumed += resume_after_edit(tmp_path / "a", case, now, encoder, rng, edit)
-    assert N_CASES * 0.2 < n_resumed < N_CASES * 0.9
+    assert n_cases * 0.2 < n_resumed < n_cases * 0.9
 
 
 @pytest.mark.parametrize("compression", ["none", "gz"])
 def test_json_lines_that_were_edited_are_refused_or_resumed_as_from_the_beginning(
-    compression: Compression, encoder: Encoder, tmp_path: Path
+    compression: Compression, encoder: Encoder, tmp_path: Path, n_cases: int
 ) -> None:
     read, write = pack(tmp_path / "a", compression)
     rng = random.Random(f"lines {compression}")
     n_resumed = 0
-    for _ in range(N_CASES):
+    for _ in range(n_cases):
         case, now = lines_case(rng, Format("jsonl", compression))
         pieces = LINES if rng.random() < 0.5 else LINES[:5]
         write(b"".join(rng.choice(pieces) for _ in range(40)))
         n_resumed += resume_after_edit(
             tmp_path / "a", case, now, encoder, rng, edit_bytes(read, write, rng, pieces)
         )
-    assert N_CASES * 0.2 < n_resumed < N_CASES * 0.9
+    assert n_cases * 0.2 < n_resumed < n_cases * 0.9
 
 
 def lines_case(rng: random.Random, form: Format) -> tuple[Case, Case]:
@@ -270,7 +275,7 @@ VALUES = ("a", "", None, "one two", "x" * 50, "\u4e2d\u6587")
 
 
 def test_rows_that_were_edited_are_refused_or_resumed_as_from_the_beginning(
-    encoder: Encoder, tmp_path: Path
+    encoder: Encoder, tmp_path: Path, n_cases: int
 ) -> None:
     path = tmp_path / "a.parquet"
     rng = random.Random("rows")
@@ -287,9 +292,9 @@ def test_rows_that_were_edited_are_refused_or_resumed_as_from_the_beginning(
         new = [rng.choice(VALUES) for _ in range(rng.randrange(3))]
         write(values[:start] + new + values[start + rng.choice((0, len(new), 1, len(values))) :])
 
-    for _ in range(N_CASES):
+    for _ in range(n_cases):
         case, now = lines_case(rng, Format("parquet"))
         some = VALUES if rng.random() < 0.5 else [one for one in VALUES if one is not None]
         write([rng.choice(some) for _ in range(30)])
         n_resumed += resume_after_edit(path, case, now, encoder, rng, edit)
-    assert N_CASES * 0.2 < n_resumed < N_CASES * 0.9
+    assert n_cases * 0.2 < n_resumed < n_cases * 0.9

@@ -89,6 +89,7 @@ def tokens_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     return train, val
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("eot", ["append", "prepend", "none"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_format_gives_each_document_as_it_stands(
@@ -215,6 +216,7 @@ def test_several_inputs_of_all_formats_are_one_run(
     assert sha256s(out) == before
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "parquet"])
 def test_stopped_after_any_block_it_goes_on_at_the_record(
     kind: str, documents: list[str], tmp_path: Path
@@ -234,6 +236,7 @@ def test_stopped_after_any_block_it_goes_on_at_the_record(
     expected.assert_reached(out)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("n_kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "parquet"])
 def test_killed_at_random_moments_it_ends_in_the_same_files(

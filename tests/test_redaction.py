@@ -182,6 +182,7 @@ def test_a_run_its_dry_run_its_resume_and_its_verification_keep_the_secrets(
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("how", ["403", "500"])
 def test_a_run_that_fails_keeps_the_secrets(served: Server, tmp_path: Path, how: str) -> None:
     make_text(served.folder / "a.txt", 100_000)

@@ -82,6 +82,7 @@ def test_options_that_make_no_sense_are_usage_errors(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.sample(9)
 @pytest.mark.parametrize(
     ("names", "options", "message"),
     [

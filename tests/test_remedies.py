@@ -129,6 +129,7 @@ RECORDS: dict[str, Callable[[], bytes]] = {
 del RECORDS["b.jsonl"]  # a list of texts is for the check of records
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", RECORDS)
 def test_records_in_another_form_are_converted_by_the_command(
     name: str, run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
@@ -169,6 +170,7 @@ TEXT: dict[str, Callable[[Path], bytes]] = {
 }
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", TEXT)
 def test_text_in_another_form_is_converted_by_the_command(
     name: str, run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding

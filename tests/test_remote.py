@@ -90,6 +90,7 @@ def same(tmp_path: Path) -> Callable[[str, Args], Callable[[Path], None]]:
 Same = Callable[[str, Args], Callable[[Path], None]]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_output_is_that_of_the_file(kind: str, served: Server, same: Same, tmp_path: Path) -> None:
     name, options = make(served.folder, kind)
@@ -101,6 +102,7 @@ def test_the_output_is_that_of_the_file(kind: str, served: Server, same: Same, t
     assert prepare(*options, "--verify").returncode == 0
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("how", ["500", "503", "429", "reset", "short", "less"])
 @pytest.mark.parametrize("kind", ["txt", "jsonl.gz", "parquet"])
 def test_requests_that_fail_are_made_again(
@@ -114,6 +116,7 @@ def test_requests_that_fail_are_made_again(
     compare(tmp_path / "out")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("how", ["500", "reset", "short"])
 @pytest.mark.parametrize("kind", ["txt", "jsonl.gz", "parquet"])
 def test_a_server_that_fails_for_good_ends_the_run_and_it_goes_on_later(
@@ -240,6 +243,7 @@ def test_a_file_that_may_have_changed_since_a_stop_is_read_again(
     compare(tmp_path / "out")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_run_goes_on_at_the_next_record(
     kind: str, served: Server, same: Same, tmp_path: Path

@@ -48,7 +48,7 @@ def stop_at(k: int) -> Callable[[], None]:
 # SIGKILL
 
 
-@pytest.mark.parametrize("n_kills", [25, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [12, pytest.param(300, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_in_the_same_files(n_kills: int, tmp_path: Path) -> None:
     rng = random.Random(n_kills)
     inputs = [
@@ -95,7 +95,7 @@ def test_killed_at_any_one_call_of_publishing_it_ends_in_the_same_files(tmp_path
     shutil.copytree(tmp_path / "new", tmp_path / "logged")
     faults.run("--input", path, "--output-dir", tmp_path / "logged", log=str(tmp_path / "log"))
     calls = [call for call in (tmp_path / "log").read_text().splitlines() if "encode" not in call]
-    for index in range(calls.index(FIRST_OF_PUBLISHING), len(calls)):
+    for index in range(calls.index(FIRST_OF_PUBLISHING), len(calls), 3):
         name, this, options = ways[index % 2]  # all of both are among the slow tests
         out = tmp_path / f"out{index}"
         shutil.copytree(tmp_path / name, out)
@@ -113,7 +113,7 @@ def test_killed_a_few_calls_later_each_time_it_gets_through(tmp_path: Path) -> N
     expected = expect(tmp_path / "expected", "--input", path)
     out = tmp_path / "out"
     args: Args = ("--input", path, "--output-dir", out, "--block-size", "30000")
-    for n_calls in range(0, 1000, 4):
+    for n_calls in range(0, 1000, 7):
         done = faults.run(*args, at=EVERY_CALL, skip=n_calls)
         if done.returncode == 0:
             break
@@ -156,6 +156,7 @@ def test_killed_at_any_one_call_it_ends_in_the_same_files(begun: str, old: bool,
 # Exceptions
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("error", "exit_code"), [("RuntimeError", 1), ("MemoryError", 75)])
 def test_what_a_worker_raises_ends_the_run_with_all_that_is_sound_saved(
     error: str, exit_code: int, tmp_path: Path
@@ -191,6 +192,7 @@ def test_an_input_cut_while_it_is_read_ends_the_run_and_put_back_it_goes_on(tmp_
     expected.assert_reached(tmp_path / "out")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("k", [0, 1, 7, 30])
 def test_after_any_exception_in_the_main_thread_it_goes_on(k: int, tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 500_000, n_invalid=10)
@@ -260,6 +262,7 @@ def run_with_stops(rng: random.Random, out: Path, *args: str | Path, n_stops: in
             assert "do not match" not in done.stderr
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("seed", range(3))
 def test_the_report_of_a_stopped_run_is_that_of_an_uninterrupted_one(seed: int, tmp_path: Path) -> None:
     inputs = [make_text(tmp_path / f"{k}.txt", 150_000, seed=k, n_invalid=4) for k in range(3)]
@@ -278,6 +281,7 @@ def test_the_report_of_a_stopped_run_is_that_of_an_uninterrupted_one(seed: int, 
     assert report["resumes"] > 2
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("after_bytes", range(1, 800, 100))
 def test_it_goes_on_within_a_stretch_that_is_cut_by_force_and_between_cr_and_lf(
     after_bytes: int, tmp_path: Path
@@ -309,7 +313,7 @@ def expected_of(folder: Path) -> Expected:
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     deadline=None,
-    max_examples=25,
+    max_examples=10,
 )
 def test_any_bytes_stopped_anywhere_give_the_files_of_an_uninterrupted_run(
     raws: list[bytes],

@@ -134,6 +134,7 @@ def write_something_else(path: Path) -> None:
     make_text(path, N_BYTES, seed=1)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -263,6 +264,7 @@ def test_an_input_more_or_less_or_in_another_order_is_refused_until_restart(
 VERSIONS = dict(report.versions())
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
@@ -412,6 +414,7 @@ def remove_train(complete: Path) -> None:
     (complete / "train.bin").unlink()
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(
     "change",
     [

@@ -355,6 +355,7 @@ TEARS = ["20 bytes off", "half of it", "half of it, at the end of a line", "all 
 TEARS += ["all", "zeros", "empty", "gone"]
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("how", TEARS)
 def test_shards_named_by_records_that_are_lost_stay_as_they_are(
     how: str, shard_args: Args, shards: Expected, stopped_shards: Path
@@ -430,6 +431,7 @@ def test_one_shard_too_many_is_refused_before_anything_is_done(
     shards.assert_reached(stopped_shards)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("form", ["train.bin", "bin", "npy", "llmc"])
 @pytest.mark.parametrize("n_named", ["the first", "all"])
 def test_a_torn_last_record_costs_nothing_when_files_have_got_their_names(

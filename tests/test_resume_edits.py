@@ -489,6 +489,7 @@ def test_what_grows_while_it_is_read_is_not_saved_up_to_an_end_that_is_none(
 # Options about faults
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(("old", "new"), [*permutations(("ignore", "replace", "strict"), 2)])
 @pytest.mark.parametrize("separator", [(), BLANK], ids=["one stream", "documents"])
 def test_what_to_do_about_undecodable_bytes_may_change_while_there_were_none(

@@ -205,6 +205,7 @@ PHASES = {
 FIRST_TOO_LATE = {"nothing": "cutting to the exact size", "a part": "removing the old report"}
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("done_before", FIRST_TOO_LATE)
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_signal_in_any_phase_is_obeyed_unless_the_work_is_done(

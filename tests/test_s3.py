@@ -58,6 +58,7 @@ def make(folder: Path, kind: str) -> Path:
     return write(folder, kind, some_documents()[:150])
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["txt", "jsonl.gz", "parquet"])
 def test_an_object_makes_what_the_file_makes_also_after_a_kill(
     kind: str, in_store: Store, tmp_path: Path
@@ -143,6 +144,7 @@ def test_folders_globs_and_a_bucket_are_the_objects_in_them(in_store: Store) -> 
 ACCESS = "give credentials by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, by AWS_PROFILE"
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     ("address", "environment", "message"),
     [
@@ -175,6 +177,7 @@ def test_what_will_not_change_is_told_at_once(
     assert not re.search("KEY0123|sec/ret|ret.word|KEYOFTHETESTS", told)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("status", "code", "message"),
     [

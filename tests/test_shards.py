@@ -267,6 +267,7 @@ def published(folder: Path) -> dict[str, tuple[int, int]]:
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("form", ["bin", "npy", pytest.param("llmc", marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_in_the_same_shards(form: str, tmp_path: Path) -> None:
     path = make_text(tmp_path / "text.txt", 2_000_000, n_invalid=20)
@@ -291,6 +292,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_shards(form: str, tmp_path
         shutil.rmtree(out)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("form", "is_over_old"),
     [("bin", True), ("npy", False), pytest.param("llmc", True, marks=pytest.mark.slow)],
@@ -366,6 +368,7 @@ def flip(path: Path, byte: int) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("damage", ["a token", "the header", "the end", "the file"])
 def test_a_shard_that_was_damaged_since_it_had_its_name_is_made_again(
     damage: str, args: Args, expected: Expected, tmp_path: Path

@@ -52,7 +52,9 @@ def test_all_pages_are_found_with_their_rows_and_sizes(options: dict[str, Any]) 
             assert pages.at(row) == pages.at(row + page.n_rows - 1) == page
             row += page.n_rows
         total = pages.dictionary_bytes + sum(page.n_bytes for page in pages.pages)
-        assert n_bytes - 2000 * (len(pages.pages) + 1) < total <= n_bytes  # the rest are headers, with statistics
+        assert (
+            n_bytes - 2000 * (len(pages.pages) + 1) < total <= n_bytes
+        )  # the rest are headers, with statistics
     assert row == len(texts)
     assert (groups[0][0].dictionary_bytes > 0) == options.get("use_dictionary", True)
 

@@ -113,6 +113,7 @@ def wanted(text: Path, gpt2: tiktoken.Encoding) -> tuple[np.ndarray, np.ndarray]
     return reference.expected_pair([text], gpt2, windows=windows)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_tokens_are_those_of_the_plain_file(
     kind: str, text: Path, wanted: tuple[np.ndarray, np.ndarray], tmp_path: Path, engine: str
@@ -159,6 +160,7 @@ def test_with_documents_each_is_encoded_alone(
     test_documents.assert_same(tokens_of(tmp_path), test_documents.expected_pair(texts, documents, gpt2))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["txt.gz", "stdin"])
 @pytest.mark.parametrize("n_more", [-1, 0, 1])
 def test_what_ends_where_one_looks_is_split_as_a_file_and_what_goes_on_by_intervals(
@@ -198,6 +200,7 @@ def test_intervals_go_on_from_input_to_input(text: Path, gpt2: tiktoken.Encoding
         assert np.array_equal(found, one)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["txt.gz", "txt.zst", "stdin", "stdin.gz"])
 @pytest.mark.parametrize("separator", [None, "\n\n"])
 def test_stopped_after_any_block_it_reads_through_and_goes_on(
@@ -226,6 +229,7 @@ def through_a_pipe(path: Path) -> tuple[str, ...]:
     return ("bash", "-c", 'f=$1; shift; exec "$@" < <(exec cat "$f")', "bash", str(path))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("n_kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["stdin", "stdin.gz", "txt.gz", "txt.zst", "url"])
 def test_killed_at_random_moments_it_ends_in_the_same_files(kind: str, n_kills: int, tmp_path: Path) -> None:
@@ -253,6 +257,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(kind: str, n_kills: 
             shutil.rmtree(out)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", ["txt.gz", "stdin", "stdin.zst"])
 @pytest.mark.parametrize("change", ["within the beginning", "behind the beginning", "shorter"])
 def test_another_text_is_refused(change: str, kind: str, text: Path, tmp_path: Path) -> None:
@@ -280,6 +285,7 @@ def test_another_text_is_refused(change: str, kind: str, text: Path, tmp_path: P
     assert (sha256s(out), (out / ".prepare" / "journal").read_bytes()[: len(before[1])]) == before
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["txt.zst", "stdin", "fifo.gz"])
 @pytest.mark.parametrize("separator", [(), ("--document-separator", r"\n\n")], ids=["text", "documents"])
 def test_what_was_not_read_of_a_stream_may_be_another(
