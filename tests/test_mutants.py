@@ -1,33 +1,45 @@
-"""What scripts/mutants breaks is still there to be broken, and so are the tests that notice."""
+"""The tests can fail: for each promise that is broken on purpose, one of them does."""
 
-import importlib.util
+import os
+import subprocess
 import sys
-from importlib.machinery import SourceFileLoader
-from types import ModuleType
-from typing import Any
 
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.mutants import MUTANTS, VARIABLE
+
+TIMEOUT_S = 900
 
 
-def load(name: str) -> ModuleType:
-    loader = SourceFileLoader(name, str(REPOSITORY / "scripts" / name))
-    spec = importlib.util.spec_from_loader(name, loader)
-    assert spec is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look it up
-    loader.exec_module(module)
-    return module
+def run_tests(*tests: str, mutant: str) -> "subprocess.CompletedProcess[str]":
+    """Run tests until the first fails, with the program broken in every process."""
+    path = [str(REPOSITORY / "tests" / "mutation"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, VARIABLE: mutant, "PYTHONPATH": os.pathsep.join(path)}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    return subprocess.run(
+        command,
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
 
 
-MUTANTS = load("mutants").MUTANTS
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_a_broken_promise_is_noticed(name: str) -> None:
+    done = run_tests(*MUTANTS[name][1], mutant=name)
+    assert done.returncode == 1, done.stdout  # 1: tests have failed; others mean that they could not be run
+    assert "failed" in done.stdout
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant.name for mutant in MUTANTS])
-def test_it_applies_in_one_place_and_its_tests_are_there(mutant: Any) -> None:
-    module = (REPOSITORY / "nanogpt_compat" / mutant.module).read_text(encoding="utf-8")
-    assert module.count(mutant.old) == 1
-    for test in mutant.tests:
-        path, _, name = test.partition("::")
-        assert not name or f"def {name.partition('[')[0]}(" in (REPOSITORY / path).read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", MUTANTS)
+def test_what_a_mutant_replaces_is_there(name: str) -> None:
+    code = f"import tests.mutants; tests.mutants.apply({name!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
