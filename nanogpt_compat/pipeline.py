@@ -278,6 +278,7 @@ class _InFlight:
     def make_room(self, cost_bytes: int) -> None:
         """Write blocks until one of such a cost is admitted, or there are none left."""
         while self._pending and (self.is_next_done or not self._admit(cost_bytes, self._n_bytes)):
+            self._check()
             self.write_next()
 
     def add(self, block: Block, cost_bytes: int) -> None:
@@ -326,6 +327,7 @@ def _put_through(
             in_flight.write_next()
         raise
     while in_flight:
+        check()
         in_flight.write_next()
 
 

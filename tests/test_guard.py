@@ -232,7 +232,7 @@ def test_a_record_that_does_not_fit_is_refused_for_good_unless_others_hold_the_m
     private: bool, others_mib: int, need_mib: int, error: type[Exception] | None
 ) -> None:
     own_bytes = limits.anonymous_bytes(psutil.Process())
-    limit_bytes = own_bytes + 500 * MIB  # 75 MiB and more of it in reserve
+    limit_bytes = policy.limit_for(own_bytes + 425 * MIB)
     limit = Reading("limit", "set", limit_bytes, own_bytes + others_mib * MIB, private=private)
     sampler, need = Scripted(PLENTY), Need("file: line 3 has 1 MB", need_mib * MIB, need_mib * MIB)
     with MemoryGuard(sampler, smallest_bytes=MIB) as watched:

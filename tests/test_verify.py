@@ -23,6 +23,7 @@ from nanogpt_compat import __version__
 from nanogpt_compat.encoders import block as encode
 from nanogpt_compat.input.text import as_utf8
 from nanogpt_compat.supervise import locked
+from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.blocks import Block, Position
 from nanogpt_compat.text.val_split import val_windows
 from nanogpt_compat.verify import place_in_raw
@@ -375,7 +376,7 @@ def test_a_file_that_is_too_long_is_told_from_where_on(made: Made, name: str, n_
     with (made.out / name).open("ab") as file:
         file.write(bytes(n_bytes_more))
     end = f"{name} should end after {n_tokens:,} tokens, at byte {2 * n_tokens:,}, and "
-    refused(made, 1, f"{end}has {n_bytes_more:,} bytes more")
+    refused(made, 1, f"{end}has {plural(n_bytes_more, 'byte')} more")
 
 
 def test_swapped_files_are_found(made: Made, gpt2: tiktoken.Encoding) -> None:
