@@ -68,8 +68,8 @@ def refusal(*patterns: str, home: Path | None = None) -> str:
 
 
 def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_from(folder: Path) -> None:
-    assert f"there is no c.txt (looked from {folder})" in refusal("c.txt")
-    assert "there is no /no/c.txt" in refusal("/no/c.txt")
+    assert f"c.txt not found in {folder}; " in refusal("c.txt")
+    assert "/no/c.txt not found; " in refusal("/no/c.txt")
 
 
 def test_a_missing_file_that_stands_beside_the_script_is_pointed_at(
@@ -80,20 +80,20 @@ def test_a_missing_file_that_stands_beside_the_script_is_pointed_at(
     (home / "c.txt").write_text("text")
     message = refusal("c.txt", home=home)
     assert message.endswith(f"did you mean '{home}/c.txt', which is next to prepare.py?")
-    assert "beside" not in refusal("d.txt", home=home)
-    assert "beside" not in refusal("c.txt")
+    assert "next to" not in refusal("d.txt", home=home)
+    assert "next to" not in refusal("c.txt")
 
 
 def test_what_is_no_readable_file_is_refused_by_what_it_is(folder: Path) -> None:
     Path("link").symlink_to("nowhere")
     Path("loop").symlink_to("loop")
-    assert "/dev/null is not a file, nor a pipe" in refusal("/dev/null")
-    assert "link is a link to nowhere, which is not there" in refusal("link")
-    assert "link is a link to nowhere, which is not there" in refusal("l*nk")
-    assert "loop is a link to loop, which is not there" in refusal("loop")
+    assert "/dev/null is neither a file nor a pipe" in refusal("/dev/null")
+    assert "link is a link to nowhere, which does not exist" in refusal("link")
+    assert "link is a link to nowhere, which does not exist" in refusal("l*nk")
+    assert "loop is a link to loop, which does not exist" in refusal("loop")
     assert "File name too long" in refusal("x" * 300)
     assert "empty name" in refusal("")
-    assert f"no file matches 'c*.txt' (looked from {folder})" in refusal("b.txt", "c*.txt")
+    assert f"no file matches 'c*.txt' (current folder: {folder})" in refusal("b.txt", "c*.txt")
     assert "no file matches 's*b'" in refusal("s*b")  # a folder alone
 
 
@@ -214,7 +214,9 @@ def test_a_folder_without_inputs_is_refused_with_a_command_that_reads_what_is_th
     assert "the folder none is empty" in refusal("none")
     (folder / "none" / "a.md").write_text("text")
     message = refusal("a1.txt", "none")
-    assert "the folder none has no .txt, .jsonl, .parquet or the like in it but 1 entry (a.md)" in message
+    assert (
+        "the folder none has no .txt, .jsonl, .parquet or similar files, only 1 other entry (a.md)" in message
+    )
     assert message.endswith("--input a1.txt 'none/*.md'")
     (folder / "none" / "deep").mkdir()
     (folder / "none" / "deep" / "b.md").write_text("text")

@@ -137,10 +137,10 @@ def make_inputs(folder: Path) -> None:
 
 def test_an_input_that_is_not_there_is_named(run_prepare: RunPrepare, tmp_path: Path) -> None:
     done = run_prepare("--input", "no.txt", "--output-dir", "out")
-    assert_refused(done, 3, f"there is no no.txt (looked from {tmp_path})")
+    assert_refused(done, 3, f"no.txt not found in {tmp_path}; ")
     assert not (tmp_path / "out").exists()
     done = run_prepare("--output-dir", "out")
-    assert_refused(done, 3, f"there is no {REPOSITORY}/train_fineweb.txt")
+    assert_refused(done, 3, f"{REPOSITORY}/train_fineweb.txt not found; ")
 
 
 def test_an_input_that_stands_beside_the_script_is_pointed_at(tmp_path: Path, text: Path) -> None:
@@ -158,8 +158,9 @@ def test_folders_and_globs_without_a_match_and_devices_are_refused(
     run_prepare: RunPrepare, tmp_path: Path
 ) -> None:
     assert_refused(run_prepare("--input", tmp_path), 3, f"the folder {tmp_path} is empty")
-    assert_refused(run_prepare("--input", "/dev/null"), 3, "/dev/null is not a file, nor a pipe")
-    assert_refused(run_prepare("--input", "*.text"), 3, f"no file matches '*.text' (looked from {tmp_path})")
+    assert_refused(run_prepare("--input", "/dev/null"), 3, "/dev/null is neither a file nor a pipe")
+    message = f"no file matches '*.text' (current folder: {tmp_path})"
+    assert_refused(run_prepare("--input", "*.text"), 3, message)
 
 
 @pytest.mark.parametrize("how", ["again", "by a symlink", "by a hard link", "by a glob"])

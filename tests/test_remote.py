@@ -463,7 +463,7 @@ def refusal(*patterns: str) -> str:
 def test_what_cannot_be_found_on_a_server_is_refused(memory: Callable[[str, bytes], None]) -> None:
     memory("/set/a.md", b"a")
     assert "no file matches memory://set/*.txt" in refusal("memory://set/*.txt")
-    assert "memory://set has no .txt, .jsonl, .parquet or the like in it but 1 entry" in refusal(
+    assert "memory://set has no .txt, .jsonl, .parquet or similar files, only 1 other entry" in refusal(
         "memory://set"
     )
     assert "a web server has no list of its files" in refusal("https://host/a/*.txt")

@@ -1,4 +1,4 @@
-"""From what was typed after `--input` to files, in order."""
+"""Turn the arguments of `--input` into an ordered list of files."""
 
 import glob
 import os
@@ -17,10 +17,10 @@ from nanogpt_compat.system.commands import quote, show, this_command
 from nanogpt_compat.system.redaction import redact
 from nanogpt_compat.system.units import format_bytes
 
-_HIDDEN = re.compile(r"[._]")  # `_temporary`, `_SUCCESS` and the like are notes of other programs
+_HIDDEN = re.compile(r"[._]")  # other programs leave markers such as `_temporary` and `_SUCCESS`
 _DIGITS = re.compile(r"(\d+)", re.ASCII)
 _DATA_SUFFIXES = {".txt", ".parquet", ".arrow", ".feather", *JSON_SUFFIXES} - {".json"}
-# One of many: part-00000 of Spark, train-00000-of-00004 of datasets, wiki_00 of WikiExtractor.
+# One of many: part-00000 (Spark), train-00000-of-00004 (datasets), wiki_00 (WikiExtractor).
 _ONE_OF_MANY = re.compile(
     r"(?:part-(?:[mr]-)?\d+[\w-]*|.*\d{2,}-of-\d{2,}[\w-]*)(?:\.json|\.data)?|[^.]*\d|[^.]+\.\d{2,}", re.ASCII
 )
@@ -28,7 +28,7 @@ _MOST_NAMED = 3
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which part2 comes before part10; ties fall to the plain order.
+    """Return a sort key that puts part2 before part10; ties are sorted by the plain name.
 
     >>> sorted(["part10.txt", "part2.txt"], key=natural_key)
     ['part2.txt', 'part10.txt']
@@ -39,7 +39,7 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def is_data(name: str) -> bool:
-    """Whether a file in a folder is an input by its name; `.json` may be a note beside them.
+    """Check by its name whether a file in a folder is an input. A plain `.json` is not: it may be metadata.
 
     >>> [is_data(name) for name in ("a.txt.gz", "part-00000", "0.json.gz", "0.json", "README.md", "LICENSE")]
     [True, True, True, False, False, False]
@@ -54,7 +54,7 @@ def is_data(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The inputs, and what is to be said of how they were found."""
+    """The inputs, and notices for the user about how they were found."""
 
     inputs: tuple[Location, ...]
     notices: tuple[str, ...] = ()
@@ -62,7 +62,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """What one argument stands for, and what of it is skipped."""
+    """The inputs that one argument stands for, and the entries that are skipped."""
 
     inputs: Sequence[Location]
     skipped: Sequence[str] = ()
@@ -71,23 +71,19 @@ class _Listed:
 
 
 def find_inputs(patterns: Sequence[str], *, home: Path | None) -> Found:
-    """Turn paths, globs, folders and URLs into files: in this order, each glob or folder in natural order.
+    """Return the files that paths, globs, folders and URLs stand for.
 
-    `-` is standard input. A FIFO is opened, which waits for whoever writes to it.
+    The order of the arguments is kept; the files of a glob or folder are in natural order. `-` is standard
+    input. A FIFO is opened, which waits until a program writes to it.
 
-    `home` is the folder of prepare.py, looked at only to say that a missing file is there.
-
-    Raises:
-        InputError: a file is missing, unreadable or of a kind that is not read, a glob matches nothing, a
-            folder has no input in it, or the same file comes twice.
-        UsageError: standard input is a terminal.
+    `home` is the folder of prepare.py. It only serves to suggest a file there when one is missing.
     """
     seen: dict[object, Location] = {}
     notices: list[str] = []
     for pattern in map(local_path, patterns):
         listed = _find_urls(pattern, patterns) if is_url(pattern) else _find_files(pattern, patterns, home)
         if listed.skipped:
-            notices.append(_say_skipped(pattern, listed, patterns))
+            notices.append(_describe_skipped(pattern, listed, patterns))
         new: dict[object, Location] = {}
         doubles: list[tuple[Location, Location]] = []
         for one in listed.inputs:
@@ -107,12 +103,12 @@ def find_inputs(patterns: Sequence[str], *, home: Path | None) -> Found:
                 f"notice: {redact(pattern)}: {count} another name too, and {_is(len(doubles))} read "
                 f"once ({one} is {other})"
             )
-    opened = (Pipe(_open(one), str(one)) if _is_fifo(one) else one for one in _told_apart([*seen.values()]))
+    opened = (Pipe(_open(one), str(one)) if _is_fifo(one) else one for one in _number_alike([*seen.values()]))
     return Found(tuple(opened), tuple(notices))
 
 
-def _told_apart(inputs: Sequence[Location]) -> list[Location]:
-    """Give a number to addresses that are printed the same, since only their secrets differ."""
+def _number_alike(inputs: Sequence[Location]) -> list[Location]:
+    """Add a number to addresses that look the same in messages because only their secrets differ."""
     n_named = Counter(str(one) for one in inputs if isinstance(one, Url))
     return [
         replace(one, mark=f" (input {k})") if isinstance(one, Url) and n_named[str(one)] > 1 else one
@@ -124,16 +120,16 @@ def _is(n_files: int) -> str:
     return "is" if n_files == 1 else "are"
 
 
-def _say_skipped(pattern: str, listed: _Listed, patterns: Sequence[str]) -> str:
-    """Say what of a folder or a glob is not read; if it is most of it, as a warning with a way to read it."""
+def _describe_skipped(pattern: str, listed: _Listed, patterns: Sequence[str]) -> str:
+    """Describe the skipped entries, as a warning with a command if more is skipped than read."""
     names = ", ".join(listed.skipped[:_MOST_NAMED]) + (", ..." if len(listed.skipped) > _MOST_NAMED else "")
     entries = "1 other entry" if len(listed.skipped) == 1 else f"{len(listed.skipped):,} other entries"
     size = f", {format_bytes(listed.skipped_bytes)}" if listed.skipped_bytes else ""
-    said = f"{redact(pattern)}: skipped {entries}{size} ({names})"
+    text = f"{redact(pattern)}: skipped {entries}{size} ({names})"
     if not listed.is_worth_a_warning:
-        return f"notice: {said}"
+        return f"notice: {text}"
     command = this_command("--input", *patterns, *_glob_of(pattern, listed.skipped), without=["--input"])
-    return f"warning: {said}, which is more than is read; to read these, too:{show(command)}"
+    return f"warning: {text}, which is more than is read; to read these too:{show(command)}"
 
 
 def _identity(one: Location) -> object:
@@ -167,7 +163,6 @@ def _standard_input() -> Pipe:
 
 
 def _find_urls(pattern: str, patterns: Sequence[str]) -> _Listed:
-    """List what an address stands for."""
     sizes, folder = find_urls(pattern)
     if not folder:
         urls: list[Url] = sorted(sizes, key=lambda url: natural_key(url.address))
@@ -180,8 +175,7 @@ def _find_urls(pattern: str, patterns: Sequence[str]) -> _Listed:
 def _find_files(pattern: str, patterns: Sequence[str], home: Path | None) -> _Listed:
     """List the files that one argument stands for.
 
-    Links to folders are not followed, since they may lead in a circle: they are skipped, and so are hidden
-    folders.
+    Hidden folders are skipped. So are links to folders, which may lead in a circle.
     """
     folder = Path(pattern)
     if not pattern or not _exists(folder) or not folder.is_dir():
@@ -210,10 +204,9 @@ def _size_of(path: Path) -> int:
 def _choose(
     sizes: Mapping[str, int], others: Sequence[str], folder: str, patterns: Sequence[str]
 ) -> tuple[list[str], _Listed]:
-    """Choose the files of a folder to read, named from there with their sizes, in natural order.
+    """Choose which files of a folder to read, in natural order; raise an InputError if there are none.
 
-    Raises:
-        InputError: there is none to read.
+    `sizes` has the size of each file by its path within the folder; `others` are entries that are not files.
     """
     is_hidden = {name: any(map(_HIDDEN.match, name.split("/"))) for name in sizes}
     kept = [name for name in sizes if not is_hidden[name] and is_data(name.rpartition("/")[2])]
@@ -226,18 +219,18 @@ def _choose(
     named = redact(folder)
     if not skipped:
         raise InputError(f"the folder {named} is empty; name another with --input")
-    files = "1 entry" if len(skipped) == 1 else f"{len(skipped):,} entries"
+    files = "1 other entry" if len(skipped) == 1 else f"{len(skipped):,} other entries"
     words = [word for word in patterns if word != folder]
     command = this_command("--input", *words, *_glob_of(folder, skipped), without=["--input"])
     raise InputError(
-        f"the folder {named} has no .txt, .jsonl, .parquet or the like in it but {files} "
-        f"({', '.join(skipped[:_MOST_NAMED])}{', ...' if len(skipped) > _MOST_NAMED else ''}); to read what "
-        f"has another name:{show(command)}"
+        f"the folder {named} has no .txt, .jsonl, .parquet or similar files, only {files} "
+        f"({', '.join(skipped[:_MOST_NAMED])}{', ...' if len(skipped) > _MOST_NAMED else ''}); to read files "
+        f"with other names:{show(command)}"
     )
 
 
 def _glob_of(folder: str, names: Sequence[str]) -> list[str]:
-    """Write a glob for the files of a folder whose suffix is the commonest among those that were skipped."""
+    """Return a glob for the files in a folder that have the most common suffix among the skipped ones."""
     shown = [name for name in names if not any(map(_HIDDEN.match, name.split("/")))] or names
     suffixes = Counter(PurePath(name).suffix for name in shown)
     suffix = suffixes.most_common(1)[0][0]
@@ -250,13 +243,13 @@ def _cannot_list(error: OSError) -> None:
 
 
 def _expand(pattern: str, home: Path | None) -> _Listed:
-    """List the files, and the folders, that a path or a glob stands for.
+    """List the files that a path or a glob stands for, and the folders that it skips.
 
-    A file whose name looks like a glob is that file. Of `**`, which takes what is in the folders, no folders
-    are listed.
+    If a file has exactly this name, the name is not a glob. `**` also matches the files inside folders, so it
+    skips none.
     """
     if not pattern:
-        raise InputError("--input has an empty name; give a file, or leave the option away")
+        raise InputError("--input has an empty name; name a file, or omit the option")
     if pattern == "-":
         return _Listed([_standard_input()])
     path = Path(pattern)
@@ -266,22 +259,18 @@ def _expand(pattern: str, home: Path | None) -> _Listed:
         matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - Path.glob takes no absolute one
         files = [Path(match) for match in matches if not Path(match).is_dir()]
         if not files:
-            raise InputError(f"no file matches {pattern!r} (looked from {Path.cwd()})")
+            raise InputError(f"no file matches {pattern!r} (current folder: {Path.cwd()})")
         return _Listed(files, [] if "**" in pattern else [one for one in matches if Path(one).is_dir()])
     if path.is_absolute():
-        raise InputError(f"there is no {path}; put it there, or name another file with --input")
-    advice = "name a file that is there with --input"
+        raise InputError(f"{path} not found; name an existing file with --input")
+    advice = "name an existing file with --input"
     if home is not None and _exists(home / path):
         advice = f"did you mean {quote(home / path)}, which is next to prepare.py?"
-    raise InputError(f"there is no {path} (looked from {Path.cwd()}); {advice}")
+    raise InputError(f"{path} not found in {Path.cwd()}; {advice}")
 
 
 def _exists(path: Path) -> bool:
-    """As `path.exists()`.
-
-    Raises:
-        InputError: nobody can say, since a folder above may not be entered or the name is too long.
-    """
+    """Check that a path exists; raise an InputError if a parent folder is closed or the name is too long."""
     try:
         return path.exists()
     except OSError as error:
@@ -289,10 +278,10 @@ def _exists(path: Path) -> bool:
 
 
 def _check_readable(path: Path) -> None:
-    """Refuse what is neither a file nor a FIFO."""
+    """Raise an InputError unless this is a file or a FIFO that may be read."""
     if path.is_symlink() and not path.exists():
-        raise InputError(f"{path} is a link to {path.readlink()}, which is not there")
+        raise InputError(f"{path} is a link to {path.readlink()}, which does not exist")
     if not path.is_file() and not path.is_fifo():
-        raise InputError(f"{path} is not a file, nor a pipe; write what comes out of it to a file first")
+        raise InputError(f"{path} is neither a file nor a pipe; write its contents to a file first")
     if not os.access(path, os.R_OK):
         raise InputError(f"cannot read {path}: permission denied")
