@@ -273,7 +273,7 @@ def test_parquet_from_a_pipe_is_to_be_written_to_a_file(tmp_path: Path) -> None:
     )
     refused = run_in(tmp_path, f"cat a | {sys.executable} {REPOSITORY}/prepare.py --input -")
     assert refused.returncode == 3
-    assert "standard input is parquet; write it to a file, and name that with --input" in refused.stderr
+    assert "standard input is parquet; write it to a file and name that file with --input" in refused.stderr
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl.xz", "a.txt.xz"])

@@ -1,8 +1,8 @@
-"""Which charset text is in that is not UTF-8, as iconv calls it. Pure.
+"""Guess the charset of text that is not UTF-8, by iconv's names. Pure.
 
-UTF-16 and UTF-32 are told by their spaces and full stops, ISO-2022 by its escapes. Of what else is older,
-charset_normalizer knows most. It cannot tell the charsets of languages in Latin letters where all are
-possible; there, letters that no language has together decide.
+UTF-16 and UTF-32 are recognised by their spaces and full stops, ISO-2022 by its escapes. charset_normalizer
+recognises most of the older charsets. It cannot choose between those of the Latin alphabet, since each can
+decode the text: the one whose letters fit the alphabet of one language wins.
 """
 
 import codecs
@@ -14,7 +14,7 @@ from nanogpt_compat.text.utf8 import is_utf8
 
 MAX_BAD_SHARE = 0.01
 
-# UTF-32's little-endian mark begins with UTF-16's, so it is looked for first.
+# UTF-32's little-endian byte order mark begins with UTF-16's, so it comes first.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -23,18 +23,18 @@ _MARKS = (
 )
 _WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")
 _SEVEN_BITS = ((b"\x1b$B", "ISO-2022-JP"), (b"\x1b$@", "ISO-2022-JP"), (b"\x1b$)C", "ISO-2022-KR"))
-_ESCAPED_EVERY_BYTES = 500  # at least: on every line, and not in one message of many
+_ESCAPED_EVERY_BYTES = 500  # at least one escape in so many: on all lines, not in one mail of many
 _FREQUENT = " \n.,\u3000\u3001\u3002\uff0c"
 _FREQUENT_SHARE = 0.01
 _NO_TEXT = re.compile("[\0-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffd\ufffe\uffff]")
 _WIDE_BYTES = 8 * 1024
-_GUESSED_BYTES = (8 * 1024, 1024)  # in one of these charset_normalizer finds what it overlooks in others
+_GUESSED_BYTES = (8 * 1024, 1024)  # charset_normalizer may fail for one length and succeed for another
 _NEAR_CHAOS = 0.05
 _NEAR_FITNESS = 0.3
 _NEARLY_ALL = 0.7
 _MAX_NAMED = 3
 
-# The first of those that mean the same is named.
+# If several charsets decode a text alike, the first is named.
 _MULTIBYTE = ("gb18030", "big5", "cp932", "euc_jp", "cp949")
 _LATIN = ("cp1252", "cp1250", "iso8859_2", "cp1254", "cp850", "cp437", "cp852")
 _OTHERS = (
@@ -69,7 +69,7 @@ _PUNCTUATION = set(
 
 
 def quiet_charset(data: bytes, offset: int = 0) -> str | None:
-    """Name a charset that most of is UTF-8, too: UTF-16, UTF-32, or one of 7 bits; None if it is in none.
+    """Return UTF-16, UTF-32 or a 7-bit charset if `data` is in one: it may pass as UTF-8. None otherwise.
 
     `data` begins at byte `offset` of a file.
     """
@@ -90,16 +90,16 @@ def _is_text(data: bytes, charset: str) -> bool:
 
 
 def _has_frequent(data: bytes, charset: str) -> bool:
-    """Whether there are spaces and full stops, which only the right one of the four finds."""
+    """Check for spaces and full stops, which appear only if the text is decoded with the right charset."""
     text = data.decode(charset, "replace")
     return sum(map(text.count, _FREQUENT)) > len(text) * _FREQUENT_SHARE
 
 
 def guess_charsets(samples: Sequence[bytes]) -> list[str]:
-    """Name the charsets that text may be in, the likeliest first; of those that read it alike only one.
+    """Return the charsets that a text may be in, the likeliest first, only one of those that decode it alike.
 
-    `samples` begin and end with a character as UTF-8 has them. The first that is named reads all of them. An
-    empty list means that none fits, or that charset_normalizer is not installed.
+    `samples` are cut where UTF-8 characters would begin. Each charset returned decodes all of them. The list
+    is empty if none fits, or if charset_normalizer is not installed.
     """
     foreign = [sample for sample in samples if not is_utf8(sample)]
     for sample in foreign:
@@ -111,7 +111,7 @@ def guess_charsets(samples: Sequence[bytes]) -> list[str]:
 
 
 def has_detector() -> bool:
-    """Whether charset_normalizer is there: it comes with requests, and that with tiktoken."""
+    """Check that charset_normalizer is installed: it comes with requests, which comes with tiktoken."""
     try:
         import charset_normalizer  # noqa: F401
     except ImportError:
@@ -120,7 +120,11 @@ def has_detector() -> bool:
 
 
 def _pieces(sample: bytes) -> Iterator[bytes]:
-    """Yield what may begin and end with a character: no second byte of one is a space or a line end."""
+    """Yield pieces of a sample that may begin and end with a whole character.
+
+    A piece begins after a space or line end, since neither is the second byte of a character. At its end,
+    0 to 3 bytes are cut off.
+    """
     start = re.match(rb"[^ \n]*[ \n]|", sample).end()  # type: ignore[union-attr]
     for n_bytes in _GUESSED_BYTES:
         piece = sample[start : start + n_bytes]
@@ -131,7 +135,7 @@ def _pieces(sample: bytes) -> Iterator[bytes]:
 
 
 def _guess(data: bytes) -> list[str]:
-    """List the charsets that read `data` as text of some language, as Python names them."""
+    """Return the charsets, by Python's names, in which `data` is text of some language."""
     if _is_in_latin_letters(data):
         names = list(_LATIN)
     else:
@@ -161,7 +165,7 @@ def _ask_detector(data: bytes, charsets: Sequence[str]) -> list[str]:
 
 
 def _is_single_byte(data: bytes) -> bool:
-    """Whether nearly all bytes past ASCII stand alone, as accented letters do."""
+    """Whether nearly all non-ASCII bytes stand alone, as accented letters do."""
     n_all = len(re.findall(rb"[\x80-\xff]", data))
     n_alone = len(re.findall(rb"(?<![\x80-\xff])[\x80-\xff](?=[\x00-\x7f]|$)", data))
     n_paired = len(re.findall(rb"[\x80-\xff][^ \n\x80-\xffA-Za-z,.'\"!?;:)-]", data))
@@ -169,16 +173,16 @@ def _is_single_byte(data: bytes) -> bool:
 
 
 def _is_in_latin_letters(data: bytes) -> bool:
-    """Whether they also stand in words of ASCII letters."""
+    """Whether nearly all non-ASCII bytes stand alone, and within words of ASCII letters."""
     n_all = len(re.findall(rb"[\x80-\xff]", data))
     n_in_words = len(re.findall(rb"(?<=[A-Za-z])[\x80-\xff]|[\x80-\xff](?=[a-z])", data))
     return n_in_words > _NEARLY_ALL * n_all and _is_single_byte(data)
 
 
 def _fitness(text: str) -> float:
-    """Return the share of the characters past ASCII that one language has all together.
+    """Return the share of the non-ASCII characters that fit a single language.
 
-    A sign within a word belongs to none: the letter of another charset is there.
+    A sign within a word counts against it: in the right charset, that byte is a letter.
     """
     past_ascii = re.findall(r"[^\x00-\x7f]", text)
     if not past_ascii:
@@ -190,7 +194,7 @@ def _fitness(text: str) -> float:
 
 
 def _reads_all(charset: str, samples: Sequence[bytes]) -> bool:
-    """Whether a charset reads all samples but for the characters that they begin and end within."""
+    """Whether a charset decodes all samples, apart from characters cut off at their beginning and end."""
     for sample in samples:
         text = sample.decode(charset, "replace")
         if "\ufffd" in text[4:-4]:
@@ -199,7 +203,7 @@ def _reads_all(charset: str, samples: Sequence[bytes]) -> bool:
 
 
 def _iconv_name(charset: str) -> str:
-    """Name a charset as iconv does.
+    """Return iconv's name of a charset that Python knows.
 
     >>> _iconv_name("euc_jp"), _iconv_name("iso8859_2")
     ('EUC-JP', 'ISO8859-2')

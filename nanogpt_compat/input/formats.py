@@ -1,7 +1,7 @@
-"""Look at the first bytes of every input, before anything is decided by a name, and tell how it is read.
+"""Determine the format of every input from its first bytes; its name only decides what they leave open.
 
-Of a file these are 64 KiB, and its end if it begins as parquet; of a pipe as much, which it keeps; of what is
-compressed, 64 KiB of its contents.
+The first 64 KiB are read, uncompressed if the input is compressed; also the last bytes of a file that begins
+like parquet. A pipe keeps the bytes that were looked at.
 """
 
 from collections.abc import Sequence
@@ -22,28 +22,26 @@ from nanogpt_compat.input.sniff import COMPRESSED_SUFFIXES, HEAD_BYTES, Look, sn
 from nanogpt_compat.input.text import InputFile
 from nanogpt_compat.text.utf8 import is_utf8
 
-_BZIP2_BYTES = 1024 * 1024  # what a block of it can take: nothing comes out of less
+_BZIP2_BYTES = 1024 * 1024  # covers one bzip2 block, which can only be unpacked whole
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the options ask of the inputs."""
+    """What the options say about the inputs."""
 
     separator: str | None = None  # between documents
-    errors_given: bool = False  # what to do with undecodable bytes
+    errors_given: bool = False  # --errors: what to do with undecodable bytes
     skips_bad_records: bool = False
     wants_records: bool = False
-    may_pipe: bool = True  # one process reads all
+    may_pipe: bool = True  # one process reads everything, so standard input can be an input
 
 
 def find_formats(
     locations: Sequence[Location], asked: Asked = Asked()
 ) -> tuple[tuple[Format, ...], list[str]]:
-    """Tell how each input is read, and what is to be said of some.
+    """Return the format of each input, and notices for the user.
 
-    Raises:
-        InputError: an input cannot be read or decompressed, or is no text, JSON lines or parquet; all of
-            these are named.
+    Raise an InputError that names all inputs that cannot be read or are not text, JSON lines or parquet.
     """
     formats: list[Format] = []
     refused: list[Found] = []
@@ -53,7 +51,7 @@ def find_formats(
         try:
             compression, look = look_at(location, asked, n_inputs=len(locations))
         except InputError as error:
-            if isinstance(location, Url):  # to ask a server that does not answer takes long
+            if isinstance(location, Url):  # a server that is down would have to be waited for again and again
                 raise
             damaged.append(error)
             continue
@@ -68,7 +66,7 @@ def find_formats(
 
 
 def look_at(location: Location, asked: Asked = Asked(), *, n_inputs: int = 1) -> tuple[Compression, Look]:
-    """Tell how one of `n_inputs` is compressed, and what it holds.
+    """Return how an input, one of `n_inputs`, is compressed, and what it holds.
 
     Raises:
         InputError: it cannot be read, or its beginning cannot be decompressed.
@@ -89,7 +87,7 @@ def look_at(location: Location, asked: Asked = Asked(), *, n_inputs: int = 1) ->
 
 
 def _look_at_file(file: InputFile, head: bytes, name: str, asked: Asked, n_inputs: int) -> Look:
-    """Look at what is not compressed, or in a way that is not read."""
+    """Look at a file that is not compressed, or compressed in a way that is not supported."""
     is_pipe = isinstance(file.path, Pipe)
     tail: bytes | None = None if is_pipe else b""
     if not is_pipe and head.startswith(PARQUET_MAGIC):
@@ -99,7 +97,7 @@ def _look_at_file(file: InputFile, head: bytes, name: str, asked: Asked, n_input
         contents = _unpack(file.read(_BZIP2_BYTES, 0)) if look.kind is kinds.BZIP2 else _unpack(head)
         inner = _look_at_contents(contents, name, asked)
         return replace(look, kind=inside(look.kind, inner.kind if inner.is_refused else None))
-    if look.kind is kinds.BINARY and file.path.name.lower().endswith(".br"):  # it has no signature
+    if look.kind is kinds.BINARY and file.path.name.lower().endswith(".br"):  # brotli has no signature
         return replace(look, kind=kinds.BROTLI)
     if look.is_refused or look.container == "parquet" or is_utf8(head):
         return _as_asked(look, asked)
@@ -110,7 +108,7 @@ def _look_at_file(file: InputFile, head: bytes, name: str, asked: Asked, n_input
 
 
 def _look_at_contents(contents: bytes, name: str, asked: Asked) -> Look:
-    """Look at the beginning of what was compressed."""
+    """Look at the beginning of the uncompressed data."""
     is_whole = len(contents) < HEAD_BYTES
     look = sniff(contents, name=name, tail=None, is_whole=is_whole, separator=asked.separator)
     if look.is_refused or is_utf8(contents):
@@ -119,7 +117,7 @@ def _look_at_contents(contents: bytes, name: str, asked: Asked) -> Look:
 
 
 def _unpack(data: bytes) -> bytes:
-    """Return the beginning of what was compressed with bzip2 or xz, as far as it can be had."""
+    """Unpack the beginning of bzip2 or xz data; return b"" if that fails."""
     try:
         import bz2
         import lzma
@@ -134,14 +132,14 @@ def _unpack(data: bytes) -> bytes:
 
 
 def _as_asked(look: Look, asked: Asked) -> Look:
-    """Read as JSON lines what is called .txt, if an option is about records."""
+    """Return JSON lines instead of text for a .txt file with JSON lines, if an option is about records."""
     if look.kind is kinds.JSON_LINES and asked.wants_records:
         return Look("jsonl")
     return look
 
 
 def _look_at_charset(look: Look, samples: Sequence[Sample], asked: Asked) -> Look:
-    """Refuse text that is not UTF-8; of JSON lines those that are skipped may be anything."""
+    """Refuse text that is not UTF-8, except JSON lines if bad ones are skipped."""
     look = _as_asked(look, asked)
     if look.container == "jsonl" and asked.skips_bad_records:
         return look

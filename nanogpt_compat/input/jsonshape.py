@@ -1,4 +1,4 @@
-r"""How JSON is laid out in a file, by its first bytes: a value a line, or otherwise. Pure.
+r"""Determine how JSON is laid out in a file, from its first bytes: one value a line, or otherwise. Pure.
 
 >>> shape_of('{"text": "a"}\n{"text": "b"}\n'), shape_of('[{"text": "a"}]'), shape_of('{\n "text": "a"\n}\n')
 ('lines', 'array', 'indented')
@@ -14,19 +14,19 @@ from typing import Any, Literal, TypeAlias
 Shape: TypeAlias = Literal["lines", "array", "strings", "numbers", "indented"]
 """An `array` of objects or arrays; of `strings`, or `numbers`; `indented`: objects over several lines."""
 
-_MAX_LINES = 64  # that are parsed
+_MAX_LINES = 64  # lines that are parsed
 _BLANK = " \t\r\n"
 _KEY = re.compile(r'\{\s*(?:"(?:[^"\\\n]|\\.)*"\s*:|\})')
 _SHORT_CHARS = 1000
 _LONGEST_ESCAPE = len("\\ud83d")
-# int() refuses numbers of more than 4,300 digits, and no number is looked at.
+# Numbers stay strings: int() refuses more than 4,300 digits, and their values are not needed.
 _parse = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
 
 
 def shape_of(text: str) -> Shape | None:
-    """Return how JSON is laid out in what begins with `text`; None if it is no JSON.
+    """Return how JSON is laid out in a file that begins with `text`; None if it is not JSON.
 
-    A line that is wrong does not make JSON lines something else: that is for their reader to report.
+    JSON lines may have invalid lines in them, which their reader reports.
     """
     text = text.lstrip(_BLANK)
     if text.startswith("["):
@@ -39,7 +39,7 @@ def shape_of(text: str) -> Shape | None:
 
 
 def _shape_of_objects(text: str) -> Shape:
-    """Tell objects over several lines from one on each line, the first of which may be wrong."""
+    """Distinguish objects over several lines from one object a line, the first of which may be invalid."""
     line_end = text.find("\n")
     if line_end < 0:
         return "lines"
@@ -48,9 +48,9 @@ def _shape_of_objects(text: str) -> Shape:
     except RecursionError:
         return "lines"
     except json.JSONDecodeError as error:
-        # No string goes on behind a line end, so what is parsed beyond one is laid out over lines.
-        goes_on = error.pos > line_end
-        return "indented" if goes_on and not _are_objects(_later_lines(text)) else "lines"
+        # A string cannot contain a line end, so the object continues after it.
+        continues = error.pos > line_end
+        return "indented" if continues and not _are_objects(_later_lines(text)) else "lines"
     return "indented" if end > line_end else "lines"
 
 
@@ -69,7 +69,7 @@ def _shape_of_array(text: str) -> Shape | None:
 
 
 def _has_element(text: str) -> bool:
-    """Whether an object and a comma begin an array; what follows may be wrong, such as a comma too many."""
+    """Check that an array begins with an object and a comma; the rest may be invalid, as by a stray comma."""
     start = len(text) - len(text[1:].lstrip(_BLANK))
     if not text.startswith("{", start):
         return False
@@ -81,7 +81,7 @@ def _has_element(text: str) -> bool:
 
 
 def _kind_of_array(text: str) -> Shape:
-    """Tell arrays by the first thing that is no bracket.
+    """Return the kind of an array by the first character that is no bracket.
 
     >>> [_kind_of_array(text) for text in ('["a"]', "[[1, 2]]", '[[{"role"', "[true")]
     ['strings', 'numbers', 'array', 'array']
@@ -93,13 +93,13 @@ def _kind_of_array(text: str) -> Shape:
 
 
 def _is_cut_off(text: str, error: json.JSONDecodeError) -> bool:
-    """Whether the text is good up to its end, where a value is unfinished; in a long one perhaps a number."""
+    """Whether the error is that the text ends within a value. A long text may end within an escape."""
     end = len(text) - (_LONGEST_ESCAPE if len(text) > _SHORT_CHARS else 0)
     return len(text) > 1 and (error.msg.startswith("Unterminated string") or error.pos >= end)
 
 
 def _is_long_string(text: str) -> bool:
-    """Whether all there is to see is the beginning of one string, with something that had to be escaped."""
+    """Whether the text is the beginning of one long string, with at least one escape in it."""
     try:
         _parse(text)
     except json.JSONDecodeError as error:
@@ -109,7 +109,7 @@ def _is_long_string(text: str) -> bool:
 
 
 def _are_values(text: str) -> bool:
-    """Whether all lines are JSON values: a text in which each line is in quotes is rare."""
+    """Whether all lines are JSON values. Plain text in which every line is in quotes is rare."""
     lines = list(_lines(text))
     return all(_value(line) is not None for line in lines)
 
@@ -125,7 +125,7 @@ def _later_lines(text: str) -> list[str]:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """Yield the first lines that are not blank, of the last one only if it is whole or the only one."""
+    """Yield the first lines that are not blank; the last one only if it is complete or the only one."""
     n_lines = start = 0
     while start < len(text) and n_lines < _MAX_LINES:
         end = text.find("\n", start)
@@ -137,7 +137,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _value(line: str) -> Any:
-    """Parse a line; None if it is no JSON value, or null."""
+    """Parse a line; return None if it is not a JSON value, or is null."""
     try:
         found, end = _parse(line)
     except (json.JSONDecodeError, RecursionError):

@@ -1,4 +1,4 @@
-"""What an input can be that is not read as it is, and the command that makes of it what is read."""
+"""The kinds of input that cannot be read as they are, and the commands that convert them."""
 
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -6,43 +6,44 @@ from typing import Literal, TypeAlias
 from nanogpt_compat.system import commands
 
 Makes: TypeAlias = Literal["text", "records", "table", "folder", "inside", "itself", "nothing"]
-"""`inside` is whatever was compressed; `itself` the file, as it should be; `nothing` is for a look at it."""
+"""What a command makes: `inside` is the data that was compressed; `itself` is the same file, made readable;
+`nothing` is for a command that only shows what the file is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remedy:
-    """A shell command that makes of `{old}` what is read.
+    """A shell command that converts the file `{old}` to a format that can be read.
 
-    It writes that to `{new}`, or else to standard output. `piped` is the same from standard input to standard
-    output; "" if there is no such command.
+    It writes the result to `{new}`, or to standard output if it has no `{new}`. `piped` is the same command
+    from standard input to standard output; "" if there is none.
     """
 
-    aim: str  # after "to"; `it` is the file
+    aim: str  # follows "to" in messages, as in "convert it"; `it` is the file
     command: str
     piped: str = ""
     makes: Makes = "text"
-    options: tuple[str, ...] = ()  # of this program, to read that with
-    to_file: bool = False  # rather than into a pipe
-    unpacks: bool = False  # what is compressed, by itself
+    options: tuple[str, ...] = ()  # options of prepare.py that read the result
+    to_file: bool = False  # the result goes to a file, not into a pipe
+    unpacks: bool = False  # the command also undoes the compression around it, as tar does
 
     @property
     def is_filter(self) -> bool:
-        """Whether it writes what it makes to standard output."""
+        """Whether the command writes its result to standard output."""
         return "{new}" not in self.command and self.makes not in ("itself", "nothing")
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What an input is, and what leads on: a command, or advice where there is none."""
+    """What an input is, and what to do about it: a command, or advice if there is no command."""
 
-    name: str  # after "is"
+    name: str  # follows "is" in messages
     remedy: Remedy | None = None
     advice: str = ""
-    detail: str = ""  # of this one
+    detail: str = ""  # about this file alone
 
 
 def _convert(name: str, command: str, *, makes: Makes = "text", stdin: str = "") -> Kind:
-    """Return a kind that a filter converts; `stdin` is what the filter calls standard input."""
+    """Return a kind that a filter converts; `stdin` is the filter's name for standard input."""
     piped = " ".join(command.replace("< {old}", "").replace("{old}", stdin).split())
     return Kind(name, Remedy("convert it", command, piped, makes, to_file=makes == "text"))
 
@@ -59,7 +60,7 @@ def _extract(name: str, command: str) -> Kind:
     return Kind(name, Remedy("unpack it", command, makes="folder"))
 
 
-# Tables. Batches are written one by one, so that a table of any size takes little memory.
+# Tables. Batches are converted one by one, so that a table of any size takes little memory.
 _TO_PARQUET = (
     "import sys, pyarrow as pa, pyarrow.parquet as pq; {read}; w = pq.ParquetWriter(sys.argv[2], r.schema); "
     "[w.write_batch(b) for b in {batches}]; w.close()"
@@ -73,18 +74,18 @@ _ORC = (
     "import sys; from pyarrow import orc, parquet as pq; "
     "pq.write_table(orc.read_table(sys.argv[1]), sys.argv[2])"
 )
-ARROW_STREAM = _convert_with_python("an Arrow stream, which is not read yet", _STREAM)
-ARROW_FILE = _convert_with_python("an Arrow (Feather) file, which is not read yet", _FILE)
+ARROW_STREAM = _convert_with_python("an Arrow stream, which is not supported", _STREAM)
+ARROW_FILE = _convert_with_python("an Arrow (Feather) file, which is not supported", _FILE)
 FEATHER = Kind("a Feather file of version 1", advice="write it as parquet")
 ORC = _convert_with_python("an ORC file", _ORC)
 PARQUET_PACKED = Kind("parquet", Remedy("write it to a file", "cat {old}", "cat", "table", to_file=True))
-PARQUET_CUT_OFF = Kind("parquet without its end", advice="fetch or make the file again")
+PARQUET_CUT_OFF = Kind("a truncated parquet file", advice="fetch or make the file again")
 PARQUET_ENCRYPTED = Kind("encrypted parquet", advice="write it without encryption")
 AVRO = Kind("an Avro file", advice="write it as parquet or JSON lines")
 SQLITE = Kind("an SQLite database", advice="write its texts to JSON lines")
 HDF5 = Kind("an HDF5 file", advice="write its texts to JSON lines")
 
-# JSON that is not one object a line. jq holds it whole, some ten times its size.
+# JSON that is not one object a line. jq holds all of an array in memory, some ten times its size.
 JSON_LINES = Kind(
     "JSON lines", Remedy("read it as JSON lines", "", makes="itself", options=("--text-field", "text"))
 )
@@ -94,7 +95,7 @@ JSON_NUMBERS = Kind("a JSON array of numbers", advice="give the text that they w
 JSON_INDENTED = _convert("JSON objects over several lines", "jq -c . {old}", makes="records")
 JSON_SEQUENCE = _convert("a JSON text sequence", "tr -d '\\036' < {old}", makes="records")
 
-# Archives, and what is compressed.
+# Archives and compressed files.
 TAR = Kind(
     "a tar archive",
     Remedy("unpack it", "mkdir -p {new} && tar -xf {old} -C {new}", "tar -xO", "folder", unpacks=True),
@@ -105,8 +106,8 @@ RAR = _extract("a rar archive", "7z x -bd -bso0 -o{new} {old}")
 OTHER_ARCHIVE = _extract("an archive (ar, cab or cpio)", "7z x -bd -bso0 -o{new} {old}")
 GZIP = _unpack("gzip", "gzip -dc")
 ZSTD = _unpack("zstd", "zstd -dc --long=31")
-BZIP2 = _unpack("bzip2, which is not read yet", "bzcat")
-XZ = _unpack("xz, which is not read yet", "xzcat")
+BZIP2 = _unpack("bzip2, which is not supported", "bzcat")
+XZ = _unpack("xz, which is not supported", "xzcat")
 LZ4 = _unpack("lz4", "lz4 -dc")
 LZIP = _unpack("lzip", "lzip -dc")
 LZOP = _unpack("lzop", "lzop -dc")
@@ -114,7 +115,7 @@ COMPRESS = _unpack("compress", "gzip -dc")
 BROTLI = _unpack("brotli", "brotli -dc")
 SNAPPY = Kind("compressed with snappy", advice="unpack it first")
 
-# Documents. pandoc reads what most word processors write.
+# Documents. pandoc reads the formats of most word processors.
 PDF = _convert("a PDF document", "pdftotext {old} -", stdin="-")
 POSTSCRIPT = _convert("PostScript", "ps2ascii {old}")
 RTF = _convert("an RTF document", "pandoc -f rtf -t plain {old}")
@@ -128,32 +129,32 @@ HTML = replace(
 )
 SERVER_ERROR = Kind("a server's error message", advice="fetch the file again")
 
-_FETCH = "in the place of the file"
 LFS_POINTER = Kind(
-    f"a pointer of Git LFS {_FETCH}", Remedy("fetch it", "git -C {folder} lfs pull", makes="itself")
+    "a Git LFS pointer instead of the file", Remedy("fetch it", "git -C {folder} lfs pull", makes="itself")
 )
 ANNEX_POINTER = Kind(
-    f"a pointer of git-annex {_FETCH}", Remedy("fetch it", "git -C {folder} annex get .", makes="itself")
+    "a git-annex pointer instead of the file",
+    Remedy("fetch it", "git -C {folder} annex get .", makes="itself"),
 )
 
-# Numbers, and whatever else is no text.
+# Numbers, and other data that is not text.
 _TEXT_OF_THEM = "give the text that they were made from"
-TOKENS = Kind("a file of tokens", advice=f"they can be trained on as they are; or {_TEXT_OF_THEM}")
+TOKENS = Kind("a file of tokens", advice=f"train on it as it is, or {_TEXT_OF_THEM}")
 NUMPY = Kind("a NumPy array", advice=f"if it holds tokens, {_TEXT_OF_THEM}")
 PICKLE = Kind("a Python pickle", advice="write its texts to JSON lines")
-TORCH = Kind("a file of torch.save", advice="write its texts to JSON lines")
-WEIGHTS = Kind("the weights of a model", advice="give a text")
+TORCH = Kind("a torch.save file", advice="write its texts to JSON lines")
+WEIGHTS = Kind("model weights", advice="give a text file")
 BINARY = Kind("not text", Remedy("see what it is", "file {old}", makes="nothing"))
 NUL_BYTES = _convert("text with NUL bytes in it", "tr -d '\\000' < {old}")
 
 
 def other(name: str) -> Kind:
-    """Return the kind of what holds no text that could be taken out."""
-    return Kind(name, advice="give a text")
+    """Return the kind of a file that no command can turn into text."""
+    return Kind(name, advice="give a text file")
 
 
 def csv_with(column: str, delimiter: str) -> Kind:
-    """Return the kind of a table in text, of which a column holds the texts."""
+    """Return the kind of a CSV or TSV table that has its texts in `column`."""
     code = (
         "import csv, json; csv.field_size_limit(1 << 30); "
         "rows = csv.DictReader(open(0, encoding='utf-8-sig', newline=''), "
@@ -180,7 +181,10 @@ def text_in(charset: str, name: str) -> Kind:
 
 
 def inside(outer: Kind, inner: Kind | None) -> Kind:
-    """Return the kind of what is `inner`, or can be read, once it went through the filter of `outer`."""
+    """Return the kind of a file of kind `outer` that holds a file of kind `inner`, such as PDF in bzip2.
+
+    `inner` is None if the file inside can be read as it is.
+    """
     unpack = outer.remedy
     if unpack is None or inner is None:
         return outer
@@ -190,7 +194,7 @@ def inside(outer: Kind, inner: Kind | None) -> Kind:
     elif remedy is not None and not remedy.piped:
         remedy = replace(unpack, to_file=True)
     elif inner in (GZIP, ZSTD):
-        remedy = unpack  # and what comes out of it is read
+        remedy = unpack  # gzip and zstd can be read as they are
     elif remedy is not None and not remedy.unpacks:
         command, piped = f"{unpack.command} | {remedy.piped}", f"{unpack.piped} | {remedy.piped}"
         remedy = replace(remedy, command=command, piped=piped)

@@ -1,8 +1,8 @@
-"""What is said of inputs that are not read as they are, with the commands that lead on.
+"""Messages about inputs that cannot be read as they are, with commands that convert them.
 
-A single input goes through a pipe, or into a file beside it. Of several, all that are refused are named at
-once: if that is all of them, what is made of them is put into a folder, which is the input then; otherwise it
-takes the place of the files, and the same command reads it.
+A single input is converted through a pipe, or into a file next to it. Several refused inputs are listed at
+once. If all inputs are refused, the converted files go into a new folder, which is the new input. Otherwise
+they replace the originals, and the same command reads them.
 """
 
 import os
@@ -26,13 +26,13 @@ _MOST_IN_COMMAND = 100
 _SUFFIXES = {"text": ".txt", "records": ".jsonl", "table": ".parquet"}
 _FOR_RECORDS = ("--text-field", "--skip-bad-records")
 _FOR_TEXT = ("--errors", "--document-separator")
-_KEPT = "the originals stay beside them under names that begin with a dot; then run the same command again"
+_KEPT = "the originals are kept under names that begin with a dot; then run the same command again"
 
 
 def refusal(
     refused: Sequence[Found], damaged: Sequence[InputError] = (), *, n_inputs: int, may_pipe: bool = True
 ) -> InputError:
-    """Name all inputs that are refused, what they are, and the commands that lead on; and what is damaged.
+    """Return the error that lists all refused inputs with commands that convert them, and the damaged ones.
 
     `may_pipe`: this run can read standard input.
     """
@@ -46,7 +46,7 @@ def refusal(
         said, remedy = f"{_list(paths)}: {kind.name}", kind.remedy
         files = [path for path in paths if isinstance(path, Path)]
         if remedy is None or not files:
-            lines.append(f"{said}; {kind.advice or 'give it to a run of its own'}")
+            lines.append(f"{said}; {kind.advice or 'run it on its own to see how to convert it'}")
             continue
         lines.append(f"{said}; to {_of_many(remedy.aim, len(files))}:{show(_loop(remedy, files, folder))}")
         lines += [kind.advice] if kind.advice else []
@@ -59,7 +59,7 @@ def refusal(
 
 
 def notices(told: Sequence[Found], *, n_inputs: int, may_pipe: bool = True) -> list[str]:
-    """Say which inputs are read as plain text and may be meant otherwise."""
+    """Return notices about inputs that are read as plain text but may be meant as something else."""
     lines = []
     for kind, paths in _groups(told):
         line = f"notice: {_list(paths)}: {kind.name}, read as plain text"
@@ -70,7 +70,7 @@ def notices(told: Sequence[Found], *, n_inputs: int, may_pipe: bool = True) -> l
         elif remedy is not None and n_inputs == 1 and isinstance(path, Path):
             line += f"; to {remedy.aim} instead:{show(_command(remedy, path, may_pipe=may_pipe))}"
         else:
-            line += "; what is not prose in it becomes tokens, too"
+            line += "; its markup and delimiters become tokens too"
         lines.append(line)
     return lines
 
@@ -85,7 +85,7 @@ def _about_one(path: Location, kind: Kind, *, may_pipe: bool) -> str:
     more = f"\n{kind.advice}" if kind.advice else ""
     if isinstance(path, Pipe):
         if not remedy.piped or remedy.makes == "table":
-            return f"{said}; write it to a file, and name that with --input{more}"
+            return f"{said}; write it to a file and name that file with --input{more}"
         return f"{said}; to {remedy.aim}, send it through `{remedy.piped}` first{more}"
     if isinstance(path, Path):
         return f"{said}; to {remedy.aim}:{show(_command(remedy, path, may_pipe=may_pipe))}{more}"
@@ -94,11 +94,11 @@ def _about_one(path: Location, kind: Kind, *, may_pipe: bool) -> str:
         read = _with_input("-", remedy)
         return f"{said}; to {remedy.aim}:{show(f'(set -o pipefail; {fetch} | {read})')}{more}"
     command = _command(remedy, Path(path.name or "input"), may_pipe=may_pipe)
-    return f"{said}; download it, and then:{show(command)}{more}"
+    return f"{said}; download it, then run:{show(command)}{more}"
 
 
 def _command(remedy: Remedy, path: Path, *, may_pipe: bool) -> str:
-    """Write the command that makes of one input what is read, and reads it."""
+    """Return the command that converts one input and reads the result."""
     is_records = remedy.makes == "records"
     made = _made(remedy, quote(path), folder=quote(path.parent))
     if remedy.makes == "nothing":
@@ -114,7 +114,7 @@ def _command(remedy: Remedy, path: Path, *, may_pipe: bool) -> str:
 
 
 def _loop(remedy: Remedy, paths: Sequence[Path], folder: Path | None) -> str:
-    """Write the command that does it with several files: into a folder, or in their place."""
+    """Return the command that converts several files, into `folder` or, if that is None, in place."""
     if remedy.makes == "nothing":
         return _made(remedy, join(*paths[:_MOST_IN_COMMAND]), folder="")
     if remedy.makes == "itself":
@@ -139,14 +139,14 @@ def _made(remedy: Remedy, old: str, *, folder: str) -> str:
 
 
 def _with_input(new: object, remedy: Remedy) -> str:
-    """Write the command that reads what was made, without the options that have no effect on that."""
+    """Return the command that reads a converted input, without the options that no longer apply to it."""
     without = {"text": _FOR_RECORDS, "records": _FOR_TEXT, "table": _FOR_TEXT}.get(remedy.makes, ())
     fields = [option for option in remedy.options if option.startswith("-")]
     return this_command("--input", new, *remedy.options, without=["--input", *without, *fields])
 
 
 def _new_name(remedy: Remedy, path: Path) -> Path:
-    """Choose a name beside the file, or here if nothing can be written there, that is free."""
+    """Choose an unused name next to the file, or in the current folder if the file's is not writable."""
     if not os.access(path.parent, os.W_OK):
         path = Path(path.name)
     stem, suffix = PurePath(path.name), _SUFFIXES.get(remedy.makes, "")
@@ -160,7 +160,7 @@ def _new_name(remedy: Remedy, path: Path) -> Path:
 
 
 def _free(path: Path) -> Path:
-    """Return the path, with a number in it if that is taken."""
+    """Return the path, with a number in its name if it exists already."""
     number, free = 2, path
     while free.exists() or free.is_symlink():
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
@@ -169,7 +169,7 @@ def _free(path: Path) -> Path:
 
 
 def _can_be_put_together(refused: Sequence[Found], n_inputs: int) -> bool:
-    """Whether all inputs are files that something can be made of, and their names differ."""
+    """Whether all inputs are files with a command that converts them, and with different names."""
     makeable = {
         path.name
         for path, kind in refused
@@ -181,7 +181,7 @@ def _can_be_put_together(refused: Sequence[Found], n_inputs: int) -> bool:
 
 
 def _groups(found: Iterable[Found]) -> list[tuple[Kind, list[Location]]]:
-    """Group inputs by what they are and what is to be done, in order."""
+    """Group inputs by their kind and command, in order."""
     groups: dict[tuple[str, str], tuple[Kind, list[Location]]] = {}
     for path, kind in found:
         command = "" if kind.remedy is None else kind.remedy.command
@@ -204,7 +204,7 @@ def _of_many(aim: str, n_files: int) -> str:
 
 
 def _address_of_file(url: Url) -> str:
-    """Return the address of a file of which a forge shows a page; "" if there is none that is known."""
+    """Return the address of the raw file that a page on the Hub or GitHub shows; "" for other pages."""
     for host, word in (("huggingface.co", "resolve"), ("github.com", "raw")):
         if re.match(rf"https://{re.escape(host)}/.+/blob/", url.address):
             return url.address.replace("/blob/", f"/{word}/", 1)

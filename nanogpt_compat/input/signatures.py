@@ -1,6 +1,6 @@
-"""What a file is by the bytes it begins with: what is not text, and is known. Pure.
+"""Recognise files that are not text by the bytes that they begin with. Pure.
 
-A signature of letters counts only where what follows is no text: a novel may begin with "BM", or "PK".
+A signature made of letters counts only if binary data follows: a novel may begin with "BM" or "PK".
 """
 
 import re
@@ -14,16 +14,16 @@ from nanogpt_compat.input.kinds import Kind
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 PARQUET_MAGIC = b"PAR1"
-TAIL_BYTES = 8  # of parquet: the size of its footer, and again the signature
+TAIL_BYTES = 8  # parquet ends with the size of its footer, and the signature again
 
 _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
 _CONTROLS = bytes(range(32))
 _TAR_BLOCK_BYTES = 512
 _MOST_HEADER_BYTES = 1 << 30
-_MOST_FOOTER_BYTES = 1 << 29  # letters, as a size, are more
+_MOST_FOOTER_BYTES = 1 << 29  # four letters, read as a size, are more
 _GPT2_TOKENS = 50_257
-_MERGED = 1000  # tokens of several letters have larger numbers
-_COMMA_AND_STOP = (11, 13)  # of tokens; 0 is an exclamation mark
+_MERGED = 1000  # GPT-2's tokens for longer words have larger numbers
+_COMMA_AND_STOP = (11, 13)  # GPT-2's tokens; 0 is an exclamation mark
 _LEAST_STOPS = 0.01
 
 _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
@@ -59,8 +59,8 @@ _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
     (b"{\\rtf", kinds.RTF),
     (b"%!PS", kinds.POSTSCRIPT),
     (b"\xc5\xd0\xd3\xc6", kinds.POSTSCRIPT),
-    (b"\xde\x12\x04\x95", kinds.other("a catalogue of messages (.mo)")),
-    (b"\x95\x04\x12\xde", kinds.other("a catalogue of messages (.mo)")),
+    (b"\xde\x12\x04\x95", kinds.other("a message catalogue (.mo)")),
+    (b"\x95\x04\x12\xde", kinds.other("a message catalogue (.mo)")),
     (b"AT&TFORM", kinds.other("a DjVu document")),
     (b"\x7fELF", kinds.other("a program")),
     (b"MZ", kinds.other("a program")),
@@ -92,26 +92,26 @@ _ZIP_MEMBERS: tuple[tuple[re.Pattern[bytes], Kind], ...] = (
 
 
 def is_gzip(head: bytes) -> bool:
-    """Whether gzip's data begins with `head`."""
+    """Check that `head` is the beginning of gzip data."""
     return head.startswith(GZIP_MAGIC) and head[2:3] in (b"", b"\x08")
 
 
 def is_zstd(head: bytes) -> bool:
-    """Whether a zstd frame begins with `head`, perhaps one that holds no text."""
+    """Check that `head` is the beginning of a zstd frame, perhaps a skippable one."""
     return head.startswith(ZSTD_MAGIC) or _SKIPPABLE.match(head) is not None
 
 
 def is_parquet(head: bytes, tail: bytes) -> bool:
-    """Whether a file that begins and ends so is parquet."""
+    """Check that a file with this beginning and end is parquet."""
     n_footer_bytes = int.from_bytes(tail[-TAIL_BYTES : -len(PARQUET_MAGIC)], "little")
     ends = len(tail) >= TAIL_BYTES and tail.endswith(PARQUET_MAGIC) and n_footer_bytes < _MOST_FOOTER_BYTES
     return head.startswith(PARQUET_MAGIC) and ends
 
 
 def signature_of(head: bytes, *, is_text: bool) -> Kind | None:
-    """Name what begins with `head`; None if it is not known here. `is_text`: all its bytes may be text.
+    """Return the kind of a file that begins with `head`; None if its signature is not known.
 
-    Parquet is not: it is known by its end.
+    `is_text`: all bytes of it may be text. Parquet is recognised by its end, in `is_parquet`.
     """
     if is_tar(head):
         return kinds.TAR
@@ -142,7 +142,7 @@ def signature_of(head: bytes, *, is_text: bool) -> Kind | None:
 
 
 def is_tar(head: bytes) -> bool:
-    """Whether a block begins `head` that has a tar header's checksum; so it was before `ustar`, too."""
+    """Check that `head` begins with a tar header, by its checksum: older ones have no `ustar` in them."""
     block = head[:_TAR_BLOCK_BYTES]
     if len(block) < _TAR_BLOCK_BYTES or not block[0]:
         return False
@@ -151,17 +151,17 @@ def is_tar(head: bytes) -> bool:
     except ValueError:
         return False
     rest = block[:148] + b" " * 8 + block[156:]
-    return stored in (sum(rest), sum(np.frombuffer(rest, np.int8).tolist()))  # some have summed signed bytes
+    return stored in (sum(rest), sum(np.frombuffer(rest, np.int8).tolist()))  # some programs sum signed bytes
 
 
 def _is_plain_archive(head: bytes) -> bool:
-    """Whether an ar or cpio archive of text begins so, in which all but the contents is ASCII."""
+    """Check for an ar or cpio archive. All of it but the files inside is ASCII, so it may look like text."""
     is_ar = head.startswith(b"!<arch>\n") and head[66:68] == b"`\n"
     return is_ar or re.match(rb"07070[127][0-7a-fA-F]{40}", head) is not None
 
 
 def _is_arrow_stream(head: bytes) -> bool:
-    """Whether a message of Arrow begins so: a continuation, the metadata's size, and a schema in it."""
+    """Check for an Arrow stream: it begins with a continuation marker and the size of the metadata."""
     if not head.startswith(b"\xff\xff\xff\xff") or len(head) < 16:
         return False
     n_bytes = int.from_bytes(head[4:8], "little")
@@ -169,7 +169,7 @@ def _is_arrow_stream(head: bytes) -> bool:
 
 
 def _kind_of_zip(head: bytes) -> Kind:
-    """Tell the documents and arrays that are zip archives by the first files in them."""
+    """Return the kind of a zip archive by the first files in it: a Word document is one, for example."""
     for match in re.finditer(rb"PK\x03\x04", head):
         header = head[match.start() : match.start() + 30]
         if len(header) < 30:
@@ -185,7 +185,7 @@ def _kind_of_zip(head: bytes) -> Kind:
 
 
 def are_tokens(head: bytes) -> bool:
-    """Whether it is GPT-2's tokens of a text: commas and full stops, and hardly an exclamation mark."""
+    """Check for GPT-2's tokens as uint16: many commas and full stops, few exclamation marks."""
     numbers = np.frombuffer(head[: len(head) // 2 * 2], "<u2")
     if not len(numbers) or not _MERGED < numbers.max() < _GPT2_TOKENS:
         return False

@@ -1,7 +1,7 @@
-"""What an input holds, by its first bytes; by its name only where these leave it open. Pure.
+"""Determine what an input holds from its first bytes, and from its name where these leave it open. Pure.
 
-A text is taken for something else only if what follows its beginning bears that out: a novel may begin with
-"BM", prose with "[" or '"', and Markdown with a piece of HTML.
+A signature made of letters is not enough to refuse a text: a novel may begin with "BM", prose with "[" or
+'"', and Markdown with a piece of HTML. The bytes that follow must confirm it.
 """
 
 import contextlib
@@ -20,28 +20,29 @@ from nanogpt_compat.input.location import Container
 from nanogpt_compat.input.signatures import are_tokens, is_parquet, signature_of
 from nanogpt_compat.text.utf8 import is_utf8
 
-HEAD_BYTES = 64 * 1024  # of an input that are looked at, uncompressed
+HEAD_BYTES = 64 * 1024  # bytes at the beginning of an input that are looked at, uncompressed
 
 COMPRESSED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jl", ".jsonlines", ".ldjson", ".json")
 
 _BOM = b"\xef\xbb\xbf"
-_BINARY = bytes({*range(32), 127} - set(b"\b\t\n\v\f\r\x1a\x1b"))  # what no text has; man pages have \b
+_BINARY = bytes({*range(32), 127} - set(b"\b\t\n\v\f\r\x1a\x1b"))  # bytes not used in text; man pages have \b
 _HTML = re.compile(r"<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 _HTML_INSIDE = re.compile(r"<(?:head|body|title|meta)\b|</html>", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>\s*([^<]{1,60})", re.IGNORECASE)
 _SERVER_ERROR = re.compile(r"<\?xml[^>]*>\s*<Error>\s*<Code>(\w+)")
 _LFS = re.compile(r"version https://(?:git-lfs|hawser)\.github\.com/spec/v1\n")
 _ANNEX = re.compile(r"/annex/objects/[^\n]+\n?\Z")
-_MAX_CONTROL_SHARE = 0.05  # mIRC's colours and other programs' separators; in what is compressed it is 10 %
-_BEGINNING_BYTES = 64  # in which a program would write sizes and the like
+# Text may have some, such as mIRC's colours and other programs' separators; compressed data has 10 %.
+_MAX_CONTROL_SHARE = 0.05
+_BEGINNING_BYTES = 64  # a binary header has sizes, flags and the like here
 _MOST_POINTER_CHARS = 1024
 _CSV_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How an input is read; and what it is, where that is to be said, or is the reason to refuse it."""
+    """How an input is read. `kind` is what it is, if the user must know, or why it is refused."""
 
     container: Container = "text"
     kind: Kind | None = None
@@ -51,10 +52,11 @@ class Look:
 def sniff(
     head: bytes, *, name: str, tail: bytes | None = b"", is_whole: bool = True, separator: str | None = None
 ) -> Look:
-    r"""Tell what begins with `head`, uncompressed, and ends with `tail`, None if that is not known.
+    r"""Determine what an input holds that begins with `head` and ends with `tail`, both uncompressed.
 
-    `name` is without the suffix of compression; `is_whole`: there is no more than `head`. What stands between
-    documents (`separator`) says nothing about them. Text in an older charset is text here.
+    `tail`: None if it is not known. `name`: without the suffix of the compression. `is_whole`: `head` is all
+    of the input. `separator` stands between documents, and is ignored. Text in an older charset counts as
+    text here.
 
     >>> sniff(b"%PDF-1.7\n1 0 obj", name="a.txt").kind.name, sniff(b"%PDF- begins PDF", name="a.txt").kind
     ('a PDF document', None)
@@ -80,14 +82,14 @@ def sniff(
     if kind is kinds.NUL_BYTES:
         look = sniff(text.translate(None, b"\0"), name=name, is_whole=is_whole)
         if look == Look("jsonl"):
-            return look  # their reader names the line, and may be told to skip it
+            return look  # the reader of JSON lines reports the bad line, or skips it if an option says so
     if kind is not None:
         return Look(by_name, kind, is_refused=True)
     return _look_at_text(text.removeprefix(_BOM).decode("latin-1"), name, by_name, is_whole=is_whole)
 
 
 def find_binary(parts: Sequence[bytes]) -> Kind | None:
-    """Name what has bytes in it that no text has; None if there are few of them."""
+    """Return the kind of data with many bytes that text does not have; None if there are few of them."""
     n_bytes, n_nul = sum(map(len, parts)), sum(part.count(0) for part in parts)
     n_binary = sum(len(part) - len(part.translate(None, _BINARY)) for part in parts)
     if n_nul <= n_bytes * MAX_BAD_SHARE and n_binary <= n_bytes * _MAX_CONTROL_SHARE:
@@ -103,12 +105,12 @@ def _is_mostly_utf8(part: bytes) -> bool:
 def _container_by_name(name: str) -> Container:
     suffix = PurePath(name.lower()).suffix
     if suffix == ".parquet":
-        return "parquet"  # if it is none, its reader says so
+        return "parquet"  # the parquet reader refuses it if it is something else
     return "jsonl" if suffix in JSON_SUFFIXES else "text"
 
 
 def _look_inside(head: bytes, charset: str, name: str) -> Look:
-    """Look at text of which a charset is known."""
+    """Look at text whose charset is known."""
     text = head[: len(head) // 4 * 4].decode(charset, "replace").removeprefix("\ufeff")
     look = sniff(text.encode(), name=name)
     outer = text_in(charset, f"{charset} text")
@@ -121,7 +123,7 @@ def _look_inside(head: bytes, charset: str, name: str) -> Look:
 
 
 def _look_at_text(text: str, name: str, by_name: Container, *, is_whole: bool) -> Look:
-    """Look at what may be text, as far as its bytes go; past ASCII, its characters are others."""
+    """Look at bytes that may be text, decoded as Latin-1: only the ASCII characters are what they seem."""
     suffix = PurePath(name.lower()).suffix
     start = text.lstrip()
     if is_whole and len(start) < _MOST_POINTER_CHARS:
@@ -150,7 +152,7 @@ def _kind_of_document(start: str, suffix: str, *, is_whole: bool) -> Kind | None
         return kinds.RTF
     if (match := _SERVER_ERROR.match(start)) is not None:
         return replace(kinds.SERVER_ERROR, detail=f" ({match[1]})")
-    # Pages that somebody has put together in a .txt are meant to be the text.
+    # A .txt made of many HTML pages is meant to be the text.
     if _is_html(start) and (is_whole or suffix != ".txt"):
         title = _TITLE.search(start)
         named = f" with the title {_as_utf8(title[1]).strip()!a}" if title is not None else ""
@@ -159,12 +161,12 @@ def _kind_of_document(start: str, suffix: str, *, is_whole: bool) -> Kind | None
 
 
 def _as_utf8(text: str) -> str:
-    """Decode again what was taken for Latin-1."""
+    """Decode text as UTF-8 that was decoded as Latin-1."""
     return text.encode("latin-1").decode("utf-8", "replace")
 
 
 def _is_html(start: str) -> bool:
-    """Whether an HTML page begins, perhaps after what XML and comments may put before it."""
+    """Check for the beginning of an HTML page, perhaps after an XML declaration and comments."""
     for opening, closing in (("<?xml", "?>"), ("<!--", "-->"), ("<!--", "-->")):
         if start.startswith(opening):
             start = start.partition(closing)[2].lstrip()
@@ -173,7 +175,7 @@ def _is_html(start: str) -> bool:
 
 def _look_at_json(shape: Shape, suffix: str) -> Look:
     if shape == "lines":
-        # What is called text is text.
+        # A file named .txt is meant to be read as text.
         return Look("text", kinds.JSON_LINES) if suffix == ".txt" else Look("jsonl")
     refused = {
         "array": kinds.JSON_ARRAY,
@@ -195,12 +197,12 @@ def _kind_of_markup(start: str) -> Kind | None:
 
 
 def _csv_kind(text: str, delimiters: str) -> Kind:
-    """Return the kind of a table in text, with the command that reads its column of texts."""
+    """Return the kind of a CSV or TSV table, with the command that reads its column of texts."""
     first_line = text.partition("\n")[0]
     delimiter = max(delimiters, key=first_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     rows = []
-    with contextlib.suppress(csv.Error):  # what was read by then is enough
+    with contextlib.suppress(csv.Error):  # the rows read by then are enough
         rows += [row for row, _ in zip(reader, range(_CSV_ROWS), strict=False)]
     columns = rows[0] if rows else []
     if "text" in columns or not columns:
