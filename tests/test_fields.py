@@ -353,7 +353,7 @@ def test_a_large_input_without_the_field_is_refused_where_bad_records_are_skippe
     write_lines(tmp_path / "b.jsonl", *[{"content": "x" * 1000}] * 2000)
     done = run_prepare("--input", "a.jsonl", "b.jsonl", "--output-dir", "out", "--skip-bad-records")
     assert done.returncode == 3
-    assert "b.jsonl: the field is in none of its first 1,032 records; line 1, at byte 0" in done.stderr
+    assert "b.jsonl: none of its first 1,032 records has the field; line 1, at byte 0" in done.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -393,7 +393,7 @@ def test_a_chat_from_a_stream_is_refused_with_the_program(run_prepare: RunPrepar
     done = run_prepare("--input", fifo, "--output-dir", "out")
     assert done.returncode == 3
     assert (
-        "filter it on its way here with jq -c '{text: ([.messages[]?.content] | join(\"\\n\"))}'"
+        "pipe it through this command first: jq -c '{text: ([.messages[]?.content] | join(\"\\n\"))}'"
         in done.stderr
     )
 

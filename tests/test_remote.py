@@ -162,13 +162,13 @@ def test_what_will_not_change_is_not_tried_again(served: Server, tmp_path: Path)
     make_text(served.folder / "a.txt", 100_000)
     done = run(served, "b.txt", tmp_path)
     assert done.returncode == 3
-    assert f"there is no {served.url('b.txt')} (404 Not Found)" in done.stderr
+    assert f"{served.url('b.txt')} not found (404 Not Found)" in done.stderr
     served.fails_every, served.how = 1, "403"
     served.forget()
     done = run(served, "a.txt", tmp_path)
     assert done.returncode == 3
     assert (
-        f"{served.url('a.txt')} may not be read (403 Forbidden); a signed address may have expired"
+        f"{served.url('a.txt')}: access denied (403 Forbidden); a signed address may have expired"
         in done.stderr
     )
     assert served.n_requests == 1
@@ -201,7 +201,7 @@ def test_a_server_without_parts_or_lengths_is_refused(served: Server, tmp_path: 
         setattr(served, behaviour, False)
         done = run(served, "a.txt", tmp_path)
         assert done.returncode == 3
-        assert "does not say how large it is, or does not send parts of files; download it" in done.stderr
+        assert "does not report the size of the file, or does not send parts of files" in done.stderr
         setattr(served, behaviour, True)
 
 
@@ -469,7 +469,7 @@ def test_what_cannot_be_found_on_a_server_is_refused(memory: Callable[[str, byte
     assert "a web server has no list of its files" in refusal("https://host/a/*.txt")
     assert "a web server has no list of its files" in refusal("https://host/a/")
     assert "is given twice" in refusal("https://host/a?*", "https://host/a?*")
-    assert "nosuch://a/b is no address that can be read" in refusal("nosuch://a/b")
+    assert "nosuch://a/b is not an address that can be read" in refusal("nosuch://a/b")
 
 
 @pytest.mark.parametrize("option", ["--output-dir", "--work-dir", "--vocab-dir"])

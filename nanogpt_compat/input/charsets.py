@@ -23,7 +23,7 @@ _MARKS = (
 )
 _WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")
 _SEVEN_BITS = ((b"\x1b$B", "ISO-2022-JP"), (b"\x1b$@", "ISO-2022-JP"), (b"\x1b$)C", "ISO-2022-KR"))
-_ESCAPED_EVERY_BYTES = 500  # at least one escape in so many: on all lines, not in one mail of many
+_ESCAPED_EVERY_BYTES = 500  # at least one escape in 500: on all lines, not in one mail of a mailbox
 _FREQUENT = " \n.,\u3000\u3001\u3002\uff0c"
 _FREQUENT_SHARE = 0.01
 _NO_TEXT = re.compile("[\0-\x08\x0e-\x1a\x1c-\x1f\x7f\ufffd\ufffe\uffff]")

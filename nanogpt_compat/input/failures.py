@@ -1,7 +1,7 @@
-"""What the error of a server means: whether another try may help, and what to tell the user.
+"""Interpret errors of servers: whether another try may help, and what to tell the user.
 
-aiohttp, httpx, requests, botocore, gcsfs and azure-core each keep the server's answer somewhere else. None of
-them is imported here: most are not installed.
+aiohttp, httpx, requests, botocore, gcsfs and azure-core each keep the server's answer in a different place.
+None of them is imported here, since most are not installed.
 """
 
 import re
@@ -30,7 +30,7 @@ _ACCESS_NAME = re.compile(
 _NETWORK_OF_BOTOCORE = {"HTTPClientError", "ConnectionError", "IncompleteReadError", "MetadataRetrievalError"}
 
 FAMILIES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "https": "http"}
-"""Schemes that are other names of one."""
+"""Schemes that are other names for the same kind of server."""
 
 _ACCESS = {
     "http": "a signed address may have expired: get a new one",
@@ -59,70 +59,69 @@ _BY_CODE = {
 
 
 def family_of(url: Url) -> str:
-    """Return the scheme of an address, the same one for all its names."""
+    """Return the scheme of an address; one name for all schemes of the same kind of server."""
     scheme = url.address.partition(":")[0].lower()
     return FAMILIES.get(scheme, scheme)
 
 
 def access_hint(url: Url) -> str:
-    """Say how credentials are given to such a server."""
+    """Return advice on how to give credentials to such a server."""
     return _ACCESS.get(family_of(url), "log in as this server asks for")
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and its causes: fsspec's HTTP says `not found` of everything that happens to it."""
+    """Yield an error and its causes: fsspec's HTTP turns every error into FileNotFoundError."""
     while error is not None:
         yield error
         error = error.__cause__
 
 
 def _response_of(error: BaseException) -> tuple[int, str, str] | None:
-    """Return status, code and message of an answer as botocore has it."""
+    """Return status, code and message of an answer in botocore's form; None if there is none."""
     response = getattr(error, "response", None)
     if not isinstance(response, dict):
         return None
-    told = response.get("Error", {})
+    found = response.get("Error", {})
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status, str(told.get("Code", "")), str(told.get("Message", ""))
+    return status, str(found.get("Code", "")), str(found.get("Message", ""))
 
 
 def status_of(error: BaseException) -> int | None:
-    """Return the status that the server answered with, if it has answered with an error."""
+    """Return the HTTP status of the server's answer if that is an error or a redirect, else None."""
     found = (status for one in chain(error) for status in _statuses_in(one))
     return next((one for one in found if isinstance(one, int) and 300 <= one < 600), None)
 
 
 def _statuses_in(error: BaseException) -> Iterator[object]:
-    """Yield what may be a status. aiohttp's `code` is something else: 400 where a connection broke off."""
-    told = _response_of(error)
-    if told is not None:
-        yield told[0]
+    """Yield possible HTTP statuses. aiohttp's `code` is none: it is 400 when a connection breaks off."""
+    answer = _response_of(error)
+    if answer is not None:
+        yield answer[0]
     response: Any = getattr(error, "response", None)
     for name in ("status", "status_code"):
         yield getattr(error, name, None)
         yield getattr(response, name, None)
     if type(error).__module__.startswith(("gcsfs.", "google.")):
         yield getattr(error, "code", None)
-    if isinstance(error, OSError) and str(error).startswith("Forbidden: "):  # of gcsfs
+    if isinstance(error, OSError) and str(error).startswith("Forbidden: "):  # from gcsfs
         yield int(HTTPStatus.FORBIDDEN)
 
 
 def kind_of(error: BaseException) -> Kind:
-    """Tell what will not change by itself from what may be over in a moment.
+    """Return what kind of error this is; "passing" means that another try may help.
 
-    An error that is not known here counts as passing: ending the run of a night for it would be worse than
-    half a minute of tries.
+    An unknown error counts as passing: half a minute of tries is better than ending a run of many hours.
     """
     causes = list(chain(error))
     status = status_of(error)
-    if any(told[1] in _PASSING_CODES for one in causes if (told := _response_of(one))):
+    if any(answer[1] in _PASSING_CODES for one in causes if (answer := _response_of(one))):
         return "passing"
     is_denied = any(isinstance(one, PermissionError) for one in causes)
     return _kind_without_answer(causes) if status is None else _kind_of_status(status, is_denied=is_denied)
 
 
 def _kind_of_status(status: int, *, is_denied: bool) -> Kind:
-    if status in (401, 403) or (status == 400 and is_denied):  # 400: an expired token of S3
+    if status in (401, 403) or (status == 400 and is_denied):  # 400: S3's answer to an expired token
         return "denied"
     if status in (404, 410):
         return "missing"
@@ -132,20 +131,20 @@ def _kind_of_status(status: int, *, is_denied: bool) -> Kind:
 def _kind_without_answer(causes: Sequence[BaseException]) -> Kind:
     first, types = causes[-1], [type(one).__name__ for one in causes]
     text, bases = str(first), {kind.__name__ for one in causes for kind in type(one).__mro__}
-    if isinstance(first, (FileNotFoundError, StopIteration)):  # the second of fsspec's FTP
+    if isinstance(first, (FileNotFoundError, StopIteration)):  # StopIteration: from fsspec's FTP
         return "missing"
     if "PermissionError" in bases or any(map(_ACCESS_NAME.search, types)):
         return "denied"
-    if isinstance(first, ValueError) and "credential" in text.lower():  # of adlfs
+    if isinstance(first, ValueError) and "credential" in text.lower():  # from adlfs
         return "denied"
-    if types[-1] == "error_perm":  # of ftplib: 530 Login incorrect
+    if types[-1] == "error_perm":  # from ftplib: 530 Login incorrect
         return "denied" if text.startswith("53") else "final"
     is_of_botocore = "BotoCoreError" in bases and not bases & _NETWORK_OF_BOTOCORE
     return "final" if is_of_botocore or isinstance(first, _FINAL_TYPES) else "passing"
 
 
 def wished_wait_s(error: BaseException) -> float:
-    """Return how many seconds the server wants to be left alone; 0 if it does not say."""
+    """Return how many seconds the server asks to wait, at most a minute; 0 if it does not ask."""
     for one in chain(error):
         headers = getattr(one, "headers", None) or getattr(getattr(one, "response", None), "headers", None)
         asked = str((headers or {}).get("Retry-After", ""))
@@ -155,7 +154,7 @@ def wished_wait_s(error: BaseException) -> float:
 
 
 def describe(error: BaseException) -> str:
-    """Describe an error in one line, without what may be secret in an address."""
+    """Describe an error in one line, without the secrets of an address."""
     causes = list(chain(error))
     for answer, code, message in filter(None, map(_response_of, causes)):
         if code and not code.isdecimal():
@@ -163,9 +162,7 @@ def describe(error: BaseException) -> str:
     status = status_of(error)
     if status is not None and status in set(HTTPStatus):
         return f"{status} {HTTPStatus(status).phrase}"
-    if isinstance(
-        causes[-1], RecursionError
-    ):  # botocore asks the bucket for its region, and is sent on again
+    if isinstance(causes[-1], RecursionError):  # botocore was redirected again when it asked for the region
         return "the server redirects every request"
     text = _one_line(str(causes[-1]))
     name = type(causes[-1]).__name__
@@ -178,26 +175,26 @@ def _one_line(text: str) -> str:
 
 
 def no_parts(url: Url) -> InputError:
-    """Build the error for a server whose files cannot be read by ranges."""
+    """Return the error for a server whose files cannot be read by ranges."""
     command = f"curl -L {quote(url.address)} | {this_command('--input', '-', without=['--input'])}"
     return InputError(
-        f"{url}: its server does not say how large it is, or does not send parts of files; download it, or "
-        f"read it as a stream:{show(command)}"
+        f"{url}: the server does not report the size of the file, or does not send parts of files; download "
+        f"it, or read it as a stream:{show(command)}"
     )
 
 
 def failure(url: Url, where: str, error: BaseException, *, n_tries: int, has_answered: bool) -> InputError:
-    """Build the error that ends the run: what happened, and what to do about it."""
+    """Return the error that ends the run: what happened, and what to do about it."""
     if isinstance(error, ValueError) and "range" in str(error):
         return no_parts(url)
     said, kind, place = describe(error), kind_of(error), _PLACE.get(family_of(url), "check the address")
     if kind == "missing":
         endpoint = ", and AWS_ENDPOINT_URL if the server is not Amazon's" if family_of(url) == "s3" else ""
-        return InputError(f"there is no {url} ({said}); check the address{endpoint}")
+        return InputError(f"{url} not found ({said}); check the address{endpoint}")
     if kind == "denied":
-        codes = [told[1] for one in chain(error) if (told := _response_of(one))]
+        codes = [answer[1] for one in chain(error) if (answer := _response_of(one))]
         advice = next((_BY_CODE[code] for code in codes if code in _BY_CODE), access_hint(url))
-        return InputError(f"{url} may not be read ({said}); {advice}")
+        return InputError(f"{url}: access denied ({said}); {advice}")
     if kind == "final":
         return InputError(f"cannot read {url}{where}: {said}; {place}")
     times = f", {n_tries} times in a row" if n_tries > 1 else ""

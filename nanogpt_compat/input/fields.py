@@ -1,6 +1,6 @@
-"""Find out, before anything is encoded, whether each input has its text where it is looked for.
+"""Check before anything is encoded that each input has text in the field that was asked for.
 
-Of JSON lines the first record is read, of a table the schema. All inputs that fail are named together.
+This reads the first record of JSON lines, and the schema of a table. One error names all inputs that fail.
 """
 
 import json
@@ -30,13 +30,11 @@ def check_text_fields(
     may_pipe: bool,
     check: Callable[[], None],
 ) -> None:
-    """Refuse inputs that do not begin with a document, all of them at once.
+    """Raise one InputError for all inputs that do not begin with a document.
 
-    With `skip_bad`, a bad record at the beginning is passed over, but not a beginning of a megabyte in which
-    no record has the field. `may_pipe`: this run can read standard input. `check` is called for each input.
-
-    Raises:
-        InputError: there are such inputs; or one cannot be read, or is damaged.
+    With `skip_bad`, bad records at the beginning are skipped; but if no record of the first megabyte has the
+    field, the input is refused. `may_pipe`: this run can read standard input. `check` is called for each
+    input.
     """
     faults = []
     inputs = [(path, form) for path, form in zip(paths, formats, strict=True) if form.has_records]
@@ -52,7 +50,7 @@ def check_text_fields(
 def _look(
     path: Location, form: Format, text_field: str, skip_bad: bool, check: Callable[[], None]
 ) -> Fault | None:
-    """Look whether an input begins with a document."""
+    """Check that an input begins with a document; return what is wrong otherwise."""
     try:
         if form.container == "parquet":
             with open_table(path, text_field, check):
@@ -68,17 +66,17 @@ def _look(
 
 
 def _look_at_lines(stream: ByteStream, text_field: str, skip_bad: bool, is_pipe: bool) -> str:
-    """Say what is wrong with the beginning of an input; "" if nothing is, or nothing that is known.
+    """Return what is wrong with the beginning of an input; "" if nothing is, or it cannot be known yet.
 
     Raises:
-        BadRecord: the first record is bad, and is not to be skipped.
+        BadRecord: the first record is bad, and `skip_bad` is false.
     """
     head = lines = b""
     for n_bytes in (STEP_BYTES, LOOK_AHEAD_BYTES):
         head += stream.read(n_bytes - len(head))
         is_all = len(head) < n_bytes
         lines = head if is_all else head[: head.rfind(b"\n") + 1]
-        # If there is no document at all, that is told at the end.
+        # If the whole input has no document, the end of the run reports it.
         if _has_document(lines, text_field, skip_bad) or is_all:
             return ""
     if not skip_bad:
@@ -87,14 +85,14 @@ def _look_at_lines(stream: ByteStream, text_field: str, skip_bad: bool, is_pipe:
     if not values or any(not isinstance(one, dict) or text_field in one for one in values):
         return ""
     (first, *_) = parse_lines(lines, text_field=text_field, skip_bad=True).bad
-    return f"the field is in none of its first {plural(len(values), 'record')}; {first}"
+    return f"none of its first {plural(len(values), 'record')} has the field; {first}"
 
 
 def _has_document(lines: bytes, text_field: str, skip_bad: bool) -> bool:
-    """Whether there is a document in some lines from the beginning of an input, be it an empty one.
+    """Whether the first lines of an input have a document, which may be empty.
 
     Raises:
-        BadRecord: there is a bad record before, and `skip_bad` is false.
+        BadRecord: a bad record comes first, and `skip_bad` is false.
     """
     offset = 0
     for number, line in enumerate(BytesIO(lines), 1):
@@ -106,7 +104,7 @@ def _has_document(lines: bytes, text_field: str, skip_bad: bool) -> bool:
 
 
 def _look_along_line(stream: ByteStream, head: bytes, blank: bytes, text_field: str) -> str:
-    """Look for the name of the field in a first record of more than a megabyte, without holding it."""
+    """Search a first record of more than a megabyte for the field's name, without holding it in memory."""
     name, part = json.dumps(text_field).encode(), head[len(blank) :]
     if not part.lstrip().startswith(b"{") or not text_field.isascii():
         return ""

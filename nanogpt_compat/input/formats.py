@@ -45,7 +45,7 @@ def find_formats(
     """
     formats: list[Format] = []
     refused: list[Found] = []
-    told: list[Found] = []
+    doubtful: list[Found] = []
     damaged: list[InputError] = []
     for location in locations:
         try:
@@ -56,13 +56,13 @@ def find_formats(
             damaged.append(error)
             continue
         if look.kind is not None:
-            (refused if look.is_refused else told).append((location, look.kind))
+            (refused if look.is_refused else doubtful).append((location, look.kind))
         formats.append(Format(look.container, compression))
     if len(damaged) == 1 and not refused:
         raise damaged[0]
     if damaged or refused:
         raise refusal(refused, damaged, n_inputs=len(locations), may_pipe=asked.may_pipe)
-    return tuple(formats), notices(told, n_inputs=len(locations), may_pipe=asked.may_pipe)
+    return tuple(formats), notices(doubtful, n_inputs=len(locations), may_pipe=asked.may_pipe)
 
 
 def look_at(location: Location, asked: Asked = Asked(), *, n_inputs: int = 1) -> tuple[Compression, Look]:

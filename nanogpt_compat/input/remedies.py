@@ -58,10 +58,10 @@ def refusal(
     return InputError("\n".join(lines))
 
 
-def notices(told: Sequence[Found], *, n_inputs: int, may_pipe: bool = True) -> list[str]:
+def notices(doubtful: Sequence[Found], *, n_inputs: int, may_pipe: bool = True) -> list[str]:
     """Return notices about inputs that are read as plain text but may be meant as something else."""
     lines = []
-    for kind, paths in _groups(told):
+    for kind, paths in _groups(doubtful):
         line = f"notice: {_list(paths)}: {kind.name}, read as plain text"
         remedy, path = kind.remedy, paths[0]
         if remedy is not None and remedy.makes == "itself":

@@ -1,9 +1,9 @@
-"""Read files on servers by ranges, through fsspec: none is downloaded whole, nothing is kept on the disk.
+"""Read files on servers by ranges, through fsspec, without downloading them to the disk.
 
-What is read in order is fetched ahead in pieces that grow from 256 KiB to 4 MiB, up to four at a time: one
-connection alone is seldom as fast as the line. So 16 MiB are held, and for a moment up to twice that, since
-aiohttp joins what has come. Each request is made in a thread of its own, so that whoever waits for it can be
-stopped meanwhile.
+A file that is read in order is fetched ahead in pieces that grow from 256 KiB to 4 MiB, up to four at a time:
+one connection is seldom as fast as the line. So 16 MiB are held, and for a moment up to twice that, since
+aiohttp joins the chunks that it received. Each request runs in its own thread, so that the wait for it can be
+interrupted.
 """
 
 import re
@@ -26,18 +26,14 @@ _PIECE_BYTES = 4 * 1024 * 1024
 _MOST_PIECES = 4
 _HINTS = ("ETag", "Last-Modified", "LastModified", "blob_id", "mtime", "updated", "created")
 _THROUGH = re.compile(r"[A-Za-z][\w+.-]*::|(?:zip|tar|libarchive)://|.*::[A-Za-z][\w+.-]*://", re.IGNORECASE)
-_WITHOUT_USERS = ("s3", "gs", "az")  # their packages take what is before `@` for a part of the bucket's name
+_WITHOUT_USERS = ("s3", "gs", "az")  # their packages take `user:password@` as part of the bucket's name
 
 
 def find_urls(pattern: str) -> tuple[dict[Url, int], str]:
-    """Turn an address, a glob or a folder's address into the files there; for a folder, say where it is.
+    """Return the files that an address, a glob or a folder stands for, and the folder's address, else "".
 
-    With each comes its size if it is in a folder, else 0.
-
-    The Hub is asked which commit it is at, and the files are those of that commit.
-
-    Raises:
-        InputError: there is nothing of the kind, or no way to ask.
+    Each file has its size in bytes if it is in a folder, else 0. Files on the Hub are pinned to the branch's
+    current commit.
     """
     url = _checked(pattern)
     if family_of(url) == "http":
@@ -52,11 +48,7 @@ def find_urls(pattern: str) -> tuple[dict[Url, int], str]:
 
 
 def _checked(pattern: str) -> Url:
-    """Return an address with its scheme in lower case.
-
-    Raises:
-        InputError: it names no file, leads through another file system, or holds a password in vain.
-    """
+    """Return an address with its scheme in lower case; raise an InputError if it cannot be read."""
     scheme, _, rest = pattern.partition("://")
     url = Url(f"{scheme.lower()}://{rest}" if rest else pattern)
     if _THROUGH.match(pattern):
@@ -66,17 +58,17 @@ def _checked(pattern: str) -> Url:
     if not rest.strip("/"):
         raise InputError(f"{url} names no file, folder or bucket")
     if family_of(url) in _WITHOUT_USERS and user_of(url.address):
-        raise InputError(f"{url}: credentials are not taken from such an address; {access_hint(url)}")
+        raise InputError(f"{url}: credentials in the address are not supported; {access_hint(url)}")
     return url
 
 
 def _list(url: Url, server: Server) -> tuple[dict[Url, int], str]:
-    """List the files that an address stands for, and the folder's address if it is one."""
+    """List the files that an address stands for, and the folder's address if it is a folder."""
     name = _pin(server) if scheme_of(url) == "hf" else server.name
     before, root = (f"{scheme_of(url)}://", "") if name != server.name else _root(url.address, name)
 
     def addresses(names: Iterable[str]) -> list[Url]:
-        # A zero-byte object `folder/` stands for a folder in the consoles of S3 and its like.
+        # The consoles of S3 and others mark a folder with a zero-byte object named `folder/`.
         return [Url(before + one.removeprefix(root)) for one in names if not one.endswith("/")]
 
     if any(char in name for char in "*?["):
@@ -97,7 +89,7 @@ def _list(url: Url, server: Server) -> tuple[dict[Url, int], str]:
 
 
 def _root(address: str, name: str) -> tuple[str, str]:
-    """Return what comes before a name in its address, and which beginning of the name that stands for.
+    """Return the part of an address before the name, and the beginning of the name that this part contains.
 
     >>> _root("ftp://me@host/folder/*.txt", "/folder/*.txt"), _root("s3://bucket/folder/", "bucket/folder")
     (('ftp://me@host', ''), ('s3://', ''))
@@ -114,7 +106,7 @@ def _root(address: str, name: str) -> tuple[str, str]:
 
 
 def _pin(server: Server) -> str:
-    """Name a path on the Hub at the commit its branch is at now: it will not change during the run."""
+    """Return a path on the Hub at the branch's current commit, so that it cannot change during the run."""
     from huggingface_hub import HfApi
 
     where = server.ask(partial(server.files.resolve_path, server.name))
@@ -136,26 +128,23 @@ class _Piece:
 
 
 class RemoteFile:
-    """A file on a server, of a size that must not change while it is read."""
+    """A file on a server, whose size must not change while it is read."""
 
     def __init__(
         self, url: Url, *, size_bytes: int | None = None, check: Callable[[], None] = lambda: None
     ) -> None:
-        """Ask for its size, which must be `size_bytes` if that is given.
+        """Ask for the file's size, which must be `size_bytes` if that is given.
 
-        `check` is called several times a second while the server is waited for; what it raises ends the wait.
-
-        Raises:
-            InputError: it is missing or may not be read; its size is not told, or another by now; the
-                package for such servers is missing.
+        `check` is called several times a second during waits for the server; an error that it raises ends the
+        wait.
         """
         self.path = url
         self._server = Server(url, check)
         self._pieces: deque[_Piece] = deque()
         self._plan: Iterator[_Range] = iter(())
         self._n_pieces = 1  # fetched at a time
-        self._is_guess = False  # the plan; or somebody has told it
-        self._next: int | None = None  # where reading in order would go on
+        self._is_guess = False  # the plan is a guess from reads in order, not from `read_ahead`
+        self._next: int | None = None  # where the next read in order would begin
         now_bytes, self.hints = self._look()
         self.size_bytes = now_bytes if size_bytes is None else size_bytes
         if now_bytes != self.size_bytes:
@@ -166,16 +155,12 @@ class RemoteFile:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Forget what was fetched ahead; a request that is still out ends by itself."""
+        """Drop the pieces that were fetched ahead; pending requests end by themselves."""
         self._server.close()
         self._pieces.clear()
 
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Read exactly `[offset, offset + n_bytes)`, or up to the end.
-
-        Raises:
-            InputError: the server fails for longer than is waited for, or sends no parts of files.
-        """
+        """Read exactly `[offset, offset + n_bytes)`, or up to the end of the file."""
         end = min(offset + n_bytes, self.size_bytes)
         if self._is_guess and offset != self._next:
             self.read_ahead(())
@@ -187,26 +172,22 @@ class RemoteFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def read_ahead(self, ranges: Iterable[_Range]) -> None:
-        """Take note of all that will be read, in order."""
+        """Plan to fetch these ranges ahead: all that will be read, in order."""
         self._pieces.clear()
         self._plan = (piece for one in ranges for piece in _cut(*one, first_bytes=_PIECE_BYTES))
         self._n_pieces, self._is_guess = 1, False
 
     def drop_before(self, offset: int) -> None:
-        """Do nothing: what was read is not kept."""
+        """Do nothing: the bytes that were read are not kept."""
 
     def check_unchanged(self) -> None:
-        """Ask again what it is.
-
-        Raises:
-            InputError: its size, its ETag or the like is another.
-        """
+        """Raise an InputError if the size, ETag or the like has changed since the file was opened."""
         self._server.files.invalidate_cache()
         if (self.size_bytes, self.hints) != self._look():
             raise self._changed("was changed while it was read, so the tokens may belong to neither version")
 
     def _look(self) -> tuple[int, list[str]]:
-        """Ask for its size, and for what would be another if it were changed."""
+        """Ask for the size, and for the ETag, modification time and the like."""
         info = self._server.ask(partial(self._server.files.info, self._server.name))
         size = info.get("size")
         if info.get("type") == "directory":
@@ -216,10 +197,10 @@ class RemoteFile:
         return size, [str(info[name]) for name in _HINTS if info.get(name)]
 
     def _changed(self, how: str) -> InputError:
-        return InputError(f"{self.path} {how}: wait until whatever writes to it is done and run again")
+        return InputError(f"{self.path} {how}: wait until nothing writes to it any more, then run again")
 
     def _read_some(self, offset: int, end: int) -> bytes:
-        """Return the first bytes of `[offset, end)`, out of a piece fetched ahead if there is one."""
+        """Return the first bytes of `[offset, end)`, from a piece fetched ahead if there is one."""
         while self._pieces and self._pieces[0].end <= offset:
             self._pieces.popleft()
             self._n_pieces = min(_MOST_PIECES, self._n_pieces + 1)
@@ -235,7 +216,7 @@ class RemoteFile:
         return self._server.result(self._begin(offset, end), f" at byte {offset:,}")
 
     def _fetch_ahead(self, offset: int) -> None:
-        """Begin to fetch what comes next of the plan and does not lie before `offset`."""
+        """Begin to fetch the next pieces of the plan that end after `offset`."""
         while len(self._pieces) < self._n_pieces:
             piece = next((one for one in self._plan if one[1] > offset), None)
             if piece is None:
@@ -257,13 +238,13 @@ class RemoteFile:
 
 
 def read_ahead(file: object, ranges: Iterable[_Range]) -> None:
-    """Tell a file on a server all that will be read of it, in order; others need not know."""
+    """Plan to fetch these ranges ahead, all that will be read, if the file is on a server."""
     if isinstance(file, RemoteFile):
         file.read_ahead(ranges)
 
 
 def _cut(start: int, end: int, *, first_bytes: int) -> Iterator[_Range]:
-    """Cut a range into pieces, the next one twice as long until that is enough.
+    """Cut a range into pieces, each twice as long as the one before, up to 4 MiB.
 
     >>> list(_cut(0, 10_000_000, first_bytes=_PIECE_BYTES))
     [(0, 4194304), (4194304, 8388608), (8388608, 10000000)]

@@ -1,6 +1,6 @@
-r"""What to do where records are no documents: shell lines that make documents of them.
+r"""Shell commands that convert records to documents.
 
-For JSON lines they are jq's; for tables Python's, which reads a table in bounded memory, and is there.
+JSON lines are converted with jq; tables with Python, which is installed and reads a table in bounded memory.
 """
 
 import json
@@ -14,7 +14,7 @@ from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.location import Format, Location
 from nanogpt_compat.system.commands import join, quote, show, this_command
 
-# Commands that make JSON lines of what is nearly that; what is that already they leave as it is, or as good.
+# Commands that turn almost valid JSON lines into valid ones. Valid lines stay as they are, or equivalent.
 ONE_A_LINE = "jq -c ."
 ELEMENTS = join("jq", "-cR", r'"[\(sub(",\\s*$"; ""))]" | fromjson[]')
 ARRAYS = join("jq", "-c", 'if type == "array" then .[] else . end')
@@ -22,7 +22,7 @@ NO_NUL = r"tr -d '\000'"
 NO_SEPARATOR = r"tr -d '\036'"
 NO_MARK = r"LC_ALL=C sed 's/^\xef\xbb\xbf//'"
 
-# What fails half-way must not look like the end of the text: this is no record, and no prose either.
+# If a command fails half-way, that must not look like the end of the text: this is an invalid record.
 FAILED = "echo '{\"failed\":'"
 
 _UNPACK = {"gz": "zcat", "zst": "zstdcat"}
@@ -34,16 +34,16 @@ _KEYWORDS = {
 }
 
 Steps: TypeAlias = tuple[str | int | None, ...]
-"""The way to a text in a record: a field, None for each item of a list, 1 for the value of a map's pair."""
+"""The way to a text in a record: a field's name, None for every item of a list, 1 for the value in a map."""
 
 
 class BadRecord(InputError):
-    """A record is no document: where it is, why it is none, and what to do about it."""
+    """A record cannot be read as a document: its place, the reason, and what to do about it."""
 
     def __init__(
         self, where: str, reason: str, *, todo: str = "", repair: str = "", line: int = 1, noun: str = "line"
     ) -> None:
-        """`repair` is a command that makes JSON lines of the lines from `line` on."""
+        """`repair` is a command that turns the lines from `line` on into valid JSON lines."""
         self.where = where
         self.reason = reason
         self.advice = f"{todo or f'fix the {noun}'}, or skip such {noun}s with --skip-bad-records"
@@ -54,7 +54,7 @@ class BadRecord(InputError):
         super().__init__(f"{where}: {reason}; {self.advice}")
 
     def of(self, path: Location, form: Format) -> "BadRecord":
-        """Name the input, and what repairs it from this record on: what was read before stays as it is."""
+        """Return the error with the name of the input, and a command that repairs it from this record on."""
         todo = convert_lines([path], form, self.repair, first_line=self.line) if self.repair else self._todo
         return BadRecord(f"{path}: {self.where}", self.reason, todo=todo, noun=self.noun)
 
@@ -62,9 +62,9 @@ class BadRecord(InputError):
 def convert_lines(
     paths: Sequence[Location], form: Format, command: str, *, first_line: int = 1, is_piped: bool = False
 ) -> str:
-    """Advise to send JSON lines through a command: into this program, or into a file to be read instead."""
+    """Return the advice to convert JSON lines with a command: piped to this program, or to a new file."""
     if not all(isinstance(path, Path) for path in paths):
-        return f"filter it on its way here with {command}"
+        return f"pipe it through this command first: {command}"
     names = " ".join(map(quote, paths))
     cat = f"{_UNPACK.get(form.compression, 'cat')} {names}"
     if first_line > 1:
@@ -78,9 +78,9 @@ def convert_lines(
 def convert_table(
     paths: Sequence[Location], steps: Steps, *, text_field: str, is_number: bool, is_piped: bool
 ) -> str:
-    """Advise to make JSON lines of the column of a table."""
+    """Return the advice to convert a column of a table to JSON lines."""
     if not all(isinstance(path, Path) for path in paths):
-        return "fetch it and convert the column to strings"
+        return "download it and convert the column to strings"
     column, *rest = steps
     script = (
         f"import json, sys, pyarrow.parquet as p; sys.stdout.writelines("
@@ -104,9 +104,9 @@ def _read_instead(paths: Sequence[Location], made: str, *, is_piped: bool) -> st
 
 
 def jq(steps: Steps, *, text_field: str, is_number: bool = False, parts: str = "") -> str:
-    r"""Write the command that makes a document of what is at the end of `steps`.
+    r"""Return the command that makes documents of the strings at the end of `steps`.
 
-    Some of that may be lists of objects that have a part of the text in their field `parts`.
+    With `parts`, some of these may be lists of objects, each with a part of the text in this field.
 
     >>> print(jq(("meta", "my text"), text_field="text"))
     jq -c '{text: .meta["my text"]}'
@@ -135,7 +135,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _python(steps: Sequence[str | int | None], *, is_number: bool) -> str:
-    """Write the same of `t` in Python."""
+    """Return a Python expression for the text at the end of `steps` from the value `t`."""
     loops, value = "", "t"
     for k, step in enumerate(steps):
         if step is None:
@@ -151,5 +151,5 @@ def _python(steps: Sequence[str | int | None], *, is_number: bool) -> str:
 
 
 def _literal(value: str | int) -> str:
-    """Write a name as JSON, jq and Python have it."""
+    """Return a string or number as a literal that is the same in JSON, jq and Python."""
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""A server of files, reached through fsspec, and asked again where another try may help."""
+"""A file server, reached through fsspec; a request is repeated where that may help."""
 
 import logging
 import time
@@ -19,12 +19,12 @@ _T = TypeVar("_T")
 _LOG = logging.getLogger(__name__)
 
 _WAITS_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # before each further try
-_STRANGER_S = 3.0  # after which a server that has never answered gets no further try: its name may be wrong
+_STRANGER_S = 3.0  # give up on a server that has never answered after this time: its name may be wrong
 _QUIET_WAIT_S = 1.0  # shorter waits are not worth a notice
 _QUIET_ANSWER_S = 10.0
 _LOOK_UP_EVERY_S = 0.1
 _CONNECT_S = 30.0
-_SILENCE_S = 60.0  # after which a request is given up
+_SILENCE_S = 60.0  # give up a request after this time without data
 _PACKAGES = {
     "http": "aiohttp",
     "https": "aiohttp",
@@ -40,8 +40,8 @@ _PACKAGES = {
 _DISTRIBUTIONS = {
     "libarchive": "libarchive-c",
     "smbclient": "smbprotocol",
-}  # where the module has another name
-_THREAD_SAFE = {"hf", "memory"}  # besides those that are asynchronous
+}  # packages whose module has another name
+_THREAD_SAFE = {"hf", "memory"}  # and all asynchronous file systems
 
 _answered: set[str] = set()
 """Schemes and hosts (or buckets) that have answered this process at least once."""
@@ -57,17 +57,13 @@ def scheme_of(url: Url) -> str:
 
 
 class Server:
-    """A file system, asked in threads of their own, so that the wait for it can be ended.
+    """An fsspec file system. Each request runs in its own thread, so that the wait for it can be interrupted.
 
-    `check` is called several times a second while the server is waited for; what it raises ends the wait.
+    `check` is called several times a second during waits; an error that it raises ends the wait.
     """
 
     def __init__(self, url: Url, check: Callable[[], None] = lambda: None) -> None:
-        """Open it, which for some kinds of servers makes a connection.
-
-        Raises:
-            InputError: its package is missing, or it cannot be opened. And what `check` raises.
-        """
+        """Open the file system, which connects to some kinds of servers."""
         self.url = url
         self._check = check
         self._closed = Event()
@@ -81,11 +77,11 @@ class Server:
             self._turns = Lock()  # ftplib and its like have one connection
 
     def close(self) -> None:
-        """Let the threads end whose results are no longer needed."""
+        """End threads that still wait to repeat a request."""
         self._closed.set()
 
     def ask(self, call: Callable[[], _T]) -> _T:
-        """Make a call, and wait for what it returns."""
+        """Make a call in a thread, and wait for its result."""
         return self.result(self.begin(call), "")
 
     def begin(self, call: Callable[[], _T]) -> "Future[_T]":
@@ -103,11 +99,7 @@ class Server:
         return future
 
     def result(self, future: "Future[_T]", where: str) -> _T:
-        """Wait for a call.
-
-        Raises:
-            InputError: it has failed for good. And what `check` raises.
-        """
+        """Wait for the result of a call; raise an InputError if it has failed for good."""
         started_s = time.monotonic()
         while not wait([future], _LOOK_UP_EVERY_S).done:
             self._check()
@@ -126,7 +118,7 @@ class Server:
         return future.result()
 
     def _persist(self, call: Callable[[], _T]) -> _T:
-        """Try again what may only have failed for now, later each time."""
+        """Repeat a call, with longer and longer waits, while its failures may be temporary."""
         started_s, n_tries = time.monotonic(), 0
         while True:
             try:
@@ -146,12 +138,12 @@ class Server:
                 if self._closed.wait(wait_s):
                     raise _GaveUp(error, n_tries) from error
             else:
-                if self._is_open and result is not False:  # which `isdir` is whatever has gone wrong
+                if self._is_open and result is not False:  # `isdir` returns False for any error
                     _answered.add(self._key)
                 return result
 
     def _tell(self, notice: str, valid_s: float) -> None:
-        """Log a notice, unless one was logged a moment ago for another request."""
+        """Log a notice, unless one for another request was logged less than `valid_s` ago."""
         now_s = time.monotonic()
         if now_s >= self._told_until_s:
             self._told_until_s = now_s + valid_s
@@ -168,11 +160,7 @@ class _GaveUp(Exception):
 
 
 def _open_files(url: Url) -> tuple[Any, str]:
-    """Make fsspec's file system for an address, and the name that it has for the file.
-
-    Raises:
-        InputError: its package is missing, or an address alone does not say enough.
-    """
+    """Return fsspec's file system for an address, and its name for the file."""
     scheme = scheme_of(url)
     try:
         from fsspec.core import url_to_fs
@@ -180,19 +168,19 @@ def _open_files(url: Url) -> tuple[Any, str]:
         files, name = url_to_fs(url.address, **_options(url, scheme))
     except ImportError as error:
         raise _not_installed(url, scheme, error) from error
-    except (TypeError, AttributeError) as error:  # its constructor needs more: the name of a repository, ...
+    except (TypeError, AttributeError) as error:  # it needs more arguments: the name of a repository, ...
         raise InputError(
             f"{url} cannot be opened by its address alone ({describe(error)}); copy the file to this machine"
         ) from error
     except ValueError as error:
         if kind_of(error) == "denied":
             raise
-        raise InputError(f"{url} is no address that can be read ({describe(error)})") from error
+        raise InputError(f"{url} is not an address that can be read ({describe(error)})") from error
     return files, str(name)
 
 
 def _options(url: Url, scheme: str) -> dict[str, Any]:
-    """Choose how a file system is opened: here are the time limits and the tries, not in its package."""
+    """Return fsspec's options for a scheme. Time limits and retries are set here, not in its package."""
     if scheme in ("http", "https"):
         from aiohttp import ClientTimeout
 
@@ -204,9 +192,9 @@ def _options(url: Url, scheme: str) -> dict[str, Any]:
     if scheme in ("s3", "s3a"):
         from fsspec.config import conf
 
-        # botocore would try five times, and s3fs each of these five times, before anything is said.
+        # botocore would try five times, and s3fs five times each of these, before the user sees a notice.
         own = conf.get(scheme, {}).get("config_kwargs", {})
-        # Nor may a list of a moment ago say that an object is unchanged.
+        # A cached listing would hide that an object has changed.
         return {
             "config_kwargs": {"retries": {"total_max_attempts": 1}} | own,
             "use_listings_cache": False,
@@ -215,12 +203,13 @@ def _options(url: Url, scheme: str) -> dict[str, Any]:
 
 
 def _not_installed(url: Url, scheme: str, error: ImportError) -> InputError:
-    """Say what to install: a table has the usual packages, and the missing module names those of others."""
+    """Return the error that says what to install, from the table above or the missing module's name."""
     missing = [one.name for one in chain(error) if isinstance(one, ModuleNotFoundError) and one.name]
     if not missing:
-        return InputError(f"what reads {url} cannot be imported: {describe(error)}")
+        return InputError(f"the package that reads {url} cannot be imported: {describe(error)}")
     module = missing[-1].partition(".")[0]
     packages = [_PACKAGES.get(scheme, _DISTRIBUTIONS.get(module, module))]
     if packages != ["fsspec"] and (module == "fsspec" or scheme in _PACKAGES):
         packages.insert(0, "fsspec")
-    return InputError(f"what reads {url} is not installed; install it with:{show(install(*packages))}")
+    command = show(install(*packages))
+    return InputError(f"the package that reads {url} is not installed; install it with:{command}")

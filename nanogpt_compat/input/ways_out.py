@@ -1,7 +1,7 @@
-"""Where inputs have no text in the field that was asked for, find where they have it, and what leads to it.
+"""Find where the text is if it is not in the field that was asked for, and advise how to read it.
 
-That is the option that names the right field, if all inputs have it; or else a command that makes documents
-of such records.
+If all inputs have another field with text, the advice is the option that names it; otherwise a command that
+converts the records to documents.
 """
 
 import json
@@ -23,30 +23,30 @@ from nanogpt_compat.text.blocks import MAX_LISTED
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 
 STEP_BYTES = 64 * 1024
-_MOST_COMPARED = 100  # inputs: an advice that fits so many fits all
-_CLOSINGS = ('"}', '"}]}', '"]}', '"}}')  # of a record that is cut off in its text
+_MOST_COMPARED = 100  # inputs: advice that fits 100 of them is taken to fit all
+_CLOSINGS = ('"}', '"}]}', '"]}', '"}}')  # to complete a record that is cut off within its text
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """An input whose text is not where it is looked for."""
+    """An input without text in the field that was asked for."""
 
     path: Location
     form: Format
-    found: str  # what is there instead, and where
-    advice: str = ""  # what to do if it is that record alone
-    repair: str = ""  # a command that makes JSON lines of it
+    found: str  # what the input has instead, and where
+    advice: str = ""  # what to do if only that record is bad
+    repair: str = ""  # a command that converts the input to JSON lines
 
 
 @dataclass(frozen=True, slots=True)
 class _WayOut:
-    """What to do about an input: one of these."""
+    """What to do about an input: `repair`, `field`, `steps` or `words`."""
 
-    repair: str = ""
-    field: str = ""  # a field of strings, of which the text may be made
-    others: tuple[str, ...] = ()
-    steps: Steps | None = None  # strings elsewhere in a record
-    parts: str = ""  # of which some are lists of parts with this field
+    repair: str = ""  # a command that converts the input to JSON lines
+    field: str = ""  # another field that has strings
+    others: tuple[str, ...] = ()  # more fields that have strings
+    steps: Steps | None = None  # the way to strings deeper in a record
+    parts: str = ""  # some of these are lists of objects, with part of the text in this field
     is_number: bool = False
     words: str = ""
 
@@ -59,7 +59,7 @@ def explain(
     n_inputs: int,
     may_pipe: bool,
 ) -> str:
-    """Name the inputs that have no text where it is looked for, and what to do about them."""
+    """Return the message that names all inputs without text in the field, and what to do about them."""
     compared = faults[:_MOST_COMPARED]
     ways = [_way_out(one, text_field) for one in compared]
     paths, form, way = [one.path for one in faults], faults[0].form, ways[0]
@@ -88,7 +88,7 @@ def explain(
 def _all_have(
     field: str, faults: Sequence[Fault], inputs: Sequence[tuple[Location, Format]], text_field: str
 ) -> bool:
-    """Whether the inputs without a fault would have their text in a field, too."""
+    """Whether the inputs without a fault have text in this field, too."""
     failing = {one.path for one in faults}
     others = [one for one in inputs if one[0] not in failing]
     for path, form in others[:_MOST_COMPARED]:
@@ -99,10 +99,10 @@ def _all_have(
 
 
 def _name_field(way: _WayOut) -> str:
-    """Advise to name another field."""
+    """Return the advice to name another field."""
     others = ", ".join(map(repr, way.others[:MAX_LISTED]))
     also = f" (strings are also in {others})" if others else ""
-    is_dashed = way.field.startswith("-")  # it would be taken for an option
+    is_dashed = way.field.startswith("-")  # argparse would take it for an option
     words = [f"--text-field={way.field}"] if is_dashed else ["--text-field", way.field]
     command = this_command(*words, without=["--text-field"])
     return f"if the text is in {way.field!r}{also}, run:{show(command)}"
@@ -111,7 +111,7 @@ def _name_field(way: _WayOut) -> str:
 def _convert(
     paths: Sequence[Location], form: Format, way: _WayOut, text_field: str, *, is_piped: bool = False
 ) -> str:
-    """Advise to make other records of those that are there."""
+    """Return the advice to convert the records."""
     if way.words:
         return way.words
     if way.repair:
@@ -136,7 +136,7 @@ def _way_out(fault: Fault, text_field: str) -> _WayOut:
         return _WayOut(steps=(text_field,), is_number=True)
     if not ways:
         is_named = bool(fields) or not fault.advice
-        return _WayOut(words="name the field of the text with --text-field" if is_named else fault.advice)
+        return _WayOut(words="name the field with the text by --text-field" if is_named else fault.advice)
     dotted = tuple(text_field.split("."))
     inside = [steps for steps in ways if steps[:1] == (text_field,)] or [
         steps for steps in ways if steps == dotted
@@ -155,7 +155,7 @@ def _way_out(fault: Fault, text_field: str) -> _WayOut:
 
 
 def text_ways(records: Iterable[object]) -> Counter[Steps]:
-    """Find every way to a string in some records, and count the characters that are there.
+    """Count the characters of all strings in some records, by the way to each string.
 
     >>> text_ways([{"id": 1, "turns": [{"by": "A", "say": "Hello"}, {"by": "B", "say": "Hi"}]}])
     Counter({('turns', None, 'say'): 7, ('turns', None, 'by'): 2})
@@ -171,7 +171,7 @@ def text_ways(records: Iterable[object]) -> Counter[Steps]:
             found[steps] += len(value)
         elif isinstance(value, dict):
             open_ += (((*steps, name), one) for name, one in value.items())
-        elif isinstance(value, tuple):  # of a map in a table
+        elif isinstance(value, tuple):  # a key and value of a map in a table
             open_.append(((*steps, 1), value[1]))
         elif isinstance(value, list):
             open_ += (((*steps, None), one) for one in value)
@@ -179,7 +179,7 @@ def text_ways(records: Iterable[object]) -> Counter[Steps]:
 
 
 def _sample(path: Location, form: Format, text_field: str) -> list[object]:
-    """Take some records of an input."""
+    """Return the first records of an input."""
     if form.container == "parquet":
         try:
             with open_table(path, text_field) as table:
@@ -196,7 +196,7 @@ def _sample(path: Location, form: Format, text_field: str) -> list[object]:
 
 
 def values_of(lines: bytes) -> list[object]:
-    """Parse the lines that are JSON, or the beginning of the first if none is whole."""
+    """Parse the lines that are JSON; if none is, parse the beginning of the first."""
     values = []
     for line in BytesIO(lines.removeprefix(BOM_UTF8)):
         with suppress(ValueError, RecursionError):
@@ -212,8 +212,7 @@ def open_table(path: Location, text_field: str, check: Callable[[], None] = lamb
     """Open a table to look at it.
 
     Raises:
-        NoTextColumn: it has rows, and no such column of text.
-        InputError: it is unreadable or damaged.
+        NoTextColumn: it has rows, but no such column of text.
     """
     return TextColumn(
         open_input(path, check=check), text_field=text_field, max_row_group_bytes=MAX_ROW_GROUP_BYTES
