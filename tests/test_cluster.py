@@ -367,7 +367,7 @@ def test_another_plan_is_refused(change: str, tmp_path: Path, monkeypatch: pytes
     for how in (("--rank", "0", "--world-size", "1"), ("--cluster", "local"), ("--merge",)):
         done = prepare(*args, *more, *how)
         assert done.returncode == 5, done.stderr
-        assert "plan.json does not fit" in done.stderr
+        assert "plan.json was made for a different run: " in done.stderr
     worker._open_engine.cache_clear()
     assert not n_parts(work)
 
@@ -476,7 +476,7 @@ def test_a_damaged_part_is_found_and_made_again(damage: str, tmp_path: Path) -> 
         part.write_bytes({"flipped": data, "cut": data[:-2], "longer": data + b"\1\1"}[damage])
     done = prepare(*args, "--merge")
     assert done.returncode == 6
-    assert f"{part} is not what was written there: span 4 is to be done again" in done.stderr
+    assert f"{part} is missing or damaged; to make span 4 again, " in done.stderr
     assert not (tmp_path / "many" / "train.bin").exists()
     assert prepare(*args, *rank).returncode == 0
     assert prepare(*args, "--merge").returncode == 0
@@ -497,7 +497,7 @@ def test_the_last_rank_lists_the_parts_that_are_all_whole(tmp_path: Path) -> Non
     part.write_bytes(part.read_bytes()[:-2])
     done = prepare(*args, *last)
     assert done.returncode == 6
-    assert f"{part} is not what was written there: span 4 is to be done again" in done.stderr
+    assert f"{part} is missing or damaged; to make span 4 again, " in done.stderr
     assert prepare(*args, *last).returncode == 0
     assert_indexed(work, one)
 
@@ -619,7 +619,7 @@ def test_a_merge_without_a_plan_says_what_to_begin_with(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 1000)
     done = prepare("--input", path, "--work-dir", tmp_path / "w", "--merge", "--output-dir", tmp_path / "o")
     assert done.returncode == 6
-    assert "begin with --cluster or --rank" in done.stderr
+    assert "run with --cluster or --rank first" in done.stderr
 
 
 @pytest.mark.parametrize("form", ["npy", "llmc", "bin"])
@@ -834,7 +834,7 @@ def test_row_groups_that_stand_in_another_order_than_they_are_listed(
         *args, "--span-size", "9k", *RANK, "--work-dir", tmp_path / "again", "--output-dir", tmp_path / "b"
     )
     assert again.returncode == 6
-    assert "a span from 0 to 7 was read to 300" in again.stderr
+    assert "the span from 0 to 7 was read up to 300" in again.stderr
 
 
 def test_what_cannot_be_read_of_an_engine_that_erred_is_not_taken_for_no(tmp_path: Path) -> None:

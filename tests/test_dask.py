@@ -146,12 +146,12 @@ def test_a_dask_cluster_without_workers_is_waited_for_and_without_a_scheduler_it
         assert process.stderr is not None
         wait_for(lambda: n_parts(tmp_path / "work") >= 1, process)
         worker.kill()
-        while "no worker is there: waiting for one to come" not in (line := process.stderr.readline()):
+        while "no worker is available; waiting for one" not in (line := process.stderr.readline()):
             assert line, "it has ended"
         dask.processes[0].kill()
         _, stderr = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 6, stderr
-    assert "run the same command again to go on" in stderr
+    assert "run the same command again to resume" in stderr
     assert "nanogpt_compat/cluster/driver.py" not in stderr  # Dask's own log may have tracebacks
 
 

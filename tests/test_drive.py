@@ -116,7 +116,7 @@ def test_as_many_are_under_way_as_there_is_room_for(tmp_path: Path) -> None:
     # With no room one is given; four are then filled up to, and with room for two two end before the next.
     assert executor.n_under_way == [1, 1, 2, 3, 4, 4, 4, 2, 2, 2]
     assert executor.tried == list(range(10))
-    assert warnings == ["no worker is there: waiting for one to come"]
+    assert warnings == ["no worker is available; waiting for one"]
     assert not to_do(work)
 
 
@@ -155,7 +155,7 @@ def test_a_span_whose_part_does_not_count_any_more_is_done_again_or_told_of(
         assert not to_do(work)
     else:
         with pytest.raises(
-            SpansError, match=r"(?s)1 span failed.*span 4 .* its part is gone or does not count"
+            SpansError, match=r"(?s)1 span failed.*span 4 .* its part was made, but is missing or no"
         ):
             do_all(work, args, executor, lambda: 1, executor.check)
         assert to_do(work) == [4]
@@ -244,7 +244,7 @@ def test_a_span_that_kills_its_worker_takes_no_neighbour_down(
     with LocalProcesses(2) as processes, pytest.raises(SpansError) as caught:
         do_all(work, args, processes, lambda: 2)
     assert to_do(work) == [3]
-    assert str(caught.value).startswith("1 span failed, all others to be done here are done")
+    assert str(caught.value).startswith("1 span failed, all others of this process are done")
     assert f"span 3 (bytes 30,000 to 40,000 of {tmp_path / 'a.txt'})" in str(caught.value)
     monkeypatch.undo()
     with LocalProcesses(1) as processes:
@@ -260,7 +260,7 @@ def test_a_pool_that_ends_with_one_of_its_workers_ends_the_work_and_the_next_one
     spawn = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(2, spawn) as pool,
-        pytest.raises(SpansError, match=r"BrokenProcessPool.* to go on"),
+        pytest.raises(SpansError, match=r"BrokenProcessPool.* to resume"),
     ):
         do_all(work, args, pool, lambda: 2)
     assert len(to_do(work)) > 1

@@ -1,8 +1,8 @@
-"""Many spans at once: on any executor, or as one of many ranks; then what has become of them put together.
+"""Run the spans of a plan on an executor or as one rank of many, and merge their parts.
 
-drive        spans on a concurrent.futures.Executor (executors.py has some)
-Driver       all of them; or, as a rank, every Nth in this process: Slurm arrays, Kubernetes indexed jobs, a
-             loop over ssh; or their merging to the files that one machine would have made
+drive        run spans on a concurrent.futures.Executor (executors.py has two)
+Driver       run all spans; or, as a rank, every Nth one in this process, for Slurm arrays, Kubernetes indexed
+             jobs or a loop over ssh; or merge the parts to the files that one machine would have made
 """
 
 import time
@@ -42,28 +42,29 @@ from nanogpt_compat.system.signals import StoppedBySignal
 from nanogpt_compat.system.units import plural
 
 MAX_TRIES = 3
-_DIED = 128 + 9  # the exit code of an outcome that nobody has told, as a shell has it of a process killed
+_DIED = 128 + 9  # the exit code for a worker that has died, as a shell reports a killed process
 _MET_BY_ALL = {one.exit_code: one for one in (UsageError, OutputError, CheckpointError, TooSmallError)}
-"""What is wrong with the options, the shared folder or the program: no other span would go better."""
-_LOST = "it was done, and its part is gone or does not count any more"
+"""Errors of the options, the shared folder or the program. All other spans would fail with them, too."""
+_LOST = "its part was made, but is missing or no longer valid"
 _LOOK_UP_EVERY_S = 0.2
-_MEMORY_PAUSE_S = 30.0  # or a worker short of memory would fail span after span, faster than others do them
+_MEMORY_PAUSE_S = 30.0  # else a worker short of memory would fail span after span, faster than others do them
 
 OpenDisplay = Callable[[int, int], Display]
-"""Takes how many bytes there are, and how many of them are done."""
+"""Takes the total number of bytes, and the number of bytes that are done."""
 
 
 class Driver:
-    """One process's share of a run on many machines; `say` is for whoever reads along, `warn` for everybody.
+    """One process's share of a run on many machines.
 
-    `check` is called several times a second; what it raises ends the work. What is done by then stays done.
+    `say` prints a line, but not with --quiet; `warn` always does. `check` is called several times a second;
+    an error that it raises ends the work, and finished spans are kept.
     """
 
     def __init__(
         self, config: Config, share: Share, *, open_display: OpenDisplay, say: Say, warn: Say, check: Check
     ):
         self._config = config
-        self._modest = replace(config, engine="tiktoken")  # for what encodes nothing but samples
+        self._modest = replace(config, engine="tiktoken")  # for steps that encode only samples
         self._share = share
         self._open_display = open_display
         self._say = say
@@ -71,14 +72,7 @@ class Driver:
         self._check = check
 
     def do(self, *, restart: bool) -> None:
-        """Do what is asked of this process.
-
-        Raises:
-            CheckpointError: the work folder holds another plan.
-            SpansError: spans have failed, or are still to be done.
-            OutputError: another driver is at work in the work folder; or as a run does.
-            InputError, MemoryLimitError, TooSmallError: as a run does.
-        """
+        """Do this process's share: a rank's spans, or all spans, or the merge, or both."""
         share = self._share
         if share.rank is not None:
             if not self._is_complete():
@@ -99,8 +93,8 @@ class Driver:
                 self._merge(restart=restart)
 
     def _is_complete(self) -> bool:
-        """Whether the output is there: a task that is run again after the merge has nothing to do."""
-        if read_report(self._config.output_dir) is None:  # what nearly always is so costs nothing
+        """Whether the output is complete: a task that runs again after the merge has nothing to do."""
+        if read_report(self._config.output_dir) is None:  # the usual case is cheap
             return False
         if not self._run(look_into(self._modest), None).is_complete():
             return False
@@ -108,16 +102,16 @@ class Driver:
         return True
 
     def _check_names(self, *, restart: bool) -> None:
-        """Refuse now to replace what the merge, hours later, would refuse to replace."""
+        """Refuse now to replace files that the merge would refuse to replace hours later."""
         found = Found() if restart else read_found(journal_in(self._config.output_dir))
-        if found.report is None:  # or else an earlier merge may have named some of them
+        if found.report is None:  # otherwise, an earlier merge may have published some of them
             check_names(self._config, found, is_restart=restart)
 
     def _find_plan(self) -> Plan:
-        """Make sure that the plan is about this run; make it if there is none."""
+        """Check that the plan is for this run; make it if there is none."""
         work_dir = self._share.work_dir
         plan = find_plan(self._modest, work_dir, span_bytes=self._share.span_bytes, check=self._check)
-        job_of(plan, self._modest, work_dir)  # which would refuse another vocabulary or version
+        job_of(plan, self._modest, work_dir)  # refuses another vocabulary or version
         self._say(
             f"plan {plan.hash[:12]}: {plural(len(plan.spans), 'span')} of {plural(len(plan.inputs), 'input')}"
         )
@@ -137,13 +131,13 @@ class Driver:
             self._write_index(plan)
 
     def _do_rank(self, rank: int, size: int) -> None:
-        """Do every `size`th span from number `rank` on."""
+        """Do the spans with numbers `rank`, `rank + size`, `rank + 2 * size` and so on."""
         work_dir = self._share.work_dir
         plan, settings = self._find_plan(), _without_inputs(self._config)
         self._say(job_of(plan, settings, work_dir).engine_line)
         self._drive(plan, _ThisProcess(self._check), settings, lambda: 1, plan.spans[rank::size])
         self._say(f"rank {rank} of {size} is done: its parts are in {work_dir}")
-        if not spans_to_do(work_dir, plan, settings):  # it is the last
+        if not spans_to_do(work_dir, plan, settings):  # this was the last rank at work
             self._write_index(plan)
 
     def _drive(
@@ -167,7 +161,7 @@ class Driver:
         )
 
     def _write_index(self, plan: Plan) -> None:
-        """Write down what files the parts are that stay as they are, with the report of a whole run."""
+        """Write the index: the files of all parts, which are not merged, and the report of a whole run."""
         run, parts = self._run_of(plan)
         made = run.build_report(parts.tally, parts.mismatch)
         path = write_index(self._share.work_dir, {**made, "files": parts.files()})
@@ -176,23 +170,23 @@ class Driver:
         self._say(f"{path} lists the parts in order")
 
     def _merge(self, *, restart: bool) -> None:
-        """Put the parts together, and remove them."""
+        """Merge the parts, and remove them."""
         work_dir = self._share.work_dir
         plan = read_plan(work_dir)
         if plan is None:
             raise SpansError(
-                f"there is no {PLAN_NAME} in {work_dir}, so nothing to put together: begin with --cluster or "
-                "--rank"
+                f"{work_dir} has no {PLAN_NAME}, so there is nothing to merge; run with --cluster or --rank "
+                "first"
             )
         run, _ = self._run_of(plan)
         run.do(restart=restart)
         remove_parts(work_dir)
 
     def _run_of(self, plan: Plan) -> tuple[Run, Parts]:
-        """Build the run that all parts of a plan make."""
+        """Return the run that merges all parts of a plan, and the parts."""
         work_dir, config = self._share.work_dir, self._config
         plan = check_inputs(plan, config.inputs, work_dir, check=self._check)
-        job = job_of(plan, self._modest, work_dir)  # what does not fit is said before what is missing
+        job = job_of(plan, self._modest, work_dir)  # reports options that differ before missing parts
         parts = Parts(work_dir, plan, config)
         self._say(parts.line())
         parts.check_texts(job.source, say=self._say, check=self._check)
@@ -228,17 +222,16 @@ def drive(
     check: Check,
     spans: Sequence[Span] | None = None,
 ) -> None:
-    """Have all spans done, or these, that are not done yet, `window()` of them under way at a time.
+    """Run all spans (or `spans`) that are not done yet on an executor, `window()` of them at a time.
 
-    One that fails is tried again after the others, until it has failed `MAX_TRIES` times; but not if a record
-    in it needs too much memory. One whose worker has died is tried once more, with no other under way: so it
-    takes none along.
+    A span that fails is tried again after the others, up to `MAX_TRIES` times in all; but not if one of its
+    records needs too much memory. A span whose worker has died is tried once more, alone, so that it cannot
+    take other spans down with it.
 
     Raises:
-        SpansError: some have failed for good, and all others are done; or the executor has ended.
-        MemoryLimitError, TooSmallError: the same, and each of them for want of memory.
-        UsageError, OutputError, CheckpointError, TooSmallError: a worker has met what the next would, too.
-        And what `check` raises.
+        SpansError: spans have failed for good, and all others are done; or the executor has ended.
+        MemoryLimitError, TooSmallError: the same, if all of them failed with this error.
+        UsageError, OutputError, CheckpointError, TooSmallError: a worker met an error that all spans would.
     """
     settings = _without_inputs(settings)
     asked = plan.spans if spans is None else spans
@@ -252,7 +245,7 @@ def drive(
 
     done_bytes = _bytes_of(asked) - _bytes_of(list_todo())
     with closing(_Progress(asked, done_bytes, open_display)) as progress:
-        for _ in range(MAX_TRIES):  # more than once only if what was done turns out not to count
+        for _ in range(MAX_TRIES):  # more than once only if finished parts turn out to be invalid
             queue.todo.extend(list_todo())
             while queue.todo or queue.pending:
                 check()
@@ -266,7 +259,7 @@ def drive(
                         progress.add(span, outcome)
                 n_before, n_most = n_most, _ask(window)
                 if n_before and not n_most:
-                    warn("no worker is there: waiting for one to come")
+                    warn("no worker is available; waiting for one")
                 while next_one := queue.take(n_most):
                     location = plan.locations[next_one.input_index]
                     arguments = (str(work_dir), next_one.index, plan.hash, settings, location)
@@ -276,17 +269,17 @@ def drive(
 
 
 class _Queue:
-    """Spans that are to be tried, under way, or failed for good."""
+    """The spans to do, the spans under way, and those that have failed for good."""
 
     def __init__(self) -> None:
         self.todo = deque[Span]()
         self.pending: dict[Future[Outcome], Span] = {}
         self.failed: dict[int, Outcome] = {}
         self._n_failures = Counter[int]()
-        self._deadly = set[int]()  # whose worker has died
+        self._deadly = set[int]()  # spans whose worker has died
 
     def take(self, n_most: int) -> Span | None:
-        """Take the next one, if it may begin beside those under way, of which there may be so many."""
+        """Return the next span, or None if none may begin now; at most `n_most` may be under way."""
         if not self.todo:
             return None
         is_alone = any(one.index in self._deadly for one in (self.todo[0], *self.pending.values()))
@@ -295,7 +288,7 @@ class _Queue:
         return self.todo.popleft()
 
     def put_back(self, span: Span, outcome: Outcome) -> None:
-        """Put one that has failed behind the others, or with those that have failed for good."""
+        """Queue a failed span again after the others, or count it as failed for good."""
         self._n_failures[span.index] += 1
         has_died = outcome.exit_code == _DIED
         is_last = self._n_failures[span.index] == MAX_TRIES or outcome.of_record
@@ -308,7 +301,7 @@ class _Queue:
 
 
 def attempt_elsewhere(*arguments: Any) -> Outcome:
-    """Do a span in a process that others are waiting for."""
+    """Do a span in a worker process; if it ran out of memory, pause before the next."""
     outcome = attempt(*arguments)
     if outcome.exit_code == MemoryLimitError.exit_code:
         time.sleep(_MEMORY_PAUSE_S)
@@ -316,11 +309,7 @@ def attempt_elsewhere(*arguments: Any) -> Outcome:
 
 
 def _ask(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Call an executor, or who knows of it; once they have ended, each raises something of its own.
-
-    Raises:
-        SpansError: it has ended.
-    """
+    """Call a function of an executor. If the executor has ended, turn its own error into a SpansError."""
     try:
         return call(*arguments)
     except (PrepareError, StoppedBySignal):
@@ -331,29 +320,30 @@ def _ask(call: Callable[..., Any], *arguments: Any) -> Any:
 
 def _gone(error: Exception) -> str:
     return (
-        f"whoever does the spans has ended or cannot be reached any more ({type(error).__name__}: {error}); "
-        "what is done stays done: run the same command again to go on"
+        f"the workers have ended or cannot be reached any more ({type(error).__name__}: {error}); finished "
+        "spans are kept: run the same command again to resume"
     )
 
 
 def _without_inputs(config: Config) -> Config:
-    """Leave out what is in the plan, for a task is to be small; another folder may be current there."""
+    """Return the options without the inputs, which are in the plan, so that a task is small to send.
+
+    The worker may have another current folder, so paths become absolute.
+    """
     vocab_dir = None if config.vocab_dir is None else config.vocab_dir.absolute()
     return replace(config, inputs=(), formats=(), vocab_dir=vocab_dir)
 
 
 def _outcome_of(future: "Future[Outcome]", span: Span) -> Outcome:
-    """Take the outcome of an attempt; a worker that has died is one, too.
+    """Return the outcome of an attempt, or of a worker's death; raise an error that all spans would meet.
 
-    Raises:
-        SpansError: the executor has dropped it, as one does that has lost its scheduler.
-        UsageError, OutputError, CheckpointError, TooSmallError: other spans would meet the same.
+    An executor cancels the future when it has lost its scheduler, which is a SpansError.
     """
     try:
         outcome = future.result()
     except CancelledError as error:
         raise SpansError(_gone(error)) from error
-    except Exception as error:  # noqa: BLE001 - what executors raise when a worker dies is their own
+    except Exception as error:  # noqa: BLE001 - each executor has its own error for a worker's death
         return Outcome(
             span.index, "an unknown host", error=f"{type(error).__name__}: {error}", exit_code=_DIED
         )
@@ -369,15 +359,15 @@ def _describe_failure(plan: Plan, outcome: Outcome) -> str:
 
 
 def _refuse_failed(plan: Plan, failed: Sequence[Outcome]) -> None:
-    """Raise SpansError if there are any, or the error for want of memory if all of them failed with it."""
+    """Raise SpansError if any spans failed, or the memory error if all of them failed with it."""
     if not failed:
         return
     codes = {one.exit_code for one in failed}
     same = [one for one in (MemoryLimitError, TooSmallError) if codes == {one.exit_code}]
     lines = list_some([_describe_failure(plan, one) for one in failed], separator="\n  ")
     raise (same[0] if same else SpansError)(
-        f"{plural(len(failed), 'span')} failed, all others to be done here are done; fix what follows and "
-        f"run the same command again (a changed input needs a new plan)\n  {lines}"
+        f"{plural(len(failed), 'span')} failed, all others of this process are done; fix these errors and "
+        f"run the same command again (a changed input needs a new plan):\n  {lines}"
     )
 
 
@@ -386,12 +376,12 @@ def _bytes_of(spans: Iterable[Span]) -> int:
 
 
 class _Progress:
-    """How far all spans together are."""
+    """The progress of all spans together."""
 
     def __init__(self, spans: Iterable[Span], done_bytes: int, open_display: OpenDisplay) -> None:
         self._display = open_display(_bytes_of(spans), done_bytes)
         self._done_bytes = done_bytes
-        self._n_tokens = 0  # of what this process has seen done
+        self._n_tokens = 0  # of the spans finished since this process began
 
     def add(self, span: Span, outcome: Outcome) -> None:
         self._done_bytes += span.end - span.start
@@ -403,7 +393,7 @@ class _Progress:
 
 
 class _ThisProcess(Executor):
-    """Does a span, which is all it is given, there and then; if memory runs short, it is this one's own."""
+    """An executor that does each span at once in this process, and raises MemoryLimitError itself."""
 
     def __init__(self, check: Check) -> None:
         self._check = check

@@ -1,4 +1,4 @@
-"""What can do spans beside one another: processes of this machine, or a Dask cluster."""
+"""Executors that run spans in parallel: processes of this machine, or a Dask cluster."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ from nanogpt_compat.system.display import use_calm_streams
 
 LOCAL = "local"
 _LOOK_UP_EVERY_S = 0.2
-_SCHEDULER_STARTS_S = 30.0  # Python and Dask, from a file system that many read from
+_SCHEDULER_STARTS_S = 30.0  # enough to load Python and Dask from a busy shared file system
 
 
 @contextmanager
@@ -28,10 +28,7 @@ def open_executor(
 ) -> Iterator[tuple[Executor, Callable[[], int]]]:
     """Open processes of this machine, or a Dask cluster by its address or scheduler file.
 
-    Also gives a function that says how many spans should be under way.
-
-    Raises:
-        InputError: Dask is not installed, or cannot be reached.
+    Also return a function that returns how many spans should be under way.
     """
     if scheduler == LOCAL:
         with LocalProcesses(n_workers) as processes:
@@ -51,16 +48,16 @@ def open_executor(
     except (OSError, ValueError) as error:
         raise InputError(
             f"--cluster {scheduler}: no Dask scheduler answers there ({error}); give its address, or the "
-            "file that it was told to write with --scheduler-file"
+            "file that it writes with --scheduler-file"
         ) from error
     with client:
-        # A pure task that is given again is not done again. And a task that waits in the line of a worker
-        # that dies counts as one of those that may have killed it: so one for each thread, and none in line.
+        # Dask does not repeat a pure task that is submitted again. And when a worker dies, Dask suspects all
+        # tasks that are queued there: so submit one for each thread, and queue none.
         yield client.get_executor(pure=False), lambda: sum(client.nthreads().values())
 
 
 def _wait_for_file(path: Path, check: Check) -> None:
-    """Wait for a scheduler that was started a moment ago."""
+    """Wait for the file of a scheduler that has just been started."""
     end_s = time.monotonic() + _SCHEDULER_STARTS_S
     while not path.exists():
         check()
@@ -75,30 +72,30 @@ def _wait_for_file(path: Path, check: Check) -> None:
 
 
 class LocalProcesses(Executor):
-    """Processes of this machine, each an executor of its own: one that dies takes no other's span along.
+    """Processes of this machine, each with its own executor, so that one that dies fails only its own span.
 
-    Takes a call for each at a time; more of them wait for the first. They end when this process does, however
-    it ends.
+    Each runs one call at a time; calls beyond that wait for the first process. The processes end when this
+    one does, however it ends.
     """
 
     def __init__(self, n_workers: int) -> None:
         self._processes = [_Process() for _ in range(n_workers)]
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Give a call to a process that is free."""
+        """Give a call to a free process."""
         free = (one for one in self._processes if one.last is None or one.last.done())
         return next(free, self._processes[0]).submit(fn, *args, **kwargs)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Wait for what is under way, or, if something went wrong here, end it."""
+        """Wait for the calls under way, or end them if an error occurred here."""
         self.shutdown(wait=kind is None, cancel_futures=True)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes; without `wait` at once."""
+        """End the processes; without `wait`, kill them."""
         if not wait:
             for child in multiprocessing.active_children():
                 child.kill()
-        while self._processes:  # what is left of one would be reported as leaked if a signal ends this one
+        while self._processes:  # otherwise Python reports leaked semaphores if a signal ends this process
             one = self._processes.pop()
             one.executor.shutdown(cancel_futures=cancel_futures)
             one.close()
@@ -112,7 +109,7 @@ class _Process:
         self._open()
 
     def _open(self) -> None:
-        # A forked process would inherit locks that threads hold; this program's main modules can be spawned.
+        # A forked process would inherit locks that other threads hold.
         context = multiprocessing.get_context("spawn")
         reader, self._writer = context.Pipe(duplex=False)
         self.executor = ProcessPoolExecutor(
@@ -120,7 +117,7 @@ class _Process:
         )
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
-        """Call something there, in a process that is started if none is running."""
+        """Give a call to the process; start a new one if it has died."""
         with _interrupts_blocked():
             try:
                 self.last = self.executor.submit(fn, *args, **kwargs)
@@ -137,7 +134,7 @@ class _Process:
 
 @contextmanager
 def _interrupts_blocked() -> Iterator[None]:
-    """Block SIGINT, also in processes started meanwhile: a Ctrl-C reaches them; their parent ends them."""
+    """Block SIGINT, also in new child processes: Ctrl-C reaches them, but their parent must end them."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -149,7 +146,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 
 def _live_with_parent(reader: Connection) -> None:
-    """End this process when the other end of the pipe is closed, and not on Ctrl-C."""
+    """Set up a child process: it ends when the parent's end of the pipe is closed, and ignores Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     use_calm_streams()
 

@@ -1,12 +1,12 @@
-"""What the spans of a plan have become: parts, files of tokens, and beside them what is to be known of them.
+"""The parts of a plan: the token files that each span was encoded to, and a sidecar that commits them.
 
-In `parts-<hash of the plan>/` there is for each span that is done
+For each finished span, `parts-<hash of the plan>/` has
 
-    00000041.json                             the commit, written last: its files, and what it counted
-    00000041.<host>.<pid>.<word>.train.bin    raw tokens; no file where a split has none
+    00000041.json                             the sidecar, written last: names of the files, and counts
+    00000041.<host>.<pid>.<word>.train.bin    raw tokens; no file if a split has none
 
-A task draws the names of its files, so two that work on the same span do not meet; whichever writes the .json
-last is the one that counts. What no .json names is of no use any more.
+File names are random, so two tasks that do the same span do not collide; the sidecar that is written last
+counts. Files that no sidecar names are leftovers.
 """
 
 import json
@@ -44,7 +44,7 @@ _INDEX_NAME = "index.json"
 
 
 def parts_folder(work_dir: Path, plan: Plan) -> Path:
-    """Name the folder that the parts of a plan are in."""
+    """Return the folder that holds the parts of a plan."""
     return work_dir / f"parts-{plan.hash[:12]}"
 
 
@@ -57,16 +57,12 @@ def _mismatch_file(work_dir: Path, plan: Plan) -> Path:
 
 
 def commit_part(work_dir: Path, plan: Plan, part: Mapping[str, Any]) -> None:
-    """Write the sidecar of a part whose files are durable.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Write the sidecar of a part, whose files must be durable; raise OSError if that fails."""
     write_json(_sidecar(work_dir, plan, part["span"]), part, indent=None)
 
 
 def faults_in(tally: Tally, settings: Config) -> dict[str, Any]:
-    """Return what was done about faults of the input, by the name of the option, where there were any."""
+    """Return the options about faults of the input, such as --errors, for the faults that did occur."""
     return {
         name: getattr(settings, REPORTED_OPTIONS[name])
         for name, count in ABOUT_FAULTS.items()
@@ -77,13 +73,10 @@ def faults_in(tally: Tally, settings: Config) -> dict[str, Any]:
 def read_part(
     work_dir: Path, plan: Plan, index: int, settings: Config, *, mismatch: str
 ) -> dict[str, Any] | None:
-    """Read the sidecar of a span; None if it is not done, or does not count.
+    """Read the sidecar of a span; return None if the span is not done, or its part is not valid.
 
-    It does not count if an engine made it that has erred elsewhere, or if faults of the input were dealt with
-    otherwise than `settings` say.
-
-    Raises:
-        OutputError: it cannot be read.
+    A part is not valid if its engine has given wrong tokens for any span (`mismatch`), or if faults of its
+    input were handled differently from `settings`.
     """
     path = _sidecar(work_dir, plan, index)
     try:
@@ -94,40 +87,28 @@ def read_part(
         raise OutputError(f"cannot read {path}: {error}; remove it and run again") from error
     if part.get("plan") != plan.hash or (mismatch and part["engine"] != TiktokenEncoder.name):
         return None
-    dealt = part["faults"].items()
-    return part if all(getattr(settings, REPORTED_OPTIONS[name]) == value for name, value in dealt) else None
+    faults = part["faults"].items()
+    return part if all(getattr(settings, REPORTED_OPTIONS[name]) == value for name, value in faults) else None
 
 
 def read_mismatch(work_dir: Path, plan: Plan) -> str:
-    """Say in what an engine has erred on some span; "" if none has.
-
-    Raises:
-        OutputError: it cannot be read whether one has.
-    """
+    """Return how an engine's tokens differed from tiktoken's on some span; "" if they never did."""
     path = _mismatch_file(work_dir, plan)
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return ""
-    except OSError as error:  # perhaps there is one
+    except OSError as error:  # there may be a mismatch
         raise OutputError(f"cannot read {path}: {error.strerror}; {advice(error)} and run again") from error
 
 
 def write_mismatch(work_dir: Path, plan: Plan, mismatch: str) -> None:
-    """Take note that an engine has erred: what it has made of other spans does not count any more.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Record that an engine gave wrong tokens, so that all of its parts become invalid."""
     write_atomically(_mismatch_file(work_dir, plan), redact(mismatch).encode("utf-8"))
 
 
 def spans_to_do(work_dir: Path, plan: Plan, settings: Config) -> list[Span]:
-    """List the spans that are not done under these settings; 15,000 parts are read in a second.
-
-    Raises:
-        OutputError: a part cannot be read.
-    """
+    """List the spans without a valid part under these settings; reads 15,000 sidecars in a second."""
     mismatch = read_mismatch(work_dir, plan)
     return [
         span
@@ -137,15 +118,10 @@ def spans_to_do(work_dir: Path, plan: Plan, settings: Config) -> list[Span]:
 
 
 class Parts:
-    """All parts of a plan, to be put together. Holds one at a time."""
+    """All parts of a plan, for the merge. Holds one sidecar at a time in memory."""
 
     def __init__(self, work_dir: Path, plan: Plan, settings: Config) -> None:
-        """Look through all parts.
-
-        Raises:
-            SpansError: some spans are not done, or do not meet their neighbours.
-            OutputError: a part cannot be read.
-        """
+        """Read all sidecars; raise SpansError if spans are not done, or two neighbours leave a gap."""
         self.plan = plan
         self.tally = Tally([InputTally() for _ in plan.inputs])  # of all parts
         self._work_dir = work_dir
@@ -183,16 +159,14 @@ class Parts:
         sidecar = _sidecar(self._work_dir, self.plan, part["span"])
         return (
             f"span {part['span']:,} of {path} begins at {part['start']:,} and the one before it ends at "
-            f"{end:,}: the file was changed meanwhile; remove {sidecar.parent} and run again"
+            f"{end:,}: the file was changed in between; remove {sidecar.parent} and run again"
         )
 
     def check_texts(self, source: Source, *, say: Callable[[str], None], check: Callable[[], None]) -> None:
-        """Make sure that inputs which were touched hold what the parts were made of.
+        """Check that inputs with a new timestamp still hold the text that the parts were made from.
 
-        Spans compare samples only: between two of them a text may have become another.
-
-        Raises:
-            CheckpointError: one has. InputError: it cannot be read. And what `check` raises.
+        Each span compares only samples, so a text may have been edited between two spans unnoticed. Raise a
+        CheckpointError if one was.
         """
         old, new = self.plan.inputs, []
         for path, one in zip(source.paths, old, strict=True):
@@ -205,18 +179,20 @@ class Parts:
         for path, change in changed_inputs(source, read, old, new, say=say, check=check):
             raise CheckpointError(
                 f"{path} {change}, after some of its spans were done; remove "
-                f"{parts_folder(self._work_dir, self.plan)} and run again what makes them"
+                f"{parts_folder(self._work_dir, self.plan)} and run the command that makes the parts again"
             )
 
     def _read(self) -> Iterator[dict[str, Any]]:
         for span in self.plan.spans:
             part = read_part(self._work_dir, self.plan, span.index, self._settings, mismatch=self.mismatch)
             if part is None:
-                raise SpansError(f"span {span.index:,} is not done any more; run again what makes it")
+                raise SpansError(
+                    f"the part of span {span.index:,} is gone; run the command that makes the parts again"
+                )
             yield part
 
     def describe(self) -> dict[str, Any]:
-        """Describe for prepare.json how the parts came about."""
+        """Describe for prepare.json how the parts were made."""
         return {
             "plan": self.plan.hash,
             "spans": len(self.plan.spans),
@@ -225,7 +201,7 @@ class Parts:
         }
 
     def line(self) -> str:
-        """Say the same in a line."""
+        """Return the same for people, in one line."""
         hosts = self.hosts[0] if len(self.hosts) == 1 else f"{len(self.hosts):,} hosts"
         return (
             f"{plural(len(self.plan.spans), 'part')} of {format_bytes(2 * self.n_tokens)}, made in "
@@ -233,10 +209,9 @@ class Parts:
         )
 
     def files(self) -> list[dict[str, Any]]:
-        """List the files of all parts, of each split in order; their names are those within the work folder.
+        """List the files of all parts in order, with their paths within the work folder.
 
-        Raises:
-            SpansError: one is not there, or not of its size.
+        Raise a SpansError if one is missing or has the wrong size.
         """
         folder = parts_folder(self._work_dir, self.plan)
         listed = []
@@ -252,11 +227,9 @@ class Parts:
     def copy_into(
         self, sink: Sink, tally: Tally, *, after_part: Callable[[], None], check: Callable[[], None]
     ) -> None:
-        """Append all parts from `tally.position` on, and count them.
+        """Append all parts from `tally.position` on to `sink`, and count them in `tally`.
 
-        Raises:
-            SpansError: a part is not what was written; its sidecar is gone then.
-            OutputError: it cannot be read, or the disk is full or failing. And what `check` raises.
+        If a part is missing or damaged, remove its sidecar and raise a SpansError.
         """
         for part in self._read():
             is_done = (part["input"], part["end"]) <= (tally.position.input_index, tally.position.offset)
@@ -268,7 +241,7 @@ class Parts:
             after_part()
 
     def _count(self, tally: Tally, part: Mapping[str, Any]) -> None:
-        """Count a part behind those before it."""
+        """Add the counts of the next part to `tally`."""
         new, at = Tally.of_record(part["tally"]), tally.position
         n_lines = at.records if part["input"] == at.input_index else 0
         end = Position(part["input"], part["end"], anchor=part["end"], records=n_lines + new.position.records)
@@ -304,20 +277,16 @@ class Parts:
             raise self._not_as_written(path, part["span"])
 
     def _not_as_written(self, path: Path, span: int) -> SpansError:
-        """Have a span done again."""
+        """Remove the sidecar of a span, so that it is done again, and return the error."""
         _sidecar(self._work_dir, self.plan, span).unlink(missing_ok=True)
         return SpansError(
-            f"{path} is not what was written there: span {span:,} is to be done again; run what makes it, "
+            f"{path} is missing or damaged; to make span {span:,} again, repeat the command that made it, "
             "then --merge"
         )
 
 
 def write_index(work_dir: Path, index: Mapping[str, Any]) -> Path:
-    """Write down what the parts of a work folder are, where they stay as they are.
-
-    Raises:
-        OutputError: the disk is full or failing.
-    """
+    """Write the list of parts that are used as they are, without a merge."""
     path = work_dir / _INDEX_NAME
     try:
         write_json(path, index, indent=1)
@@ -327,11 +296,7 @@ def write_index(work_dir: Path, index: Mapping[str, Any]) -> Path:
 
 
 def remove_parts(work_dir: Path) -> None:
-    """Remove the plan and all parts of a work folder, whose lock must be held.
-
-    Raises:
-        OutputError: it cannot be done.
-    """
+    """Remove the plan and all parts of a work folder, whose lock must be held."""
     try:
         for name in (PLAN_NAME, _INDEX_NAME):  # the plan goes first: without it, parts mean nothing
             for path in sorted(work_dir.glob(f"{name}*")):
@@ -343,7 +308,7 @@ def remove_parts(work_dir: Path) -> None:
 
 
 def list_some(items: Sequence[object], *, separator: str = ", ") -> str:
-    """List the first ten.
+    """Join the first ten items.
 
     >>> list_some(range(12))
     '0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ...'

@@ -1,7 +1,7 @@
-"""The plan of a run on many machines: what is read, how, and in which spans; frozen in plan.json.
+"""The plan of a run on many machines: its inputs, options and spans, frozen in plan.json.
 
-A span is a nominal range of bytes of one input; where it really begins and ends, `input.boundaries` says.
-Each part that is made carries the plan's hash, and nothing that was made by another plan is used.
+A span is a nominal byte range of one input; `input.boundaries` finds where it really begins and ends. Each
+part carries the plan's hash, and parts of another plan are never used.
 """
 
 import hashlib
@@ -39,13 +39,13 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What all who work on a run have in common."""
+    """What all processes of a run have in common."""
 
-    options: Mapping[str, Any]  # that decide the tokens, and the program's version
-    locations: tuple[Location, ...]  # of the inputs; as read from plan.json, they are names to print
+    options: Mapping[str, Any]  # the options that decide the tokens, and the program's version
+    locations: tuple[Location, ...]  # of the inputs; those read from plan.json are only good for messages
     formats: tuple[Format, ...]
-    inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them
-    text_bytes: int | None  # of all inputs, uncompressed; None: nobody knows
+    inputs: tuple[Mapping[str, Any], ...]  # as returned by `describe_input`
+    text_bytes: int | None  # of all inputs, uncompressed; None if unknown
     span_bytes: int
     document_ratio: float  # the share of documents for validation
     spans: tuple[Span, ...]
@@ -53,14 +53,9 @@ class Plan:
 
 
 def find_plan(config: Config, work_dir: Path, *, span_bytes: int, check: Callable[[], None]) -> Plan:
-    """Make sure that the plan in a work folder is about the inputs of `config`; make it if there is none.
+    """Return the plan in a work folder, which must be for the inputs of `config`; make it if there is none.
 
-    `check` is called for each input; what it raises ends the work, with nothing written.
-
-    Raises:
-        InputError: an input cannot be read, or is damaged.
-        CheckpointError: the plan is about others, or damaged.
-        OutputError: it cannot be written.
+    `check` is called for each input; if it raises, nothing is written.
     """
     plan = read_plan(work_dir)
     if plan is None:
@@ -72,7 +67,7 @@ def find_plan(config: Config, work_dir: Path, *, span_bytes: int, check: Callabl
 
 
 def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES) -> Plan:
-    """Plan a job that has been looked into."""
+    """Make the plan for a job."""
     config = job.config
     return _plan(
         options_of(job),
@@ -86,9 +81,9 @@ def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES) -> Plan:
 
 
 def options_of(job: Job) -> dict[str, Any]:
-    """Return everything but the input that all tasks of a plan must have in common.
+    """Return the options that all tasks of a plan must share.
 
-    What to do about faults is not part of it: each part names what was done about its own.
+    Options about faults of the input are not included: each part records those that it needed.
     """
     options = {name: value for name, value in job.token_options.items() if name not in ABOUT_FAULTS}
     return {"version": __version__, **options}
@@ -111,12 +106,12 @@ def _plan(
 
 
 def _absolute(locations: Sequence[Location]) -> tuple[Location, ...]:
-    """Say where inputs are to processes with another current folder."""
+    """Return absolute paths, for processes with another current folder."""
     return tuple(one.absolute() if isinstance(one, Path) else one for one in locations)
 
 
 def cut_spans(sizes: Sequence[int], formats: Sequence[Format], span_bytes: int) -> tuple[Span, ...]:
-    """Cut each input into equal spans of at most `span_bytes`; one that is compressed is a single one.
+    """Cut each input into equal spans of at most `span_bytes`; a compressed input is one span.
 
     >>> [(one.start, one.end) for one in cut_spans([10], [Format("text")], 4)]
     [(0, 3), (3, 6), (6, 10)]
@@ -132,22 +127,18 @@ def cut_spans(sizes: Sequence[int], formats: Sequence[Format], span_bytes: int) 
 
 
 def write_plan(work_dir: Path, plan: Plan) -> Plan:
-    """Write plan.json if it is not there; return the plan that is.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write plan.json unless it exists; return the plan that is in it then."""
     path = work_dir / PLAN_NAME
     temp = path.with_name(f"{PLAN_NAME}.{uuid.uuid4().hex}")
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
         write_json(temp, _as_record(plan), indent=1)
         try:
-            os.link(temp, path)  # of several ranks that begin at once, one makes the plan
+            os.link(temp, path)  # if several ranks begin at once, only one of them makes the plan
             is_ours = True
         except FileExistsError:
             is_ours = False
-        except OSError:  # no links on this file system: all write the same
+        except OSError:  # this file system has no hard links; all ranks write the same plan
             temp.replace(path)
             is_ours = True
         temp.unlink(missing_ok=True)
@@ -155,12 +146,12 @@ def write_plan(work_dir: Path, plan: Plan) -> Plan:
         raise _not_written(path, error) from error
     found = plan if is_ours else read_plan(work_dir)
     if found is None:
-        raise OutputError(f"{path} is gone as soon as it was written; run again")
+        raise OutputError(f"{path} was removed right after it was written; run the same command again")
     return found
 
 
 def _as_record(plan: Plan) -> dict[str, Any]:
-    """Return what plan.json has of a plan: names of the inputs, but no passwords and queries of addresses."""
+    """Return the contents of plan.json, with addresses of inputs, but without their passwords and queries."""
     rows = zip(plan.locations, plan.formats, plan.inputs, strict=True)
     return {
         "hash": plan.hash,
@@ -173,18 +164,14 @@ def _as_record(plan: Plan) -> dict[str, Any]:
 
 
 def read_plan(work_dir: Path) -> Plan | None:
-    """Read plan.json; None if there is none.
-
-    Raises:
-        CheckpointError: it is damaged, or was changed by hand.
-    """
+    """Read plan.json; return None if there is none. Raise a CheckpointError if it is damaged or edited."""
     path = work_dir / PLAN_NAME
     try:
         made = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}; {_begin_anew(work_dir)}") from error
+        raise CheckpointError(f"cannot read {path}: {error}; {_start_over(work_dir)}") from error
     try:
         inputs = made["inputs"]
         places = [one.pop("location") for one in inputs]
@@ -198,35 +185,26 @@ def read_plan(work_dir: Path) -> Plan | None:
             made["document_ratio"],
         )
     except (AttributeError, KeyError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{path} is no plan of this program; {_begin_anew(work_dir)}") from error
+        raise CheckpointError(f"{path} is not a plan of this program; {_start_over(work_dir)}") from error
     if plan.hash != made.get("hash"):
-        raise CheckpointError(f"{path} was changed after it was made; {_begin_anew(work_dir)}")
+        raise CheckpointError(f"{path} was changed after it was made; {_start_over(work_dir)}")
     return plan
 
 
-def _begin_anew(work_dir: Path) -> str:
-    return f"give another --work-dir, or remove {work_dir} to begin anew"
+def _start_over(work_dir: Path) -> str:
+    return f"give another --work-dir, or remove {work_dir} to start over"
 
 
 def check_options(plan: Plan, job: Job, work_dir: Path) -> None:
-    """Make sure that a job would make the plan's tokens.
-
-    Raises:
-        CheckpointError: it would not: says in what it differs.
-    """
+    """Raise a CheckpointError with the differences if a job would not make the plan's tokens."""
     _refuse(work_dir, differences(plan.options, options_of(job), [], [], []))
 
 
 def check_input(plan: Plan, index: int, work_dir: Path, *, path: Location | None = None) -> None:
-    """Make sure that an input, which may stand elsewhere by now, is the one that was planned.
-
-    Raises:
-        InputError: it cannot be read.
-        CheckpointError: it is another.
-    """
+    """Raise a CheckpointError if an input is not the planned one. It may have moved to `path`."""
     old, planned = plan.inputs[index], plan.locations[index]
     path = planned if path is None else path
-    # Files that were uploaded together may have one date and one size, and a query may be all that differs.
+    # Files uploaded together may have the same date and size, and addresses that differ only in a query.
     is_same_place = str(path) == str(planned) and not (isinstance(path, Url) and not path.is_shown_whole)
     with open_input(path) as file:
         new = describe_input(file.size_bytes, file.hints, ())
@@ -240,14 +218,10 @@ def check_input(plan: Plan, index: int, work_dir: Path, *, path: Location | None
 def check_inputs(
     plan: Plan, paths: Sequence[Location], work_dir: Path, *, check: Callable[[], None] = lambda: None
 ) -> Plan:
-    """Make sure of the same for all inputs; return the plan with these paths.
+    """Raise a CheckpointError unless the inputs are the planned ones; return the plan with these paths.
 
-    plan.json has no passwords, an address that was good for some days may have been renewed, and a file may
-    have been moved: so each process takes the places from its own command line.
-
-    Raises:
-        InputError: one cannot be read.
-        CheckpointError: one is another, or there are more or fewer.
+    Each process takes the paths from its own command line: plan.json has no passwords, a signed address may
+    have been renewed, and a file may have been moved.
     """
     if len(paths) != len(plan.inputs):
         _refuse(work_dir, [f"the number of inputs was {len(plan.inputs):,}, is {len(paths):,}"])
@@ -265,6 +239,6 @@ def _not_written(path: Path, error: OSError) -> OutputError:
 def _refuse(work_dir: Path, found: Sequence[str]) -> None:
     if found:
         raise CheckpointError(
-            f"{work_dir / PLAN_NAME} does not fit: {'; '.join(found)}. Run it as it was planned, or "
-            f"{_begin_anew(work_dir)}"
+            f"{work_dir / PLAN_NAME} was made for a different run: {'; '.join(found)}. Run with the original "
+            f"inputs and options, or {_start_over(work_dir)}"
         )

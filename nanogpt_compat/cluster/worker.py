@@ -1,7 +1,7 @@
-"""Do one span of a plan: the ordinary pipeline over a range of an input, into a part.
+"""Do one span of a plan: run the ordinary pipeline over a range of an input, and write a part.
 
-Any task may run any number of times, on any machine, also twice at once: the part counts once its sidecar is
-written, and every run writes the same tokens.
+A task may run any number of times on any machine, even twice at once: a part counts once its sidecar is
+written, and every attempt writes the same tokens.
 """
 
 import os
@@ -48,14 +48,14 @@ from nanogpt_compat.text.blocks import Position
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How an attempt at a span has ended; small, for a scheduler carries it."""
+    """The result of an attempt at a span. It is small, since it goes through the scheduler."""
 
     index: int
     host: str
     tokens: int = 0
-    error: str = ""  # "" if the part is there
+    error: str = ""  # "" if the part was made
     exit_code: int = 0
-    of_record: bool = False  # one record needs too much memory, as other spans need not
+    of_record: bool = False  # a single record needs too much memory; other spans may succeed
 
 
 def attempt(
@@ -66,10 +66,10 @@ def attempt(
     location: Location,
     check: Check = lambda: None,
 ) -> Outcome:
-    """Do a span in whatever process this is; what goes wrong comes back as an outcome.
+    """Do a span in this process; errors are returned as an outcome, not raised.
 
-    `settings`: the options without the inputs, which are in the plan. `location`: where the input of this
-    span is, with the secrets of its address, which the plan does not have.
+    `settings`: the options without the inputs, which are in the plan. `location`: the input of this span,
+    including the secrets of its address, which are not in the plan.
     """
     host = platform.node()
     learn_all([location.address] if isinstance(location, Url) else [], os.environ)
@@ -81,7 +81,7 @@ def attempt(
         part = run_span(Path(work_dir), plan, span, settings, check=check)
     except StoppedBySignal:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, it must not take the other spans along
+    except Exception as error:  # noqa: BLE001 - no error of one span may end the others
         text = str(error) if isinstance(error, PrepareError) else repr(error)
         of_record = isinstance(error, TooSmallError) and bool(error.way_out)
         code = getattr(error, "exit_code", 1)
@@ -91,17 +91,17 @@ def attempt(
 
 def _load_plan(work_dir: Path, plan_hash: str) -> Plan:
     stat = None
-    with suppress(OSError):  # reading it will say why
+    with suppress(OSError):  # reading the plan reports the error
         stat = (work_dir / PLAN_NAME).stat()
     plan = _read_plan(work_dir, stat and (stat.st_mtime_ns, stat.st_ino))
     if plan is None or plan.hash != plan_hash:
-        raise CheckpointError(f"{work_dir} holds another plan by now; run again what was begun there")
+        raise CheckpointError(f"{work_dir} has another plan by now; run the same command again")
     return plan
 
 
 @lru_cache(maxsize=2)
 def _read_plan(work_dir: Path, _version: tuple[int, int] | None) -> Plan | None:
-    """Read it once, since it may be large, and again when the folder has a new one."""
+    """Read the plan, which may be large, once for each version of the file."""
     return read_plan(work_dir)
 
 
@@ -109,11 +109,10 @@ _open_engine = lru_cache(maxsize=2)(open_engine)
 
 
 def job_of(plan: Plan, settings: Config, work_dir: Path) -> Job:
-    """Build the job that a plan is about, with this machine's engine.
+    """Return the job of a plan, with this machine's engine.
 
-    Raises:
-        CheckpointError: with these options, or this version, vocabulary or tiktoken, it would be another.
-        InputError: there is no vocabulary.
+    Raise a CheckpointError if the options, the vocabulary, tiktoken or this program's version differ from the
+    plan's.
     """
     settings = replace(settings, inputs=(), formats=())
     config = replace(settings, inputs=plan.locations, formats=plan.formats)
@@ -141,12 +140,7 @@ def job_of(plan: Plan, settings: Config, work_dir: Path) -> Job:
 
 
 def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check: Check) -> dict[str, Any]:
-    """Make the part of a span, unless it is there; return what its sidecar says.
-
-    Raises:
-        InputError, OutputError, MemoryLimitError: as a run does.
-        CheckpointError: the input, the options, the vocabulary or the program are not those of the plan.
-    """
+    """Make the part of a span unless there is a valid one; return its sidecar."""
     mismatch = read_mismatch(work_dir, plan)
     part = read_part(work_dir, plan, span.index, settings, mismatch=mismatch)
     if part is not None:
@@ -175,7 +169,7 @@ def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check:
         name = f"{job.encoder.name} {job.encoder.version}"
         write_mismatch(work_dir, plan, f"{name} gave other tokens than tiktoken for {error}")
         return _make_part(work_dir, plan, span, with_reference(job), start, end, check)
-    except BadRecord as error:  # a file that is repaired would be another, and need another plan
+    except BadRecord as error:  # do not advise to repair the file: that would need a new plan
         skip = f"give --skip-bad-records to skip such {error.noun}s"
         raise InputError(f"{error.where}: {error.reason}{counted}; {skip}") from error
     except InputError as error:
@@ -188,7 +182,7 @@ def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check:
         raise TooSmallError(f"{error}{counted}", way_out=error.way_out) from error
     finally:
         if job.encoder.cache_bytes < most_bytes:
-            _open_engine.cache_clear()  # memory was short: the next span asks anew how much there is
+            _open_engine.cache_clear()  # memory was short: the next span reads again how much is available
 
 
 def _make_part(
@@ -202,7 +196,7 @@ def _make_part(
     is_parquet = plan.formats[span.input_index].container == "parquet"
     offset, records = (0, start) if is_parquet else (start, 0)
     tally = Tally(
-        [InputTally(text_bytes=one["size"]) for one in plan.inputs],  # says where the windows are
+        [InputTally(text_bytes=one["size"]) for one in plan.inputs],  # decides where the windows are
         Position(
             span.input_index,
             offset,
@@ -251,21 +245,21 @@ def _make_part(
 
 
 def _check_end(tally: Tally, start: int, end: int, job: Job) -> None:
-    """Make sure that a span was read to where it ends."""
+    """Raise an InputError if a span was not read up to its end."""
     at = tally.position
     form, path = job.config.formats[at.input_index], job.config.inputs[at.input_index]
     found = at.records if form.container == "parquet" else at.offset
     if found != end and form.compression == "none":
         raise InputError(
-            f"{path}: a span from {start:,} to {end:,} was read to {found:,}: what it holds is not where it "
-            "was looked for; fetch or make the file again"
+            f"{path}: the span from {start:,} to {end:,} was read up to {found:,}, so the file is damaged or "
+            "has changed; fetch or make it again"
         )
 
 
 def _fill(
     outputs: Outputs, job: Job, tally: Tally, end: int, window_bytes: int, check: Check
 ) -> dict[str, Any]:
-    """Write the tokens from `tally.position` to `end`; describe the files that there are then."""
+    """Write the tokens from `tally.position` to `end`; return the files by split, as the sidecar has them."""
     started_s = time.monotonic()
     watch = Watch(job, open_display=lambda _: Nobody(), say=lambda _: None, check=check)
     with watch, TokenFiles(outputs, n_tokens={}, window_bytes=window_bytes) as sink:
