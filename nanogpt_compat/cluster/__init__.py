@@ -2,9 +2,9 @@
 
 plan.py         the frozen plan: inputs, spans, options
 worker.py       do one span
-parts.py        what is done: parts, and the sidecars that commit them
+parts.py        the parts that are done, and the sidecars that commit them
 driver.py       run spans on an executor or as a rank, then merge
 executors.py    processes of this machine, or a Dask cluster
 
-Only cli imports it, but for Parts, which run and supervise still import.
+Only cli imports it, except that run and supervise still import Parts.
 """

@@ -93,7 +93,7 @@ class Driver:
                 self._merge(restart=restart)
 
     def _is_complete(self) -> bool:
-        """Whether the output is complete: a task that runs again after the merge has nothing to do."""
+        """Return whether the output is complete: a task that runs again after the merge has nothing to do."""
         if read_report(self._config.output_dir) is None:  # the usual case is cheap
             return False
         if not self._run(look_into(self._modest), None).is_complete():

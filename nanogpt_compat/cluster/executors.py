@@ -28,7 +28,7 @@ def open_executor(
 ) -> Iterator[tuple[Executor, Callable[[], int]]]:
     """Open processes of this machine, or a Dask cluster by its address or scheduler file.
 
-    Also return a function that returns how many spans should be under way.
+    Also yield a function that returns how many spans should be under way.
     """
     if scheduler == LOCAL:
         with LocalProcesses(n_workers) as processes:

@@ -69,7 +69,7 @@ _PUNCTUATION = set(
 
 
 def quiet_charset(data: bytes, offset: int = 0) -> str | None:
-    """Return UTF-16, UTF-32 or a 7-bit charset if `data` is in one: it may pass as UTF-8. None otherwise.
+    """Return UTF-16, UTF-32 or a 7-bit charset if `data` is in one, else None: such text may pass as UTF-8.
 
     `data` begins at byte `offset` of a file.
     """
@@ -96,7 +96,7 @@ def _has_frequent(data: bytes, charset: str) -> bool:
 
 
 def guess_charsets(samples: Sequence[bytes]) -> list[str]:
-    """Return the charsets that a text may be in, the likeliest first, only one of those that decode it alike.
+    """Return the likeliest charsets of a text, best first; one name for those that decode it alike.
 
     `samples` are cut where UTF-8 characters would begin. Each charset returned decodes all of them. The list
     is empty if none fits, or if charset_normalizer is not installed.
@@ -165,7 +165,7 @@ def _ask_detector(data: bytes, charsets: Sequence[str]) -> list[str]:
 
 
 def _is_single_byte(data: bytes) -> bool:
-    """Whether nearly all non-ASCII bytes stand alone, as accented letters do."""
+    """Return whether nearly all non-ASCII bytes stand alone, as accented letters do."""
     n_all = len(re.findall(rb"[\x80-\xff]", data))
     n_alone = len(re.findall(rb"(?<![\x80-\xff])[\x80-\xff](?=[\x00-\x7f]|$)", data))
     n_paired = len(re.findall(rb"[\x80-\xff][^ \n\x80-\xffA-Za-z,.'\"!?;:)-]", data))
@@ -173,7 +173,7 @@ def _is_single_byte(data: bytes) -> bool:
 
 
 def _is_in_latin_letters(data: bytes) -> bool:
-    """Whether nearly all non-ASCII bytes stand alone, and within words of ASCII letters."""
+    """Return whether nearly all non-ASCII bytes stand alone, and within words of ASCII letters."""
     n_all = len(re.findall(rb"[\x80-\xff]", data))
     n_in_words = len(re.findall(rb"(?<=[A-Za-z])[\x80-\xff]|[\x80-\xff](?=[a-z])", data))
     return n_in_words > _NEARLY_ALL * n_all and _is_single_byte(data)
@@ -194,7 +194,7 @@ def _fitness(text: str) -> float:
 
 
 def _reads_all(charset: str, samples: Sequence[bytes]) -> bool:
-    """Whether a charset decodes all samples, apart from characters cut off at their beginning and end."""
+    """Return whether a charset decodes all samples, except characters cut off at their beginning or end."""
     for sample in samples:
         text = sample.decode(charset, "replace")
         if "\ufffd" in text[4:-4]:

@@ -89,7 +89,7 @@ def _look_at_lines(stream: ByteStream, text_field: str, skip_bad: bool, is_pipe:
 
 
 def _has_document(lines: bytes, text_field: str, skip_bad: bool) -> bool:
-    """Whether the first lines of an input have a document, which may be empty.
+    """Return whether the first lines of an input have a document, which may be empty.
 
     Raises:
         BadRecord: a bad record comes first, and `skip_bad` is false.

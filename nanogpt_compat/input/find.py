@@ -256,7 +256,7 @@ def _expand(pattern: str, home: Path | None) -> _Listed:
     if _exists(path) or path.is_symlink():
         return _Listed([path])
     if glob.has_magic(pattern):
-        matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - Path.glob takes no absolute one
+        matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - Path.glob takes no absolute pattern
         files = [Path(match) for match in matches if not Path(match).is_dir()]
         if not files:
             raise InputError(f"no file matches {pattern!r} (current folder: {Path.cwd()})")

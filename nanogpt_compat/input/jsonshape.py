@@ -69,7 +69,7 @@ def _shape_of_array(text: str) -> Shape | None:
 
 
 def _has_element(text: str) -> bool:
-    """Check that an array begins with an object and a comma; the rest may be invalid, as by a stray comma."""
+    """Check that an array begins with an object and a comma; errors may follow, such as a stray comma."""
     start = len(text) - len(text[1:].lstrip(_BLANK))
     if not text.startswith("{", start):
         return False
@@ -93,13 +93,13 @@ def _kind_of_array(text: str) -> Shape:
 
 
 def _is_cut_off(text: str, error: json.JSONDecodeError) -> bool:
-    """Whether the error is that the text ends within a value. A long text may end within an escape."""
+    """Return whether the error is that the text ends within a value. A long text may end within an escape."""
     end = len(text) - (_LONGEST_ESCAPE if len(text) > _SHORT_CHARS else 0)
     return len(text) > 1 and (error.msg.startswith("Unterminated string") or error.pos >= end)
 
 
 def _is_long_string(text: str) -> bool:
-    """Whether the text is the beginning of one long string, with at least one escape in it."""
+    """Return whether the text is the beginning of one long string, with at least one escape in it."""
     try:
         _parse(text)
     except json.JSONDecodeError as error:
@@ -109,13 +109,13 @@ def _is_long_string(text: str) -> bool:
 
 
 def _are_values(text: str) -> bool:
-    """Whether all lines are JSON values. Plain text in which every line is in quotes is rare."""
+    """Return whether all lines are JSON values. Plain text in which every line is in quotes is rare."""
     lines = list(_lines(text))
     return all(_value(line) is not None for line in lines)
 
 
 def _are_objects(lines: list[str]) -> bool:
-    """Whether at least half of the lines, and at least one, are JSON objects."""
+    """Return whether at least half of the lines, and at least one, are JSON objects."""
     n_objects = sum(isinstance(_value(line), dict) for line in lines if line.startswith("{"))
     return n_objects > 0 and 2 * n_objects >= len(lines)
 

@@ -28,7 +28,7 @@ class Remedy:
 
     @property
     def is_filter(self) -> bool:
-        """Whether the command writes its result to standard output."""
+        """Return whether the command writes its result to standard output."""
         return "{new}" not in self.command and self.makes not in ("itself", "nothing")
 
 

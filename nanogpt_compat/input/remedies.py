@@ -169,7 +169,7 @@ def _free(path: Path) -> Path:
 
 
 def _can_be_put_together(refused: Sequence[Found], n_inputs: int) -> bool:
-    """Whether all inputs are files with a command that converts them, and with different names."""
+    """Return whether all inputs are files with a command that converts them, and with different names."""
     makeable = {
         path.name
         for path, kind in refused

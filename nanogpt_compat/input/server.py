@@ -69,7 +69,7 @@ class Server:
         self._closed = Event()
         self._key = "/".join(url.address.split("/", 3)[:3])  # its scheme and host, or bucket
         self._turns: AbstractContextManager[object] = nullcontext()
-        self._told_until_s = 0.0
+        self._quiet_until_s = 0.0
         self._is_open = False
         self.files, self.name = self.ask(partial(_open_files, url))
         self._is_open = True
@@ -104,7 +104,7 @@ class Server:
         while not wait([future], _LOOK_UP_EVERY_S).done:
             self._check()
             if self._key not in _answered and time.monotonic() - started_s > _QUIET_ANSWER_S:
-                self._tell(f"waiting for an answer from {self.url}", _SILENCE_S)
+                self._log(f"waiting for an answer from {self.url}", _SILENCE_S)
         error = future.exception()
         if isinstance(error, (MemoryError, PrepareError)):
             raise error
@@ -134,7 +134,7 @@ class Server:
                     raise _GaveUp(error, n_tries) from error
                 wait_s = max(_WAITS_S[n_tries - 1], wished_wait_s(error))
                 if wait_s > _QUIET_WAIT_S:
-                    self._tell(f"{self.url}: {describe(error)}; trying again in {wait_s:g} s", wait_s)
+                    self._log(f"{self.url}: {describe(error)}; trying again in {wait_s:g} s", wait_s)
                 if self._closed.wait(wait_s):
                     raise _GaveUp(error, n_tries) from error
             else:
@@ -142,11 +142,11 @@ class Server:
                     _answered.add(self._key)
                 return result
 
-    def _tell(self, notice: str, valid_s: float) -> None:
+    def _log(self, notice: str, valid_s: float) -> None:
         """Log a notice, unless one for another request was logged less than `valid_s` ago."""
         now_s = time.monotonic()
-        if now_s >= self._told_until_s:
-            self._told_until_s = now_s + valid_s
+        if now_s >= self._quiet_until_s:
+            self._quiet_until_s = now_s + valid_s
             _LOG.warning(notice)
 
 

@@ -22,7 +22,7 @@ _TAR_BLOCK_BYTES = 512
 _MOST_HEADER_BYTES = 1 << 30
 _MOST_FOOTER_BYTES = 1 << 29  # four letters, read as a size, are more
 _GPT2_TOKENS = 50_257
-_MERGED = 1000  # GPT-2's tokens for longer words have larger numbers
+_MERGED = 1000  # GPT-2's tokens of several letters have larger numbers
 _COMMA_AND_STOP = (11, 13)  # GPT-2's tokens; 0 is an exclamation mark
 _LEAST_STOPS = 0.01
 

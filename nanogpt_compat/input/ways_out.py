@@ -88,7 +88,7 @@ def explain(
 def _all_have(
     field: str, faults: Sequence[Fault], inputs: Sequence[tuple[Location, Format]], text_field: str
 ) -> bool:
-    """Whether the inputs without a fault have text in this field, too."""
+    """Return whether the inputs without a fault have text in this field, too."""
     failing = {one.path for one in faults}
     others = [one for one in inputs if one[0] not in failing]
     for path, form in others[:_MOST_COMPARED]:
@@ -155,7 +155,7 @@ def _way_out(fault: Fault, text_field: str) -> _WayOut:
 
 
 def text_ways(records: Iterable[object]) -> Counter[Steps]:
-    """Count the characters of all strings in some records, by the way to each string.
+    """Count the characters of all strings in some records, by the steps that lead to each.
 
     >>> text_ways([{"id": 1, "turns": [{"by": "A", "say": "Hello"}, {"by": "B", "say": "Hi"}]}])
     Counter({('turns', None, 'say'): 7, ('turns', None, 'by'): 2})
