@@ -201,7 +201,7 @@ def test_quiet_prints_only_warnings_and_errors(run_prepare: RunPrepare, text: Pa
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     refused = run_prepare("--input", "missing", "--output-dir", "out", "--quiet")
     assert (refused.returncode, refused.stdout) == (3, "")
-    assert refused.stderr.startswith("prepare: error: missing")
+    assert refused.stderr.startswith("prepare: error: missing not found in ")
     (text.parent / "set").mkdir()
     text.rename(text.parent / "set" / "a.txt")
     (text.parent / "set" / "b.dat").write_bytes(b"x" * 1_000_000)

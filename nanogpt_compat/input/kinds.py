@@ -139,7 +139,7 @@ ANNEX_POINTER = Kind(
 
 # Numbers, and other data that is not text.
 _TEXT_OF_THEM = "give the text that they were made from"
-TOKENS = Kind("a file of tokens", advice=f"train on it as it is, or {_TEXT_OF_THEM}")
+TOKENS = Kind("a file of tokens", advice=f"train on the tokens as they are, or {_TEXT_OF_THEM}")
 NUMPY = Kind("a NumPy array", advice=f"if it holds tokens, {_TEXT_OF_THEM}")
 PICKLE = Kind("a Python pickle", advice="write its texts to JSON lines")
 TORCH = Kind("a torch.save file", advice="write its texts to JSON lines")

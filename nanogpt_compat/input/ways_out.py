@@ -136,7 +136,7 @@ def _way_out(fault: Fault, text_field: str) -> _WayOut:
         return _WayOut(steps=(text_field,), is_number=True)
     if not ways:
         is_named = bool(fields) or not fault.advice
-        return _WayOut(words="name the field with the text by --text-field" if is_named else fault.advice)
+        return _WayOut(words="name the text's field with --text-field" if is_named else fault.advice)
     dotted = tuple(text_field.split("."))
     inside = [steps for steps in ways if steps[:1] == (text_field,)] or [
         steps for steps in ways if steps == dotted
