@@ -538,7 +538,7 @@ def test_addresses_that_differ_in_their_queries_alone_are_numbered() -> None:
 def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pip = f"is not installed; install it with:\n    {sys.executable} -m pip install"
     monkeypatch.setitem(sys.modules, "s3fs", None)
-    assert f"what reads s3://a/b {pip} fsspec s3fs" in refusal("s3://a/b")
+    assert f"the package that reads s3://a/b {pip} fsspec s3fs" in refusal("s3://a/b")
     for scheme, module, package in PACKAGES_OF_SCHEMES:
         monkeypatch.setitem(sys.modules, module, None)
         for name in [one for one in sys.modules if one.startswith("fsspec.implementations.")]:
