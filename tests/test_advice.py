@@ -391,7 +391,9 @@ CASES = {
         check=has_documents(100),
     ),
     "JSON lines called .txt": Case("input.remedies:notices", lines_called_text),
-    "a folder with larger files of other names": Case("input.find:_say_skipped", folder("a.txt", "b.md")),
+    "a folder with larger files of other names": Case(
+        "input.find:_describe_skipped", folder("a.txt", "b.md")
+    ),
     "a folder without inputs": Case("input.find:_choose", folder("it's.md"), exit_code=3),
     "the text is in another field": Case(
         "input.ways_out:_name_field", another_field, exit_code=3, check=has_documents(100)
