@@ -26,19 +26,19 @@ class Url:
     """
 
     address: str = field(repr=False)
-    mark: str = field(default="", compare=False)  # tells it from another that is printed the same
+    mark: str = field(default="", compare=False)  # a suffix for addresses that would print alike
 
     def __post_init__(self) -> None:
         redaction.learn(self.address)
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """The last part of the path."""
         return redaction.split_query(self.address)[0].rpartition("/")[2]
 
     @property
     def is_shown_whole(self) -> bool:
-        """Whether another address cannot be printed as this one is."""
+        """Whether the printed form is the full address, so that no other address prints alike."""
         return str(self) == self.address
 
     def __str__(self) -> str:
@@ -46,12 +46,12 @@ class Url:
 
 
 def is_url(text: str) -> bool:
-    """Whether `text` names something on a server."""
+    """Whether `text` is the address of something on a server."""
     return _ADDRESS.match(text) is not None
 
 
 def local_path(text: str) -> str:
-    """Turn the address of a file of this machine into its path; return all else as it is.
+    """Turn the address of a local file into its path; return anything else unchanged.
 
     >>> local_path("file:///data/my%20text.txt"), local_path("data/*.txt"), local_path("s3://bucket/a")
     ('/data/my text.txt', 'data/*.txt', 's3://bucket/a')
@@ -80,17 +80,17 @@ class Format:
 
     @property
     def is_packed_text(self) -> bool:
-        """Whether nobody knows how much text it is, before it is unpacked."""
+        """Whether this is compressed text, whose size is unknown until it is decompressed."""
         return self.container == "text" and self.compression != "none"
 
     @classmethod
     def named(cls, text: str) -> "Format":
-        """Do the reverse of `str`."""
+        """Parse what `str` returns."""
         return cls(*text.split("."))  # type: ignore[arg-type]
 
     @property
     def has_records(self) -> bool:
-        """Whether it brings its documents one by one."""
+        """Whether a file holds separate documents (JSON lines or rows), not continuous text."""
         return self.container != "text"
 
     def __str__(self) -> str:

@@ -10,14 +10,14 @@ from nanogpt_compat.text.val_split import Windows
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """What is read, and how it is cut into blocks."""
+    """The inputs, in order, and the options that decide the blocks."""
 
     paths: Sequence[Location]
-    sizes: Sequence[int | None]  # None of a pipe: nobody knows
+    sizes: Sequence[int | None]  # bytes of each file; None for a pipe
     formats: Sequence[Format]
-    windows: Windows = ()  # of text that is one stream, what is for validation
-    documents: Documents | None = None
+    windows: Windows = ()  # the validation ranges, if the text is one continuous stream
+    documents: Documents | None = None  # None if it is
     errors: str
     block_bytes: int
     end: int | None = None
-    """A byte, of parquet a row, where a document or an exact cut ends: the input that it is in ends there."""
+    """The byte (in parquet, the row) where this run stops reading: an exact cut or the end of a document."""

@@ -1,8 +1,8 @@
-r"""Read a plain text file block by block, as `open(path, "r", encoding="utf-8", errors=...)` has it.
+r"""Read a plain text file in blocks; they decode as with `open(path, "r", encoding="utf-8", errors=...)`.
 
-At most one block, one piece of 512 KiB and one read-ahead are held. Files are read with `pread`, never
-mapped: a mapped file that somebody truncates is a SIGBUS. What was read is dropped from the page
-cache, so that a run over 1 TB leaves other programs' files where they are.
+At most one block, one piece of 512 KiB and one read-ahead are in memory. Files are read with `pread` and
+never mapped: if another program truncates a mapped file, reading it raises SIGBUS. Bytes that have been read
+are dropped from the page cache, so that a run over 1 TB does not evict other programs' files.
 """
 
 import os
@@ -20,21 +20,22 @@ from nanogpt_compat.text.cuts import MAX_PIECE_BYTES, first_cut, last_cut
 from nanogpt_compat.text.utf8 import char_start, is_utf8
 from nanogpt_compat.text.val_split import Windows, val_at
 
-_DROP_EVERY_BYTES = 8 * 1024 * 1024  # 0 of 512 MiB stay in the page cache at this step
-_LARGE_PAGE_BYTES = 2 * 1024 * 1024  # one that is dropped in part stays: up to a quarter of the file did
-_LOOK_BYTES = 4  # the longest character: what must be seen to the right of a cut
-INVALID = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of an undecodable byte
+_DROP_EVERY_BYTES = 8 * 1024 * 1024  # at this step, 0 of 512 MiB stay in the page cache
+# A large page that is dropped only in part stays cached: without rounding, up to a quarter of a file did.
+_LARGE_PAGE_BYTES = 2 * 1024 * 1024
+_LOOK_BYTES = 4  # the longest character; a cut depends on the one to its right
+INVALID = re.compile("[\udc80-\udcff]")  # what `surrogateescape` decodes an invalid byte to
 _MAX_OFFSETS = 10
 
 
 class TextFile:
-    """An open input file of a size that must not change while it is read."""
+    """An open local file, whose size must not change while it is read."""
 
     def __init__(self, path: Path, *, size_bytes: int | None = None) -> None:
-        """Open `path` for reading; `size_bytes` is what it had when the run began, if that was before.
+        """Open `path`; `size_bytes` is its size when the run began, if the run began earlier.
 
         Raises:
-            InputError: it is missing, a folder, or unreadable, or its size is another by now.
+            InputError: it is missing, a folder, or unreadable, or its size has changed.
         """
         self.path = path
         try:
@@ -54,17 +55,17 @@ class TextFile:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close it, leaving nothing of it in the page cache that this run brought there."""
+        """Close it, and drop from the page cache what this run read."""
         drop_cache(self._fd, 0, self.size_bytes)
         os.close(self._fd)
 
     @property
     def hints(self) -> list[int]:
-        """What another process that writes to the file would change of its status."""
+        """The parts of the file's status that change when another process writes to it."""
         return [self._stat.st_mtime_ns, self._stat.st_ctime_ns, self._stat.st_ino]
 
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Read exactly `[offset, offset + n_bytes)`, or up to the size the file had when opened.
+        """Read exactly `[offset, offset + n_bytes)`, or up to the size that the file had when opened.
 
         Raises:
             InputError: the device fails, or the file has become shorter.
@@ -87,25 +88,21 @@ class TextFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def drop_before(self, offset: int) -> None:
-        """Let the page cache forget what lies before `offset`, every few megabytes."""
+        """Drop the bytes before `offset` from the page cache, every few megabytes."""
         offset -= offset % _LARGE_PAGE_BYTES
         if offset - self._dropped_bytes >= _DROP_EVERY_BYTES:
             drop_cache(self._fd, self._dropped_bytes, offset)
             self._dropped_bytes = offset
 
     def check_unchanged(self) -> None:
-        """Compare the file with what it was when it was opened.
-
-        Raises:
-            InputError: its size or its time of modification is another.
-        """
+        """Raise InputError if the file's size or time of modification has changed since it was opened."""
         now = os.fstat(self._fd)
         if now.st_size != self.size_bytes:
             raise self._changed_size(now.st_size)
         if now.st_mtime_ns != self._stat.st_mtime_ns:
             raise InputError(
                 f"{self.path} was modified while it was read, so the tokens may belong to neither version; "
-                "wait until whatever writes to it is done and run again"
+                "wait until nothing writes to it any more and run again"
             )
 
     def _changed_size(self, now_bytes: int) -> InputError:
@@ -116,7 +113,7 @@ class TextFile:
 
 
 def _pread(fd: int, n_bytes: int, offset: int) -> bytes:
-    """`os.pread` where there is one (not on Windows)."""
+    """Call `os.pread`, or do the same on Windows, which has none."""
     if hasattr(os, "pread"):
         return os.pread(fd, n_bytes, offset)
     os.lseek(fd, offset, os.SEEK_SET)
@@ -124,34 +121,34 @@ def _pread(fd: int, n_bytes: int, offset: int) -> bytes:
 
 
 class Readable(Protocol):
-    """What a window can be opened on."""
+    """What a `Window` reads from."""
 
-    size_bytes: int  # UNKNOWN, perhaps, until a read has met the end
+    size_bytes: int  # UNKNOWN for a stream, until a read has reached the end
 
     def read(self, n_bytes: int, offset: int) -> bytes:
         """Read exactly `[offset, offset + n_bytes)`, or up to the end."""
         ...
 
     def drop_before(self, offset: int) -> None:
-        """Take note that nothing before `offset` will be read again."""
+        """Release what lies before `offset`: it will not be read again."""
         ...
 
 
 class InputFile(Readable, Protocol):
-    """An open input, wherever it is."""
+    """An open input: a local file, a remote file or a pipe."""
 
     @property
     def path(self) -> Location:
-        """What to call it."""
+        """Where it is; also its name in messages."""
         ...
 
     @property
     def hints(self) -> Sequence[object]:
-        """What is another, most likely, if the content is; as JSON can hold it."""
+        """Values that very likely change when the content changes (such as mtime), storable as JSON."""
         ...
 
     def check_unchanged(self) -> None:
-        """Raise InputError if it is not what it was when it was opened."""
+        """Raise InputError if it has changed since it was opened."""
         ...
 
     def __enter__(self) -> "InputFile":
@@ -164,22 +161,22 @@ class InputFile(Readable, Protocol):
 
 
 class InMemory:
-    """A text that is there already."""
+    """Bytes in memory, readable like a file."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.size_bytes = len(data)
 
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Take a part of it."""
+        """Return the bytes `[offset, offset + n_bytes)`, fewer at the end."""
         return self._data[offset : offset + n_bytes]
 
     def drop_before(self, offset: int) -> None:
-        """Do nothing: whoever has the text keeps it."""
+        """Do nothing: the caller owns the bytes."""
 
 
 def cut_text(text: bytes, *, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
-    """Cut a text, valid UTF-8, as `read_blocks` cuts a file; say of each piece whether it ends by force."""
+    """Cut valid UTF-8 as `read_blocks` cuts a file; yield each piece, and whether it ends at a forced cut."""
     file = InMemory(text)
     for block in read_blocks(file, start=Position(0), block_bytes=block_bytes, errors="strict"):
         yield block.raw, block.ends_by_force
@@ -195,21 +192,21 @@ class Window:
         self._step_bytes = step_bytes
 
     def reach(self, offset: int) -> None:
-        """Read on until `offset` is inside, or the file ends."""
+        """Read until the window includes `offset`, or the file ends."""
         end = self.base + len(self.data)
         while end < min(offset, self.file.size_bytes):
-            # Doubling keeps the copying linear where a long stretch makes a small step grow.
+            # Doubling keeps the copying linear when the window must grow far beyond a small step.
             new = self.file.read(max(self._step_bytes, len(self.data), offset - end), end)
             self.data += new
             end += len(new)
 
     def has(self, offset: int) -> bool:
-        """Whether there is a byte at `offset`, the first of the window or a later one."""
+        """Whether the file has a byte at `offset`, which must not be before the window."""
         self.reach(offset + 1)
         return offset < self.file.size_bytes
 
     def take(self, end: int) -> bytes:
-        """Hand out the bytes before `end` and forget them."""
+        """Remove the bytes before `end` from the window and return them."""
         taken = self.data[: end - self.base]
         self.data = self.data[end - self.base :]
         self.base = end
@@ -217,25 +214,25 @@ class Window:
         return taken
 
     def last_cut(self, start: int, end: int) -> int | None:
-        """As `cuts.last_cut`, in offsets of the file."""
+        """Do the same as `cuts.last_cut`, with offsets in the file."""
         self.reach(end + _LOOK_BYTES)
         cut = last_cut(self.data, start - self.base, end - self.base)
         return None if cut is None else self.base + cut
 
     def first_cut(self, start: int, end: int) -> int | None:
-        """As `cuts.first_cut`, in offsets of the file; reads no further than it must."""
+        """Do the same as `cuts.first_cut`, with offsets in the file; read no further than necessary."""
         while start <= min(end, self.file.size_bytes - 1):
             high = min(end, max(start, self.base + len(self.data) - _LOOK_BYTES))
             self.reach(high + _LOOK_BYTES)
             cut = first_cut(self.data, start - self.base, high - self.base)
             if cut is not None:
                 return self.base + cut
-            self.reach(high + 2 * _LOOK_BYTES)  # one step more of whatever size reading has now
+            self.reach(high + 2 * _LOOK_BYTES)  # reads one more step, of the current step size
             start = high + 1
         return None
 
     def forced_cut(self, nominal: int) -> int:
-        """Find where a character begins at or shortly before `nominal`, in offsets of the file."""
+        """Find the character boundary at or just before `nominal`; both are offsets in the file."""
         self.reach(nominal + 1)
         return self.base + char_start(self.data, nominal - self.base)
 
@@ -251,10 +248,10 @@ def read_blocks(
 ) -> Iterator[Block]:
     """Yield the file from `start` on in blocks of about `block_bytes`, which must be at least 1.
 
-    `windows` are what is for validation of all inputs, of which `bytes_before` come before this one; each
-    edge counts from the first exact cut at or after it. A block ends at an exact cut or at the end of the
-    file; by force only where no exact cut is found for `MAX_PIECE_BYTES` after the last one. Where blocks
-    begin and end beyond that depends on `block_bytes`; the tokens do not.
+    `windows` are the validation ranges in the concatenation of all inputs; this input begins `bytes_before`
+    bytes into it. Each edge of a window moves to the first exact cut at or after it. A block ends at an exact
+    cut or at the end of the file. It ends at a forced cut only if there is no exact cut for `MAX_PIECE_BYTES`
+    after the last one. The block boundaries depend on `block_bytes`; the tokens do not.
     """
     window = Window(file, start.offset, block_bytes)
     while window.has(start.offset):
@@ -275,19 +272,19 @@ def read_blocks(
 
 
 def block_end(window: Window, start: Position, block_bytes: int, edge: int) -> tuple[int, int]:
-    """Choose where a block ends, `edge` at the latest: its offset, and the last exact cut up to there.
+    """Return the offset where a block ends, and the last exact cut at or before it.
 
-    Goes from exact cut to exact cut in steps of at most a piece, since only so are the stretches found
-    that must be cut by force.
+    The block ends at the first exact cut at or after `edge`, if not earlier. This goes from exact cut to
+    exact cut in steps of at most one piece: otherwise it would miss the stretches that need a forced cut.
     """
     target = start.offset + block_bytes
-    window.reach(target + 1)  # the end of the file, if it is as near as that, is known from here on
+    window.reach(target + 1)  # a stream's size is known afterwards, if it ends within this block
     edge = min(edge, window.file.size_bytes)
     offset, anchor = start.offset, start.anchor
     while True:
         end, is_exact = _next_end(window, offset, min(target, offset + MAX_PIECE_BYTES), edge)
         if not is_exact:
-            # What came before the stretch is a block of its own if there is anything.
+            # Text before the stretch, if any, becomes a block of its own.
             return (offset, anchor) if offset > start.offset else (end, anchor)
         done = target <= offset + MAX_PIECE_BYTES or end >= edge
         offset = anchor = end
@@ -296,10 +293,10 @@ def block_end(window: Window, start: Position, block_bytes: int, edge: int) -> t
 
 
 def _next_end(window: Window, offset: int, target: int, edge: int) -> tuple[int, bool]:
-    """Find where to stop after `offset`, itself a cut: the place, and whether it is exact.
+    """Return the next place to stop after `offset`, itself a cut, and whether it is an exact cut.
 
-    The last exact cut up to `target`, or the first after it; the first one at or after `edge` if that
-    comes earlier. The end of the file counts as an exact cut.
+    It is the last exact cut up to `target`, else the first one after it; or the first one at or after `edge`,
+    if that comes earlier. The end of the file counts as an exact cut.
     """
     forced = offset + MAX_PIECE_BYTES
     goal = min(target, forced, max(edge, offset))
@@ -317,33 +314,32 @@ def _next_end(window: Window, offset: int, target: int, edge: int) -> tuple[int,
 
 
 def is_same_cut(window: Window, at: Position) -> bool:
-    """Whether a block may still end at `at`, where one ended before what follows it was changed.
+    """Whether a block that ended at `at` would still end there, now that the text after it has changed.
 
-    The bytes before `at` are the same; `window` begins some before it.
+    The bytes before `at` are unchanged; `window` begins some bytes before it.
     """
     if at.anchor == at.offset:
         return not window.has(at.offset) or window.first_cut(at.offset, at.offset) is not None
     n_pieces = (at.offset - at.anchor + _LOOK_BYTES - 1) // MAX_PIECE_BYTES
     nominal = at.anchor + n_pieces * MAX_PIECE_BYTES
     return (
-        window.has(nominal)  # or the end of the file would come first
+        window.has(nominal)  # otherwise the block would end at the end of the file
         and window.first_cut(at.offset, nominal) is None
         and window.forced_cut(nominal) == at.offset
     )
 
 
 def ends_in_cr(raw: bytes, errors: str, before: bool) -> bool:
-    """Whether the text up to the end of `raw` ends in a carriage return, as `errors` leaves it."""
+    """Whether the text ends in a carriage return after `raw`, decoded with `errors`; `before`: before it."""
     text = raw.decode("utf-8", errors if errors == "ignore" else "replace")
     return text.endswith("\r") if text else before
 
 
 def decode(block: Block, errors: str) -> str:
-    r"""Decode a block as text mode does: undecodable bytes by `errors`, then `\r\n` and `\r` to `\n`.
+    r"""Decode a block as text mode does: invalid bytes according to `errors`, `\r\n` and `\r` to `\n`.
 
     Raises:
-        UnicodeDecodeError: `errors` is `strict` and a byte cannot be decoded; `start` is its place
-            in `block.raw`.
+        UnicodeDecodeError: `errors` is `strict` and a byte is invalid; `start` is its offset in `block.raw`.
     """
     text = block.raw.decode("utf-8", errors)
     if block.start.after_cr and text.startswith("\n"):
@@ -354,12 +350,12 @@ def decode(block: Block, errors: str) -> str:
 
 
 def lenient(errors: str) -> str:
-    """Choose a policy that never raises, to look at text with: `strict` is for the encoder to enforce."""
+    """Return a policy that never raises, for inspecting text: the encoder enforces `strict`."""
     return "ignore" if errors == "strict" else errors
 
 
 def as_utf8(block: Block, errors: str) -> bytes:
-    """Make of a block the valid UTF-8 that `decode` would give: without a copy where it is that already.
+    """Return what `decode` returns, as UTF-8; without a copy if the block is already valid.
 
     Raises:
         UnicodeDecodeError: as `decode` does.
@@ -371,7 +367,7 @@ def as_utf8(block: Block, errors: str) -> bytes:
 
 
 def find_invalid_bytes(raw: bytes) -> tuple[int, tuple[int, ...]]:
-    r"""Count the bytes that UTF-8 cannot decode, and say where the first ten of them are.
+    r"""Count the bytes that are not valid UTF-8; return also the offsets of the first ten.
 
     >>> find_invalid_bytes(b"caf\xe9 \xff")
     (2, (3, 5))
