@@ -132,7 +132,7 @@ def test_the_old_end_of_a_file_is_a_place_only_if_it_still_ends_there(
     assert begin(out, *args, after_bytes=20_000).at_end
     raw = text.read_bytes()
     splice(text, 20_000, b" and more")
-    assert_refused(out, *args, why=f"{text} ended after 20,000 bytes, which were read, and has more now")
+    assert_refused(out, *args, why=f"{text} ended after 20,000 bytes when it was read, and has grown since")
     text.write_bytes(raw)
     splice(other, 0, b"another one, which was not begun ", 100)
     assert_resumes(out, *args)
@@ -234,7 +234,7 @@ def test_a_document_that_ended_with_the_file_must_still_end_with_it(
     args: Args = ("--input", *paths, *BLANK)
     begin(out, *args)
     paths[0].write_bytes(pack(b"one\n\ntwo" + end + more))
-    assert_refused(out, *args, why="which were read, and has more now")
+    assert_refused(out, *args, why="when it was read, and has grown since")
 
 
 def test_a_line_feed_that_comes_to_the_carriage_return_of_a_separator_is_none_of_its_own(
@@ -301,7 +301,7 @@ def test_a_last_line_that_had_no_line_end_must_not_go_on(tmp_path: Path, out: Pa
     args: Args = ("--input", path, other)
     begin(out, *args, after_bytes=path.stat().st_size)
     splice(path, path.stat().st_size, b" ")  # the line is still the same document
-    assert_refused(out, *args, why="which were read, and has more now")
+    assert_refused(out, *args, why="when it was read, and has grown since")
 
 
 def test_lines_may_come_and_go_after_the_place(tmp_path: Path, out: Path) -> None:
@@ -604,7 +604,7 @@ def test_of_a_finished_run_what_was_read_must_be_the_same(unnamed: Args, text: P
     splice(text, 10_000, b"?", 1)
     assert_refused(out, *unnamed, why="was changed within the 20,000 bytes already read")
     text.write_bytes(raw + b" and more")
-    assert_refused(out, *unnamed, why="which were read, and has more now")
+    assert_refused(out, *unnamed, why="when it was read, and has grown since")
     text.write_bytes(raw)
     assert_resumes(out, *unnamed)
 

@@ -329,7 +329,7 @@ def test_a_complete_output_is_not_that_of_another_stream(text: Path, tmp_path: P
 
     assert run(raw).returncode == 0
     for other, change in (
-        (raw + b" more", f"ended after {len(raw):,} bytes, which were read, and has more now"),
+        (raw + b" more", f"ended after {len(raw):,} bytes when it was read, and has grown since"),
         (raw[:-1], f"was changed within the {len(raw):,} bytes already read"),
         (raw[:-1] + b"~", f"was changed within the {len(raw):,} bytes already read"),
     ):

@@ -1,7 +1,7 @@
 """Read a gzip, zstd or plain file as one stream of uncompressed bytes, in bounded memory.
 
-Held are a chunk of the file, a piece of what comes out of it, and the decoder's window: 32 KiB for gzip, for
-zstd what the frame asks for, up to 128 MiB.
+A stream holds a chunk of the file, a piece of decompressed bytes, and the decoder's window: 32 KiB for gzip;
+for zstd, what the frame asks for, up to 128 MiB.
 """
 
 import zlib
@@ -18,12 +18,12 @@ from nanogpt_compat.text.blocks import MakeRoom, Need, Position, has_room
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-MEASURED_BYTES = 4 * 1024 * 1024  # of text: a file is read in chunks, and after a few its ratio is known
-MAX_WINDOW_BYTES = 128 * 1024 * 1024  # what `zstd -d` and `--long=27` have as their limit
+MEASURED_BYTES = 4 * 1024 * 1024  # of text: several chunks of the file, enough to measure its ratio
+MAX_WINDOW_BYTES = 128 * 1024 * 1024  # also the limit of `zstd -d` and of `--long=27`
 
-_LARGE_WINDOW_BYTES = 8 * 1024 * 1024  # what zstd has up to level 19
+_LARGE_WINDOW_BYTES = 8 * 1024 * 1024  # zstd's window up to level 19
 _CHUNK_BYTES = 64 * 1024
-_PIECE_BYTES = 128 * 1024  # what a zstd block can hold at most
+_PIECE_BYTES = 128 * 1024  # the most that a zstd block can hold
 _GZIP_WBITS = 31
 _RLE_BLOCK = 1
 
@@ -31,7 +31,8 @@ _RLE_BLOCK = 1
 class ByteStream:
     """The uncompressed bytes of an open file, in order.
 
-    How much of the file has been read when `read` has come to a place depends on that place alone.
+    How much of the file has been read depends only on how many uncompressed bytes have been read, not on the
+    sizes of the single reads.
     """
 
     def __init__(
@@ -42,34 +43,33 @@ class ByteStream:
         start: int = 0,
         make_room: MakeRoom = has_room,
     ) -> None:
-        """Begin at the beginning, or, where nothing is compressed, at byte `start`.
+        """Begin at byte `start`, which must be 0 if the file is compressed.
 
-        `make_room` is asked for a large window.
+        `make_room` is called before a large window is allocated.
         """
         if start and compression != "none":
             raise ValueError(f"a compressed file is read from its beginning, not from byte {start}")
-        self.offset = start  # uncompressed bytes before what `read` gives next
+        self.offset = start  # uncompressed bytes before the next `read`
         self._stored = _Stored(file, start, make_room)
         self._pieces = None if compression == "none" else _DECODERS[compression](self._stored)
-        self.behind = b""  # after `skip`, the last bytes of that
+        self.skipped_tail = b""  # the last piece that `skip` has read
         self._held: list[bytes] = []
         self._held_bytes = 0
 
     @property
     def stored_bytes(self) -> int:
-        """How far the file itself has been read: up to a chunk and a piece further than was needed."""
+        """How far the file itself has been read: up to a chunk and a piece further than necessary."""
         return self._stored.end
 
     def read(self, n_bytes: int) -> bytes:
         """Return the next `n_bytes`; fewer only at the end.
 
         Raises:
-            InputError: the file is truncated or damaged, has something behind its compressed data, or
-                needs too large a window; the package that reads zstd is missing; or what `InputFile.read`
-                raises.
+            InputError: the file cannot be read, is truncated or damaged, has other data after its compressed
+                data, or needs too large a window; or the package that reads zstd is missing.
         """
         if self._pieces is None and not self._held:
-            # As it is asked for: each small read would wait for the interpreter's lock.
+            # One large read, not many small ones: each read waits for the interpreter's lock.
             data = self._stored.read(n_bytes)
             self.offset += len(data)
             return data
@@ -91,11 +91,7 @@ class ByteStream:
         return data
 
     def peek(self, n_bytes: int) -> bytes:
-        """Return the next `n_bytes`, or what is left, which `read` will return again.
-
-        Raises:
-            InputError: as `read` does.
-        """
+        """Return the next `n_bytes`, fewer only at the end, and keep them for `read`."""
         data = self.read(n_bytes)
         if data:
             self._held.insert(0, data)
@@ -104,23 +100,20 @@ class ByteStream:
         return data
 
     def skip(self, n_bytes: int, check: Callable[[], None] = lambda: None) -> int | None:
-        """Read through the next `n_bytes` and return their zlib.crc32; None if there are fewer.
+        """Read and discard the next `n_bytes`; return their zlib.crc32, or None if there are fewer.
 
-        `check` is called for each piece; what it raises ends it.
-
-        Raises:
-            InputError: as `read` does.
+        `check` is called for each piece; an exception that it raises stops the reading.
         """
         crc = 0
         end = self.offset + n_bytes
         while self.offset < end:
             check()
             n_left = end - self.offset
-            data = self.read(n_left % _PIECE_BYTES or _PIECE_BYTES)  # so that the last piece is a full one
+            data = self.read(n_left % _PIECE_BYTES or _PIECE_BYTES)  # the last piece is a full one
             if not data:
                 return None
             crc = zlib.crc32(data, crc)
-            self.behind = data
+            self.skipped_tail = data
         return crc
 
     def _next_piece(self, pieces: Iterator[bytes]) -> bytes:
@@ -135,21 +128,21 @@ class ByteStream:
 
 
 class Unpacked:
-    """The bytes of a stream as a window takes them: in order, and without a known end."""
+    """A stream with the interface that `Window` reads from: in order, and of unknown size."""
 
     def __init__(self, stream: ByteStream) -> None:
         self.size_bytes = UNKNOWN
         self._stream = stream
 
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Read the next `n_bytes`, which are those from `offset` on, or up to the end."""
+        """Read the next `n_bytes`, or up to the end; `offset` must be where the last read ended."""
         data = self._stream.read(n_bytes)
         if len(data) < n_bytes:
             self.size_bytes = self._stream.offset
         return data
 
     def drop_before(self, offset: int) -> None:
-        """Do nothing: the stream keeps none of it."""
+        """Do nothing: the stream does not keep what was read."""
 
 
 def open_stream(
@@ -159,13 +152,14 @@ def open_stream(
     check: Callable[[], None],
     make_room: MakeRoom = has_room,
 ) -> ByteStream:
-    """Go to the place in an input where an earlier run stopped; in a stream, by reading all before it.
+    """Open an input at `start`, where an earlier run stopped.
 
-    That is compared, and `check` called often; what it raises ends it. `make_room` is as for `ByteStream`.
+    A compressed file or a pipe is read from its beginning, and its bytes before `start` are compared with
+    what the earlier run read; `check` is called often meanwhile. `make_room` is as for `ByteStream`.
 
     Raises:
-        InputError: it cannot be read, or is damaged.
-        CheckpointError: what is before that place is not what an earlier run read.
+        InputError: the input cannot be read, or is damaged.
+        CheckpointError: its bytes before `start` have changed.
     """
     if compression == "none" and not isinstance(file.path, Pipe):
         return ByteStream(file, start=start.offset)
@@ -179,20 +173,19 @@ def open_stream(
 def skip_consumed(
     stream: ByteStream, n_bytes: int, crc: int, *, is_all: bool, check: Callable[[], None]
 ) -> str:
-    """Read through what an earlier run has read, which was all if `is_all`; return what has changed, or "".
+    """Skip what an earlier run has read; return how that has changed, or "" if it has not.
 
-    Raises:
-        InputError: it cannot be read, or is damaged. And what `check` raises.
+    `n_bytes` and `crc` are of what the run read. If `is_all`, the input ended there, and still must.
     """
     if stream.skip(n_bytes, check) != crc:
         return f"was changed within the {plural(n_bytes, 'byte')} already read"
     if is_all and stream.peek(1):
-        return f"ended after {plural(n_bytes, 'byte')}, which were read, and has more now"
+        return f"ended after {plural(n_bytes, 'byte')} when it was read, and has grown since"
     return ""
 
 
 class _Damaged(Exception):
-    """What is wrong with the compressed data, and where in the file."""
+    """Describe damage of compressed data: what was found, at which byte of the file, and what to do."""
 
     def __init__(self, found: str, offset: int, advice: str = "fetch or make the file again") -> None:
         super().__init__(found)
@@ -202,7 +195,7 @@ class _Damaged(Exception):
 
 
 class _Stored:
-    """The bytes of the file itself, read in chunks whose places depend on nothing but the file."""
+    """The bytes of the file itself, read in chunks that end at multiples of 64 KiB."""
 
     def __init__(self, file: InputFile, start: int, make_room: MakeRoom) -> None:
         self.file = file
@@ -212,21 +205,21 @@ class _Stored:
 
     @property
     def offset(self) -> int:
-        """Where in the file `take` goes on."""
+        """Where in the file the next `take` begins."""
         return self.end - len(self._data)
 
     def take_some(self) -> bytes:
-        """Hand out what is at hand, or the next chunk; nothing only at the end."""
+        """Return the bytes that are buffered, or the next chunk; nothing only at the end."""
         data = self._data or self._read_chunk()
         self._data = b""
         return data
 
     def put_back(self, data: bytes) -> None:
-        """Take back the end of what was handed out last."""
+        """Return to the buffer the end of what was taken last."""
         self._data = data + self._data
 
     def peek(self, n_bytes: int) -> bytes:
-        """Show the next `n_bytes`, or what is left."""
+        """Return the next `n_bytes`, fewer only at the end, and keep them in the buffer."""
         while len(self._data) < n_bytes:
             chunk = self._read_chunk()
             if not chunk:
@@ -235,11 +228,7 @@ class _Stored:
         return self._data[:n_bytes]
 
     def take(self, n_bytes: int) -> bytes:
-        """Hand out exactly `n_bytes` (a few hundred KiB at most).
-
-        Raises:
-            _Damaged: the file ends before.
-        """
+        """Return exactly `n_bytes` (a few hundred KiB at most); raise `_Damaged` if the file ends before."""
         data = self.peek(n_bytes)
         if len(data) < n_bytes:
             raise self.cut_short()
@@ -250,7 +239,7 @@ class _Stored:
         return _Damaged("it ends in the middle of its compressed data", self.end)
 
     def read(self, n_bytes: int) -> bytes:
-        """Read on in the file, whatever is at hand."""
+        """Read the next `n_bytes` of the file, bypassing the buffer."""
         data = self.file.read(n_bytes, self.end)
         self.end += len(data)
         self.file.drop_before(self.end)
@@ -261,7 +250,7 @@ class _Stored:
 
 
 def _read_gzip(stored: _Stored) -> Iterator[bytes]:
-    """Decompress member after member; zeros behind one are padding, as for gzip(1)."""
+    """Decompress all members; zeros after a member are padding, as gzip(1) treats them."""
     while True:
         yield from _read_member(stored)
         _skip_zeros(stored)
@@ -288,7 +277,7 @@ def _read_member(stored: _Stored) -> Iterator[bytes]:
 
 
 def _inflate(decoder: "zlib._Decompress", data: bytes) -> Iterator[bytes]:
-    """Give `data` to the decoder and yield all it has by then, in pieces."""
+    """Decompress `data`, and yield all the output that is available by then, in pieces."""
     while True:
         piece = decoder.decompress(data, _PIECE_BYTES)
         if piece:
@@ -307,23 +296,22 @@ def _skip_zeros(stored: _Stored) -> None:
 
 
 def _check_magic(stored: _Stored, found: bytes, magic: bytes) -> None:
-    """Tell what stands where the next part of the compressed data should begin."""
+    """Raise `_Damaged` unless the next part of the compressed data begins here, with `magic`."""
     if found == magic:
         return
     if magic.startswith(found):
-        stored.take(len(magic))  # which is not there
+        stored.take(len(magic))  # raises: the file ends within it
     raise _Damaged(
         f"its compressed data ends here and something else follows, found {found.hex(' ')}",
         stored.offset,
-        "if nothing is missing from it, cut the file off here (truncate -s), else fetch or make it again",
+        "if no text is missing, cut the file off here (truncate -s); otherwise fetch or make it again",
     )
 
 
 def _read_zstd(stored: _Stored) -> Iterator[bytes]:
-    """Decompress frame after frame, as RFC 8878 has them; skippable ones are passed over.
+    """Decompress all frames (RFC 8878) but the skippable ones.
 
-    Goes from block to block, because the decoder is given no limit for what it returns, and a block holds
-    128 KiB at most.
+    The decoder is given one block at a time: its output cannot be limited, and a block holds at most 128 KiB.
     """
     try:
         import zstandard
@@ -358,7 +346,7 @@ def _read_zstd(stored: _Stored) -> Iterator[bytes]:
 
 
 def is_skippable_frame(head: bytes) -> bool:
-    """Whether a zstd frame that holds no text begins with `head` (four bytes)."""
+    """Whether `head` (four bytes) begins a skippable zstd frame, which holds no text."""
     return len(head) == 4 and head[0] & 0xF0 == 0x50 and head[1:] == b"\x2a\x4d\x18"
 
 
@@ -377,11 +365,11 @@ def _take_frame_header(stored: _Stored) -> bytes:
 
 
 def _check_window(window_bytes: int, stored: _Stored, offset: int) -> None:
-    """Refuse a window that is larger than it may be; make room for a large one."""
+    """Refuse a window over the limit; make room in memory for a large one."""
     size = format_bytes(window_bytes)
     if window_bytes > MAX_WINDOW_BYTES:
         raise _Damaged(
-            f"a zstd frame needs a window of {size} in memory, and may have {format_bytes(MAX_WINDOW_BYTES)}",
+            f"a zstd frame needs a window of {size} in memory; the limit is {format_bytes(MAX_WINDOW_BYTES)}",
             offset,
             "compress the text again without --long or --ultra (zstd -d --long=31 unpacks it)",
         )
@@ -395,7 +383,7 @@ def _check_window(window_bytes: int, stored: _Stored, offset: int) -> None:
 def _frame_parts(
     stored: _Stored, offset: int, header: bytes, has_checksum: bool
 ) -> Iterator[tuple[int, bytes]]:
-    """Yield a frame's header, each of its blocks and its checksum, and where in the file they are."""
+    """Yield a frame's header, each of its blocks and its checksum, each with its offset in the file."""
     yield offset, header
     is_last = False
     while not is_last:

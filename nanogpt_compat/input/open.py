@@ -1,4 +1,4 @@
-"""Open an input, wherever it is."""
+"""Open an input: a local file, a remote file or a pipe."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +16,13 @@ def open_input(
     check: Callable[[], None] = lambda: None,
     end: int | None = None,
 ) -> InputFile:
-    """Open an input; `size_bytes` is what it had when the run began, if that was before.
+    """Open an input; `size_bytes` is its size when the run began, if the run began earlier.
 
-    With `end`, it looks as if it ended at that byte. `check` is called several times a second while anything
-    is waited for; what it raises ends the wait.
+    With `end`, the input appears to end at that byte (a pipe does not). `check` is called several times a
+    second while waiting for data; an exception that it raises ends the wait.
 
     Raises:
-        InputError: it is missing or unreadable, or its size is another by now.
+        InputError: the input is missing or unreadable, or its size has changed.
     """
     if isinstance(location, Pipe):
         location.check = check
@@ -35,7 +35,7 @@ def open_input(
 
 
 class _Beginning:
-    """An open input of which only the first bytes are there."""
+    """An open input that appears to end after its first `size_bytes` bytes."""
 
     def __init__(self, file: InputFile, size_bytes: int) -> None:
         self._file = file

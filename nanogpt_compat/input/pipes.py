@@ -10,10 +10,10 @@ from nanogpt_compat.errors import InputError
 from nanogpt_compat.system.filesystem import drop_cache
 
 UNKNOWN = sys.maxsize
-"""The size of what nobody knows the size of, until a read has met its end."""
+"""The size of an input whose size is unknown, until a read has reached its end."""
 
 KEPT_BYTES = 2 * 1024 * 1024
-_CHUNK_BYTES = 64 * 1024  # what a pipe holds
+_CHUNK_BYTES = 64 * 1024  # the capacity of a pipe
 _DROP_EVERY_BYTES = 8 * 1024 * 1024
 _WAIT_MS = 100
 
@@ -21,17 +21,17 @@ _WAIT_MS = 100
 class Pipe:
     """An open pipe, with the interface of an input file.
 
-    The first `KEPT_BYTES` are kept until more is read: its beginning can be looked at, and then read again. A
-    read waits for the other end no longer than 0.1 s without a call of `check`.
+    The first `KEPT_BYTES` are kept until more than that has been read, so that the beginning can be inspected
+    and then read again. While a read waits for data, it calls `check` every 0.1 s.
     """
 
-    hints: tuple[object, ...] = ()  # nothing but reading it all tells whether it is the same
+    hints: tuple[object, ...] = ()  # there are none: a change shows only when all of it is read again
 
     def __init__(self, fd: int, name: str) -> None:
-        """Take an open file descriptor, which nobody else reads from."""
+        """Read from an open file descriptor, which must have no other reader."""
         self.name = name
         self.size_bytes = UNKNOWN
-        self.check: Callable[[], None] = lambda: None  # what it raises ends a read
+        self.check: Callable[[], None] = lambda: None  # an exception that it raises ends a read
         self._fd = fd
         self._data = bytearray()
         self._base = 0  # bytes before those of `_data`
@@ -42,12 +42,12 @@ class Pipe:
 
     @property
     def path(self) -> "Pipe":
-        """What to call it."""
+        """The pipe itself; its name in messages."""
         return self
 
     @property
     def identity(self) -> tuple[int, int]:
-        """What is the same for every name of one pipe."""
+        """Device and inode: the same for every name of one pipe."""
         status = os.fstat(self._fd)
         return status.st_dev, status.st_ino
 
@@ -58,10 +58,10 @@ class Pipe:
         """Leave it open: it cannot be opened again."""
 
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Wait for exactly `[offset, offset + n_bytes)`, or for the end.
+        """Read exactly `[offset, offset + n_bytes)`, or up to the end; wait until the data is there.
 
         Raises:
-            InputError: it fails, or `offset` was read before and is not kept. And what `check` raises.
+            InputError: reading fails, or the bytes at `offset` were read before and are no longer kept.
         """
         if offset < self._base:
             raise InputError(
@@ -83,30 +83,30 @@ class Pipe:
         self._wait()
         try:
             data = os.read(self._fd, _CHUNK_BYTES)
-        except BlockingIOError:  # somebody else has made it so, and has read what there was
+        except BlockingIOError:  # another process set O_NONBLOCK, and has read the data first
             return
         except OSError as error:
             raise InputError(f"cannot read {self} at byte {end:,}: {error.strerror}") from error
         if not data:
-            self.check()  # Ctrl-C ends whoever writes, too: that is no end of the text
+            self.check()  # Ctrl-C also ends the writer: then this is not the end of the text
             self.size_bytes = end
         self._data += data
 
     def _wait(self) -> None:
         self.check()
-        if hasattr(select, "poll"):  # not on Windows, where a signal waits for the read to end
+        if hasattr(select, "poll"):  # not on Windows: there, a signal waits for the read to end
             poll = select.poll()
             poll.register(self._fd, select.POLLIN)
             while not poll.poll(_WAIT_MS):
                 self.check()
 
     def drop_before(self, offset: int) -> None:
-        """Let the page cache forget what lies before, if it is a file after all (`< file`)."""
+        """Drop the bytes before `offset` from the page cache, if this is a redirected file (`< file`)."""
         if offset - self._dropped_bytes >= _DROP_EVERY_BYTES:
-            with contextlib.suppress(OSError):  # it is a pipe
+            with contextlib.suppress(OSError):  # a real pipe cannot seek
                 here = os.lseek(self._fd, 0, os.SEEK_CUR)
                 drop_cache(self._fd, 0, here - here % _DROP_EVERY_BYTES)
             self._dropped_bytes = offset
 
     def check_unchanged(self) -> None:
-        """Do nothing: what was read is not there any more."""
+        """Do nothing: what was read cannot be read again."""

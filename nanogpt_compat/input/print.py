@@ -1,9 +1,9 @@
-"""Tell whether an input is still what it was: what was read of it, and the place where reading stopped.
+"""Check that an input has not changed: neither what was read of it, nor the place where reading stopped.
 
-What was read is compared by a CRC-32 of its logical content: the bytes of text and JSON lines after
-decompression; of a table each row's length, -1 for null, and its text. The place is decided again from the
-bytes around it as they are now: it must still be an exact cut, the end of a record or of a document. A place
-at the end of the input holds only if the input still ends there.
+What was read is compared by the CRC-32 of its logical content: for text and JSON lines, the bytes after
+decompression; for a table, each row's length (-1 for null) and its text. The place is checked against the
+bytes that are around it now: it must still be an exact cut, or the end of a record or document. If the place
+was the end of the input, the input must still end there.
 """
 
 from collections.abc import Callable
@@ -21,19 +21,19 @@ from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.blocks import Position
 from nanogpt_compat.text.documents import Documents
 
-_AHEAD_BYTES = 4096  # a cut is decided by a few bytes after it
+_AHEAD_BYTES = 4096  # more than enough: a cut depends on only a few bytes after it
 _CHUNK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Consumed:
-    """What a run has read of an input."""
+    """How much of an input a run has read."""
 
     n_bytes: int  # of text
     n_records: int
     crc: int  # of the logical content
     is_all: bool  # the input ended there
-    position: Position | None = None  # where reading is to resume; None where it is not
+    position: Position | None = None  # where reading resumes; None if it does not
 
 
 def find_change(
@@ -45,12 +45,12 @@ def find_change(
     errors: str,
     check: Callable[[], None],
 ) -> str:
-    """Return in words how an input has changed so that what was read of it does not count; "" if it has not.
+    """Return in words which change of an input makes what was read of it invalid; "" if there is none.
 
-    Reads the input again as far as it was read, and calls `check` often; what that raises ends it.
+    Reads the input again as far as it was read. `check` is called often, and stops that if it raises.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the input cannot be read.
     """
     if form.container == "parquet":
         text_field = "text" if documents is None else documents.text_field
@@ -64,10 +64,9 @@ def find_change(
 
 
 def change_of_place(stream: ByteStream, at: Position, documents: Documents | None, errors: str) -> str:
-    """Do the same for the place that a stream of text has been skipped to.
+    """Return in words if a change after `at` means that reading can no longer stop there; "" otherwise.
 
-    Raises:
-        InputError: it cannot be read.
+    `stream`, of text, has been skipped to `at`.
     """
     if at.offset == 0 or at.at_end:
         return ""
@@ -78,17 +77,17 @@ def change_of_place(stream: ByteStream, at: Position, documents: Documents | Non
         holds = is_same_place(file, file.start, at, documents.separator or "", lenient(errors))
     if holds:
         return ""
-    return f"was changed just after the {at.offset:,} bytes already read, so that it cannot be cut there now"
+    return f"was changed just after the {at.offset:,} bytes already read, so it can no longer be cut there"
 
 
 class _Around:
-    """The bytes around the place that a stream has come to, as a window takes them."""
+    """The bytes before and after the place that a stream has reached, for a `Window` to read."""
 
     def __init__(self, stream: ByteStream) -> None:
         ahead = stream.peek(_AHEAD_BYTES)
-        self.start = stream.offset - len(stream.behind)
+        self.start = stream.offset - len(stream.skipped_tail)
         self.size_bytes = UNKNOWN
-        self._data = stream.behind + ahead
+        self._data = stream.skipped_tail + ahead
 
     def read(self, n_bytes: int, offset: int) -> bytes:
         data = self._data[offset - self.start : offset - self.start + n_bytes]
@@ -117,5 +116,5 @@ def _change_of_rows(path: Location, read: Consumed, text_field: str, check: Call
         if n_rows < read.n_records or crc != read.crc:
             return f"was changed within the {plural(read.n_records, 'row')} already read"
         if read.is_all and column.n_rows > n_rows:
-            return f"ended after {plural(n_rows, 'row')}, which were read, and has more now"
+            return f"ended after {plural(n_rows, 'row')} when it was read, and has grown since"
     return ""
