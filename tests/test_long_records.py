@@ -219,7 +219,7 @@ def test_a_text_that_is_too_long_for_a_row_is_refused_before_it_is_read(tmp_path
     done = prepare_within("cgroup", 200_000_000, "--input", path, "--output-dir", tmp_path / "out")
     assert done.returncode == 3, done.stderr
     assert f"{path}, row 3 (of row group 3, whose column begins at byte" in done.stderr
-    assert "has 150 MB and may have 67.1 MB" in done.stderr
+    assert "has 150 MB, but the limit is 67.1 MB" in done.stderr
 
 
 def test_a_window_of_zstd_that_does_not_fit_is_refused(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_span_with_a_long_line_fails_alone(tmp_path: Path) -> None:
     assert done.returncode == 78, done.stderr
     assert re.search(r"span 2 \(bytes [\d,]+ to [\d,]+ of .*: line [\d,]+, at byte 1,050,000,", done.stderr)
     assert "counted from byte" in done.stderr
-    assert "divide the record" not in done.stderr  # a changed input needs a new plan
+    assert "split the record" not in done.stderr  # a changed input needs a new plan
     again = run(*rank, "--max-memory", "400M")
     assert again.returncode == 0, again.stderr
     assert run(*shared, "--merge").returncode == 0

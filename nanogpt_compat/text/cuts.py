@@ -1,29 +1,29 @@
-r"""Where a text may be cut so that its pieces, tokenised alone, give the tokens of the whole.
+r"""Find where a text can be cut so that its pieces, tokenised alone, give the tokens of the whole.
 
 GPT-2's pre-tokeniser splits text with
 
     '(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
 
 and BPE merges nothing across its pieces. With L a letter, N a number, S white space and P any other
-character, the pattern always breaks between these neighbours, whatever stands around them:
+character, the pattern always breaks between these neighbours, regardless of the text around them:
 
     L|N  N|L  L|P  N|P  P|N  P|L (unless the left one is an apostrophe)  and  (L or N or P)|S
 
-An *exact cut* is such a place. Nothing after white space is one: `\s+(?!\S)` looks ahead. All
-positions here are byte offsets into UTF-8; whether a character is valid, and so whether a place is an
-exact cut, depends on nothing but the few bytes around it. Source of the pattern: openai/gpt-2,
-src/encoder.py; of the table: the Unicode Character Database, versions 3.2 to 17.
+An *exact cut* is such a place. A place after white space never is: `\s+(?!\S)` looks ahead. All
+positions here are byte offsets into UTF-8. Whether a character is valid, and so whether a place is an
+exact cut, depends only on the few bytes around it. Source of the pattern: openai/gpt-2, src/encoder.py;
+of the table: the Unicode Character Database, versions 3.2 to 17.
 """
 
 import re
 
 MAX_PIECE_BYTES = 512 * 1024
-"""The longest stretch that is tokenised in one piece: GPT-2's BPE needs about 45 bytes of memory for
-each byte of an unbroken stretch, and cannot be interrupted."""
+"""The longest stretch that is tokenised in one piece. GPT-2's BPE needs about 45 bytes of memory for each
+byte of an unbroken stretch, and cannot be interrupted."""
 
-# Only characters whose class is the same in every version of Unicode since 3.2, so that the tables
-# of this Python, of tiktoken and of any other engine agree; of those, the ones that are frequent.
-# A character that is not listed makes no cut, but for the one before white space.
+# The tables list only characters whose class is the same in every version of Unicode since 3.2, so that the
+# tables of this Python, of tiktoken and of any other engine agree; and among them only frequent ones. Next
+# to a character that is not listed there is no cut, except before white space.
 LETTERS = (
     "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u0220\u0250-\u02ad\u03a3-\u03ce\u0400-\u0481\u05d0-\u05ea"
     "\u0621-\u063a\u0641-\u064a\u0905-\u0939\u0e01-\u0e30\u10d0-\u10f0\u1e00-\u1e9b\u1ea0-\u1ef9"
@@ -38,7 +38,7 @@ OTHERS = (  # control characters, punctuation, symbols, combining marks
     "\u0e47-\u0e4e\u2010-\u2027\u2030-\u2046\u20a0-\u20af\u2190-\u21ff\u2500-\u25f7\u3001-\u3003"
     "\u3008-\u3020\u3099-\u309c\u30fb\ufe30-\ufe44\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65"
 )
-# U+180E was white space until Unicode 6.3; lone surrogates stand for invalid bytes.
+# U+180E was white space until Unicode 6.3; lone surrogates represent invalid bytes.
 _NEVER_LEFT_OF_SPACE = SPACES + "\u180e\ud800-\udfff"
 
 _EXACT_CUT = re.compile(
@@ -50,16 +50,16 @@ _EXACT_CUT = re.compile(
 )
 
 _MAX_CHAR_BYTES = 4
-_FIRST_SPAN_BYTES = 64  # the last cut is within 64 bytes of any place in nearly all text
+_FIRST_SPAN_BYTES = 64  # in nearly all text, any 64 bytes contain a cut
 _CELL_BYTES = 16 * 1024
 
 
 def _cuts_in(data: bytes, start: int, end: int) -> list[int]:
     """List every exact cut `p` of `data` with `start <= p <= end`, in order.
 
-    Invalid bytes are decoded to lone surrogates, which no class holds. UTF-8 synchronises itself, so
-    decoding from four bytes before `start` to four after `end` sees both neighbours of each place as
-    decoding the whole would.
+    Invalid bytes are decoded to lone surrogates, which are in no class. UTF-8 is self-synchronising, so
+    decoding from four bytes before `start` to four after `end` gives both neighbours of each place the
+    same characters as decoding the whole.
     """
     left = max(0, start - _MAX_CHAR_BYTES)
     text = data[left : end + _MAX_CHAR_BYTES].decode("utf-8", "surrogateescape")
@@ -76,7 +76,7 @@ def _cuts_in(data: bytes, start: int, end: int) -> list[int]:
 def last_cut(data: bytes, start: int, end: int) -> int | None:
     """Find the last exact cut `p` of `data` with `start <= p <= end`; None if there is none.
 
-    Both neighbours must be inside `data`, so its two ends are never cuts.
+    Both neighbours of a cut must be inside `data`, so its two ends are never cuts.
 
     >>> last_cut(b"to be, or not", 0, 13)
     9
@@ -110,9 +110,9 @@ def first_cut(data: bytes, start: int, end: int) -> int | None:
 
 
 def longest_stretch_bytes(data: bytes) -> int:
-    """Bound from above the longest stretch of `data` without an exact cut; at most 32 KiB too high.
+    """Return an upper bound of the longest stretch of `data` without an exact cut; at most 32 KiB too high.
 
-    Looks for one cut in each cell of 16 KiB: several GB/s on prose, where listing all makes 20 MB/s.
+    Looks for one cut in each 16 KiB. That does several GB/s on prose; listing all cuts does 20 MB/s.
     """
     longest = last = 0
     for start in range(0, len(data), _CELL_BYTES):

@@ -1,8 +1,8 @@
-"""Documents in text: where they go, and how many of them are encoded in one call.
+"""Documents in text: choose their split, and join them so that one call encodes many.
 
-A document is encoded as if it were a whole file. One call for each would be slow, since most have a few
-kilobytes, so they are joined by a mark that the encoders know as GPT-2's end-of-text token. A text that holds
-the mark itself is encoded document by document.
+A document is encoded as if it were a whole file. Most have only a few kilobytes, so one call for each would
+be slow. Instead they are joined by a mark that the encoders know as GPT-2's end-of-text token. If the text
+itself contains the mark, each document is encoded in its own call.
 """
 
 from collections.abc import Sequence
@@ -13,42 +13,42 @@ from math import ceil
 END_OF_TEXT = 50256
 END_OF_TEXT_NAME = "<|endoftext|>"
 MARK = b"\x01\x02\x0e\x0f\x10\x11\x12\x03"
-"""Stands for the end-of-text token on the way to an encoder. No exact cut falls into it, and it is ASCII, so
-that it makes no text slower."""
+"""Represents the end-of-text token on the way to an encoder. It contains no exact cut. It is ASCII, so that
+ASCII text stays fast."""
 
-HEAD_BYTES = 64 * 1024
-MAX_RECORD_BYTES = 64 * 1024 * 1024  # of a line of JSON, or of a text in parquet
+HEAD_BYTES = 64 * 1024  # of a document, which decide its split
+MAX_RECORD_BYTES = 64 * 1024 * 1024  # of a JSON line, or of one text in parquet
 _SALT = b"2357"  # the seed of the validation split in nanoGPT's own scripts
 EOTS = ("append", "prepend", "none")
 
 
 @dataclass(frozen=True, slots=True)
 class Documents:
-    """What a run does about documents."""
+    """How a run treats documents."""
 
     separator: str | None  # in plain text
     eot: str  # where the end-of-text token goes, one of EOTS
-    val_ratio: float  # of documents, as `val_split.document_ratio` raises it; 0 for none
+    val_ratio: float  # of documents, after `val_split.document_ratio`; 0 for none
     text_field: str = "text"  # of a record
-    skip_bad: bool = False  # records
+    skip_bad: bool = False  # skip bad records, instead of stopping at the first
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The documents of a block: whole ones, and parts of such as go beyond it. Sizes are of UTF-8."""
+    """The documents of a block: whole ones, and parts of those that cross its edges. Sizes are of UTF-8."""
 
     n_whole: int
     longest_bytes: int  # of the whole ones
     n_empty: int
-    head_bytes: int | None = None  # of a document that began before
-    head_ends: bool = False
-    tail_bytes: int | None = None  # of a document that goes on
+    head_bytes: int | None = None  # of a document that began before the block
+    head_ends: bool = False  # that document ends in the block
+    tail_bytes: int | None = None  # of a document that continues after the block
 
 
 def are_val(documents: Sequence[bytes], ratio: float) -> list[bool]:
-    """Choose documents for validation, each by its first 64 KiB of UTF-8: copies of it stay on one side.
+    """Choose documents for validation by the hash of their first 64 KiB: all copies go to the same split.
 
-    Chosen are those whose hash, taken for a fraction, is below the ratio; 1 us each.
+    A document is chosen if its hash, read as a fraction in [0, 1), is below the ratio. 1 us each.
 
     >>> sum(are_val([b"%d" % k for k in range(1000)], 0.1))
     95
@@ -64,9 +64,9 @@ def split_documents(
 ) -> tuple[dict[str, list[bytes]], Counts]:
     r"""Split the text of a block at the separator.
 
-    Returns for each split its documents, and `MARK` wherever an end-of-text token belongs, or would if there
-    were any. `before` and `after` are the splits of the documents that are open where the block begins
-    and ends, "" for none.
+    Returns the documents of each split, with `MARK` at each place of an end-of-text token (also if `eot` is
+    "none"). `before` and `after` are the splits of the documents that are open where the block begins and
+    ends, "" for none.
 
     >>> lines = Documents("\n", "append", 0.0)
     >>> parts, _ = split_documents(b"a\n\nb\n", lines, before="", after="")
@@ -78,7 +78,7 @@ def split_documents(
     head_ends = bool(texts) or not after
     tail = texts.pop() if after and texts else None
     if not after and texts and not texts[-1]:
-        texts.pop()  # behind the last separator
+        texts.pop()  # the empty rest after the last separator is not a document
     whole = [one for one in texts if one]
     parts, counts = arrange(whole, documents, n_empty=len(texts) - len(whole))
     is_prepended = documents.eot == "prepend"
@@ -93,7 +93,7 @@ def split_documents(
 def arrange(
     whole: Sequence[bytes], documents: Documents, *, n_empty: int
 ) -> tuple[dict[str, list[bytes]], Counts]:
-    """Do for whole documents, none of them empty, what `split_documents` does."""
+    """Return the same as `split_documents` for documents that are already split; none may be empty."""
     parts: dict[str, list[bytes]] = {"train": [], "val": []}
     is_val = are_val(whole, documents.val_ratio) if documents.val_ratio else [False] * len(whole)
     for one, goes_to_val in zip(whole, is_val, strict=True):

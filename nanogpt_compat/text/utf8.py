@@ -1,4 +1,4 @@
-"""Look at the characters of a text that are not ASCII without going through all of it: most bytes are."""
+"""Check and count UTF-8, fast on text that is mostly ASCII."""
 
 from collections.abc import Iterator
 
@@ -8,14 +8,14 @@ _HIGH_BITS = np.uint64(0x8080808080808080)
 _WORD_BYTES = 8
 _MAX_CHAR_BYTES = 4
 _PART_BYTES = 1024 * 1024
-_DENSE = 4  # where one word in so many has something to see, leaving out the others gains nothing
+_DENSE = 4  # if more than one word in four has non-ASCII bytes, dropping the others saves nothing
 
 
 def non_ascii_part(raw: bytes) -> bytes:
-    r"""Leave out of `raw` most of what is far from any byte above 7F.
+    r"""Return `raw` without most of the ASCII that is not next to a byte above 7F.
 
-    What is left has the same characters above U+007F in the same order, is valid UTF-8 if and only if `raw`
-    is, and ends in the middle of a character as `raw` does. 0.1 ms a MiB; decoding takes 0.6 to 1.
+    The result has the same characters above U+007F in the same order. It is valid UTF-8 if and only if `raw`
+    is, and ends in the middle of a character if `raw` does. Takes 0.1 ms per MiB; decoding takes 0.6 to 1 ms.
 
     >>> non_ascii_part(b"a long" + b" way" * 20 + b" caf\xc3\xa9")
     b'ay way way way caf\xc3\xa9'
@@ -27,7 +27,7 @@ def non_ascii_part(raw: bytes) -> bytes:
         return raw
     rest = raw[n_words * _WORD_BYTES :]
     is_high[-1] |= not rest.isascii()
-    # The word of ASCII before each stays, so that no two halves of characters come together.
+    # Keep the word of ASCII before each, so that no halves of two characters are joined.
     is_kept = is_high.copy()
     is_kept[:-1] |= is_high[1:]
     kept: bytes = words[is_kept].tobytes()
@@ -35,7 +35,7 @@ def non_ascii_part(raw: bytes) -> bytes:
 
 
 def is_utf8(raw: bytes) -> bool:
-    """Whether `raw` can be decoded whole; takes some megabytes of memory however long it is."""
+    """Whether `raw` is valid UTF-8; needs only some megabytes of memory, however long `raw` is."""
     if not raw.isascii():
         try:
             for part in parts_of(raw, _PART_BYTES):
@@ -46,12 +46,12 @@ def is_utf8(raw: bytes) -> bool:
 
 
 def count_chars(text: bytes) -> int:
-    """Count the characters of valid UTF-8, a part at a time: a string of them may take four times as much."""
+    """Count the characters of valid UTF-8, in parts: one string of all may take four times the memory."""
     return sum(len(part.decode()) for part in parts_of(text, _PART_BYTES))
 
 
 def parts_of(raw: bytes, part_bytes: int) -> Iterator[bytes]:
-    r"""Yield `raw` in parts of at most `part_bytes` (at least 4) that divide no valid character.
+    r"""Yield `raw` in parts of at most `part_bytes` (at least 4), without cutting a valid character.
 
     >>> list(parts_of("caf\u00e9s".encode(), 4))
     [b'caf', b'\xc3\xa9s']
@@ -64,9 +64,9 @@ def parts_of(raw: bytes, part_bytes: int) -> Iterator[bytes]:
 
 
 def char_start(raw: bytes, nominal: int) -> int:
-    """Move back from `nominal` (at least 4) to where a character begins, if one does.
+    """Return the character boundary at or just before `nominal` (at least 4), or `nominal` if there is none.
 
-    Four continuation bytes in a row belong to no character, so between them any place will do.
+    Four continuation bytes in a row are not part of a valid character, so any place between them will do.
     """
     for place in range(nominal, nominal - _MAX_CHAR_BYTES, -1):
         if place >= len(raw) or raw[place] & 0xC0 != 0x80:

@@ -1,11 +1,11 @@
-"""Which bytes of the input are for validation: decided from the input alone.
+"""Decide which bytes of the input are for validation, from the input alone.
 
 All inputs count as one concatenation of S bytes of text, uncompressed. A window is a range of nominal byte
-offsets in it; the reader moves each edge to the first exact cut at or after it, so that a stopped, resumed or
-distributed run draws the same line.
+offsets in it. The reader moves each edge to the first exact cut at or after it, so that a stopped, resumed or
+distributed run makes the same split.
 
-Of a stream or a compressed file nobody knows S before its end. So as much as `LOOK_AHEAD_BYTES` is looked at
-before anything is decided: if all inputs end in there, S is known; else windows come at even intervals.
+With a stream or a compressed file, S is unknown before its end. So up to `LOOK_AHEAD_BYTES` are read before
+anything is decided: if all inputs end within them, S is known; otherwise windows come at even intervals.
 """
 
 import sys
@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-CHARS_PER_CHUNK = 10_000_000  # what one unit of --n has always meant
+CHARS_PER_CHUNK = 10_000_000  # per unit of --n, as always
 SPLITS = ("spread", "head", "tail", "documents", "none")
 LOOK_AHEAD_BYTES = 1024 * 1024
-FIRST_SHARD = "first shard"  # of formats that have it so; nobody chooses it
+FIRST_SHARD = "first shard"  # set by some output formats; not a choice of --val-split
 
 _WINDOW_BYTES = 64 * 1024
 _MAX_RAISED_RATIO = 0.1
@@ -26,18 +26,18 @@ _MIN_VAL_BYTES = 32 * 1024  # about 8,000 tokens: nanoGPT samples blocks of 1,02
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A window of `width` bytes at the beginning of every `period` bytes, for as long as there is text."""
+    """A window of `width` bytes at the beginning of every `period` bytes, up to the end of the text."""
 
     width: int
     period: int
 
 
 Windows: TypeAlias = Sequence[tuple[int, int]] | Interval
-"""Nominal windows: `[start, end)` in order, none overlapping another; or without end."""
+"""Nominal windows: ranges `[start, end)`, in order and without overlap; or an endless series of them."""
 
 
 def val_bytes(total_bytes: int, ratio: float) -> int:
-    """Return how many bytes are nominally for validation: `ratio` of them, but enough to sample from.
+    """Return how many bytes are nominally for validation: the ratio's share, but enough to sample from.
 
     >>> val_bytes(15_000_000_000, 0.0005), val_bytes(1_000_000, 0.0005), val_bytes(1_000_000, 0.0)
     (7500000, 32768, 0)
@@ -48,10 +48,10 @@ def val_bytes(total_bytes: int, ratio: float) -> int:
 
 
 def total_bytes(sizes: Sequence[int | None], *, has_streams: bool) -> int | None:
-    """Add up the text of all inputs; None if nobody knows, so that `windows_for` gives an interval.
+    """Add up the text of all inputs; return None if it is unknown, so that `windows_for` returns an interval.
 
-    `sizes`: of each input, None of one with more than `LOOK_AHEAD_BYTES` of unknown size. `has_streams`: some
-    could not have been known without looking; then more than that is more than anybody knows.
+    `sizes` are the bytes of text of each input; None for a stream of more than `LOOK_AHEAD_BYTES`. With
+    `has_streams`, a total of more than `LOOK_AHEAD_BYTES` counts as unknown, too.
 
     >>> total_bytes([700_000, 300_000], has_streams=True), total_bytes([2_000_000, 1], has_streams=True)
     (1000000, None)
@@ -65,12 +65,12 @@ def total_bytes(sizes: Sequence[int | None], *, has_streams: bool) -> int | None
 
 
 def document_ratio(sizes: Sequence[int | None], ratio: float, *, max_bytes: int | None = None) -> float:
-    """Raise the share of documents for validation where there is little text: 64 KiB of it, 10 % at most.
+    """Return the share of documents for validation: for little text it is raised, to 64 KiB or at most 10 %.
 
-    `sizes` are the bytes of text of each input, None where that is not known: then `ratio` stands as it is.
-    `max_bytes` is what is read of all of them. Rounded up to a power of two, the size gives the same ratio to
-    most texts that have grown a little; and as the ratio never rises when inputs are added, no document that
-    was for training is for validation then.
+    `sizes` are the bytes of text of each input. If one is None, for unknown, `ratio` stays as it is.
+    `max_bytes` is the most that is read of all inputs together. The size is rounded up to a power of two, so
+    that a text that grows a little usually keeps its ratio. The ratio never rises when inputs are added, so
+    no document then moves from training to validation.
 
     >>> document_ratio([15_000_000_000], 0.0005), document_ratio([3_000_000], 0.0005)
     (0.0005, 0.015625)
@@ -84,7 +84,7 @@ def document_ratio(sizes: Sequence[int | None], ratio: float, *, max_bytes: int 
 
 
 def windows_for(n_bytes: int | None, ratio: float, split: str) -> Windows:
-    """Choose the nominal windows in `n_bytes`, or where that is None, nobody knows how many.
+    """Choose the nominal windows in `n_bytes` of text, which is None if the size is unknown.
 
     >>> windows_for(100_000_000, 0.0005, "spread"), windows_for(None, 0.0005, "spread")
     ([(49975000, 50025000)], Interval(width=65536, period=131072000))
@@ -98,7 +98,7 @@ def windows_for(n_bytes: int | None, ratio: float, split: str) -> Windows:
 
 
 def val_windows(total_bytes: int, ratio: float, split: str) -> list[tuple[int, int]]:
-    """List the nominal windows `[start, end)`, in order, none overlapping another.
+    """List the nominal windows `[start, end)`, in order and without overlap.
 
     >>> val_windows(100_000_000, 0.0005, "tail")
     [(99950000, 100000000)]
@@ -112,13 +112,13 @@ def val_windows(total_bytes: int, ratio: float, split: str) -> list[tuple[int, i
         return [(total_bytes - n_val, total_bytes)]
     n_windows = max(1, n_val // _WINDOW_BYTES)
     width = n_val // n_windows
-    # Centred at (k + 1/2) S / n: exact in integers, so the same on every machine.
+    # Centred at (k + 1/2) S / n, in exact integers, so the same on every machine.
     starts = ((2 * k + 1) * total_bytes // (2 * n_windows) - width // 2 for k in range(n_windows))
     return [(start, start + width) for start in starts]
 
 
 def val_at(windows: Windows, offset: int) -> tuple[bool, int]:
-    """Say whether the byte at `offset` is for validation, and up to where those after it are as it is.
+    """Return whether the byte at `offset` is for validation, and the offset up to which that stays so.
 
     >>> val_at([(10, 20), (50, 60)], 15), val_at([(10, 20)], 20)[0], val_at(Interval(10, 100), 210)
     ((True, 20), False, (False, 300))
