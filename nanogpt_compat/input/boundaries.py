@@ -1,14 +1,14 @@
-r"""Where a span of an input really begins: at the first place from a nominal one on where reading can start.
+r"""Find where a span of an input begins: the first place, from its nominal start on, where reading can start.
 
     text                     an exact cut
-    text with a separator    behind one that begins no later than any other does within its length before it
+    text with a separator    after a separator that no other one can overlap from the left
     JSON lines               the beginning of a line
     parquet                  the beginning of a row group
     compressed               only the beginning and the end of the file
 
-The end of a span is the beginning of the next that is not empty, and depends on nothing but the bytes around
-it: so whoever works on two neighbours need not talk. Where there is no such place, it is the end of the file.
-A span within which there is none is empty, and whoever has it looks no further.
+A span ends where the next span that is not empty begins; if there is none, at the end of the file. Each place
+depends only on the bytes around it, so the workers of two neighbouring spans need not communicate. A span
+without such a place is empty; its worker stops there.
 """
 
 import re
@@ -35,10 +35,10 @@ def bounds(
     text_field: str,
     check: Callable[[], None] = lambda: None,
 ) -> tuple[int, int]:
-    """Return where the span of nominal bytes `[start, end)` begins and ends, in bytes, of parquet in rows.
+    """Return where the span of the nominal bytes `[start, end)` begins and ends, in bytes (parquet: rows).
 
-    Both are the same if it is empty. Reads no further than it must, a step of 64 KiB at a time, and calls
-    `check` at each; what that raises ends it.
+    Both are the same if the span is empty. Reads no further than necessary, in steps of 64 KiB, and calls
+    `check` before each; an exception that it raises stops the search.
 
     Raises:
         InputError: the file is unreadable, damaged or changed.
@@ -56,7 +56,7 @@ def bounds(
         before, after = 2 * find.most_bytes, 1
 
     def search(file: InputFile, start: int, stop: int) -> int:
-        """Find the first place in `[start, stop)`; `stop` if there is none."""
+        """Find the first place in `[start, stop)`; return `stop` if there is none."""
         while start < stop:
             check()
             last = min(start + _STEP_BYTES, stop - 1)
@@ -78,19 +78,19 @@ def _find_line(data: bytes, start: int, end: int) -> int | None:
 
 
 class _SeparatorEnd:
-    """Finds where a separator ends that is one wherever the text before it is split.
+    """Find the end of a separator that counts as one regardless of how the text before it is split.
 
-    A separator may overlap another of its kind: in a text of three line feeds, which two are the separator
-    depends on what stands before. One before which none begins within its length is always found. Invalid
-    bytes so near are no place to look for it, and neither is a carriage return alone.
+    Separators may overlap: in three line feeds, which two are the separator depends on the text before. A
+    separator is certain if no other one begins within its length before it. Places close after invalid bytes,
+    or right after a carriage return, are not used.
     """
 
     def __init__(self, separator: str) -> None:
         self._separator = separator
         self._n_chars = len(separator)
-        self.most_bytes = _LOOK_BYTES * (self._n_chars + 1)  # of it, with a character to spare
+        self.most_bytes = _LOOK_BYTES * (self._n_chars + 1)  # of a separator, with a character to spare
         pattern = re.escape(separator.encode()).replace(b"\\\n", b"\r?\n")
-        self._pattern = re.compile(b"(?=(" + pattern + b"))", re.DOTALL)  # each, also where two overlap
+        self._pattern = re.compile(b"(?=(" + pattern + b"))", re.DOTALL)  # finds overlapping ones, too
 
     def __call__(self, data: bytes, start: int, end: int) -> int | None:
         for match in self._pattern.finditer(data, max(0, start - self.most_bytes), end):

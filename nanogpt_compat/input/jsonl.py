@@ -1,4 +1,4 @@
-r"""Take documents out of JSON lines: one JSON object a line, the text in one of its fields.
+r"""Read documents from JSON lines: one JSON object per line, with the text in one of its fields.
 
 >>> parse_lines(b'{"text": "caf\\u00e9"}\n{"text": ""}\n', text_field="text").texts
 [b'caf\xc3\xa9']
@@ -39,13 +39,13 @@ from nanogpt_compat.text.utf8 import is_utf8
 
 _MAX_NAME_CHARS = 40
 _BLANK = " \t\r\n"  # what JSON allows around values
-_STRAY = {  # what is before a record where files were put together, or not written to their end
+_STRAY = {  # found before a record in files that were concatenated, or not completely written
     "\0": ("NUL bytes, as space that was never written", NO_NUL),
     "\x1e": ("a record separator (U+001E)", NO_SEPARATOR),
     "\ufeff": ("a byte order mark (U+FEFF)", NO_MARK),
 }
-_JSON_FACTOR = 24  # bytes of memory that `json` takes for each of `{},{},{}`, the worst there is
-# Numbers are looked at by nobody, and int() refuses those of more than 4,300 digits.
+_JSON_FACTOR = 24  # bytes of memory that `json` takes per byte of `{},{},{}`, the worst case
+# Numbers are never used, and int() refuses those of more than 4,300 digits.
 _decode = json.JSONDecoder(parse_int=float).raw_decode
 
 
@@ -54,9 +54,9 @@ class Lines:
     """A run of whole lines; only the last line of the input may lack its line end."""
 
     raw: bytes
-    n_ends: int  # of lines
-    first_line: int  # the number of its first line, counted from 1
-    offset: int  # bytes of the (uncompressed) input before it
+    n_ends: int  # number of line ends
+    first_line: int  # number of the first line, from 1
+    offset: int  # bytes of the (uncompressed) input before the run
 
 
 def read_lines(
@@ -68,18 +68,18 @@ def read_lines(
     offset: int = 0,
     make_room: MakeRoom = has_room,
 ) -> Iterator[Lines]:
-    """Cut what `read` gives into runs of whole lines of about `block_bytes`.
+    """Cut the bytes that `read` returns into runs of whole lines of about `block_bytes`.
 
-    `read(n)` returns up to n bytes, none only at the end; its first byte is at `offset`, where line
-    `first_line` begins. Holds a run; or a line of more than `LONG_RECORD_BYTES`, which is a run by itself,
-    with room made for it as it grows. Where runs begin and end depends on `block_bytes`; which lines there
-    are does not.
+    `read(n)` returns up to n bytes, and none only at the end. Its first byte is at `offset`, where line
+    `first_line` begins. One run is held in memory. A line of more than `LONG_RECORD_BYTES` is a run by
+    itself, and `make_room` is called as it grows. Where runs begin and end depends on `block_bytes`; the
+    lines do not.
 
     Raises:
-        InputError: a line is longer than `MAX_RECORD_BYTES`; or what `read` and `make_room` raise.
+        InputError: a line is longer than `MAX_RECORD_BYTES`.
     """
     read_more = partial(read, min(block_bytes, MAX_RECORD_BYTES))
-    held = BytesIO()  # the beginning of a line, grown in place: joining parts would hold it twice
+    held = BytesIO()  # the beginning of a line; it grows in place, since joining parts would hold it twice
     while data := read_more():
         place = f"{path}: line {first_line:,}, at byte {offset:,},"
         line = _Line(place, held.tell()).with_more(data)
@@ -93,7 +93,7 @@ def read_lines(
                 held.write(memoryview(data)[start:end])
                 start, run, held = end, [_run_of(held, first_line, offset)], BytesIO()
                 first_line, offset = first_line + run[0].n_ends, offset + len(run[0].raw)
-                yield run.pop()  # so that nobody else holds it
+                yield run.pop()  # `run` must not keep a reference to it
         held.write(memoryview(data)[start:])
     if held.tell():
         yield _run_of(held, first_line, offset)
@@ -106,36 +106,32 @@ def _run_of(held: BytesIO, first_line: int, offset: int) -> Lines:
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line as far as it has been read."""
+    """The size of a line, as far as the line has been read."""
 
     place: str  # file, number and byte
     n_bytes: int
     is_whole: bool = False
 
     def with_more(self, data: bytes) -> "_Line":
-        """Count what follows, up to its end.
-
-        Raises:
-            InputError: it is too long.
-        """
+        """Add the bytes of `data` up to the end of the line; raise InputError if the line is too long."""
         end = data.find(b"\n")
         part = data if end < 0 else data[:end]
         n_bytes = self.n_bytes + len(part)
         if n_bytes > MAX_RECORD_BYTES:
             raise InputError(
-                f"{self.place} has more than {format_bytes(n_bytes)} and may have "
-                f"{format_bytes(MAX_RECORD_BYTES)}: is this one JSON object a line? Split it into lines, or "
-                "take it out: --skip-bad-records does not skip it"
+                f"{self.place} has more than {format_bytes(n_bytes)}; the limit is "
+                f"{format_bytes(MAX_RECORD_BYTES)}. Is this one JSON object per line? Split it into lines, "
+                "or remove it (--skip-bad-records does not skip it)"
             )
         return replace(self, n_bytes=n_bytes, is_whole=end >= 0)
 
     @property
     def need(self) -> Need:
-        """What it needs of memory."""
+        """The memory that it needs."""
         return need_of_record(f"{self.place} has {format_bytes(self.n_bytes)}", self.n_bytes)
 
     def need_of_whole(self, read_more: Callable[[], bytes]) -> Need:
-        """Read on to its end, without holding it, and return what it needs."""
+        """Read to the end of the line without keeping it; return the memory that the whole line needs."""
         line = self
         while not line.is_whole and (data := read_more()):
             line = line.with_more(data)
@@ -143,7 +139,7 @@ class _Line:
 
 
 def lines_of(raw: bytes) -> Iterable[bytes]:
-    """Return the lines of a run; a single one is not copied."""
+    """Return the lines of a run, without a copy if it is a single line."""
     return BytesIO(raw) if raw.find(b"\n", 0, -1) >= 0 else (raw,) if raw else ()
 
 
@@ -156,17 +152,18 @@ def parse_lines(
     skip_bad: bool = False,
     make_room: MakeRoom = has_room,
 ) -> Records:
-    r"""Parse a run of whole lines, of which the first is number `first_line` and begins at byte `offset`.
+    r"""Parse a run of whole lines; the first is number `first_line` and begins at byte `offset`.
 
-    Beside `raw` this takes 2 to 8 times its memory, but of a line of more than `LONG_RECORD_BYTES` that of
-    its text in UTF-8. If such a line has that much of JSON that is not long strings, and msgspec does not
-    take it, `make_room` is asked for what `json` takes.
+    In addition to `raw`, this takes 2 to 8 times the memory of `raw`. A line of more than `LONG_RECORD_BYTES`
+    takes only that of its text in UTF-8, since long strings are decoded in parts. If the rest of such a line
+    is longer than `LONG_RECORD_BYTES`, too, and msgspec refuses it, `make_room` is called before `json`
+    parses it.
 
-    Blank lines are passed over, and so is a byte order mark at offset 0. Lone surrogates, which JSON can
-    write and UTF-8 cannot, become U+FFFD. `NaN` and `Infinity` pass as numbers, as json.dumps writes them.
+    Blank lines are skipped, and so is a byte order mark at offset 0. Lone surrogates, which JSON can express
+    and UTF-8 cannot, become U+FFFD. `NaN` and `Infinity` count as numbers, since json.dumps writes them.
 
     Raises:
-        BadRecord: a record is bad and `skip_bad` is false; with its line and byte, but not the file.
+        BadRecord: a record is bad and `skip_bad` is false. It names line and byte, but not the file.
     """
     records = Records()
     n_skipped = len(codecs.BOM_UTF8) if offset == 0 and raw.startswith(codecs.BOM_UTF8) else 0
@@ -202,20 +199,20 @@ def _place(number: int, offset: int) -> str:
 
 
 class _Parser:
-    """Takes the text out of lines."""
+    """A parser of lines, for one text field."""
 
     def __init__(self, text_field: str, *, are_utf8: bool) -> None:
         self._text_field = text_field
         self._are_utf8 = are_utf8
-        # msgspec is as strict as `json` (there is a test), but for UTF-8 in fields that it passes over. It
-        # makes no objects of those. What it refuses is looked at again.
+        # msgspec is as strict as `json` (there is a test), except about UTF-8 in the fields that it skips. It
+        # makes no objects for those. Lines that it refuses are parsed again with `json`.
         self._native = _native_decoder(text_field)
 
     def line(self, line: bytes, ask: Callable[[], None] = lambda: None) -> str | None:
-        """Return the text of a line, None of a blank one; `ask` is called before `json` parses it.
+        """Return the text of a line, or None if it is blank; `ask` is called before `json` parses it.
 
         Raises:
-            _NoDocument: it has none.
+            _NoDocument: the line has no text.
         """
         if self._native is not None and (self._are_utf8 or is_utf8(line)):
             text = self._native(line)
@@ -225,9 +222,10 @@ class _Parser:
         return _parse_line(line, self._text_field)
 
     def long_line(self, line: bytes, start: int, place: str, make_room: MakeRoom) -> tuple[bytes, int] | None:
-        """Do the same for a line that is too long to hold what is in it as Python's objects.
+        """Return the text of a long line in UTF-8, and the number of replaced surrogates; None if blank.
 
-        It begins at byte `start`. Returns the text in UTF-8, and how many surrogates in it were replaced.
+        Long strings are decoded in parts: as Python objects they would take too much memory. The JSON begins
+        at byte `start` of the line.
         """
         short, strings = take_out(line, start)
         made = None
@@ -257,17 +255,18 @@ class _Parser:
 
 @cache
 def _native_decoder(text_field: str) -> Callable[[bytes], str | None] | None:
-    """Make what takes the text out of a line with msgspec; None without it, or if it takes no such name.
+    """Return a function that reads the text of a line with msgspec; None if msgspec is not usable.
 
-    It returns None for what msgspec refuses.
+    That is so if it is not installed, or cannot handle the name of the field. The function returns None for
+    a line that msgspec refuses.
     """
     try:
-        import msgspec  # here: it is an extra
+        import msgspec  # not at the top: it is an optional dependency
     except ImportError:
         return None
     try:
         record = msgspec.defstruct("Record", [("text", str)], rename={"text": text_field}, gc=False)
-    except ValueError:  # a quote, a backslash, a control character, or none that UTF-8 has
+    except ValueError:  # the name has a quote, a backslash, a control character or a lone surrogate
         return None
     decode: Callable[[bytes], Any] = msgspec.json.Decoder(record).decode
 
@@ -282,7 +281,7 @@ def _native_decoder(text_field: str) -> Callable[[bytes], str | None] | None:
 
 
 class _NoDocument(Exception):
-    """Why a line is no document, and what to do, or to run, unless it is to fix the line."""
+    """A line is not a document: why, and what to do (`todo`) or to run (`repair`) other than fixing it."""
 
     def __init__(self, reason: str, *, todo: str = "", repair: str = "") -> None:
         super().__init__(reason, todo, repair)
@@ -292,7 +291,7 @@ class _NoDocument(Exception):
 
 
 def _parse_line(raw: bytes, text_field: str) -> str | None:
-    """Take the text out of any line; None if it is blank."""
+    """Return the text of a line, or None if it is blank, using `json`."""
     try:
         line = raw.decode()
     except UnicodeDecodeError as error:
@@ -307,7 +306,7 @@ def _parse_line(raw: bytes, text_field: str) -> str | None:
 
 
 def _load(line: str, *, is_last: bool) -> object:
-    """Parse one JSON value and nothing else; `is_last`: the input ends here, without a line end."""
+    """Parse a line of exactly one JSON value; `is_last`: the input ends here, without a line end."""
     try:
         value, end = _decode(line, 0)
     except json.JSONDecodeError as error:
@@ -326,8 +325,8 @@ def _load(line: str, *, is_last: bool) -> object:
 
 
 def _not_json(line: str, error: json.JSONDecodeError, *, is_last: bool) -> _NoDocument:
-    """Say why a line is not JSON, and what makes JSON lines of it if it is nearly that."""
-    is_cut = error.pos == len(line)  # where a value, or more of it, would be
+    """Return why a line is not JSON, with a command that repairs it if it is nearly JSON."""
+    is_cut = error.pos == len(line)  # the line ends where `json` expects more
     if line[0] in _STRAY:
         name, repair = _STRAY[line[0]]
         return _NoDocument(f"not JSON: it begins with {name}", repair=repair)
@@ -339,7 +338,7 @@ def _not_json(line: str, error: json.JSONDecodeError, *, is_last: bool) -> _NoDo
 
 def _unfinished(what: str) -> _NoDocument:
     reason = f"the file ends within {what}, so it was cut off, or is still being written"
-    return _NoDocument(reason, todo="give all of it")
+    return _NoDocument(reason, todo="pass the complete file")
 
 
 def _unexpected(line: str, n_chars: int, reason: str, repair: str = "") -> _NoDocument:
@@ -362,7 +361,7 @@ def _text_of(record: object, text_field: str) -> str:
 
 
 def _kind(value: object) -> str:
-    """Name what JSON calls the value.
+    """Return JSON's name for the type of a value.
 
     >>> _kind(None), _kind(1.0), _kind([])
     ('null', 'a number', 'an array')

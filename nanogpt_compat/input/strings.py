@@ -1,7 +1,7 @@
-r"""Take the long strings out of a long line of JSON, and decode them a part at a time.
+r"""Take the long strings out of a long line of JSON, and decode them part by part.
 
-A line of 25 MB that is parsed whole takes 50 to 250 MB: Python holds a string in up to four bytes a
-character, beside the line and the text in UTF-8. Decoded in parts, a string takes its UTF-8 and 2 MB.
+Parsing a line of 25 MB at once takes 50 to 250 MB: Python holds a string in up to four bytes per character,
+in addition to the line and the text in UTF-8. Decoded in parts, a string takes its UTF-8 and 2 MB.
 
 >>> short, strings = take_out(b'{"id": "a", "text": "' + b"caf\\u00e9 " * 10_000 + b'"}')
 >>> len(short), [len(one.decode()[0]) for one in strings.values()]
@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from io import BytesIO
 
 LONG_STRING_BYTES = 64 * 1024
-_PART_BYTES = 256 * 1024  # several times the escapes and characters that must not be divided
+_PART_BYTES = 256 * 1024  # many times longer than an escape or a character, which must not be cut
 _LOOK_BACK_BYTES = 4096
 _ESCAPE_BYTES = 6  # \ud83d
 _PAIR = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PREFIX = uuid.uuid4().hex  # of what replaces a string: in no text
+_PREFIX = uuid.uuid4().hex  # of the names that replace long strings; no text contains it
 _decode = json.JSONDecoder().raw_decode
 
 
 class BadString(Exception):
-    """A string is no JSON: why, and at which byte of the line."""
+    """A string is not valid JSON: why, and at which byte of the line."""
 
     def __init__(self, reason: str, offset: int) -> None:
         super().__init__(reason, offset)
@@ -36,17 +36,17 @@ class BadString(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LongString:
-    """A string of a line of JSON, without its quotes: `line[start:end]`."""
+    """A string in a line of JSON, without its quotes: `line[start:end]`."""
 
     line: bytes
     start: int
     end: int
 
     def decode(self) -> tuple[bytes, int]:
-        """Return it as UTF-8, and how many lone surrogates in it became U+FFFD.
+        """Return the string as UTF-8, and how many lone surrogates in it became U+FFFD.
 
         Raises:
-            BadString: it is no JSON.
+            BadString: it is not valid JSON.
         """
         made, n_replaced = BytesIO(), 0
         for part, n_new in self._decoded_parts():
@@ -55,7 +55,7 @@ class LongString:
         return made.getvalue(), n_replaced
 
     def check(self) -> None:
-        """Raise what `decode` raises, and hold nothing of it."""
+        """Raise BadString if `decode` would, without keeping the decoded string in memory."""
         for _ in self._decoded_parts():
             pass
 
@@ -68,7 +68,7 @@ class LongString:
 
 
 def encode(text: str) -> tuple[bytes, int]:
-    """Return a text as UTF-8, and how many lone surrogates, which UTF-8 cannot write, became U+FFFD."""
+    """Return a text as UTF-8, and how many lone surrogates became U+FFFD: UTF-8 cannot encode them."""
     try:
         return text.encode(), 0
     except UnicodeEncodeError:
@@ -77,9 +77,9 @@ def encode(text: str) -> tuple[bytes, int]:
 
 
 def take_out(line: bytes, done: int = 0) -> tuple[bytes, dict[str, LongString]]:
-    """Return a line, from byte `done` on, with a short string for each long one, and the long ones by these.
+    """Replace each long string of a line by a short name; return the short line, and the strings by name.
 
-    The line is JSON if and only if the short one is and all the strings are.
+    The line counts from byte `done`. It is valid JSON if and only if the short line and all the strings are.
     """
     parts: list[bytes] = []
     strings: dict[str, LongString] = {}
@@ -87,7 +87,7 @@ def take_out(line: bytes, done: int = 0) -> tuple[bytes, dict[str, LongString]]:
     while start:
         end = _string_end(line, start)
         if end < 0:
-            if len(line) - start > LONG_STRING_BYTES:  # nothing but its beginning matters
+            if len(line) - start > LONG_STRING_BYTES:  # not JSON, as its opening quote alone shows
                 parts.append(line[done:start])
                 done = len(line.rstrip(b"\r\n")) if line.endswith(b"\n") else len(line)
             break
@@ -101,11 +101,11 @@ def take_out(line: bytes, done: int = 0) -> tuple[bytes, dict[str, LongString]]:
 
 
 def head_of_line(head: bytes) -> bytes:
-    """Make whole JSON of the beginning of a line, which ends inside a string of its object or after one.
+    """Complete the beginning of a line to valid JSON; it must end inside or after a string of its object.
 
-    Returns nothing where it ends anywhere else.
+    Returns nothing if it ends anywhere else.
     """
-    end = _divide(head, 0, len(head) - 1, len(head))  # its last character may not be all there
+    end = _divide(head, 0, len(head) - 1, len(head))  # the last character may be incomplete
     for closing in (b'"}', b"}"):
         try:
             _decode((head[:end] + closing).decode())
@@ -116,7 +116,7 @@ def head_of_line(head: bytes) -> bytes:
 
 
 def _string_end(line: bytes, start: int) -> int:
-    """Find the quote that ends the string which begins at `start`, -1 if there is none."""
+    """Find the quote that ends the string beginning at `start`; -1 if there is none."""
     end = line.find(b'"', start)
     while end > start and line[end - 1] == ord("\\") and _n_backslashes(line, start, end) % 2:
         end = line.find(b'"', end + 1)
@@ -124,7 +124,7 @@ def _string_end(line: bytes, start: int) -> int:
 
 
 def _n_backslashes(line: bytes, start: int, end: int) -> int:
-    """Count the backslashes right before `end`, back to `start` at most."""
+    """Count the consecutive backslashes just before `end`, back to `start` at most."""
     n_all, step = 0, 64
     while True:
         low = max(start, end - n_all - step)
@@ -137,7 +137,7 @@ def _n_backslashes(line: bytes, start: int, end: int) -> int:
 
 
 def _divide(line: bytes, start: int, nominal: int, end: int) -> int:
-    """Find where to divide a string that goes from `start` to `end`: at `nominal`, or shortly before it."""
+    """Find where to divide the string `line[start:end]` between characters: at or just before `nominal`."""
     if nominal >= end:
         return end
     for place in range(nominal, max(start, nominal - _LOOK_BACK_BYTES), -1):
@@ -150,7 +150,7 @@ def _divide(line: bytes, start: int, nominal: int, end: int) -> int:
             max(start, place - 2 * _ESCAPE_BYTES) : place
         ]:
             return place
-    return nominal  # there are no characters in what is this far from any
+    return nominal  # no character or escape is this long, so the string is invalid anyway
 
 
 def _decode_part(line: bytes, start: int, end: int) -> str:
