@@ -1,7 +1,7 @@
-"""Find out how large the pages of a parquet column are, before they are read: that takes several times more.
+"""List a parquet column's pages and their sizes in advance: reading a page takes several times its size.
 
-In a row group, a column is pages one after another, each behind a header in Thrift's compact protocol; the
-footer does not list them. Source: apache/parquet-format, `PageHeader` in parquet.thrift.
+In a row group, a column is a sequence of pages, each after a header in Thrift's compact protocol. The footer
+does not list them. Source: apache/parquet-format, `PageHeader` in parquet.thrift.
 """
 
 from bisect import bisect_right
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-_HEADER_BYTES = 512  # enough, but where statistics are in it
+_HEADER_BYTES = 512  # enough for a header without statistics
 _MOST_HEADER_BYTES = 1024 * 1024
 _SIZE, _STORED_SIZE = 2, 3  # fields of the header
-_N_VALUES = {0: 5, 3: 8}  # by the type of a page: which field tells how many values it has
+_N_VALUES = {0: 5, 3: 8}  # type of a page -> the field of its header that holds the number of values
 _DICTIONARY = 2
 
 
@@ -28,17 +28,17 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """What a column of a row group is made of."""
+    """The pages of a column of a row group."""
 
     dictionary_bytes: int  # 0 for none
-    pages: Sequence[Page]  # each with a row at least
+    pages: Sequence[Page]  # each with at least one row
 
     def at(self, row: int) -> Page:
-        """Return the page that a row is in."""
+        """Return the page of a row."""
         return self.pages[self._index_of(row)]
 
     def rows_within(self, row: int, most_bytes: int) -> int:
-        """Count the rows from `row` on in its page, and in more as far as all have `most_bytes` at most."""
+        """Count the rows from `row` to the end of its page, or of a later one if all fit in `most_bytes`."""
         n_bytes = n_rows = 0
         for page in islice(self.pages, self._index_of(row), None):
             n_bytes += page.n_bytes
@@ -52,9 +52,9 @@ class Pages:
 
 
 def list_pages(read: Callable[[int, int], bytes], start: int, end: int, first_row: int) -> Pages | None:
-    """List the pages in `[start, end)` of a file, of a column without lists, which begins with `first_row`.
+    """List the pages in `[start, end)` of a file; their column has no lists, and begins with `first_row`.
 
-    `read(n, offset)` returns n bytes of the file. Returns None where there are no headers that make sense.
+    `read(n, offset)` returns n bytes of the file. Returns None if the headers make no sense.
     """
     dictionary_bytes, pages = 0, list[Page]()
     while start < end:
@@ -85,7 +85,7 @@ def _read_header(
             sizes = header[_SIZE], header[_STORED_SIZE]
             counts = [header[field][1] for kind, field in _N_VALUES.items() if header[1] == kind]
             return (header, header_bytes) if min(*sizes, *counts) >= 0 else None
-        except IndexError:  # it goes on
+        except IndexError:  # the header is longer than `n_bytes`
             n_bytes *= 4
         except (KeyError, TypeError, ValueError, RecursionError):
             return None
@@ -99,7 +99,8 @@ def parse_struct(data: bytes, place: int) -> tuple[dict[int, Any], int]:
     ({1: 2, 2: 64}, 6)
 
     Raises:
-        IndexError: it goes on behind the end. ValueError: it is none.
+        IndexError: the struct continues after the end of `data`.
+        ValueError: it is not a struct.
     """
     fields: dict[int, Any] = {}
     field = 0
@@ -112,7 +113,7 @@ def parse_struct(data: bytes, place: int) -> tuple[dict[int, Any], int]:
             field += byte >> 4
         else:
             field, place = _parse_int(data, place)
-        if byte & 15 > 2:  # 1 and 2 are true and false, in the type itself
+        if byte & 15 > 2:  # types 1 and 2 are true and false, and have no value
             fields[field], place = _parse_value(data, place, byte & 15)
 
 

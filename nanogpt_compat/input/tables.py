@@ -1,14 +1,20 @@
-"""Take documents out of one string column of a parquet file, row group by row group. Needs pyarrow.
+"""Read documents from one string column of a parquet file, row group by row group. Needs pyarrow.
 
-What is held does not grow with the row groups: some pages (1 MiB each, unless the writer was told otherwise),
-a dictionary, some rows. The process takes 101 MiB at its peak where row groups have 1,000 documents of 4 KB,
-and 99 where a single one has 469 MB; 64 of them with the file just open. What that hangs on, for the 469 MB:
-a `buffer_size` (336 MiB without: the whole column of the row group is read at once), no `memory_map` (333,
-in the page cache), no `read_row_group` (1,211), few rows a batch (121 with 1,000; where they are long, one:
-how long, the footer does not say, and a dictionary holds equal ones once). Of what was used, the system's
-allocator gives nearly all back when asked to, jemalloc nothing, and mimalloc makes the peak 141.
-Large pages do cost: 313 MiB where the 469 MB are written with a page size of 1 GiB. Reads 370 to 490 MB/s of
-text on one thread. (pyarrow 26, Python 3.11, 2-core VM.)
+Memory does not grow with the size of the row groups. Held are some pages (1 MiB each by default), a
+dictionary and some rows. The process peaks at 101 MiB with row groups of 1,000 documents of 4 KB, and at
+99 MiB with a single row group of 469 MB. 64 MiB of that are in use as soon as the file is open.
+
+What keeps it low, with the peak for the 469 MB otherwise:
+
+    a `buffer_size`           336 MiB: without one, the whole column of the row group is read at once
+    no `memory_map`           333 MiB, in the page cache
+    no `read_row_group`       1,211 MiB
+    few rows per batch        121 MiB with 1,000 rows
+    the system's allocator    141 MiB with mimalloc; and jemalloc, unlike it, never gives memory back
+
+Long rows are read one per batch. The footer does not say how long rows are, and a dictionary holds equal ones
+only once. Large pages do take memory: 313 MiB if the 469 MB are written with a page size of 1 GiB.
+Reads 370 to 490 MB/s of text on one thread. (pyarrow 26, Python 3.11, 2-core VM.)
 """
 
 import io
@@ -37,17 +43,17 @@ from nanogpt_compat.text.utf8 import is_utf8
 
 _MAGIC = b"PAR1"  # at both ends of a file
 _ENCRYPTED_MAGIC = b"PARE"
-_SIGNATURE_BYTES = 28  # behind a footer that is not encrypted, though columns may be
+_SIGNATURE_BYTES = 28  # after a plain-text footer of a file with encrypted columns
 _BUFFER_BYTES = 64 * 1024
 _N_SHOWN_ROWS = 4
-LENGTH_BYTES = 8  # of a row's length in what `frame_rows` makes
-_LARGE_PAGE_BYTES = 8 << 20  # `records.READER_BYTES` is enough for smaller ones
-_PAGE_OVERHEAD_BYTES = 1024  # of one text in it
-_MAX_BATCH_ROWS = 64  # rows of 4 kB come 10 % faster than with 32, and 6 times as fast as one by one
+LENGTH_BYTES = 8  # of a row's length in the result of `frame_rows`
+_LARGE_PAGE_BYTES = 8 << 20  # `records.READER_BYTES` is enough for smaller pages
+_PAGE_OVERHEAD_BYTES = 1024  # in a page with a single text
+_MAX_BATCH_ROWS = 64  # with rows of 4 kB, 10 % faster than 32 and 6 times as fast as 1
 
 
 class NoTextColumn(InputError):
-    """A table has no column of text of the name that was asked for: what it has instead, and some rows."""
+    """A table has no text column of the requested name: what was found instead, and some rows."""
 
     def __init__(self, found: str, rows: list[Any]) -> None:
         super().__init__(f"{found}; name the column of the text with --text-field")
@@ -57,31 +63,31 @@ class NoTextColumn(InputError):
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """A row group, and what its text column takes."""
+    """A row group, and the place and size of its text column."""
 
     index: int
-    first_row: int  # of the file
+    first_row: int  # in the file
     n_rows: int
     start: int  # byte of the file at which the column begins
     stored_bytes: int  # of the column in the file
-    text_bytes: int  # uncompressed, but as encoded: a dictionary holds equal texts once
+    text_bytes: int  # uncompressed but still encoded: a dictionary holds equal texts once
 
 
 class TextColumn:
     """The text column of an open parquet file that must not change while it is read."""
 
     def __init__(self, stored: InputFile, *, text_field: str, max_row_group_bytes: int) -> None:
-        """Read the footer of `stored`, which is closed with the column, or if there is none.
+        """Read the footer of `stored`, which is closed with the column, or if this raises.
 
         Raises:
-            InputError: pyarrow is missing; the file is unreadable, truncated or no parquet; it has no such
-                column, or not of strings; a row group has more than `max_row_group_bytes` of text,
-                uncompressed.
+            NoTextColumn: the file has no such column, or it is not of strings.
+            InputError: pyarrow is missing; the file is unreadable, truncated or not parquet; a row group has
+                more than `max_row_group_bytes` of text, uncompressed.
         """
         self.path = stored.path
         self.text_field = text_field
         self._stored = stored
-        self._is_void = False  # it has a type of nulls alone: its writer met no text
+        self._is_void = False  # whether the column has only nulls
         try:
             self._pyarrow = _import_pyarrow(self.path)
             _check_magic(self._stored)
@@ -90,7 +96,7 @@ class TextColumn:
             self._check_column()
             self.row_groups = self._list_row_groups()
             self._check_sizes(max_row_group_bytes)
-        except UnicodeDecodeError as error:  # in a name
+        except UnicodeDecodeError as error:  # in the name of a column
             self._stored.__exit__()
             raise self._damaged_footer(error) from error
         except BaseException:
@@ -102,30 +108,30 @@ class TextColumn:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Close the file and give back what pyarrow has kept for later."""
+        """Close the file, and have pyarrow release the memory that it keeps for reuse."""
         self._file.close(force=True)
         self._stored.__exit__()
         self._pyarrow.default_memory_pool().release_unused()
 
     @property
     def size_bytes(self) -> int:
-        """Of the file."""
+        """Size of the file."""
         return self._stored.size_bytes
 
     @property
     def n_rows(self) -> int:
-        """Of all row groups."""
+        """Number of rows in all row groups."""
         return sum(group.n_rows for group in self.row_groups)
 
     def bytes_before(self, row_group: int, row: int) -> int:
-        """Say how far the file has been read before a row of a row group; all of it behind the last."""
+        """Estimate how many bytes of the file have been read before a row; all of them after the last row."""
         group, last = self.row_groups[row_group], self.row_groups[-1]
         if row == last.first_row + last.n_rows:
             return self.size_bytes
         return group.start + group.stored_bytes * (row - group.first_row) // group.n_rows
 
     def first_rows(self) -> list[Any]:
-        """Read some rows with all columns, to see what is there; none if that fails."""
+        """Read some rows with all columns, to show what the file holds; return none if that fails."""
         try:
             return [
                 row
@@ -136,12 +142,12 @@ class TextColumn:
             return []
 
     def read_ahead(self, row_group: int) -> None:
-        """Take note that all row groups from this one on will be read."""
+        """Announce that all row groups from this one on will be read, so that they can be fetched ahead."""
         groups = self.row_groups[row_group:]
         read_ahead(self._stored, ((one.start, one.start + one.stored_bytes) for one in groups))
 
     def check_unchanged(self) -> None:
-        """As `InputFile.check_unchanged`."""
+        """Raise InputError if the file has changed since it was opened."""
         self._stored.check_unchanged()
 
     def read_rows(
@@ -149,14 +155,13 @@ class TextColumn:
     ) -> Iterator[tuple[bytes, Rows]]:
         """Yield a row group from row `first_row` of the file on in runs with about `block_bytes` of text.
 
-        Each is the texts, one after another, and what they are made of; `parse_rows` takes them apart. A text
-        of more than `LONG_RECORD_BYTES` is a run by itself. The rows before `first_row` are decoded too.
-        `make_room` is asked before a large page is read. Where runs begin and end depends on `block_bytes`;
+        A run is the concatenated texts, and the rows that they are from; `parse_rows` splits it. A text of
+        more than `LONG_RECORD_BYTES` is a run by itself. Rows before `first_row` must be decoded, too.
+        `make_room` is called before a large page is read. Where runs begin and end depends on `block_bytes`;
         the rows do not.
 
         Raises:
             InputError: the row group is damaged, or has a text of more than `MAX_RECORD_BYTES`.
-            And what `make_room` raises.
         """
         group = self.row_groups[row_group]
         run = _Run(group, max(first_row, group.first_row), is_void=self._is_void)
@@ -168,8 +173,8 @@ class TextColumn:
                 if run.n_rows and n_bytes > LONG_RECORD_BYTES:
                     yield run.take()
                 run.add(text, lengths)
-                del text  # the run alone holds it, and no longer than it must
-                if run.n_bytes + n_bytes > block_bytes:  # another one like this would be too much
+                del text  # only the run must hold it, so that `take` frees it
+                if run.n_bytes + n_bytes > block_bytes:  # another part of this size would be too much
                     yield run.take()
         if run.n_rows:
             yield run.take()
@@ -177,9 +182,9 @@ class TextColumn:
     def _read_batches(
         self, group: RowGroup, block_bytes: int, first_row: int, make_room: MakeRoom
     ) -> Iterator[list[tuple[memoryview, NDArray[np.int64]]]]:
-        """Yield texts and lengths of some rows at a time; drops what was read from the page cache.
+        """Yield texts and lengths of some rows at a time; drop what was read from the page cache.
 
-        They come in a list, for the caller to take them out, so that nothing else holds them.
+        Each pair comes in a list, so that the caller can pop it and hold the only reference.
         """
         n_rows, row, end = 1, group.first_row, group.first_row + group.n_rows
         pages, page = self._pages_of(group, make_room), None
@@ -207,9 +212,10 @@ class TextColumn:
             n_rows = max(1, min(2 * n_rows, _MAX_BATCH_ROWS, block_bytes * len(lengths) // max(1, n_bytes)))
 
     def _pages_of(self, group: RowGroup, make_room: MakeRoom) -> Pages:
-        """List the pages of a row group; one for all of it where they cannot be told.
+        """List the pages of a row group; if that is not possible, return one page for all of it.
 
-        On a server that takes a request for each, so there it is done only if not all of it would fit.
+        On a server, that takes one request per page. So there, pages are listed only if the whole row group
+        would not fit in memory.
         """
         whole = Page(group.first_row, group.n_rows, group.text_bytes)
         if not isinstance(self.path, Path):
@@ -228,13 +234,10 @@ class TextColumn:
         return found
 
     def _make_room_for(self, group: RowGroup, page: Page, make_room: MakeRoom) -> None:
-        """Make room in memory for a large page.
+        """Make room in memory for a large page; raise InputError if it is one text over `MAX_RECORD_BYTES`.
 
-        It takes 3.2 times its size uncompressed, 5.5 times with snappy or zstd, to read one of 20 MB with one
-        text (pyarrow 26).
-
-        Raises:
-            InputError: it is one text of more than `MAX_RECORD_BYTES`. And what `make_room` raises.
+        Reading a page of 20 MB with one text takes 3.2 times its size if it is stored uncompressed, and 5.5
+        times if it is compressed with snappy or zstd (pyarrow 26).
         """
         if page.n_rows == 1 and page.n_bytes > MAX_RECORD_BYTES + _PAGE_OVERHEAD_BYTES:
             raise self._too_long(group, page.first_row, page.n_bytes)
@@ -245,11 +248,11 @@ class TextColumn:
             what = f"{self.path}: a page of {page.n_rows:,} rows, from {place} on, has {size}"
         n_bytes = page.n_bytes * 11 // 2 + _LARGE_PAGE_BYTES
         most_bytes = page.n_bytes * 6 + 6 * _LARGE_PAGE_BYTES
-        way_out = "divide the text into several rows" if page.n_rows == 1 else "write it in smaller pages"
+        way_out = "split the text into several rows" if page.n_rows == 1 else "write it in smaller pages"
         make_room(n_bytes, lambda: Need(what, n_bytes, most_bytes, way_out))
 
     def _check_lengths(self, lengths: NDArray[np.int64], group: RowGroup, row: int) -> None:
-        """Refuse a text that does not fit in memory several times."""
+        """Raise InputError if a text is over `MAX_RECORD_BYTES`."""
         if lengths.max(initial=0) > MAX_RECORD_BYTES:
             k = int(lengths.argmax())
             raise self._too_long(group, row + k, int(lengths[k]))
@@ -257,14 +260,14 @@ class TextColumn:
     def _too_long(self, group: RowGroup, row: int, n_bytes: int) -> InputError:
         return InputError(
             f"{self.path}, {place_of_row(row, group.index, group.start)}: its field {self.text_field!r} has "
-            f"{format_bytes(n_bytes)} and may have {format_bytes(MAX_RECORD_BYTES)}; divide the text, or "
-            "take the row out"
+            f"{format_bytes(n_bytes)}, but the limit is {format_bytes(MAX_RECORD_BYTES)}; split the text, or "
+            "remove the row"
         )
 
     def _next_batch(
         self, batches: Iterator[Any], group: RowGroup, row: int
     ) -> tuple[memoryview, NDArray[np.int64]]:
-        """Take the buffers of the next rows as they are: no object for each text."""
+        """Return the text and lengths of the next rows from pyarrow's buffers, with no object per text."""
         try:
             column = next(batches).column(self.text_field)
             if self._is_void and column.null_count == len(column):
@@ -290,7 +293,7 @@ class TextColumn:
         from pyarrow.parquet import ParquetFile
 
         try:
-            path = self.path  # not as a str: pyarrow would have it in UTF-8
+            path = self.path  # passed as bytes: pyarrow would encode a str in UTF-8
             return ParquetFile(
                 self._pyarrow.OSFile(os.fsencode(path)) if isinstance(path, Path) else _AsFile(self._stored),
                 memory_map=False,
@@ -302,14 +305,14 @@ class TextColumn:
             raise self._damaged_footer(error) from error
 
     def _check_encryption(self) -> None:
-        """Refuse an encrypted column before pyarrow looks for its size, which ends the process."""
+        """Raise InputError if columns are encrypted: asking pyarrow for their size would end the process."""
         tail = self._stored.read(2 * len(_MAGIC), self._stored.size_bytes - 2 * len(_MAGIC))
         footer_bytes = int.from_bytes(tail[: len(_MAGIC)], "little")
         if footer_bytes - self._file.metadata.serialized_size == _SIGNATURE_BYTES:
             raise _encrypted(self.path)
 
     def _check_column(self) -> None:
-        """Refuse a file that has rows, but no column of text of that name."""
+        """Raise NoTextColumn if the file has rows, but no text column of the requested name."""
         schema = self._file.schema_arrow
         if not self._file.metadata.num_rows:
             return
@@ -320,7 +323,7 @@ class TextColumn:
         if schema.names.count(self.text_field) > 1:
             raise InputError(
                 f"{self.path} has two columns {self.text_field!r} among its columns ({there}); "
-                "write it again with another name for one of them"
+                "rename one of them and write the file again"
             )
         kind = schema.field(self.text_field).type
         self._is_void = self._pyarrow.types.is_null(kind) or self._holds_nulls_alone()
@@ -329,7 +332,7 @@ class TextColumn:
             raise NoTextColumn(found, self.first_rows())
 
     def _holds_nulls_alone(self) -> bool:
-        """Whether by the footer each row is null: so pandas writes a column in which it met no text."""
+        """Whether the footer says that each row is null: pandas writes a column without text that way."""
         metadata = self._file.metadata
         paths = self._leaf_paths()
         if self.text_field not in paths:
@@ -344,9 +347,9 @@ class TextColumn:
         return [schema.column(k).path for k in range(len(schema))]
 
     def _holds_text(self, kind: Any) -> bool:
-        """Whether a column of this type holds strings, or bytes, as some writers store strings."""
+        """Whether a column of this type holds strings, or bytes: some writers store strings as bytes."""
         types = self._pyarrow.types
-        if isinstance(kind, self._pyarrow.BaseExtensionType):  # a UUID is no text, and JSON is
+        if isinstance(kind, self._pyarrow.BaseExtensionType):  # a UUID is not text, but JSON is
             return bool(types.is_string(kind.storage_type))
         if types.is_dictionary(kind):
             kind = kind.value_type
@@ -354,10 +357,11 @@ class TextColumn:
         return types.is_fixed_size_binary(kind) or any(getattr(types, f"is_{name}")(kind) for name in kinds)
 
     def _list_row_groups(self) -> tuple[RowGroup, ...]:
-        """Take out of the footer what there is of the column; nothing if the file has no rows.
+        """List the row groups from the footer; none if the file has no rows.
 
-        The footer has no checksum, and what pyarrow raises inside `group.column` ends the process: that
-        happens with 11 of the 6,840 bits of one, all in the histograms that go with its statistics.
+        The footer has no checksum, and an error that pyarrow raises inside `group.column` ends the process.
+        In one footer, flipping any of 11 of its 6,840 bits causes that; all are in the histograms of the
+        statistics.
         """
         metadata = self._file.metadata
         column_index = self._leaf_paths().index(self.text_field) if metadata.num_rows else None
@@ -388,14 +392,14 @@ class TextColumn:
             if group.text_bytes > max_bytes:
                 raise InputError(
                     f"{self.path}, row group {group.index:,}: its column {self.text_field!r}, which begins "
-                    f"at byte {group.start:,}, has {format_bytes(group.text_bytes)} of text, and may have "
-                    f"{format_bytes(max_bytes)}; "
+                    f"at byte {group.start:,}, has {format_bytes(group.text_bytes)} of text, but the limit "
+                    f"is {format_bytes(max_bytes)}; "
                     "write the file again in smaller row groups (1,000 rows are usual)"
                 )
 
 
 class _Run:
-    """Rows of a row group that are put together."""
+    """Collects rows of a row group."""
 
     def __init__(self, group: RowGroup, first_row: int, *, is_void: bool) -> None:
         self.first_row = first_row
@@ -414,7 +418,7 @@ class _Run:
         self.n_bytes += len(text)
 
     def take(self) -> tuple[bytes, Rows]:
-        """Hand out the rows, and begin with the one after them."""
+        """Return the collected rows, and start over with the row after them."""
         raw, lengths = b"".join(self._texts), np.concatenate(self._lengths)
         rows = Rows(self._group.index, self._group.start, self.first_row, lengths, is_void=self._is_void)
         self.first_row += self.n_rows
@@ -425,7 +429,7 @@ class _Run:
 
 
 def _apart(text: memoryview, lengths: NDArray[np.int64]) -> list[tuple[memoryview, NDArray[np.int64]]]:
-    """Part the rows of a batch so that each long one is alone."""
+    """Split the rows of a batch so that each long one is alone."""
     if len(text) <= LONG_RECORD_BYTES or len(lengths) == 1:
         return [(text, lengths)]
     long = np.flatnonzero(lengths > LONG_RECORD_BYTES)
@@ -435,14 +439,15 @@ def _apart(text: memoryview, lengths: NDArray[np.int64]) -> list[tuple[memoryvie
 
 
 def place_of_row(row: int, row_group: int, column_start: int) -> str:
-    """Return where a row is, as messages name it."""
+    """Return the place of a row, for messages."""
     return f"row {row:,} (of row group {row_group:,}, whose column begins at byte {column_start:,})"
 
 
 def frame_rows(raw: bytes, lengths: NDArray[np.int64]) -> memoryview:
-    r"""Put each row's length before its text, as little-endian int64, -1 for null: the logical content.
+    r"""Return the logical content: each row's length as little-endian int64 (-1 for null), then its text.
 
-    Joined texts alone would not change when a row boundary moves. 0.5 ms a MiB for rows of 1 kB (2-core VM).
+    Without the lengths, moving a row boundary would change nothing. 0.5 ms per MiB for rows of 1 kB (2-core
+    VM).
 
     >>> frame_rows(b"abc", np.array([1, 2])).tobytes()
     b'\x01\x00\x00\x00\x00\x00\x00\x00a\x02\x00\x00\x00\x00\x00\x00\x00bc'
@@ -459,17 +464,17 @@ def frame_rows(raw: bytes, lengths: NDArray[np.int64]) -> memoryview:
 
 
 def crc_of_rows(raw: bytes, lengths: NDArray[np.int64], crc: int) -> int:
-    """Continue the CRC-32 of the logical content; a single row, which may be long, is not copied for it."""
+    """Continue the CRC-32 of the logical content; a single row, which may be long, is not copied."""
     if len(lengths) == 1:
         return crc32(raw, crc32(lengths.astype("<i8").tobytes(), crc))
     return crc32(frame_rows(raw, lengths), crc)
 
 
 def parse_rows(raw: bytes, rows: Rows, *, text_field: str, skip_bad: bool = False) -> Records:
-    """Take a run of rows apart.
+    """Split a run of rows into documents.
 
     Raises:
-        BadRecord: a row is no document and `skip_bad` is false; with its place, but not the file.
+        BadRecord: a row is not a document and `skip_bad` is false. It names the place, but not the file.
     """
     ends = rows.lengths.clip(0).cumsum()
     starts = ends - rows.lengths.clip(0)
@@ -484,7 +489,7 @@ def parse_rows(raw: bytes, rows: Rows, *, text_field: str, skip_bad: bool = Fals
 
 
 def _are_utf8(raw: bytes, starts: NDArray[np.int64]) -> bool:
-    """Whether all texts are UTF-8, of which pyarrow does not make sure: all together, and none broken off."""
+    """Whether each text is valid UTF-8, which pyarrow does not check: all joined, and no character cut."""
     if raw.isascii():
         return True
     firsts = np.frombuffer(raw, np.uint8)[starts[starts < len(raw)]]
@@ -494,7 +499,7 @@ def _are_utf8(raw: bytes, starts: NDArray[np.int64]) -> bool:
 def _good_values(
     values: Sequence[bytes], rows: Rows, records: Records, *, text_field: str, skip_bad: bool
 ) -> list[bytes]:
-    """Sort out what is no document, and count it in `records`."""
+    """Return the values that are documents; count the others in `records`, or raise BadRecord."""
     good = []
     for row, (value, length) in enumerate(zip(values, rows.lengths.tolist(), strict=True), rows.first_row):
         reason = f"its field {text_field!r} is null" if length < 0 else _fault(value, text_field)
@@ -502,14 +507,14 @@ def _good_values(
         if reason is None:
             good.append(value)
         elif skip_bad:
-            records.add_bad(f"row {row:,}: {reason}")  # which is the same however the rows are grouped
+            records.add_bad(f"row {row:,}: {reason}")  # the same however the rows are grouped
         else:
             raise BadRecord(where, reason, noun="row")
     return good
 
 
 def _fault(value: bytes, text_field: str) -> str | None:
-    """Say where a text is not UTF-8, if it is not."""
+    """Return where a text is not valid UTF-8; None if it is valid."""
     try:
         value.decode()
     except UnicodeDecodeError as error:
@@ -519,7 +524,7 @@ def _fault(value: bytes, text_field: str) -> str | None:
 
 
 class _AsFile(io.RawIOBase):
-    """What pyarrow takes for a file."""
+    """An input with the interface of a Python file, which pyarrow needs."""
 
     def __init__(self, stored: InputFile) -> None:
         self._stored = stored
@@ -545,8 +550,8 @@ class _AsFile(io.RawIOBase):
 
 
 def _import_pyarrow(path: Location) -> Any:
-    """Import pyarrow only where it is needed: it takes 55 MB."""
-    # Read when the library is loaded; `set_memory_pool` would leave the pages to the other allocator.
+    """Import pyarrow only when it is needed: it takes 55 MB."""
+    # Read when the library is loaded. After `set_memory_pool`, pages would still use the other allocator.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         import pyarrow
@@ -567,12 +572,12 @@ def _check_magic(stored: InputFile) -> None:
         raise _encrypted(stored.path)
     if head != _MAGIC:
         raise InputError(
-            f"{stored.path} is no parquet file: it begins with {head!r} and not with {_MAGIC!r}; fetch or "
-            "make it again, or give it the name of what it is"
+            f"{stored.path} is not a parquet file: it begins with {head!r}, not with {_MAGIC!r}; fetch or "
+            "make it again, or rename it to match its format"
         )
     tail = stored.read(len(_MAGIC), max(0, stored.size_bytes - len(_MAGIC)))
     if tail != _MAGIC or stored.size_bytes < 3 * len(_MAGIC):
         raise InputError(
-            f"{stored.path} is truncated: at byte {stored.size_bytes:,}, where it ends, there is no parquet "
-            f"footer (found {tail!r}, not {_MAGIC!r}); fetch or make it again"
+            f"{stored.path} is truncated: it ends at byte {stored.size_bytes:,} without a parquet footer "
+            f"(found {tail!r}, not {_MAGIC!r}); fetch or make it again"
         )
