@@ -1,9 +1,9 @@
-"""Short pieces of an input from many places, for the forecast: languages and sources come in stretches.
+"""Sample short pieces of an input for the forecast, from many places: languages come in long stretches.
 
-Each piece has a weight, so that the forecast is right on average whatever the lengths of documents: of JSON
-lines the record at a given byte is taken, a long one more often than a short one, and it counts by its tokens
-per byte. Places are spread by a low-discrepancy sequence: it does not fall into step with patterns of the
-input, and depends on its size alone.
+Each piece has a weight, so that the forecast is right on average for documents of any length. From JSON
+lines, the record at a given byte is taken. That takes long records more often than short ones, so each counts
+by its tokens per byte. Places are spread by a low-discrepancy sequence: it does not align with patterns in
+the input, and depends only on the input's size.
 """
 
 import json
@@ -26,19 +26,20 @@ from nanogpt_compat.input.tables import RowGroup, TextColumn
 from nanogpt_compat.input.text import InputFile, Readable
 from nanogpt_compat.text.blocks import Need, has_room
 
-_N_PLACES = 256  # over all inputs: with two in three languages different, within 3 % two times in three
+# Over all inputs. With two in three languages different, the forecast is within 3 % two times in three.
+_N_PLACES = 256
 _N_REMOTE_PLACES = 64  # each is a request
 _N_ROW_GROUPS = 32
 _N_REMOTE_ROW_GROUPS = 8
-_ROW_BYTES = 32 * 1024 * 1024  # of text, at 370 to 490 MB/s
+_ROW_BYTES = 32 * 1024 * 1024  # of text, read at 370 to 490 MB/s
 _REMOTE_ROW_BYTES = 4 * 1024 * 1024
 _RUN_BYTES = 128 * 1024
-_N_EACH = 4  # of each input at least, while there are not too many
+_N_EACH = 4  # at least, from each input, unless there are too many
 _MANY_INPUTS = 256
 _PIECE_BYTES = 2048
 _MIN_PIECE_BYTES = 512
 _LINE_BYTES = 8 * 1024  # read around a place, at first
-_MOST_LINE_BYTES = 128 * 1024  # of a longer line a piece is taken, without what stands around the text
+_MOST_LINE_BYTES = 128 * 1024  # from a longer line, a piece is taken without parsing the record
 _HEAD_BYTES = 256 * 1024
 _GOLDEN = (sqrt(5) - 1) / 2
 _PROSE = b"What is in a text that is not looked at is taken to be much like this sentence here. "
@@ -47,7 +48,7 @@ _BROKEN_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?$")
 
 @dataclass(frozen=True, slots=True)
 class Excerpts:
-    """Pieces of an input; piece k stands for `weights[k]` times its tokens among `n_bytes` of the file."""
+    """Pieces of an input; among `n_bytes` of the file, piece k represents `weights[k]` times its tokens."""
 
     texts: list[str]
     weights: list[float]
@@ -56,25 +57,25 @@ class Excerpts:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """How much of all inputs one of them is, and so how many pieces of it are taken."""
+    """The share of one input in all inputs, which decides how many pieces are taken from it."""
 
     n_inputs: int
     n_bytes: int  # of this one
     total_bytes: int
 
     def of(self, n_places: int) -> int:
-        """Share out places over all inputs."""
+        """Return how many of `n_places`, shared by all inputs, this one gets."""
         n_each = _N_EACH if self.n_inputs <= _MANY_INPUTS else 1
         return max(n_each, n_places * self.n_bytes // max(1, self.total_bytes))
 
     @property
     def piece_bytes(self) -> int:
-        """How long a piece may be, so that those of thousands of inputs do not take long."""
+        """The size of a piece: smaller with hundreds of inputs, so that the total stays small."""
         return max(_MIN_PIECE_BYTES, min(_PIECE_BYTES, _MANY_INPUTS * _PIECE_BYTES // self.n_inputs))
 
 
 def spread(n_places: int, n_bytes: int) -> list[int]:
-    """Spread places over `[0, n_bytes)`, one in each of as many equal stretches.
+    """Spread places over `[0, n_bytes)`, one in each of `n_places` equal parts.
 
     >>> spread(4, 100)
     [0, 40, 55, 96]
@@ -83,11 +84,7 @@ def spread(n_places: int, n_bytes: int) -> list[int]:
 
 
 def take_text(file: Readable, share: Share) -> list[Sample]:
-    """Take pieces of a text whose size is known; all of it, if that is little.
-
-    Raises:
-        InputError: it cannot be read.
-    """
+    """Take pieces of a text of known size, or all of a short text."""
     n_places, piece_bytes = share.of(_N_PLACES), share.piece_bytes
     if file.size_bytes <= n_places * piece_bytes:
         places = list(range(0, file.size_bytes, piece_bytes))
@@ -97,10 +94,10 @@ def take_text(file: Readable, share: Share) -> list[Sample]:
 
 
 def take_records(path: Location, form: Format, *, text_field: str, share: Share) -> Excerpts:
-    """Take pieces of documents that stand one by one in a file.
+    """Take pieces of the documents in JSON lines or parquet.
 
     Raises:
-        InputError: it cannot be read, or its beginning is damaged.
+        InputError: the input cannot be read, or its beginning is damaged.
     """
     if form.container == "parquet":
         return _take_rows(path, text_field, share)
@@ -110,11 +107,11 @@ def take_records(path: Location, form: Format, *, text_field: str, share: Share)
 
 
 def _take_head(file: InputFile, form: Format, text_field: str, share: Share) -> Excerpts:
-    """Take the first records of what can only be read in order."""
+    """Take the first records, from an input that can only be read in order."""
     stream = ByteStream(file, form.compression)
     head = stream.read(_HEAD_BYTES)
     used = head if len(head) < _HEAD_BYTES else head[: head.rfind(b"\n") + 1]
-    # Of a line that is longer, what there is of its text is taken; or of its JSON, which is much the same.
+    # From a line longer than the head, take the part of its text that is there, or else of its JSON.
     texts = parse_lines(used or head_of_line(head), text_field=text_field, skip_bad=True).texts
     if not used:
         used, texts = head, texts or [_piece_of_string(head).encode()]
@@ -126,7 +123,7 @@ def _take_head(file: InputFile, form: Format, text_field: str, share: Share) -> 
 
 
 def _take_lines(file: InputFile, text_field: str, share: Share) -> Excerpts:
-    """Take the records that some bytes fall into; each place stands for one byte."""
+    """Take the records at places spread over the file; each represents one byte."""
     n_places = share.of(_N_REMOTE_PLACES if isinstance(file.path, Url) else _N_PLACES)
     if file.size_bytes <= n_places * _LINE_BYTES // 8:
         return _take_head(file, Format("jsonl"), text_field, share)
@@ -154,9 +151,9 @@ def _window(place: int, n_bytes: int, size_bytes: int) -> tuple[int, int]:
 
 
 def _line_at(file: InputFile, place: int, start: int, data: bytes) -> bytes | None:
-    """Return the line that a byte falls into, with its end; None if it is very long.
+    """Return the line that contains the byte at `place`, with its line end; None if it is very long.
 
-    `data` is what the file holds around the place, from `start` on.
+    `data` is the part of the file around the place, beginning at `start`.
     """
     n_bytes = _LINE_BYTES
     while True:
@@ -172,27 +169,27 @@ def _line_at(file: InputFile, place: int, start: int, data: bytes) -> bytes | No
 
 
 def _piece_of_string(data: bytes) -> str:
-    """Decode a piece of a JSON string that begins and ends anywhere in it."""
-    data = data[data.find(b" ") + 1 :] or data  # an escape may be broken off before
+    """Decode a piece of a JSON string, cut at any two places."""
+    data = data[data.find(b" ") + 1 :] or data  # an escape before the first space may be incomplete
     data = _BROKEN_ESCAPE.sub(b"", data)
     text = trim(1, data).data.decode(errors="ignore")
     try:
         return str(json.loads(f'"{text}"', strict=False))
-    except ValueError:  # the end of a string is in it, too
+    except ValueError:  # the piece contains the end of the string
         return text
 
 
 def _shorten(text: bytes, share: Share) -> tuple[str, float]:
-    """Return the beginning of a document, and how many times that the document is."""
+    """Return the beginning of a document, and how many times longer the document is."""
     kept = text[: 2 * share.piece_bytes]
     return kept.decode(errors="ignore"), len(text) / max(1, len(kept))
 
 
 def _take_rows(path: Location, text_field: str, share: Share) -> Excerpts:
-    """Take the rows that some bytes of the text fall into, from row groups spread over the file.
+    """Take the rows at bytes spread over the text, from row groups spread over the file.
 
-    Of a large row group only the first rows are read: those before a row must be decoded, too. One that
-    begins with a page too large to look at is taken for English prose.
+    Only the first rows of a large row group are read, since all rows before a row must be decoded. A row
+    group that begins with a large page is not read, and assumed to hold English prose.
     """
     texts: list[str] = []
     weights: list[float] = []
@@ -216,10 +213,10 @@ def _take_rows(path: Location, text_field: str, share: Share) -> Excerpts:
 
 
 def _rows_of(column: TextColumn, group: RowGroup, n_places: int, most_bytes: int) -> list[bytes]:
-    """Return the texts at places spread over the first `most_bytes` of a row group."""
+    """Return the texts at places spread over the first `most_bytes` of text in a row group."""
     found: list[bytes] = []
     n_bytes, step_bytes = 0, min(group.text_bytes, most_bytes) // n_places + 1
-    is_local = isinstance(column.path, Path)  # of others the pages are not known beforehand
+    is_local = isinstance(column.path, Path)  # on a server, the sizes of the pages are not known beforehand
     runs = column.read_rows(
         group.index,
         block_bytes=min(_RUN_BYTES, most_bytes),
@@ -240,7 +237,7 @@ def _rows_of(column: TextColumn, group: RowGroup, n_places: int, most_bytes: int
 
 
 class _TooLarge(Exception):
-    """What comes next takes more memory than a look is worth."""
+    """The next page would take more memory than a forecast is worth."""
 
 
 def _have_none(_n_bytes: int, _need: Callable[[], Need]) -> None:

@@ -1,4 +1,4 @@
-"""Stop at so many characters, which --n asks for: at an exact cut, or at the end of a document."""
+"""Stop after the number of characters that --n asks for: at an exact cut, or at the end of a document."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -16,7 +16,7 @@ from nanogpt_compat.text.utf8 import count_chars
 
 
 def limit_chars(blocks: Blocks, n_left: int, start: Position, errors: str) -> Blocks:
-    """Pass blocks on, up to the first exact cut with at least `n_left` characters before it."""
+    """Yield the blocks up to the first exact cut with at least `n_left` characters before it."""
     if n_left <= 0 and start.anchor == start.offset:
         return
     with closing(blocks):
@@ -41,7 +41,7 @@ def limit_documents(
     errors: str,
     make_room: MakeRoom = has_room,
 ) -> Blocks:
-    """Pass blocks on, up to the first end of a document with at least `n_left` characters before it.
+    """Yield the blocks up to the first end of a document with at least `n_left` characters before it.
 
     `make_room` is as for `parse_records`.
     """
@@ -73,7 +73,7 @@ def limit_documents(
 
 
 def _limit_records(block: Block, n_left: int, documents: Documents, make_room: MakeRoom) -> Block:
-    """Count a block's characters, and shorten it to the first document with `n_left` up to its end."""
+    """Count a block's characters; shorten it to end with the first document that completes `n_left`."""
     n_chars = _count_chars(block, documents, make_room)
     if n_chars < n_left:
         return replace(block, n_chars=n_chars)
@@ -101,6 +101,6 @@ def _cut_at(block: Block, n_chars: int, errors: str) -> Block:
 
 
 def _end_after(block: Block, data: bytes) -> Position:
-    """Say where a block ends that holds no more than `data`."""
+    """Return the end of a block that is shortened to `data`."""
     offset = block.start.offset + len(data)
     return replace(block.end, offset=offset, anchor=offset, crc=crc32(data, block.start.crc), at_end=False)

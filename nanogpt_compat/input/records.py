@@ -1,4 +1,4 @@
-"""Read documents that stand one by one in a file, in blocks: JSON lines, and rows of parquet."""
+"""Read files of separate documents in blocks: JSON lines, and rows of parquet."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,8 +23,9 @@ from nanogpt_compat.text.blocks import (
 from nanogpt_compat.text.documents import Documents
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 
-MAX_ROW_GROUP_BYTES = 4 << 30  # it is read page by page; this is no file that people have
-READER_BYTES = 64 << 20  # for pyarrow: 30 MB where row groups have 4 MB; without, words were dropped early
+MAX_ROW_GROUP_BYTES = 4 << 30  # larger than any real row group; it is read page by page anyway
+# For pyarrow, which takes 30 MB with row groups of 4 MB. Without it, cached words were dropped too early.
+READER_BYTES = 64 << 20
 
 
 def read_records(
@@ -41,14 +42,13 @@ def read_records(
 ) -> Blocks:
     """Yield an input from `start` on in blocks of about `block_bytes` of whole records.
 
-    `size_bytes` is what the file had when the run began. `end` is a byte, of parquet a row; or else it goes
-    on to the end of the file. `check` is called often while what lies before `start` is read through, and
-    `make_room` before a long record is read; what these raise ends it.
+    `size_bytes` is the size of the file when the run began. `end` is the byte (in parquet, the row) to stop
+    at; by default, the end of the file. `check` is called often while the bytes before `start` are skipped,
+    and `make_room` before a long record is read.
 
     Raises:
-        InputError: it is damaged, or changes while it is read; a record is too long, or bad and not to be
-            skipped.
-        CheckpointError: what was read before `start` is not what it was.
+        InputError: the input is damaged, or changes while it is read; or a record is too long.
+        CheckpointError: the bytes before `start` have changed since they were read.
     """
     if form.container == "parquet":
         yield from _read_parquet(path, size_bytes, start, block_bytes, documents, check, end, make_room)
@@ -77,13 +77,13 @@ def _read_jsonl(
     for one in lines:
         is_plain = form.compression == "none"
         stored_bytes = 0 if is_plain else stream.stored_bytes
-        # Whether a stream ends after a line end is not known yet, and does not matter.
+        # If a stream ends after a line end, that is not known yet, and does not matter.
         is_last = is_plain and one.offset + len(one.raw) == file.size_bytes
         at_end = is_last or not one.raw.endswith(b"\n")
         block = _make_block(one.raw, start, n_records=one.n_ends, stored_bytes=stored_bytes, at_end=at_end)
-        del one  # the block alone is to hold the bytes
+        del one  # only the block must hold the bytes
         if at_end:
-            file.check_unchanged()  # or a run whose input has grown would be saved where it ended before
+            file.check_unchanged()  # or, if it has grown, a checkpoint would say that it ends here
         yield block
         start = block.end
     if not start.at_end:
@@ -100,7 +100,7 @@ def _read_parquet(
     last: int | None,
     make_room: MakeRoom,
 ) -> Iterator[Block]:
-    """`last`: the row at which to stop; a row group begins there."""
+    """Read the row groups; `last` is the row to stop at, where a row group begins."""
     with open_column(path, documents.text_field, check, size_bytes) as column:
         is_reading = False
         for group in column.row_groups:
@@ -126,7 +126,7 @@ def _read_parquet(
                     at_end=at_end,
                     rows=rows,
                 )
-                del raw  # the block alone is to hold it
+                del raw  # only the block must hold it
                 if at_end:
                     column.check_unchanged()
                 yield block
@@ -144,7 +144,7 @@ def _make_block(
     at_end: bool,
     rows: Rows | None = None,
 ) -> Block:
-    """Make the block of whole records that begins at `start`."""
+    """Return the block of whole records that begins at `start`."""
     offset = start.offset + len(raw)
     end = replace(
         start,
@@ -161,10 +161,10 @@ def _make_block(
 def parse_records(
     block: Block, documents: Documents, *, skip_bad: bool, make_room: MakeRoom = has_room
 ) -> Records:
-    """Take the records of a block apart.
+    """Parse the records of a block.
 
     Raises:
-        InputError: a record is bad and `skip_bad` is false; with its place, but not the file.
+        BadRecord: a record is bad and `skip_bad` is false. It names the place, but not the file.
     """
     if block.rows is not None:
         return parse_rows(block.raw, block.rows, text_field=documents.text_field, skip_bad=skip_bad)
@@ -184,7 +184,7 @@ def is_long_record(block: Block) -> bool:
 
 
 def place_of(record: Block) -> str:
-    """Return where the only record of a block is, as messages name it."""
+    """Return the place of a block's only record, for messages."""
     rows = record.rows
     if rows is not None:
         return place_of_row(rows.first_row, rows.row_group, rows.column_start)
@@ -222,12 +222,9 @@ def up_to(block: Block, end: Position) -> Block:
 def rows_before(
     path: Location, offsets: tuple[int, int], *, size_bytes: int, text_field: str
 ) -> tuple[int, int]:
-    """Count the rows of a parquet file before its first row group that begins at or after a byte, for two.
+    """Return, for two byte offsets, the number of rows before the first row group at or after that byte.
 
-    Row groups are read in the order of the footer, which need not be that of the file.
-
-    Raises:
-        InputError: it is unreadable, damaged or changed.
+    Row groups are read in the order of the footer, which may differ from their order in the file.
     """
     with open_column(path, text_field, size_bytes=size_bytes) as column:
         groups = column.row_groups
@@ -246,11 +243,7 @@ def open_column(
     check: Callable[[], None] = lambda: None,
     size_bytes: int | None = None,
 ) -> TextColumn:
-    """Open the text column of a parquet file.
-
-    Raises:
-        InputError: as `TextColumn` does.
-    """
+    """Open the text column of a parquet file; raises what `TextColumn` raises."""
     return TextColumn(
         open_input(path, size_bytes=size_bytes, check=check),
         text_field=text_field,
@@ -259,19 +252,20 @@ def open_column(
 
 
 def logical_bytes(form: Format, n_bytes: int, n_records: int) -> int:
-    """Return how many bytes the CRC of an input is of, where `n_bytes` of text were read."""
+    """Return the size of the logical content, of which the CRC is taken, after `n_bytes` of text."""
     return n_bytes + (LENGTH_BYTES * n_records if form.container == "parquet" else 0)
 
 
 def size_of_text(
     path: Location, form: Format, *, size_bytes: int | None, text_field: str, check: Callable[[], None]
 ) -> int | None:
-    """Return how many bytes of text an input holds: JSON lines uncompressed, of parquet the text column.
+    """Return the size of an input's text: of the uncompressed file, or of the text column of parquet.
 
-    None where more than `LOOK_AHEAD_BYTES` are compressed or in a pipe. `size_bytes` is that of the file.
+    Returns None for more than `LOOK_AHEAD_BYTES` of compressed text, and for an uncompressed pipe.
+    `size_bytes` is the size of the file, None for a pipe.
 
     Raises:
-        InputError: it cannot be read, or is damaged.
+        InputError: the input cannot be read, or is damaged.
     """
     if form.container == "parquet":
         with open_column(path, text_field, check) as column:

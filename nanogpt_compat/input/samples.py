@@ -1,4 +1,4 @@
-"""Look across an input before reading it: is it UTF-8 text, and what will come of it."""
+"""Sample an input before reading it: check that it is UTF-8 text, and provide text for the forecast."""
 
 import codecs
 import re
@@ -20,14 +20,14 @@ from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 _SAMPLE_BYTES = 16 * 1024
 _MIN_SAMPLE_BYTES = 512
 _N_SAMPLES = 32  # over all inputs: 512 KiB, 25 ms of encoding
-_N_EACH = 4  # of each input at least, while there are not too many
+_N_EACH = 4  # at least, from each input, unless there are too many
 _MANY_INPUTS = 256
 _NON_ASCII = re.compile("[^\0-\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Some bytes of an input, without the pieces of characters at its two ends."""
+    """Some bytes of an input, without incomplete characters at the two ends."""
 
     offset: int
     data: bytes
@@ -36,12 +36,9 @@ class Sample:
 def take_samples(file: Readable, *, total_bytes: int, n_inputs: int) -> list[Sample]:
     """Read samples of 16 KiB, evenly spaced over an input that is one of `n_inputs` with `total_bytes`.
 
-    At least four; but with hundreds of inputs fewer and smaller ones, so that all of them take a few
-    seconds at most; of an unknown size only its beginning. The bytes depend on nothing but the arguments and
-    the input.
-
-    Raises:
-        InputError: it cannot be read.
+    Takes at least four samples. With hundreds of inputs it takes fewer and smaller ones, so that all inputs
+    together take a few seconds at most. If the size is unknown, only the beginning is sampled. The result
+    depends only on the arguments and the input.
     """
     sample_bytes = max(_MIN_SAMPLE_BYTES, min(_SAMPLE_BYTES, 64 * _SAMPLE_BYTES // n_inputs))
     n_each = _N_EACH if n_inputs <= _MANY_INPUTS else 1
@@ -58,13 +55,13 @@ def take_samples(file: Readable, *, total_bytes: int, n_inputs: int) -> list[Sam
 def take_packed_samples(
     file: InputFile, compression: Compression, *, total_bytes: int, n_inputs: int
 ) -> tuple[list[Sample], int, int | None]:
-    """Do the same with the beginning of a compressed text.
+    """Sample the beginning of a compressed text.
 
-    Returns also how many bytes of the file the samples stand for; and the size of the text, None if it goes
-    on behind `LOOK_AHEAD_BYTES`.
+    Returns the samples; the number of bytes of the file that they represent; and the size of the text, None
+    if it is more than `LOOK_AHEAD_BYTES`.
 
     Raises:
-        InputError: it cannot be read, or its beginning is damaged.
+        InputError: the input cannot be read, or its beginning is damaged.
     """
     stream = ByteStream(file, compression)
     head = stream.read(LOOK_AHEAD_BYTES + 1)
@@ -77,7 +74,7 @@ def take_packed_samples(
 
 
 def trim(offset: int, data: bytes) -> Sample:
-    """Cut off the character that the sample's beginning or end falls into: it is not invalid."""
+    """Remove incomplete characters from both ends of a sample, since they are not invalid text."""
     start = 0
     while offset and start < min(3, len(data)) and data[start] & 0xC0 == 0x80:
         start += 1
@@ -88,11 +85,11 @@ def trim(offset: int, data: bytes) -> Sample:
 
 
 def foreign_kind(samples: Sequence[Sample], *, separator: str | None, errors_given: bool) -> Kind | None:
-    """Tell what samples of a file are of that is not text in UTF-8; None if it is.
+    """Return what a file is, judged by samples, if it is not UTF-8 text; None if it is.
 
-    In the wrong charset text goes quietly: UTF-16 is mostly valid UTF-8, and of GB18030 38 % survives as
-    garbage. `errors_given`: what is to be done with undecodable bytes was said; of others it was not. What
-    stands between documents (`separator`) says nothing about them.
+    Text in another charset can pass without an error: UTF-16 is mostly valid UTF-8, and 38 % of GB18030
+    survives as garbage. `errors_given`: the user chose --errors, so other text with invalid bytes is
+    accepted. Separators between documents are not part of the text, and are ignored.
     """
     parts = [sample.data for sample in samples]
     if separator is not None:
@@ -112,14 +109,15 @@ def foreign_kind(samples: Sequence[Sample], *, separator: str | None, errors_giv
 
 
 def _narrow_kind(parts: Sequence[bytes], n_invalid: int) -> Kind:
-    """Name the charset of text that is not UTF-8; what is only partly in another, no command converts."""
+    """Return the likely charset of text that is not UTF-8; no command converts text in mixed charsets."""
     drop = "give --errors ignore (or replace) to take it as it is, and drop what is not UTF-8"
     n_valid = sum(len(_NON_ASCII.findall(part.decode("utf-8", "ignore"))) for part in parts)
     if n_valid > n_invalid:
         return Kind("UTF-8 with pieces of other charsets in it", advice=drop)
     if not has_detector():
         advice = (
-            f"{drop}; the package charset-normalizer tells charsets:{show(install('charset_normalizer'))}"
+            f"{drop}; the package charset-normalizer can identify the charset:"
+            f"{show(install('charset_normalizer'))}"
         )
         return Kind("text that is not UTF-8", advice=advice)
     charsets = guess_charsets(parts)

@@ -1,4 +1,4 @@
-"""Read the documents of a text file in blocks: many whole ones, or a part of a long one."""
+"""Read the documents of a text file in blocks: many whole documents, or a part of a long one."""
 
 import codecs
 import re
@@ -15,11 +15,11 @@ from nanogpt_compat.text.utf8 import is_utf8
 _MAX_CHAR_BYTES = 4
 _HEAD_IN_BYTES = 8 * 1024 * 1024  # more than any block has
 _PART_BYTES = 16 * 1024
-_PART_START = re.compile(rb"[\0-\t\v-\x7f]")  # a character begins here, and no line end goes on
+_PART_START = re.compile(rb"[\0-\t\v-\x7f]")  # the beginning of a character, and not the LF of a CR LF
 
 
 class _DocumentWindow(Window):
-    """A window in which there is no cut that a separator might lie across."""
+    """A window that has no cuts inside a possible separator."""
 
     def __init__(self, file: Readable, start: Position, step_bytes: int, separator: str, errors: str) -> None:
         super().__init__(file, start.offset, step_bytes)
@@ -42,12 +42,12 @@ class _DocumentWindow(Window):
         first = cut = super().forced_cut(nominal)
         while self._is_pending(cut):
             if self._separator in self._decode(self.data[: cut - self.base].removeprefix(b"\n")):
-                return first  # the block ends behind that separator, wherever it might be cut by force
+                return first  # the block will end after that separator, so this cut is not used
             cut = super().forced_cut(cut - 1)
         return cut
 
     def _is_pending(self, cut: int) -> bool:
-        """Whether a separator may lie across `cut`: the text before it ends as one begins, and goes on so."""
+        """Whether a separator may cross `cut`: one begins in the text before it and continues after it."""
         separator, n_chars = self._separator, len(self._separator) - 1
         n_bytes = _MAX_CHAR_BYTES * n_chars
         raw, text = b"", ""
@@ -57,11 +57,11 @@ class _DocumentWindow(Window):
             text = self._decode(raw)
             if len(text) >= n_chars or low == self.base:
                 break
-            n_bytes *= 4  # most of it is dropped
+            n_bytes *= 4  # most of these bytes are invalid and dropped
         begun = [k for k in range(1, n_chars + 1) if text.endswith(separator[:k])]
         if not begun:
             return False
-        end = cut + _MAX_CHAR_BYTES * (n_chars + 1)  # if most of that is dropped, it may still go on
+        end = cut + _MAX_CHAR_BYTES * (n_chars + 1)  # if most of these are dropped, one may still continue
         self.reach(end)
         after = self._decode(raw + self.data[cut - self.base : end - self.base])[len(text) :]
         return any(separator[k:].startswith(after[: n_chars + 1 - k]) for k in begun)
@@ -71,14 +71,14 @@ class _DocumentWindow(Window):
 
 
 def is_same_place(file: Readable, base: int, at: Position, separator: str, errors: str) -> bool:
-    """Whether a block may still end at `at`, where one ended before what follows it was changed.
+    """Whether a block that ended at `at` would still end there, now that the text after it has changed.
 
-    The bytes before `at` are the same; those from `base` on are looked at.
+    The bytes before `at` are unchanged; those from `base` on are read.
     """
     if not at.document and at.anchor == at.offset:
-        return True  # a separator ends there, whatever follows it
+        return True  # a separator ends there, regardless of what follows
     window = _DocumentWindow(file, replace(at, offset=base), _PART_BYTES, separator, errors)
-    # The end of the file would have ended an open document before.
+    # At the end of the file, the open document would have ended, too.
     return window.has(at.offset) and is_same_cut(window, at)
 
 
@@ -93,9 +93,10 @@ def read_documents(
 ) -> Iterator[Block]:
     """Yield the file from `start` on in blocks of about `block_bytes`.
 
-    A block holds whole documents, with the separators behind them; or, if one is longer than a block, a part
-    of it that ends at an exact cut, by force only where there is none for `MAX_PIECE_BYTES`. Separators are
-    found as `str.split` finds them in the file's text. `errors` is one that never raises.
+    A block holds whole documents, each with the separator after it. Or it holds a part of a document that is
+    longer than a block. Such a part ends at an exact cut, or at a forced cut if there is no exact one for
+    `MAX_PIECE_BYTES`. Separators are found as `str.split` finds them in the file's text. `errors` must be a
+    policy that never raises.
     """
     window = _DocumentWindow(file, start, block_bytes, separator, errors)
     while window.has(start.offset):
@@ -122,7 +123,7 @@ def _next_block(
             if head is None:
                 reached = replace(start, offset=offset, anchor=anchor)
                 continue
-            if head:  # or else the document has still to begin
+            if head:  # otherwise the document has no text yet
                 document = "val" if are_val([head], val_ratio)[0] else "train"
         at_end = offset == window.file.size_bytes
         return end_block(block, window.take(offset), anchor, errors, document, at_end=at_end)
@@ -131,7 +132,7 @@ def _next_block(
 def end_block(
     block: Block, raw: bytes, anchor: int, errors: str, document: str = "", *, at_end: bool = False
 ) -> Block:
-    """Make the block that begins where `block` does and holds `raw`."""
+    """Return the block that begins where `block` does and holds `raw`."""
     start = block.start
     block = replace(block, raw=raw)
     end = replace(
@@ -141,18 +142,18 @@ def end_block(
         after_cr=(start.after_cr or b"\r" in raw) and ends_in_cr(raw, errors, start.after_cr),
         crc=zlib.crc32(raw, start.crc),
         document=document,
-        stored_bytes=0,  # the pipeline knows, of a stream
+        stored_bytes=0,  # for a stream, the pipeline sets it
         at_end=at_end,
     )
     return replace(block, end=end, is_val=end.document == "val")
 
 
 def _head_of(block: Block, errors: str) -> bytes | None:
-    """Return 64 KiB or more of the text of a document that begins in `block` and goes on after it.
+    """Return 64 KiB or more of the text of a document that begins in `block` and continues after it.
 
-    None if the block holds less: a document's first block decides its split alone, so that nothing that is
-    changed after it can. If hardly any byte is text, the 8 MiB from the first character on decide. A document
-    no longer than a block is looked at as a whole, with the same result.
+    Returns None if the block holds less: the split of a document must depend on its first block alone, so
+    that later changes after that block cannot affect it. If hardly any byte is text, the 8 MiB from the first
+    character on decide. A document that fits in a block is looked at as a whole, with the same result.
     """
     text = decode(block, errors).encode()
     if not text or len(text) >= HEAD_BYTES:
@@ -161,14 +162,15 @@ def _head_of(block: Block, errors: str) -> bytes | None:
     if len(block.raw) < most_bytes:
         return None
     raw = block.raw[:most_bytes]
-    n_whole = codecs.utf_8_decode(raw, "ignore", False)[1]  # half a character at the end is none yet
+    n_whole = codecs.utf_8_decode(raw, "ignore", False)[1]  # without an incomplete character at the end
     return decode(replace(block, raw=raw[:n_whole]), errors).encode()
 
 
 def separator_end(block: Block, separator: str, errors: str, *, is_first: bool) -> int | None:
-    r"""Find where in a block's bytes its first separator ends, or its last; None if it has none.
+    r"""Return the byte of a block where its first separator ends, or its last; None if it has none.
 
-    The line feed behind a carriage return is left to the next block, which knows that it belongs there.
+    If the separator ends with a carriage return, a line feed after it is left to the next block, whose
+    `after_cr` tells that it belongs to the carriage return.
 
     >>> block = Block(b"a\r\n\r\nb\n\nc", Position(0), Position(0), is_val=False)
     >>> [separator_end(block, "\n\n", "ignore", is_first=is_first) for is_first in (True, False)]
@@ -189,7 +191,7 @@ def separator_end(block: Block, separator: str, errors: str, *, is_first: bool) 
 
 
 def end_of_chars(block: Block, n_chars: int, errors: str) -> int:
-    """Find the fewest of a block's bytes that decode to its first `n_chars` characters."""
+    """Return the smallest number of a block's bytes that decode to its first `n_chars` characters."""
     n_before = 0
     for part in _parts_of(block):
         n_new = len(decode(part, errors))
@@ -211,13 +213,13 @@ def end_of_chars(block: Block, n_chars: int, errors: str) -> int:
             low = middle + 1
         else:
             high = middle
-    while low < len(part.raw) and prefix(low) != text:  # `replace` counts half a character as one
+    while low < len(part.raw) and prefix(low) != text:  # with `replace`, half a character counts as one
         low += 1
     return n_before + low
 
 
 def _parts_of(block: Block) -> Iterator[Block]:
-    """Cut a block into parts that decode to parts of its text, of 16 KiB where there is enough ASCII."""
+    """Cut a block into parts of 16 KiB, or more if ASCII is rare; each decodes to a part of its text."""
     start = 0
     while start < len(block.raw):
         found = _PART_START.search(block.raw, start + _PART_BYTES)
