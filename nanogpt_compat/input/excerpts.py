@@ -48,7 +48,7 @@ _BROKEN_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?$")
 
 @dataclass(frozen=True, slots=True)
 class Excerpts:
-    """Pieces of an input; among `n_bytes` of the file, piece k represents `weights[k]` times its tokens."""
+    """Pieces of an input: `n_bytes` of the file have about sum(weights[k] * tokens of texts[k]) tokens."""
 
     texts: list[str]
     weights: list[float]
@@ -180,7 +180,7 @@ def _piece_of_string(data: bytes) -> str:
 
 
 def _shorten(text: bytes, share: Share) -> tuple[str, float]:
-    """Return the beginning of a document, and how many times longer the document is."""
+    """Return the beginning of a document, and the length of the document as a multiple of that."""
     kept = text[: 2 * share.piece_bytes]
     return kept.decode(errors="ignore"), len(text) / max(1, len(kept))
 

@@ -96,11 +96,7 @@ def _cut_at(block: Block, n_chars: int, errors: str) -> Block:
     cut = first_cut(block.raw, max(low, 1), len(block.raw) - 1)
     if cut is None:
         return block
-    raw = block.raw[:cut]
-    return replace(block, raw=raw, end=replace(_end_after(block, raw), after_cr=False))
-
-
-def _end_after(block: Block, data: bytes) -> Position:
-    """Return the end of a block that is shortened to `data`."""
-    offset = block.start.offset + len(data)
-    return replace(block.end, offset=offset, anchor=offset, crc=crc32(data, block.start.crc), at_end=False)
+    raw, offset = block.raw[:cut], block.start.offset + cut
+    crc = crc32(raw, block.start.crc)
+    end = replace(block.end, offset=offset, anchor=offset, after_cr=False, crc=crc, at_end=False)
+    return replace(block, raw=raw, end=end)

@@ -34,7 +34,7 @@ class Sample:
 
 
 def take_samples(file: Readable, *, total_bytes: int, n_inputs: int) -> list[Sample]:
-    """Read samples of 16 KiB, evenly spaced over an input that is one of `n_inputs` with `total_bytes`.
+    """Read samples of 16 KiB, evenly spaced over an input; all `n_inputs` inputs have `total_bytes`.
 
     Takes at least four samples. With hundreds of inputs it takes fewer and smaller ones, so that all inputs
     together take a few seconds at most. If the size is unknown, only the beginning is sampled. The result

@@ -15,7 +15,7 @@ from nanogpt_compat.text.utf8 import is_utf8
 _MAX_CHAR_BYTES = 4
 _HEAD_IN_BYTES = 8 * 1024 * 1024  # more than any block has
 _PART_BYTES = 16 * 1024
-_PART_START = re.compile(rb"[\0-\t\v-\x7f]")  # the beginning of a character, and not the LF of a CR LF
+_PART_START = re.compile(rb"[\0-\t\v-\x7f]")  # begins a character, and is no LF: a CR may precede that
 
 
 class _DocumentWindow(Window):

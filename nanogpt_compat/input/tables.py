@@ -104,7 +104,6 @@ class TextColumn:
             raise
 
     def __enter__(self) -> "TextColumn":
-        """Return the column itself."""
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -51,7 +51,6 @@ class TextFile:
         advise_sequential(self._fd)
 
     def __enter__(self) -> "TextFile":
-        """Return the file itself."""
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -151,13 +150,9 @@ class InputFile(Readable, Protocol):
         """Raise InputError if it has changed since it was opened."""
         ...
 
-    def __enter__(self) -> "InputFile":
-        """Return the input itself."""
-        ...
+    def __enter__(self) -> "InputFile": ...
 
-    def __exit__(self, *exc: object) -> None:
-        """Close it."""
-        ...
+    def __exit__(self, *exc: object) -> None: ...
 
 
 class InMemory:
@@ -330,7 +325,10 @@ def is_same_cut(window: Window, at: Position) -> bool:
 
 
 def ends_in_cr(raw: bytes, errors: str, before: bool) -> bool:
-    """Whether the text ends in a carriage return after `raw`, decoded with `errors`; `before`: before it."""
+    """Whether the text up to the end of `raw` ends in a carriage return.
+
+    `errors` decides which bytes are text. `before` is the answer for the text before `raw`.
+    """
     text = raw.decode("utf-8", errors if errors == "ignore" else "replace")
     return text.endswith("\r") if text else before
 

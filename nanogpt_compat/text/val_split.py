@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-CHARS_PER_CHUNK = 10_000_000  # per unit of --n, as always
+CHARS_PER_CHUNK = 10_000_000  # one unit of --n; it has always been this
 SPLITS = ("spread", "head", "tail", "documents", "none")
 LOOK_AHEAD_BYTES = 1024 * 1024
 FIRST_SHARD = "first shard"  # set by some output formats; not a choice of --val-split
