@@ -418,7 +418,7 @@ def test_inputs_up_to_the_current_one_must_be_there_in_their_order(paths: list[P
     assert_refused(out, "--input", paths[0], why=why)
     assert_refused(out, "--input", paths[1], paths[0], why=f"{paths[1]} was changed within")
     splice(paths[0], size, b"\n")
-    assert_refused(out, "--input", *paths, why=f"{paths[0]} ended after {size:,} bytes, which were read")
+    assert_refused(out, "--input", *paths, why=f"{paths[0]} ended after {size:,} bytes when it was read")
 
 
 def test_an_input_that_was_empty_must_still_be(tmp_path: Path, out: Path) -> None:
@@ -426,7 +426,7 @@ def test_an_input_that_was_empty_must_still_be(tmp_path: Path, out: Path) -> Non
     path = write_lines(tmp_path / "a.jsonl", lines_of(500))
     begin(out, "--input", empty, path)
     write_lines(empty, lines_of(1))
-    assert_refused(out, "--input", empty, path, why=f"{empty} ended after 0 bytes, which were read")
+    assert_refused(out, "--input", empty, path, why=f"{empty} ended after 0 bytes when it was read")
 
 
 def test_an_input_that_was_not_begun_may_be_mended(paths: list[Path], out: Path) -> None:
