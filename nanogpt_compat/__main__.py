@@ -33,8 +33,12 @@ def start(home=None):
     # No linear algebra is done here, and numpy's library for it would start a thread for each CPU.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from nanogpt_compat.cli import main  # not before now: it imports the packages
+    from nanogpt_compat.errors import MemoryLimitError, TooSmallError
 
-    return main(home=None if home is None else Path(home))
+    exit_code = main(home=None if home is None else Path(home))
+    if exit_code in (MemoryLimitError.exit_code, TooSmallError.exit_code):
+        os._exit(exit_code)  # sys.exit waits for threads still at work: one refused memory would abort()
+    return exit_code
 
 
 def find_problem():

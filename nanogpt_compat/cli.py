@@ -12,7 +12,6 @@ from pathlib import Path
 from nanogpt_compat import preflight
 from nanogpt_compat.cluster.driver import Driver
 from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, PrepareError, TooSmallError
-from nanogpt_compat.memory.aborts import NativeAborts
 from nanogpt_compat.memory.limits import MAX_MEMORY
 from nanogpt_compat.memory.policy import SMALL_BLOCK_BYTES
 from nanogpt_compat.options import Options, parse_options
@@ -44,7 +43,7 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
 
 
 def _main(words: Sequence[str], *, home: Path | None) -> int:
-    stderr, aborts = CalmStream(sys.stderr), NativeAborts()
+    stderr = CalmStream(sys.stderr)
     try:
         _keep_standard_streams()
         try:
@@ -53,19 +52,19 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
             _check_printed(sys.stdout)
             raise
         try:
-            _run(options, words, stderr=stderr, aborts=aborts)
+            _run(options, words, stderr=stderr)
         except SystemExit as error:  # its exit code might be 0
             raise RuntimeError("a library has ended the program") from error
     except (MemoryLimitError, MemoryError) as error:
         why = error if isinstance(error, MemoryLimitError) else "the system refused memory"
         stderr.write(f"prepare: stopped: {why}\n{_how_to_resume(error, words)}\n")
-        return aborts.leave(MemoryLimitError.exit_code)
+        return MemoryLimitError.exit_code
     except PrepareError as error:
         if not isinstance(error, TooSmallError):
             stderr.write(f"prepare: error: {error}\n")
             return error.exit_code
         stderr.write(f"prepare: error: {error}{_advise_on_record(error, words)}\n")
-        return aborts.leave(error.exit_code)
+        return error.exit_code
     except StoppedBySignal as stop:
         stderr.write(f"prepare: {stop}\n")
         die_by(stop.number)
@@ -148,13 +147,7 @@ class _Voice:
         )
 
 
-def _run(
-    options: Options,
-    words: Sequence[str],
-    *,
-    stderr: CalmStream,
-    aborts: NativeAborts,
-) -> None:
+def _run(options: Options, words: Sequence[str], *, stderr: CalmStream) -> None:
     """Do what the options say.
 
     Raises:
@@ -162,15 +155,11 @@ def _run(
     """
     voice = _Voice(stderr, options.quiet)
     say, warn, signals = voice.say, voice.warn, StopSignals()
-
-    def check() -> None:
-        signals.check()
-        aborts.check()
-
+    check = signals.check
     if options.share is not None:
         for line in options.notices:
             say(line)
-        with signals, aborts:
+        with signals:
             driver = Driver(
                 options.config, options.share, open_display=voice.display, say=say, warn=warn, check=check
             )
@@ -190,7 +179,7 @@ def _run(
     ):
         shown(line)
     display = partial(voice.display, work.expected_bytes)
-    with signals, aborts:
+    with signals:
         if options.verify:
             verify(work, open_display=display, say=say, check=check)
             return

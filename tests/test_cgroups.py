@@ -101,7 +101,7 @@ def expected(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Expected:
 
 
 def with_fault(fault: str, *args: str | Path) -> list[str]:
-    program = f"import sys\n{fault}\nfrom nanogpt_compat.cli import main\nsys.exit(main(sys.argv[1:]))"
+    program = f"import sys\n{fault}\nfrom nanogpt_compat.__main__ import start\nsys.exit(start())"
     return [sys.executable, "-c", program, *map(str, args)]
 
 

@@ -3,6 +3,7 @@
 import gzip
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -104,13 +105,23 @@ def enter_and_tell(self):
     return enter(self)
 MemoryGuard.__enter__ = enter_and_tell
 """
+ABORT_LATER = f"""{BOTH_ENGINES}
+import ctypes, time
+calls = []
+def abort_later():  # as a native library does that is refused memory
+    calls.append(1)
+    if len(calls) > 8:
+        time.sleep(4)
+        ctypes.CDLL(None).abort()
+before_each_block(abort_later)
+"""
 
 
 STARTED: list["subprocess.Popen[str]"] = []
 
 
 def start_with(fault: str, *args: str | Path, stdin: IO[bytes] | None = None) -> "subprocess.Popen[str]":
-    program = f"import sys\n{fault}\nfrom nanogpt_compat.cli import main\nsys.exit(main(sys.argv[1:]))"
+    program = f"import sys\n{fault}\nfrom nanogpt_compat.__main__ import start\nsys.exit(start())"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *map(str, args)],
         cwd=REPOSITORY,
@@ -378,6 +389,26 @@ def test_a_memory_error_in_a_thread_is_a_stop_for_memory(
     assert done.returncode == 75, done.stderr
     assert "the system refused memory" in done.stderr
     assert "Traceback" not in done.stderr
+    resume(text, tmp_path, expected)
+
+
+def test_threads_still_at_work_do_not_change_the_exit_code_of_a_stop_for_memory(
+    text: Path, expected: Expected, tmp_path: Path
+) -> None:
+    fault = ABORT_LATER + TELL_THE_TIME.format(after_s=1)
+    options = ("--input", text, "--output-dir", tmp_path, "--block-size", "500K", "--engine", "tiktoken")
+    code, stderr = finish(start_with(fault, *options))
+    assert code == 75, stderr
+    assert "saved: " in stderr
+    resume(text, tmp_path, expected)
+
+
+def test_a_death_by_sigabrt_costs_no_more_than_one_by_sigkill(
+    text: Path, expected: Expected, tmp_path: Path
+) -> None:
+    options = ("--input", text, "--output-dir", tmp_path)
+    done = run(*options, at="write journal", skip=5, do="SIGABRT", **SETTINGS)
+    assert done.returncode == -signal.SIGABRT, done.stderr
     resume(text, tmp_path, expected)
 
 

@@ -5,7 +5,6 @@ usage.py     resident memory of this process, now and at its peak
 policy.py    when to throttle and when to stop: pure functions of readings
 guard.py     read the limits, decide, and tell the pipeline
 malloc.py    have the C library return freed memory
-aborts.py    survive a native library that calls abort() for lack of memory
 
 It must not know tokens.
 """

@@ -10,28 +10,6 @@ _THREAD_BYTES = 16 << 20  # a stack of 8 MiB, and what Python and the C library 
 _START_S = 60.0  # it takes 50 us; a thread that is refused memory once it runs never gets to the barrier
 
 
-def reserve(n_bytes: int) -> mmap.mmap:
-    """Map so much anonymous memory: no memory until it is touched, but the limits count it. Linux only.
-
-    Raises:
-        OSError: it is refused.
-    """
-    return mmap.mmap(
-        -1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-    )  # RLIMIT_DATA counts private ones
-
-
-def is_refused(n_bytes: int) -> bool:
-    """Say whether the system says no to so much memory now; False where only trying would tell."""
-    if sys.platform != "linux":
-        return False
-    try:
-        reserve(n_bytes).close()
-    except OSError:
-        return True
-    return False
-
-
 def start_pool(n_threads: int, name: str) -> ThreadPoolExecutor:
     """Make a pool whose threads have all started, and with room for that.
 
@@ -76,5 +54,13 @@ def start_daemon(run: Callable[[], None]) -> None:
 
 
 def _check_room() -> None:
-    if is_refused(_THREAD_BYTES):
-        raise MemoryError("there is no room for one more thread")
+    """Raise MemoryError if the limits leave no room for one more thread. Only Linux can tell without trying.
+
+    A mapping takes no memory until it is touched, but the limits count it; RLIMIT_DATA only a private one.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        mmap.mmap(-1, _THREAD_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError as error:
+        raise MemoryError("there is no room for one more thread") from error
