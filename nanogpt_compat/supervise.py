@@ -70,7 +70,7 @@ class Watch:
         sampler = Sampler(
             max_memory_bytes=job.config.max_memory_bytes, min_available_bytes=job.config.min_available_bytes
         )
-        self.guard = MemoryGuard(sampler, most_bytes=IN_FLIGHT_BYTES, cache_bytes=job.encoder.cache_bytes)
+        self.guard = MemoryGuard(sampler, most_bytes=IN_FLIGHT_BYTES)
 
     def __enter__(self) -> "Watch":
         """Begin to watch, or raise what the guard raises; the engine keeps no more than there is room for."""

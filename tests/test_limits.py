@@ -304,8 +304,6 @@ def test_what_is_missing_is_no_limit(machine: Machine, missing: str) -> None:
 FILES = [
     "proc/self/cgroup",
     "proc/self/mountinfo",
-    "proc/pressure/memory",
-    "proc/vmstat",
     *(f"sys/fs/cgroup/job/{name}" for name in ("memory.max", "memory.high", "memory.current", "memory.stat")),
     *(f"sys/fs/cgroup/job/{name}" for name in ("cpu.max", "memory.limit_in_bytes", "memory.usage_in_bytes")),
 ]
@@ -321,7 +319,6 @@ WORDS = [
     b"9" * 5000,
     b"\xff",
     b"",
-    b"some avg10",
 ]
 LINES = [
     b"0::/job",
@@ -358,8 +355,6 @@ def test_garbled_files_never_do_more_than_drop_their_signal(
             continue
         assert 0 <= reading.flushable_bytes <= reading.used_bytes
     assert 1 <= limits.available_cpus(machine.root) <= (os.cpu_count() or 1)
-    assert 0 <= (limits.pressure_percent(machine.root) or 0) < 1000
-    assert (limits.swapped_out_pages(machine.root) or 0) >= 0
 
 
 # CPUs
@@ -534,18 +529,6 @@ def test_own_use_includes_children_and_leaves_out_those_that_ended() -> None:
         child.wait()
     assert 64 * MIB < together_bytes - alone_bytes < 128 * MIB
     assert abs(limits.read_own_use(GIB, processes).used_bytes - alone_bytes) < 16 * MIB
-
-
-def test_pressure_and_swapping_are_read(machine: Machine) -> None:
-    machine.write("proc/pressure/memory", "some avg10=12.34 avg60=0.00 total=1\nfull avg10=1.00 avg60=0.00\n")
-    machine.write("proc/vmstat", "nr_free_pages 5\npswpin 3\npswpout 77\n")
-    assert limits.pressure_percent(machine.root) == 12.34
-    assert limits.swapped_out_pages(machine.root) == 77
-
-
-def test_without_pressure_and_swapping_there_is_nothing_to_say(machine: Machine) -> None:
-    assert limits.pressure_percent(machine.root) is None
-    assert limits.swapped_out_pages(machine.root) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="rlimits on memory are Linux's")

@@ -266,7 +266,7 @@ def test_our_own_use_alone_never_makes_it_flap(
         assert changes <= 1 or state.level is Level.ABORT
 
 
-# Polling, budget, learning
+# Polling and budget
 
 
 @pytest.mark.parametrize(
@@ -320,30 +320,6 @@ def test_the_default_budget_leaves_us_ok_or_is_the_smallest(readings: list[Readi
     if budget_bytes > policy.SMALLEST_BYTES:
         used = [replace(one, used_bytes=one.used_bytes + budget_bytes) for one in readings]
         assert policy.decide(used, State(), 0)[0].level is Level.OK
-
-
-@given(st.lists(st.tuples(st.integers(0, GIB), st.integers(0, 16 * GIB)), max_size=50))
-def test_what_is_learnt_stays_in_bounds_and_never_below_what_was_just_seen(
-    lessons: list[tuple[int, int]],
-) -> None:
-    factor = 1.0
-    for cost_bytes, peak_bytes in lessons:
-        factor = policy.learn_factor(factor, cost_bytes, peak_bytes)
-        assert 1 <= factor <= policy.MAX_FACTOR
-        if cost_bytes >= 4 * MIB:
-            assert factor >= min(peak_bytes / cost_bytes, policy.MAX_FACTOR) - 1e-9
-
-
-def test_what_is_learnt_is_forgotten_slowly() -> None:
-    factor = policy.learn_factor(1.0, 8 * MIB, 24 * MIB)
-    assert factor == 3
-    for _ in range(100):
-        factor = policy.learn_factor(factor, 8 * MIB, 4 * MIB)
-    assert 1 < factor < 1.05
-
-
-def test_blocks_too_small_to_tell_teach_nothing() -> None:
-    assert policy.learn_factor(1.0, 1 * MIB, 3 * MIB) == 1.0
 
 
 def test_of_no_readings_none_is_tightest() -> None:

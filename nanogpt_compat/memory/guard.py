@@ -10,7 +10,6 @@ A poll takes 50 to 500 us, 2 to 10 times a second (benchmarks/guard_cost.py).
 
 import contextlib
 import logging
-import mmap
 import threading
 import time
 from collections import Counter, deque
@@ -88,9 +87,7 @@ def describe_limits(readings: Sequence[Reading], budget_bytes: int) -> str:
     return "memory: " + ", ".join([*parts, f"budget {format_bytes(budget_bytes)}"])
 
 
-def describe_abort(
-    reading: Reading | None, tried: Mapping[Step, int], *, refused: bool = False, pressure: str = ""
-) -> str:
+def describe_abort(reading: Reading | None, tried: Mapping[Step, int], *, refused: bool = False) -> str:
     """Say why the run stops and how often each step was tried; the caller adds what is saved, and what next.
 
     `reading` is the limit that decided, or the tightest one when the system `refused` memory (MemoryError).
@@ -98,7 +95,7 @@ def describe_abort(
     why = "the system refused memory" if refused else "memory is about to run out"
     which = "" if reading is None else f": {_describe(reading)}"
     steps = ", ".join(step.value + (f" {n} times" if n > 1 else "") for step, n in tried.items() if n)
-    return ". ".join(filter(None, (why + which, f"tried: {steps or 'nothing, it came too fast'}", pressure)))
+    return f"{why}{which}. tried: {steps or 'nothing, it came too fast'}"
 
 
 class Sampler:
@@ -123,7 +120,6 @@ class Sampler:
         self._signals: dict[str, Callable[[], Reading | None]] = {}
         self._last: dict[str, tuple[float, Reading | None]] = {}  # (due again at, reading)
         self._noted: set[str] = set()  # signals that could not be read
-        self._swapped: deque[tuple[float, int | None]] = deque(maxlen=2)  # (when, pages), last refreshes
         self._lock = threading.Lock()
 
     def sample(self, *, is_fresh: bool = False) -> list[Reading]:
@@ -132,7 +128,7 @@ class Sampler:
             now_s = time.monotonic()
             if now_s >= self._refresh_at_s:
                 self._refresh_at_s = now_s + REFRESH_EVERY_S
-                self._refresh(now_s)
+                self._refresh()
             for name in self._signals:
                 if is_fresh or now_s >= self._last.get(name, (now_s,))[0]:
                     reading = self._take(name)
@@ -149,7 +145,7 @@ class Sampler:
                 _log.debug("memory guard: %s cannot be read and is left out: %s", name, error)
             return None
 
-    def _refresh(self, now_s: float) -> None:
+    def _refresh(self) -> None:
         """Find out which limits there are now."""
         self._last.clear()
         self._signals = {"MemAvailable": partial(limits.read_available, self._min_available_bytes)}
@@ -159,7 +155,6 @@ class Sampler:
             self._signals[name] = partial(limits.read_rlimit, name, self._processes[0])
         if self._max_memory_bytes is not None:
             self._signals[limits.MAX_MEMORY] = partial(self._read_own_use, self._max_memory_bytes)
-        self._swapped.append((now_s, limits.swapped_out_pages(self._root)))
 
     def _read_own_use(self, max_memory_bytes: int) -> Reading:
         """Read our own and our children's use; listing them walks all of /proc: paced by cost."""
@@ -174,23 +169,13 @@ class Sampler:
         """Read this process's anonymous memory, swapped out or not."""
         return limits.anonymous_bytes(self._processes[0], self._root)
 
-    def pressure(self) -> str:
-        """Say how busy the machine is with finding memory, for a message; "" if unknown."""
-        percent, pages = limits.pressure_percent(self._root), limits.swapped_out_pages(self._root)
-        parts = [f"programs waited for memory {percent:.0f} % of the last 10 s"] if percent else []
-        since_s, before = self._swapped[0] if self._swapped else (0.0, None)
-        if pages and before is not None and pages > before:
-            rate = (pages - before) * mmap.PAGESIZE / max(time.monotonic() - since_s, 1.0)
-            parts.append(f"{format_bytes(rate)}/s were swapped out")
-        return ", ".join(parts)
-
 
 class MemoryGuard:
     """Watches the limits from a thread for as long as it is entered.
 
-    All bytes are of memory, not of input. Work in flight gets `budget_bytes`: by what is free, between the
-    smallest and the most. The watching thread replaces `state` and `readings` by new immutable ones, and
-    learns; `admit` and `take_step` are for one thread, the one that reads and writes in order.
+    All sizes are memory, not input. `budget_bytes` bounds the work in flight; what is free decides how much
+    that is, between `smallest_bytes` and `most_bytes`. The watching thread replaces `state` and `readings`
+    with new immutable ones. Only the thread that reads and writes in order calls `admit` and `take_step`.
     """
 
     def __init__(
@@ -199,7 +184,6 @@ class MemoryGuard:
         *,
         most_bytes: int = MOST_BYTES,
         smallest_bytes: int = SMALLEST_BYTES,
-        cache_bytes: int = 0,
     ) -> None:
         """Take what samples the limits, and how much memory the engine may keep besides work in flight."""
         self.aborting = threading.Event()
@@ -207,11 +191,8 @@ class MemoryGuard:
         self.readings: Sequence[Reading] = ()
         self.budget_bytes = self._most_bytes = most_bytes
         self._smallest_bytes = smallest_bytes
-        self._cache_bytes = cache_bytes
         self._sampler = sampler
-        self._factor = 1.0
         self._base_bytes = 0  # of our own, before there was any work
-        self._most_in_flight_bytes = 0  # since the last poll
         self._refused = False
         self._pending: deque[Step] = deque()
         self._tried: Counter[Step] = Counter()
@@ -260,13 +241,6 @@ class MemoryGuard:
         self.readings, self.state = readings, state
         if state.level is Level.ABORT:
             self.aborting.set()
-        if self._most_in_flight_bytes:
-            with contextlib.suppress(OSError, psutil.Error):
-                self.learn(
-                    self._most_in_flight_bytes,
-                    self._sampler.own_bytes() - self._base_bytes - self._cache_bytes,
-                )
-            self._most_in_flight_bytes = 0
         return policy.poll_delay_s(readings)
 
     def abort(self) -> None:
@@ -286,11 +260,8 @@ class MemoryGuard:
         reserve: the readings may be half a second old, and others take memory too.
         """
         spare_bytes = min(map(policy.margin_bytes, self.readings), default=cost_bytes * 8) // 2
-        fits = self._factor * (in_flight_bytes + cost_bytes) <= self.in_flight_bytes
-        may_join = not in_flight_bytes or (fits and self._factor * cost_bytes <= spare_bytes)
-        now_bytes = in_flight_bytes + cost_bytes * may_join
-        self._most_in_flight_bytes = max(self._most_in_flight_bytes, now_bytes)
-        return may_join
+        fits = in_flight_bytes + cost_bytes <= self.in_flight_bytes
+        return not in_flight_bytes or (fits and cost_bytes <= spare_bytes)
 
     def lacks_room(self, n_bytes: int) -> bool:
         """Whether so much more memory cannot be had now; reads the limits, 0.3 ms."""
@@ -334,10 +305,6 @@ class MemoryGuard:
         near = [one for one in readings if policy.margin_bytes(one) < n_bytes]
         return sorted(near, key=policy.margin_bytes)
 
-    def learn(self, cost_bytes: int, peak_bytes: int) -> None:
-        """Compare what the blocks in flight should take with how far our own memory has grown."""
-        self._factor = policy.learn_factor(self._factor, cost_bytes, peak_bytes)
-
     def take_step(self) -> Step | None:
         """Hand out the next step to carry out; HALVE is in force already, and is only to be known."""
         step = self._pending.popleft() if self._pending else None
@@ -357,8 +324,7 @@ class MemoryGuard:
 
     def explain(self) -> str:
         """Say why the run stops, as `describe_abort` does."""
-        reading = self._cause
-        return describe_abort(reading, self._tried, refused=self._refused, pressure=self._sampler.pressure())
+        return describe_abort(self._cause, self._tried, refused=self._refused)
 
     def summary(self) -> dict[str, object]:
         """Sum up for prepare.json."""

@@ -26,14 +26,13 @@ _NO_LIMIT_BYTES = 1 << 60
 MAX_MEMORY = "--max-memory"
 _V2_LIMITS = ("memory.max", "memory.high")
 _V1_LIMITS = ("memory.limit_in_bytes",)
-# `total_inactive_file 4096` (memory.stat), `pswpout 12` (vmstat) and `VmSwap:\t  8 kB` (status) alike. Only
-# what is used here, for these files have fifty lines and more, and are read at every poll.
+# `total_inactive_file 4096` (memory.stat) and `VmSwap:\t  8 kB` (status) alike. Only the fields used
+# here: these files have fifty lines and more, and are read at every poll.
 _STAT_LINE = re.compile(
     r"^((?:total_)?(?:in)?active_file|(?:file|total)_(?:dirty|writeback)|hierarchical_memory_limit"
-    r"|pswpout|RssAnon|VmSwap):?[ \t]+(\d{1,19})(?: kB)?$",
+    r"|RssAnon|VmSwap):?[ \t]+(\d{1,19})(?: kB)?$",
     re.ASCII | re.MULTILINE,
 )
-_PRESSURE = re.compile(r"^some avg10=(\d{1,3}(?:\.\d+)?) ", re.ASCII | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def parse_amount(text: str) -> int | None:
 
 
 def parse_stat(text: str) -> dict[str, int]:
-    r"""Collect the figures used here from memory.stat, vmstat or status; other lines are left out.
+    r"""Collect the figures used here from memory.stat or status; other lines are left out.
 
     >>> parse_stat("active_file 1\nfile_dirty x\nVmSwap:\t 8 kB\n")
     {'active_file': 1, 'VmSwap': 8}
@@ -257,17 +256,6 @@ def read_rlimit(name: str, process: psutil.Process) -> Reading | None:
     info = process.memory_info()
     used_bytes = info.vms if name == "RLIMIT_AS" else info.data
     return Reading(name, "ulimit or prlimit", limit_bytes, used_bytes, private=True)
-
-
-def pressure_percent(root: Path = Path("/")) -> float | None:
-    """Read in how much of the last 10 s a task waited for memory (PSI); None where the kernel is silent."""
-    match = _PRESSURE.search(_read_if_any(root / "proc/pressure/memory"))
-    return float(match[1]) if match else None
-
-
-def swapped_out_pages(root: Path = Path("/")) -> int | None:
-    """Count the pages swapped out since boot; psutil.swap_memory() would warn where it cannot say."""
-    return parse_stat(_read_if_any(root / "proc/vmstat")).get("pswpout")
 
 
 def _cpu_quota(directory: Path) -> float | None:

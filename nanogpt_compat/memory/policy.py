@@ -25,11 +25,9 @@ MAX_FILL_RATE = 6 * _GIB  # bytes/s, more than a fast program can touch: a reser
 MOST_BYTES = _GIB  # 64 workers with two blocks of 1 MiB each
 SMALLEST_BYTES = 32 * _MIB  # one block of 1 MiB, 8 bytes a byte, with 512 KiB of it unbroken, 45 bytes a byte
 SMALL_BLOCK_BYTES = 128 * 1024  # smaller ones take no less memory that matters
-MAX_FACTOR = 4.0
 IN_FLIGHT_BYTES = 64 * 1024 * 1024
 """What blocks between reading and writing may take: two unbroken pieces at tiktoken's 26 MiB each, or
 the 2 MiB that 512 KiB of prose take for each of 32 threads."""
-_SMALLEST_LESSON_BYTES = 4 * _MIB  # below it, the allocator's noise would pass for a block's cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,20 +204,3 @@ def room_bytes(readings: Sequence[Reading]) -> int | None:
     """Say how much more may be used before the tightest limit is no longer in calm; None without limits."""
     rooms = [reading.headroom_bytes - reserves_for(reading).recover_bytes for reading in readings]
     return max(0, min(rooms)) if rooms else None
-
-
-def learn_factor(factor: float, cost_bytes: int, peak_bytes: int) -> float:
-    """Learn by how much blocks cost more than their estimate: at once when they do, slowly back when not.
-
-    The estimate itself need not be learnt: the engine bounds it from each block's own text, and so tells 5
-    bytes of memory a byte (English) from 45 (no break), which a mean over past blocks cannot. This corrects a
-    bound that has become wrong, with a new version of the engine, say. Within 1 and 4, for a peak also holds
-    what is not the blocks': a cache that grows.
-
-    >>> learn_factor(1.0, 10_000_000, 15_000_000), learn_factor(2.0, 10_000_000, 5_000_000)
-    (1.5, 1.95)
-    """
-    if cost_bytes < _SMALLEST_LESSON_BYTES:
-        return factor
-    seen = min(max(peak_bytes / cost_bytes, 1.0), MAX_FACTOR)
-    return seen if seen > factor else 0.95 * factor + 0.05 * seen
