@@ -1,7 +1,7 @@
 """Turn text into nanoGPT's train.bin and val.bin: `python prepare.py --help` says how.
 
-Copy this file and the folder nanogpt_compat/, which does the work, into nanoGPT's data/<name>/. Any Python
-can read this file, so that an old one is told that it is too old.
+Copy this file and the folder nanogpt_compat/, which does the work, into nanoGPT's data/<name>/. Python 3.6
+to 3.9 must get as far as the message that they are too old: use no newer syntax here.
 """
 
 import os
@@ -10,8 +10,8 @@ import sys
 if __name__ == "__main__":
     home = os.path.dirname(os.path.abspath(__file__))
     try:
-        from nanogpt_compat.__main__ import start  # imports only sys, so it fails only if it is not there
+        from nanogpt_compat.__main__ import start  # fails only if the folder is missing: it imports only sys
     except ImportError:
-        sys.stderr.write("prepare.py needs the folder nanogpt_compat/; copy it to " + home + " too\n")
+        sys.stderr.write(f"prepare.py needs the folder nanogpt_compat/; copy it to {home} too\n")
         sys.exit(2)
     sys.exit(start(home))

@@ -1,6 +1,6 @@
 """Start the command line: `python -m nanogpt_compat`, and what `prepare.py` calls.
 
-Python 2.7 and 3.0 to 3.9 must get as far as the message about their version: nothing here may be new to them.
+Python 3.6 to 3.9 must get as far as the message that they are too old: use no newer syntax here.
 """
 
 import sys
@@ -9,11 +9,10 @@ import sys
 PACKAGES = ["numpy", "psutil", "tiktoken", "tqdm"]
 
 
-def start(home=None):
-    # type: (str | None) -> int
-    """Run the command line, or say what is missing for that; return the exit code.
+def start(home: "str | None" = None) -> int:
+    """Run the command line, or print what is missing for that; return the exit code.
 
-    `home` is the folder that the defaults of the command line refer to; None is the current one.
+    `home` is the folder that default paths start from; None is the current folder.
     """
     try:
         from nanogpt_compat.system.shutdown import end_at_once
@@ -25,14 +24,14 @@ def start(home=None):
         raise
     problem = find_problem()
     if problem:
-        sys.stderr.write("nanogpt_compat: " + problem + "\n")
+        sys.stderr.write(f"nanogpt_compat: {problem}\n")
         return 2
     import os
     from pathlib import Path
 
-    # No linear algebra is done here, and numpy's library for it would start a thread for each CPU.
+    # OpenBLAS would start a thread for each CPU when numpy is imported; nothing here uses linear algebra.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from nanogpt_compat.cli import main  # not before now: it imports the packages
+    from nanogpt_compat.cli import main  # only now: it imports the packages
     from nanogpt_compat.errors import MemoryLimitError, TooSmallError
 
     exit_code = main(home=None if home is None else Path(home))
@@ -41,18 +40,17 @@ def start(home=None):
     return exit_code
 
 
-def find_problem():
-    # type: () -> str
-    """Say in one sentence everything that has to be installed; empty if all is there."""
-    if sys.version_info < (3, 10):
+def find_problem() -> str:
+    """Return one sentence that names everything missing; empty if all is installed."""
+    if sys.version_info < (3, 10):  # noqa: UP036 - see above
         found = ".".join(str(number) for number in sys.version_info[:3])
-        return "Python 3.10 or newer is needed, and " + sys.executable + " is Python " + found
+        return f"Python 3.10 or newer is needed, and {sys.executable} is Python {found}"
     from importlib.util import find_spec
 
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if not missing:
         return ""
-    from nanogpt_compat.system.commands import install, show  # they need none of the packages
+    from nanogpt_compat.system.commands import install, show  # these need none of the packages
 
     return "packages are missing; install them with:" + show(install(*missing))
 

@@ -1,7 +1,7 @@
 """The operating system and the terminal.
 
 filesystem.py    durable writes, page cache, kinds of file systems
-shutdown.py      end at a signal before there is work to save; old Pythons read it
+shutdown.py      end at a signal before there is work to save; Python 3.6 can read it
 signals.py       stop cleanly at a signal
 threads.py       start threads where memory may be refused
 display.py       progress, logs and warnings on stderr
