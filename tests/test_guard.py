@@ -227,7 +227,7 @@ def test_a_record_that_does_not_fit_is_refused_for_good_unless_others_hold_the_m
         ) as found:
             watched.check_room(need_mib * MIB, lambda: need)
     assert getattr(found.value, "smaller_helps", False) is False
-    assert ("trying again unchanged is useless" in str(found.value)) == (error is TooSmallError)
+    assert ("running it again unchanged will not help" in str(found.value)) == (error is TooSmallError)
 
 
 def test_what_is_allowed_on_the_advice_of_a_refusal_is_enough() -> None:

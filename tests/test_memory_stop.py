@@ -465,7 +465,7 @@ def test_what_others_leave_no_room_for_may_be_tried_again_later(text: Path, tmp_
     floor_bytes = settled_available_bytes() + 200_000_000
     done = run("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes))
     assert done.returncode == 75, done.stderr
-    assert "too much of it by others" in done.stderr
+    assert "too much of it by other programs" in done.stderr
     assert "smaller settings will not help" in done.stderr
     assert "resume with smaller settings" not in done.stderr
     assert not (tmp_path / "train.bin").exists()
@@ -474,7 +474,7 @@ def test_what_others_leave_no_room_for_may_be_tried_again_later(text: Path, tmp_
 def test_what_cannot_fit_is_refused_with_78_before_anything_is_written(text: Path, tmp_path: Path) -> None:
     done = run("--input", text, "--output-dir", tmp_path, "--max-memory", "50M")
     assert done.returncode == 78, done.stderr
-    assert "trying again unchanged is useless" in done.stderr
+    assert "running it again unchanged will not help" in done.stderr
     assert not (tmp_path / "train.bin").exists()
 
 
@@ -509,4 +509,4 @@ def test_an_engine_is_not_opened_where_it_has_no_room(engine: str, limit_mb: int
     command = ["prlimit", f"--data={limit_mb * 1_000_000}", sys.executable, REPOSITORY / "prepare.py", *words]
     done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 78, done.stderr
-    assert "trying again unchanged is useless" in done.stderr
+    assert "running it again unchanged will not help" in done.stderr

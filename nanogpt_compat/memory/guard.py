@@ -1,8 +1,8 @@
 """Keep this process inside the memory it may use: read the limits, decide, and tell the pipeline.
 
-    Sampler       the limits that apply here, read again and again           -> [Reading, ...]
-    policy.py     what follows from them                                     -> State, Step | None
-    MemoryGuard   a thread that polls the two; the pipeline asks it before it admits a block, carries out its
+    Sampler       read every limit that applies to this process      -> [Reading, ...]
+    policy.py     decide what follows from the readings              -> State, Step | None
+    MemoryGuard   poll both from a thread; the pipeline asks it before it admits a block, carries out its
                   steps, and stops when `aborting` is set
 
 A poll takes 50 to 500 us, 2 to 10 times a second (benchmarks/guard_cost.py).
@@ -26,23 +26,23 @@ from nanogpt_compat.memory.policy import MOST_BYTES, SMALLEST_BYTES, Level, Read
 from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import Need
 
-REFRESH_EVERY_S = 3.0  # limits do change: systemctl set-property, docker update
-_LISTING_SHARE = 0.0005  # of the time goes into listing children: 15 ms (of 400 processes), so every 30 s
+REFRESH_EVERY_S = 3.0  # limits can change: systemctl set-property, docker update
+_LISTING_SHARE = 0.0005  # of the time may go into listing children: 15 ms with 400 processes, so every 30 s
 
-# What is no work in flight and was not there before: threads, the kernel's tables, memory in pieces.
+# Growth of this process that is not work in flight: threads, page tables, fragmentation.
 _UNSURE_BYTES = 16 << 20
 
 _log = logging.getLogger(__name__)
 
 
 def check_fits(readings: Sequence[Reading], *, own_bytes: int, smallest_bytes: int) -> None:
-    """Refuse to start what would only have to be stopped.
+    """Raise an error if the memory for the smallest settings is not available.
 
-    `own_bytes` is what this process holds now, `smallest_bytes` what the smallest settings will need more.
+    `own_bytes` is what this process holds now; `smallest_bytes` is what the smallest settings need on top.
 
     Raises:
-        TooSmallError: our own use exceeds a limit whatever others do: a retry is useless.
-        MemoryLimitError: it would fit if others did not hold the memory: a retry may work.
+        TooSmallError: this process alone exceeds a limit; a retry will not help.
+        MemoryLimitError: it fits once other programs free memory; a retry may work.
     """
     for reading in readings:
         if reading.advisory or policy.margin_bytes(reading) >= smallest_bytes:
@@ -52,26 +52,26 @@ def check_fits(readings: Sequence[Reading], *, own_bytes: int, smallest_bytes: i
         needed_bytes = used_bytes + smallest_bytes + reserve_bytes
         found = f"the smallest settings need {format_bytes(needed_bytes)} of memory; {_describe(reading)}"
         if needed_bytes > reading.limit_bytes:
-            raise TooSmallError(f"{found}. Allow more memory; trying again unchanged is useless")
+            raise TooSmallError(f"{found}. Allow more memory; running it again unchanged will not help")
         raise MemoryLimitError(
-            f"{found}, too much of it by others. Close some, or try again later", smaller_helps=False
+            f"{found}, too much of it by other programs. Close some, or try again later", smaller_helps=False
         )
 
 
 def _is_ours(reading: Reading, own_bytes: int) -> bool:
-    """Whether nobody else uses up much of a limit: a cgroup also counts what the kernel holds for us."""
+    """Whether no other process uses much of a limit. A cgroup also counts what the kernel holds for us."""
     return reading.private or reading.used_bytes - own_bytes < _UNSURE_BYTES
 
 
 def _describe(reading: Reading) -> str:
-    """Say which limit it is, who set it, what we keep of it in reserve, and how far it is used up."""
+    """Describe a limit: its name, who set it, its size, the reserve that we keep of it, and its use."""
     reserve_bytes = policy.reserves_for(reading).abort_bytes
     limit, reserve, used = map(format_bytes, (reading.limit_bytes, reserve_bytes, reading.used_bytes))
     return f"{reading.name} ({reading.source}) is {limit}, {reserve} kept in reserve, {used} in use"
 
 
 def describe_limits(readings: Sequence[Reading], budget_bytes: int) -> str:
-    """Write the start line: what is available, the tightest limit set, and the reserve of whichever decides.
+    """Return the start line: what is available, the tightest limit set, the reserve, and the budget.
 
     >>> describe_limits([Reading("cgroup memory.max", "/sys/fs/cgroup/memory.max", 4 * 10**9, 10**8)], 10**9)
     'memory: limit 4.0 GB from cgroup memory.max, reserve 268 MB, budget 1.0 GB'
@@ -88,9 +88,9 @@ def describe_limits(readings: Sequence[Reading], budget_bytes: int) -> str:
 
 
 def describe_abort(reading: Reading | None, tried: Mapping[Step, int], *, refused: bool = False) -> str:
-    """Say why the run stops and how often each step was tried; the caller adds what is saved, and what next.
+    """Return why the run stops, and how often each step was tried; the caller adds what is saved.
 
-    `reading` is the limit that decided, or the tightest one when the system `refused` memory (MemoryError).
+    `reading` is the limit that decided, or the tightest one if the system `refused` memory (MemoryError).
     """
     why = "the system refused memory" if refused else "memory is about to run out"
     which = "" if reading is None else f": {_describe(reading)}"
@@ -99,10 +99,11 @@ def describe_abort(reading: Reading | None, tried: Mapping[Step, int], *, refuse
 
 
 class Sampler:
-    """Takes the readings that apply to this process.
+    """Reads the limits that apply to this process.
 
-    Each limit is read as often as its own headroom asks for. What cannot be read is left out, noted once
-    (debug), and tried again half a second later. Both sizes are the user's; `root` is for tests.
+    The less headroom a limit has, the more often it is read. One that cannot be read is skipped, logged once
+    (debug), and tried again half a second later. `max_memory_bytes` and `min_available_bytes` are the user's
+    options; `root` is for tests.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Sampler:
         self._lock = threading.Lock()
 
     def sample(self, *, is_fresh: bool = False) -> list[Reading]:
-        """Return how every limit stands; unless `is_fresh`, how it stood half a second ago if it is far."""
+        """Return a reading of every limit; unless `is_fresh`, one of a distant limit may be 0.5 s old."""
         with self._lock:
             now_s = time.monotonic()
             if now_s >= self._refresh_at_s:
@@ -142,11 +143,11 @@ class Sampler:
         except (OSError, ValueError, psutil.Error, NotImplementedError) as error:
             if name not in self._noted:
                 self._noted.add(name)
-                _log.debug("memory guard: %s cannot be read and is left out: %s", name, error)
+                _log.debug("memory guard: skipping %s, which cannot be read: %s", name, error)
             return None
 
     def _refresh(self) -> None:
-        """Find out which limits there are now."""
+        """Find the limits that are set now."""
         self._last.clear()
         self._signals = {"MemAvailable": partial(limits.read_available, self._min_available_bytes)}
         for limit in limits.cgroup_limits(self._root):
@@ -157,7 +158,7 @@ class Sampler:
             self._signals[limits.MAX_MEMORY] = partial(self._read_own_use, self._max_memory_bytes)
 
     def _read_own_use(self, max_memory_bytes: int) -> Reading:
-        """Read our own and our children's use; listing them walks all of /proc: paced by cost."""
+        """Read the use of this process and its children; listing those walks all of /proc, so it is rare."""
         start_s = time.monotonic()
         if start_s >= self._list_at_s:
             with contextlib.suppress(OSError, psutil.Error):
@@ -185,26 +186,25 @@ class MemoryGuard:
         most_bytes: int = MOST_BYTES,
         smallest_bytes: int = SMALLEST_BYTES,
     ) -> None:
-        """Take what samples the limits, and how much memory the engine may keep besides work in flight."""
         self.aborting = threading.Event()
         self.state = State()
         self.readings: Sequence[Reading] = ()
         self.budget_bytes = self._most_bytes = most_bytes
         self._smallest_bytes = smallest_bytes
         self._sampler = sampler
-        self._base_bytes = 0  # of our own, before there was any work
+        self._base_bytes = 0  # what this process held before there was any work
         self._refused = False
         self._pending: deque[Step] = deque()
         self._tried: Counter[Step] = Counter()
         self._n_changes = 0
         self._lowest: Reading | None = None
-        self.peak_own_bytes = 0  # of what was seen
+        self.peak_own_bytes = 0  # the highest polled
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory-guard", daemon=True)
 
     def __enter__(self) -> "MemoryGuard":
-        """Take the first readings, raise what `check_fits` raises, and begin to watch."""
-        trim_heap()  # of the span before
+        """Take the first readings, raise what `check_fits` raises, and start to watch."""
+        trim_heap()  # memory that the previous span has freed
         self.poll()
         self._base_bytes = self._sampler.own_bytes()
         check_fits(self.readings, own_bytes=self._base_bytes, smallest_bytes=self._smallest_bytes)
@@ -219,7 +219,7 @@ class MemoryGuard:
         self._thread.join()
 
     def _watch(self) -> None:
-        """Poll until told to stop; a thread that cannot even read for want of memory has its answer."""
+        """Poll until `__exit__`. If a poll itself is refused memory, the run must stop."""
         delay_s = 0.05
         while not self._stop.wait(delay_s):
             try:
@@ -228,7 +228,7 @@ class MemoryGuard:
                 self.abort()
 
     def poll(self) -> float:
-        """Take one round of readings and act on it; return the seconds until the next should be taken."""
+        """Take one round of readings and act on it; return the seconds until the next one is due."""
         readings = self._sampler.sample()
         with contextlib.suppress(OSError, psutil.Error):
             self.peak_own_bytes = max(self.peak_own_bytes, self._sampler.own_bytes())
@@ -244,37 +244,37 @@ class MemoryGuard:
         return policy.poll_delay_s(readings)
 
     def abort(self) -> None:
-        """Take the same way out when memory was asked for and not given (MemoryError)."""
+        """Stop the run because the system refused memory (MemoryError)."""
         self._refused = True
         self.aborting.set()
 
     @property
     def in_flight_bytes(self) -> int:
-        """How much memory all work in flight may take now."""
+        """The memory that all work in flight may take now."""
         return max(self._smallest_bytes, self.budget_bytes >> self.state.n_halvings)
 
     def admit(self, cost_bytes: int, in_flight_bytes: int) -> bool:
-        """Say whether a block may join those in flight; always, if there are none, so that the run goes on.
+        """Return whether a block may join those in flight; always if there are none, or the run would hang.
 
-        It may if all fit into `in_flight_bytes`, and this one into half of what every limit leaves above its
-        reserve: the readings may be half a second old, and others take memory too.
+        It may if all fit into `in_flight_bytes`, and if it fits into half of what every limit leaves above
+        its reserve. Only half, because readings may be half a second old and other programs take memory too.
         """
         spare_bytes = min(map(policy.margin_bytes, self.readings), default=cost_bytes * 8) // 2
         fits = in_flight_bytes + cost_bytes <= self.in_flight_bytes
         return not in_flight_bytes or (fits and cost_bytes <= spare_bytes)
 
     def lacks_room(self, n_bytes: int) -> bool:
-        """Whether so much more memory cannot be had now; reads the limits, 0.3 ms."""
+        """Whether `n_bytes` more memory would exceed a limit now; reads the limits, 0.3 ms."""
         return bool(self._too_near(n_bytes))
 
     def check_room(self, n_bytes: int, need_of: Callable[[], Need]) -> None:
-        """Make sure that a record may take `n_bytes` more, when there is nothing else in flight.
+        """Check that a record may take `n_bytes` more, with nothing else in flight.
 
-        What `malloc.uses_block` knows of stays, in a new process too.
+        Blocks of `malloc.uses_block` count as needed: a new process would hold them too.
 
         Raises:
-            TooSmallError: it will not fit, whatever others do.
-            MemoryLimitError: it would if others did not hold the memory, or in a new process.
+            TooSmallError: it will not fit even if other programs free memory.
+            MemoryLimitError: it fits once other programs free memory, or in a new process.
         """
         near = self._too_near(n_bytes)
         if not near:
@@ -284,14 +284,14 @@ class MemoryGuard:
         own_bytes = self._sampler.own_bytes()
         for reading in near:
             base_bytes = self._base_bytes + used_bytes() + _UNSURE_BYTES
-            if reading.private:  # it counts more than our own memory, or less
+            if reading.private:  # what it counts differs from `own_bytes`
                 base_bytes += reading.used_bytes - own_bytes
             reserve_bytes = policy.reserves_for(reading).abort_bytes
             if base_bytes + need.n_bytes + reserve_bytes > reading.limit_bytes:
                 enough_bytes = policy.limit_for(base_bytes + need.most_bytes)
                 raise TooSmallError(
-                    f"{found}; {_describe(reading)}. Allow {format_bytes(enough_bytes)} at least; trying "
-                    "again unchanged is useless",
+                    f"{found}; {_describe(reading)}. Allow at least {format_bytes(enough_bytes)}; running "
+                    "it again unchanged will not help",
                     way_out=need.way_out,
                     enough_max_memory_bytes=enough_bytes if reading.name == limits.MAX_MEMORY else None,
                 )
@@ -300,13 +300,13 @@ class MemoryGuard:
         )
 
     def _too_near(self, n_bytes: int) -> list[Reading]:
-        """Return the limits that are nearer than `n_bytes`, nearest first."""
+        """Return the limits with a margin of less than `n_bytes`, the smallest margin first."""
         readings = [one for one in self._sampler.sample(is_fresh=True) if not one.advisory]
         near = [one for one in readings if policy.margin_bytes(one) < n_bytes]
         return sorted(near, key=policy.margin_bytes)
 
     def take_step(self) -> Step | None:
-        """Hand out the next step to carry out; HALVE is in force already, and is only to be known."""
+        """Return the next step to carry out; HALVE has taken effect already and is only reported."""
         step = self._pending.popleft() if self._pending else None
         if step is not None:
             self._tried[step] += 1
@@ -314,20 +314,20 @@ class MemoryGuard:
 
     @property
     def _cause(self) -> Reading | None:
-        """The limit that decided, or the tightest one."""
+        """The limit that made the run stop, or the tightest one."""
         return self.state.cause if self.state.level is Level.ABORT else policy.tightest(self.readings)
 
     @property
     def is_our_own_doing(self) -> bool:
-        """Whether the limit for which the run stops is used up by this process, and by hardly any other."""
+        """Whether this process alone, or nearly alone, uses up the limit that made the run stop."""
         return self._cause is not None and _is_ours(self._cause, self._sampler.own_bytes())
 
     def explain(self) -> str:
-        """Say why the run stops, as `describe_abort` does."""
+        """Return why the run stops, as `describe_abort` does."""
         return describe_abort(self._cause, self._tried, refused=self._refused)
 
     def summary(self) -> dict[str, object]:
-        """Sum up for prepare.json."""
+        """Return the `guard` entry of prepare.json."""
         lowest = self._lowest
         return {
             "state_changes": self._n_changes,

@@ -1,12 +1,12 @@
-r"""What limits this process: memory cgroups, rlimits, the machine, the user; and how many CPUs it may use.
+r"""Read the memory limits of this process (cgroups, rlimits, the machine, the user), and count its CPUs.
 
     /proc/self/mountinfo  which part of which cgroup hierarchy is mounted where
     /proc/self/cgroup     where in each hierarchy this process is
     together              the folders from our own cgroup up to the mount: [leaf, ..., mount point]
 
-psutil gives the machine's figures; it does not read cgroups (psutil #2100), so those are parsed here. Files
-are found below an injectable `root`, so that a test can lay out any machine in a folder. A figure that cannot
-be read is an `OSError` or a `ValueError`; whoever polls decides what that means.
+psutil gives the machine's figures. It does not read cgroups (psutil #2100), so those are parsed here. All
+paths start at `root`, so that a test can lay out any machine in a folder. A figure that cannot be read raises
+OSError or ValueError; the caller that polls decides what that means.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ import psutil
 
 from nanogpt_compat.memory.policy import Reading
 
-# v1 says "no limit" with 2^63 rounded down to a page, whatever the page size; no machine has an exabyte.
+# v1's "no limit" is 2^63 rounded down to a page, so it depends on the page size. No machine has an exabyte.
 _NO_LIMIT_BYTES = 1 << 60
 MAX_MEMORY = "--max-memory"
 _V2_LIMITS = ("memory.max", "memory.high")
@@ -40,18 +40,18 @@ class CgroupLimit:
     """A limit that one cgroup level sets."""
 
     name: str
-    path: Path  # the file it stands in; that level's usage is in the same folder
+    path: Path  # the file that holds it; that level's usage is in the same folder
     limit_bytes: int
 
 
 def _read(path: Path | str) -> str:
-    r"""Read a /proc or cgroup file as it is; `read_text` would turn a `\r` in a cgroup's name into `\n`."""
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  half the time of Path.read_bytes
+    r"""Read a /proc or cgroup file unchanged; `read_text` would turn a `\r` in a cgroup's name into `\n`."""
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123  takes half as long as Path.read_bytes
         return file.read().decode("utf-8", "surrogateescape")
 
 
 def _read_if_any(path: Path | str) -> str:
-    """Read a file; one that is not there, or not for us, is as good as empty."""
+    """Read a file; return "" if it does not exist or may not be read."""
     try:
         return _read(path)
     except (OSError, ValueError):  # ValueError: a garbled path with a NUL in it
@@ -59,7 +59,7 @@ def _read_if_any(path: Path | str) -> str:
 
 
 def parse_amount(text: str) -> int | None:
-    r"""Turn `4096` into a number; `max`, v1's sentinel and anything garbled mean that there is none.
+    r"""Parse `4096`; return None for `max`, v1's sentinel, and anything garbled.
 
     >>> parse_amount("4096\n"), parse_amount("max\n"), parse_amount("9223372036854771712\n")
     (4096, None, None)
@@ -69,7 +69,7 @@ def parse_amount(text: str) -> int | None:
 
 
 def parse_stat(text: str) -> dict[str, int]:
-    r"""Collect the figures used here from memory.stat or status; other lines are left out.
+    r"""Parse the fields used here of memory.stat or status; skip all other lines.
 
     >>> parse_stat("active_file 1\nfile_dirty x\nVmSwap:\t 8 kB\n")
     {'active_file': 1, 'VmSwap': 8}
@@ -93,7 +93,7 @@ def parse_membership(text: str) -> dict[str, str]:
 
 
 def parse_mounts(text: str) -> list[tuple[list[str], str, str]]:
-    r"""List the cgroup mounts of a mountinfo file as (controllers, mount root, mount point); v2's are [""].
+    r"""List mountinfo's cgroup mounts as (controllers, mount root, mount point); v2's controllers are [""].
 
     >>> parse_mounts("30 23 0:26 / /sys/fs/cg\\040roup rw shared:4 - cgroup2 cgroup2 rw\n")
     [([''], '/', '/sys/fs/cg roup')]
@@ -110,15 +110,15 @@ def parse_mounts(text: str) -> list[tuple[list[str], str, str]]:
 
 
 def _unescape(escape: re.Match[str]) -> str:
-    r"""Turn mountinfo's `\040` back into the space it stands for."""
+    r"""Turn mountinfo's `\040` back into a space."""
     return chr(int(escape[1], 8))
 
 
 def below_mount(path: str, mount_root: str) -> list[str] | None:
-    """Say which folders lead from a mount point to the cgroup at `path`; None if it is not below that mount.
+    """Return the folders from a mount point down to the cgroup at `path`; None if it is not below the mount.
 
-    Both are relative to the root of our cgroup namespace, which may itself lie below the mount (`/../..`):
-    the names between are then hidden, and the mount point, an ancestor of ours, is the nearest level we see.
+    Both paths are relative to the root of our cgroup namespace. That root may itself lie below the mount
+    (`/../..`). The names between are then hidden, and the mount point is the nearest level that we can see.
 
     >>> below_mount("/docker/abc/init", "/docker/abc"), below_mount("/", "/../.."), below_mount("/b", "/a")
     (['init'], [], None)
@@ -126,17 +126,17 @@ def below_mount(path: str, mount_root: str) -> list[str] | None:
     parts, above = ([part for part in name.split("/") if part] for name in (path, mount_root))
     if parts[: len(above)] == above:
         below = parts[len(above) :]
-        return None if ".." in below else below  # above or beside what is mounted: its limits are not ours
+        return None if ".." in below else below  # not below what is mounted: those limits are not ours
     return [] if set(above) == {".."} else None
 
 
 def cgroup_chains(controller: str, root: Path = Path("/")) -> list[list[Path]]:
-    """List, for v1's `controller` and for v2, the folders of our cgroups from the leaf up to the mount.
+    """List the folders of our cgroups from the leaf up to the mount, for v1's `controller` and for v2.
 
-    Both, for on a hybrid machine v2 is mounted without controllers: its folders then lack the files wanted.
+    Both are needed: on a hybrid machine v2 is mounted without controllers, and its folders lack the files.
     """
     paths = parse_membership(_read_if_any(root / "proc/self/cgroup"))
-    chains: dict[str, list[Path]] = {}  # by hierarchy: one may be mounted twice, the later over the earlier
+    chains: dict[str, list[Path]] = {}  # by hierarchy, since one may be mounted twice; the later mount wins
     for controllers, mount_root, mount_point in parse_mounts(_read_if_any(root / "proc/self/mountinfo")):
         key = next((name for name in ("", controller) if name in controllers and name in paths), None)
         below = None if key is None else below_mount(paths[key], mount_root)
@@ -147,24 +147,25 @@ def cgroup_chains(controller: str, root: Path = Path("/")) -> list[list[Path]]:
 
 
 def cgroup_limits(root: Path = Path("/")) -> list[CgroupLimit]:
-    """Find the memory limit of every cgroup level that has one; a file missing or garbled is none."""
+    """Find the memory limit of every cgroup level that has one; a missing or garbled file sets no limit."""
     limits = []
     for chain in cgroup_chains("memory", root):
         for directory in chain:
             found = list(_level_limits(directory, is_top=directory == chain[-1]))
-            if found:  # the lower of memory.max and memory.high binds: their usage is the same
+            if found:  # of memory.max and memory.high the lower one binds, since both count the same usage
                 limits.append(min(found, key=lambda limit: limit.limit_bytes))
     return limits
 
 
 def _level_limits(directory: Path, *, is_top: bool) -> Iterable[CgroupLimit]:
-    """Read the limits that stand in one cgroup folder."""
+    """Read the limits in one cgroup folder."""
     for name in (*_V2_LIMITS, *_V1_LIMITS):
         limit_bytes = parse_amount(_read_if_any(directory / name))
         if limit_bytes is not None:
             yield CgroupLimit(f"cgroup {name}", directory / name, limit_bytes)
-    # v1 names the tightest limit of all ancestors. In the topmost folder we see, it may be that of a hidden
-    # one, which uses at least what this folder does; lower down it would meet another level's usage.
+    # v1 reports the tightest limit of all ancestors. In the topmost folder that we see, that may be a hidden
+    # ancestor's, which uses at least as much as this folder. Further down, the usage of the level that sets
+    # it would be another than this folder's.
     stat = parse_stat(_read_if_any(directory / "memory.stat")) if is_top else {}
     hidden_bytes = stat.get("hierarchical_memory_limit", _NO_LIMIT_BYTES)
     if hidden_bytes < _NO_LIMIT_BYTES:
@@ -172,22 +173,22 @@ def _level_limits(directory: Path, *, is_top: bool) -> Iterable[CgroupLimit]:
 
 
 def read_cgroup(limit: CgroupLimit) -> Reading:
-    """Set a cgroup's usage, of the limit's own level, against its limit.
+    """Read the usage of the cgroup level that sets `limit`.
 
-    Page cache counted as use has caused years of false kills (Ray #29103, Kubernetes #43916, dask #4304):
-    file pages count only while they are dirty. Shared memory (tmpfs) is not among the kernel's file pages.
+    File pages count only while they are dirty: page cache counted as use has caused years of false kills (Ray
+    #29103, Kubernetes #43916, dask #4304). Shared memory (tmpfs) is not among the kernel's file pages.
 
     Raises:
-        OSError, ValueError: usage or memory.stat cannot be read; without the latter page cache would be use.
+        OSError, ValueError: usage or memory.stat cannot be read. Without memory.stat, page cache would count.
     """
     v2, directory = limit.path.name in _V2_LIMITS, limit.path.parent
-    # No Path is built where polls come by: each interns its parts, and Python's table of those grows.
+    # Build no Path in a poll: each one interns its parts, and Python's table of interned strings grows.
     usage_path = f"{directory}/{'memory.current' if v2 else 'memory.usage_in_bytes'}"
     current_bytes, stat = parse_amount(_read(usage_path)), parse_stat(_read(f"{directory}/memory.stat"))
     prefix, dirty = ("", "file_") if v2 else ("total_", "total_")
     pages = [stat[key] for key in (f"{prefix}inactive_file", f"{prefix}active_file") if key in stat]
     if current_bytes is None or len(pages) < 2:
-        raise ValueError(f"{usage_path} and memory.stat beside it hold no usage that makes sense")
+        raise ValueError(f"{usage_path} and memory.stat next to it hold no valid usage")
     file_bytes = min(sum(pages), current_bytes)
     dirty_bytes = min(stat.get(f"{dirty}dirty", 0) + stat.get(f"{dirty}writeback", 0), file_bytes)
     used_bytes = current_bytes - file_bytes + dirty_bytes
@@ -195,7 +196,7 @@ def read_cgroup(limit: CgroupLimit) -> Reading:
 
 
 def read_available(floor_bytes: int | None = None) -> Reading:
-    """Read MemAvailable, the kernel's estimate of what can be had without swapping, page cache included."""
+    """Read MemAvailable, the kernel's estimate of what is available without swapping, page cache included."""
     memory = psutil.virtual_memory()
     source = "the machine" if floor_bytes is None else "the machine, --min-available"
     advisory = sys.platform == "darwin"  # memory compression makes "available" a guess there
@@ -204,9 +205,9 @@ def read_available(floor_bytes: int | None = None) -> Reading:
 
 
 def anonymous_bytes(process: psutil.Process, root: Path = Path("/")) -> int:
-    """Add up what only this process holds: anonymous memory, in RAM or swapped out; never file-backed pages.
+    """Return a process's anonymous memory, in RAM or swapped out, without file-backed pages.
 
-    20 us; psutil's memory_full_info, the one that knows about swap, takes 757 us (FACTS.md).
+    Takes 20 us; psutil's memory_full_info, which also knows about swap, takes 757 us.
 
     Raises:
         OSError, psutil.Error: the process is gone.
@@ -219,7 +220,7 @@ def anonymous_bytes(process: psutil.Process, root: Path = Path("/")) -> int:
 
 
 def own_bytes_reader() -> Callable[[], int]:
-    """Return what reads this process's anonymous memory as far as it is not swapped out: 20 us."""
+    """Return a function that reads this process's anonymous memory, without what is swapped out, in 20 us."""
     process = psutil.Process()
 
     def read() -> int:
@@ -230,10 +231,12 @@ def own_bytes_reader() -> Callable[[], int]:
 
 
 def read_own_use(limit_bytes: int, processes: list[psutil.Process], root: Path = Path("/")) -> Reading:
-    """Set the anonymous memory of `processes`, the first of which is this one, against `--max-memory`.
+    """Read the anonymous memory of `processes`, this one first, as the use of `--max-memory`.
+
+    A child that has ended is skipped.
 
     Raises:
-        OSError, psutil.Error: our own use cannot be read; a child may end at any time, and is then left out.
+        OSError, psutil.Error: the use of this process cannot be read.
     """
     used_bytes = anonymous_bytes(processes[0], root)
     for child in processes[1:]:
@@ -245,7 +248,7 @@ def read_own_use(limit_bytes: int, processes: list[psutil.Process], root: Path =
 
 
 def read_rlimit(name: str, process: psutil.Process) -> Reading | None:
-    """Set this process's use against `RLIMIT_AS` or `RLIMIT_DATA`; None where that is not set."""
+    """Read this process's use of `RLIMIT_AS` or `RLIMIT_DATA`; None if that limit is not set."""
     if sys.platform != "linux":
         return None  # macOS does not enforce them, Windows has none
     import resource
@@ -267,9 +270,10 @@ def _cpu_quota(directory: Path) -> float | None:
 
 
 def available_cpus(root: Path = Path("/")) -> int:
-    """Count the CPUs we may really use: the least of our affinity and every cgroup's quota, at least 1.
+    """Count the CPUs this process may use: the least of its affinity and every cgroup's quota, at least 1.
 
-    A container's CPU count is the host's. A quota of 1.5 counts as 1: the rest is for reading and writing.
+    In a container, os.cpu_count() is the host's. A quota of 1.5 counts as 1: reading and writing use the
+    rest.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [_cpu_quota(directory) for chain in cgroup_chains("cpu", root) for directory in chain]
@@ -277,7 +281,7 @@ def available_cpus(root: Path = Path("/")) -> int:
 
 
 def default_workers(cpus: int) -> int:
-    """Leave one CPU to the desktop where that costs less than a quarter of the speed.
+    """Return the number of workers: leave the desktop a CPU if that costs less than a quarter of the speed.
 
     >>> [default_workers(cpus) for cpus in (1, 4, 5, 64)]
     [1, 4, 4, 63]

@@ -1,4 +1,4 @@
-"""How to make the C library give freed memory back; where that cannot be done, nothing is."""
+"""Make the C library return freed memory to the system. Where it cannot, these functions do nothing."""
 
 import contextlib
 import ctypes
@@ -11,11 +11,11 @@ import psutil
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # <malloc.h>
 _LARGE_BYTES = 8 << 20
 _KEPT_BYTES = 16 << 20
-_used_blocks: list[int] = []  # sizes of what is in `uses_block`; a list, for its methods are atomic
+_used_blocks: list[int] = []  # the sizes given to `uses_block`; a list, because its methods are atomic
 
 
 def trim_heap() -> None:
-    """Give freed memory back to the system, which free() alone does not for small objects: 1 to 50 ms."""
+    """Return freed memory to the system, which free() does not do for small objects; takes 1 to 50 ms."""
     if hasattr(psutil, "heap_trim"):  # psutil >= 7.2, not on musl
         psutil.heap_trim()
         return
@@ -24,22 +24,22 @@ def trim_heap() -> None:
 
 
 def return_large_blocks() -> None:
-    """Have blocks of 8 MiB and more given back as soon as they are freed.
+    """Make free() return allocations of 8 MiB and more to the system at once.
 
-    glibc does so from 128 KiB on, but only until the first such block is freed: then it raises the bound, up
-    to 32 MiB, and keeps what is smaller. A tokeniser's tables of 8 and 16 MiB would so stay for ever, freed.
-    Smaller blocks are kept on purpose: those of a block of text come again with the next one, and pages that
-    are new each time cost a tenth of the speed.
+    By default glibc does that from 128 KiB on, but raises this bound, up to 32 MiB, whenever a larger
+    allocation is freed. It would keep a tokeniser's freed tables of 8 and 16 MiB for ever. Smaller
+    allocations are kept on purpose: the next block of text needs the same sizes, and new pages each time cost
+    a tenth of the speed.
     """
     with contextlib.suppress(OSError, AttributeError):
         _libc().mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         _libc().mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
-        _libc().mallopt(_M_ARENA_MAX, 2)  # each keeps what it has; with one for each thread, 10 MB more
+        _libc().mallopt(_M_ARENA_MAX, 2)  # each keeps what is freed: one arena a thread takes 10 MB more
 
 
 @contextlib.contextmanager
 def uses_block(n_bytes: int) -> Iterator[None]:
-    """Say that a block of this size is in use while this is entered, and not for remembering words."""
+    """Register an allocation that is not the tokeniser's cache, for as long as the context is entered."""
     _used_blocks.append(n_bytes)
     try:
         yield
@@ -48,7 +48,7 @@ def uses_block(n_bytes: int) -> Iterator[None]:
 
 
 def used_bytes() -> int:
-    """Add up the blocks of `uses_block`."""
+    """Return the sum of the sizes that `uses_block` has registered."""
     return sum(tuple(_used_blocks))
 
 
@@ -63,9 +63,9 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def large_bytes() -> int:
-    """Add up the blocks that are given back as soon as they are freed, but for those of `uses_block`.
+    """Return the sum of the allocations that free() returns at once, without those of `uses_block`.
 
-    0 where it is not known. 5 us.
+    0 if unknown. Takes 5 us.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallinfo2 = _libc().mallinfo2  # glibc >= 2.33

@@ -5,8 +5,8 @@
        <--------------------------------------
        all above 1.25 x throttle reserve for 5 s
 
-Each limit has its own reserves, and the tightest decides. Formulas are those of FACTS.md ("Memory limits").
-Swap is never headroom, and page cache is not use: whoever takes the readings (limits.py) sees to both.
+Each limit has its own reserves, and the tightest limit decides. The readings (limits.py) count neither swap
+as headroom nor page cache as use.
 """
 
 from bisect import bisect_left
@@ -16,41 +16,45 @@ from enum import Enum
 from functools import lru_cache
 
 _MIB, _GIB = 1 << 20, 1 << 30
-READINGS_TO_ABORT = 2  # one may fall between another program's malloc and its free
-HOLD_S = 5.0  # of calm before anything is given back
+READINGS_TO_ABORT = 2  # one alone may fall between another program's malloc and its free
+HOLD_S = 5.0  # how long it must be calm before a halving is undone
 STEP_EVERY_S = 1.0
-LATER_STEP_EVERY_S = 10.0  # at the smallest settings; an engine's cache costs 36 ms, and its warmth
+LATER_STEP_EVERY_S = (
+    10.0  # at the smallest settings: a dropped engine cache takes 36 ms to build, and starts cold
+)
 MAX_HALVINGS = 6  # 1 GiB -> 16 MiB
-MAX_FILL_RATE = 6 * _GIB  # bytes/s, more than a fast program can touch: a reserve is seen before it is gone
+MAX_FILL_RATE = (
+    6 * _GIB
+)  # bytes/s, faster than a program can touch memory, so we poll before a reserve is gone
 MOST_BYTES = _GIB  # 64 workers with two blocks of 1 MiB each
-SMALLEST_BYTES = 32 * _MIB  # one block of 1 MiB, 8 bytes a byte, with 512 KiB of it unbroken, 45 bytes a byte
-SMALL_BLOCK_BYTES = 128 * 1024  # smaller ones take no less memory that matters
+SMALLEST_BYTES = 32 * _MIB  # one block of 1 MiB at 8 bytes a byte, 512 KiB of it unbroken at 45 more
+SMALL_BLOCK_BYTES = 128 * 1024  # smaller ones hardly save memory
 IN_FLIGHT_BYTES = 64 * 1024 * 1024
-"""What blocks between reading and writing may take: two unbroken pieces at tiktoken's 26 MiB each, or
-the 2 MiB that 512 KiB of prose take for each of 32 threads."""
+"""Memory for the blocks between reading and writing: two unbroken pieces at 26 MiB of tiktoken's each, or
+32 threads at the 2 MiB that 512 KiB of prose take."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One limit and how much of it is used, both of the same thing at the same time."""
+    """One limit and its use, both read at the same time."""
 
     name: str  # "cgroup memory.max"
-    source: str  # the file the limit stands in, or who set it
+    source: str  # the file that holds the limit, or who set it
     limit_bytes: int
     used_bytes: int  # without what the kernel can take back at once
-    flushable_bytes: int = 0  # the part of used_bytes that is dirty file pages, free once they are on disk
-    private: bool = False  # nobody else uses this limit up
-    advisory: bool = False  # good enough to throttle on, too vague to stop for
-    floor_bytes: int | None = None  # a reserve the user asked for, in place of the computed one
+    flushable_bytes: int = 0  # the part of used_bytes that is dirty file pages, free once written to disk
+    private: bool = False  # only this process and its children count towards it
+    advisory: bool = False  # accurate enough to throttle, not to stop
+    floor_bytes: int | None = None  # the reserve the user asked for, instead of the computed one
 
     @property
     def headroom_bytes(self) -> int:
-        """What is left; below zero when more is used than allowed."""
+        """What is left; negative if more is used than allowed."""
         return self.limit_bytes - self.used_bytes
 
 
 class Level(Enum):
-    """How near the end of memory is."""
+    """How short memory is."""
 
     OK = "ok"
     THROTTLE = "throttle"
@@ -58,7 +62,7 @@ class Level(Enum):
 
 
 class Step(Enum):
-    """What can be done to hold less; the value is how to say that it was done."""
+    """A way to hold less memory; the value describes it in messages."""
 
     FLUSH = "flushed and dropped output pages"
     DROP_CACHES = "dropped the engine's caches"
@@ -70,7 +74,7 @@ LADDER = (Step.FLUSH, Step.DROP_CACHES, *[Step.HALVE] * MAX_HALVINGS)
 
 @dataclass(frozen=True, slots=True)
 class Reserves:
-    """The headroom below which a limit is too near, near, and not yet far again."""
+    """The headroom below which the run stops, throttles, and does not recover yet."""
 
     abort_bytes: int
     throttle_bytes: int
@@ -79,10 +83,10 @@ class Reserves:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All that the policy remembers."""
+    """What the policy remembers from one round of readings to the next."""
 
     level: Level = Level.OK
-    cause: Reading | None = None  # what we are not OK for: the tightest of the limits that are near
+    cause: Reading | None = None  # the tightest of the limits that are too near
     n_low: int = 0  # consecutive readings below an abort reserve
     n_steps: int = 0  # since throttling began
     n_halvings: int = 0
@@ -93,8 +97,9 @@ class State:
 def reserves_for(reading: Reading) -> Reserves:
     """Compute one limit's reserves.
 
-    The caps are below the usual 2 and 6 GiB: a program of 200 MB that stops a desktop with 5 GB free only
-    annoys. `--min-available` moves all three alike, for 1.25 x 20 GB may be more than there is.
+    The caps are below the usual 2 and 6 GiB: to stop a program of 200 MB on a desktop with 5 GB free would
+    only annoy. `--min-available` shifts all three by the same amount, since 1.25 x 20 GB may exceed the
+    machine.
 
     >>> reserves_for(Reading("--max-memory", "the command line", 300_000_000, 160_000_000))
     Reserves(abort_bytes=45000000, throttle_bytes=90000000, recover_bytes=112500000)
@@ -102,9 +107,8 @@ def reserves_for(reading: Reading) -> Reserves:
     return _reserves(reading.limit_bytes, reading.floor_bytes)
 
 
-@lru_cache(maxsize=64)  # limits seldom change, and a poll asks four times for each
+@lru_cache(maxsize=64)  # limits seldom change, and a poll asks four times for each of them
 def _reserves(size: int, floor_bytes: int | None) -> Reserves:
-    """Apply the formulas to a limit of `size` bytes."""
     abort = min(max(size * 5 // 100, 256 * _MIB), size * 15 // 100, 512 * _MIB)
     throttle = min(max(size * 12 // 100, 768 * _MIB), size * 30 // 100, 2 * _GIB)
     shift = 0 if floor_bytes is None else floor_bytes - abort
@@ -112,7 +116,7 @@ def _reserves(size: int, floor_bytes: int | None) -> Reserves:
 
 
 def limit_for(used_bytes: int) -> int:
-    """Return the least limit that leaves its abort reserve free while `used_bytes` of it are in use.
+    """Return the smallest limit that still has its abort reserve free when `used_bytes` are in use.
 
     >>> limit_for(127_500_000), limit_for(10_000_000_000)
     (149999999, 10526315789)
@@ -122,17 +126,17 @@ def limit_for(used_bytes: int) -> int:
 
 
 def margin_bytes(reading: Reading) -> int:
-    """Say how far a limit is from stopping us; dirty pages count as free here, for a flush frees them."""
+    """Return how much more may be used before this limit stops the run; a flush frees dirty pages."""
     return reading.headroom_bytes + reading.flushable_bytes - reserves_for(reading).abort_bytes
 
 
 def tightest(readings: Sequence[Reading]) -> Reading | None:
-    """Pick the reading with the least margin; None of none."""
+    """Return the reading with the smallest margin; None if there are no readings."""
     return min(readings, key=margin_bytes, default=None)
 
 
 def decide(readings: Sequence[Reading], state: State, now_s: float) -> tuple[State, Step | None]:
-    """Judge one round of readings; `now_s` is monotonic. ABORT is final, and stands in the state's level."""
+    """Decide on one round of readings; `now_s` is monotonic. Once the level is ABORT, it stays so."""
     if state.level is Level.ABORT:
         return state, None
     low = [reading for reading in readings if margin_bytes(reading) < 0 and not reading.advisory]
@@ -148,7 +152,7 @@ def decide(readings: Sequence[Reading], state: State, now_s: float) -> tuple[Sta
 
 
 def _throttle(state: State, now_s: float) -> tuple[State, Step | None]:
-    """Take the ladder's next step when it is due; past its end go on, dropping at times what has grown."""
+    """Return the ladder's next step if it is due; after the last one, flush and drop caches in turn."""
     n_steps = state.n_steps
     state = replace(state, level=Level.THROTTLE)
     if n_steps and now_s < state.next_step_s:
@@ -160,7 +164,7 @@ def _throttle(state: State, now_s: float) -> tuple[State, Step | None]:
 
 
 def _recover(state: State, now_s: float) -> State:
-    """Give one halving back after each HOLD_S of calm; after the first, all is OK."""
+    """Undo one halving after each HOLD_S of calm; the level is OK from the first one on."""
     since_s = now_s if state.calm_since_s is None else state.calm_since_s
     if now_s - since_s < HOLD_S:
         return replace(state, calm_since_s=since_s)
@@ -168,11 +172,11 @@ def _recover(state: State, now_s: float) -> State:
 
 
 def poll_delay_s(readings: Sequence[Reading]) -> float:
-    """Say when to look again, 100 to 500 ms: sooner than anyone can fill the tightest headroom.
+    """Return the seconds until the next poll, 0.1 to 0.5: before a program could fill the tightest headroom.
 
-    After 50 ms when a reading is below its reserve, for the second one decides: so a reserve of 256 MiB lasts
-    until the decision if it is filled at 1.7 GiB/s. Less than 100 ms would cost more than 0.5 % of a CPU as
-    long as a limit is near: a poll takes 10 us, but 300 us where it finds the caches of a busy machine cold.
+    0.05 if a reading is below its abort reserve, since the second such reading decides: a reserve of 256 MiB
+    then lasts until the decision even if it is filled at 1.7 GiB/s. Polling at less than 0.1 s all the time
+    would cost more than 0.5 % of a CPU: a poll takes 10 us, but 300 us on a busy machine with cold caches.
     """
     spare_bytes = min(
         (reading.headroom_bytes - reserves_for(reading).abort_bytes for reading in readings),
@@ -184,11 +188,13 @@ def poll_delay_s(readings: Sequence[Reading]) -> float:
 def default_budget(
     readings: Sequence[Reading], *, smallest_bytes: int = SMALLEST_BYTES, most_bytes: int = MOST_BYTES
 ) -> int:
-    """Choose how much memory work in flight may take, so little that a desktop never notices.
+    """Return how much memory work in flight may take, so little that a desktop does not notice.
 
-    At most a sixteenth of what is free (500 MB of 8 GB, a browser's tab or two), but 64 MiB in any case, in
-    which a few workers run at full speed. At most twice the gap between throttling and recovery, for then
-    giving a halving back cannot by itself lead back to throttling. And at most what, used, leaves us OK.
+    The least of these, but at least `smallest_bytes`:
+    - a sixteenth of what is free (500 MB of 8 GB, a browser tab or two), or 64 MiB if that is more: a few
+      workers run at full speed in 64 MiB
+    - twice the gap between throttling and recovery, so that undoing a halving cannot cause throttling again
+    - what can be used without leaving the level OK
     """
     budget_bytes = most_bytes if readings else min(most_bytes, 64 * _MIB)
     for reading in readings:
@@ -201,6 +207,6 @@ def default_budget(
 
 
 def room_bytes(readings: Sequence[Reading]) -> int | None:
-    """Say how much more may be used before the tightest limit is no longer in calm; None without limits."""
+    """Return how much more may be used with every limit above its recover reserve; None without limits."""
     rooms = [reading.headroom_bytes - reserves_for(reading).recover_bytes for reading in readings]
     return max(0, min(rooms)) if rooms else None

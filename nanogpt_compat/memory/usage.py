@@ -1,17 +1,17 @@
-"""How much memory this process has, file-backed pages included."""
+"""Read the resident memory of this process, file-backed pages included."""
 
 import sys
 from pathlib import Path
 
 
 def rss_bytes() -> int:
-    """Read how much memory this process has now, file-backed pages included; or the peak."""
+    """Return the resident memory of this process now; its peak where only that is known."""
     return _status_bytes("VmRSS:") or peak_rss_bytes()
 
 
 def peak_rss_bytes() -> int:
-    """Read the most memory this process has had, file-backed pages included; 0 where it is not known."""
-    peak = _status_bytes("VmHWM:")  # ru_maxrss would count what the parent had when it forked
+    """Return the peak resident memory of this process; 0 if unknown."""
+    peak = _status_bytes("VmHWM:")  # ru_maxrss includes what the parent had when it forked
     if peak:
         return peak
     try:
@@ -23,7 +23,7 @@ def peak_rss_bytes() -> int:
 
 
 def _status_bytes(field: str) -> int:
-    """Read one figure of /proc/self/status; 0 where there is none."""
+    """Read one field of /proc/self/status; 0 if there is none."""
     try:
         with Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
             return next((int(line.split()[1]) * 1024 for line in status if line.startswith(field)), 0)
