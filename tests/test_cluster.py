@@ -568,7 +568,7 @@ def test_a_stopped_run_of_one_machine_is_not_mixed_with_parts(tmp_path: Path) ->
         (("auto", 7), {"JOB_COMPLETION_INDEX": "6"}, (6, 7)),
         (("auto", None), {"JOB_COMPLETION_INDEX": "6"}, "needs --world-size"),
         (("auto", None), {}, "none of SLURM_ARRAY_TASK_ID"),
-        (("4", 4), {}, "--rank 4 of 4 is none"),
+        (("4", 4), {}, "--rank 4 of 4 does not exist"),
         (("x", 4), {}, "neither a number nor auto"),
         (("0", None), {}, "needs --world-size"),
     ],

@@ -43,7 +43,7 @@ def test_no_command_tells_what_is_secret_in_an_address() -> None:
     told = commands.show(commands.this_program("--input", "s3://key:word@bucket/a.txt"))
     assert "key" not in told
     assert "word" not in told
-    assert told.endswith("put back what is secret in the address, where it has ...)")
+    assert told.endswith("(replace ... in the address with its secret part)")
 
 
 def test_an_option_that_is_replaced_goes_with_all_its_values() -> None:

@@ -153,7 +153,7 @@ def test_a_limit_of_the_file_size_is_an_error_that_names_it(
     args = (*args, "--output-dir", out)
     for _ in range(2):
         done = faults.run(*args, prefix=[tool("prlimit"), "--fsize=200000"], **SETTINGS)
-        assert_stopped(done, r"cannot take .* more: File too large\..*Raise the limit of the size of a file")
+        assert_stopped(done, r"cannot take .* more: File too large\..*Raise the limit on file sizes")
         expected.assert_nothing_partial(out)
         assert saved_tokens(out) > 0
     assert_goes_on(expected, out, *args, resumes=2)

@@ -386,7 +386,7 @@ def fill_up_below_a_limit(path: str, mapped: bool) -> dict[str, Any]:
 def test_a_limit_of_the_file_size_is_an_error_that_says_so(tmp_path: Path, mapped: bool) -> None:
     result = run_apart(fill_up_below_a_limit, tmp_path / "a.partial", mapped)
     assert "cannot take 200 kB more: File too large" in result["message"]
-    assert "Raise the limit of the size of a file (ulimit -f)" in result["message"]
+    assert "Raise the limit on file sizes (ulimit -f)" in result["message"]
     assert result["is_exact"]
     assert result["is_right"]
 

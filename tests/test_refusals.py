@@ -363,7 +363,7 @@ def test_an_output_folder_that_cannot_be_one_is_refused(
     run_prepare: RunPrepare, tmp_path: Path, text: Path
 ) -> None:
     done = run_prepare("--input", text, "--output-dir", text / "out")
-    assert_refused(done, 4, f"cannot write to {text}/out: Not a directory; mend that and run")
+    assert_refused(done, 4, f"cannot write to {text}/out: Not a directory; fix that and run")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     for folder in (closed, closed / "out"):

@@ -33,4 +33,4 @@ except MemoryError as error:
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert done.stdout == "of 64 threads not all can be started 1\n", done.stderr
+    assert done.stdout == "not all of 64 threads can be started 1\n", done.stderr

@@ -1,7 +1,7 @@
 """Commands in messages: quoted for the shell, one to a line, so that they work when they are pasted.
 
-A command is on a line of its own, indented by four spaces; nothing else in a message is indented so. By that
-tests/test_advice.py finds the commands, which it runs.
+A command has a line of its own, indented by four spaces. Nothing else in a message is indented like that, so
+tests/test_advice.py can find the commands and run them.
 """
 
 import os
@@ -21,14 +21,14 @@ _SCRIPT = "nanogpt-prepare"  # in setup.cfg
 
 
 def quote(word: object) -> str:
-    r"""Quote a word for the shell in ASCII, like all that is printed, and without the secrets of an address.
+    r"""Quote a word for the shell, in ASCII and without the secrets of an address.
 
     >>> quote("two words.txt"), quote("caf\xe9's.txt"), quote(Path("-n.txt"))
     ("'two words.txt'", "$'caf\\xc3\\xa9\\'s.txt'", './-n.txt')
     """
     text = redact(word) if isinstance(word, str) else str(word)
     if isinstance(word, Path) and text.startswith("-"):
-        text = f"./{text}"  # or it would be taken for an option
+        text = f"./{text}"  # or it would be read as an option
     if text.isascii() and text.isprintable():
         return shlex.quote(text)
     chars = (chr(byte) for byte in os.fsencode(text))
@@ -37,7 +37,7 @@ def quote(word: object) -> str:
 
 
 def join(*words: object) -> str:
-    """Make a command of words, each quoted.
+    """Join words into a command, each quoted.
 
     >>> join("cat", Path("my text.txt"))
     "cat 'my text.txt'"
@@ -46,22 +46,22 @@ def join(*words: object) -> str:
 
 
 def show(*commands: str) -> str:
-    r"""Put finished commands into a message: `f"convert it with{show(command)}\nor ..."`."""
+    r"""Return finished commands for a message: `f"convert it with{show(command)}\nor ..."`."""
     text = "".join(_INDENT + command for command in commands)
     if "://...@" in text or "?..." in text:
-        text += "\n(put back what is secret in the address, where it has ...)"
+        text += "\n(replace ... in the address with its secret part)"
     return text
 
 
 def this_program(*words: object) -> str:
-    """Start this program, as it was started, with these words."""
+    """Return the command that starts this program, the way it was started, with these words."""
     return join(*_program(), *words)
 
 
 def this_command(*more: object, without: Iterable[str] = (), words: Sequence[str] | None = None) -> str:
-    """Start this program with the words it was started with, but for some options, and some more.
+    """Return the command that was typed, without the options `without`, and with `more` at the end.
 
-    `words` are those typed, where they are not those of the process. `more` comes last, so that it wins.
+    `words` are the words typed, if they are not in `sys.argv`. `more` comes last, so that it wins.
     """
     if words is None:
         words = sys.argv[1:] if _is_ours() else []
@@ -69,7 +69,7 @@ def this_command(*more: object, without: Iterable[str] = (), words: Sequence[str
 
 
 def drop_options(words: Sequence[str], options: Iterable[str]) -> list[str]:
-    """Leave out options and their values; there are no words but options and values.
+    """Return `words` without `options` and their values; every word must be an option or a value.
 
     >>> drop_options(["--input", "a", "b", "--n=1", "--quiet"], ["--input", "--n"])
     ['--quiet']
@@ -84,19 +84,19 @@ def drop_options(words: Sequence[str], options: Iterable[str]) -> list[str]:
 
 
 def install(*packages: str) -> str:
-    """Install packages for this Python, whichever `pip` is found first by the shell."""
-    if find_spec("pip") is None and (uv := shutil.which("uv")):  # it makes environments without pip
+    """Return the command that installs packages for this Python, not for the one of the shell's `pip`."""
+    if find_spec("pip") is None and (uv := shutil.which("uv")):  # uv makes environments without pip
         return join(uv, "pip", "install", "--python", _python(), *packages)
     return module("pip", "install", *packages)
 
 
 def python(code: str) -> str:
-    """Run a line of code with this Python."""
+    """Return the command that runs a line of code with this Python."""
     return join(_python(), "-c", code)
 
 
 def module(name: str, *words: object) -> str:
-    """Run a module with this Python."""
+    """Return the command that runs a module with this Python."""
     return join(_python(), "-m", name, *words)
 
 
@@ -105,12 +105,11 @@ def _python() -> str:
 
 
 def _package() -> Path:
-    """Return the folder of this package."""
     return Path(nanogpt_compat.__file__).resolve().parent
 
 
 def _is_launcher() -> bool:
-    """Whether the process is prepare.py, under whatever name: it stands beside the package."""
+    """Whether the script of this process is prepare.py: under any name, a file next to the package."""
     script, package = Path(sys.argv[0]), _package()
     folders = {script.absolute().parent, script.resolve().parent}  # either may be a link
     return script.is_file() and package in {(folder / package.name).resolve() for folder in folders}
@@ -123,7 +122,7 @@ def _is_ours() -> bool:
 
 
 def _program() -> list[object]:
-    """List the words that start this program; a worker of a cluster was started by another's."""
+    """Return the words that start this program. A cluster's worker was not started by them."""
     if _is_launcher():
         return [_python(), Path(sys.argv[0])]
     if Path(sys.argv[0]).name == _SCRIPT:

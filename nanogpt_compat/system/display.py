@@ -1,4 +1,4 @@
-"""What is seen while a run goes on: a bar on a terminal, a plain line every ten seconds elsewhere."""
+"""Show progress, logs and warnings: a bar on a terminal, a plain line every ten seconds elsewhere."""
 
 import contextlib
 import io
@@ -20,26 +20,27 @@ _BAR_EVERY_S = 0.1
 _ERASE = "\r\x1b[K"  # the line that the cursor is on
 
 LOG = "nanogpt_compat"
-"""The log of this program: of its parts, each has the name of its module."""
+"""The name of this program's logger; each module has a child of it."""
 
 
 class CalmStream(io.TextIOBase):
-    r"""A text stream that never fails: a closed pager must not stop a run of hours.
+    r"""A text stream that never raises: a closed pager must not stop a run of hours.
 
-    It writes ASCII, and of names of files whatever else is in them as `\xe9` or `\u4e2d`; and no secret that
-    this process knows.
+    It writes ASCII, with other characters escaped as `\xe9` or `\u4e2d`, and hides the secrets that this
+    process knows.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
-        """Take `sys.stdout` or `sys.stderr`, which is None if the program was started with it closed."""
+        """Wrap `sys.stdout` or `sys.stderr`, which is None if the program was started with it closed."""
         self._stream = stream._stream if isinstance(stream, CalmStream) else stream
-        self.failure: OSError | None = None  # to write; a reader that has left is none
+        self.failure: OSError | None = None  # the last failed write; a closed pipe does not count
 
     def write(self, text: str) -> int:
-        """Write `text` if anybody is there; a full disk may have room again by the next time."""
+        """Write `text`; if that fails, drop it. The next call tries again: a full disk may have room then."""
         data = redact(text).encode("ascii", "backslashreplace")
         try:
-            # Past its buffer: what stayed there would be written at the end, and fail the run then (120).
+            # Bypass the buffer: what stayed in it would be written at exit, and could fail the run then
+            # (120).
             raw = getattr(getattr(self._stream, "buffer", None), "raw", None)
             if raw is not None:
                 while data:
@@ -54,34 +55,34 @@ class CalmStream(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Do nothing: `write` has done it."""
+        """Do nothing: `write` does not buffer."""
 
     def isatty(self) -> bool:
-        """Whether a person looks at it."""
+        """Whether the stream is a terminal."""
         with contextlib.suppress(OSError, ValueError):
             return self._stream is not None and self._stream.isatty()
         return False
 
     def fileno(self) -> int:
-        """Return the stream's own; tqdm asks it for the terminal's width."""
+        """Return the stream's file descriptor, from which tqdm reads the width of the terminal."""
         if self._stream is None:
             raise OSError("the stream is closed")
         return self._stream.fileno()
 
 
 class Notices(logging.Handler):
-    """Prints what a part logs that has nobody to return it to, such as the wait for a server."""
+    """Prints what is logged where it cannot be returned to a caller, such as the wait for a server."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print it on a line of its own, in the place of a bar."""
+        """Print the record on a line of its own; on a terminal it overwrites the bar."""
         stream = CalmStream(sys.stderr)
         stream.write(f"{_ERASE if stream.isatty() else ''}notice: {record.getMessage()}\n")
 
 
 def use_calm_streams() -> logging.Handler:
-    """Send everything that Python prints through `CalmStream`: warnings, logs and tracebacks too.
+    """Send everything that Python prints through `CalmStream`, including warnings, logs and tracebacks.
 
-    What libraries log is dropped unless they were told where to log: their errors are ours to report. Returns
+    Drop what libraries log unless a handler is installed: this program reports their errors itself. Return
     the handler of this program's own log.
     """
     sys.stdout, sys.stderr = CalmStream(sys.stdout), CalmStream(sys.stderr)
@@ -95,7 +96,7 @@ def use_calm_streams() -> logging.Handler:
 
 @contextlib.contextmanager
 def calm_streams() -> Iterator[None]:
-    """Do the same until the end of the context; a crash is printed after it, and redacted all the same."""
+    """Use calm streams inside the context. The crash hook stays, so a later traceback is redacted too."""
     streams = sys.stdout, sys.stderr
     notices = use_calm_streams()
     try:
@@ -110,32 +111,32 @@ def _print_crash(kind: type[BaseException], error: BaseException, trace: Traceba
 
 
 class Display(Protocol):
-    """Something that is told how far the run is."""
+    """Shows the progress of a run."""
 
     def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
-        """Take the state of the run, a few times a second at most."""
+        """Show the state of the run; called a few times a second at most."""
         ...
 
     def close(self) -> None:
-        """Show nothing more."""
+        """Stop showing."""
         ...
 
 
 class Nobody:
-    """For `--quiet`."""
+    """Shows nothing, for `--quiet`."""
 
     def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
-        """Show nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 class Bar:
     """A tqdm bar, for a terminal."""
 
     def __init__(self, stream: CalmStream, *, total_bytes: int | None, done_bytes: int = 0) -> None:
-        """Draw the bar at `done_bytes`, which do not count for its speed."""
+        """Start the bar at `done_bytes`, which do not count towards its speed."""
         self._bar = tqdm(
             total=total_bytes,
             initial=done_bytes,
@@ -155,7 +156,7 @@ class Bar:
         self._bar.update(bytes_read - self._bar.n)
 
     def close(self) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar, and leave it on the screen."""
         self._bar.close()
 
 
@@ -163,7 +164,7 @@ class Lines:
     """A line every ten seconds, for a log."""
 
     def __init__(self, stream: CalmStream, *, total_bytes: int | None, done_bytes: int = 0) -> None:
-        """Begin to count the ten seconds."""
+        """Take the start time; `done_bytes` do not count towards the speed."""
         self._stream = stream
         self._total_bytes = total_bytes
         self._done_bytes = done_bytes
@@ -178,7 +179,7 @@ class Lines:
         new_bytes, elapsed_s = bytes_read - self._done_bytes, now_s - self._started_s
         done, left = format_bytes(bytes_read), ""
         if self._total_bytes is not None:
-            # With --n the total is a forecast, and may turn out too low.
+            # With --n the total is a forecast, which may be too low.
             share = min(1.0, bytes_read / max(1, self._total_bytes))
             left_s = max(0, self._total_bytes - bytes_read) * elapsed_s / max(1, new_bytes)
             done = f"{share:4.0%}  {done} of {format_bytes(self._total_bytes)}"
@@ -189,13 +190,13 @@ class Lines:
         )
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing."""
 
 
 def open_display(
     stream: CalmStream, *, is_quiet: bool, total_bytes: int | None, done_bytes: int = 0
 ) -> Display:
-    """Choose what fits the stream; `total_bytes` is None if nobody knows how much comes."""
+    """Return the display that fits the stream; `total_bytes` is None if the size is unknown."""
     if is_quiet:
         return Nobody()
     kind = Bar if stream.isatty() else Lines

@@ -1,8 +1,8 @@
-"""The few calls to the operating system that several parts share.
+"""System calls on files that several modules need: durable writes, page cache, kinds of file systems.
 
-Linux has all of them; where a platform lacks one (posix_fadvise on macOS, pwrite and the fsync of a folder on
-Windows), the function does what can be done there. Names are looked up at each call, so that a test can take
-them away. Errors are the OSError of the system: what they mean is for the caller to say.
+Linux has all of them. Where a platform lacks one (posix_fadvise on macOS; pwrite and fsync of a folder
+on Windows), the function does what it can. It looks the name up at each call, so that a test can remove it.
+Errors are the system's OSError; the caller says what they mean.
 """
 
 import contextlib
@@ -28,20 +28,20 @@ _MOUNTINFO = Path("/proc/self/mountinfo")
 _ADVICE = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of the quota, or have it raised",
-    errno.EFBIG: "raise the limit of the size of a file (ulimit -f)",
+    errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
     errno.EROFS: "make the file system writable",
     errno.EIO: "look at the disk (dmesg)",
 }
 
 
 def advice(error: OSError) -> str:
-    """Say what to do about an error of writing before the same command is run again."""
-    return _ADVICE.get(error.errno or 0, "mend that")
+    """Return what to do about a failed write before the same command is run again."""
+    return _ADVICE.get(error.errno or 0, "fix that")
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable: a file that was fsynced can still lose its name."""
-    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder, and keeps names in its own journal
+    """Make the names in `folder` durable: fsync of a file alone can still lose its name."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder, but journals names itself
         return
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -51,34 +51,35 @@ def sync_folder(folder: Path) -> None:
 
 
 def advise_sequential(fd: int) -> None:
-    """Ask for a larger read-ahead. A hint: it never fails, and on a pipe it does nothing."""
+    """Ask for a larger read-ahead. A hint that never fails; it does nothing on a pipe."""
     if hasattr(os, "posix_fadvise"):
         with contextlib.suppress(OSError):
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
 
 
 def drop_cache(fd: int, start_bytes: int, end_bytes: int) -> None:
-    """Give the clean, unmapped pages of `[start_bytes, end_bytes)` back. A hint: it never fails."""
-    if end_bytes > start_bytes and hasattr(os, "posix_fadvise"):  # a length of 0 would mean up to the end
+    """Drop clean, unmapped pages of `[start_bytes, end_bytes)` from the page cache. A hint; never fails."""
+    if end_bytes > start_bytes and hasattr(os, "posix_fadvise"):  # a length of 0 means up to the end
         with contextlib.suppress(OSError):
             os.posix_fadvise(fd, start_bytes, end_bytes - start_bytes, os.POSIX_FADV_DONTNEED)
 
 
 def reserve_behind(fd: int, end_bytes: int) -> None:
-    """Give a file the blocks up to `end_bytes`, and leave its size: room of its own on a disk that runs full.
+    """Allocate a file's blocks up to `end_bytes` but keep its size: they stay available on a full disk.
 
-    A hint: it never fails. ext4, XFS, btrfs, tmpfs and others know it, which posix_fallocate cannot ask for.
+    A hint that never fails. ext4, XFS, btrfs, tmpfs and others support it; posix_fallocate would change the
+    size.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
-        fallocate = getattr(libc, "fallocate64", None) or libc.fallocate  # musl's has 64 bits
+        fallocate = getattr(libc, "fallocate64", None) or libc.fallocate  # in musl, this one takes 64 bits
         fallocate(fd, _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(end_bytes))
 
 
 def never_copy_on_write(fd: int) -> None:
-    """Let btrfs overwrite the blocks of a file, which must be empty: or else reserved ones are no use there.
+    """Let btrfs overwrite the blocks of a file, which must be empty; without it, reserved blocks do not help.
 
-    A hint: it never fails. Such a file has no checksums of btrfs's.
+    A hint that never fails. btrfs keeps no checksums of such a file.
     """
     with contextlib.suppress(ImportError, OSError):
         import fcntl  # Windows has none
@@ -87,9 +88,9 @@ def never_copy_on_write(fd: int) -> None:
 
 
 def file_system(path: Path) -> str:
-    """Name the file system that holds `path` (which exists) as mount(8) does: `ext4`, `nfs4`, `fuse.sshfs`.
+    """Return the type of the file system of `path`, as mount(8) names it: `ext4`, `nfs4`, `fuse.sshfs`.
 
-    `unknown` where there is no /proc/self/mountinfo, or nothing in it fits.
+    `path` must exist. Return `unknown` if there is no /proc/self/mountinfo, or no line of it matches.
     """
     try:
         mountinfo = _MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
@@ -100,11 +101,11 @@ def file_system(path: Path) -> str:
 
 
 def mounted_type(mountinfo: str, real_path: Path, device: str) -> str:
-    """Find the mount that holds `real_path`, a file of `device` ("major:minor"), and return its type.
+    """Return the type of the mount that holds `real_path`, a file of `device` ("major:minor").
 
-    Among the mounts above the path those of its device count first (a mount may be hidden under a later one
-    further up), then the longest path, then the last line. A btrfs subvolume has a device that stands in no
-    line, so none matching is no failure. Format: proc_pid_mountinfo(5).
+    Of the mounts above the path, prefer those of the same device (a later mount further up may hide one),
+    then the longest path, then the last line. The device of a btrfs subvolume is in no line; then all mounts
+    above the path count. Format: proc_pid_mountinfo(5).
 
     >>> mounted_type("27 1 254:0 / / rw - ext4 /dev/vda rw", Path("/home/a.bin"), "254:0")
     'ext4'
@@ -121,7 +122,7 @@ def _depth_then_order(numbered: tuple[int, tuple[str, Path, str]]) -> tuple[int,
 
 
 def _parse_mount(line: str) -> tuple[str, Path, str]:
-    """Take (device, mount point, type) out of one line; the fields before the dash vary in number."""
+    """Parse one line into (device, mount point, type); the number of fields before the dash varies."""
     left, right = line.split(" - ", 1)
     fields = left.split(" ")
     mount_point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
@@ -129,14 +130,14 @@ def _parse_mount(line: str) -> tuple[str, Path, str]:
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
-    """Write all of `data` (a memoryview of bytes), however often the system takes only a part."""
+    """Write all of `data` (a memoryview must be of bytes), in several calls if one writes only a part."""
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(fd, rest) :]
 
 
 def pwrite_all(fd: int, data: bytes | memoryview, offset_bytes: int) -> None:
-    """Write all of `data` (a memoryview of bytes) at `offset_bytes`; Windows moves the file position."""
+    """Write all of `data` (a memoryview must be of bytes) at `offset_bytes`; Windows moves the position."""
     if not hasattr(os, "pwrite"):
         os.lseek(fd, offset_bytes, os.SEEK_SET)
         write_all(fd, data)
@@ -148,23 +149,23 @@ def pwrite_all(fd: int, data: bytes | memoryview, offset_bytes: int) -> None:
 
 
 def replace_durably(temp: Path, final: Path) -> None:
-    """Give `temp`, fsynced and closed, its final name in the same folder, and make that name durable."""
+    """Rename `temp`, fsynced and closed, to `final` in the same folder, and make the name durable."""
     temp.replace(final)
     sync_folder(final.parent)
 
 
 def write_json(path: Path, record: Mapping[str, Any], *, indent: int | None, is_locked: bool = False) -> None:
-    """Write a record without the secrets this process knows, as `write_atomically` does. ASCII."""
+    """Write a record as ASCII JSON with `write_atomically`, without the secrets that this process knows."""
     text = json.dumps(redact_record(record), indent=indent)
     write_atomically(path, (text + "\n").encode("ascii"), is_locked=is_locked)
 
 
 def write_atomically(path: Path, data: bytes, *, is_locked: bool = False) -> None:
-    """Write `data` so that `path` always holds either the old content or the new, also after a power loss.
+    """Write `data` so that `path` holds either the old or the new content, even after a power loss.
 
-    The temporary name is drawn, since two tasks on two machines may write the same file. Who holds a lock
-    says so: its temporary name is always the same, and what a killed run left there is written over. Takes
-    0.32 ms (ext4, 2-core VM).
+    The temporary name is random, since two tasks on two machines may write the same file. With `is_locked`
+    (the caller holds a lock) it is always the same, so that a temporary file of a killed run is overwritten.
+    Takes 0.32 ms (ext4, 2-core VM).
     """
     temp = path.with_name(f"{path.name}.tmp" if is_locked else f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:

@@ -1,4 +1,4 @@
-"""Which of many processes this is, by what was typed or by what a scheduler says."""
+"""Find the rank of this process, from --rank or a scheduler's variables."""
 
 from collections.abc import Mapping
 
@@ -6,17 +6,17 @@ from nanogpt_compat.errors import UsageError
 
 
 def rank_of(rank: str, world_size: int | None, environment: Mapping[str, str]) -> tuple[int, int]:
-    """Say which rank of how many this is; `auto` asks Slurm or Kubernetes.
+    """Return (rank, world size); with `auto`, from the variables of Slurm or Kubernetes.
 
-    An array may begin at any number. With a `world_size`, of which it may be a part, the number of a task is
-    its rank.
+    A job array may start at any number. If `world_size` is given, the array may be a part of it, and a task's
+    number is its rank.
 
     >>> array = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "4"}
     >>> rank_of("auto", None, array), rank_of("auto", 8, array), rank_of("0", 2, {})
     ((2, 4), (7, 8), (0, 2))
 
     Raises:
-        UsageError: it cannot be known, or there is no such rank.
+        UsageError: the rank cannot be found, or is out of range.
     """
     number, size = _ask_scheduler(environment, world_size) if rank == "auto" else (rank, world_size)
     try:
@@ -24,17 +24,17 @@ def rank_of(rank: str, world_size: int | None, environment: Mapping[str, str]) -
     except ValueError:
         raise UsageError(f"--rank {number} is neither a number nor auto") from None
     if size is None:
-        raise UsageError(f"--rank {rank} needs --world-size N: how many ranks there are")
+        raise UsageError(f"--rank {rank} needs --world-size N, the number of ranks")
     if not 0 <= index < size:
         raise UsageError(
-            f"--rank {index} of {size} is none: ranks are counted from 0, up to {size - 1}. To run some "
-            "tasks of an array again, give the --world-size of all of it: their numbers are their ranks then"
+            f"--rank {index} of {size} does not exist: ranks go from 0 to {size - 1}. To run some tasks of "
+            "an array again, give the --world-size of the whole array: a task's number is then its rank"
         )
     return index, size
 
 
 def _ask_scheduler(environment: Mapping[str, str], world_size: int | None) -> tuple[str, int | None]:
-    """Find the rank, and how many there are, if that is said."""
+    """Return the rank and, if the scheduler tells it, the world size."""
     if "SLURM_ARRAY_TASK_ID" in environment and world_size is not None:
         return environment["SLURM_ARRAY_TASK_ID"], world_size
     if "SLURM_ARRAY_TASK_ID" in environment:

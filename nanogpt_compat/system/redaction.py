@@ -1,12 +1,12 @@
 r"""Keep the secrets that this process knows out of every text that leaves it.
 
-Passwords and signatures are in the addresses of inputs, keys in the environment, and any library may quote
-either in an error of its own. `learn` takes note of them, `redact` replaces them in a text for people, and
-`redact_record` in what is written as JSON. Addresses are also recognised by their form: that covers those
-the process has never seen, such as the signed address that a server redirects to.
+Addresses of inputs hold passwords and signatures, the environment holds keys, and any library may quote them
+in its errors. `learn` records them. `redact` hides them in text for people, and `redact_record` in JSON.
+Addresses are also recognised by their form. That covers addresses the process has never seen, such as a
+signed one that a server redirects to.
 
-Screens, logs and warnings go through `display.CalmStream`, files through `filesystem.write_json` and
-`journal.format_line`; these redact.
+`display.CalmStream` redacts screens, logs and warnings; `filesystem.write_json` and `journal.format_line`
+redact files.
 """
 
 import base64
@@ -20,16 +20,16 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 HIDDEN = "..."
 
-_MIN_CHARS = 4  # a password of one to three characters would blank half of a text
-_MIN_RECORD_CHARS = 6  # in JSON, where the `train` in `train.bin` is a name
-_MIN_USER_CHARS = 8  # an access key; `me` is no secret
-_MIN_OPAQUE_CHARS = 16  # of a value in a query: shorter ones are numbers and words
+_MIN_CHARS = 4  # hiding a password of one to three characters would blank half of a text
+_MIN_RECORD_CHARS = 6  # in JSON, where `train` in `train.bin` must stay
+_MIN_USER_CHARS = 8  # an access key has as many; `me` is no secret
+_MIN_OPAQUE_CHARS = 16  # shorter values in a query are numbers and words
 _MIN_VARIABLE_CHARS = 8
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _CHAIN = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]+://)")  # zip://a.txt::https://host/b.zip
 _IN_TEXT = re.compile(_SCHEME.pattern + r"[^\s'\"]*[^\s'\".,;:)\]]")
-# `user:password@` or `token@`. A password may hold `/`, as keys of S3 do; `host:80/a@b` has none.
+# `user:password@` or `token@`. A password may hold `/`, as S3's keys do; `host:80/a@b` has no password.
 _USER = re.compile(r"(?<=://)(?:[^/?#@:\[\]]+:(?!\d*(?:[/?#]|$))[^@]*@(?:[^/?#@]*@)*|[^/?#]*@)")
 _WEB_QUERY = re.compile(r"^(https?://[^?#]*)[?#](.*)", re.IGNORECASE | re.DOTALL)
 _OTHER_QUERY = re.compile(r"^([^?]*)\?([^?*/=]+=.*)", re.DOTALL)  # a `?` alone may be part of a glob
@@ -74,7 +74,7 @@ def split_query(address: str) -> tuple[str, str]:
 
 
 def user_of(address: str) -> str:
-    """Return what is before the `@` of an address, if it may be secret."""
+    """Return the part before the `@` of an address; "" if it is no secret."""
     match = _USER.search(address)
     if match is None:
         return ""
@@ -84,7 +84,7 @@ def user_of(address: str) -> str:
 
 
 def learn(word: str) -> None:
-    """Take note of the secrets in an address, which may follow an option: `--input=https://...`."""
+    """Record the secrets in an address, which may follow an option: `--input=https://...`."""
     match = _SCHEME.search(word)
     if match is None:
         return
@@ -95,7 +95,7 @@ def learn(word: str) -> None:
 
 
 def learn_all(words: Iterable[str], environment: Mapping[str, str]) -> None:
-    """Take note of the secrets in the words of a command line and in the environment."""
+    """Record the secrets in the words of a command line and in the environment."""
     for word in words:
         learn(word)
     for name, value in environment.items():
@@ -107,7 +107,7 @@ def learn_all(words: Iterable[str], environment: Mapping[str, str]) -> None:
 
 
 def _secrets_of_user(user: str) -> set[str]:
-    """List what a library might quote of `user:password`: a `/` in it ends the host for some of them."""
+    """Return the parts of `user:password` that a library may quote; to some, a `/` in it ends the host."""
     name, colon, password = user.partition(":")
     found = {password, *re.split(r"[/?#]", password)}
     if colon:
@@ -128,13 +128,13 @@ def _secrets_of_query(query: str) -> set[str]:
 
 
 def _basic(user: str) -> str:
-    """Return what an Authorization header has of `user:password`."""
+    """Return `user:password` as an Authorization header has it."""
     return base64.b64encode(user.encode("utf-8", "surrogateescape")).decode("ascii").rstrip("=")
 
 
 @lru_cache(maxsize=1)
 def _forms(_n_known: int) -> tuple[str, ...]:
-    """List every form that a known secret may have in a text, the longest first. `_known` only grows."""
+    """Return every form that a known secret may have in a text, longest first. `_known` only grows."""
     found = set[str]()
     for secret in _known:
         for plain in {secret, unquote(secret), unquote_plus(secret)}:
@@ -154,15 +154,15 @@ def _replace(text: str, min_chars: int) -> str:
 
 
 def redact(text: str) -> str:
-    """Return a text for people without known secrets, and addresses in it without passwords and queries."""
+    """Hide known secrets in a text for people, and the passwords and queries of addresses."""
     return _replace(text, _MIN_CHARS)
 
 
 def redact_record(record: Any) -> Any:
-    """Return JSON's dicts, lists and strings without known secrets; names of fields stay.
+    """Hide known secrets in a JSON record; names of fields stay.
 
-    A value that is a known secret and nothing else stays too: the program stores none, so it is a word of
-    its own, such as `spread`, that somebody has also chosen for a password.
+    A value that equals a known secret stays too. The program stores no secrets, so it is one of its own
+    words, such as `spread`, that was also chosen as a password.
     """
     if isinstance(record, str):
         return record if record in _known else _replace(record, _MIN_RECORD_CHARS)

@@ -1,4 +1,4 @@
-"""Being asked to stop: the first signal ends the run at the next block, the second ends it at once."""
+"""Stop at a signal: the first one ends the run at the next block, the second one at once."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from nanogpt_compat.system.shutdown import STOP_SIGNALS, end_at_once
 
 
 class StoppedBySignal(Exception):
-    """The run was asked to stop."""
+    """A signal asked the run to stop."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}")
@@ -18,7 +18,7 @@ class StoppedBySignal(Exception):
 class StopSignals:
     """Turns the first signal into a `StoppedBySignal` at the next `check`.
 
-    A signal that is ignored when the run starts stays ignored: so nohup and background jobs mean it.
+    A signal that is ignored when the run starts stays ignored: nohup and background jobs rely on that.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class StopSignals:
         self._before: dict[int, object] = {}
 
     def check(self) -> None:
-        """Raise StoppedBySignal if a signal has come."""
+        """Raise StoppedBySignal if a signal has arrived."""
         if self._received is not None:
             raise StoppedBySignal(self._received)
 
@@ -38,12 +38,12 @@ class StopSignals:
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # what `signal` returned, it takes
+            signal.signal(number, handler)  # type: ignore[arg-type]  # `signal` takes what it returned
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         """Record the signal, and let the next one end the process at once."""
         self._received = number
         for other in self._before:
-            signal.signal(other, signal.SIG_DFL)  # which works also while the main thread is in a library
-        if os.getpid() == 1:  # where the kernel drops a signal without a handler
+            signal.signal(other, signal.SIG_DFL)  # this also works while the main thread is in a library
+        if os.getpid() == 1:  # the kernel drops a signal to process 1 that has no handler
             end_at_once(self._before)

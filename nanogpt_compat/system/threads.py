@@ -1,4 +1,4 @@
-"""Memory that the system refuses: for a ulimit, or since it does not overcommit (vm.overcommit_memory=2)."""
+"""Start threads where the system may refuse memory: a ulimit, or no overcommit (vm.overcommit_memory=2)."""
 
 import mmap
 import sys
@@ -6,18 +6,18 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier, Thread
 
-_THREAD_BYTES = 16 << 20  # a stack of 8 MiB, and what Python and the C library set up for a thread
-_START_S = 60.0  # it takes 50 us; a thread that is refused memory once it runs never gets to the barrier
+_THREAD_BYTES = 16 << 20  # a stack of 8 MiB, and what Python and the C library allocate for a thread
+_START_S = 60.0  # it takes 50 us, but a thread that is refused memory as it starts never reaches the barrier
 
 
 def start_pool(n_threads: int, name: str) -> ThreadPoolExecutor:
-    """Make a pool whose threads have all started, and with room for that.
+    """Return a pool whose threads have all started.
 
-    A thread that is refused memory in the moment it starts is waited for without end (CPython 3.10 to 3.13,
-    Thread.start); so none is started later, when memory may be short.
+    CPython 3.10 to 3.13 hangs in Thread.start if the new thread is refused memory. So all threads start here,
+    after a check that there is room, and none later, when memory may be short.
 
     Raises:
-        MemoryError: they cannot be started.
+        MemoryError: not all threads can be started.
     """
     pool = ThreadPoolExecutor(n_threads, thread_name_prefix=name)
     all_run = Barrier(n_threads + 1)
@@ -26,25 +26,25 @@ def start_pool(n_threads: int, name: str) -> ThreadPoolExecutor:
             _start_thread(pool, all_run)
         all_run.wait(_START_S)
     except BaseException as error:
-        all_run.abort()  # or those that have started would wait for ever, and the process for them
+        all_run.abort()  # or the threads that did start would wait for ever, and so would the process
         pool.shutdown()
         if not isinstance(error, MemoryError | RuntimeError):  # "can't start new thread", BrokenBarrierError
             raise
-        raise MemoryError(f"of {n_threads} threads not all can be started") from error
+        raise MemoryError(f"not all of {n_threads} threads can be started") from error
     return pool
 
 
 def _start_thread(pool: ThreadPoolExecutor, all_run: Barrier) -> None:
-    """Start one more thread, which waits for the others."""
+    """Start one more thread of the pool, which waits at the barrier for the others."""
     _check_room()
     pool.submit(all_run.wait)
 
 
 def start_daemon(run: Callable[[], None]) -> None:
-    """Let `run` go on in a thread that the end of the process does not wait for.
+    """Run `run` in a thread that the process does not wait for when it ends.
 
     Raises:
-        MemoryError: it cannot be started.
+        MemoryError: the thread cannot be started.
     """
     _check_room()
     try:
@@ -54,9 +54,9 @@ def start_daemon(run: Callable[[], None]) -> None:
 
 
 def _check_room() -> None:
-    """Raise MemoryError if the limits leave no room for one more thread. Only Linux can tell without trying.
+    """Raise MemoryError if the limits leave no room for one more thread; checked on Linux only.
 
-    A mapping takes no memory until it is touched, but the limits count it; RLIMIT_DATA only a private one.
+    The mapping takes no memory, as it is not touched, but the limits count it (RLIMIT_DATA only if private).
     """
     if sys.platform != "linux":
         return

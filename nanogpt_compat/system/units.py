@@ -1,4 +1,4 @@
-"""Sizes, counts and durations, as people type them and as they like to read them. ASCII only."""
+"""Parse and format sizes, counts and durations. ASCII only."""
 
 import re
 from fractions import Fraction
@@ -10,10 +10,10 @@ _COUNT = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)([kmgt]?)", re.ASCII | re.IGNOREC
 
 
 def parse_size(text: str) -> int:
-    """Turn `64M`, `1.5GB`, `512KiB` or `4096` into bytes; K/M/G/T are powers of 1000, KiB.. of 1024.
+    """Parse `64M`, `1.5GB`, `512KiB` or `4096` into bytes; K, M, G, T are powers of 1000, KiB.. of 1024.
 
     Raises:
-        UsageError: not a size, or not at least one byte.
+        UsageError: it is not a size, or less than one byte.
 
     >>> parse_size("1.5M"), parse_size("4MiB"), parse_size("77")
     (1500000, 4194304, 77)
@@ -33,7 +33,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_count(text: str) -> int:
-    """Turn `100M` or `100000000` into a number; K, M, G and T are powers of 1000.
+    """Parse `100M` or `100000000` into a number; K, M, G and T are powers of 1000.
 
     Raises:
         UsageError: it is not a whole number of at least one.
@@ -49,7 +49,7 @@ def parse_count(text: str) -> int:
 
 
 def format_bytes(n_bytes: float) -> str:
-    """Three digits and a decimal unit: what `ls --si` and the makers of disks say.
+    """Format bytes with three digits and a decimal unit, like `ls --si` and disk makers.
 
     >>> format_bytes(15_000_000_000), format_bytes(999), format_bytes(6_640_000)
     ('15.0 GB', '999 bytes', '6.6 MB')
@@ -60,7 +60,7 @@ def format_bytes(n_bytes: float) -> str:
 
 
 def format_count(n: float) -> str:
-    """Say a number of tokens as papers do.
+    """Format a number of tokens the way papers do.
 
     >>> format_count(3_300_000_000), format_count(37_500), format_count(12)
     ('3.3B', '37.5K', '12')
@@ -69,7 +69,7 @@ def format_count(n: float) -> str:
 
 
 def plural(n: int, noun: str, more: str = "") -> str:
-    """Return a number with its noun; `more` is the noun's plural where it is not just with an s.
+    """Format a number with its noun; `more` is the plural, if it is not the noun with an s.
 
     >>> plural(1, "token"), plural(2500, "token"), plural(0, "entry", "entries")
     ('1 token', '2,500 tokens', '0 entries')
@@ -78,7 +78,7 @@ def plural(n: int, noun: str, more: str = "") -> str:
 
 
 def _scaled(value: float, units: tuple[str, ...]) -> str:
-    """`value` (at least 1000) over the unit that leaves at most three digits before the point."""
+    """Divide `value` (at least 1000) by the unit that leaves at most three digits before the point."""
     for unit in units:
         value /= 1000
         if abs(value) < 999.5 or unit == units[-1]:
@@ -87,7 +87,7 @@ def _scaled(value: float, units: tuple[str, ...]) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Say a time as exactly as anyone wants to know it.
+    """Format a duration with two digits or so.
 
     >>> format_duration(4.2), format_duration(185), format_duration(7500)
     ('4.2 s', '3 min', '2 h 5 min')
@@ -103,5 +103,5 @@ def format_duration(seconds: float) -> str:
 
 
 def format_rate(n_bytes: float, seconds: float) -> str:
-    """Bytes over seconds as `31.4 MB/s`; `-` while there is nothing to divide."""
+    """Format a rate as `31.4 MB/s`; as `-` if no time has passed."""
     return f"{n_bytes / seconds / 1e6:.1f} MB/s" if seconds > 0 else "-"
