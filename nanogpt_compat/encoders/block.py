@@ -19,32 +19,32 @@ from nanogpt_compat.text.cuts import MAX_PIECE_BYTES, longest_stretch_bytes
 from nanogpt_compat.text.documents import END_OF_TEXT, MARK, Counts, Documents, arrange, split_documents
 
 _JOINED_BYTES = 1024 * 1024
-_N_SAMPLES, _SAMPLE_BYTES = 16, 8192  # 6 ms of tiktoken
-_LOCATED_BYTES = 4096  # how closely a message names the text that an engine fails on
+_N_SAMPLES, _SAMPLE_BYTES = 16, 8192  # take 6 ms of tiktoken
+_LOCATED_BYTES = 4096  # how precisely a message locates text that an engine fails on
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """What is encoded in one call."""
+    """Text that is encoded in one call."""
 
     text: bytes
     is_val: bool
-    is_literal: bool = False  # it may hold `MARK` as text
+    is_literal: bool = False  # it may hold `MARK` as ordinary text
     ends_by_force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A block's tokens and what was lost on the way to them."""
+    """A block's tokens, and counts of what was checked, skipped or replaced."""
 
-    block: Block  # its `raw` is empty by now
-    tokens: tuple[tuple[bool, NDArray[np.uint16]], ...]  # for val or train, in order
-    n_checked: int = 0  # slices
+    block: Block  # with an empty `raw`
+    tokens: tuple[tuple[bool, NDArray[np.uint16]], ...]  # (is for val, tokens), in order
+    n_checked: int = 0  # slices that tiktoken has encoded too
     by_reference: bool = False
     n_invalid: int = 0
     invalid_offsets: tuple[int, ...] = ()  # into the file
     documents: Counts | None = None
-    records: Records | None = None  # its texts are gone
+    records: Records | None = None  # without their texts
     n_forced: int = 0  # cuts inside the block
 
 
@@ -58,15 +58,15 @@ def encode_block(
     form: Format,
     make_room: MakeRoom = has_room,
 ) -> Encoded:
-    """Decode and encode one block; what is lost is counted. `check_at` is for `Encoder.encode_checked`.
+    """Decode and encode one block, and count what is skipped or replaced.
 
-    The bytes of a long record are dropped from the block. `make_room` is as for `parse_records`, whose errors
-    this raises, too.
+    `check_at` is as for `Encoder.encode_checked`, `make_room` as for `parse_records`, whose errors this
+    raises too. The bytes of a long record are dropped from the block.
 
     Raises:
-        InputError: `errors` is `strict` and a byte cannot be decoded, or the engine fails; with the
-            file and the place in it.
-        EngineMismatch: the engine has erred; with the file and the place.
+        InputError: `errors` is `strict` and a byte cannot be decoded, or the engine fails; names the file and
+            the place in it.
+        EngineMismatch: the engine's tokens are not tiktoken's; names the file and the place in it.
     """
     if documents is not None and form.has_records:
         return _encode_records(block, encoder, documents, path, form, check_at, make_room)
@@ -83,7 +83,7 @@ def encode_block(
     try:
         if documents is not None:
             return _encode_documents(empty, text, encoder, documents, check_at)
-        # The reader has cut long stretches already, but U+FFFD has three bytes for each that it replaces.
+        # The reader has cut long stretches already, but each U+FFFD makes three bytes of one.
         cut = [(text, False)] if len(text) <= len(block.raw) else cut_text(text, block_bytes=_JOINED_BYTES)
         pieces = (_Piece(one, block.is_val, ends_by_force=is_forced) for one, is_forced in cut)
         return _encode_pieces(empty, pieces, encoder, check_at)
@@ -98,7 +98,7 @@ def encode_block(
 
 
 def _failing_bytes(block: Block, encoder: Encoder, errors: str) -> tuple[int, int]:
-    """Find the bytes of the file that no engine takes: a few kilobytes, or all of the block."""
+    """Return the bytes of the file that no engine can encode: a few kilobytes, or else all of the block."""
     start, end = Position(0, after_cr=block.start.after_cr), block.end.offset - block.start.offset
     found = 0, end
     for part in read_blocks(InMemory(block.raw), start=start, block_bytes=_LOCATED_BYTES, errors=errors):
@@ -113,7 +113,7 @@ def _failing_bytes(block: Block, encoder: Encoder, errors: str) -> tuple[int, in
 def _encode_documents(
     empty: Encoded, text: bytes, encoder: Encoder, documents: Documents, check_at: Sequence[int] | None
 ) -> Encoded:
-    """Encode the documents of a block: those for train, then those for val."""
+    """Encode the documents of a block, first those for train, then those for val."""
     start, end = empty.block.start, empty.block.end
     parts, counts = split_documents(text, documents, before=start.document, after=end.document)
     encoded = _encode_pieces(empty, _pieces_of(parts), encoder, check_at, eot=documents.eot)
@@ -129,12 +129,12 @@ def _encode_records(
     check_at: Sequence[int] | None,
     make_room: MakeRoom,
 ) -> Encoded:
-    """Do the same for records.
+    """Encode the records of a block.
 
     Raises:
-        BadRecord: one is bad, or the engine fails on it, and it is not to be skipped.
-        InputError: the engine fails on several together.
-        EngineMismatch: the engine has erred.
+        BadRecord: a record is bad, or no engine can encode it, and bad records are not skipped.
+        InputError: the engine fails on several records together, but on none alone.
+        EngineMismatch: the engine's tokens are not tiktoken's.
     """
     try:
         found = parse_records(block, documents, skip_bad=documents.skip_bad, make_room=make_room)
@@ -153,7 +153,7 @@ def _encode_records(
             return _encode_found(block, found, encoder, documents, check_at)
     except BadRecord as error:
         raise error.of(path, form) from error
-    except EngineFailure as error:  # on several records together, and on none of them alone
+    except EngineFailure as error:  # on several records together, but on none alone
         start, end = block.start.offset, block.end.offset
         raise InputError(f"{path}, bytes {start:,} to {end:,} of its text: {error}") from error
     except EngineMismatch as error:
@@ -161,10 +161,11 @@ def _encode_records(
 
 
 def _token_bytes(text: bytes, encoder: Encoder) -> int:
-    """Estimate the memory that it takes to make tokens of a long text, piece by piece, and to hold them.
+    """Estimate the memory to encode a long text piece by piece and to hold its tokens.
 
-    There are as many as in the densest of some samples, of two bytes, with an eighth lost between arrays. A
-    piece takes up to 16 times its size, and tiktoken 65 bytes for each in a run of white space before a word.
+    A token has two bytes, and there are as many as in the densest sample, with an eighth lost between arrays.
+    A piece takes up to 16 times its size, plus 65 bytes of tiktoken's for each byte of a run of white space
+    before a word.
     """
     step = max(1, len(text) // _N_SAMPLES)
     samples = [text[start : start + _SAMPLE_BYTES] for start in range(0, len(text), step)]
@@ -188,10 +189,10 @@ def _encode_found(
 
 
 def _without_failing(block: Block, encoder: Encoder, documents: Documents) -> Records:
-    """Parse a block again, one record at a time, and count those that no engine takes as bad.
+    """Parse a block again, one record at a time, and count those that no engine can encode as bad.
 
     Raises:
-        BadRecord: there is one, and bad records are not to be skipped; with its place, but not the file.
+        BadRecord: there is one, and bad records are not skipped; names its place, but not the file.
     """
     all_found = Records()
     for one in single_records(block):
@@ -207,25 +208,21 @@ def _without_failing(block: Block, encoder: Encoder, documents: Documents) -> Re
 
 
 def _as_failing(record: Block, error: EngineFailure, documents: Documents) -> Records:
-    """Count a record that no engine takes as bad.
-
-    Raises:
-        BadRecord: bad records are not to be skipped.
-    """
+    """Count a record that no engine can encode as bad; raise BadRecord unless bad records are skipped."""
     if not documents.skip_bad:
         noun = "line" if record.rows is None else "row"
         raise BadRecord(place_of(record), str(error), noun=noun) from error
     place = place_of(record) if record.rows is None else f"row {record.rows.first_row:,}"
     found = Records()
-    found.add_bad(f"{place}: {error}")  # the same however rows are grouped in the file
+    found.add_bad(f"{place}: {error}")  # does not depend on the file's row groups
     return found
 
 
 def _pieces_of(parts: Mapping[str, Sequence[bytes]]) -> Iterator[_Piece]:
-    """Join the short ones of what `split_documents` gives up to 1 MiB at a time, and cut the long ones.
+    """Join the short parts of `split_documents` up to 1 MiB at a time, and cut the long ones.
 
-    A part without an exact cut for more than `MAX_PIECE_BYTES` is cut by force, at places that depend on
-    its own text alone.
+    A part without an exact cut for more than `MAX_PIECE_BYTES` is cut by force, at places that depend on its
+    own text alone.
     """
     for split, some in parts.items():
         is_val = split == "val"
@@ -249,7 +246,7 @@ def _pieces_of(parts: Mapping[str, Sequence[bytes]]) -> Iterator[_Piece]:
 
 
 def _join(parts: Sequence[bytes]) -> bytes:
-    """Join parts; a single one stays the object it is, and `MARK` is known by that."""
+    """Join parts; return a single one itself, as `MARK` is recognised by identity."""
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
@@ -261,7 +258,6 @@ def _encode_pieces(
     *,
     eot: str = "append",
 ) -> Encoded:
-    """Encode a block's pieces, one after another."""
     tokens: list[tuple[bool, NDArray[np.uint16]]] = []
     n_checked = n_forced = 0
     by_reference = False
@@ -272,7 +268,7 @@ def _encode_pieces(
             made = Tokens(encoder.encode_literally(piece.text))
         else:
             made = encoder.encode_checked(piece.text, check_at)
-            check_at = []  # the places are in the first of them
+            check_at = []  # all of these places are in the first piece
         tokens.append((piece.is_val, made.ids if eot != "none" else made.ids[made.ids != END_OF_TEXT]))
         n_checked += made.n_checked
         n_forced += piece.ends_by_force
@@ -283,7 +279,7 @@ def _encode_pieces(
 
 
 def _undecodable(block: Block, path: Location, error: UnicodeDecodeError) -> InputError:
-    """Say which bytes of which file are not UTF-8."""
+    """Return the error that names the file and the bytes that are not UTF-8."""
     found = block.raw[error.start : error.end].hex(" ")
     return InputError(
         f"{path}: byte {block.start.offset + error.start:,} is not UTF-8: found {found} ({error.reason}); "

@@ -1,6 +1,7 @@
-"""A gigatoken tokenizer that is built anew when the words it remembers take too much memory.
+"""A gigatoken tokenizer that is rebuilt when its word cache takes too much memory.
 
-It never forgets a word (in 0.10): 630 MB of random ones took it to 7 GB. Building it anew takes 40 ms.
+gigatoken 0.10 never drops a word from its cache: 630 MB of random words took it to 7 GB. A rebuild takes 40
+ms.
 """
 
 import contextlib
@@ -19,14 +20,14 @@ from nanogpt_compat.encoders.interface import TOKEN_DTYPE, EngineMismatch
 from nanogpt_compat.memory.malloc import large_bytes, return_large_blocks, trim_heap, used_bytes
 
 _MIB = 1024 * 1024
-_LOOK_EVERY_BYTES = _MIB  # of random words: 8 MB of table, and one doubling at most
-_LOOK_LATER_EVERY_BYTES = 3 * _MIB  # a look takes 0.2 ms
+_LOOK_EVERY_BYTES = _MIB  # as random words they add 8 MB to the tables, with one doubling at most
+_LOOK_LATER_EVERY_BYTES = 3 * _MIB  # reading the memory takes 0.2 ms
 _FULL_OF_NEW_BYTES = 16 * _MIB
 _LONGEST_S = 2.0  # more than any block takes
 
 
 class BoundedTokenizer:
-    """A tokenizer for several threads, all of whose words stay within bounds together."""
+    """A tokenizer for several threads, with one memory limit for the word caches of all of them."""
 
     def __init__(
         self,
@@ -37,9 +38,9 @@ class BoundedTokenizer:
         own_bytes: Callable[[], int],
         most_bytes: float = inf,
     ) -> None:
-        """Build it from `ranks`; `own_bytes` reads this process's anonymous memory.
+        """Build a tokenizer from `ranks`; `own_bytes` reads this process's anonymous memory.
 
-        From now on, that may grow by `most_bytes`, counted as `held_bytes` does.
+        From here on, that memory may grow by `most_bytes`, as counted by `held_bytes`.
         """
         return_large_blocks()
         self.most_bytes = most_bytes
@@ -50,34 +51,34 @@ class BoundedTokenizer:
         self._own_bytes = own_bytes
         self._changed = threading.Condition()
         self._n_active = 0
-        self._unseen_bytes = 0  # encoded since the last look at memory
-        self._seen_bytes = 0  # encoded before that, since it was built
-        self._share = 1.0
-        self._is_changing = False  # it is being built anew
-        self.generation = 0  # how often it was
+        self._unseen_bytes = 0  # encoded since memory was last read
+        self._seen_bytes = 0  # encoded before that, since the last build
+        self._share = 1.0  # of `most_bytes`, above which it is rebuilt
+        self._is_changing = False  # a rebuild is under way
+        self.generation = 0  # the number of rebuilds
         self._tokenizer: Any = self._build()
-        trim_heap()  # 6 MB that the building took
+        trim_heap()  # the build has left 6 MB
         self._base_bytes = 0
         self._base_bytes = self.held_bytes()
 
     def encode(self, text: bytes) -> NDArray[np.uint16]:
-        """Encode with the GIL released; then look after the memory.
+        """Encode with the GIL released; rebuild afterwards if the cache has grown too large.
 
         Raises:
-            EngineMismatch: there is a token that the vocabulary does not have.
+            EngineMismatch: a token is not in the vocabulary.
         """
         if not text:
             return np.empty(0, TOKEN_DTYPE)
         with self._changed:
             self._changed.wait_for(lambda: not self._is_changing)
-            if self._tokenizer is None:  # whoever was to build it anew has failed
+            if self._tokenizer is None:  # the last rebuild has failed
                 self._tokenizer = self._build()
             tokenizer, generation = self._tokenizer, self.generation
             self._n_active += 1
         try:
             ids = self._encode_with(tokenizer, text)
         finally:
-            del tokenizer  # it can go only when nobody has it
+            del tokenizer  # a rebuild frees it only when no thread refers to it
             with self._changed:
                 self._n_active -= 1
                 self._changed.notify_all()
@@ -86,10 +87,10 @@ class BoundedTokenizer:
         return ids
 
     def _encode_with(self, tokenizer: Any, text: bytes) -> NDArray[np.uint16]:
-        # The call with the least around it: an array comes back, and awkward (0.3 s, 15 MB) is not imported.
-        # Up to 1 MiB is encoded in the calling thread, with one of the pool's memories.
+        # The call with the least overhead: it returns an array, and does not import awkward (0.3 s, 15 MB).
+        # Up to 1 MiB is encoded in the calling thread, with one of the pool's word caches.
         matrix, _ = tokenizer.encode_batch_padded(self._gigatoken.BytesSource([text]), 0, parallel=True)
-        if matrix.max(initial=0) > self._last_token:  # the cast would make another token of it
+        if matrix.max(initial=0) > self._last_token:  # the cast would turn it into another token
             raise EngineMismatch(0, len(text))
         ids: NDArray[np.uint16] = matrix[0].astype(TOKEN_DTYPE)
         return ids
@@ -99,15 +100,15 @@ class BoundedTokenizer:
         self._renew(self.generation)
 
     def held_bytes(self) -> int:
-        """Say by how much the process has grown since this was built, the large tables counted twice.
+        """Return how much the process has grown since the build, with large tables counted twice.
 
-        A full one is replaced by one of twice the size, and both are there while its words move over. What
-        others have said that they use (`malloc.uses_block`) is left out.
+        Twice, because a full table moves to one of twice the size, and both exist meanwhile. Allocations of
+        other code (`malloc.uses_block`) do not count.
         """
         return self._own_bytes() + large_bytes() - used_bytes() - self._base_bytes
 
     def _is_time_to_look(self, n_bytes: int) -> bool:
-        """Whether so much has been encoded that another look at memory is worth its time."""
+        """Whether enough has been encoded since memory was last read to read it again."""
         with self._changed:
             self._unseen_bytes += n_bytes
             is_early = self._seen_bytes < _FULL_OF_NEW_BYTES
@@ -118,22 +119,22 @@ class BoundedTokenizer:
         return True
 
     def _renew(self, generation: int) -> None:
-        """Build it anew once nobody uses it, unless somebody has done so since `generation`."""
+        """Rebuild the tokenizer when no thread uses it, unless it was rebuilt since `generation`."""
         with self._changed:
             if self._is_changing or self.generation != generation:
                 return
-            self._is_changing = True  # nobody begins
+            self._is_changing = True  # from now on, no thread starts to encode
             try:
-                # A thread that was refused memory never comes back.
+                # With a timeout, as a thread that was refused memory never returns.
                 if self._changed.wait_for(lambda: self._n_active == 0, timeout=_LONGEST_S):
                     self._tokenizer = None
                     self.generation += 1
-                    # In text full of new words all threads' tables double at once: be early for that.
+                    # In text full of new words, all threads' tables double at the same time: rebuild earlier.
                     self._share = 2 / 3 if self._seen_bytes < _FULL_OF_NEW_BYTES else 1.0
                     self._seen_bytes = 0
                     trim_heap()
                     self._tokenizer = self._build()
-            finally:  # also when there was no memory to build it: nobody is to wait for ever
+            finally:  # also if the build was refused memory, or other threads would wait for ever
                 self._is_changing = False
                 self._changed.notify_all()
 
@@ -145,13 +146,13 @@ class BoundedTokenizer:
 
 
 def _rank_lines(ranks: Mapping[bytes, int]) -> bytes:
-    """Write ranks as a .tiktoken file has them."""
+    """Format ranks like a .tiktoken file."""
     return b"".join([b"%b %d\n" % (b2a_base64(token, newline=False), rank) for token, rank in ranks.items()])
 
 
 @contextlib.contextmanager
 def _named_file(content: bytes) -> Iterator[str]:
-    """Give bytes a path, for gigatoken wants one; in memory where that can be."""
+    """Yield the path of a file with `content`, which gigatoken needs; in memory where possible."""
     with contextlib.ExitStack() as stack:
         if hasattr(os, "memfd_create"):
             file: Any = stack.enter_context(os.fdopen(os.memfd_create("ranks"), "wb"))

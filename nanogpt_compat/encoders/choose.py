@@ -1,4 +1,4 @@
-"""Which engine a run gets."""
+"""Choose the engine of a run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from nanogpt_compat.system.commands import install, show
 from nanogpt_compat.system.units import format_bytes
 
 ENGINES = ("auto", "tiktoken", "gigatoken")
-OPENING_BYTES = 48 * 1024 * 1024  # gigatoken, opened and tried, takes 42 MB; it aborts where there is less
+OPENING_BYTES = 48 * 1024 * 1024  # gigatoken takes 42 MB to open and try; it aborts if there is less
 _TABLES_BYTES = 24 * 1024 * 1024
-TESTED = ("0.10",)  # gigatoken's; before it, ranks could not be given
+TESTED = ("0.10",)  # versions of gigatoken; earlier ones do not accept ranks
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The engine, and one line for whoever reads along."""
+    """The engine, and a line for the user that names it."""
 
     encoder: Encoder
     line: str
@@ -38,14 +38,15 @@ def choose_encoder(
     spare_bytes: int,
     reader_bytes: int = 0,
 ) -> Choice:
-    """Open an engine: `tiktoken`, `gigatoken`, or `auto`: gigatoken in a version that was tested.
+    """Open an engine: `tiktoken`, `gigatoken`, or `auto`, which is gigatoken if it is tested and fits.
 
-    `own_bytes` reads this process's anonymous memory; `auto` wants `spare_bytes` of more to be had. With
-    `has_documents` it takes the mark between documents for the end-of-text token. `reader_bytes` is what
-    reading will take beside the blocks, so that it does not count as words.
+    `own_bytes` reads this process's anonymous memory; `spare_bytes` is what is available on top of it, and
+    `auto` takes gigatoken only if that suffices. With `has_documents`, the mark between documents becomes the
+    end-of-text token. Reading takes `reader_bytes` besides the blocks; they do not count as gigatoken's
+    cache.
 
     Raises:
-        UsageError: gigatoken was asked for, and cannot be had.
+        UsageError: gigatoken was asked for, but is not installed or fails.
     """
     reference = TiktokenEncoder(with_mark(encoding) if has_documents else encoding)
     plain = f"engine: tiktoken {reference.version}"
@@ -62,28 +63,30 @@ def choose_encoder(
         )
     if engine == "auto" and not is_tested(found):
         tested = " and ".join(TESTED)
-        why = f"gigatoken {found} is installed, but only {tested} was tested; --engine gigatoken takes it"
+        why = (
+            f"gigatoken {found} is installed, but only {tested} was tested; --engine gigatoken uses it anyway"
+        )
         return Choice(reference, f"{plain}; {why}")
-    # Each thread has its own memory of words, so one that has no CPU of its own only costs.
+    # Each thread has a word cache of its own, so more threads than CPUs would cost memory for nothing.
     n_workers = min(n_workers, available_cpus(), MOST_WORKERS)
     if engine == "auto" and spare_bytes < needed_bytes(n_workers):
         have, need = format_bytes(max(0, spare_bytes)), format_bytes(needed_bytes(n_workers))
-        return Choice(reference, f"{plain}; gigatoken wants {need} of memory more, and {have} can be had")
+        return Choice(reference, f"{plain}; gigatoken needs {need} more memory, but only {have} is available")
     try:
         fast = GigatokenEncoder(
             reference, version=found, n_workers=n_workers, own_bytes=own_bytes, reader_bytes=reader_bytes
         )
-    except BaseException as error:  # a package that is broken may fail in any way, a panic too
+    except BaseException as error:  # a broken package may fail in any way, even with a panic
         if not (isinstance(error, Exception) or is_failure(error)):
             raise
         if engine == "auto":
             return Choice(reference, f"{plain}; gigatoken {found} is installed, but fails: {error}")
-        raise UsageError(f"--engine gigatoken: version {found} fails: {error}; --engine auto") from error
+        raise UsageError(f"--engine gigatoken: version {found} fails: {error}; use --engine auto") from error
     return Choice(fast, f"engine: gigatoken {found}, checked against tiktoken {reference.version} as it goes")
 
 
 def needed_bytes(n_workers: int) -> int:
-    """Say how much memory gigatoken takes besides Python, tiktoken and the output.
+    """Return how much memory gigatoken takes besides Python, tiktoken and the output.
 
     >>> needed_bytes(2)
     159383552
@@ -92,7 +95,7 @@ def needed_bytes(n_workers: int) -> int:
 
 
 def is_tested(version: str) -> bool:
-    """Whether a version of gigatoken is one of those that were tested.
+    """Whether a version of gigatoken was tested with this program.
 
     >>> is_tested("0.10.3"), is_tested("0.1")
     (True, False)

@@ -1,8 +1,8 @@
-"""Find the characters on which two tokenisers disagree: letter, number, white space or none of these.
+"""Find the characters that two tokenisers classify differently: as letter, number, white space or other.
 
-Each brings its own Unicode tables along, and a newer one knows letters that are unassigned in an older one.
-So the two are asked, each through its own pre-tokeniser. The means is a small vocabulary that has a token for
-a byte and its neighbour wherever these are to be told apart, and so shows where the pattern has broken:
+Each tokeniser has its own Unicode tables, and a newer one knows letters that are unassigned in an older one.
+So both are probed through their own pre-tokenisers, with a small vocabulary. It has a token for each pair of
+bytes that a class would join, so the tokens show where the pattern has split the text:
 
     text for the character c: a c 1 c !      a letter joins the a, a number the 1, other characters the !,
                                              and white space nothing
@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 from nanogpt_compat.system.threads import start_pool
 from nanogpt_compat.text.utf8 import non_ascii_part
 
-GROUP = 4096  # code points that are probed at once, 6 ms; those of one lead byte from E1 to EF
-# Groups of text that has one of them: the scripts with letters, punctuation and most emoji; the others of the
-# basic plane, most of which are of Chinese, Japanese and Korean.
+GROUP = 4096  # code points that are probed at once, in 6 ms; from E1 to EF, those of one lead byte
+# Groups that occur together: alphabets, punctuation and most emoji; the rest of the basic plane, which is
+# mostly Chinese, Japanese and Korean.
 _TOGETHER = ({*range(4), 0xF, 0x1F}, {*range(4, 0xF)})
-_N_THREADS = 2  # nobody encodes meanwhile: all wait for this
+_N_THREADS = 2  # the threads that encode wait for the probe, so CPUs are free
 _N_BYTES = 256
-_FIRST_LEAD, _LAST_LEAD = 0xC2, 0xF4  # the bytes that begin a character of more than one byte
-_CONTINUATION = 0x3F  # the bits of a byte that continues a character
+_FIRST_LEAD, _LAST_LEAD = 0xC2, 0xF4  # the first bytes of characters of more than one byte
+_CONTINUATION = 0x3F  # the payload bits of a continuation byte
 
 Encode = Callable[[bytes], NDArray[np.uint16]]
 
 
 def probe_ranks() -> dict[bytes, int]:
-    """Build the vocabulary that shows where a text is broken, as tiktoken wants it."""
+    """Return the vocabulary that shows where a text is split, as tiktoken's ranks."""
     leads = [bytes([byte]) for byte in (*range(0x80), *range(_FIRST_LEAD, _LAST_LEAD + 1))]
     last_bytes = [bytes([byte]) for byte in range(0xC0)]
     tokens = [bytes([byte]) for byte in range(_N_BYTES)]
@@ -41,22 +41,22 @@ def probe_ranks() -> dict[bytes, int]:
 
 
 class ClassDifferences:
-    """Finds text that holds a character on which two tokenisers disagree.
+    """Finds text with a character on which two tokenisers disagree.
 
-    A group of 4,096 code points is probed when a character of it is first met, and before any text that has
-    one is let pass; those that are often met together at once. So nobody waits for all of Unicode.
+    A group of 4,096 code points is probed before the first text that has a character of it is encoded; groups
+    that often occur together are probed together. So no run waits until all of Unicode is probed.
     """
 
     def __init__(self, make_encoders: Callable[[dict[bytes, int]], tuple[Encode, Encode]]) -> None:
-        """Take what makes both tokenisers from ranks; it is called whenever there is something to probe."""
+        """`make_encoders` returns both tokenisers for given ranks; it is called for each probe."""
         self._make_encoders = make_encoders
         self._lock = threading.Lock()
         self._differing: dict[int, NDArray[np.bool_]] = {}  # by group, (4096,)
-        # By the first byte of a character, (256,) by the second: may it be one that is looked for?
+        # By the first byte of a character, (256,) bool by the second: may the tokenisers disagree on it?
         self._suspects = {lead: self._suspects_after(lead) for lead in range(_FIRST_LEAD, _LAST_LEAD + 1)}
 
     def are_in(self, text: bytes) -> bool:
-        """Whether `text`, valid UTF-8, holds such a character; 0.1 to 0.5 ms a megabyte."""
+        """Whether `text`, which is valid UTF-8, has such a character; takes 0.1 to 0.5 ms a megabyte."""
         if text.isascii():
             return False
         text = non_ascii_part(text)
@@ -74,7 +74,7 @@ class ClassDifferences:
         )
 
     def in_groups(self, groups: set[int]) -> dict[int, NDArray[np.bool_]]:
-        """Say of all code points of `groups` whether the tokenisers disagree on them; each is probed once."""
+        """Return (4096,) bool for each group: the tokenisers disagree on a code point. Probe each once."""
         with self._lock:
             unknown = groups - self._differing.keys()
             for together in _TOGETHER:
@@ -92,7 +92,7 @@ class ClassDifferences:
             return dict(zip(groups, pool.map(lambda group: _probe(group, *encoders), groups), strict=True))
 
     def _suspects_after(self, lead: int) -> NDArray[np.bool_]:
-        """Say which second bytes after `lead` begin a character that is, or may be, one of those."""
+        """Return (256,) bool: a character may differ that starts with `lead` and this second byte."""
         unknown = np.ones(GROUP, np.bool_)
         suspects = np.zeros(_N_BYTES, np.bool_)
         if lead >= 0xF0:
@@ -122,16 +122,16 @@ def _codes_at(places: NDArray[np.intp], data: NDArray[np.uint8]) -> NDArray[np.u
 
 
 def _probe(group: int, one: Encode, other: Encode) -> NDArray[np.bool_]:
-    """Ask both tokenisers about a group."""
+    """Return (4096,) bool: the tokenisers disagree on this code point of the group."""
     codes = np.arange(group * GROUP, (group + 1) * GROUP)
-    codes = codes[(codes < 0xD800) | (codes > 0xDFFF)]  # surrogates are no characters
+    codes = codes[(codes < 0xD800) | (codes > 0xDFFF)]  # surrogates are not characters
     differing = np.zeros(GROUP, np.bool_)
     differing[_find_differing(codes, one, other) % GROUP] = True
     return differing
 
 
 def _find_differing(codes: NDArray[np.int_], one: Encode, other: Encode) -> NDArray[np.int_]:
-    """Search ever smaller parts of `codes` in which there is a difference; most groups have none."""
+    """Return the `codes` that differ: split what differs into smaller parts. Most groups do not differ."""
     units = np.empty((len(codes), 5), "<u4")
     units[:, 0], units[:, 2], units[:, 4] = map(ord, "a1!")
     units[:, 1] = units[:, 3] = codes

@@ -1,12 +1,12 @@
 """gigatoken, kept in bounds, and checked against tiktoken.
 
-With gigatoken 0.10 on a 2-core AMD EPYC VM: 120 to 380 MB/s on one core, where tiktoken makes 16 to 22.
-What it costs to trust it:
+With gigatoken 0.10 on one core of a 2-core AMD EPYC VM: 120 to 380 MB/s, while tiktoken makes 16 to 22. Its
+tokens must be tiktoken's and its memory bounded, which takes this:
 
-- It never forgets a word, so it is built anew when they take too much memory: bounded.py.
+- It never drops a word from its cache, so it is rebuilt when that takes too much memory: bounded.py.
 - Its Unicode tables are not tiktoken's, so text with a character on which they differ goes through tiktoken:
   classes.py.
-- It is young, so a sample of the rest is encoded by tiktoken too.
+- It is young, so tiktoken encodes a sample of the rest too.
 """
 
 import os
@@ -27,19 +27,19 @@ from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.text.cuts import first_cut, last_cut
 from nanogpt_compat.text.documents import END_OF_TEXT, MARK
 
-MOST_WORKERS = 8  # the one thread that reads and writes does 570 MB/s, and keeps no more of them busy
+MOST_WORKERS = 8  # the one thread that reads and writes does 570 MB/s, so it keeps no more workers busy
 _MIB = 1024 * 1024
-SLICE_BYTES = 8 * 1024  # 0.5 ms of tiktoken
-_NEAR_BYTES = 64 * 1024  # how far a cut is looked for, to either side of a slice
-_AT_A_TIME = 2  # blocks that tiktoken encodes at a time; each may take 45 times 512 KiB
+SLICE_BYTES = 8 * 1024  # tiktoken takes 0.5 ms
+_NEAR_BYTES = 64 * 1024  # how far from a slice to look for a cut, on either side
+_AT_A_TIME = 2  # blocks that tiktoken encodes at the same time; each may take 45 times 512 KiB
 
 
 class GigatokenEncoder:
-    """The fast engine."""
+    """The fast engine: gigatoken."""
 
     name = "gigatoken"
     most_block_bytes = 1024 * 1024
-    slowness = 2.5  # of words met for the first time, in prose, to those met before
+    slowness = 2.5  # in prose: the time for words that are not in the cache yet, over that for cached ones
 
     def __init__(
         self,
@@ -51,14 +51,14 @@ class GigatokenEncoder:
         cache_bytes: int | None = None,
         reader_bytes: int = 0,
     ) -> None:
-        """Build it from the reference's own ranks; `own_bytes` reads this process's anonymous memory.
+        """Build it from the reference's ranks; `own_bytes` reads this process's anonymous memory.
 
-        `reader_bytes` of that will go to whatever reads the input.
+        Reading the input will take `reader_bytes` of that memory.
 
         Raises:
-            ImportError: it, or what it needs, is not installed.
+            ImportError: gigatoken, or a package that it needs, is not installed.
         """
-        # It has a memory of words for each thread of its pool, and threads in excess of them would spin.
+        # It has one word cache for each thread of its pool; more threads of ours than these would spin.
         os.environ.setdefault("RAYON_NUM_THREADS", str(n_workers))
         import gigatoken
 
@@ -69,7 +69,7 @@ class GigatokenEncoder:
         self._reference = reference
         self._own_bytes = own_bytes
         self.cache_bytes = cache_bytes_for(n_workers) + reader_bytes if cache_bytes is None else cache_bytes
-        has_limit = hasattr(gigatoken, "set_max_cache_bytes")  # later than 0.10
+        has_limit = hasattr(gigatoken, "set_max_cache_bytes")  # not in 0.10
         if has_limit:
             self._gigatoken.set_max_cache_bytes(self.cache_bytes // n_workers)
         ranks = reference.encoding._mergeable_ranks
@@ -92,13 +92,13 @@ class GigatokenEncoder:
         self._tokenizer.encode(b"to be, or not to be")  # a broken package fails now, not at the first block
 
     def expect(self, text: bytes) -> None:
-        """Probe the characters of `text`, in the background: until the first block is read a core is free."""
+        """Probe the characters of `text` in the background: a core is idle until the first block is read."""
         if not (text.isascii() or self._is_expecting):
             self._is_expecting = True
             threading.Thread(target=self._probe_ahead, args=(text,), name="probe", daemon=True).start()
 
     def _probe_ahead(self, text: bytes) -> None:
-        # The block that needs the probe repeats it, and reports the error.
+        # The block that needs the probe repeats it and reports the error.
         with suppress(MemoryError, EngineMismatch):
             try:
                 self._differences.are_in(text)
@@ -107,12 +107,12 @@ class GigatokenEncoder:
                     raise
 
     def lower_cache_bytes(self, n_bytes: int) -> None:
-        """Keep less than was planned."""
+        """Lower the limit of the word caches."""
         self.cache_bytes = n_bytes
         self._tokenizer.most_bytes = min(self._tokenizer.most_bytes, n_bytes)
 
     def encode(self, text: bytes) -> NDArray[np.uint16]:
-        """Encode with gigatoken whatever comes, the GIL released; with tiktoken if it fails."""
+        """Encode any text with gigatoken, the GIL released; with tiktoken if gigatoken fails."""
         try:
             return self._tokenizer.encode(text)
         except BaseException as error:
@@ -125,10 +125,10 @@ class GigatokenEncoder:
         return self._reference.encode_literally(text)
 
     def encode_checked(self, text: bytes, check_at: Sequence[int] | None) -> Tokens:
-        """Encode, with tiktoken if gigatoken would err or fails, and check slices.
+        """Encode with gigatoken, and check slices; with tiktoken where gigatoken would differ or fails.
 
         Raises:
-            EngineMismatch: a slice has other tokens than tiktoken gives it, or one is no token of GPT-2.
+            EngineMismatch: gigatoken's tokens of a slice are not tiktoken's, or not in the vocabulary.
             EngineFailure: tiktoken failed too.
         """
         try:
@@ -142,11 +142,14 @@ class GigatokenEncoder:
         return Tokens(ids, self._check(text, ids, check_at))
 
     def cost_bytes(self, text: bytes) -> int:
-        """Count raw, its tokens of four bytes and their doubling, and ours; a long word takes no more."""
+        """Bound the memory for the raw text, gigatoken's tokens (4 bytes each, doubling), and ours.
+
+        Unlike in tiktoken, a long word takes no more than other text.
+        """
         return 16 * len(text)
 
     def drop_caches(self) -> None:
-        """Forget all words."""
+        """Drop the word caches."""
         self._tokenizer.renew()
 
     def _encode_by_reference(self, text: bytes) -> Tokens:
@@ -160,7 +163,7 @@ class GigatokenEncoder:
         return TiktokenEncoder(probe).encode, tokenizer.encode
 
     def _check(self, text: bytes, ids: NDArray[np.uint16], check_at: Sequence[int] | None) -> int:
-        """Encode slices by tiktoken too; return how many."""
+        """Encode slices with tiktoken too, and compare; return the number of slices."""
         if check_at is None:
             slices = [(0, len(text))]
         else:
@@ -169,7 +172,7 @@ class GigatokenEncoder:
             return 0
         ends = np.cumsum(self._length_of[ids], dtype=np.uint32)
         for start, end in slices:
-            # The tokens of the bytes up to a cut end there.
+            # A token ends at every exact cut.
             first, last = np.searchsorted(ends, (start, end), side="right").tolist()
             with self._few:
                 expected = self._reference.encode(text[start:end])
@@ -179,16 +182,16 @@ class GigatokenEncoder:
 
 
 def cache_bytes_for(n_workers: int) -> int:
-    """Choose how much the process may grow while words are remembered, blocks at work included.
+    """Return how much the process may grow by word caches and the blocks that are being encoded.
 
-    Each thread has a table of words that doubles from 4 MiB on. With 128 MiB for two threads, they are built
-    anew when one comes to 32 MiB: every 50 MB in prose of eighty languages, every 4 MB in random words.
+    Each thread's table of words starts at 4 MiB and doubles. With 128 MiB for two threads, a rebuild comes
+    when one table reaches 32 MiB: every 50 MB of prose in eighty languages, every 4 MB of random words.
     """
     return (64 + 32 * n_workers) * _MIB
 
 
 def slice_at(text: bytes, place: int) -> tuple[int, int] | None:
-    """Find a slice of about 8 KiB around `place` between exact cuts; None where there are no cuts near.
+    """Return a slice of about 8 KiB around `place`, between exact cuts; None if there are no cuts near it.
 
     >>> slice_at(b"to be, or not", 8)
     (6, 13)

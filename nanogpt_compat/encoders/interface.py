@@ -1,4 +1,4 @@
-"""What the pipeline needs of an engine."""
+"""The interface of an engine."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,30 +7,30 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-TOKEN_DTYPE = np.dtype("<u2")  # what nanoGPT's train.py maps train.bin as
+TOKEN_DTYPE = np.dtype("<u2")  # as which nanoGPT's train.py maps train.bin
 
 
 class EngineMismatch(Exception):
-    """An engine made other tokens of some bytes than tiktoken; whatever it made before is suspect.
+    """An engine's tokens for some bytes are not tiktoken's, so all that it made before is suspect.
 
-    No error of the user's: the run begins again, and ends well.
+    This is not the user's error: the run starts over with tiktoken.
     """
 
     def __init__(self, start: int, end: int, *, path: object = None) -> None:
-        """Name the bytes, counted from the beginning of the text or, with `path`, of a file."""
+        """Name the bytes, counted from the start of the text or, with `path`, of the file."""
         super().__init__(f"bytes {start:,} to {end:,}" + (f" of {path}" if path else ""))
         self._start = start
         self._end = end
 
     def at(self, path: object, offset: int) -> "EngineMismatch":
-        """Say the same of a file in which the text begins at `offset`."""
+        """Return the same error for a file in which the text starts at `offset`."""
         return EngineMismatch(offset + self._start, offset + self._end, path=path)
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether an engine has failed on a text, as opposed to memory that is short or a stop by the user.
+    """Whether the error is an engine's failure on a text, not a lack of memory or a stop by the user.
 
-    Rust's panic reaches Python as a BaseException of no importable class.
+    Rust's panic reaches Python as a BaseException whose class cannot be imported.
     """
     if isinstance(error, Exception):
         return not isinstance(error, MemoryError | EngineMismatch)
@@ -39,59 +39,59 @@ def is_failure(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens of a block, and how they came about."""
+    """The tokens of a text, and how they were made."""
 
     ids: NDArray[np.uint16]  # (n,)
     n_checked: int = 0  # slices that tiktoken has encoded too
-    by_reference: bool = False  # the engine would have erred on this text, so tiktoken has encoded it
+    by_reference: bool = False  # tiktoken has encoded it: the engine would have differed, or failed
 
 
 class Encoder(Protocol):
-    """An engine; its methods are called from several threads at once. All text is valid UTF-8.
+    """An engine. Its methods are called from several threads at once. All text is valid UTF-8.
 
-    One that is opened for documents takes `documents.MARK` in the text for GPT-2's end-of-text token.
+    An engine opened for documents encodes `documents.MARK` in the text as GPT-2's end-of-text token.
     """
 
     name: str
     version: str
-    peak_bytes: int  # what a run with it takes at most, all told: benchmarks/peak_rss.py holds it to that
-    cache_bytes: int  # what it may keep from one block to the next, with the blocks it is at work on
-    most_workers: int  # more are of no use
-    slowness: float  # how much longer text takes than the same text a second time
-    most_block_bytes: int  # larger blocks are not faster, and take longer to stop for
+    peak_bytes: int  # bound of the memory of a whole run, checked by benchmarks/peak_rss.py
+    cache_bytes: int  # bound of what it keeps between blocks, with the blocks that are being encoded
+    most_workers: int  # more do not make it faster
+    slowness: float  # the time for a text over the time for the same text a second time
+    most_block_bytes: int  # larger blocks are not faster, and delay a stop
 
     def encode(self, text: bytes) -> NDArray[np.uint16]:
-        """Return tokens of `text`, `(n,) uint16`, as fast as it can; not sure to be `encode_ordinary`'s."""
+        """Return tokens of `text`, (n,) uint16, as fast as possible; they may differ from tiktoken's."""
         ...
 
     def encode_checked(self, text: bytes, check_at: Sequence[int] | None) -> Tokens:
-        """Return the tokens that `encode_ordinary` gives.
+        """Return the tokens of tiktoken's `encode_ordinary`.
 
-        A slice at each offset of `check_at` (all of `text` if it is None) is encoded by tiktoken too, unless
-        this is tiktoken.
+        Unless this engine is tiktoken, tiktoken encodes a slice at each offset of `check_at` too (all of
+        `text` if that is None).
 
         Raises:
-            EngineMismatch: they are not the same.
+            EngineMismatch: the tokens differ.
             EngineFailure: tiktoken cannot encode the text either.
         """
         ...
 
     def encode_literally(self, text: bytes) -> NDArray[np.uint16]:
-        """Return the tokens that `encode_ordinary` gives, the mark between documents being text, too."""
+        """Return the tokens of tiktoken's `encode_ordinary`, with `documents.MARK` as ordinary text."""
         ...
 
     def expect(self, text: bytes) -> None:
-        """Get ready for text like this, without waiting for it."""
+        """Prepare for text like this in the background."""
         ...
 
     def cost_bytes(self, text: bytes) -> int:
-        """Bound the memory that encoding `text` takes, what is read and what comes out included."""
+        """Bound the memory that encoding `text` takes, with the text and its tokens."""
         ...
 
     def lower_cache_bytes(self, n_bytes: int) -> None:
-        """Keep no more than so much from now on."""
+        """Keep at most `n_bytes` from now on."""
         ...
 
     def drop_caches(self) -> None:
-        """Give back what it keeps from one block to the next."""
+        """Free what is kept from one block to the next."""
         ...

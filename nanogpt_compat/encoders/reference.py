@@ -1,4 +1,4 @@
-"""The reference: tiktoken itself."""
+"""The reference engine: tiktoken."""
 
 from collections.abc import Sequence, Set
 
@@ -15,7 +15,7 @@ _MARK = MARK.decode()
 
 
 def with_mark(encoding: tiktoken.Encoding) -> tiktoken.Encoding:
-    """Make an encoding that knows the mark between documents as its end-of-text token; 50 ms."""
+    """Return an encoding that has the mark between documents as its end-of-text token; takes 50 ms."""
     return tiktoken.Encoding(
         encoding.name,
         pat_str=encoding._pat_str,
@@ -25,32 +25,29 @@ def with_mark(encoding: tiktoken.Encoding) -> tiktoken.Encoding:
 
 
 class TiktokenEncoder:
-    """tiktoken without the detour over a Python list; its tokens are right by definition."""
+    """tiktoken, without its detour through a Python list. Its tokens are right by definition."""
 
     name = "tiktoken"
     version = tiktoken.__version__
     peak_bytes = 160_000_000
     cache_bytes = 0
-    most_workers = 1 << 10  # whatever the machine has
+    most_workers = 1 << 10  # no limit
     most_block_bytes = 1024 * 1024
     slowness = 1.0
 
     def __init__(self, encoding: tiktoken.Encoding) -> None:
-        """Take an encoding whose tokens fit into uint16.
-
-        Raises:
-            InputError: they do not; storing them would corrupt them silently.
-        """
+        """Raise InputError if tokens of the encoding do not fit into uint16, which would corrupt them."""
         if encoding.n_vocab > 1 << 16:
             raise InputError(f"{encoding.name} has {encoding.n_vocab:,} tokens; uint16 holds 65,536")
         self.encoding = encoding
 
     def encode(self, text: bytes) -> NDArray[np.uint16]:
-        """Encode as `encode_ordinary` does (22 against 16 MB/s), with the GIL released.
+        """Encode like tiktoken's `encode_ordinary`, but at 22 instead of 16 MB/s, with the GIL released.
 
         Raises:
-            EngineFailure: tiktoken cannot: 0.14 on a million white-space characters with a word after them,
-                versions before 0.12 on long runs of one character.
+            EngineFailure: tiktoken failed. 0.14 does on a million white-space characters before a word,
+            versions
+                before 0.12 on long runs of one character.
 
         >>> from nanogpt_compat.encoders.vocabulary import load_gpt2
         >>> TiktokenEncoder(load_gpt2()).encode(b"hello world")
@@ -59,7 +56,7 @@ class TiktokenEncoder:
         return self._encode(text, self.encoding.special_tokens_set & {_MARK})
 
     def encode_literally(self, text: bytes) -> NDArray[np.uint16]:
-        """Encode as `encode_ordinary` does, whatever the text holds."""
+        """Encode like tiktoken's `encode_ordinary`, with `MARK` as ordinary text."""
         return self._encode(text, set())
 
     def _encode(self, text: bytes, special: Set[str]) -> NDArray[np.uint16]:
@@ -76,14 +73,14 @@ class TiktokenEncoder:
         return Tokens(self.encode(text))
 
     def expect(self, text: bytes) -> None:
-        """There is nothing to get ready."""
+        """Do nothing."""
 
     def cost_bytes(self, text: bytes) -> int:
-        """Count raw, text and tokens (8 bytes a byte), and BPE's own tables (45 for each unbroken one)."""
+        """Bound the memory: 8 bytes a byte for raw, text and tokens, 45 more for BPE in unbroken text."""
         return 8 * len(text) + 45 * longest_stretch_bytes(text)
 
     def lower_cache_bytes(self, n_bytes: int) -> None:
-        """Nothing is kept."""
+        """Do nothing: there is no cache."""
 
     def drop_caches(self) -> None:
-        """Nothing is kept."""
+        """Do nothing: there is no cache."""

