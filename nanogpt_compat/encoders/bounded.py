@@ -1,7 +1,7 @@
 """A gigatoken tokenizer that is rebuilt when its word cache takes too much memory.
 
-gigatoken 0.10 never drops a word from its cache: 630 MB of random words took it to 7 GB. A rebuild takes 40
-ms.
+gigatoken 0.10 never drops a word from its cache: 630 MB of random words took it to 7 GB. Rebuilding it
+takes 40 ms.
 """
 
 import contextlib

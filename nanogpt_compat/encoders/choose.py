@@ -42,8 +42,7 @@ def choose_encoder(
 
     `own_bytes` reads this process's anonymous memory; `spare_bytes` is what is available on top of it, and
     `auto` takes gigatoken only if that suffices. With `has_documents`, the mark between documents becomes the
-    end-of-text token. Reading takes `reader_bytes` besides the blocks; they do not count as gigatoken's
-    cache.
+    end-of-text token. The `reader_bytes` that reading takes besides the blocks do not count as word cache.
 
     Raises:
         UsageError: gigatoken was asked for, but is not installed or fails.

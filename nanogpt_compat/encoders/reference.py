@@ -45,9 +45,9 @@ class TiktokenEncoder:
         """Encode like tiktoken's `encode_ordinary`, but at 22 instead of 16 MB/s, with the GIL released.
 
         Raises:
-            EngineFailure: tiktoken failed. 0.14 does on a million white-space characters before a word,
-            versions
-                before 0.12 on long runs of one character.
+            EngineFailure: tiktoken failed, as 0.14 does on a million white-space characters before a word,
+            and
+                versions before 0.12 on long runs of one character.
 
         >>> from nanogpt_compat.encoders.vocabulary import load_gpt2
         >>> TiktokenEncoder(load_gpt2()).encode(b"hello world")
