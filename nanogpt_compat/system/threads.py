@@ -23,7 +23,8 @@ def start_pool(n_threads: int, name: str) -> ThreadPoolExecutor:
     all_run = Barrier(n_threads + 1)
     try:
         for _ in range(n_threads):
-            _start_thread(pool, all_run)
+            _check_room()
+            pool.submit(all_run.wait)  # no thread is idle, so this starts one
         all_run.wait(_START_S)
     except BaseException as error:
         all_run.abort()  # or the threads that did start would wait for ever, and so would the process
@@ -32,12 +33,6 @@ def start_pool(n_threads: int, name: str) -> ThreadPoolExecutor:
             raise
         raise MemoryError(f"not all of {n_threads} threads can be started") from error
     return pool
-
-
-def _start_thread(pool: ThreadPoolExecutor, all_run: Barrier) -> None:
-    """Start one more thread of the pool, which waits at the barrier for the others."""
-    _check_room()
-    pool.submit(all_run.wait)
 
 
 def start_daemon(run: Callable[[], None]) -> None:
