@@ -164,8 +164,8 @@ def _level_limits(directory: Path, *, is_top: bool) -> Iterable[CgroupLimit]:
         if limit_bytes is not None:
             yield CgroupLimit(f"cgroup {name}", directory / name, limit_bytes)
     # v1 reports the tightest limit of all ancestors. In the topmost folder that we see, that may be a hidden
-    # ancestor's, which uses at least as much as this folder. Further down, the usage of the level that sets
-    # it would be another than this folder's.
+    # ancestor's, which uses at least as much as this folder. Further down, it would be compared with the
+    # usage of the wrong level.
     stat = parse_stat(_read_if_any(directory / "memory.stat")) if is_top else {}
     hidden_bytes = stat.get("hierarchical_memory_limit", _NO_LIMIT_BYTES)
     if hidden_bytes < _NO_LIMIT_BYTES:
@@ -272,8 +272,8 @@ def _cpu_quota(directory: Path) -> float | None:
 def available_cpus(root: Path = Path("/")) -> int:
     """Count the CPUs this process may use: the least of its affinity and every cgroup's quota, at least 1.
 
-    In a container, os.cpu_count() is the host's. A quota of 1.5 counts as 1: reading and writing use the
-    rest.
+    A container's os.cpu_count() is the host's. A quota of 1.5 counts as 1: the rest is for reading and
+    writing.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [_cpu_quota(directory) for chain in cgroup_chains("cpu", root) for directory in chain]

@@ -19,13 +19,9 @@ _MIB, _GIB = 1 << 20, 1 << 30
 READINGS_TO_ABORT = 2  # one alone may fall between another program's malloc and its free
 HOLD_S = 5.0  # how long it must be calm before a halving is undone
 STEP_EVERY_S = 1.0
-LATER_STEP_EVERY_S = (
-    10.0  # at the smallest settings: a dropped engine cache takes 36 ms to build, and starts cold
-)
+LATER_STEP_EVERY_S = 10.0  # at the smallest settings: a dropped engine cache takes 36 ms, and starts cold
 MAX_HALVINGS = 6  # 1 GiB -> 16 MiB
-MAX_FILL_RATE = (
-    6 * _GIB
-)  # bytes/s, faster than a program can touch memory, so we poll before a reserve is gone
+MAX_FILL_RATE = 6 * _GIB  # bytes/s, faster than a program can fill a reserve between two polls
 MOST_BYTES = _GIB  # 64 workers with two blocks of 1 MiB each
 SMALLEST_BYTES = 32 * _MIB  # one block of 1 MiB at 8 bytes a byte, 512 KiB of it unbroken at 45 more
 SMALL_BLOCK_BYTES = 128 * 1024  # smaller ones hardly save memory
@@ -97,9 +93,8 @@ class State:
 def reserves_for(reading: Reading) -> Reserves:
     """Compute one limit's reserves.
 
-    The caps are below the usual 2 and 6 GiB: to stop a program of 200 MB on a desktop with 5 GB free would
-    only annoy. `--min-available` shifts all three by the same amount, since 1.25 x 20 GB may exceed the
-    machine.
+    The caps are below the usual 2 and 6 GiB: stopping a program of 200 MB on a desktop with 5 GB free only
+    annoys. `--min-available` shifts all three by the same amount: 1.25 x 20 GB may be more than there is.
 
     >>> reserves_for(Reading("--max-memory", "the command line", 300_000_000, 160_000_000))
     Reserves(abort_bytes=45000000, throttle_bytes=90000000, recover_bytes=112500000)

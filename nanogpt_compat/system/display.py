@@ -39,8 +39,7 @@ class CalmStream(io.TextIOBase):
         """Write `text`; if that fails, drop it. The next call tries again: a full disk may have room then."""
         data = redact(text).encode("ascii", "backslashreplace")
         try:
-            # Bypass the buffer: what stayed in it would be written at exit, and could fail the run then
-            # (120).
+            # Bypass the buffer: what stayed in it would be written at exit, and could end it with code 120.
             raw = getattr(getattr(self._stream, "buffer", None), "raw", None)
             if raw is not None:
                 while data:

@@ -67,8 +67,7 @@ def drop_cache(fd: int, start_bytes: int, end_bytes: int) -> None:
 def reserve_behind(fd: int, end_bytes: int) -> None:
     """Allocate a file's blocks up to `end_bytes` but keep its size: they stay available on a full disk.
 
-    A hint that never fails. ext4, XFS, btrfs, tmpfs and others support it; posix_fallocate would change the
-    size.
+    A hint that never fails. ext4, XFS, btrfs, tmpfs and others support it. posix_fallocate changes the size.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
