@@ -272,8 +272,7 @@ def _cpu_quota(directory: Path) -> float | None:
 def available_cpus(root: Path = Path("/")) -> int:
     """Count the CPUs this process may use: the least of its affinity and every cgroup's quota, at least 1.
 
-    A container's os.cpu_count() is the host's. A quota of 1.5 counts as 1: the rest is for reading and
-    writing.
+    A container's os.cpu_count() is the host's. A quota of 1.5 counts as 1; the rest is for I/O.
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quotas = [_cpu_quota(directory) for chain in cgroup_chains("cpu", root) for directory in chain]
