@@ -313,7 +313,7 @@ def test_a_limit_below_our_own_smallest_use_is_refused_for_good() -> None:
 
 def test_memory_that_others_hold_now_is_refused_for_now() -> None:
     machine = Reading("MemAvailable", "the machine", 4 * GIB, 4 * GIB - 260 * MIB)
-    with pytest.raises(MemoryLimitError, match=r"need 384 MB.*MemAvailable.*is 4\.3 GB.*others"):
+    with pytest.raises(MemoryLimitError, match=r"need 384 MB.*MemAvailable.*is 4\.3 GB.*other programs"):
         check_fits([machine], own_bytes=80 * MIB, smallest_bytes=30 * MIB)
 
 
