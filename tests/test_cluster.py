@@ -562,7 +562,7 @@ def test_a_stopped_run_of_one_machine_is_not_mixed_with_parts(tmp_path: Path) ->
         (
             ("auto", None),
             {"SLURM_ARRAY_TASK_ID": "17", "SLURM_ARRAY_TASK_MIN": "3", "SLURM_ARRAY_TASK_COUNT": "2"},
-            "--rank 14 of 2 is none.* give the --world-size of all of it",
+            "--rank 14 of 2 does not exist.* give the --world-size of the whole array",
         ),
         (("auto", None), {"SLURM_PROCID": "2", "SLURM_NTASKS": "3"}, (2, 3)),
         (("auto", 7), {"JOB_COMPLETION_INDEX": "6"}, (6, 7)),

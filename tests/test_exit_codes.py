@@ -294,7 +294,7 @@ def test_what_is_asked_for_and_cannot_be_printed_is_no_success(asked: str, path:
     ("call", "skip"),
     [
         ("encode samples", 0),
-        ("mmap memory", 5),  # the second thread that encodes is started
+        ("mmap memory", 4),  # the second thread that encodes is started
         ("encode text", 5),
         ("fsync train.bin.partial", 1),  # the write back of a full window, in a thread of its own
         ("write journal", 2),
