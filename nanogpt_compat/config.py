@@ -1,4 +1,4 @@
-"""What a run was asked to do."""
+"""The options of a run, checked and complete."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,17 +11,18 @@ DEFAULT_INPUT = "train_fineweb.txt"
 DEFAULT_TEXT_FIELD = "text"
 VAL_RATIO = 0.0005
 SPAN_BYTES = 1 << 30
-"""A task costs a scheduler 1 ms and 3 KiB, and a lost one is done again: so not much less, nor more."""
+"""Nominal size of a span: large, because each costs the scheduler 1 ms and 3 KiB; not larger, because a lost
+span is encoded again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What is asked of this process, of a run that others have a share in."""
+    """The part of this process in a run on many machines."""
 
     work_dir: Path
     span_bytes: int
-    scheduler: str | None = None  # whom to give spans to: `local`, an address, a scheduler file
-    rank: tuple[int, int] | None = None  # R of N: which spans to do here
+    scheduler: str | None = None  # where spans run: `local`, or the address or file of a Dask scheduler
+    rank: tuple[int, int] | None = None  # (R, N): do every Nth span in this process, from number R on
     merge: bool = False
 
 
@@ -30,12 +31,12 @@ class Config:
     """The options of one run, checked and complete."""
 
     inputs: tuple[Location, ...]
-    formats: tuple[Format, ...]  # of each of them
+    formats: tuple[Format, ...]  # one for each input
     output_dir: Path
     n_chunks: int | None = None  # of 10,000,000 characters each
     val_ratio: float = VAL_RATIO
     val_split: str = "spread"
-    separator: str | None = None  # between documents; None: there are none
+    separator: str | None = None  # between documents of plain text; None: it is one stream
     eot: str = "append"
     output_format: str = "bin"
     shard_tokens: int | None = None
@@ -43,7 +44,7 @@ class Config:
     text_field: str = DEFAULT_TEXT_FIELD
     skip_bad_records: bool = False
     errors: str = "ignore"
-    errors_given: bool = False  # whoever says what to do with undecodable bytes knows of them
+    errors_given: bool = False  # --errors is on the command line: text in an older charset is accepted
     vocab_dir: Path | None = None
     engine: str = "auto"
     n_workers: int = 1
@@ -54,7 +55,7 @@ class Config:
 
     @property
     def documents(self) -> Documents | None:
-        """What to do about documents; None if the text is one stream."""
+        """How documents are separated, marked and split; None if the text is one stream."""
         if self.separator is None and not any(one.has_records for one in self.formats):
             return None
         return Documents(
@@ -67,7 +68,7 @@ class Config:
 
     @property
     def has_streams(self) -> bool:
-        """Whether there is text of which nobody knows how much it is before it has been read."""
+        """Whether an input is a pipe or compressed text, whose size is unknown until it has been read."""
         return any(isinstance(one, Pipe) for one in self.inputs) or any(
             one.is_packed_text for one in self.formats
         )
@@ -78,7 +79,7 @@ class Config:
         return self.val_split != "none" and self.val_ratio > 0
 
     def as_options(self) -> dict[str, object]:
-        """List the options as JSON can hold them."""
+        """Return the options by name, as JSON can hold them."""
         names = [one.name for one in fields(self) if one.name not in ("inputs", "formats")]
         values = ((name, getattr(self, name)) for name in names)
         return {name: str(value) if isinstance(value, Path) else value for name, value in values}

@@ -1,4 +1,4 @@
-"""Everything this program can say went wrong.
+"""The errors of this program, and their exit codes.
 
     PrepareError            1   internal error
     |-- DifferenceError     1   --verify found a difference
@@ -6,27 +6,29 @@
     |-- InputError          3   the input, or no vocabulary
     |   `-- EngineFailure   3   a text that no engine can encode
     |-- OutputError         4   disk, permissions, lock held, final files exist
-    |-- CheckpointError     5   the checkpoint, or the plan, does not belong to this input or these options
+    |-- CheckpointError     5   the checkpoint, or the plan, belongs to other inputs or options
     |-- SpansError          6   spans of a plan failed, or are still to be done
-    |-- MemoryLimitError   75   stopped before memory ran out, resumable
-    `-- TooSmallError      78   the smallest settings cannot fit, a retry is useless
+    |-- MemoryLimitError   75   stopped before memory ran out; the same command resumes
+    `-- TooSmallError      78   too little memory for the smallest settings, or for one record;
+                                running it again unchanged will not help
 
-The number is the exit code. A message says what, where, found and expected, and what to do next.
+The number is the exit code. A message says what is wrong, where, what was found and expected, and what to do
+next.
 """
 
 
 class PrepareError(Exception):
-    """Any failure that has been understood; `exit_code` is what the shell will see."""
+    """A failure that the program understands; the process ends with `exit_code`."""
 
     exit_code = 1
 
 
 class DifferenceError(PrepareError):
-    """The output is not what the input makes."""
+    """The output files do not hold the tokens of the input."""
 
 
 class UsageError(PrepareError):
-    """Options that contradict one another or are out of range."""
+    """Options contradict one another or are out of range."""
 
     exit_code = 2
 
@@ -38,49 +40,49 @@ class InputError(PrepareError):
 
 
 class EngineFailure(InputError):
-    """An engine raised an error on a text, and so did tiktoken; the caller adds where the text stands."""
+    """No engine can encode a text, not even tiktoken; the caller adds the place of the text."""
 
 
 class OutputError(PrepareError):
-    """The output folder cannot take the result."""
+    """The output cannot be written or replaced, or is not there to be verified."""
 
     exit_code = 4
 
 
 class CheckpointError(PrepareError):
-    """What an earlier run left behind does not belong to this input or these options."""
+    """What an earlier run saved belongs to other inputs or options."""
 
     exit_code = 5
 
 
 class SpansError(PrepareError):
-    """Some spans of a plan have failed for good, or are not done yet; all others are done."""
+    """Some spans of a plan failed for good, or are not done yet; all others are done."""
 
     exit_code = 6
 
 
 class MemoryLimitError(PrepareError):
-    """The run stopped before memory ran out; the same command goes on."""
+    """The run stopped before memory ran out; the same command resumes."""
 
     exit_code = 75
 
     def __init__(self, message: str, *, smaller_helps: bool = True) -> None:
-        """`smaller_helps`: with smaller settings it may go on at once; else when there is more memory."""
+        """`smaller_helps`: whether smaller settings may be enough to resume; if not, only more memory is."""
         super().__init__(message)
         self.smaller_helps = smaller_helps
 
 
 class TooSmallError(PrepareError):
-    """Even the smallest settings do not fit into the memory that is allowed."""
+    """The smallest settings, or one record, do not fit into the memory that is allowed."""
 
     exit_code = 78
 
     def __init__(
         self, message: str, *, way_out: str = "", enough_max_memory_bytes: int | None = None
     ) -> None:
-        """`way_out`: what to do about the one record that does not fit, where others may.
+        """`way_out`: what to do about a record that does not fit, if it is one record that does not.
 
-        With so much of `--max-memory`, it would.
+        `enough_max_memory_bytes`: the `--max-memory` with which the record would fit, if that is the limit.
         """
         super().__init__(message)
         self.way_out = way_out

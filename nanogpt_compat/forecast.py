@@ -1,4 +1,4 @@
-"""What a run will make and how long it will take, from a few samples of the input."""
+"""Forecast tokens and time from a few samples of the input."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -8,10 +8,9 @@ from typing import Any
 
 from nanogpt_compat.errors import EngineFailure
 
-# Threads over one tiktoken reach this share of linear: 0.75 of 2 on 2 cores.
-_THREAD_YIELD = 0.75
+_THREAD_YIELD = 0.75  # speed-up by n threads, divided by n: measured with two tiktoken threads on 2 cores
 _TIMED_CHARS = 128 * 1024
-_CALL_CHARS = 16 * 1024  # in one call: what each call costs besides is not the speed
+_CALL_CHARS = 16 * 1024  # encoded in one call: enough that the cost of a call does not count
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,9 +28,10 @@ class Estimate:
 
 
 class Estimator:
-    """Encodes samples of one input after another, on one thread, and scales to the whole.
+    """Encode samples of each input in turn, on one thread, and scale them to the whole input.
 
-    Each input has its own tokens per byte, from 0.2 (English) to 0.7 (Chinese), and bytes per character.
+    Inputs are scaled one by one: tokens per byte range from 0.2 (English) to 0.7 (Chinese), and bytes per
+    character differ too.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class Estimator:
     ) -> None:
         """Forecast for the first `max_chars` characters of all inputs together; None is all of them.
 
-        Samples are so short that an engine which remembers words would meet all of them for the first time;
-        so the time is that of encoding them once more, as often as `slowness` says.
+        An engine that remembers words meets most words of such short samples for the first time, which is
+        slow. So the time is that of encoding them a second time, multiplied by `slowness`.
         """
         self._encode = encode
         self._slowness = slowness
@@ -56,7 +56,7 @@ class Estimator:
         sampled_bytes: float,
         size_bytes: int,
     ) -> None:
-        """Take what `sampled_bytes` of an input of `size_bytes` were decoded to.
+        """Add an input of `size_bytes`; `texts` are what `sampled_bytes` of it decode to.
 
         `weights`: how many times each text counts; None: once.
         """
@@ -78,21 +78,21 @@ class Estimator:
         self._tokens += share * scale * n_tokens
 
     def _count(self, text: str) -> int:
-        """Count the tokens of a sample; guess where no engine takes it: the run names the place."""
+        """Count the tokens of a sample; guess if no engine can encode it, since the run names the place."""
         try:
             return len(self._encode(text.encode()))
         except EngineFailure:
             return len(text) // 4
 
     def estimate(self, *, n_workers: int) -> Estimate:
-        """Forecast for everything that was added."""
+        """Return the forecast for all inputs that were added."""
         threads = 1 if n_workers == 1 else n_workers * _THREAD_YIELD
         seconds = self._elapsed_s * self._chars / max(1, self._timed_chars) / threads
         return Estimate(round(self._text_bytes), round(self._tokens), seconds)
 
 
 def _join(texts: Sequence[str]) -> list[str]:
-    """Join some of the texts to a few long ones."""
+    """Return about `_TIMED_CHARS` of the texts, taken evenly, in pieces of `_CALL_CHARS`."""
     step = sum(map(len, texts)) // _TIMED_CHARS + 1
     text = "".join(texts[::step])[: 2 * _TIMED_CHARS]
     return [text[place : place + _CALL_CHARS] for place in range(0, len(text), _CALL_CHARS)]
