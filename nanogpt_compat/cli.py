@@ -1,4 +1,4 @@
-"""The command line: options in, exit code out; nothing else here prints."""
+"""The command line: options in, exit code out. Only this module decides what is printed."""
 
 import contextlib
 import logging
@@ -33,7 +33,7 @@ _SMALLER = {"--workers": "1", "--block-size": f"{SMALL_BLOCK_BYTES // 1024}KiB"}
 def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
     """Run the command line and return the exit code.
 
-    `home` is the folder that the defaults refer to, that of prepare.py; None is the current one.
+    `home` is the folder that default paths refer to, that of prepare.py; None is the current one.
     """
     words = sys.argv[1:] if argv is None else argv
     learn_all(words, os.environ)
@@ -53,7 +53,7 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
             raise
         try:
             _run(options, words, stderr=stderr)
-        except SystemExit as error:  # its exit code might be 0
+        except SystemExit as error:  # not from here; its exit code might be 0
             raise RuntimeError("a library has ended the program") from error
     except (MemoryLimitError, MemoryError) as error:
         why = error if isinstance(error, MemoryLimitError) else "the system refused memory"
@@ -72,7 +72,7 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
 
 
 def _how_to_resume(error: MemoryLimitError | MemoryError, words: Sequence[str]) -> str:
-    """Advise smaller settings after a stop for memory, or more memory where smaller settings do not help."""
+    """Return advice after a stop for memory: smaller settings, or more memory if they will not help."""
     smaller = [word for option in _SMALLER.items() for word in option]
     typed = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     are_smallest = sorted([*drop_options(typed, _SMALLER), *smaller]) == sorted(typed)
@@ -86,7 +86,7 @@ def _how_to_resume(error: MemoryLimitError | MemoryError, words: Sequence[str]) 
 
 
 def _advise_on_record(error: TooSmallError, words: Sequence[str]) -> str:
-    """Say what else helps where one record is too large; a command where the command line sets the limit."""
+    """Return what else helps with a record that is too large; a command if `--max-memory` is the limit."""
     if not error.way_out:
         return ""
     if error.enough_max_memory_bytes is None:
@@ -99,7 +99,8 @@ def _advise_on_record(error: TooSmallError, words: Sequence[str]) -> str:
 def _keep_standard_streams() -> None:
     """Open /dev/null for every standard stream that is closed.
 
-    Or else the next file opened, train.bin perhaps, would get its number, and what a library writes to it.
+    Otherwise the next file to be opened, perhaps train.bin, would get its number, and whatever a library
+    writes to that stream.
     """
     with contextlib.suppress(OSError):
         while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -108,10 +109,10 @@ def _keep_standard_streams() -> None:
 
 
 def _notices(options: Options, work: preflight.Job, words: Sequence[str]) -> list[str]:
-    """Say what of a folder is left out; and that a text seems to hold documents, and how to have them."""
+    """Return notices: entries of folders that are skipped; and a separator that the text seems to hold."""
     if not work.shows_end_of_text or options.verify:
         return [*options.notices]
-    # The other run starts over: it can use nothing that this one saves, nor what is saved already.
+    # The offered run starts over: nothing that is saved, now or later, is of use to it.
     new = ["--document-separator", END_OF_TEXT_NAME, "--restart"]
     command = this_command(*new, without=["--dry-run", "--restart"], words=words)
     n_saved = _saved_tokens(options.config.output_dir)
@@ -126,33 +127,29 @@ def _notices(options: Options, work: preflight.Job, words: Sequence[str]) -> lis
 
 @dataclass(frozen=True, slots=True)
 class _Voice:
-    """What is said while the program works."""
+    """Print the lines of a run to a stream, which may be stdout, and open the progress display."""
 
     stderr: CalmStream
     is_quiet: bool
 
     def warn(self, line: str) -> None:
-        """Say it to everybody."""
+        """Print a line, with `--quiet` too."""
         self.stderr.write(line + "\n")
 
     def say(self, line: str) -> None:
-        """Print a line, with `--quiet` only if it is a warning."""
+        """Print a line; with `--quiet`, only a warning."""
         if not self.is_quiet or line.startswith("warning:"):
             self.warn(line)
 
     def display(self, total_bytes: int | None, done_bytes: int) -> Display:
-        """Show how far it is."""
+        """Open the progress display."""
         return open_display(
             self.stderr, is_quiet=self.is_quiet, total_bytes=total_bytes, done_bytes=done_bytes
         )
 
 
 def _run(options: Options, words: Sequence[str], *, stderr: CalmStream) -> None:
-    """Do what the options say.
-
-    Raises:
-        PrepareError: it cannot be done.
-    """
+    """Do what the options say."""
     voice = _Voice(stderr, options.quiet)
     say, warn, signals = voice.say, voice.warn, StopSignals()
     check = signals.check
@@ -191,19 +188,19 @@ def _run(options: Options, words: Sequence[str], *, stderr: CalmStream) -> None:
 
 
 def _check_printed(stdout: object) -> None:
-    """Raise OutputError if what was asked for could not be printed: that must not be exit code 0."""
+    """Raise OutputError if the requested output could not be printed: the exit code must not be 0."""
     if isinstance(stdout, CalmStream) and (why := stdout.failure) is not None:
         raise OutputError(f"cannot write to standard output: {why.strerror}; {advice(why)} and run again")
 
 
 def _tell_saved(output_dir: Path, warn: Callable[[str], None]) -> None:
-    """Say what an earlier run has saved: the error that is to be told costs nothing of it."""
+    """Print how much an earlier run has saved, so that the error that follows does not seem to lose it."""
     if n_tokens := _saved_tokens(output_dir):
         warn(f"saved: {plural(n_tokens, 'token')}, kept as before")
 
 
 def _saved_tokens(output_dir: Path) -> int:
-    """Count the tokens that an earlier run has saved; 0 if that cannot be read."""
-    with contextlib.suppress(OutputError):  # another error is the one to tell
+    """Return the number of tokens that an earlier run has saved; 0 if that cannot be read."""
+    with contextlib.suppress(OutputError):  # the caller has something more important to report
         return sum(read_found(journal_in(output_dir)).tokens.values())
     return 0
