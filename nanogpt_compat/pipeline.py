@@ -29,14 +29,14 @@ from nanogpt_compat.system.threads import start_pool
 from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Need, Position, has_room, need_of_record
 
 _MIN_BLOCK_BYTES = 16 * 1024
-_BLOCK_OVERHEAD_BYTES = 4096  # its future, its object, its array; what matters for blocks of a few bytes
-_DOCUMENT_OVERHEAD_BYTES = 512  # its objects, and the mark behind it
+_BLOCK_OVERHEAD_BYTES = 4096  # a block's future, object and array; this counts for blocks of a few bytes
+_DOCUMENT_OVERHEAD_BYTES = 512  # a document's objects, and the mark after it
 _LOOK_UP_EVERY_S = 0.1
-_CHECK_EVERY_BYTES = 16 * 1024 * 1024  # a slice of 8 KiB in these: 1 % of gigatoken's time at most
+_CHECK_EVERY_BYTES = 16 * 1024 * 1024  # each has one slice of 8 KiB checked: at most 1 % of gigatoken's time
 
 
 def block_size(n_workers: int, most_bytes: int) -> int:
-    """Choose a block size so that all workers together stay inside the budget, two blocks each.
+    """Choose a block size with which all workers, at two blocks each, stay within the budget.
 
     >>> block_size(2, 1048576), block_size(64, 1048576)
     (1048576, 65536)
@@ -60,16 +60,16 @@ def run(
 ) -> None:
     """Tokenise a source into `sink`, from `tally.position` on.
 
-    Before a block is given to a thread, and before a long record is read, `admit(its cost, cost of those in
-    flight)` is asked; while it says no, the oldest one is waited for and written; for a long record
-    `make_room` is called then, and `check_room` in the thread for what more it takes. `tally` is at every
-    call of `after_block` what `sink` holds. `check` is called several times a second. What these raise ends
-    the run there.
+    `admit(cost, cost of all blocks in flight)` is asked before a block goes to a thread and before a long
+    record is read. While it refuses, the oldest block in flight is waited for and written. For a long record
+    `make_room` is called after that, and `check_room` in the thread for the further memory it takes. At each
+    call of `after_block`, `tally` counts exactly what `sink` holds. `check` is called several times a second.
+    An exception from any of these ends the run.
 
     Raises:
         InputError: an input is unreadable or changes, or cannot be decoded and `errors` is `strict`.
         OutputError: the disk is full or failing.
-        EngineMismatch: the engine is not to be trusted; the message says which bytes of which file show it.
+        EngineMismatch: the engine's tokens are wrong; the message names the bytes and the file.
     """
 
     def wait_for_room(n_bytes: int, need: Callable[[], Need]) -> None:
@@ -100,19 +100,20 @@ def run(
         _put_through(blocks, work.cost_bytes, in_flight, check)
     index = tally.position.input_index
     if source.end is not None:
-        _count_ended(tally, source, index + (source.formats[index].compression != "none"))  # all, or nothing
+        # A compressed input is one span, so it has ended; another input may go beyond this span.
+        _count_ended(tally, source, index + (source.formats[index].compression != "none"))
     elif max_chars is None or tally.chars < max_chars:
         _count_ended(tally, source, len(source.sizes))
 
 
 def _count_ended(tally: Tally, source: Source, end: int) -> None:
-    """Count all of the inputs before number `end`: what is behind an input's last record is in no block."""
+    """Count the inputs before number `end` as read in full: no block holds what follows the last record."""
     for index in range(tally.position.input_index, end):
         tally.inputs[index].bytes_read = source.sizes[index] or tally.inputs[index].bytes_read
 
 
 def _count(tally: Tally, encoded: Encoded) -> None:
-    """Add a written block to what the run counts."""
+    """Add a written block to the tally."""
     block = encoded.block
     records = encoded.records
     n_val = sum(len(ids) for is_val, ids in encoded.tokens if is_val)
@@ -140,10 +141,10 @@ def all_blocks(
     check: Callable[[], None],
     make_room: MakeRoom = has_room,
 ) -> Blocks:
-    """Yield the blocks of every input in turn, from `start` on; `check` is for where that takes a while.
+    """Yield the blocks of every input in turn, from `start` on.
 
-    `bytes_before`: the text of all inputs before that of `start`. `make_room` is asked before a long record
-    is read.
+    `bytes_before`: size of the text of all inputs before that of `start`. `make_room` is called before a long
+    record is read, and `check` repeatedly while the next block takes long.
     """
     n_inputs = len(source.paths) if source.end is None else start.input_index + 1
     for index in range(start.input_index, n_inputs):
@@ -205,7 +206,7 @@ def _blocks_of_text(
             if stream is not None and form.compression != "none":
                 block = replace(block, end=replace(block.end, stored_bytes=stream.stored_bytes))
             if block.end.at_end:
-                file.check_unchanged()  # or a run whose input has grown would be saved where it ended before
+                file.check_unchanged()  # an input that has grown must not be saved as read to its end
             yield block
             start = block.end
         if not start.at_end:
@@ -214,15 +215,15 @@ def _blocks_of_text(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """What is done to each block."""
+    """Encode blocks, and bound the memory that each takes."""
 
     source: Source
     encoder: Encoder
-    beginning: Position  # of the run
+    beginning: Position  # of the run; all of the block there is checked
     check_room: MakeRoom
 
     def encode(self, block: Block) -> Encoded:
-        """Encode a block, in whatever thread this is."""
+        """Encode a block, in a worker thread."""
         check_at = None if block.start == self.beginning else places_to_check(block)
         index, source = block.start.input_index, self.source
         return encode_block(
@@ -249,7 +250,7 @@ class _Work:
 
 
 class _InFlight:
-    """Blocks that threads encode, written in the order in which they came."""
+    """Blocks that threads encode, and that are written in the order in which they were added."""
 
     def __init__(
         self,
@@ -264,19 +265,19 @@ class _InFlight:
         self._admit = admit
         self._check = check
         self._pending: deque[tuple[Future[Encoded], int]] = deque()
-        self._n_bytes = 0  # what they cost
-        self.has_failed = False  # a block could not be encoded or written: none after it may be
+        self._n_bytes = 0  # the cost of all of them
+        self.has_failed = False  # a block could not be encoded or written, so none after it may be written
         self._pool = start_pool(n_workers, "encode")
 
     def __enter__(self) -> "_InFlight":
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Whoever stops has no time to wait for blocks that will not be written.
+        # After an error the blocks still in flight will not be written: do not wait for them.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def make_room(self, cost_bytes: int) -> None:
-        """Write blocks until one of such a cost is admitted, or there are none left."""
+        """Write blocks until a block of this cost is admitted, or none is in flight."""
         while self._pending and (self.is_next_done or not self._admit(cost_bytes, self._n_bytes)):
             self._check()
             self.write_next()
@@ -295,7 +296,7 @@ class _InFlight:
         return self._pending[0][0].done()
 
     def write_next(self) -> None:
-        """Wait for a block, with checks while it is not done, and write it."""
+        """Wait for the oldest block, calling `check` meanwhile, and write it."""
         future, cost_bytes = self._pending.popleft()
         self.has_failed = True
         while not future.done():
@@ -312,7 +313,8 @@ def _put_through(
 ) -> None:
     """Encode and write all blocks.
 
-    If reading ends with an error, what came before is written first; of a stop, as much of it as is done.
+    If an input error ends the reading, all blocks before it are written first. At a stop, that is any other
+    exception, only blocks that are encoded already are written, up to the first that is not.
     """
     try:
         while (block := next(blocks, None)) is not None:
@@ -334,7 +336,7 @@ def _put_through(
 def places_to_check(block: Block) -> list[int]:
     """Choose where in a block the engine is checked: one place in every 16 MiB of each input.
 
-    Which they are depends on neither the size of blocks nor where a run was stopped.
+    The places do not depend on the size of blocks, nor on where a run was stopped.
     """
     start, end = block.start.offset, block.end.offset
     places = []

@@ -1,4 +1,4 @@
-"""What a run is about to do: the input looked into, the output foreseen, and nothing written yet."""
+"""Look before the start: sample the inputs, choose the engine, forecast the output; write nothing."""
 
 import contextlib
 import shutil
@@ -69,31 +69,31 @@ REPORTED_OPTIONS = {
     "--shard-tokens": "shard_tokens",
     "--shard-name": "shard_name",
 }
-"""The options that decide the tokens, and their names in `Config` and so in `options` of prepare.json."""
+"""The options that decide the tokens, and their names in `Config` and in `options` of prepare.json."""
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A run that has been looked into."""
+    """A run that is ready to start: its options, and what preflight found out."""
 
     config: Config
-    inputs: tuple[Mapping[str, Any], ...]  # as `describe_input` has them
+    inputs: tuple[Mapping[str, Any], ...]  # from `describe_input`
     vocabulary: Vocabulary
     encoder: Encoder
-    engine_line: str  # says which engine it is, and why
-    forecast: Estimate  # of the samples alone, where a size is not known
-    text_bytes: int | None  # of all inputs, uncompressed; None: nobody knows
-    document_ratio: float  # the share of documents for validation, raised where there is little text
+    engine_line: str  # for people: which engine, and why
+    forecast: Estimate  # for the samples alone, if the size of an input is unknown
+    text_bytes: int | None  # of all inputs, uncompressed; None: unknown
+    document_ratio: float  # the share of documents for validation, raised if there is little text
     shows_end_of_text: bool = False  # the samples hold `<|endoftext|>` as text
 
     @property
     def sizes(self) -> list[int | None]:
-        """Bytes of each input; None of a pipe that goes on behind what was looked at."""
+        """Size of each input in bytes; None for a pipe that has more than preflight has looked at."""
         return [one["size"] for one in self.inputs]
 
     @property
     def expected_bytes(self) -> int | None:
-        """Say how much will be read, of the files; None if nobody knows."""
+        """Bytes of the inputs that will be read, as they are stored; None if unknown."""
         return None if None in self.sizes else self.forecast.text_bytes
 
     @property
@@ -103,12 +103,12 @@ class Job:
 
     @property
     def block_bytes(self) -> int:
-        """How much text is encoded at a time."""
+        """Bytes of text that are encoded at a time."""
         return self.config.block_bytes or block_size(self.config.n_workers, self.encoder.most_block_bytes)
 
     @property
     def source(self) -> Source:
-        """What is read, and how it is cut."""
+        """The inputs, and how they are cut into blocks."""
         config = self.config
         return Source(
             paths=config.inputs,
@@ -122,7 +122,7 @@ class Job:
 
     @property
     def documents(self) -> Documents | None:
-        """What to do about documents, with the share that goes to validation; None if there are none."""
+        """`Config.documents`, with the share for validation raised if there is little text."""
         documents = self.config.documents
         if documents is None or not documents.val_ratio:
             return documents
@@ -130,12 +130,12 @@ class Job:
 
     @property
     def outputs(self) -> dict[str, Shards]:
-        """As `outputs_of`; may raise OutputError."""
+        """The files to be written; see `outputs_of`."""
         return outputs_of(self.config)
 
     @property
     def window_bytes(self) -> int:
-        """How much of a file is mapped at a time, and so by how much it grows."""
+        """How much of an output file is mapped at a time; the file grows in steps of this size."""
         shard_bytes = self.outputs["train"].shard_tokens * TOKEN.itemsize
         if self.expected_bytes is None:
             return window_for(shard_bytes)
@@ -143,18 +143,18 @@ class Job:
 
     @property
     def folders(self) -> list[Path]:
-        """All folders that are written to: links may lead out of the output folder."""
+        """All folders that are written to: a link in the output folder may lead to another folder."""
         parents = [shards.folder for shards in self.outputs.values()]
         return [*{folder.resolve(): folder for folder in (*parents, self.config.output_dir)}.values()]
 
     @property
     def max_chars(self) -> int | None:
-        """What `--n` lets through."""
+        """The limit that `--n` sets, in characters."""
         return _max_chars(self.config)
 
     @property
     def token_options(self) -> dict[str, Any]:
-        """Everything but the input that decides the tokens, by the name of its option where it has one."""
+        """Everything except the inputs that decides the tokens, by option name if it has one."""
         is_split_by_hash = self.config.val_split == "documents"
         return {
             **({TEXT_BYTES: self.split_bytes} if self.windows else {}),
@@ -168,21 +168,21 @@ class Job:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for two runs that make the same files of the same input."""
+        """Equal for two runs that make the same files from the same inputs."""
         return digest_of(self.token_options, self.inputs)
 
     @property
     def split_bytes(self) -> int | None:
-        """What the validation windows are a share of: with `--n`, a character counts as one byte."""
+        """Size of the text that the windows are a share of; with `--n`, a character counts as one byte."""
         if self.text_bytes is None:
             return None
         return min(self.text_bytes, self.max_chars or self.text_bytes)
 
     @property
     def free_bytes(self) -> int:
-        """Free space where the tokens for training go, for this user."""
+        """Free disk space for train.bin, as this user may use it."""
         for folder in self.outputs["train"].path(0).parents:
-            with contextlib.suppress(OSError):  # it is still to be made
+            with contextlib.suppress(OSError):  # this folder does not exist yet
                 return shutil.disk_usage(folder).free
         return 0
 
@@ -190,8 +190,8 @@ class Job:
 def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], None] = lambda: None) -> Job:
     """Load the vocabulary, sample the inputs, and forecast; holds the samples of one input at a time.
 
-    `is_planned`: for a plan, which cannot read standard input. `check` is called for each input; what it
-    raises ends the work.
+    `is_planned`: this is for a plan, which cannot read pipes. `check` is called for each input; an exception
+    from it ends the work.
 
     Raises:
         InputError: an input is unreadable, empty or not UTF-8 text, or there is no vocabulary.
@@ -247,7 +247,7 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
                 refused.append((path, kind))
                 continue
             texts = [piece.data.decode("utf-8", errors) for piece in pieces]
-            # Of records the documents are known.
+            # Looked for in plain text only: records are documents already.
             shows_end_of_text |= any(_shows_end(one.data, config.separator) for one in (*samples, *pieces))
             if config.separator is not None:
                 texts = [text.replace(config.separator, mark) for text in texts]
@@ -274,14 +274,14 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
 
 
 def _shows_end(data: bytes, separator: str | None) -> bool:
-    """Whether `<|endoftext|>` is in a piece of text, other than as the separator, or a part of it."""
+    """Whether a piece of text holds `<|endoftext|>` outside of separators."""
     if separator is not None:
         data = data.replace(separator.encode(), b"")
     return END_OF_TEXT_NAME.encode() in data
 
 
 def _size_of(path: Location, check: Callable[[], None]) -> int | None:
-    """Look how large an input is; None if it is a pipe and goes on behind what one looks at."""
+    """Return the size of an input in bytes; None for a pipe that has more than `LOOK_AHEAD_BYTES`."""
     check()
     with open_input(path, check=check) as file:
         if isinstance(path, Pipe):
@@ -290,13 +290,7 @@ def _size_of(path: Location, check: Callable[[], None]) -> int | None:
 
 
 def open_engine(config: Config, *, has_documents: bool, has_parquet: bool) -> tuple[Vocabulary, Choice]:
-    """Load the vocabulary, and what encodes.
-
-    Raises:
-        InputError: there is no vocabulary.
-        UsageError: there is no such engine.
-        TooSmallError, MemoryLimitError: there is too little memory for them.
-    """
+    """Load the vocabulary and the engine, if there is memory for them."""
     engine_bytes = _TIKTOKEN_BYTES + (OPENING_BYTES if config.engine == "gigatoken" else 0)
     _check_room(config, engine_bytes + SMALLEST_BYTES)
     vocabulary = find_gpt2(config.vocab_dir)
@@ -313,13 +307,13 @@ def open_engine(config: Config, *, has_documents: bool, has_parquet: bool) -> tu
 
 
 def _check_room(config: Config, n_bytes: int) -> None:
-    """Raise what `check_fits` raises unless so much can be had: the engines abort where there is less."""
+    """Raise as `check_fits` does unless `n_bytes` are available: an engine aborts when memory is refused."""
     sampler = _sampler(config)
     check_fits(sampler.sample(), own_bytes=sampler.own_bytes(), smallest_bytes=n_bytes)
 
 
 def _spare_bytes(config: Config) -> int:
-    """Return how much memory there is above the reserve of the tightest limit."""
+    """Return how much memory is left above the reserve of the tightest limit."""
     return min(map(margin_bytes, _sampler(config).sample()), default=sys.maxsize)
 
 
@@ -334,11 +328,7 @@ def with_reference(job: Job) -> Job:
 
 
 def outputs_of(config: Config) -> dict[str, Shards]:
-    """Say what files there will be, as `lay_out` does, which looks into the output folder.
-
-    Raises:
-        OutputError: a link in it leads back to itself.
-    """
+    """Return the files to be written, by split or stream; looks into the output folder for links."""
     return lay_out(
         config.output_dir,
         form=config.output_format,
@@ -353,13 +343,13 @@ def _max_chars(config: Config) -> int | None:
 
 
 def check_names(config: Config, found: Found, *, is_restart: bool = False) -> None:
-    """Refuse to replace files that are there, and what is no file of ours to replace.
+    """Refuse to write over files that exist, unless `--overwrite` allows it and they may be replaced.
 
-    The shards that the run which left what was `found` may have named can be there, but not if it is to be
-    discarded (`is_restart`): those of the new run may be others.
+    Shards that the saved run (`found`) has named already may exist. With `is_restart` they may not, because
+    the new run may have others.
 
     Raises:
-        OutputError: one is there and there is no `--overwrite`; or it is a folder, an input, or both files.
+        OutputError: a file exists and `--overwrite` is missing; or it is a folder, an input, or both outputs.
     """
     outputs = outputs_of(config)
     first = [shards.path(0) for shards in outputs.values()]
@@ -384,30 +374,26 @@ def check_names(config: Config, found: Found, *, is_restart: bool = False) -> No
 
 
 def check_disk(job: Job, tokens: Mapping[str, int]) -> None:
-    """Refuse to begin what cannot end; what an earlier run has written counts as room.
-
-    Raises:
-        OutputError: the disk is too small.
-    """
+    """Raise OutputError if the output does not fit on the disk; what is written already counts as free."""
     config = job.config
     if job.expected_bytes is None:
-        return  # a disk that runs full stops it, and more room lets it go on
+        return  # if the disk runs full, the run stops, and resumes when there is space
     have_bytes = job.free_bytes + written_bytes(full_shards(job.outputs, tokens))
     if needed_bytes(job) > have_bytes:
         raise OutputError(
             f"the output will need about {format_bytes(needed_bytes(job))} and {config.output_dir} has "
-            f"{format_bytes(have_bytes)} for it; make room, or give an --output-dir on a larger disk"
+            f"{format_bytes(have_bytes)} for it; free some space, or give an --output-dir on a larger disk"
         )
 
 
 def needed_bytes(job: Job) -> int:
-    """Say how much room the run takes at most: each file grows by whole windows."""
+    """Return the disk space that the run takes at most: each file grows by whole windows."""
     header_bytes = job.outputs["train"].size_bytes(job.forecast.tokens) - job.forecast.output_bytes
     return job.forecast.output_bytes + header_bytes + len(job.outputs) * job.window_bytes
 
 
 def start_line(job: Job) -> str:
-    """Say in one line what the run is about to do."""
+    """Return the first line of a run: what it is about to do."""
     return report.start_line(
         job.config.inputs,
         None if job.expected_bytes is None else job.forecast,
@@ -417,14 +403,14 @@ def start_line(job: Job) -> str:
 
 
 def describe_val(job: Job) -> str:
-    """Say where the validation tokens come from."""
+    """Describe in a few words where the validation tokens come from."""
     documents = job.documents
     ratio = job.config.val_ratio if documents is None else documents.val_ratio
     return report.describe_val(job.config.val_split, job.windows, ratio=ratio)
 
 
 def foreseen_tokens(job: Job) -> dict[str, int]:
-    """Forecast the tokens of each stream."""
+    """Forecast the tokens of train and val."""
     n_tokens, windows = job.forecast.tokens, job.windows
     if set(job.outputs) == {"train"}:
         return {"train": n_tokens}
@@ -439,7 +425,7 @@ def foreseen_tokens(job: Job) -> dict[str, int]:
 
 
 def notices(job: Job) -> list[str]:
-    """Say what is not as the options say."""
+    """Return notices about a share for validation that is larger than `--val-ratio`."""
     config, lines = job.config, []
     n_bytes = job.split_bytes
     if job.windows and n_bytes is not None:
@@ -452,21 +438,21 @@ def notices(job: Job) -> list[str]:
     if config.val_split == "documents" and job.document_ratio > config.val_ratio:
         lines.append(
             f"notice: {job.document_ratio:.2%} of the documents are for validation instead of "
-            f"{config.val_ratio:.2%}: from so little text val.bin would hardly hold a block to sample"
+            f"{config.val_ratio:.2%}, so that blocks can be sampled from val.bin"
         )
     return lines
 
 
 def dry_run_lines(job: Job) -> list[str]:
-    """Say what a run would need and make."""
+    """Return the lines of a dry run: what a run would need and make."""
     config, forecast = job.config, job.forecast
     lines = [start_line(job), job.engine_line, f"vocabulary: {job.vocabulary.source}"]
     across = "of its beginning" if job.text_bytes is None else "across the input"
     lines.append(f"tokens per byte: {forecast.tokens / forecast.text_bytes:.3f}, from samples {across}")
     if job.expected_bytes is None:
         lines.append(
-            f"output: {format_bytes(job.free_bytes)} free in {config.output_dir}; nobody knows the size of "
-            "the input"
+            f"output: {format_bytes(job.free_bytes)} free in {config.output_dir}; the size of the input is "
+            "unknown"
         )
     else:
         lines.append(

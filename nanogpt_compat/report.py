@@ -1,4 +1,4 @@
-"""What a run says of itself: `prepare.json`, and the lines before and after. ASCII only."""
+"""The report of a run, `prepare.json`, and the lines that are printed before and after it. ASCII only."""
 
 import json
 import platform
@@ -24,9 +24,9 @@ REPORT_NAME = "prepare.json"
 _PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken")
 
 
-@cache  # they are looked for on the disk: 7 ms
+@cache  # looking them up on the disk takes 7 ms
 def versions() -> Mapping[str, str]:
-    """Name the versions of everything that has a part in the result."""
+    """Return the versions of Python, this package and the packages that it uses."""
     found = {"nanogpt_compat": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -54,7 +54,7 @@ def build_report(
     vocabulary: str,
     fingerprint: str,
 ) -> dict[str, Any]:
-    """Build the content of `prepare.json`, but for its `files`; its fields are those of the design."""
+    """Build the content of `prepare.json`, except `files`. A count that was not taken is None."""
     rows = zip(paths, formats, inputs, tally.inputs, strict=True)
     described = [
         _describe_input(path, form, hints, one, has_documents=has_documents)
@@ -98,7 +98,7 @@ def build_report(
 def _describe_input(
     path: Location, form: Format, description: Mapping[str, Any], one: InputTally, *, has_documents: bool
 ) -> dict[str, Any]:
-    """Say what came out of one input, and by what to know it again."""
+    """Return the counts of one input, and what identifies it in a later run."""
     return {
         "path": str(path),
         "format": str(form),
@@ -117,7 +117,7 @@ def _describe_input(
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:
-    """Read `prepare.json` of an earlier run; None if there is none that can be read."""
+    """Read the `prepare.json` of an earlier run; None if it is missing or cannot be read."""
     try:
         made = json.loads((folder / REPORT_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -126,11 +126,7 @@ def read_report(folder: Path) -> dict[str, Any] | None:
 
 
 def remove_report(folder: Path) -> None:
-    """Remove an old `prepare.json`, durably: it must never stand beside files of another run.
-
-    Raises:
-        OutputError: it cannot be removed.
-    """
+    """Remove an old `prepare.json`, durably: it must never be next to files of another run."""
     path = (folder / REPORT_NAME).resolve()
     try:
         path.unlink(missing_ok=True)
@@ -140,12 +136,8 @@ def remove_report(folder: Path) -> None:
 
 
 def write_report(folder: Path, report: Mapping[str, object]) -> None:
-    """Write `prepare.json` into the output folder; durable when this returns.
-
-    Raises:
-        OutputError: the disk is full or failing.
-    """
-    path = (folder / REPORT_NAME).resolve()  # a rename would put a file in the place of a link
+    """Write `prepare.json` into the output folder; it is durable when this returns."""
+    path = (folder / REPORT_NAME).resolve()  # of a link its target: a rename would replace the link
     try:
         write_json(path, report, indent=2, is_locked=True)
     except OSError as error:
@@ -157,17 +149,17 @@ def _what_is_left(error: OSError) -> str:
 
 
 def name_inputs(paths: Sequence[Location]) -> str:
-    """Name one input, or the first of several."""
+    """Return the name of the only input, or of the first and how many more there are."""
     return paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
 
 
 def start_line(
     paths: Sequence[Location], forecast: Estimate | None, *, free_bytes: int, n_workers: int
 ) -> str:
-    """Say what the run is about to do; there is no forecast for a pipe."""
+    """Return the first line of a run; `forecast` is None for a pipe, whose size is unknown."""
     threads = "1 thread" if n_workers == 1 else f"{n_workers} threads"
     if forecast is None:
-        return f"{name_inputs(paths)}, as much as comes ({format_bytes(free_bytes)} free); {threads}"
+        return f"{name_inputs(paths)}, size unknown ({format_bytes(free_bytes)} free); {threads}"
     return (
         f"{name_inputs(paths)} {format_bytes(forecast.text_bytes)} -> about {format_count(forecast.tokens)} "
         f"tokens, {format_bytes(forecast.output_bytes)} ({format_bytes(free_bytes)} free); {threads}; "
@@ -176,7 +168,7 @@ def start_line(
 
 
 def val_split(split: str, windows: Windows, *, ratio: float, document_ratio: float) -> dict[str, object]:
-    """Put where the validation tokens come from into the report."""
+    """Return the validation split as the report has it."""
     found: dict[str, object] = {"name": split, "ratio": ratio}
     if split == "documents":
         return found | {"document_ratio": document_ratio}
@@ -186,7 +178,7 @@ def val_split(split: str, windows: Windows, *, ratio: float, document_ratio: flo
 
 
 def describe_val(split: str, windows: Windows, *, ratio: float) -> str:
-    """Say where the validation tokens come from."""
+    """Describe in a few words where the validation tokens come from."""
     if split == FIRST_SHARD:
         return "the first shard"
     if split == "documents":
@@ -196,11 +188,11 @@ def describe_val(split: str, windows: Windows, *, ratio: float) -> str:
     n_bytes = sum(end - start for start, end in windows)
     if split in ("head", "tail"):
         return f"the {'first' if split == 'head' else 'last'} {format_bytes(n_bytes)}"
-    return "1 window in the middle" if len(windows) == 1 else f"{len(windows)} windows spread over the file"
+    return "1 window in the middle" if len(windows) == 1 else f"{len(windows)} windows spread over the input"
 
 
 def warn_of_empty(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say of which inputs nothing is left because all records were skipped; `inputs` as in the report."""
+    """Return a warning for each input of which all records were skipped; `inputs` is from the report."""
     return [
         f"warning: nothing is left of {one['path']}: "
         f"{describe_skipped(one['skipped_records'], one['path'], one['first_skipped_record'])}"
@@ -210,7 +202,7 @@ def warn_of_empty(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def describe_skipped(n_records: int, path: object, why: str) -> str:
-    """Say how many records were skipped, and why the first of them.
+    """Describe how many records were skipped, and why the first one was.
 
     >>> describe_skipped(2, "a.jsonl", "line 1, at byte 0: not JSON")
     '2 records were skipped, the first in a.jsonl: line 1, at byte 0: not JSON'
@@ -219,21 +211,21 @@ def describe_skipped(n_records: int, path: object, why: str) -> str:
 
 
 def _describe_split(files: Sequence[OutputFile], *, where: str) -> str:
-    """Say what was made for one split."""
+    """Describe the files of one split."""
     shards = "" if len(files) == 1 else f" to {files[-1].name}, {len(files):,} shards"
     n_tokens, n_bytes = sum(one.n_tokens for one in files), sum(one.n_bytes for one in files)
     return f"{files[0].name}{shards}: {plural(n_tokens, 'token')}, {format_bytes(n_bytes)}{where}"
 
 
 def _describe_memory(made: Mapping[str, Any]) -> str:
-    """Return the peak of what `--max-memory` is about, and that with mapped files, which is not."""
+    """Describe the peak of the process's own memory, which `--max-memory` limits, and with mapped files."""
     resident = format_bytes(made["peak_rss_bytes"])
     own_bytes = made["peak_own_bytes"]
     return resident if own_bytes is None else f"{format_bytes(own_bytes)}, {resident} with mapped files"
 
 
 def end_lines(made: Mapping[str, Any], files: Sequence[OutputFile], *, val: str) -> list[str]:
-    """Say what was made, how fast, and everything that was lost on the way."""
+    """Return the last lines: what was made, how fast, and everything that was dropped, replaced or cut."""
     lines = [
         _describe_split(some, where=where)
         for split, where in (("train", ""), ("val", f": {val}"))
@@ -251,11 +243,11 @@ def end_lines(made: Mapping[str, Any], files: Sequence[OutputFile], *, val: str)
     if made["engine_checked_slices"]:
         lines.append(f"{plural(made['engine_checked_slices'], 'slice')} checked against tiktoken: 0 differ")
     if made["engine_mismatch"]:
-        lines.append(f"warning: {made['engine_mismatch']}; all of this was made by tiktoken")
+        lines.append(f"warning: {made['engine_mismatch']}; all tokens were made by tiktoken")
     if made["invalid_bytes"]:
         path, offset = made["invalid_offsets"][0]
         lines.append(
-            f"{plural(made['invalid_bytes'], 'byte was', 'bytes were')} not UTF-8, the first of them byte "
+            f"{plural(made['invalid_bytes'], 'byte was', 'bytes were')} not UTF-8, the first at byte "
             f"{offset:,} of {path}"
         )
     if made["skipped_records"]:
@@ -265,7 +257,7 @@ def end_lines(made: Mapping[str, Any], files: Sequence[OutputFile], *, val: str)
         lines.append(f"{halves} (surrogates) became U+FFFD")
     if made["forced_cuts"]:
         lines.append(
-            f"{plural(made['forced_cuts'], 'cut')} by force in stretches of over 512 KiB without a break; "
-            "tokens may differ just around them"
+            f"{plural(made['forced_cuts'], 'forced cut')} in stretches of over 512 KiB without a break; only "
+            "tokens next to a cut may differ"
         )
     return lines

@@ -166,11 +166,11 @@ def test_what_is_seen_has_its_form(run_prepare: RunPrepare, tmp_path: Path, text
         rf"text.txt 900 kB -> about \d+(\.\d)?K tokens, {size} \({size} free\); 2 threads; about {time}",
         r"engine: gigatoken [\d.]+, checked against tiktoken [\d.]+ as it goes",
         rf"train.bin: [\d,]+ tokens, {size}",
-        rf"val.bin: [\d,]+ tokens, {size}: 2 windows spread over the file",
+        rf"val.bin: [\d,]+ tokens, {size}: 2 windows spread over the input",
         rf"900 kB in {time}: \d+\.\d MB/s, peak memory \d+(\.\d)? MB, \d+(\.\d)? MB with mapped files",
         r"\d slices? checked against tiktoken: 0 differ",
-        rf"2 bytes were not UTF-8, the first of them byte 700,000 of {text}",
-        "1 cut by force in stretches of over 512 KiB without a break; tokens may differ just around them",
+        rf"2 bytes were not UTF-8, the first at byte 700,000 of {text}",
+        "1 forced cut in stretches of over 512 KiB without a break; only tokens next to a cut may differ",
     ]
     found = [line for line in done.stderr.splitlines() if not line.startswith("memory: ")]
     assert len(found) == len(lines), done.stderr

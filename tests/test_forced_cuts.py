@@ -96,7 +96,7 @@ def test_a_document_of_any_source_with_a_long_run_is_cut_at_the_same_places(
         assert done.returncode == 0, done.stderr
         assert np.fromfile(out / "train.bin", np.uint16).tolist() == expected
         assert report_of(out)["forced_cuts"] == n_forced
-        assert "6 cuts by force in stretches of over 512 KiB" in done.stderr
+        assert "6 forced cuts in stretches of over 512 KiB" in done.stderr
 
 
 @pytest.mark.sample(6)

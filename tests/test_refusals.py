@@ -282,7 +282,7 @@ def test_an_explicit_policy_takes_what_is_not_utf_8(
     assert_refused(run_prepare("--input", text, "--output-dir", "out"), 3, "it looks like ", "iconv -f ")
     done = run_prepare("--input", text, "--output-dir", "out", "--errors", errors)
     assert done.returncode == 0, done.stderr
-    assert f"1,000 bytes were not UTF-8, the first of them byte 3 of {text}" in done.stderr
+    assert f"1,000 bytes were not UTF-8, the first at byte 3 of {text}" in done.stderr
 
 
 # The vocabulary
@@ -457,7 +457,7 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_read(
 ) -> None:
     text = make_text(tmp_path / "text.txt", 25_000_000)
     done = run_prepare("--input", text, "--output-dir", small_disk)
-    assert_refused(done, 4, "make room, or give an --output-dir on a larger disk", str(small_disk))
+    assert_refused(done, 4, "free some space, or give an --output-dir on a larger disk", str(small_disk))
     assert re.search(r"the output will need about \d\d\.\d MB and .* has 18\.9 MB ", done.stderr)
     assert everything(small_disk) == {}
 

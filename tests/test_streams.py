@@ -529,8 +529,8 @@ def test_a_dry_run_says_what_it_cannot_know(text: Path, tmp_path: Path) -> None:
         "--input", "-", "--output-dir", tmp_path / "out", "--dry-run", prefix=through_a_pipe(text)
     )
     assert done.returncode == 0, done.stderr
-    assert "standard input, as much as comes (" in done.stdout
+    assert "standard input, size unknown (" in done.stdout
     assert "from samples of its beginning" in done.stdout
-    assert "nobody knows the size of the input" in done.stdout
+    assert "the size of the input is unknown" in done.stdout
     assert "val.bin: 65.5 kB of every 131 MB" in done.stdout
     assert not (tmp_path / "out").exists()
