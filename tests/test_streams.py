@@ -391,7 +391,7 @@ def test_an_end_that_nobody_knows_has_no_tail(kind: str, split: str, tmp_path: P
     with given(kind, b"some text", tmp_path) as name:
         done = prepare("--input", name, "--output-dir", tmp_path, "--val-split", split)
     assert done.returncode == 2
-    assert f"--val-split {split} needs to know beforehand where the text ends" in done.stderr
+    assert f"--val-split {split} needs the size of the text, which is unknown for a pipe" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["txt.gz", "txt.zst", "stdin", "stdin.gz", "fifo"])
