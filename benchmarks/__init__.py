@@ -1,1 +1,1 @@
-"""Measurements behind the README's numbers: corpora, the strategies that are replaced, and their memory."""
+"""The benchmarks behind the numbers of README.md and docs/: corpora, strategies, speed and memory."""

@@ -1,11 +1,11 @@
-"""Tokenizing without any safety: read a block, encode it, write it, and one fsync at the end.
+"""Tokenise without any safety: read a block, encode it, write it, and call fsync once at the end.
 
     python -m benchmarks.bare_loop {ordinary,tiktoken,gigatoken} INPUT OUTPUT_DIR [--threads N]
 
-What prepare.py may be measured against: blocks end before their last space or newline, whatever stands left
-of it; nothing is checked, counted, journaled or dropped from the page cache; no memory is watched, and
-gigatoken's cache grows as it likes. Tokens are written in order. Bytes go to gigatoken as they are, to
-tiktoken decoded. `ordinary` is tiktoken's `encode_ordinary`, which gives a Python list.
+The baseline for what the safety of prepare.py costs. A block ends before its last space or newline, without
+regard to what comes before that. Nothing is checked, counted, journaled or dropped from the page cache;
+memory is not watched, and gigatoken's cache grows without limit. Tokens are written in order. gigatoken gets
+the bytes as they are, tiktoken gets text. `ordinary` is tiktoken's `encode_ordinary`, which returns a list.
 """
 
 import argparse
@@ -28,14 +28,14 @@ Encode: TypeAlias = Callable[[bytes], Tokens]
 
 
 def ordinary(n_threads: int) -> Encode:
-    """Encode as most scripts do, over a Python list."""
+    """Encode as most scripts do, by way of a Python list."""
     del n_threads
     encoding = load_gpt2()
     return lambda block: np.array(encoding.encode_ordinary(block.decode("utf-8", "ignore")), dtype=np.uint16)
 
 
 def tiktoken(n_threads: int) -> Encode:
-    """Encode with tiktoken, without that list and with the GIL released."""
+    """Encode with tiktoken, without the list and with the GIL released."""
     del n_threads
     encoding = load_gpt2()
 
@@ -47,13 +47,14 @@ def tiktoken(n_threads: int) -> Encode:
 
 
 def gigatoken(n_threads: int) -> Encode:
-    """Encode with the call of gigatoken 0.10 that has the least around it, the GIL released.
+    """Encode with the call of gigatoken 0.10 that costs least besides the encoding, with the GIL released.
 
     `encode` holds the GIL. `encode_batch` imports awkward (0.3 s), and with `parallel=False` it lets in one
-    thread at a time: by schedstat, each of two was blocked for a third of the time, here for a hundredth.
+    thread at a time: by schedstat, each of two threads was blocked for a third of the time. With this call it
+    is a hundredth.
     """
-    os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, n_threads)))  # before it is imported
-    from gigatoken import BytesSource  # here, since the others do without
+    os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, n_threads)))  # before gigatoken is imported
+    from gigatoken import BytesSource  # here: it is an extra
 
     from benchmarks.neighbours import load_gigatoken
 
@@ -74,7 +75,7 @@ ENGINES: dict[str, Callable[[int], Encode]] = {
 
 
 def _read_blocks(fd: int, block_bytes: int) -> Iterator[bytes]:
-    """Yield the file in blocks that end before a space or newline, if they hold one."""
+    """Yield the file in blocks, each ending before its last space or newline if it has one."""
     offset = 0
     while block := os.pread(fd, block_bytes, offset):
         cut = max(block.rfind(b" "), block.rfind(b"\n"))
@@ -85,7 +86,7 @@ def _read_blocks(fd: int, block_bytes: int) -> Iterator[bytes]:
 
 
 def _in_order(encode: Encode, blocks: Iterable[bytes], n_threads: int) -> Iterator[Tokens]:
-    """Encode on threads, at most two blocks each in flight."""
+    """Encode in threads, with at most two blocks in flight for each thread."""
     pending: deque[Future[Tokens]] = deque()
     with ThreadPoolExecutor(n_threads) as pool:
         for block in blocks:
@@ -97,7 +98,7 @@ def _in_order(encode: Encode, blocks: Iterable[bytes], n_threads: int) -> Iterat
 
 
 def run(source: Path, target: Path, encode: Encode, *, n_threads: int, block_bytes: int) -> None:
-    """Tokenise `source` into `target`; with no threads, in this one."""
+    """Tokenise `source` into `target`, in this thread if `n_threads` is 0."""
     with source.open("rb") as file, target.open("wb") as out:
         blocks = _read_blocks(file.fileno(), block_bytes)
         for tokens in _in_order(encode, blocks, n_threads) if n_threads else map(encode, blocks):
@@ -114,8 +115,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("input", type=Path)
     parser.add_argument("output_dir", type=Path)
-    parser.add_argument("--threads", type=int, default=2, help="encoding threads; 0: no threads at all")
-    parser.add_argument("--block-size", type=parse_size, default=1 << 20, help="1 MiB, as prepare.py's")
+    parser.add_argument("--threads", type=int, default=2, help="encoding threads; 0: no further thread")
+    parser.add_argument("--block-size", type=parse_size, default=1 << 20, help="default: 1 MiB")
     options = parser.parse_args(arguments)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     run(

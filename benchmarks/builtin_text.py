@@ -1,4 +1,4 @@
-"""Text for machines without apt: what Python brings along, and generated words in ten scripts. About 6 MB."""
+"""Text for machines without apt: Python's documentation, and generated words in ten scripts; about 6 MB."""
 
 import hashlib
 import importlib
@@ -27,7 +27,7 @@ _WEIGHTS = list(accumulate(1 / rank for rank in range(1, 4001)))  # 4,000 words 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A writing system as a tokenizer sees it: letters, what stands between words, what ends a sentence."""
+    """A writing system as a tokenizer sees it: letters, the space between words, the end of a sentence."""
 
     letters: str
     space: str
@@ -56,21 +56,21 @@ SCRIPTS = (
 
 @dataclass(frozen=True, slots=True)
 class BuiltinText:
-    """The same documents on the same machine; nothing is stored."""
+    """The built-in text: always the same documents on the same machine; nothing is stored."""
 
     @property
     def name(self) -> str:
-        """The folder's name for corpora made from this text."""
+        """Name of the folder for corpora made from this text."""
         return "builtin"
 
     @property
     def fingerprint(self) -> str:
-        """Change with the installed packages and the Python version."""
+        """A string that changes with the installed packages and the Python version."""
         digest = hashlib.sha256("".join(self.documents(0)).encode())
         return f"builtin {digest.hexdigest()[:16]}"
 
     def documents(self, seed: int, *, only: str = "") -> Iterator[str]:
-        """Yield every document, or those in `cjk` or in `en`, once, in an order drawn from `seed`."""
+        """Yield each document, or each in `cjk` or `en`, once, in an order drawn from `seed`."""
         everything = (*_found_documents(), *(() if only == "en" else _generated_documents()))
         found = [text for text in everything if is_cjk(text) or only != "cjk"]
         random.Random(seed).shuffle(found)
@@ -78,7 +78,7 @@ class BuiltinText:
 
 
 def _found_documents() -> Iterator[str]:
-    """Yield the language reference that pydoc shows, and the documents that installed packages carry."""
+    """Yield the language reference that pydoc shows, and the documents of installed packages."""
     seen: set[int] = set()
     topics: dict[str, str] = importlib.import_module("pydoc_data.topics").topics
     site = Path(sysconfig.get_path("purelib"))

@@ -1,12 +1,12 @@
-"""What checkpoints cost, from inside a run, and beside runs without them; each in a fresh process, in turn.
+"""Measure what checkpoints cost, from inside runs with and without them, in turn, each in a fresh process.
 
     python -m benchmarks.checkpoint_cost INPUT [--repeat 3] [--check]
 
-Without them means that none falls due before the end; the journal, the checksums and the last sync remain.
-Whole runs differ by ten percent among themselves, so the cost is counted where it arises: the time for which
-the one thread that writes begins a checkpoint or waits for the one before, and what the threads that sync
-and journal take of the CPU beyond what they take without checkpoints. `--check` exits 1 if both together are
-over 2 % of the run.
+"Without" means that no checkpoint falls due before the end; the journal, the checksums and the last sync
+remain. The times of whole runs vary by ten percent, so the cost is measured where it arises. It has two
+parts: the time that the writing thread spends to begin a checkpoint or to wait for the one before, and the
+CPU time of the threads that sync and journal, in both cases minus that of a run without checkpoints.
+`--check` exits with 1 if both together are over 2 % of the run.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def _measure(program: str, source: Path) -> tuple[Measurement, dict[str, Any]]:
 
 
 def main() -> int:
-    """Run the command line."""
+    """Measure, print, and return 1 if checkpoints cost too much."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -81,7 +81,7 @@ def main() -> int:
         row = medians[name]
         print(f"{name:7} {row['n']:3.0f} checkpoints", end=": ")
         print(f"{row['cpu_s']:6.2f} s CPU, {row['wall_s']:6.2f} s wall", end="; ")
-        print(f"writing held up {row['blocked_s']:.3f} s, {row['background_s']:.3f} s CPU behind it")
+        print(f"writing held up {row['blocked_s']:.3f} s, {row['background_s']:.3f} s CPU in the background")
     keys = ("blocked_s", "background_s")
     blocked_s, background_s = (medians["with"][key] - medians["without"][key] for key in keys)
     held_up, cost = blocked_s / medians["with"]["wall_s"], background_s / medians["with"]["cpu_s"]

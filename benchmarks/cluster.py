@@ -1,12 +1,13 @@
-"""What spans cost: two processes of this machine beside a run with two threads; and a plan of 100,000 spans.
+"""Measure what spans cost: two processes against a run with two threads, and a plan of 100,000 spans.
 
     python -m benchmarks.cluster INPUT [--spans 8] [--repeat 3] [--check]
     python -m benchmarks.cluster --short --check          for CI: built-in text, half a minute
 
-Rates are those of the work itself, without starting Python: for processes from the first span's beginning to
-the last one's sidecar. The merge, which they have on top, stands beside them. The two take turns, and the
-medians are compared. `--check` exits 1 if processes are slower than 0.9 of threads, or planning takes more
-than 5 s or 200 MB; with `--short`, where spans of 15 MB are mostly beginnings, than 0.6 of threads.
+Rates are those of the work itself, without the start of Python: for processes, from the beginning of the
+first span to the sidecar of the last one. The time of the merge is printed separately. Threads and processes
+run in turn, and their medians are compared. `--check` exits with 1 if processes reach less than 0.9 of the
+rate of threads, or if planning takes more than 5 s or 200 MB. With `--short` 0.6 is enough, because spans of
+15 MB spend most of their time starting.
 """
 
 import argparse
@@ -38,14 +39,14 @@ def _run(*args: str | Path) -> Measurement:
 
 
 def measure_threads(source: Path, folder: Path) -> float:
-    """Seconds that one run takes, with two threads."""
+    """Return the seconds that one run with two threads takes."""
     out = folder / "threads"
     _run("--input", source, "--output-dir", out, "--workers", "2", "--restart", "--overwrite")
     return float(json.loads((out / "prepare.json").read_text())["wall_s"])
 
 
 def measure_processes(source: Path, folder: Path, n_spans: int) -> tuple[float, float]:
-    """Seconds that two processes take for all spans, and those of the merge."""
+    """Return the seconds that two processes take for all spans, and the seconds of the merge."""
     out, work = folder / "processes", folder / "work"
     shared: Sequence[str | Path] = ("--input", source, "--output-dir", out, "--work-dir", work)
     span_bytes = -(-source.stat().st_size // n_spans)
@@ -53,20 +54,20 @@ def measure_processes(source: Path, folder: Path, n_spans: int) -> tuple[float, 
     ends = {path: path.stat().st_mtime for path in work.glob("parts-*/*.json")}
     assert len(ends) == n_spans
     starts = [end - json.loads(path.read_text())["tally"]["wall_s"] for path, end in ends.items()]
-    shutil.rmtree(out, ignore_errors=True)  # or it would be found to be complete
+    shutil.rmtree(out, ignore_errors=True)  # otherwise the output is already complete
     merge = _run(*shared, "--merge")
     return max(ends.values()) - min(starts), merge.wall_s
 
 
 def measure_plan(source: Path, folder: Path) -> Measurement:
-    """Plan so many spans, and do none."""
-    work, nobody = folder / "planned", ("--rank", str(_N_PLANNED), "--world-size", str(_N_PLANNED + 1))
+    """Plan 100,000 spans, as a rank that has none of them to encode."""
+    work, idle_rank = folder / "planned", ("--rank", str(_N_PLANNED), "--world-size", str(_N_PLANNED + 1))
     span_bytes = max(1, source.stat().st_size // _N_PLANNED)
-    return _run("--input", source, "--work-dir", work, "--span-size", str(span_bytes), *nobody)
+    return _run("--input", source, "--work-dir", work, "--span-size", str(span_bytes), *idle_rank)
 
 
 def main() -> int:
-    """Measure, print, and judge."""
+    """Measure, print, and return 1 if a bound is broken."""
     parser = argparse.ArgumentParser(description="Measure what spans cost.")
     parser.add_argument("input", type=Path, nargs="?")
     parser.add_argument("--spans", type=int, default=8)

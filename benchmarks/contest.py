@@ -44,15 +44,15 @@ class Case:
 
 @dataclass(slots=True)
 class Result:
-    """A case and what came of it, a value for each round, up to the first that failed."""
+    """A case and its results, one value for each round, up to the first round that failed."""
 
     case: Case
     wall_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
-    peak_bytes: list[int] = field(default_factory=list)  # of the process, or the sum over its family
-    digests: list[str] = field(default_factory=list)  # sha256 of train.bin, or "" where there is none
+    peak_bytes: list[int] = field(default_factory=list)  # of the process, or of it and all its descendants
+    digests: list[str] = field(default_factory=list)  # sha256 of train.bin, or "" if there is none
     failure: str = ""  # why there are no more rounds
-    left_out: str = ""  # why there is none
+    left_out: str = ""  # why the case was skipped
 
     @property
     def median_s(self) -> float:
@@ -83,7 +83,7 @@ def run_in_turn(
 
 
 def _why_not(case: Case) -> str:
-    """Say why a case is not even tried: it would take the machine's memory."""
+    """Return why a case is skipped: it would take most of the machine's memory; empty if it would not."""
     needed_bytes = case.strategy.memory_per_byte * case.size_bytes
     available_bytes = psutil.virtual_memory().available
     if needed_bytes <= _MOST_OF_MEMORY * available_bytes:
@@ -93,7 +93,7 @@ def _why_not(case: Case) -> str:
 
 
 def _run_once(result: Result, path: Path, scratch_dir: Path) -> None:
-    """Add a round to `result`, in a scratch folder that is gone afterwards; say in a line how it went."""
+    """Add a round to `result`, with the output in a temporary folder; print one line about it."""
     case = result.case
     read_into_cache(path)
     with tempfile.TemporaryDirectory(dir=scratch_dir, prefix="output-") as folder:
@@ -113,7 +113,7 @@ def _run_once(result: Result, path: Path, scratch_dir: Path) -> None:
 
 
 def _peak_bytes(run: Measurement) -> int:
-    """Take the kernel's mark of one process, or the largest sum over its family that was sampled."""
+    """Return the kernel's peak of the process, or the largest sampled sum with descendants if higher."""
     return max(run.peak_rss_bytes, *(resident_bytes for _, resident_bytes in run.samples), 0)
 
 

@@ -1,12 +1,12 @@
-"""Build the inputs of the benchmarks, from nothing but the package registries.
+"""Build the inputs of the benchmarks from packages: Debian's documentation, or installed Python packages.
 
     python -m benchmarks.corpus --dir /tmp/corpus --kind prose --size 1G
     python -m benchmarks.corpus --dir /tmp/corpus --kind letters --size 256M --text builtin
 
-prints the path of the file. `--text debian` takes real text from Debian's documentation packages (apt, no
-root; 10 minutes the first time, see real_text.py) and invents more in its manner when it runs out; `--text
-builtin` needs no network (see builtin_text.py). A file is made once, and again when its text or this recipe
-changes.
+Prints the path of the file. `--text debian` takes real text from Debian's documentation packages (apt, no
+root; 10 minutes the first time, see real_text.py), and generates similar text when that runs out. `--text
+builtin` needs no network (see builtin_text.py). A file is made once, and made again if its text or this
+recipe has changed.
 """
 
 import argparse
@@ -28,7 +28,7 @@ _MAX_CHARACTER_BYTES = 4
 
 
 def make_corpus(folder: Path, kind: str, size_bytes: int, text: Text) -> Path:
-    """Return a file of exactly `size_bytes`, made now or before.
+    """Return the path of a file of exactly `size_bytes`, which is made unless it exists.
 
     Raises:
         InputError: the kind has no more text than that.
@@ -61,7 +61,7 @@ def _is_made(path: Path, stamp_path: Path, stamp: dict[str, object]) -> bool:
 
 
 def take_bytes(chunks: Iterator[bytes], n_bytes: int) -> Iterator[bytes]:
-    """Pass on `n_bytes` of `chunks`; a character that would be cut at the end becomes full stops.
+    """Yield the first `n_bytes` of `chunks`; a character that would be cut at the end becomes full stops.
 
     >>> b"".join(take_bytes(iter(["aä".encode(), b"c"]), 2))
     b'a.'
@@ -82,7 +82,7 @@ def _cut_at_character(data: bytes, n_bytes: int) -> bytes:
 
 
 def open_text(folder: Path, name: str) -> Text:
-    """Return the text `name`: `debian`, which is built in `folder` if it is not there, or `builtin`."""
+    """Return the text `name`: `debian`, which is built in `folder` unless it exists, or `builtin`."""
     return build_real_text(folder / "debian") if name == "debian" else BuiltinText()
 
 
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         choices=kinds,
         default="prose",
         metavar="KIND",
-        help=f"{summaries}; with .jsonl or .parquet behind it, so much text in such a file",
+        help=f"{summaries}; with .jsonl or .parquet after it, that much text in such a file",
     )
     parser.add_argument(
         "--text", choices=("debian", "builtin"), default="debian", help="builtin needs no apt"

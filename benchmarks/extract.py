@@ -1,6 +1,6 @@
-"""Turn the files that documentation packages hold into plain text: HTML, XML, man pages, catalogues.
+"""Turn the files of documentation packages into plain text: HTML, XML, man pages, message catalogues.
 
-The aim is prose that is worth tokenising, not a faithful rendering; every function is pure.
+The aim is prose to tokenise, not a faithful rendering. Every function is pure.
 """
 
 import bz2
@@ -58,7 +58,7 @@ _MAN_TITLES = (".SH ", ".SS ", ".B ", ".I ", ".BR ", ".IR ", ".BI ", ".RB ", ".R
 
 
 def text_format(name: str) -> str | None:
-    """Name the format that a file name promises: html, xml, mo, man, plain, or None for the rest.
+    """Return the format of a file by its name: html, xml, mo, man, plain, or None for all others.
 
     >>> text_format("ls.1.gz"), text_format("index.html.de"), text_format("logo.png")
     ('man', 'html', None)
@@ -68,7 +68,7 @@ def text_format(name: str) -> str | None:
 
 
 def extract_text(name: str, data: bytes) -> str:
-    """Return the text inside a file of one of the formats above, unpacking .gz and .bz2 first."""
+    """Return the text of a file in one of these formats, which may be compressed (.gz, .bz2)."""
     kind = text_format(name)
     if kind is None:
         raise ValueError(f"{name}: no text is known to be in such a file")
@@ -80,7 +80,7 @@ def extract_text(name: str, data: bytes) -> str:
 
 
 def decode(data: bytes) -> str:
-    """Decode as UTF-8; else as the charset that the file declares; else as Latin-1, which takes anything."""
+    """Decode as UTF-8, or as the charset that the file declares, or as Latin-1, which always succeeds."""
     declared = _CHARSET.search(data[:4096])
     for encoding in ("utf-8", declared[1].decode("ascii") if declared else "latin-1"):
         try:
@@ -91,7 +91,7 @@ def decode(data: bytes) -> str:
 
 
 def drop_seen_lines(text: str, seen: set[int]) -> str:
-    """Keep each non-blank line that no document before had, and at most one blank line in a row."""
+    """Drop lines that are in `seen` (hashes, updated here) and blank lines after a blank one."""
     kept: list[str] = []
     for line in text.splitlines():
         line = line.rstrip()
@@ -105,7 +105,7 @@ def drop_seen_lines(text: str, seen: set[int]) -> str:
 
 
 class _TextParser(HTMLParser):
-    """Collect visible text: one line for each block element, white space as it stands inside <pre>."""
+    """Collect visible text: one line for each block element, with white space kept inside <pre>."""
 
     def __init__(self) -> None:
         super().__init__()

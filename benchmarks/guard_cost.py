@@ -1,11 +1,11 @@
-"""What the memory guard costs: CPU while it watches, time per poll, memory over many polls.
+"""Measure what the memory guard costs: CPU while it watches, time per poll, memory over many polls.
 
     python -m benchmarks.guard_cost            a minute
     python -m benchmarks.guard_cost --short    ten seconds
     python -m benchmarks.guard_cost --check    exit 1 if a bound is broken
 
-Every watch is on that can be had without being root: MemAvailable, RLIMIT_AS, RLIMIT_DATA, `--max-memory`
-with its children, and two levels of a cgroup laid out in a folder.
+All limits are watched that need no root: MemAvailable, RLIMIT_AS, RLIMIT_DATA, `--max-memory` with child
+processes, and two levels of a cgroup, imitated by files in a folder.
 """
 
 import argparse
@@ -20,13 +20,13 @@ import psutil
 from nanogpt_compat.memory import guard, limits, policy
 from nanogpt_compat.memory.guard import MemoryGuard, Sampler
 
-MAX_CPU_SHARE = 0.005  # also in the last 300 MB before a reserve, at 10 polls a second
-MAX_GROWTH_BYTES = 64 * 1024  # what an allocator may keep; a leak of one byte a poll is more
+MAX_CPU_SHARE = 0.005  # also within 300 MB of a reserve, where there are 10 polls a second
+MAX_GROWTH_BYTES = 64 * 1024  # an allocator may keep this much; a leak of one byte a poll is more
 GIB = 1 << 30
 
 
 def main() -> int:
-    """Measure, print, and say by the exit code whether the bounds hold."""
+    """Measure, print, and return 1 if a bound is broken."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def set_rlimits() -> None:
-    """Set limits that do not bind, so that they are read."""
+    """Set limits that are too high to matter, so that the guard reads them."""
     if sys.platform == "linux":
         import resource
 
@@ -61,7 +61,7 @@ def set_rlimits() -> None:
 
 
 def lay_out_cgroup(root: Path) -> Path:
-    """Lay out a cgroup of two levels, with a memory.stat as long as a real one."""
+    """Write the files of a cgroup of two levels, with a memory.stat as long as a real one."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text("0::/pod/container\n")
     mount = "30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
@@ -76,14 +76,14 @@ def lay_out_cgroup(root: Path) -> Path:
 
 
 def sampler(root: Path, *, max_memory_bytes: int = 1 << 40, floor_bytes: int | None = None) -> Sampler:
-    """Make a sampler with every watch on."""
+    """Return a sampler that watches all limits."""
     return Sampler(max_memory_bytes=max_memory_bytes, min_available_bytes=floor_bytes, root=root)
 
 
 def check_cpu(situation: str, sampled: Sampler, watch_s: float) -> list[str]:
-    """Let the guard watch an idle process, and set its CPU time against the time."""
+    """Let the guard watch an idle process, and compare its CPU time with the time that passes."""
     with MemoryGuard(sampled) as watched:
-        time.sleep(0.1)  # the first readings, and the thread's start, are not its pace
+        time.sleep(0.1)  # do not count the first readings and the start of the thread
         cpu_s, start_s = time.process_time(), time.monotonic()
         time.sleep(watch_s)
         share = (time.process_time() - cpu_s) / (time.monotonic() - start_s)
@@ -93,7 +93,7 @@ def check_cpu(situation: str, sampled: Sampler, watch_s: float) -> list[str]:
 
 
 def check_growth(root: Path, n_polls: int) -> list[str]:
-    """Poll every limit many times, looking them up every 20 ms, and compare the memory before and after."""
+    """Poll all limits many times, with a new look-up every 20 ms, and compare memory before and after."""
     guard.REFRESH_EVERY_S = 0.02
     policy.poll_delay_s = lambda readings: 0.0 * len(readings)
     sampled = sampler(root)

@@ -1,4 +1,4 @@
-"""Have an input made by a process of its own, and read it into the page cache: this process stays small."""
+"""Make an input in a separate process, so that this one stays small, and read it into the page cache."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 def make_input(kind: str, size_bytes: int, *, corpus_dir: Path, text: str) -> Path:
-    """Return a file of this kind and size, made now or before; see corpus.py."""
+    """Return the path of a file of this kind and size, which is made unless it exists; see corpus.py."""
     command = ["-m", "benchmarks.corpus", "--kind", kind, "--size", str(size_bytes), "--text", text]
     made = subprocess.run(
         [sys.executable, *command, "--dir", str(corpus_dir)],
@@ -23,7 +23,7 @@ def make_input(kind: str, size_bytes: int, *, corpus_dir: Path, text: str) -> Pa
 
 
 def read_into_cache(path: Path) -> None:
-    """Read a file once, after what is not yet on the disk of it is there: prepare.py drops it as it reads."""
+    """Sync a file to the disk and read it once: prepare.py drops it from the cache while it reads."""
     buffer = bytearray(_BUFFER_BYTES)
     with path.open("rb", buffering=0) as file:
         os.fsync(file.fileno())

@@ -1,6 +1,6 @@
-"""Every kind of input that the benchmarks use: one generator each, in the table at the end.
+"""The kinds of input that the benchmarks use: one generator for each, listed in the table at the end.
 
-A generator yields bytes without end, or for as long as real text lasts; the writer decides on the size.
+A generator yields bytes without end, or until real text runs out; the writer decides on the size.
 """
 
 import base64
@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.markov import invent, learn
 
-_CHAIN_CHARS = 60_000_000  # learned from; up to 800 MB of memory while the file is made
+_CHAIN_CHARS = 60_000_000  # of text to learn from; takes up to 800 MB of memory while a file is made
 _CHUNK_BYTES = 1 << 20
 _INVALID_EVERY_BYTES = 100
 
@@ -24,18 +24,18 @@ class Text(Protocol):
 
     @property
     def name(self) -> str:
-        """The folder's name for corpora made from it."""
+        """Name of the folder for corpora made from this text."""
 
     @property
     def fingerprint(self) -> str:
-        """Change whenever the text may have changed."""
+        """A string that changes whenever the text may have changed."""
 
     def documents(self, seed: int, *, only: str = "") -> Iterator[str]:
-        """Yield every document, or those in `cjk` or in `en`, once, in an order drawn from `seed`."""
+        """Yield each document, or each in `cjk` or `en`, once, in an order drawn from `seed`."""
 
 
 def _real_then_invented(text: Text, seed: int, *, only: str = "") -> Iterator[str]:
-    """Yield every document of `text` once, then invented ones: no passage comes twice for being a copy."""
+    """Yield every document of `text` once, then generated ones, so that no document is repeated."""
     yield from text.documents(seed, only=only)
     chain = learn(text.documents(seed, only=only), _CHAIN_CHARS)
     yield from invent(chain, seed)
@@ -47,12 +47,12 @@ def prose(text: Text, seed: int) -> Iterator[bytes]:
 
 
 def english(text: Text, seed: int) -> Iterator[bytes]:
-    """Yield documents in English alone, as FineWeb has them."""
+    """Yield documents in English only, like FineWeb's."""
     return (document.encode() for document in _real_then_invented(text, seed, only="en"))
 
 
 def real(text: Text, seed: int) -> Iterator[bytes]:
-    """Yield the real documents alone, each once."""
+    """Yield only the real documents, each once."""
     return (document.encode() for document in text.documents(seed))
 
 
@@ -78,15 +78,15 @@ def short_lines(text: Text, seed: int) -> Iterator[bytes]:
 
 
 def crlf(text: Text, seed: int) -> Iterator[bytes]:
-    """Yield prose with the line ends of Windows."""
+    """Yield prose with Windows line ends."""
     return (document.replace("\n", "\r\n").encode() for document in _real_then_invented(text, seed))
 
 
 def invalid(text: Text, seed: int) -> Iterator[bytes]:
     """Yield prose in which about one byte in a hundred is replaced by one from 0x80 to 0xFF.
 
-    So there are lone continuation bytes, starts without an end, bytes that UTF-8 never uses, and letters of
-    two to four bytes broken in the middle.
+    This makes lone continuation bytes, incomplete sequences, bytes that UTF-8 never uses, and characters of
+    two to four bytes that are broken in the middle.
     """
     rng = np.random.default_rng(seed)
     for chunk in _chunked(prose(text, seed)):
@@ -121,7 +121,7 @@ def letters(text: Text, seed: int) -> Iterator[bytes]:
 
 
 def words(text: Text, seed: int) -> Iterator[bytes]:
-    """Yield random words of eight letters: hardly any comes twice, so a cache of words can only grow."""
+    """Yield random words of eight letters: hardly any repeats, so a cache of words only grows."""
     del text
     rng = np.random.default_rng(seed)
     while True:
@@ -138,7 +138,7 @@ def hexadecimal(text: Text, seed: int) -> Iterator[bytes]:
 
 
 def hex_lines(text: Text, seed: int) -> Iterator[bytes]:
-    """Yield random hexadecimal digits in lines of 64, as checksums are listed."""
+    """Yield random hexadecimal digits in lines of 64, like a list of checksums."""
     del text
     rng = np.random.default_rng(seed)
     digits = np.frombuffer(b"0123456789abcdef", np.uint8)
@@ -155,7 +155,7 @@ def base64_lines(text: Text, seed: int) -> Iterator[bytes]:
 
 
 def _random_chunks(seed: int) -> Iterator[bytes]:
-    """Yield random bytes; a chunk is a multiple of 57, base64's line, so that no line is short."""
+    """Yield random bytes; the size of a chunk is a multiple of 57, which fills a line of base64."""
     rng = random.Random(seed)
     return (rng.randbytes(57 * 16_384) for _ in itertools.count())
 
@@ -171,7 +171,7 @@ class Kind:
 KINDS = {
     "prose": Kind(prose, "prose in many languages"),
     "english": Kind(english, "prose in English"),
-    "real": Kind(real, "the real part of it alone; --size may not go beyond"),
+    "real": Kind(real, "only the real part of that; --size must not be larger"),
     "one_line": Kind(one_line, "prose, one line"),
     "no_space": Kind(no_space, "prose, all white space removed"),
     "cjk": Kind(cjk, "Chinese and Japanese, one line"),

@@ -1,4 +1,4 @@
-"""Guess a document's language from where it was found; tell Chinese and Japanese by their characters."""
+"""Guess a document's language from its package and path; recognise Chinese and Japanese characters."""
 
 import re
 
@@ -28,11 +28,11 @@ def language_of(package: str, path: str) -> str:
 
 
 def _stands_for_language(match: str, path: str) -> bool:
-    """Take a code as a folder (`/de/`), a catalogue (`-de.mo`) or an extension (`.html.de`)."""
+    """Whether a code is a folder (`/de/`), or part of the name of a catalogue (`-de.mo`) or HTML page."""
     return f"{match}/" in path if match[0] == "/" else path.endswith(".mo") or ".html" in path
 
 
 def is_cjk(text: str) -> bool:
-    """Say whether at least a third of the beginning is Han characters or kana."""
+    """Return whether at least a third of the first characters are Han characters or kana."""
     sample = text[:_SAMPLE_CHARS]
     return len(_CJK.findall(sample)) * 3 >= len(sample)

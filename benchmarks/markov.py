@@ -1,9 +1,9 @@
-"""Invent any amount of text that reads like a given one: each word is drawn from what followed the last two.
+"""Generate any amount of text like a given one: draw each word from those that followed the last two words.
 
 The model is the source itself, as word numbers, with its positions grouped by the two words before them. A
-step looks up the group of the present position and goes on from a random member of it, so that no table of
-probabilities is needed; thousands of texts take their steps together, in numpy. Order-2 chains: Shannon,
-"A Mathematical Theory of Communication" (1948), section 3.
+step looks up the group of the current position and continues at a random member of it, so no table of
+probabilities is needed. Thousands of texts take their steps together, in numpy. Order-2 chains: Shannon, "A
+Mathematical Theory of Communication" (1948), section 3.
 """
 
 import re
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 _N_CHAINS = 4096  # texts that grow at the same time
 _WORDS_PER_TEXT = 512
 
-# A word takes the white space after it along. Scripts that do not space their words are cut into one or two
-# characters: kana, Han, Thai, Lao, Khmer, Burmese.
+# A word includes the white space after it. Scripts without spaces between words (kana, Han, Thai, Lao, Khmer,
+# Burmese) are cut into pieces of one or two characters.
 _UNSPACED = "\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\u0e01-\u0e5b\u0e81-\u0edf\u1000-\u109f\u1780-\u17ff"
 _WORD = re.compile(rf"(?:[{_UNSPACED}]{{1,2}}|[^\s{_UNSPACED}]+)\s*")
 
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A source of n words. Memory: about 20 bytes a source word, and the distinct words."""
+    """A source of n words. Memory: about 20 bytes for each of them, and the distinct words."""
 
     words: list[str]
     ids: NDArray[np.int32]  # (n,): position -> word
@@ -50,7 +50,7 @@ def learn(documents: Iterable[str], max_chars: int) -> Chain:
 
 
 def _group(words: list[str], ids: NDArray[np.int32]) -> Chain:
-    """Sort positions by (word before, word); the source is taken as a ring, so that each has a follower."""
+    """Group positions by (word before, word); the end continues at the start, so each has a follower."""
     pairs = np.roll(ids, 1).astype(np.int64) * len(words) + ids
     order = np.argsort(pairs, kind="stable")
     starts = np.flatnonzero(np.diff(pairs[order], prepend=-1))
@@ -63,7 +63,7 @@ def _group(words: list[str], ids: NDArray[np.int32]) -> Chain:
 
 
 def invent(chain: Chain, seed: int) -> Iterator[str]:
-    """Yield texts of 512 words without end; the same seed gives the same ones. Holds about 20 MB."""
+    """Yield texts of 512 words without end; the same seed gives the same texts. Holds about 20 MB."""
     rng = np.random.default_rng(seed)
     while True:
         for row in _walk(chain, rng):

@@ -1,9 +1,9 @@
-"""The three ways of tokenizing a corpus that prepare.py replaces, written anew in their simplest form.
+"""The three scripts that prepare.py replaces, reduced to their simplest form.
 
     python -m benchmarks.naive {whole,list,stream} INPUT OUTPUT_DIR
 
-Only train.bin is written: what they put into val.bin costs neither time nor memory. A comment beside a step
-says what it holds.
+Only train.bin is written: their val.bin costs hardly any time or memory. The comments say how much memory a
+step takes.
 """
 
 import argparse
@@ -23,8 +23,8 @@ def whole(source: Path, target: Path) -> None:
     encoding = load_gpt2()
     text = source.read_text(
         encoding="utf-8", errors="ignore"
-    )  # 1 byte a character, or 2 or 4 for all of them
-    tokens = encoding.encode_ordinary(text)  # 8 bytes a token, and 28 for the integer it points to
+    )  # 1, 2 or 4 bytes for each character, depending on the widest
+    tokens = encoding.encode_ordinary(text)  # 8 bytes for each token, and 28 for the integer it points to
     np.array(tokens, dtype=np.uint16).tofile(target)
 
 
@@ -34,12 +34,12 @@ def growing_list(source: Path, target: Path) -> None:
     tokens: list[int] = []
     with source.open(encoding="utf-8", errors="ignore") as file:
         while chunk := file.read(_CHUNK_CHARS):
-            tokens.extend(encoding.encode_ordinary(chunk))  # 8 bytes a token, and 28 for the integer
+            tokens.extend(encoding.encode_ordinary(chunk))  # 8 bytes for each token, and 28 for the integer
     np.array(tokens, dtype=np.uint16).tofile(target)
 
 
 def stream(source: Path, target: Path) -> None:
-    """Append each chunk's tokens to the file: bounded, but tokens are cut wherever a chunk ends."""
+    """Append each chunk's tokens to the file: memory is bounded, but chunks cut words, so tokens differ."""
     encoding = load_gpt2()
     with source.open(encoding="utf-8", errors="ignore") as file, target.open("wb") as out:
         while chunk := file.read(_CHUNK_CHARS):

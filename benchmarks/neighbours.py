@@ -1,12 +1,12 @@
-"""How others prepare a corpus for training, written anew from what their scripts do.
+"""Other programs' ways to prepare a corpus for training, rewritten after their scripts.
 
     python -m benchmarks.neighbours {datasets,pool,encode_files} INPUT OUTPUT_DIR
 
-`datasets` and `pool` tokenise documents, of a plain text those that stored.py makes of it, and mark where one
-ends or begins, so their tokens are not those of the whole file. None of the three waits for the disk.
-Everything they write lies in OUTPUT_DIR.
+`datasets` and `pool` tokenise documents with an end-of-text token after or before each, so their tokens are
+not those of the whole file; stored.py cuts plain text into documents. None of the three waits for the disk.
+They write only into OUTPUT_DIR.
 
-Sources of the ways: karpathy/nanoGPT, data/openwebtext/prepare.py; karpathy/build-nanogpt, fineweb.py;
+Sources: karpathy/nanoGPT, data/openwebtext/prepare.py; karpathy/build-nanogpt, fineweb.py;
 marcelroed/gigatoken, README.md.
 """
 
@@ -35,9 +35,9 @@ _CHUNK_DOCUMENTS = 16
 
 
 def hugging_face(source: Path, output_dir: Path) -> None:
-    """Make a data set, split it at random, map it to tokens on processes, and copy those into a memmap."""
+    """Make a data set, split it at random, map it to tokens in processes, and copy these into a memmap."""
     os.environ.update(HF_HOME=str(output_dir), HF_HUB_OFFLINE="1")
-    import datasets  # here: it takes longer to import than all else together, and is an extra
+    import datasets  # here: it is an extra, and takes longer to import than everything else together
 
     encoding = load_gpt2()
 
@@ -57,7 +57,7 @@ def hugging_face(source: Path, output_dir: Path) -> None:
 
 
 def _copy_into_memmap(rows: Any, target: Path) -> None:
-    """Write the column `ids` batch by batch, as nanoGPT does: 1,024 of them, or one for each document."""
+    """Write the column `ids` in 1,024 batches, as nanoGPT does, or in one for each document if fewer."""
     n_batches = min(_N_BATCHES, len(rows))
     tokens = np.memmap(target, dtype=np.uint16, mode="w+", shape=(int(np.sum(rows["len"], dtype=np.uint64)),))
     at = 0
@@ -69,7 +69,7 @@ def _copy_into_memmap(rows: Any, target: Path) -> None:
     tokens.flush()
 
 
-_encode_document: Callable[[str], NDArray[np.uint16]]  # of a process of the pool
+_encode_document: Callable[[str], NDArray[np.uint16]]  # set in each process of the pool
 
 
 def _start_worker() -> None:
@@ -87,7 +87,7 @@ def _tokenize(text: str) -> NDArray[np.uint16]:
 
 
 def pool(source: Path, output_dir: Path) -> None:
-    """Tokenise documents in a pool of processes, and fill shards of 100 million tokens from it."""
+    """Tokenise documents in a pool of processes, and write shards of 100 million tokens."""
     shard = np.empty(_SHARD_TOKENS, np.uint16)
     n_tokens = n_shards = 0
     with multiprocessing.Pool(_N_PROCESSES, _start_worker) as workers:
@@ -99,13 +99,13 @@ def pool(source: Path, output_dir: Path) -> None:
                 tokens, n_tokens, n_shards = tokens[n_fitting:], 0, n_shards + 1
             shard[n_tokens : n_tokens + len(tokens)] = tokens
             n_tokens += len(tokens)
-        workers.close()  # and wait, so that the CPU time of the workers is counted
+        workers.close()  # and join, so that the CPU time of the workers is counted
         workers.join()
     np.save(output_dir / f"shard_{n_shards:06d}.npy", shard[:n_tokens])
 
 
 def load_gigatoken() -> Any:
-    """Build gigatoken's tokenizer from tiktoken's own ranks, so that the two cannot differ."""
+    """Build gigatoken's tokenizer from tiktoken's ranks, so that both have the same vocabulary."""
     import gigatoken  # here: it is an extra
 
     ranks = load_gpt2()._mergeable_ranks
@@ -116,7 +116,7 @@ def load_gigatoken() -> Any:
 
 
 def encode_files(source: Path, output_dir: Path) -> None:
-    """Let gigatoken read and encode the file, its own way and on its own threads; then write uint16."""
+    """Let gigatoken read and encode the file in its own threads, and write the tokens as uint16."""
     documents_of_ids = load_gigatoken().encode_files(str(source))  # ragged: (n_documents, any) uint32
     ids: NDArray[np.uint32] = documents_of_ids.layout.content.data
     ids.astype(np.uint16).tofile(output_dir / "train.bin")

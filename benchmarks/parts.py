@@ -1,9 +1,9 @@
-"""The parts of throughput.py: which strategies run on which inputs, and what is demanded of them.
+"""The parts of throughput.py: which strategies run on which inputs, and the ratios that they must reach.
 
-The short form is for CI: tens of megabytes, on machines that others use too. There, starting Python and
-importing (0.4 to 0.7 s) takes prepare.py with gigatoken longer than the work does, and every other strategy
-about as long, so all ratios are nearer to 1. What is demanded of them is what a run on a busy 2-core machine
-still gives; a strategy that has lost its speed fails all the same.
+The short form is for CI: tens of megabytes, on busy machines. There, prepare.py with gigatoken spends more
+time on starting Python and importing (0.4 to 0.7 s) than on the work. Every other strategy starts as slowly,
+so all ratios are nearer to 1. The thresholds are what a busy 2-core machine still reaches; a strategy that
+has lost its speed misses them all the same.
 """
 
 import itertools
@@ -35,7 +35,7 @@ def _ratio(kind: str, size_bytes: int, ours: str, at_least: float, other: str) -
 
 
 def compare(*, is_short: bool) -> Part:
-    """Set prepare.py against what it replaces, and its neighbours, on text like FineWeb's."""
+    """Compare prepare.py with the scripts that it replaces and its neighbours, on text like FineWeb's."""
     if is_short:
         size = 40 * M
         return Part(
@@ -51,14 +51,14 @@ def compare(*, is_short: bool) -> Part:
 
 
 def compare_large(*, is_short: bool) -> Part:
-    """Do the same with more, where start-up does not count; the short form has nothing of that size."""
+    """Compare on enough text that start-up does not count; the short form has none."""
     size = 2 * G
     names = ("gigatoken", "tiktoken", "stream", "encode_files")
     return Part() if is_short else Part(_cases("english", size, *names), _against_others("english", size, 12))
 
 
 def compare_languages(*, is_short: bool) -> Part:
-    """Do the same where words of eighty languages come in turn, so that a memory of words helps less."""
+    """Compare on text in many languages, where a cache of words helps less; the short form has none."""
     size = 300 * M
     names = ("gigatoken", "tiktoken", "stream", "encode_files")
     return Part() if is_short else Part(_cases("prose", size, *names), _against_others("prose", size, 5, 0.8))
@@ -75,7 +75,7 @@ def _against_others(
 
 
 def one_core(*, is_short: bool) -> Part:
-    """Give one core to all of it, and to the loop that most scripts are."""
+    """Compare prepare.py on one core with the simple loop of most scripts."""
     size, at_least = (24 * M, 1.5) if is_short else (300 * M, 6)
     ours, bare = "gigatoken-one-core", "ordinary-one-core"
     kind = "prose" if is_short else "english"
@@ -83,7 +83,7 @@ def one_core(*, is_short: bool) -> Part:
 
 
 def overhead(*, is_short: bool) -> Part:
-    """Put a price on safety: the same engine and threads without any. At most 10 % more time."""
+    """Compare with the same engine and threads without any safety: it may cost at most 10 % more time."""
     gigatoken, tiktoken = (40 * M, 24 * M) if is_short else (2 * G, 300 * M)
     at_least = 0.35 if is_short else 1 / 1.1
     kind = "prose" if is_short else "english"
@@ -100,7 +100,7 @@ def overhead(*, is_short: bool) -> Part:
 
 
 def linear(*, is_short: bool) -> Part:
-    """Ask for ten times the text in ten times the time."""
+    """Compare the rates on a text and on one that is ten times as large."""
     small, large = (40 * M, 120 * M) if is_short else (400 * M, 4 * G)
     names = ("gigatoken",) if is_short else ("gigatoken", "tiktoken")
     kind = "prose" if is_short else "english"
@@ -109,7 +109,7 @@ def linear(*, is_short: bool) -> Part:
 
 
 def hard(*, is_short: bool) -> Part:
-    """Take text on which a cache of words is of no use."""
+    """Compare on text for which a cache of words does not help."""
     size, at_least = (8 * M, 0.5) if is_short else (G, 1)
     kinds = ("words", "hex_lines", "base64")
     return Part(
@@ -119,7 +119,7 @@ def hard(*, is_short: bool) -> Part:
 
 
 def documents(*, is_short: bool) -> Part:
-    """Take documents out of the files that people have, beside a pool that does."""
+    """Compare prepare.py with a pool of processes on JSON lines and parquet."""
     text, size = ("prose", 24 * M) if is_short else ("english", 300 * M)
     gigatoken, tiktoken = (1.2, 0.6) if is_short else (6, 1)  # a sixth of gigatoken's time is start-up
     kinds = [f"{text}.{form}" for form in FORMS]
@@ -134,7 +134,7 @@ def documents(*, is_short: bool) -> Part:
 
 
 def documents_large(*, is_short: bool) -> Part:
-    """Do the same with more, where start-up does not count; the short form has nothing of that size."""
+    """Compare on enough documents that start-up does not count; the short form has none."""
     if is_short:
         return Part()
     kinds = [f"english.{form}" for form in FORMS]

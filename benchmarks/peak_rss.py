@@ -1,10 +1,10 @@
-"""Measure the peak memory of prepare.py, and of what it replaces, over inputs of every kind and size.
+"""Measure the peak memory of prepare.py and of the scripts that it replaces, on many kinds of input.
 
     python -m benchmarks.peak_rss --corpus-dir /tmp/corpus --output benchmarks/results
     python -m benchmarks.peak_rss --short --check      for CI: no apt, no matplotlib, under 3 minutes
 
-Each run is a process of its own (see measure.py), and so is the making of its input: this process must stay
-small. Prints a table in Markdown; `--output` gets peak_rss.json, peak_rss.md and peak_rss.svg.
+Each run is a separate process (see measure.py), and so is the making of its input, because this process must
+stay small. Prints a table in Markdown, and writes peak_rss.json, peak_rss.md and peak_rss.svg to `--output`.
 """
 
 import argparse
@@ -39,7 +39,7 @@ _NAIVE = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One run: prepare.py on so many workers, or a naive strategy, which has tiktoken for its engine."""
+    """One run: prepare.py with `n_workers` threads, or a naive strategy, whose engine is tiktoken."""
 
     kind: str
     size_bytes: int
@@ -49,7 +49,7 @@ class Case:
 
     @property
     def label(self) -> str:
-        """Name the strategy as the table does."""
+        """The strategy's name in the table."""
         if self.strategy != "prepare":
             return _NAIVE[self.strategy]
         workers = "" if self.n_workers == _N_WORKERS else f", {self.n_workers} workers"
@@ -58,14 +58,14 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A case and what came of it."""
+    """A case and its measurement."""
 
     case: Case
     run: Measurement
 
 
 def _on_both(kind: str, *sizes_bytes: int, n_workers: int = _N_WORKERS) -> tuple[Case, ...]:
-    """Run prepare.py on each size with each engine."""
+    """Return the cases of prepare.py on each size with each engine."""
     return tuple(
         Case(kind, size_bytes, engine=engine, n_workers=n_workers)
         for size_bytes in sizes_bytes
@@ -73,7 +73,7 @@ def _on_both(kind: str, *sizes_bytes: int, n_workers: int = _N_WORKERS) -> tuple
     )
 
 
-_SAME = Case("prose", 0)  # what may not grow, on any size
+_SAME = Case("prose", 0)  # with any size: the cases whose peaks must not grow with the size
 _KINDS = ("no_space", "cjk", "letters", "short_lines", "invalid")
 FULL = (
     *_on_both("prose", 300_000_000),
@@ -92,7 +92,7 @@ SHORT = (
 
 
 def run_case(case: Case, corpus_dir: Path, text: str) -> Result:
-    """Make the input, run the case in a scratch folder beside it, and say in one line how it went."""
+    """Make the input, run the case in a scratch folder next to it, and print one line about it."""
     path = make_input(case.kind, case.size_bytes, corpus_dir=corpus_dir, text=text)
     with tempfile.TemporaryDirectory(dir=corpus_dir, prefix="output-") as output_dir:
         run = measure(_command(case, path, output_dir), cwd=ROOT)
@@ -117,22 +117,22 @@ def _command(case: Case, path: Path, output_dir: str) -> list[str]:
         str(case.n_workers),
         "--quiet",
     ]
-    if case.kind == "invalid":  # so much of it that prepare.py asks whether it is text at all
+    if case.kind == "invalid":  # so many bytes are invalid that prepare.py asks for --errors
         options += ["--errors", "ignore"]
     return [sys.executable, "prepare.py", "--input", str(path), *options]
 
 
 def broken_bounds(results: Sequence[Result]) -> list[str]:
-    """Say in a sentence each what is not as promised; only prepare.py has promised anything."""
+    """Return a sentence for each bound that is broken; only prepare.py has bounds."""
     ours = [result for result in results if result.case.strategy == "prepare"]
     found = [*map(_broken_run, ours), _broken_growth(ours)]
     return [sentence for sentence in found if sentence]
 
 
 def _broken_growth(ours: Sequence[Result]) -> str:
-    """Say by how much the peak grows with the input, if that is too much.
+    """Return by how much the peak grows with the input if that is too much, else an empty string.
 
-    With tiktoken only: gigatoken's cache takes a while to fill.
+    Only for tiktoken, because gigatoken's cache takes a while to fill.
     """
     prose = [result for result in ours if result.case == replace(_SAME, size_bytes=result.case.size_bytes)]
     if not prose:
@@ -148,7 +148,7 @@ def _broken_growth(ours: Sequence[Result]) -> str:
 
 
 def _broken_run(result: Result) -> str:
-    """Say what is wrong with one run of prepare.py, or nothing."""
+    """Return what is wrong with one run of prepare.py, else an empty string."""
     case, run = result.case, result.run
     where = f"{case.label} on {case.kind}, {format_bytes(case.size_bytes)}"
     limit_bytes = _MAX_PEAK_BYTES[case.engine]
@@ -161,7 +161,7 @@ def _broken_run(result: Result) -> str:
 
 
 def as_table(results: Sequence[Result]) -> str:
-    """Render the results as Markdown, in the order in which they were measured."""
+    """Return the results as a table in Markdown, in the order of the runs."""
     rows = [
         "| strategy | input | size | peak memory | time | CPU time | rate |",
         "|---|---|---:|---:|---:|---:|---:|",
@@ -179,7 +179,7 @@ def as_table(results: Sequence[Result]) -> str:
 
 
 def thin_out(samples: Sequence[tuple[float, int]]) -> list[tuple[float, int]]:
-    """Keep at most 400 samples, each the highest of its stretch."""
+    """Return at most 400 samples, each the highest of those that it replaces."""
     step = -(-len(samples) // _MAX_SAMPLES) or 1
     return [max(samples[at : at + step], key=lambda sample: sample[1]) for at in range(0, len(samples), step)]
 
@@ -207,7 +207,7 @@ def write_results(results: Sequence[Result], output_dir: Path) -> None:
 
 
 def _draw(output_dir: Path) -> None:
-    """Draw the picture in a process of its own, so that --short needs no matplotlib."""
+    """Draw the picture in a separate process, so that --short needs no matplotlib."""
     names = [str(output_dir / f"peak_rss.{suffix}") for suffix in ("json", "svg")]
     subprocess.run([sys.executable, "-m", "benchmarks.picture", *names], cwd=ROOT, check=True)
 
@@ -221,14 +221,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         "--corpus-dir", type=Path, default=Path("/tmp/bench_corpus"), help="inputs; up to 20 GB"
     )
     parser.add_argument("--output", type=Path, help="a folder for the record, the table and the picture")
-    parser.add_argument("--only", action="append", choices=kinds, help="this kind alone; may be repeated")
+    parser.add_argument("--only", action="append", choices=kinds, help="only this kind; may be repeated")
     parser.add_argument("--short", action="store_true", help="tens of megabytes of built-in text, no picture")
     parser.add_argument("--check", action="store_true", help="exit 1 if a bound is broken")
     return parser.parse_args(arguments)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the cases that were asked for."""
+    """Run the chosen cases, and return 1 with `--check` if a bound is broken."""
     options = _parse(arguments)
     cases = [
         case for case in (SHORT if options.short else FULL) if not options.only or case.kind in options.only
@@ -238,7 +238,7 @@ def main(arguments: list[str] | None = None) -> int:
     results: list[Result] = []
     for case in cases:
         results.append(run_case(case, corpus_dir, text))
-        if options.output:  # after each, so that a run that is stopped has not been for nothing
+        if options.output:  # after each, so that the results are kept if this is stopped
             write_results(results, options.output.resolve())
     print(as_table(results), end="")
     if options.output and not options.short and any(case.strategy in _NAIVE for case in cases):

@@ -32,7 +32,7 @@ _N_WORKERS = 2
 
 
 def draw(record: dict[str, Any], path: Path) -> None:
-    """Draw every strategy of the input on which the naive ones ran.
+    """Draw all strategies on the input that the naive ones ran on.
 
     Raises:
         SystemExit: no naive strategy is in the record.
@@ -60,7 +60,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
 
 def _draw_line(axes: Any, result: dict[str, Any]) -> None:
-    """Draw one run, and in the right margin, at the height of its peak, the peak and the strategy."""
+    """Draw one run, and write its peak and strategy into the right margin at the height of the peak."""
     case, run = result["case"], result["run"]
     is_ours = case["strategy"] == "prepare"
     name = case["engine"] if is_ours else case["strategy"]
@@ -80,7 +80,7 @@ def _draw_line(axes: Any, result: dict[str, Any]) -> None:
 
 
 def _title(results: list[dict[str, Any]], size_bytes: int) -> str:
-    """Return the claim: what prepare.py needed at most, for the text that is drawn and for the largest."""
+    """Return the claim: the most that prepare.py needed, on the drawn text and on the largest."""
     ours = [
         result["run"]["peak_rss_bytes"]
         for result in sorted(results, key=lambda result: result["case"]["size_bytes"])
@@ -112,7 +112,7 @@ def _dress(axes: Any, title: str, size_bytes: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Read the record named first and draw the picture named second."""
+    """Draw a picture; the arguments are the paths of the record and of the picture."""
     record_path, picture_path = map(Path, arguments)
     draw(json.loads(record_path.read_text()), picture_path)
     return 0

@@ -22,7 +22,7 @@ Box: TypeAlias = tuple[float, float, float, float]  # left, bottom, right, top, 
 
 
 def draw(part: dict[str, Any], path: Path) -> None:
-    """Draw the part `compare`: what was measured on its smallest input, which all strategies can take.
+    """Draw the part `compare` on its smallest input, on which all strategies ran.
 
     Raises:
         SystemExit: nothing was measured.
@@ -40,7 +40,7 @@ def draw(part: dict[str, Any], path: Path) -> None:
         _draw_point(axes, case)
     kind, n_cores = shown[0]["kind"], part["machine"]["n_cores"]
     _dress(axes, _title(shown), f"{format_bytes(size_bytes)} of {kind.title()} on {n_cores} cores")
-    figure.draw_without_rendering()  # this decides where the points lie
+    figure.draw_without_rendering()  # computes the layout, and so the places of the points
     _write_names(axes, shown)
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
@@ -59,7 +59,7 @@ def _is_ours(case: dict[str, Any]) -> bool:
 
 
 def _write_names(axes: Any, cases: list[dict[str, Any]]) -> None:
-    """Write each name beside its point, where no name and no other point is."""
+    """Write each name next to its point, without covering another name or point."""
     points = [(max(case["peak_bytes"]), case["rate_mb_per_s"]) for case in cases]
     scale = 72 / axes.figure.dpi
     places = [tuple(scale * axes.transData.transform(point)) for point in points]
@@ -86,7 +86,7 @@ def _write_names(axes: Any, cases: list[dict[str, Any]]) -> None:
 
 
 def _box(place: tuple[float, float], width: float, side: int, n_lines: float) -> Box:
-    """Say where a name stands that is so wide: right or left of its point, so many lines above it."""
+    """Return the box of a name of this width: right (1) or left (-1) of its point, `n_lines` above it."""
     x, y = place[0] + side * _GAP_PT, place[1] + n_lines * _LINE_PT
     left, right = (x, x + width) if side > 0 else (x - width, x)
     return left, y - _LINE_PT / 2 + 1, right, y + _LINE_PT / 2 - 1
@@ -101,7 +101,7 @@ def _overlap(one: Box, other: Box) -> bool:
 
 
 def _title(shown: list[dict[str, Any]]) -> str:
-    """Return the claim: our fastest against the fastest of those that also take less than 1 GB."""
+    """Return the claim: our fastest against the fastest other that also takes less than 1 GB."""
     ours = max((case for case in shown if _is_ours(case)), key=lambda case: float(case["rate_mb_per_s"]))
     modest = [case for case in shown if not _is_ours(case) and max(case["peak_bytes"]) < 1e9]
     if not modest:
@@ -127,7 +127,7 @@ def _dress(axes: Any, title: str, conditions: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Read the record named first and draw the picture named second."""
+    """Draw a picture; the arguments are the paths of the record and of the picture."""
     record_path, picture_path = map(Path, arguments)
     draw(json.loads(record_path.read_text())["compare"], picture_path)
     return 0

@@ -1,9 +1,9 @@
-"""Real text in some forty languages, out of Debian's documentation packages. Needs apt, but not root.
+"""Real text in some forty languages from Debian's documentation packages. Needs apt, but not root.
 
-Packages are fetched with `apt-get download` and unpacked into a temporary folder; nothing is installed. Every
-non-blank line is kept once over all packages (menus, licences and untranslated paragraphs repeat by the
-thousand), so that the corpus is no repetition. What is kept: text.txt, the documents one after another;
-documents.tsv, their byte ranges; manifest.json, what came from where.
+Packages are fetched with `apt-get download` and unpacked into a temporary folder; nothing is installed. Each
+non-blank line is kept only once over all packages, because menus, licences and untranslated paragraphs repeat
+by the thousand. The result is text.txt, the documents one after another; documents.tsv, their byte ranges;
+and manifest.json, the packages and what each contributed.
 """
 
 import json
@@ -25,8 +25,8 @@ from nanogpt_compat.errors import InputError
 RECIPE = 1  # raise it when the text would come out differently
 _MIN_DOCUMENT_BYTES = 200
 
-# English first: what a translation left in English then counts as English. A package that this release of
-# Debian does not have is left out and named in the manifest.
+# English first, so that the untranslated lines of translations count as English. A package that this release
+# of Debian does not have is skipped, and listed in the manifest.
 _LIBREOFFICE_HELP = (
     "en-us de fr ru zh-cn zh-tw ja ko hi km dz el es it pt pt-br "
     "pl cs hu tr vi id nl sv da fi et eu ca gl sl om"
@@ -84,7 +84,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a document stands in text.txt: bytes `[start, end)`."""
+    """A document's place in text.txt: bytes `[start, end)`."""
 
     start: int
     end: int
@@ -94,7 +94,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class PackageYield:
-    """What one package gave; `version` is None where apt did not have it."""
+    """What one package contributed; `version` is None if apt does not have the package."""
 
     name: str
     version: str | None
@@ -105,18 +105,18 @@ class PackageYield:
 
 @dataclass(frozen=True, slots=True)
 class RealText:
-    """The finished folder."""
+    """The folder with the finished text."""
 
     folder: Path
 
     @property
     def name(self) -> str:
-        """The folder's name, which corpora made from this text bear too."""
+        """Name of the folder, and of the folder for corpora made from this text."""
         return "debian"
 
     @property
     def fingerprint(self) -> str:
-        """Change whenever the text may have changed."""
+        """A string that changes whenever the text may have changed."""
         manifest = json.loads((self.folder / "manifest.json").read_text())
         return f"debian {manifest['recipe']} {manifest['n_bytes']} {manifest['n_documents']}"
 
@@ -144,16 +144,16 @@ class RealText:
 def build_real_text(folder: Path) -> RealText:
     """Download, unpack and clean all packages, unless `folder` holds the result of this recipe already.
 
-    Holds a hash of every line in memory: about 400 MB at the end. 5 to 10 minutes on one core.
+    Takes 5 to 10 minutes on one core, and about 400 MB of memory for a hash of every line.
 
     Raises:
-        InputError: there is no apt here, or none of the packages can be had from it.
+        InputError: there is no apt here, or it can download none of the packages.
     """
     manifest = folder / "manifest.json"
     if manifest.exists() and json.loads(manifest.read_text())["recipe"] == RECIPE:
         return RealText(folder)
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise InputError("real text comes from Debian packages, and apt-get is not here; use --text builtin")
+        raise InputError("real text comes from Debian packages, and apt-get is missing; use --text builtin")
     folder.mkdir(parents=True, exist_ok=True)
     yields, languages = _write_text(folder)
     n_bytes = sum(item.n_bytes for item in yields)
@@ -169,14 +169,12 @@ def build_real_text(folder: Path) -> RealText:
         "missing": [item.name for item in yields if item.version is None],
         "packages": [asdict(item) for item in yields if item.version is not None],
     }
-    manifest.write_text(
-        json.dumps(record, indent=1) + "\n"
-    )  # last, so that a stopped build counts for nothing
+    manifest.write_text(json.dumps(record, indent=1) + "\n")  # last, so that a stopped build is made again
     return RealText(folder)
 
 
 def _write_text(folder: Path) -> tuple[list[PackageYield], Counter[str]]:
-    """Write text.txt and documents.tsv; return what each package gave, and bytes per language."""
+    """Write text.txt and documents.tsv; return what each package contributed, and bytes per language."""
     yields = []
     languages: Counter[str] = Counter()
     seen: set[int] = set()
@@ -199,8 +197,8 @@ def _write_text(folder: Path) -> tuple[list[PackageYield], Counter[str]]:
 
 
 def _unpack(package: str, scratch: Path) -> str | None:
-    """Download one package and unpack it under `scratch`; return its version, or None if apt has none."""
-    scratch.chmod(0o755)  # apt's own user must be able to look in
+    """Download a package and unpack it below `scratch`; return its version, or None if apt has none."""
+    scratch.chmod(0o755)  # apt runs as a user of its own, who must be able to enter
     if subprocess.run(["apt-get", "download", "-qq", package], cwd=scratch, capture_output=True).returncode:
         return None
     archive = next(scratch.glob("*.deb"))
@@ -213,7 +211,7 @@ def _unpack(package: str, scratch: Path) -> str | None:
 
 
 def _documents(scratch: Path, seen: set[int]) -> Iterator[tuple[str, str]]:
-    """Yield (path, text) for each text file under `scratch`, without the lines in `seen`, which grows."""
+    """Yield (path, text) of each text file below `scratch`, without lines in `seen`, which is updated."""
     tree = scratch / "tree"
     for file in _members(tree):
         text = drop_seen_lines(extract_text(file.name, file.read_bytes()), seen)
@@ -222,9 +220,9 @@ def _documents(scratch: Path, seen: set[int]) -> Iterator[tuple[str, str]]:
 
 
 def _members(tree: Path) -> list[Path]:
-    """Return every file with text below `tree`, sorted, so that the corpus has one order.
+    """Return all files with text below `tree`, sorted, so that the order is always the same.
 
-    Where a package has HTML, its plain text is left out: that is a second rendering of the same documents.
+    If a package has HTML, its plain text is skipped: that is a second rendering of the same documents.
     """
     found = [file for file in sorted(tree.rglob("*")) if file.is_file() and not file.is_symlink()]
     formats = {file: text_format(file.name) for file in found if not _is_no_prose(file)}

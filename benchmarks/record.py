@@ -1,4 +1,4 @@
-"""What throughput.py keeps of its measurements: a record for each part, and tables made of it."""
+"""The record that throughput.py keeps of each part, and the tables made from it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ _SAID = {True: "yes", False: "no", None: "-"}
 
 
 def describe(results: Sequence[Result], findings: Sequence[Finding], reference: Reference) -> dict[str, Any]:
-    """Build the record of a part, as JSON can hold it."""
+    """Return the record of a part, as JSON can hold it."""
     return {
         "machine": describe_machine(),
         "cases": [_describe_case(result, reference) for result in results],
@@ -40,7 +40,7 @@ def _describe_case(result: Result, reference: Reference) -> dict[str, Any]:
 
 
 def tables(record: Mapping[str, Any]) -> str:
-    """Render parts as Markdown: a table of what was measured, and what was demanded."""
+    """Return parts as Markdown: for each a table of measurements and a list of its thresholds."""
     return "\n".join(_render_part(name, part) for name, part in record.items())
 
 

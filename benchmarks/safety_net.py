@@ -1,11 +1,11 @@
-"""Run a fixed set of commands on a checkout and record what comes of them, to compare two checkouts.
+"""Run a fixed set of commands on a checkout and record the results, to compare two checkouts.
 
     python -m benchmarks.safety_net record TREE before.json      some 70 runs of TREE/prepare.py, five minutes
     python -m benchmarks.safety_net compare before.json after.json
 
-For each run it keeps the exit code, the SHA-256 of every file in the output folder, and prepare.json without
-times, memory, versions and fingerprints. What is printed is kept too, but compared only with --messages. Runs
-that are killed at a checkpoint are started by the checkout's own tests/driver.py.
+The record has each run's exit code, the SHA-256 of every token file, and prepare.json without times, memory,
+versions and fingerprints. It also has everything that was printed, which is compared only with --messages.
+Runs that are to be killed at a checkpoint are started by the checkout's own tests/driver.py.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from tests.texts import real_text
 
 TIMEOUT_S = 300.0
 KILL = json.dumps({"at": "fdatasync journal", "skip": 2, "do": "SIGKILL", "every_bytes": 100_000})
-# Different for two runs of one checkout.
+# Fields of prepare.json that differ between two runs of the same checkout.
 PASSING = {
     *("wall_s", "guard", "peak_rss_bytes", "peak_own_bytes", "versions", "fingerprint", "cluster", "span_s"),
     *("engine_checked_slices", "engine_fallback_blocks", "mtime_ctime_inode", "vocabulary", "n_workers"),
@@ -37,12 +37,12 @@ PASSING = {
 
 @dataclass(frozen=True)
 class Case:
-    """Commands that are run one after another in a folder of their own; `killed` is the first of them."""
+    """Commands that run one after another in a folder of their own."""
 
     name: str
     commands: Sequence[str]
-    killed: str | None = None
-    stdin: str | None = None  # a file
+    killed: str | None = None  # a command to run first, and to kill at a checkpoint
+    stdin: str | None = None  # path of a file
 
 
 TEXT = "--input {in}/prose.txt"
@@ -52,7 +52,7 @@ PARQUET = "--input {in}/a.parquet"
 
 
 def cases() -> list[Case]:
-    """List what is run."""
+    """Return all cases."""
     inputs = {"text": TEXT, "separated": SEPARATED, "jsonl": JSONL, "parquet": PARQUET}
     found = [
         Case(f"{name}, {engine}", [f"{args} --engine {engine}"])
@@ -174,7 +174,7 @@ def write_inputs(folder: Path) -> None:
 
 
 def run_case(tree: Path, case: Case, inputs: Path, folder: Path) -> dict[str, Any]:
-    """Run the commands of a case in `folder`; return what came of them."""
+    """Run the commands of a case in `folder`; return their results."""
 
     def run(program: Sequence[str | Path], args: str) -> subprocess.CompletedProcess[bytes]:
         words = [word.format_map({"in": inputs}) for word in args.split()]
@@ -207,7 +207,7 @@ def run_case(tree: Path, case: Case, inputs: Path, folder: Path) -> dict[str, An
 
 
 def _lasting(value: Any, inputs: Path, folder: Path) -> Any:
-    """Leave out of a report what is different each time, and where the files were."""
+    """Return a report without the fields that differ each time, and without the names of folders."""
     if isinstance(value, Mapping):
         return {key: _lasting(one, inputs, folder) for key, one in value.items() if key not in PASSING}
     if isinstance(value, list):
@@ -216,7 +216,7 @@ def _lasting(value: Any, inputs: Path, folder: Path) -> Any:
 
 
 def record(tree: Path, only: str) -> dict[str, Any]:
-    """Run all cases whose names hold `only`."""
+    """Run all cases whose names contain `only`."""
     found = {}
     with tempfile.TemporaryDirectory() as root:
         inputs = Path(root) / "inputs"
@@ -231,7 +231,7 @@ def record(tree: Path, only: str) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], *, messages: bool) -> list[str]:
-    """Name everything that is not the same, a line each."""
+    """Return a line for each difference."""
     lines = [f"{name}: only in one" for name in sorted(before.keys() ^ after.keys())]
     fields = ("exit_codes", "files", "report", *(("printed",) if messages else ()))
     for name in (name for name in before if name in after):
@@ -246,7 +246,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], *, messages
 
 
 def main() -> int:
-    """Record or compare."""
+    """Record, or compare and return 1 if there are differences."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

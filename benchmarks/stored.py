@@ -1,7 +1,7 @@
-"""Documents in the files that people have: made for the benchmarks, and read as scripts read them.
+"""Documents in JSON lines and parquet: write them for the benchmarks, and read them as simple scripts do.
 
-A document is whole paragraphs of 3,000 characters or more, about what FineWeb's documents have; with an id, a
-URL and a score beside the text, and in parquet 1,000 of them in a row group.
+A document is whole paragraphs with together 3,000 characters or more, about the size of FineWeb's documents.
+It has an id, a URL and a score next to its text. In parquet a row group has 1,000 documents.
 """
 
 import itertools
@@ -15,7 +15,7 @@ _ROWS = 1_000
 
 
 def paragraphs(source: Path) -> Iterator[str]:
-    """Yield a text as documents."""
+    """Yield the documents of a text file."""
     lines: list[str] = []
     n_chars = 0
     with source.open(encoding="utf-8", errors="ignore") as file:
@@ -30,7 +30,7 @@ def paragraphs(source: Path) -> Iterator[str]:
 
 
 def store(source: Path, form: str) -> Path:
-    """Write the documents of a text beside it, unless that was done after the text was made."""
+    """Write the documents of a text file next to it, unless they are there and newer; return the path."""
     path = source.with_suffix(f".{form}")
     if path.exists() and path.stat().st_mtime > source.stat().st_mtime:
         return path
@@ -60,7 +60,7 @@ def _write_parquet(path: Path, rows: Iterator[dict[str, object]]) -> None:
 
 
 def documents(source: Path) -> Iterator[str]:
-    """Yield the documents of a text, of JSON lines or of a parquet file, as a plain loop has them."""
+    """Yield the documents of a text file, of JSON lines or of parquet, with a simple loop."""
     if source.suffix == ".parquet":
         from pyarrow.parquet import ParquetFile
 

@@ -1,48 +1,50 @@
-"""Every strategy that throughput.py compares: its name, its command, and what it has promised."""
+"""The strategies that throughput.py compares: name, command, and bounds."""
 
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-INPUT, OUTPUT = "INPUT", "OUTPUT"  # stand in a command for the file and the folder
+INPUT, OUTPUT = "INPUT", "OUTPUT"  # placeholders in a command for the file and the folder
 _MAX_GIGATOKEN_BYTES = 256_000_000
 _MAX_PARQUET_BYTES = 400_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """A command, and what is known of it."""
+    """A command, and what the benchmark has to know about it."""
 
     name: str  # in the record, and for --only
     label: str  # in tables and pictures
-    arguments: tuple[str, ...]  # of Python
+    arguments: tuple[str, ...]  # for Python
     engine: str = ""  # prepare.py's; empty for all others
     has_children: bool = False  # its memory is the sum over its processes
     is_pinned: bool = False  # to one core
-    memory_per_byte: float = 0.0  # of input; with less than that available it is left out
+    memory_per_byte: float = (
+        0.0  # bytes that it needs for each byte of input; skipped if there is less memory
+    )
 
     def max_peak_bytes(self, kind: str) -> int | None:
-        """Say what it has promised for an input; that of tiktoken on text is peak_rss.py's to check."""
+        """Return the bound on the peak, or None; peak_rss.py checks that of tiktoken on text."""
         if self.engine and kind.endswith(".parquet"):
             return _MAX_PARQUET_BYTES
         return _MAX_GIGATOKEN_BYTES if self.engine == "gigatoken" else None
 
     def command(self, path: Path, output_dir: Path) -> list[str]:
-        """Put the file and the folder in."""
+        """Return the command for this file and this folder."""
         words = {INPUT: str(path), OUTPUT: str(output_dir)}
         pin = ["taskset", "--cpu-list", str(max(os.sched_getaffinity(0)))] if self.is_pinned else []
         return [*pin, sys.executable, *(words.get(word, word) for word in self.arguments)]
 
     @property
     def shown_command(self) -> str:
-        """Show the command without what differs from machine to machine."""
+        """The command, without what differs from machine to machine."""
         pin = ["taskset --cpu-list CORE"] if self.is_pinned else []
         return " ".join([*pin, "python", *self.arguments])
 
 
 def _prepare(engine: str, name: str, label: str, *options: str, is_pinned: bool = False) -> Strategy:
-    """Prepare as a user would, but with every token in train.bin, so that outputs can be compared."""
+    """Return a run of prepare.py, with all tokens in train.bin so that outputs can be compared."""
     command = ("prepare.py", "--input", INPUT, "--output-dir", OUTPUT, "--val-split", "none")
     return Strategy(name, label, (*command, "--engine", engine, *options), engine, is_pinned=is_pinned)
 

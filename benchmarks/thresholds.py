@@ -1,4 +1,4 @@
-"""What throughput.py demands: ratios between strategies of one run, peaks, and the same tokens."""
+"""The thresholds of throughput.py: ratios between strategies, peaks of memory, and equal tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ Reference: TypeAlias = Mapping[tuple[str, int], str]  # input -> sha256 of the t
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """`ours` must be at least `at_least` times as fast, in MB/s, as `other`."""
+    """A threshold: `ours` must be at least `at_least` times as fast, in MB/s, as `other`."""
 
     ours: Case
     other: Case
@@ -21,16 +21,16 @@ class Ratio:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A threshold against what was measured."""
+    """A threshold, compared with the measurement."""
 
     sentence: str
     is_broken: bool
 
 
 def judge(ratios: Sequence[Ratio], results: Sequence[Result], reference: Reference) -> list[Finding]:
-    """Hold the results against every threshold that concerns them.
+    """Compare the results with all thresholds that concern them.
 
-    What failed is broken, since it would have to be measured; what was left out on purpose is not.
+    A strategy that failed breaks its threshold; one that was skipped does not.
     """
     found = [Finding(f"{one.case}: {one.failure}", is_broken=True) for one in results if one.failure]
     by_case = {result.case: result for result in results if result.wall_s}
@@ -69,13 +69,13 @@ def _judge_peak(result: Result, max_peak_bytes: int) -> Finding:
 
 
 def add_reference(reference: dict[tuple[str, int], str], results: Sequence[Result]) -> None:
-    """Note what prepare.py with tiktoken wrote: the tests hold that against `encode_ordinary`."""
+    """Store the digests of prepare.py with tiktoken; the tests compare its tokens with `encode_ordinary`."""
     for result in results:
         if result.case.strategy.engine == "tiktoken" and result.digests:
             reference.setdefault(result.case.input, result.digests[0])
 
 
 def has_reference_tokens(result: Result, reference: Reference) -> bool | None:
-    """Whether every round wrote the tokens of the whole file; None if those are not known."""
+    """Whether every round wrote the tokens of the whole file; None if they are unknown."""
     expected = reference.get(result.case.input)
     return set(result.digests) == {expected} if expected and result.digests else None

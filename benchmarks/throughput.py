@@ -1,13 +1,13 @@
-"""Measure how fast prepare.py is, against what it replaces, its neighbours, and the bare engines.
+"""Measure how fast prepare.py is, and the scripts that it replaces, its neighbours, and the bare engines.
 
     python -m benchmarks.throughput --corpus-dir /tmp/corpus --output benchmarks/results      two hours, 30 GB
     python -m benchmarks.throughput --part compare --only gigatoken --only encode_files       a minute
     python -m benchmarks.throughput --short --check           for CI: no apt, no picture, a minute
 
-All that is compared runs in turn, three rounds by default, on the same file, which is read into the page
-cache before each run. Each run is a process of its own, timed from its start to its end; what it wrote is
-removed afterwards. Tables are printed; `--output` gets throughput.json, throughput.md and throughput.svg, in
-which a part that is measured again replaces what was there of it. `--check` exits 1 if a threshold is missed.
+Strategies that are compared run in turn, three rounds by default, on the same file, which is read into the
+page cache before each run. Each run is a separate process, timed from its start to its end; its output is
+removed afterwards. Tables are printed. `--output` gets throughput.json, throughput.md and throughput.svg; a
+part that is measured again replaces its old results there. `--check` exits with 1 if a threshold is missed.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from benchmarks.thresholds import Finding, add_reference, judge
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the parts that were asked for."""
+    """Run the chosen parts, and return 1 with `--check` if a threshold is missed."""
     options = _parse(arguments)
     options.corpus_dir.mkdir(parents=True, exist_ok=True)
     _compile()
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _run_part(
     name: str, options: argparse.Namespace, record: dict[str, Any], reference: dict[tuple[str, int], str]
 ) -> list[Finding]:
-    """Run one part; after each run, `record`, its files and `reference` are what is known by then."""
+    """Run one part; `record`, the files made from it, and `reference` are updated after each run."""
     corpus_dir = options.corpus_dir.resolve()
     part = PARTS[name](is_short=options.short)
     cases = [case for case in part.cases if not options.only or case.strategy.name in options.only]
@@ -66,7 +66,7 @@ def _run_part(
 
 
 def _make_inputs(cases: Sequence[Case], corpus_dir: Path, text: str) -> dict[tuple[str, int], Path]:
-    """Make what is not there yet."""
+    """Make the inputs of these cases, unless they exist; return their paths."""
     wanted = dict.fromkeys(case.input for case in cases)
     return {
         (kind, size_bytes): make_input(kind, size_bytes, corpus_dir=corpus_dir, text=text)
@@ -75,13 +75,13 @@ def _make_inputs(cases: Sequence[Case], corpus_dir: Path, text: str) -> dict[tup
 
 
 def _compile() -> None:
-    """Compile the modules, as installing does: where PYTHONDONTWRITEBYTECODE is set, every run would."""
+    """Compile the modules, as pip does; with PYTHONDONTWRITEBYTECODE set, every run would compile them."""
     command = [sys.executable, "-m", "compileall", "-q", "nanogpt_compat", "benchmarks"]
     subprocess.run(command, cwd=ROOT, check=True)
 
 
 def _read_record(output_dir: Path | None) -> dict[str, Any]:
-    """Read the parts that were measured before."""
+    """Read the record of parts that were measured before."""
     path = output_dir / "throughput.json" if output_dir else None
     found: dict[str, Any] = json.loads(path.read_text()) if path and path.exists() else {}
     return {name: found[name] for name in PARTS if name in found}
@@ -95,7 +95,7 @@ def _write_record(record: dict[str, Any], output_dir: Path) -> None:
 
 
 def _draw(output_dir: Path) -> None:
-    """Draw the picture in a process of its own, so that --short needs no matplotlib."""
+    """Draw the picture in a separate process, so that --short needs no matplotlib."""
     names = [str(output_dir / f"throughput.{suffix}") for suffix in ("json", "svg")]
     subprocess.run([sys.executable, "-m", "benchmarks.rate_picture", *names], cwd=ROOT, check=True)
 
@@ -104,7 +104,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.throughput", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--part", action="append", choices=PARTS, help="this part alone; may be repeated")
+    parser.add_argument("--part", action="append", choices=PARTS, help="only this part; may be repeated")
     parser.add_argument(
         "--only",
         action="append",
