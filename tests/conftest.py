@@ -1,4 +1,4 @@
-"""What all tests share: no network, no skips in CI, the vocabulary, and a way to run the program."""
+"""Shared by all tests: no network, no skips in CI, samples of cases, the vocabulary, running the program."""
 
 import contextlib
 import fcntl
@@ -23,12 +23,12 @@ from tests.engines import NAMES, open_encoder
 from tests.failing import FailingCalls, compile_failing_calls
 
 pytest.register_assert_rewrite("tests.faults")
-hypothesis.settings.register_profile("no clock", deadline=None)  # a busy machine is no error
+hypothesis.settings.register_profile("no clock", deadline=None)  # a slow machine is not an error
 hypothesis.settings.load_profile("no clock")
 
 REPOSITORY = Path(__file__).parent.parent
-# Nothing listens on the discard port: every download fails at once, here and in the programs started here.
-IMPOSSIBLE = "impossible here: "  # begins the reason of a skip that nothing one could install would avoid
+IMPOSSIBLE = "impossible here: "  # begins the reason of a skip that no package or tool would avoid
+# Nothing listens on the discard port, so every download fails at once, here and in programs started here.
 CLOSED_PROXY = "http://127.0.0.1:9"
 
 
@@ -42,28 +42,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--require-all",
         action="store_true",
-        help="let every test that skips fail: for CI, where whatever a test needs has been installed",
+        help="fail every test that is skipped: for CI, where everything that tests need is installed",
     )
     parser.addoption(
-        "--sample-seed", default="0", help="chooses the cases of tests marked `sample` that are not slow"
+        "--sample-seed", default="0", help="choose other cases of the tests marked `sample` (default: 0)"
     )
 
 
 def pytest_configure() -> None:
-    # What a shell starts in the background is deaf to these, and so would be the programs started here.
+    # A background process of a shell ignores these, and so would the programs started here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         os.environ[name] = os.environ[name.upper()] = CLOSED_PROXY
-    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"  # servers of the tests' own
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"  # for the servers of tests
     for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
         os.environ.pop(name, None)
 
 
-@pytest.hookimpl(tryfirst=True)  # before those that -m selects are taken
+@pytest.hookimpl(tryfirst=True)  # before -m selects by marker
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark the cases outside of samples as slow; names and seed alone decide which those are."""
+    """Mark all cases outside the samples as slow; the choice depends only on names and the seed."""
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         if item.get_closest_marker("sample") is not None and item.get_closest_marker("slow") is None:
@@ -80,7 +80,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Let no other test run beside one that is marked `alone`, where there are several processes (-n 2)."""
+    """Run a test that is marked `alone` while the other processes (-n 2) run none."""
     with _turn(item.config, is_alone=item.get_closest_marker("alone") is not None):
         return (yield)
 
@@ -91,7 +91,7 @@ def _turn(config: pytest.Config, *, is_alone: bool) -> Iterator[None]:
         yield
         return
     with (REPOSITORY / "setup.cfg").open() as running, Path(__file__).open() as waiting:
-        # Whoever waits to be alone keeps the others from beginning.
+        # While one test waits to be alone, no other may begin.
         fcntl.flock(waiting, fcntl.LOCK_EX)
         fcntl.flock(running, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH)
         fcntl.flock(waiting, fcntl.LOCK_UN)
@@ -100,7 +100,7 @@ def _turn(config: pytest.Config, *, is_alone: bool) -> Iterator[None]:
 
 @pytest.hookimpl(
     wrapper=True, tryfirst=True
-)  # outside of pytest's own, which settles what a skip and an xfail is
+)  # around pytest's own hook, which decides what is a skip and what an xfail
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.skipped and not hasattr(report, "wasxfail"):
@@ -127,7 +127,7 @@ def _fail_if_required(report: Any, config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the secrets of other tests: a password of one may be a word in another's text."""
+    """Forget the secrets of other tests: a password in one may be an ordinary word in another."""
     monkeypatch.setattr(redaction, "_known", set())
     redaction._forms.cache_clear()
 
@@ -139,13 +139,13 @@ def gpt2() -> tiktoken.Encoding:
 
 @pytest.fixture(params=NAMES)
 def engine(request: pytest.FixtureRequest) -> str:
-    """The name of each engine in turn, for `--engine`."""
+    """Return the name of each engine in turn, for `--engine`."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session", params=NAMES)
 def encoder(request: pytest.FixtureRequest, gpt2: tiktoken.Encoding) -> Encoder:
-    """Each engine in turn; gigatoken without a bound: this process has memory of its own."""
+    """Return each engine in turn; gigatoken without a bound, because tests use memory of this process."""
     return open_encoder(request.param, gpt2)
 
 
@@ -162,7 +162,7 @@ def failing_calls(tmp_path_factory: pytest.TempPathFactory) -> FailingCalls:
 
 @pytest.fixture
 def run_prepare(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> RunPrepare:
-    """Start it in `tmp_path` with an empty cache of tiktoken's: the vocabulary is the installed one."""
+    """Run in `tmp_path`, with an empty tiktoken cache, so that the installed vocabulary is used."""
     environment = os.environ | {"TIKTOKEN_CACHE_DIR": str(tmp_path_factory.mktemp("tiktoken-cache"))}
 
     def run(*args: str | Path, timeout_s: float = 120) -> "subprocess.CompletedProcess[str]":

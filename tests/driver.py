@@ -1,23 +1,23 @@
-"""The program as a process of its own, with checkpoints close to one another and a fault at a chosen call.
+"""Run the program in a separate process, with frequent checkpoints, and inject a fault at a chosen call.
 
     python tests/driver.py '{"at": "rename train.bin.partial", "do": "SIGKILL"}' --input a.txt
 
-Calls that change what is on the disk are told by name and file, just before each is made: `mkdir .prepare`,
-`open train.bin.partial` (for writing), `write journal`, `fdatasync journal`, `fallocate train.bin.partial`,
-`rename train.bin.partial` (also for replace), `remove journal`, and so on; a folder by its own name. And
-`encode samples` of an input, before there are any threads; `encode text` in the threads that encode. The
-settings, all of them optional:
+A call that changes the disk is named by function and file, just before it is made: `mkdir .prepare`, `open
+train.bin.partial` (for writing), `write journal`, `fdatasync journal`, `fallocate train.bin.partial`, `rename
+train.bin.partial` (replace, too), `remove journal`, and so on; a folder by its own name. Two more calls are
+`encode samples` of an input, before there are any threads, and `encode text` in the encoding threads. The
+settings are all optional:
 
-    at            a regular expression: where the fault comes about, just before a call that it matches
-    skip          how many such calls to let pass
+    at            a regular expression; the fault happens just before a call that matches
+    skip          number of matching calls to let pass
     do            a signal to send to itself; `sleep`, as on a slow disk; `fork+SIGKILL`, to leave a child
-                  behind; or the name of an exception to raise there, `SystemExit` with code 0
+                  running; or the name of an exception to raise there, `SystemExit` with code 0
     log           a file to write the calls to, each before it is made
-    every_bytes   how much output there is between two checkpoints
-    window_bytes  how much of the output is mapped at a time
-    mapped        whether it is mapped at all; it depends on the file system otherwise
-    errs_at       a word at which gigatoken errs, each time it comes: it makes another token of its beginning
-    check_every_bytes  how far apart the places are at which gigatoken is checked
+    every_bytes   bytes of output between two checkpoints
+    window_bytes  bytes of output that are mapped at a time
+    mapped        whether the output is mapped at all; otherwise the file system decides
+    errs_at       a word at which gigatoken errs: wherever it begins in the text, the token is wrong
+    check_every_bytes  distance of the places at which gigatoken is checked
 """
 
 import builtins
@@ -66,7 +66,7 @@ _WRAPPED = {
 
 
 class Calls:
-    """Sees the calls, keeps a log of them if asked to, and brings about the fault."""
+    """See the calls, write them to the log if there is one, and cause the fault."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self._at = re.compile(settings["at"]) if "at" in settings else None
@@ -77,11 +77,11 @@ class Calls:
         self._lock = threading.Lock()
 
     def install(self) -> None:
-        for name, told in _WRAPPED.items():
-            setattr(os, name, self._wrap(getattr(os, name), told))
+        for name, shown in _WRAPPED.items():
+            setattr(os, name, self._wrap(getattr(os, name), shown))
         sys.addaudithook(self._audit)
         for engine in (TiktokenEncoder, GigatokenEncoder):
-            self._tell_encoding(engine)
+            self._wrap_encode(engine)
         estimator: Any = Estimator
         estimator.add = self._wrap_samples(estimator.add)
 
@@ -92,19 +92,19 @@ class Calls:
 
         return wrapped
 
-    def _tell_encoding(self, engine: Any) -> None:
+    def _wrap_encode(self, engine: Any) -> None:
         encode_checked = engine.encode_checked
 
-        def tell_and_encode(engine: Any, text: bytes, check_at: Any) -> Tokens:
+        def see_and_encode(engine: Any, text: bytes, check_at: Any) -> Tokens:
             self._see("encode", "text")
             tokens: Tokens = encode_checked(engine, text, check_at)
             return tokens
 
-        engine.encode_checked = tell_and_encode
+        engine.encode_checked = see_and_encode
 
-    def _wrap(self, call: Callable[..., Any], told: str) -> Callable[..., Any]:
+    def _wrap(self, call: Callable[..., Any], shown: str) -> Callable[..., Any]:
         def wrapped(fd: int, *args: Any) -> Any:
-            self._see(told, fd)
+            self._see(shown, fd)
             return call(fd, *args)
 
         return wrapped
@@ -113,10 +113,10 @@ class Calls:
         if event in _AUDITED and not (event == "open" and not args[2] & _WRITING):
             self._see(_AUDITED[event], args[0])
 
-    def _see(self, told: str, file: Any) -> None:
+    def _see(self, shown: str, file: Any) -> None:
         if isinstance(file, int):
             file = os.readlink(f"/proc/self/fd/{file}") if file >= 0 else "memory"  # noqa: PTH115 - a link to a socket is no path
-        call = f"{told} {os.path.basename(os.fsdecode(file))}"  # noqa: PTH119 - a Path would be slower, and this is seen often
+        call = f"{shown} {os.path.basename(os.fsdecode(file))}"  # noqa: PTH119 - a Path would be slower, and this is seen often
         with self._lock:
             if self._log is not None:
                 self._write(self._log, f"{call}\n".encode())
@@ -140,7 +140,7 @@ class Calls:
 
 
 def err_at(word: bytes) -> None:
-    """Let gigatoken make another token, of the same length, wherever `word` begins in a text."""
+    """Make gigatoken return a wrong token, of the same length, wherever `word` begins in a text."""
     engine: Any = GigatokenEncoder
     encode = engine.encode_checked
     tokenizer: Any = BoundedTokenizer

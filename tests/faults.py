@@ -1,4 +1,4 @@
-"""Start the program in order to stop it, and judge what it leaves: for all tests of resuming."""
+"""Start the program, stop it, and check what it leaves on the disk: for all tests of resuming."""
 
 import atexit
 import contextlib
@@ -33,14 +33,14 @@ DRIVER = Path(__file__).parent / "driver.py"
 FINALS = ("train.bin", "val.bin")
 SUFFIXES = (".bin", ".npy")
 Args: TypeAlias = tuple[str | Path, ...]
-TIMEOUT_S = 120.0  # no run here takes longer than some seconds; a hang is to fail and not to wait
+TIMEOUT_S = 120.0  # every run here takes seconds; a hang must fail
 
-# What may differ between the reports of a stopped and of an uninterrupted run.
+# Fields that may differ between the reports of a stopped and of an uninterrupted run.
 _PASSING = {"wall_s", "resumes", "checkpoint_fallbacks", "peak_rss_bytes", "peak_own_bytes", "guard"}
-# Each process checks its first block; how many blocks go through tiktoken depends on how large they are.
+# Each process checks its first block, and the size of blocks decides how many of them tiktoken encodes.
 _PASSING |= {"engine_checked_slices", "engine_fallback_blocks"}
-_PASSING |= {"engine"}  # with less memory to be had, a resume takes tiktoken
-_LASTING_OPTIONS = (  # a resume may have others of the rest
+_PASSING |= {"engine"}  # with less memory available, a resumed run uses tiktoken
+_LASTING_OPTIONS = (  # a resumed run may change all other options
     *("errors", "n_chunks", "val_ratio", "val_split", "separator", "eot", "text_field", "skip_bad_records"),
     *("output_format", "shard_tokens", "shard_name"),
 )
@@ -52,7 +52,7 @@ def _lines() -> tuple[bytes, ...]:
 
 
 def make_text(path: Path, n_bytes: int, *, seed: int = 0, n_invalid: int = 0) -> Path:
-    """Write real prose of exactly `n_bytes`; `seed` orders its lines and chooses where bytes are invalid."""
+    """Write `n_bytes` of real prose; `seed` decides the order of lines and the places of invalid bytes."""
     rng = random.Random(seed)
     with path.open("wb") as file:
         while (n_left := n_bytes - file.tell()) > 0:
@@ -66,12 +66,12 @@ def make_text(path: Path, n_bytes: int, *, seed: int = 0, n_invalid: int = 0) ->
 
 
 def command(*args: str | Path, **settings: Any) -> list[str]:
-    """Build the command that runs the program in the driver; `settings` are those of tests/driver.py."""
+    """Return the command that runs the program in tests/driver.py, with its settings."""
     return [sys.executable, str(DRIVER), json.dumps(settings), *map(str, args)]
 
 
 def start(*args: str | Path, prefix: Sequence[str] = (), **settings: Any) -> "subprocess.Popen[str]":
-    """Start the program; `prefix` goes before the command: `nohup`, `strace ...`."""
+    """Start the program; `prefix` goes before the command, for example `nohup`."""
     process = subprocess.Popen(
         [*prefix, *command(*args, **settings)],
         stdin=subprocess.DEVNULL,
@@ -79,12 +79,12 @@ def start(*args: str | Path, prefix: Sequence[str] = (), **settings: Any) -> "su
         stderr=subprocess.PIPE,
         text=True,
     )
-    atexit.register(process.kill)  # one that a failed test has left standing still would stay for ever
+    atexit.register(process.kill)  # a process that a failed test left stopped would stay for ever
     return process
 
 
 def run(*args: str | Path, prefix: Sequence[str] = (), **settings: Any) -> "subprocess.CompletedProcess[str]":
-    """Run the program to its end, whatever that is."""
+    """Run the program to its end."""
     return _finish(start(*args, prefix=prefix, **settings))
 
 
@@ -99,7 +99,7 @@ def _finish(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[st
 
 
 def run_for(seconds: float, *args: str | Path, **settings: Any) -> "subprocess.CompletedProcess[str]":
-    """Run the program and kill it after so long; its exit code is -9 if it was still running."""
+    """Run the program and kill it after `seconds`; its exit code is -9 if it was still running."""
     process = start(*args, **settings)
     try:
         stdout, stderr = process.communicate(timeout=seconds)
@@ -116,7 +116,7 @@ def wait_until_stopped(process: "subprocess.Popen[str]") -> None:
 
 
 def go_on(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
-    """Let a run that was stopped so go on, to its end."""
+    """Let a run that has stopped itself continue to its end."""
     os.kill(process.pid, signal.SIGCONT)
     return _finish(process)
 
@@ -130,7 +130,7 @@ class Outcome:
 
 
 class Stopped(Exception):
-    """What a test ends a run with."""
+    """Raised by a test to end a run."""
 
 
 def prepare(
@@ -139,10 +139,10 @@ def prepare(
     check: Callable[[], None] | None = None,
     stop_after_bytes: int | None = None,
 ) -> Outcome:
-    """Run the program in this process, which is faster; `check` is called besides its own.
+    """Run the program in this process, which is faster; `check` is called with each check of signals.
 
-    Raises Stopped after the block with which so many bytes of input are done; and whatever else the program
-    does not expect, as for example what `check` raises.
+    Raises Stopped after the block with which `stop_after_bytes` of input are done, and any exception that the
+    program does not expect, such as one from `check`.
     """
     stderr = io.StringIO()
 
@@ -196,7 +196,7 @@ def _find_gpt2(folder: Path | None) -> Vocabulary:
 
 
 def sha256s(folder: Path) -> dict[str, str]:
-    """The token files that have their final names, and what is in them."""
+    """Return the SHA-256 of each token file with a final name."""
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.glob("*"))
@@ -210,7 +210,7 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 
 def lasting(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a report does not depend on how often a run was stopped, nor on when the input was touched."""
+    """Return the fields of a report that depend neither on stops nor on timestamps of the input."""
     found = {name: value for name, value in report.items() if name not in _PASSING}
     found["options"] = {name: report["options"][name] for name in _LASTING_OPTIONS}
     found["inputs"] = [one | {"mtime_ctime_inode": None} for one in report["inputs"]]
@@ -221,7 +221,7 @@ OLD_REPORT = {"made": "before"}
 
 
 def make_old_files(folder: Path) -> tuple[dict[str, str], Args]:
-    """Put files of an earlier run into `folder`: what they hold, and the option to replace them."""
+    """Put files of an earlier run into `folder`; return their SHA-256, and the option to replace them."""
     folder.mkdir()
     for name in FINALS:
         (folder / name).write_bytes(name.encode() * 1000)
@@ -231,24 +231,24 @@ def make_old_files(folder: Path) -> tuple[dict[str, str], Args]:
 
 @dataclass
 class Expected:
-    """What an uninterrupted run makes of the same input with the same options."""
+    """The result of an uninterrupted run on the same input with the same options."""
 
     sha256s: dict[str, str]
     report: dict[str, Any]
-    seconds: float  # that it took, start-up included
-    old: dict[str, str] = field(default_factory=dict)  # what stood there before a run with --overwrite
+    seconds: float  # its duration, with start-up
+    old: dict[str, str] = field(default_factory=dict)  # the files before a run with --overwrite
 
     def assert_nothing_partial(self, folder: Path) -> None:
-        """At any moment: a final name has the final content, or the one that is to be replaced."""
+        """Check what holds at any moment: a final name has the final content, or the old one."""
         found = sha256s(folder)
         for name, sha256 in found.items():
             assert sha256 in (self.sha256s.get(name), self.old.get(name)), f"{folder / name} is neither"
-        if (folder / "prepare.json").exists():  # it never stands beside files of another run
+        if (folder / "prepare.json").exists():  # it is never next to files of another run
             is_old = self.old and report_of(folder) == OLD_REPORT
             assert found == (self.old if is_old else self.sha256s)
 
     def assert_reached(self, folder: Path, *, fallbacks: int = 0) -> dict[str, Any]:
-        """At the end: the same files and the same report, and nothing else in the folder."""
+        """Check what holds at the end: the same files and report, and nothing else in the folder."""
         assert sha256s(folder) == self.sha256s
         assert sorted(path.name for path in folder.iterdir()) == sorted([*self.sha256s, "prepare.json"])
         report = report_of(folder)
@@ -258,7 +258,7 @@ class Expected:
 
 
 def expect(folder: Path, *args: str | Path, **settings: Any) -> Expected:
-    """Make an uninterrupted run into `folder`."""
+    """Run the program without interruption, with its output in `folder`."""
     began_s = time.monotonic()
     done = run(*args, "--output-dir", folder, **settings)
     assert done.returncode == 0, done.stderr
@@ -268,7 +268,7 @@ def expect(folder: Path, *args: str | Path, **settings: Any) -> Expected:
 
 
 def settled_available_bytes() -> int:
-    """Wait until no more memory comes back that others have freed; some machines give it back at 40 MB/s."""
+    """Wait until no more freed memory comes back, on some machines at 40 MB/s; return what is available."""
     deadline_s = time.monotonic() + 90
     before, now = 0, psutil.virtual_memory().available
     while now - before > 20_000_000 and time.monotonic() < deadline_s:
@@ -285,9 +285,9 @@ def kill_until_done(
     *,
     seconds: float,
 ) -> tuple[int, float]:
-    """Start a run into `out` again and again, killed later each time, until it reaches its end.
+    """Start a run with output in `out` again and again, killed later each time, until it reaches its end.
 
-    `choose` gives the arguments and the driver's settings of each. Returns the number of kills, and the
+    `choose` returns the arguments and the driver's settings of each run. Returns the number of kills, and the
     seconds that the last run took.
     """
     for n_kills in itertools.count():
@@ -295,7 +295,7 @@ def kill_until_done(
         began_s = time.monotonic()
         done = run_for(rng.uniform(0.3, 1.0 + 0.1 * n_kills) * seconds, *args, **settings)
         last_s = time.monotonic() - began_s
-        assert "do not match" not in done.stderr  # SIGKILL takes nothing away that was written
+        assert "do not match" not in done.stderr  # SIGKILL does not undo what was written
         if done.returncode == 0:
             break
         assert done.returncode == -9, done.stderr

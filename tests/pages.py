@@ -16,12 +16,12 @@ def read(path: Path) -> str:
 
 
 def section(path: Path, title: str) -> str:
-    """Return what follows a heading of the second level, up to the next one."""
+    """Return the text after a second-level heading, up to the next one."""
     return read(path).split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
 def blocks(text: str, language: str) -> list[str]:
-    """Return the fenced blocks in a language; "" is that of blocks without one."""
+    """Return the fenced blocks in a language, or those without a language for ""."""
     return [body for name, body in _BLOCK.findall(text) if name == language]
 
 
@@ -31,7 +31,7 @@ def prose(text: str) -> str:
 
 
 def links(text: str) -> list[str]:
-    """Return what links and pictures lead to."""
+    """Return the targets of links and pictures."""
     return _LINK.findall(prose(text))
 
 
@@ -42,7 +42,7 @@ def anchors(text: str) -> set[str]:
 
 
 def commands(text: str) -> list[str]:
-    """Return the commands of all shell blocks, each in one line, without comments."""
+    """Return the commands of all shell blocks, each on one line, without comments."""
     found = []
     for block in blocks(text, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
@@ -52,6 +52,6 @@ def commands(text: str) -> list[str]:
 
 
 def inline_commands(text: str) -> list[str]:
-    """Return the commands that stand in a sentence."""
+    """Return the commands that are in a sentence."""
     found = re.findall(r"`((?:python3? |scripts/|pip |\.venv/)[^`]*)`", prose(text))
     return [" ".join(command.split()) for command in found]
