@@ -1,4 +1,4 @@
-"""Small file systems of the tests' own: to run full, to lose power, to turn read-only."""
+"""Small file systems for tests, which run full, lose power or turn read-only."""
 
 import contextlib
 import fcntl

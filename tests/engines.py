@@ -1,4 +1,4 @@
-"""Both engines, where they are known to differ, and the pipeline around one."""
+"""The engines for tests, the characters on which they are known to differ, and the pipeline around one."""
 
 from collections.abc import Callable, Sequence
 from functools import cache

@@ -1,4 +1,4 @@
-"""System calls that fail: the programs started here have tests/failing_calls.c loaded."""
+"""Make system calls fail: programs started here load tests/failing_calls.c."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A real S3 server on this machine (moto), and one that answers everything with the same error."""
+"""A real S3 server on this machine (moto), and a server that answers everything with the same error."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""README.md and docs/ as text: their sections, links and blocks of commands."""
+"""Read README.md and docs/ as text: their sections, links and commands."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A few paragraphs in each of many languages, written for these tests, and the charsets of old."""
+"""A few paragraphs in each of many languages, written for these tests, and the older charsets of each."""
 
 from dataclasses import dataclass
 

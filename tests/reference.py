@@ -1,6 +1,6 @@
-"""The oracle: whole files in text mode, one `encode_ordinary` each, cuts found character by character.
+"""The oracle of exactness: whole files in text mode, one `encode_ordinary` each, cuts found by character.
 
-Slow, and written to be believed rather than shared: nothing here is used by the program.
+It is slow and simple on purpose, and shares nothing with the program.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""A web server on this machine that is as good, or as bad, as a test wants it."""
+"""A web server on this machine that can be made to fail in many ways."""
 
 import json
 import re

@@ -1,6 +1,6 @@
-"""Every command that a message offers is run as it is printed: it leads on, and costs none of the saved work.
+"""Every command that a message offers is run as it is printed: it helps, and loses none of the saved work.
 
-A message with a command takes a case here: a test compares them with the calls of `commands.show`.
+Each message with a command has a case here; a test compares the cases with the calls of `commands.show`.
 """
 
 import ast

@@ -1,4 +1,4 @@
-"""The real command in a real memory cgroup of its own, v1 or v2, where this machine lets us make one."""
+"""The real command in a real memory cgroup, v1 or v2, if this machine allows us to create one."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""The charsets of many languages are named, and what is named reads the text."""
+"""The charsets of many languages are recognised, and decoding with them gives the text."""
 
 import shutil
 import subprocess

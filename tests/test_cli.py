@@ -1,4 +1,4 @@
-"""What a user types, what is seen, and what is there afterwards. Refusals are in test_refusals.py."""
+"""What a user types, sees, and finds on the disk afterwards. Refusals are in test_refusals.py."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Many processes, some of them killed, make what one makes: local ones, ranks, and a Dask cluster."""
+"""Many processes, some of them killed, make the output of one: local processes, ranks, and a Dask cluster."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Commands that messages offer: what the shell makes of them. Which messages: test_advice.py."""
+"""Commands in messages are quoted so that a shell reads them right. The messages are in test_advice.py."""
 
 import subprocess
 import sys

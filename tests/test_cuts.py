@@ -1,4 +1,4 @@
-"""The rule of exact cuts against tiktoken's own pattern."""
+"""The rule of exact cuts, compared with tiktoken's own pattern."""
 
 import re
 from itertools import pairwise

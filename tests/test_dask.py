@@ -1,4 +1,4 @@
-"""A Dask cluster, a real one, that loses workers, drivers and its scheduler."""
+"""A real Dask cluster that loses workers, drivers and its scheduler."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Documents in text: each is encoded as a file of its own, wherever blocks end and runs stop."""
+"""Documents in text: each is encoded like a file of its own, wherever blocks end and runs stop."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""Spans on executors of every kind: how many at a time, and what becomes of those that fail."""
+"""Spans on executors of every kind: how many run at a time, and what happens to those that fail."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""A dry run checks all that a run checks: the same exit code and the same message, and nothing is written."""
+"""A dry run checks what a run checks: the same exit code and message, and nothing is written."""
 
 import os
 import re

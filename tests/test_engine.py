@@ -1,4 +1,4 @@
-"""gigatoken gives the tokens that tiktoken gives, on any text, and keeps its memory inside bounds."""
+"""gigatoken returns tiktoken's tokens on any text, and its memory stays bounded."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Which engine a run gets, and that it shows in nothing but the time."""
+"""Which engine a run gets, and that the output does not depend on it."""
 
 import os
 import subprocess

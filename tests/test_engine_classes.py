@@ -1,4 +1,4 @@
-"""The characters on which two tokenisers disagree are found, all of them, wherever they stand."""
+"""All characters on which two tokenisers disagree are found, wherever they are in a text."""
 
 import threading
 from collections.abc import Callable

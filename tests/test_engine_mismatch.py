@@ -1,4 +1,4 @@
-"""An engine that errs is found out, the run begins again with tiktoken, and the output is right."""
+"""Wrong tokens from an engine are noticed, the run starts over with tiktoken, and the output is right."""
 
 import json
 from collections.abc import Iterator

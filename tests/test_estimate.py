@@ -1,4 +1,4 @@
-"""The forecast: scaled input by input, stopped where `--n` stops, near the truth on real text."""
+"""The forecast: scaled for each input, limited by `--n`, and close to the truth on real text."""
 
 import json
 from collections.abc import Callable

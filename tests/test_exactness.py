@@ -1,4 +1,4 @@
-"""P1: the tokens are those of the whole file, whatever the engine, the blocks, the workers and the bytes."""
+"""P1: the tokens are those of the whole file, whatever the engine, blocks, workers and bytes."""
 
 import random
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A process that has not finished never exits 0, not even in its first moments or as process 1."""
+"""A process that has not finished never exits with 0, not even in its first moments or as process 1."""
 
 import configparser
 import contextlib

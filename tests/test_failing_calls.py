@@ -1,7 +1,8 @@
-"""System calls that fail, one at a time: a clear error, nothing partial, and the next run goes on.
+"""System calls that fail, one at a time: a clear error, nothing partial, and the next run resumes.
 
-In CI the first, the middle and the last call of a kind fail. Each and every one, in every way, in a fresh run
-and in one that goes on, some 750 faults: `python -m pytest -m slow -s tests/test_failing_calls.py`.
+By default the first, the middle and the last call of a kind fail. `python -m pytest -m slow -s
+tests/test_failing_calls.py` lets every call fail in every way, in a fresh run and in a resumed one: some 750
+faults.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""The text's field is looked for in every input before anything is encoded, and what is offered works."""
+"""The text field is looked for in every input before anything is encoded, and the offered options work."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Documents without an exact cut for more than 512 KiB: cut alike whatever they come from, and counted."""
+"""Documents without an exact cut for more than 512 KiB: cut at the same places in any format, and counted."""
 
 import json
 import random

@@ -1,7 +1,7 @@
 """Disks that run full, limits, and file systems that turn read-only, fail, or cannot lock.
 
-The forecast refuses a disk that is too small before anything is written; so here the space goes, or the
-file system fails, while the program is stopped in the middle of its work. Some cases run only with
+The forecast refuses a disk that is too small before anything is written. So these tests take the space away,
+or make the file system fail, while the program is stopped in the middle of its work. Some cases run only with
 `python -m pytest -m slow tests/test_full_disk.py`.
 """
 

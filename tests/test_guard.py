@@ -1,4 +1,4 @@
-"""The guard on this machine: real figures, real children that take memory, real limits of the kernel's."""
+"""The guard on this machine: real figures, real children that take memory, real limits of the kernel."""
 
 import logging
 import os

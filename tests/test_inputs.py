@@ -1,4 +1,4 @@
-"""From `--input` to files: in order, each once, all of them there."""
+"""From `--input` to files: in order, each once, and none missing."""
 
 import random
 from pathlib import Path

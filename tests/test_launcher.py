@@ -1,4 +1,4 @@
-"""`prepare.py` starts the package beside it from anywhere, or says in one message what is missing."""
+"""`prepare.py` starts the package next to it from any folder, or prints in one message what is missing."""
 
 import ast
 import configparser

@@ -1,4 +1,4 @@
-"""What limits this process: fixture trees for the machines we do not have, this machine for the rest."""
+"""The limits of this process: imitated file trees for other machines, and the real limits of this one."""
 
 import os
 import subprocess

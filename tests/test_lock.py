@@ -1,4 +1,4 @@
-"""The lock: real processes that contend, are killed, fork, and work where flock does not."""
+"""The lock: real processes that compete for it, are killed or fork, also where flock does not work."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""A record that needs much memory: its tokens, or exit 78 with what it needs, whatever limits the memory."""
+"""A record that needs much memory: its tokens, or exit code 78 and what it needs, under any limit."""
 
 import gzip
 import json

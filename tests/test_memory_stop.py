@@ -1,4 +1,4 @@
-"""P3, end to end: the real command, real memory that runs short, and what is left behind."""
+"""P3 end to end: the real command while real memory runs short, and what it saves."""
 
 import gzip
 import os

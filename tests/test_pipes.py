@@ -1,4 +1,4 @@
-"""A pipe can be looked into, read once, and waited for without being deaf."""
+"""A pipe can be looked into and is read once; signals are noticed while the program waits for it."""
 
 import os
 import threading

@@ -1,4 +1,4 @@
-"""The policy as tables and properties: nothing here reads a real figure."""
+"""The memory policy as tables and properties, without real figures."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,7 @@
-"""After a power cut: what was promised is on the disk, and the same command goes on without falling back.
+"""After a power cut, everything promised is on the disk, and the same command resumes at the last checkpoint.
 
-ext4 and XFS can be told to stop at once and to lose what is in memory only, as in a power cut; then they are
-mounted again. `python -m pytest -m slow -s tests/test_power_cut.py` cuts at every single call that changes
+ext4 and XFS can be told to stop at once and to lose what is only in memory, as in a power cut; then they are
+mounted again. `python -m pytest -m slow -s tests/test_power_cut.py` cuts the power at every call that changes
 the disk, and 100 times at random moments: some 600 cuts.
 """
 

@@ -1,6 +1,6 @@
-"""An input edited around the place where a run has stopped: refused, or resumed as a run from the beginning.
+"""An input that is edited near the place where a run stopped: refused, or resumed with the right result.
 
-The constants that only matter for long texts are small here, so that every rule about them is met often.
+Constants that matter only for long texts are small here, so that every rule is tested often.
 """
 
 import contextlib

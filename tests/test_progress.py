@@ -1,4 +1,4 @@
-"""What is seen while a run goes on: a bar on a terminal, a line every ten seconds in a log."""
+"""What is printed while a run works: a bar on a terminal, a line every ten seconds in a log."""
 
 import fcntl
 import io

@@ -1,4 +1,4 @@
-"""README.md and docs/ say what is true: their links, options, numbers and commands."""
+"""README.md and docs/ are true: their links, options, numbers and commands."""
 
 import configparser
 import importlib.util

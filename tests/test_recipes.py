@@ -1,4 +1,4 @@
-"""The commands of README.md and docs/ run, on small inputs in a temporary folder."""
+"""The commands in README.md and docs/ run, on small inputs in a temporary folder."""
 
 import gzip
 import importlib.metadata

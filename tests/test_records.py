@@ -1,4 +1,4 @@
-"""JSON lines and parquet, end to end: the same documents, the same files, in any format, stopped or not."""
+"""JSON lines and parquet, end to end: equal documents give equal files in any format, stopped or not."""
 
 import gzip
 import json

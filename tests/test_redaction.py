@@ -1,4 +1,4 @@
-"""No secret leaves the process: not in what it prints, not in what it writes, whoever wrote the text."""
+"""No secret leaves the process: not in what it prints or writes, nor in error texts of libraries."""
 
 import base64
 import json

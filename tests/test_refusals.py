@@ -1,4 +1,4 @@
-"""Bad input, bad options, bad places for the output: a clear error, nothing lost, nothing overwritten."""
+"""Bad input, bad options, bad places for the output: a clear error, nothing lost or overwritten."""
 
 import gzip
 import os

@@ -1,4 +1,4 @@
-"""Threads that run before there is work for them."""
+"""Threads start before there is work for them, and a thread that is refused is a lack of memory."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What is refused comes with a command, and the command, run as it is printed, leads on to the tokens."""
+"""Each refused input comes with a command, and the command, run as it is printed, leads to the tokens."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""prepare.json and the last lines: what is counted, what is not, and complete output that is another's."""
+"""prepare.json and the last lines: what is counted, what is not, and complete output of another run."""
 
 import json
 import re

@@ -1,6 +1,6 @@
-"""P4: killed at any moment, failing anywhere, the same command goes on and ends in the same files.
+"""P4: killed at any moment, failing anywhere, the same command resumes and makes the same files.
 
-`python -m pytest -m slow -s tests/test_resume.py` kills 550 times and says so; it takes ten minutes.
+`python -m pytest -m slow -s tests/test_resume.py` kills 550 times and prints how often; it takes ten minutes.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What has changed between two runs is told from what has not; what does not fit is refused."""
+"""Changes between two runs: those that do not matter are accepted, and the others refused."""
 
 import hashlib
 import json

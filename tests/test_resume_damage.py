@@ -1,4 +1,4 @@
-"""What has been damaged between two runs is found, and made again: the files in the end are the same."""
+"""Damage between two runs is found and repaired: the final files are the same."""
 
 import json
 import random

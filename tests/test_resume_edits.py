@@ -1,6 +1,6 @@
 """Inputs and options that may change between two runs: the result is that of a run from the beginning.
 
-What may not change is refused, with what differs, and stays as it is.
+Any other change is refused with what differs, and nothing is touched.
 """
 
 import gzip

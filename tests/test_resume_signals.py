@@ -1,4 +1,4 @@
-"""Asked to stop, it saves what it has, says how to go on, and dies by that signal; asked twice, at once."""
+"""A signal: the run saves, prints how to resume, and dies by it; a second signal ends it at once."""
 
 import shutil
 import signal

@@ -1,4 +1,4 @@
-"""Inputs in S3, on a real server: the output is that of the files, and what is final is told at once."""
+"""Inputs in S3, on a real server: the output is that of local files, and final errors end the run at once."""
 
 import json
 import re

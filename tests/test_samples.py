@@ -1,4 +1,4 @@
-"""A look across the input first: other charsets are named, UTF-8 never is."""
+"""The samples of an input: other charsets are recognised, and UTF-8 is never taken for one."""
 
 from itertools import pairwise
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Shards: byte for byte what the neighbours would have written, and named once they are complete."""
+"""Shards: byte for byte what build-nanogpt and llm.c would write, and named once they are complete."""
 
 import ast
 import random

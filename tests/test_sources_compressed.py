@@ -1,4 +1,4 @@
-"""gzip and zstd: the bytes that gzip and zstd give, in bounded memory, and every damage found out."""
+"""gzip and zstd: the bytes of the original, in bounded memory, and all damage is noticed."""
 
 import gzip
 import random

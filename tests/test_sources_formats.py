@@ -1,4 +1,4 @@
-"""What a file holds: by its first bytes, and by its name where they say nothing."""
+"""The format of a file: by its first bytes, or by its name if they do not decide."""
 
 import bz2
 import gzip

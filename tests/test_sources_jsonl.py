@@ -1,4 +1,4 @@
-"""JSON lines: the same documents as json.loads gives, whatever the runs, and bad lines by number and byte."""
+"""JSON lines: the documents of json.loads, wherever blocks end, and bad lines by number and byte."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""The pages of a column, found in a parquet file without reading them."""
+"""The pages of a parquet column are found without reading them."""
 
 import io
 from typing import Any

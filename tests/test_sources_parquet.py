@@ -1,4 +1,4 @@
-"""Parquet: the documents that pyarrow was given, in bounded memory, and every fault by row group and row."""
+"""Parquet: the documents given to pyarrow, in bounded memory, and every fault by row group and row."""
 
 import base64
 import gc

@@ -1,4 +1,4 @@
-"""Long strings of JSON, decoded a part at a time: the same texts as whole, and the same faults."""
+"""Long JSON strings, decoded in parts: the same texts and errors as if decoded whole."""
 
 import json
 import random

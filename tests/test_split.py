@@ -1,4 +1,4 @@
-"""Which bytes are for validation: windows that never overlap, never leave the input, and are enough."""
+"""Which bytes are for validation: windows that never overlap, stay within the input, and are large enough."""
 
 import sys
 from itertools import pairwise

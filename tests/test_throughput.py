@@ -1,4 +1,4 @@
-"""The benchmark of speed fails where a threshold is missed, and says which."""
+"""The benchmark of speed fails if a threshold is missed, and names it."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is not ASCII in a text is found without going through all of it."""
+"""The characters of a text that are not ASCII are found without going through all of it."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""--verify: right output passes, and whatever is not right is found, and where."""
+"""--verify: right output passes, and wrong output is found, with its place."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The vocabulary is tiktoken's, it is found wherever it is, and nothing else is taken for it."""
+"""The vocabulary is tiktoken's, is found in each of its places, and nothing else is accepted for it."""
 
 import hashlib
 import http.server

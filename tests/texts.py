@@ -1,4 +1,4 @@
-"""Texts that provoke: what hypothesis draws from, and real prose that is on any machine with Python."""
+"""Texts that provoke faults, for hypothesis to draw from, and real prose that any machine with Python has."""
 
 import pydoc_data.topics
 from importlib.metadata import distributions
