@@ -165,7 +165,7 @@ def _run(options: Options, words: Sequence[str], *, stderr: CalmStream) -> None:
     try:
         work = preflight.look_into(options.config)
     except InputError:
-        _tell_saved(options.config.output_dir, warn)
+        _print_saved(options.config.output_dir, warn)
         raise
     for line in _notices(options, work, words):
         say(line)
@@ -193,7 +193,7 @@ def _check_printed(stdout: object) -> None:
         raise OutputError(f"cannot write to standard output: {why.strerror}; {advice(why)} and run again")
 
 
-def _tell_saved(output_dir: Path, warn: Callable[[str], None]) -> None:
+def _print_saved(output_dir: Path, warn: Callable[[str], None]) -> None:
     """Print how much an earlier run has saved, so that the error that follows does not seem to lose it."""
     if n_tokens := _saved_tokens(output_dir):
         warn(f"saved: {plural(n_tokens, 'token')}, kept as before")

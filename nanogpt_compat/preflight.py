@@ -1,4 +1,4 @@
-"""Look before the start: sample the inputs, choose the engine, forecast the output; write nothing."""
+"""Before a run: sample the inputs, choose the engine, forecast the output; write nothing."""
 
 import contextlib
 import shutil
