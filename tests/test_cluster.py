@@ -590,7 +590,7 @@ def test_a_rank_is_what_is_typed_or_what_a_scheduler_says(
         (("--work-dir", "w"), "give --cluster, --rank or --merge"),
         (("--work-dir", "w", "--merge", "--n", "3"), "--n counts characters"),
         (("--work-dir", "w", "--merge", "--verify"), "are for one machine"),
-        (("--work-dir", "w", "--rank", "0", "--world-size", "1", "--merge"), "--rank does its spans"),
+        (("--work-dir", "w", "--rank", "0", "--world-size", "1", "--merge"), "--rank only encodes its spans"),
         (("--world-size", "64"), "give --rank R or --rank auto too"),
         (("--work-dir", "w", "--merge", "--world-size", "64"), "give --rank R or --rank auto too"),
     ],

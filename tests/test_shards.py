@@ -551,7 +551,7 @@ def test_a_wrong_header_a_longer_and_a_missing_shard_and_one_too_many_are_told(
         ("--shard-name a", "--shard-name is for --format npy and llmc"),
         ("--format npy --shard-name a/b", "'a/b' is not a word"),
         ("--format npy --shard-name .a", "'.a' is not a word"),
-        ("--format npy --shard-name validated", "takes every file with 'val' in its name for the val split"),
+        ("--format npy --shard-name validated", "reads every file with 'val' in its name as part of the val"),
         ("--format llmc --shard-tokens 1073741312", "1,073,741,311 tokens at most"),
         ("--shard-tokens 0", "'0' is not a whole number of at least 1, such as 100000000 or 100M"),
         ("--shard-tokens 1.5", "is not a whole number"),
