@@ -1,22 +1,17 @@
 """Verify finished output: encode all of the input again with tiktoken, and compare every token.
 
-Of what made the output nothing is asked but where text may be cut and which split it goes to: no other
-engine, no journal, no checkpoint.
+It shares with the run only the rules for cutting text into blocks and for choosing the split. It uses no
+other engine, no journal and no checkpoint.
 """
 
-import codecs
-from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import report
-from nanogpt_compat.encoders.block import encode_block
 from nanogpt_compat.errors import CheckpointError, DifferenceError, InputError, OutputError
 from nanogpt_compat.input.pipes import Pipe
-from nanogpt_compat.input.text import as_utf8
 from nanogpt_compat.output.layout import by_split, by_stream, files_of
 from nanogpt_compat.output.reader import MAKE_AGAIN, Difference, FinishedFiles
 from nanogpt_compat.output.writer import is_there, others
@@ -28,28 +23,26 @@ from nanogpt_compat.resume.state import changed_inputs, consumed_in
 from nanogpt_compat.supervise import Check, Say, Watch, locked
 from nanogpt_compat.system.display import Display
 from nanogpt_compat.system.units import plural
-from nanogpt_compat.text.blocks import Block, Blocks
 from nanogpt_compat.text.documents import END_OF_TEXT
 
-_A_FEW_BYTES = 256
 _COUNTS = ("documents", "empty_documents", "skipped_records", "invalid_bytes")
 
 
 def verify(job: Job, *, open_display: Callable[[int], Display], say: Say, check: Check) -> None:
-    """Compare the finished files with the input, and put the SHA-256 of each into prepare.json.
+    """Compare the finished files with the input, and write the SHA-256 of each into prepare.json.
 
-    `job` has tiktoken for its engine. `check` is called several times a second; what it raises ends the work.
+    The engine of `job` must be tiktoken. `check` is called several times a second and may raise to stop.
 
     Raises:
         DifferenceError: the files are not what tiktoken makes of the input.
-        OutputError: there are none, they cannot be read, or another run is at work there.
-        CheckpointError: they belong to another input or other options.
+        OutputError: files are missing or unreadable, or another run is using the folder.
+        CheckpointError: the files belong to another input or other options.
         InputError: an input changes or fails while it is read.
         MemoryLimitError: memory is about to run out.
-        TooSmallError: memory cannot suffice.
+        TooSmallError: the memory limit is too low even for the smallest settings.
     """
     watch = Watch(job, open_display=open_display, say=say, check=check)
-    _finished(job)  # or else locking would make the folder
+    _finished(job)  # before locking, which creates a missing folder
     with locked(job.folders):
         made = _finished(job)
         _check_belongs(job, made, watch)
@@ -62,12 +55,7 @@ def verify(job: Job, *, open_display: Callable[[int], Display], say: Say, check:
 
 
 def _finished(job: Job) -> dict[str, Any]:
-    """Return the report of a complete output.
-
-    Raises:
-        OutputError: it is not complete.
-        DifferenceError: there is a val.bin and should be none.
-    """
+    """Return the report of complete output; raise if files are missing, or if there is a val.bin too many."""
     folder = job.config.output_dir
     made = report.read_report(folder)
     first = [shards.path(0) for shards in job.outputs.values()]
@@ -75,24 +63,21 @@ def _finished(job: Job) -> dict[str, Any]:
         raise _incomplete(next((path for path in first if not is_there(path)), folder / report.REPORT_NAME))
     val = folder / "val.bin"
     if not job.config.has_val and job.config.output_format == "bin" and is_there(val):
-        raise DifferenceError(f"{val} is there, but this run makes none: nanoGPT would take it; remove it")
+        raise DifferenceError(
+            f"{val} exists, but this run makes no val.bin, and nanoGPT would read it; remove it"
+        )
     return made
 
 
 def _incomplete(path: Path) -> OutputError:
     return OutputError(
-        f"there is no complete output to verify: {path} is not there, or cannot be read; run the same "
-        "command without --verify first"
+        f"there is no complete output to verify: {path} is missing or cannot be read; run the same command "
+        "without --verify first"
     )
 
 
 def _check_names(job: Job, made: Mapping[str, Any]) -> None:
-    """Make sure that there are the shards that `made` tells of, and no more.
-
-    Raises:
-        OutputError: one is missing.
-        DifferenceError: there is one more.
-    """
+    """Raise if a shard that the report lists is missing, or if there is one that it does not list."""
     own = {one.path for one in files_of(job.outputs, by_stream(job.outputs, made["tokens"]))}
     missing = [path for path in own if not is_there(path)]
     if missing:
@@ -100,17 +85,13 @@ def _check_names(job: Job, made: Mapping[str, Any]) -> None:
     for path in (path for shards in job.outputs.values() for path in others(shards, n_own=0)):
         if path not in own:
             raise DifferenceError(
-                f"{path} is there, but this run makes none: whoever reads the shards would take it; remove it"
+                f"{path} exists, but this run makes no such shard, and readers of shards would read it; "
+                "remove it"
             )
 
 
 def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
-    """Compare the run that `made` is the report of with this one.
-
-    Raises:
-        CheckpointError: it had another input or other options.
-        OutputError: the report is none of ours.
-    """
+    """Raise if the report is from a run with other inputs or options, or was not written by this program."""
     path = job.config.output_dir / report.REPORT_NAME
     try:
         old = {name: made["options"][field] for name, field in REPORTED_OPTIONS.items()}
@@ -118,7 +99,9 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
         new = {name: job.token_options[name] for name in old}
         found = differences(old, new, made["inputs"], job.inputs, job.config.inputs)
         if not found and made["fingerprint"] != job.fingerprint:
-            found = ["the vocabulary, or the version of this program, makes other tokens"]
+            found = [
+                "the vocabulary or the version of this program is not the same, so the tokens may differ"
+            ]
         if not found:
             read = consumed_in(made, job.max_chars)
             files = [index for index, one in enumerate(job.config.inputs) if not isinstance(one, Pipe)]
@@ -127,20 +110,16 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
             )
             found = [f"{one} {change}" for one, change in changes]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise OutputError(f"{path} is not as this program writes it; {MAKE_AGAIN}") from error
+        raise OutputError(f"{path} is not a report that this version can read; {MAKE_AGAIN}") from error
     if found:
         raise CheckpointError(
-            f"{path} is of a run that this one cannot verify: {'; '.join(found)}. Give the input and the "
-            f"options of that run; or {MAKE_AGAIN}"
+            f"{path} belongs to a different run: {'; '.join(found)}. Use the inputs and options of that "
+            f"run, or {MAKE_AGAIN}"
         )
 
 
 def _compare(job: Job, files: FinishedFiles, watch: Watch) -> Tally:
-    """Run the pipeline from the beginning, and compare; return what was counted.
-
-    Raises:
-        DifferenceError: at the first token that is not as it should be.
-    """
+    """Run the pipeline from the beginning, compare, and return its counters."""
     tally = Tally([InputTally() for _ in job.inputs])
     try:
         watch.go_through(job, files, tally, flush=_do_nothing, after_block=_do_nothing)
@@ -153,12 +132,9 @@ def _compare(job: Job, files: FinishedFiles, watch: Watch) -> Tally:
 
 
 def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) -> None:
-    """Make sure that each document has one end-of-text token, and that the report counts as was counted.
+    """Raise unless each document has one end-of-text token, and the counts in the report are right.
 
-    Text that reads `<|endoftext|>` is never that token.
-
-    Raises:
-        DifferenceError: it is not so.
+    Literal `<|endoftext|>` in the text never becomes that token.
     """
     n_documents = 0 if job.config.eot == "none" else tally.documents
     if n_ends != n_documents:
@@ -170,7 +146,7 @@ def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) 
     tokens = by_split(job.outputs, {"train": tally.train_tokens, "val": tally.val_tokens})
     found = {"tokens": tokens, **{name: getattr(tally, name) for name in _COUNTS}}
     for name, count in found.items():
-        if made.get(name) != count and not (made.get(name) is None and not count):  # null: not counted
+        if made.get(name) != count and not (made.get(name) is None and not count):  # null: was not counted
             raise DifferenceError(
                 f"{job.config.output_dir / report.REPORT_NAME}: {name} is {made.get(name)!r} and should be "
                 f"{count!r}; {MAKE_AGAIN}"
@@ -178,95 +154,38 @@ def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) 
 
 
 def _do_nothing() -> None:
-    """There is nothing to save, and nothing to write back."""
+    """Ignore the call: verifying has nothing to save or to write back."""
 
 
 def _describe(difference: Difference, job: Job, done: Tally, check: Check) -> str:
-    """Say what differs, where, and of what it should be made; `done` is what came before its block."""
+    """Return the message about a wrong token; `done` counts all blocks before the one with the token."""
     encoding = job.vocabulary.encoding
-    token = int(difference.expected[difference.n_same])
 
     def show(token: int) -> str:
         if token >= encoding.n_vocab:
             return f"{token}, which is no token of GPT-2"
         return f"{token} ({encoding.decode_single_token_bytes(token)!r})"
 
-    made_of = _made_of(difference, job, done, check)
-    found = "missing, the file ends there," if difference.found is None else show(difference.found)
+    found = "missing (the file ends there)" if difference.found is None else show(difference.found)
     return (
-        f"{difference.path}: token {difference.index:,}, at byte {difference.byte:,}, is "
-        f"{found} and should be {show(token)}, made of {made_of}; {MAKE_AGAIN}"
+        f"{difference.path}: token {difference.index:,}, at byte {difference.byte:,}, is {found} and should "
+        f"be {show(difference.expected)}, which comes from {_next_block(job, done, check)}; {MAKE_AGAIN}"
     )
 
 
-def _made_of(difference: Difference, job: Job, done: Tally, check: Check) -> str:
-    """Find what of which input the token should be made of."""
-    config = job.config
-    path = config.inputs[done.position.input_index]
-    with suppress(InputError):  # that it cannot be read again says nothing against the difference
+def _next_block(job: Job, done: Tally, check: Check) -> str:
+    """Return where in the input the first block after `done` is, in words; reads that block again."""
+    path = job.config.inputs[done.position.input_index]
+    with suppress(InputError):  # the difference stands even if the input cannot be read again
         if not isinstance(path, Pipe):
-            find = _bytes_of if config.documents is None else _documents_of
-            block, place = find(difference, job, done, check)
-            return f"{place} of {config.inputs[block.start.input_index]}"
-    return f"what follows byte {done.position.offset:,} of {path}, if this is the same text"
-
-
-def _bytes_of(difference: Difference, job: Job, done: Tally, check: Check) -> tuple[Block, str]:
-    """Find the block, and the bytes, of a text that is one stream."""
-    encoding = job.vocabulary.encoding
-    n_before = len(encoding.decode_bytes(difference.expected[: difference.n_same].tolist()))
-    n_bytes = len(encoding.decode_single_token_bytes(int(difference.expected[difference.n_same])))
-    with closing(_blocks_from(done, job, job.block_bytes, check)) as blocks:
-        block = next(blocks)
-    first, last = (
-        block.start.offset + place_in_raw(block, place, job.config.errors)
-        for place in (n_before, n_before + n_bytes - 1)
-    )
-    return block, f"bytes {first:,} to {last + 1:,}"
-
-
-def _documents_of(difference: Difference, job: Job, done: Tally, check: Check) -> tuple[Block, str]:
-    """Find a small block, and in words the documents, or a part of one, by encoding them a few at a time."""
-    config, is_val = job.config, difference.is_val
-    n_before = difference.place - (done.val_tokens if is_val else done.train_tokens)
-    with closing(_blocks_from(done, job, _A_FEW_BYTES, check)) as blocks:
-        for block in blocks:
-            check()
-            index = block.start.input_index
-            path, form = config.inputs[index], config.formats[index]
-            made = encode_block(block, job.encoder, config.errors, path, [], job.documents, form)
-            n_before -= sum(len(ids) for ids_are_val, ids in made.tokens if ids_are_val == is_val)
-            if n_before < 0:
-                break
-    if not form.has_records:
-        return block, f"bytes {block.start.offset:,} to {block.end.offset:,}"
-    name, number = ("row", 0) if form.container == "parquet" else ("line", 1)
-    first, end = block.start.records + number, block.end.records + number
-    which = f"{name} {first:,}" if end - first <= 1 else f"{name}s {first:,} to {end - 1:,}"
-    return block, f"{which} (counted from {number})"
-
-
-def _blocks_from(done: Tally, job: Job, block_bytes: int, check: Check) -> Blocks:
-    source = replace(job.source, block_bytes=block_bytes)
-    return all_blocks(source, done.position, bytes_before=done.text_bytes_before, check=check)
-
-
-def place_in_raw(block: Block, place: int, errors: str) -> int:
-    r"""Find the byte of `block.raw` that byte `place` of the block's text comes from.
-
-    >>> from nanogpt_compat.text.blocks import Position
-    >>> place_in_raw(Block(b"a\r\nb\xffc", Position(0), Position(0, 6, 6), is_val=False), 3, "ignore")
-    5
-    """
-
-    def whole(n_raw: int) -> int:
-        """Leave out a character that is cut in two."""
-        is_all = n_raw == len(block.raw)
-        return n_raw if is_all else codecs.utf_8_decode(block.raw[:n_raw], "ignore", False)[1]
-
-    def n_made(n_raw: int) -> int:
-        return len(as_utf8(replace(block, raw=block.raw[: whole(n_raw)]), errors))
-
-    char_end = bisect_right(range(len(block.raw) + 1), place, key=n_made)
-    # U+FFFD is longer than the one byte that it may stand for.
-    return max(whole(char_end - 1), char_end - (n_made(char_end) - place))
+            blocks = all_blocks(job.source, done.position, bytes_before=done.text_bytes_before, check=check)
+            with closing(blocks):
+                block = next(blocks)
+            index, start, end = block.start.input_index, block.start, block.end
+            path = job.config.inputs[index]
+            if (
+                job.config.formats[index].container == "parquet"
+            ):  # a row of text has no byte position in the file
+                return f"the block of rows {start.records:,} to {end.records:,} (counted from 0) of {path}"
+            return f"the block of bytes {start.offset:,} to {end.offset:,} of {path}"
+    return f"the text after byte {done.position.offset:,} of {path}, if that text has not changed"

@@ -129,7 +129,7 @@ def test_what_holds_no_records_is_read_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("kind", [*KINDS, "txt"])
-def test_a_wrong_token_is_traced_to_its_document(
+def test_a_wrong_token_is_traced_to_the_block_that_holds_its_document(
     kind: str, split: str, gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     some = [f"Number {k} of many.\n" + "All alike. " * (k % 90) for k in range(900)]
@@ -152,21 +152,22 @@ def test_a_wrong_token_is_traced_to_its_document(
     done = prepare("--input", path, *options, "--verify")
     assert done.returncode == 1
     assert f"{final}: token {at:,}, at byte {2 * at:,}, is {tokens[at]} (" in done.stderr
-    made_of = re.search(r"made of (.*) of " + re.escape(str(path)), done.stderr)
-    assert made_of is not None, done.stderr
-    places = [int(number.replace(",", "")) for number in re.findall(r"[\d,]+", made_of[1])]
+    unit = "rows" if kind == "parquet" else "bytes"
+    block = re.search(rf"the block of {unit} ([\d,]+) to ([\d,]+) .*{re.escape(str(path))}; run", done.stderr)
+    assert block is not None, done.stderr
+    first, end = (int(number.replace(",", "")) for number in block.groups())
+    n_before = which + 1 + (which >= 450)
+    if kind == "parquet":
+        assert first <= n_before < end
+        return
     if kind == "txt":
-        start = len("\x1e".join([*some[:which], ""]))
-        assert places[0] <= start + len(some[which])
-        assert places[1] > start
-        assert places[1] - places[0] < 2_000
-    else:
-        number = which + 1 + (which >= 450) + (kind != "parquet")
-        assert made_of[1].startswith("row" if kind == "parquet" else "line")
-        *found, counted_from = places
-        assert found[0] <= number <= found[-1]
-        assert found[-1] - found[0] < 10
-        assert counted_from == (kind != "parquet")
+        ends = [len("\x1e".join([*some[:k], ""])) for k in (which, which + 1)]
+    else:  # where it is in the uncompressed lines
+        lines = write(tmp_path, "jsonl", ["", *some[:450], "", *some[450:]], name="plain").read_bytes()
+        ends = [len(b"".join(lines.splitlines(keepends=True)[:k])) for k in (n_before, n_before + 1)]
+    assert first < ends[1]
+    assert ends[0] < end
+    assert end - first < 150_000
 
 
 @pytest.mark.parametrize("kinds", [("txt", "txt"), ("jsonl", "parquet"), ("parquet", "jsonl.gz")])
@@ -190,9 +191,9 @@ def test_a_wrong_token_at_the_beginning_of_an_input_is_traced_to_that_input(
     done = prepare("--input", *paths, *options, "--verify")
     assert done.returncode == 1
     assert f"train.bin: token {first:,}, at byte" in done.stderr
-    where = {"txt": "bytes 0 to ", "parquet": "rows 0 to ", "jsonl.gz": "lines 1 to "}[kinds[1]]
-    assert f"made of {where}" in done.stderr
-    assert f" of {paths[1]}; the same command" in done.stderr
+    unit = "rows" if kinds[1] == "parquet" else "bytes"
+    assert f"comes from the block of {unit} 0 to " in done.stderr
+    assert f" of {paths[1]}; run the same command" in done.stderr
 
 
 def test_several_inputs_of_all_formats_are_one_run(

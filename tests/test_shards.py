@@ -530,13 +530,13 @@ def test_a_wrong_header_a_longer_and_a_missing_shard_and_one_too_many_are_told(
     shard.unlink()
     done = verified(args, made)
     assert done.returncode == 4
-    assert f"{shard} is not there" in done.stderr
+    assert f"{shard} is missing" in done.stderr
     shard.write_bytes(content)
     (made / NAMES[str(args[3])][1].format(99)).write_bytes(b"")
     done = verified(args, made)
     assert done.returncode == 1
     assert "_000099" in done.stderr
-    assert "is there, but this run makes none" in done.stderr
+    assert "exists, but this run makes no such shard" in done.stderr
 
 
 # Options

@@ -1,6 +1,6 @@
-"""Finished files of tokens, read off the disk and compared with what should be in them.
+"""Read finished token files from the disk, and compare them with the expected tokens.
 
-At most 1 MiB of them is held.
+At most 1 MiB of a file is in memory.
 """
 
 import hashlib
@@ -19,82 +19,68 @@ from nanogpt_compat.system.filesystem import advise_sequential, drop_cache
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.documents import END_OF_TEXT
 
-MAKE_AGAIN = "the same command with --restart --overwrite in the place of --verify makes the output again"
+MAKE_AGAIN = "run the same command with --restart --overwrite instead of --verify to make the output again"
 
 _CHUNK_TOKENS = 512 * 1024
 _DROP_EVERY_BYTES = 8 * 1024 * 1024
 
 
 class Difference(Exception):
-    """A token that is not as it should be: number `n_same` of `expected`, which is a block's."""
+    """A token in a file that is not the expected one."""
 
-    def __init__(
-        self, path: Path, index: int, byte: int, found: int | None, expected: NDArray[np.uint16], n_same: int
-    ):
+    def __init__(self, path: Path, index: int, byte: int, *, found: int | None, expected: int):
         super().__init__(f"{path}, token {index}")
         self.path = path
-        self.is_val = False
-        self.place = 0  # among all tokens of the split
         self.index = index  # in the file
-        self.byte = byte  # where it stands there
+        self.byte = byte  # of the file
         self.found = found  # None: the file ends there
         self.expected = expected
-        self.n_same = n_same
 
 
 class _FinishedFile:
-    """A finished file of tokens that is read once, from the beginning, off the disk."""
+    """A finished token file, read once from beginning to end, from the disk and not from the page cache."""
 
     def __init__(self, path: Path, *, header_bytes: int) -> None:
-        """Open it, and read its header.
-
-        Raises:
-            OutputError: it cannot be read.
-        """
+        """Open the file and read its header."""
         self.path = path
-        self.n_tokens = 0  # that were compared
+        self.n_tokens = 0  # compared so far
         self.sha256 = hashlib.sha256()
         self._offset = self._dropped_bytes = 0
         try:
             self._file = path.open("rb", buffering=0)
         except OSError as error:
             raise self._unreadable(error) from error
-        self._drop_all()  # what is in the page cache need not be what is on the disk
+        self._drop_all()  # the page cache may differ from the disk
         advise_sequential(self._file.fileno())
         self._header = self._read(header_bytes // TOKEN.itemsize).tobytes()
         self._header_bytes = header_bytes
 
     def close(self) -> None:
-        """Close it; nothing of it stays in the page cache."""
+        """Close the file and drop it from the page cache."""
         if not self._file.closed:
             self._drop_all()
             self._file.close()
 
     def compare(self, tokens: NDArray[np.uint16], start: int, end: int) -> None:
-        """Read on, as far as `tokens[start:end]` go.
-
-        Raises:
-            OutputError: the disk is failing.
-            Difference: there are other tokens, or fewer.
-        """
+        """Read the next `end - start` tokens; raise Difference unless they are `tokens[start:end]`."""
         for first in range(start, end, _CHUNK_TOKENS):
             expected = tokens[first : min(first + _CHUNK_TOKENS, end)]
             found = self._read(len(expected))
             if not np.array_equal(found, expected):
                 differs = np.flatnonzero(found != expected[: len(found)])
                 n_same = int(differs[0]) if len(differs) else len(found)
-                one = int(found[n_same]) if len(differs) else None
                 index = self.n_tokens + n_same
-                byte = self._header_bytes + TOKEN.itemsize * index
-                raise Difference(self.path, index, byte, one, tokens, first + n_same)
+                raise Difference(
+                    self.path,
+                    index,
+                    self._header_bytes + TOKEN.itemsize * index,
+                    found=int(found[n_same]) if len(differs) else None,
+                    expected=int(expected[n_same]),
+                )
             self.n_tokens += len(expected)
 
     def check_ends(self, header: bytes) -> None:
-        """Make sure that there is no more, and that it began with `header`.
-
-        Raises:
-            DifferenceError: it is not so.
-        """
+        """Raise DifferenceError unless the file ends here and began with `header`."""
         if self._header != header:
             place = next(k for k in range(len(header)) if self._header[k : k + 1] != header[k : k + 1])
             raise DifferenceError(
@@ -109,7 +95,7 @@ class _FinishedFile:
             )
 
     def _read(self, n_tokens: int) -> NDArray[np.uint16]:
-        """Read so many whole tokens, or as many as there are."""
+        """Read `n_tokens` whole tokens, or fewer at the end of the file."""
         tokens = np.empty(n_tokens, TOKEN)
         data, n_read = tokens.view(np.uint8).data, 0
         try:
@@ -132,15 +118,11 @@ class _FinishedFile:
 
 
 class _FinishedShards:
-    """The files of one stream, one after the other."""
+    """The files of one stream, read one after another."""
 
     def __init__(self, shards: Shards) -> None:
-        """Open the first.
-
-        Raises:
-            OutputError: it cannot be read.
-        """
-        self.described: list[dict[str, Any]] = []  # those that were compared, as `files` of prepare.json
+        """Open the first file."""
+        self.described: list[dict[str, Any]] = []  # the files compared so far, as `files` of prepare.json
         self.n_tokens = 0
         self._shards = shards
         self._file = self._open(0)
@@ -149,13 +131,7 @@ class _FinishedShards:
         return _FinishedFile(self._shards.path(k), header_bytes=self._shards.header_bytes)
 
     def compare(self, tokens: NDArray[np.uint16]) -> None:
-        """Read on, as far as `tokens` go.
-
-        Raises:
-            OutputError: the disk is failing, or a shard is missing.
-            DifferenceError: a shard that should end has not the right header, or goes on.
-            Difference: there are other tokens, or fewer.
-        """
+        """Compare the next tokens of the stream with `tokens`, and each shard that ends with its header."""
         start = self.n_tokens
         for k, first, last in self._shards.pieces(start, start + len(tokens)) if len(tokens) else ():
             if first == 0 and k:
@@ -166,11 +142,7 @@ class _FinishedShards:
             self.n_tokens += last - first
 
     def finish(self) -> None:
-        """Make sure that the open file ends here.
-
-        Raises:
-            DifferenceError: it does not.
-        """
+        """Raise DifferenceError unless the open file ends here; close it."""
         file = self._file
         file.check_ends(self._shards.header(file.n_tokens))
         file.close()
@@ -178,19 +150,15 @@ class _FinishedShards:
         self.described.append(described | {"sha256": file.sha256.hexdigest()})
 
     def close(self) -> None:
-        """Close the file that is open."""
+        """Close the open file."""
         self._file.close()
 
 
 class FinishedFiles:
-    """The output as a sink that compares where `TokenFiles` writes."""
+    """Finished output as a sink: compares tokens with the files instead of writing them."""
 
     def __init__(self, outputs: Outputs) -> None:
-        """Open the first file of each stream.
-
-        Raises:
-            OutputError: one cannot be read.
-        """
+        """Open the first file of each stream."""
         self.n_ends = 0  # end-of-text tokens so far
         with ExitStack() as stack:
             self._streams = {}
@@ -206,11 +174,11 @@ class FinishedFiles:
         self._stack.close()
 
     def describe(self) -> list[dict[str, Any]]:
-        """Describe what was compared, as `files` of prepare.json."""
+        """Return what prepare.json says of the compared files under `files`."""
         return [one for stream in reversed(self._streams.values()) for one in stream.described]
 
     def summary(self) -> str:
-        """Say in words how much that is."""
+        """Return the names of the compared files and their numbers of tokens, for a message."""
         counts = []
         for stream in reversed(self._streams.values()):
             first, last = stream.described[0]["name"], stream.described[-1]["name"]
@@ -219,22 +187,17 @@ class FinishedFiles:
         return ", ".join(counts)
 
     def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
-        """Compare `(n,) uint16` with what comes next in a split."""
-        stream = self._streams["val" if is_val else "train"]
-        n_before = stream.n_tokens
-        try:
-            stream.compare(tokens)
-        except Difference as difference:
-            difference.is_val = is_val
-            difference.place = n_before + difference.n_same
-            raise
+        """Compare `tokens`, (n,) uint16, with the next tokens of a split.
+
+        Raises:
+            Difference: a token is different or missing.
+            DifferenceError: a shard has a wrong header, or is too long.
+            OutputError: a file is missing or cannot be read.
+        """
+        self._streams["val" if is_val else "train"].compare(tokens)
         self.n_ends += int(np.count_nonzero(tokens == END_OF_TEXT))
 
     def finish(self) -> None:
-        """Make sure that all files end here.
-
-        Raises:
-            DifferenceError: one does not.
-        """
+        """Raise DifferenceError unless all files end here."""
         for stream in reversed(self._streams.values()):
             stream.finish()
