@@ -240,7 +240,7 @@ def test_a_val_bin_that_nanogpt_cannot_sample_gets_a_warning(run_prepare: RunPre
     assert done.returncode == 0, done.stderr
     n_tokens = (text.parent / "out" / "val.bin").stat().st_size // 2
     assert n_tokens < 1025
-    assert f"warning: val.bin has {n_tokens:,} tokens, and no block of 1,024 can be sampled" in done.stderr
+    assert f"warning: val.bin has {n_tokens:,} tokens, but sampling a block of 1,024 takes" in done.stderr
     assert "notice: val.bin was raised from 10 bytes to 2.0 kB of text" in done.stderr
     enough = run_prepare("--input", text, "--output-dir", "more", "--val-ratio", "0.5")
     assert "warning" not in enough.stderr
@@ -257,7 +257,7 @@ def test_what_train_py_would_take_from_another_dataset_gets_a_warning(
     done = run_prepare("--input", text, "--output-dir", "out", "--val-split", "none")
     assert done.returncode == 0, done.stderr
     assert "warning: out/meta.pkl is from another dataset" in done.stderr
-    assert "warning: out/val.bin is from another run, and this one makes none" in done.stderr
+    assert "warning: out/val.bin is from another run, and this run makes no val.bin" in done.stderr
     assert (out / "meta.pkl").read_bytes() == b"of Shakespeare, by characters"
     assert (out / "val.bin").read_bytes() == b"old"
 

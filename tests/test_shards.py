@@ -588,4 +588,4 @@ def test_a_train_bin_that_is_not_of_the_run_gets_a_warning(text: Path, tmp_path:
     (tmp_path / "train.bin").write_bytes(b"old")
     done = prepare("--input", text, "--output-dir", tmp_path, "--shard-tokens", "100000")
     assert done.returncode == 0
-    assert f"warning: {tmp_path / 'train.bin'} is from another run, and this one makes none" in done.stderr
+    assert f"warning: {tmp_path / 'train.bin'} is from another run, and this run makes no" in done.stderr

@@ -4,7 +4,7 @@ layout.py        names, headers and lengths of the files
 token_file.py    an append-only file of tokens that grows through a small mapped window
 writer.py        write tokens to working files, check them, publish them
 reader.py        read finished files back, and compare them
-consumers.py     what the programs that read the output need of it
+consumers.py     what the training programs that read the output need
 
-It must not know inputs.
+It must not import input.
 """

@@ -1,8 +1,8 @@
-"""What reads the output: what it cannot read, and the command that starts it.
+"""Check whether training programs can read the output, and suggest the command that starts one.
 
-bin    nanoGPT's train.py, from data/<dataset> in its checkout
-npy    build-nanogpt's train_gpt2.py, which takes every file of a folder whose name holds `train` or `val`
-llmc   llm.c's train_gpt2cu, which takes two patterns
+bin    nanoGPT's train.py reads data/<dataset> in its checkout
+npy    build-nanogpt's train_gpt2.py reads every file of a folder with `train` or `val` in its name
+llmc   llm.c's train_gpt2cu reads the files that match two patterns
 """
 
 import ast
@@ -19,50 +19,50 @@ from nanogpt_compat.system.commands import join, quote, show, this_command
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.val_split import FIRST_SHARD
 
-MIN_TOKENS = 1025  # a block of 1,024, which all of them take by default, and the token after it
-_LLMC_MIN_TOKENS = 4 * 1024 + 1  # train_gpt2cu's default batch, in every shard
+MIN_TOKENS = 1025  # a block of 1,024, the default of all three programs, and the token after it
+_LLMC_MIN_TOKENS = 4 * 1024 + 1  # of each shard: train_gpt2cu's default batch, and the token after it
 _MANY_SHARDS = 1000
 _FEW_DOCUMENTS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What there is for the readers, or will be: `tokens` of each stream are a forecast unless `is_made`."""
+    """The output of a run: finished if `is_made`, else a forecast."""
 
     config: Config
     outputs: Outputs
-    tokens: Mapping[str, int]
+    tokens: Mapping[str, int]  # in each stream
     is_made: bool
     n_documents: int | None = None  # None: unknown
-    redo: Sequence[str] = ()  # what a command with other options needs besides, to start over
+    redo: Sequence[str] = ()  # the options that start over, for commands with another option
 
     def verb(self, n_tokens: int) -> str:
-        """Say how many tokens there are."""
+        """Return a verb and the number of tokens: "has 3 tokens", or the forecast of it."""
         return f"{'has' if self.is_made else 'would have about'} {plural(n_tokens, 'token')}"
 
     def start_over(self, option: str, value: object, *, without: Sequence[str] = ()) -> str:
-        """Write the command that starts over with another value of an option."""
+        """Return the command that starts over with another value of `option`."""
         unwanted = ["--dry-run", option, *self.redo, *without]
         return show(this_command(option, value, *self.redo, without=unwanted))
 
 
 def find_short(made: Output) -> dict[str, str]:
-    """Find what is too short for a reader; returns a warning for each kind of fault."""
+    """Return a warning for each kind of output that is too short to be read, by kind."""
     found: dict[str, str] = {}
     is_bin = made.config.output_format == "bin"
     if not is_bin and made.outputs["train"].shard_tokens < MIN_TOKENS:
-        return found  # all are, and `find_odd` finds that
+        return found  # all shards are too short, and `find_odd` warns of that
     counts = by_split(made.outputs, made.tokens)
     if short := [split for split, n_tokens in counts.items() if n_tokens < MIN_TOKENS]:
         found["splits"] = _warn_of_splits(made, counts, short)
     last = list(files_of(made.outputs, made.tokens))[-1]
     if not is_bin and last.k and last.n_tokens < MIN_TOKENS:
-        way_out = "give another --shard-tokens, or remove it then"
+        way_out = "change --shard-tokens, or remove that shard afterwards"
         if made.is_made:
             way_out = f"remove it:{show(join('rm', last.path))}"
         found["last shard"] = (
-            f"warning: {last.name}, the last shard, {made.verb(last.n_tokens)}, and readers of shards stop "
-            f"at one of fewer than {MIN_TOKENS:,}: {way_out}"
+            f"warning: {last.name}, the last shard, {made.verb(last.n_tokens)}, and readers of shards fail "
+            f"at a shard of fewer than {MIN_TOKENS:,}: {way_out}"
         )
     return found
 
@@ -73,8 +73,8 @@ def _warn_of_splits(made: Output, counts: Mapping[str, int], short: Sequence[str
     names = {"val": "val.bin", "train": "train.bin" if config.shard_tokens is None else "train_shard_*.bin"}
     each = (f"{names[one] if is_file else f'the {one} split'} {made.verb(counts[one])}" for one in short)
     why = (
-        f"warning: {' and '.join(each)}, and no block of 1,024 can be sampled from fewer than "
-        f"{MIN_TOKENS:,}: give more text"
+        f"warning: {' and '.join(each)}, but sampling a block of 1,024 takes at least {MIN_TOKENS:,}: give "
+        "more text"
     )
     if total < 2 * len(counts) * MIN_TOKENS:
         return why
@@ -82,18 +82,18 @@ def _warn_of_splits(made: Output, counts: Mapping[str, int], short: Sequence[str
         return f"{why}, or smaller shards:{made.start_over('--shard-tokens', max(MIN_TOKENS, total // 10))}"
     if "train" in short or (made.n_documents is not None and 0 < made.n_documents < _FEW_DOCUMENTS):
         none = made.start_over("--val-split", "none", without=["--val-ratio"])
-        return f"{why}, or have none for validation:{none}"
+        return f"{why}, or make no validation split:{none}"
     ratio = 1.5 * MIN_TOKENS / total
     if config.val_split == "documents":
         if not made.n_documents:
             return f"{why}, or a larger --val-ratio"
-        ratio = max(ratio, _FEW_DOCUMENTS / made.n_documents)  # so that hardly ever none of them is chosen
+        ratio = max(ratio, _FEW_DOCUMENTS / made.n_documents)  # five on average, or val may get none
     larger = made.start_over("--val-ratio", f"{min(0.5, ceil(ratio * 1000) / 1000):g}")
-    return f"{why}, or a larger share to validation:{larger}"
+    return f"{why}, or a larger share for validation:{larger}"
 
 
 def find_odd(made: Output) -> dict[str, str]:
-    """Find what else a reader would trip over: far too many shards, and files of others in the folder."""
+    """Return warnings, by kind, about the number of shards and about unrelated files in the folder."""
     return _faults_of_shards(made) | _faults_of_folder(made.config, made.outputs)
 
 
@@ -103,17 +103,17 @@ def _faults_of_shards(made: Output) -> dict[str, str]:
     n_files, size = shards.n_shards(made.tokens["train"]), plural(shard_tokens, "token")
     larger_tokens = max(MIN_TOKENS, -(-total // 20_000) * 1000)
     if made.config.output_format != "bin" and shard_tokens < MIN_TOKENS:
-        why = f"no block of 1,024 can be read from shards of {size}"
+        why = f"a block of 1,024 does not fit into a shard of {size}"
     elif n_files >= _MANY_SHARDS and shard_tokens < larger_tokens:
-        why = f"that makes {n_files:,} files, each of {size}"
+        why = f"this makes {n_files:,} files of {size} each"
     else:
         return {}
     larger = made.start_over("--shard-tokens", larger_tokens)
-    return {"shards": f"warning: {why}: give larger ones:{larger}"}
+    return {"shards": f"warning: {why}: make larger shards:{larger}"}
 
 
 def _faults_of_folder(config: Config, outputs: Outputs) -> dict[str, str]:
-    """Find files of others that a reader would take for a part of this dataset."""
+    """Return warnings about files in the folder that a training program would take for part of the output."""
     found: dict[str, str] = {}
     folder = config.output_dir
     if config.output_format == "npy" and folder.is_dir():
@@ -121,7 +121,7 @@ def _faults_of_folder(config: Config, outputs: Outputs) -> dict[str, str]:
         names = sorted(path.name for path in folder.iterdir() if not own.fullmatch(path.name))
         for name in [name for name in names if "train" in name or "val" in name][:1]:
             found["other files"] = (
-                f"warning: {folder / name} is no shard, and build-nanogpt would take it for one by its "
+                f"warning: {folder / name} is not a shard, but build-nanogpt would read it because of its "
                 "name: move it away, or give another --output-dir"
             )
     if config.output_format != "bin":
@@ -130,20 +130,20 @@ def _faults_of_folder(config: Config, outputs: Outputs) -> dict[str, str]:
     for name in ("val.bin", "train.bin"):
         if name not in own_names and (folder / name).exists():
             found[name] = (
-                f"warning: {folder / name} is from another run, and this one makes none; nanoGPT would take "
-                f"both together: remove it, or move it away:{show(join('rm', folder / name))}"
+                f"warning: {folder / name} is from another run, and this run makes no {name}; nanoGPT would "
+                f"read the files of both: move it away, or remove it:{show(join('rm', folder / name))}"
             )
     meta = folder / "meta.pkl"
     if meta.exists():
         found[meta.name] = (
-            f"warning: {meta} is from another dataset, and train.py would take its vocabulary size from "
-            f"there: remove it, or move it away:{show(join('rm', meta))}"
+            f"warning: {meta} is from another dataset, and train.py would read its vocabulary size from "
+            f"there: move it away, or remove it:{show(join('rm', meta))}"
         )
     return found
 
 
 def next_step(config: Config, files: Sequence[OutputFile]) -> str:
-    """Say what to do with the output; "" if there is nothing that would work."""
+    """Return the command that trains on the output, for the user; "" if none would work."""
     folder = config.output_dir
     short = [one for one in files if one.n_tokens < MIN_TOKENS]
     is_pair = {one.split for one in files} == {"train", "val"}
@@ -163,15 +163,14 @@ def next_step(config: Config, files: Sequence[OutputFile]) -> str:
     if (folder / "train.bin").exists():
         return ""
     last = max(one.k for one in files if one.split == "train")
-    put_together = (
-        f"(cd {quote(folder)} && seq -f train_shard_%04.0f.bin 0 {last} | xargs cat > train.bin)"  # in order
-    )
+    # A pattern would sort shard 10000 before shard 9999.
+    put_together = f"(cd {quote(folder)} && seq -f train_shard_%04.0f.bin 0 {last} | xargs cat > train.bin)"
     return f"next, for one train.bin:{show(*filter(None, (put_together, train)))}"
 
 
 def _train_command(output_dir: Path) -> str:
-    """Start nanoGPT's training; "" where the folder is not data/<dataset> in a checkout."""
-    places = [  # the folder, or what it is in, may be a link
+    """Return the command that starts nanoGPT; "" if the folder is not data/<dataset> in a checkout."""
+    places = [  # the folder or one of its parents may be a link
         (root, folder.relative_to(root / "data").as_posix())
         for folder in (output_dir.absolute(), output_dir.resolve())
         for root in folder.parents
@@ -182,7 +181,7 @@ def _train_command(output_dir: Path) -> str:
     root, dataset = places[0]
     try:
         ast.literal_eval(dataset)
-        dataset = repr(dataset)  # nanoGPT's configurator would take `2024` for a number
+        dataset = repr(dataset)  # nanoGPT's configurator would read `2024` as a number
     except (SyntaxError, ValueError):
         pass
     if dataset == "." or "=" in dataset:
