@@ -1,11 +1,11 @@
-"""Which files the tokens go to: shards of equal length, of which train.bin is one without end.
+"""Names, headers and lengths of the output files: shards of equal length, or one file without a limit.
 
-The formats, each of uint16, little-endian:
+All formats hold the tokens as uint16, little-endian:
 
-    bin   nothing but tokens, as nanoGPT has them: train.bin, or train_shard_0000.bin, ..., and val.bin
+    bin   only tokens, as nanoGPT reads them: train.bin, or train_shard_0000.bin, ..., and val.bin
     npy   what np.save writes, as in build-nanogpt's fineweb.py: edufineweb_val_000000.npy, then
           edufineweb_train_000001.npy, ...
-    llmc  256 int32 before the tokens, as in llm.c's dev/data/data_common.py: fineweb_val_000000.bin, ...
+    llmc  256 int32, then tokens, as in llm.c's dev/data/data_common.py: fineweb_val_000000.bin, ...
 """
 
 import io
@@ -22,8 +22,8 @@ from nanogpt_compat.output.token_file import TOKEN
 
 WORK_FOLDER = ".prepare"
 FORMATS = ("bin", "npy", "llmc")
-SHARD_TOKENS = 100_000_000  # in both scripts
-MAX_LLMC_TOKENS = (2**31 - 1 - 1024) // 2  # llm.c's loader takes a shard's size in bytes for an int
+SHARD_TOKENS = 100_000_000  # as in the scripts of both
+MAX_LLMC_TOKENS = (2**31 - 1 - 1024) // 2  # llm.c's loader has a shard's size in bytes in an int
 FIRST_WORDS = {"npy": "edufineweb", "llmc": "fineweb"}
 
 _ENDLESS = 1 << 62
@@ -33,21 +33,21 @@ _LLMC_MAGIC, _LLMC_VERSION = 20240520, 1
 
 @dataclass(frozen=True, slots=True)
 class Shards:
-    """The files of one stream of tokens; a place in it is counted in tokens from its beginning."""
+    """The files of one stream of tokens. Positions are tokens from the beginning of the stream."""
 
     folder: Path
-    word: str  # with which the names begin; of an endless one, the name that links lead to
+    word: str  # the prefix of the names; if endless, the whole name, with links followed
     form: str = "bin"
     shard_tokens: int = _ENDLESS
     first_is_val: bool = False
 
     @property
     def is_endless(self) -> bool:
-        """Whether there is one file, however many tokens there are."""
+        """Whether one file holds all tokens."""
         return self.shard_tokens == _ENDLESS
 
     def name(self, k: int) -> str:
-        """Name shard `k`.
+        """Return the file name of shard `k`.
 
         >>> Shards(Path(), "fineweb", "llmc", 1000, first_is_val=True).name(0)
         'fineweb_val_000000.bin'
@@ -59,7 +59,7 @@ class Shards:
         return f"{self.word}_{self.split(k)}_{k:06d}.{_SUFFIXES[self.form]}"
 
     def number(self, name: str) -> int:
-        """Return the number of the shard of this name, which `pattern` matches.
+        """Return the number of the shard with this name, which must match `pattern`.
 
         >>> Shards(Path(), "fineweb", "llmc", 1000).number("fineweb_val_000012.bin")
         12
@@ -67,35 +67,35 @@ class Shards:
         return int(name.rpartition("_")[2].partition(".")[0])
 
     def listed_name(self, k: int) -> str:
-        """Name shard `k` as the output folder has it, where train.bin and val.bin may be links."""
+        """Return the name of shard `k` in the output folder, where train.bin and val.bin may be links."""
         return f"{self.split(k)}.bin" if self.is_endless else self.name(k)
 
     def path(self, k: int) -> Path:
-        """Name shard `k` when it is complete."""
+        """Return the final path of shard `k`."""
         return self.folder / self.name(k)
 
     def partial(self, k: int) -> Path:
-        """Name the unfinished shard: beside the complete one, for a rename cannot cross file systems."""
+        """Return the path of shard `k` while unfinished, on the same file system: it is renamed later."""
         return self.folder / WORK_FOLDER / f"{self.name(k)}.partial"
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        """Match the name of any shard that a run with other options may have left here, too."""
+        """A regex for shard names in this folder, also those of runs with other options."""
         if self.is_endless:
             return re.compile(re.escape(self.word))
         middle = r"shard_\d{4,}" if self.form == "bin" else r"(?:val|train)_\d{6,}"
         return re.compile(rf"{re.escape(self.word)}_{middle}\.{_SUFFIXES[self.form]}", re.ASCII)
 
     def split(self, k: int) -> str:
-        """Say what shard `k` is for."""
+        """Return the split of shard `k`."""
         return "val" if k == 0 and self.first_is_val else "train"
 
     def n_full(self, n_tokens: int) -> int:
-        """Count the full shards among `n_tokens`."""
+        """Return how many shards `n_tokens` fill completely."""
         return n_tokens // self.shard_tokens
 
     def n_shards(self, n_tokens: int) -> int:
-        """Count the shards that `n_tokens` make: none is empty, but the only one.
+        """Return how many shards hold `n_tokens`; 0 tokens still make one empty shard.
 
         >>> [Shards(Path(), "train", shard_tokens=10).n_shards(n) for n in (0, 10, 11)]
         [1, 1, 2]
@@ -103,9 +103,9 @@ class Shards:
         return max(1, -(-n_tokens // self.shard_tokens))
 
     def pieces(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-        """Cut `[start, end)` at the ends of shards: `(shard, first, last)`, both counted inside the shard.
+        """Cut `[start, end)` at shard boundaries: yields `(shard, first, last)`, counted inside the shard.
 
-        What is empty is one piece, in the shard that ends there, if one does.
+        An empty range gives one empty piece; at a boundary it is in the shard before.
 
         >>> list(Shards(Path(), "train", shard_tokens=10).pieces(7, 20))
         [(0, 7, 10), (1, 0, 10)]
@@ -120,7 +120,7 @@ class Shards:
             start += last - first
 
     def header(self, n_tokens: int) -> bytes:
-        """Make what stands before the tokens of a shard; as long whatever their number."""
+        """Return the header of a shard of `n_tokens`; its length does not depend on their number."""
         if self.form == "npy":
             head = io.BytesIO()
             fields = {"descr": TOKEN.str, "fortran_order": False, "shape": (n_tokens,)}
@@ -132,17 +132,17 @@ class Shards:
 
     @property
     def header_bytes(self) -> int:
-        """How long that is."""
+        """The length of `header`."""
         return len(self.header(0))
 
     def size_bytes(self, n_tokens: int) -> int:
-        """Say how large all files are together."""
+        """Return the size of all files together, if the stream has `n_tokens`."""
         return self.n_shards(n_tokens) * self.header_bytes + n_tokens * TOKEN.itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class OutputFile:
-    """A file of a run that is complete."""
+    """One file of complete output."""
 
     stream: str
     shards: Shards
@@ -151,17 +151,17 @@ class OutputFile:
 
     @property
     def name(self) -> str:
-        """Its final name in the output folder, be that a link or not."""
+        """Its name in the output folder, where it may be a link."""
         return self.shards.listed_name(self.k)
 
     @property
     def path(self) -> Path:
-        """The same, with the folder."""
+        """Its path, with links followed."""
         return self.shards.path(self.k)
 
     @property
     def split(self) -> str:
-        """What it is for."""
+        """Whether it is for "train" or "val"."""
         return self.shards.split(self.k)
 
     @property
@@ -171,18 +171,18 @@ class OutputFile:
 
 
 Outputs = dict[str, Shards]
-"""The streams of a run, by the split whose tokens go there, in the order in which they are published."""
+"""The streams of a run, by split, in the order of publishing."""
 
 
 def lay_out(
     output_dir: Path, *, form: str, shard_tokens: int | None, word: str | None, has_val: bool
 ) -> dict[str, Shards]:
-    """Name the files of a run; links are followed, but not those of single shards.
+    """Return the streams of a run. Links are followed for train.bin, val.bin and the folder, not for shards.
 
-    Where the first shard is for validation, all tokens are one stream, which is train's.
+    If the first shard is for validation, all tokens are one stream, named "train".
 
     Raises:
-        OutputError: a link leads back to itself.
+        OutputError: links form a loop.
     """
     try:
         folder = output_dir.resolve()
@@ -202,7 +202,7 @@ def lay_out(
 
 
 def files_of(outputs: Outputs, tokens: Mapping[str, int]) -> Iterator[OutputFile]:
-    """List the files that so many tokens in each stream make, those of train first."""
+    """Yield the files that hold `tokens`, the number of each stream; those of train first."""
     for split, shards in reversed(outputs.items()):
         for k in range(shards.n_shards(tokens[split])):
             n_tokens = min(tokens[split] - k * shards.shard_tokens, shards.shard_tokens)
@@ -210,7 +210,7 @@ def files_of(outputs: Outputs, tokens: Mapping[str, int]) -> Iterator[OutputFile
 
 
 def by_split(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, int]:
-    """Count the tokens for train and, if there is any such file, for val out of those in each stream."""
+    """Convert numbers of tokens by stream into numbers by split; without "val" if no file is for it."""
     counts = {"train": 0} | {shards.split(0): 0 for shards in outputs.values()}
     for split, shards in outputs.items():
         n_first = min(tokens[split], shards.shard_tokens)
@@ -220,10 +220,10 @@ def by_split(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, int]:
 
 
 def by_stream(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, int]:
-    """Do the reverse."""
+    """Convert numbers of tokens by split into numbers by stream."""
     return dict(tokens) if len(outputs) > 1 else {"train": sum(tokens.values())}
 
 
 def describe_files(files: Iterable[OutputFile]) -> list[dict[str, Any]]:
-    """Describe finished files."""
+    """Return what prepare.json says of finished files."""
     return [{"name": one.name, "tokens": one.n_tokens, "bytes": one.n_bytes} for one in files]

@@ -1,8 +1,9 @@
-"""An append-only file of tokens that grows through a small window of memory.
+"""An append-only token file that is written through a small memory-mapped window.
 
-np.memmap alone has three traps here: on a full disk a store into a sparse file is SIGBUS, which no `except`
-sees; dirty pages count as our memory; and it cannot grow. So the file grows by real allocation before it is
-mapped, one window is mapped at a time, and a full one is unmapped and written back while the next one fills.
+A plain np.memmap has three problems here: on a full disk, a store into a sparse file raises SIGBUS, which no
+`except` catches; its dirty pages count as memory of this process; and it cannot grow. Therefore disk space is
+allocated before a window is mapped, only one window is mapped at a time, and a full window is unmapped and
+written back while the next one fills.
 """
 
 import contextlib
@@ -29,14 +30,15 @@ from nanogpt_compat.system.units import format_bytes, plural
 
 TOKEN = np.dtype("<u2")
 
-# 512 MiB in appends of 1.7 MB, mapped, ext4, idle 2-core AMD EPYC VM, Linux 6.18, numpy 2.4: windows of 1 MiB
-# 340-420 MB/s, 4 MiB 870-1,010, 8 MiB 950-1,300, 16 MiB 1,060-1,310, 32 MiB 1,230-2,090, 64 MiB 810-950. RSS
-# rises by one window, and more speed than this is no use: a tokeniser makes 100 MB/s. (pwrite: 1,900 MB/s.)
+# MB/s by window size: 1 MiB 340-420, 4 MiB 870-1,010, 8 MiB 950-1,300, 16 MiB 1,060-1,310, 32 MiB
+# 1,230-2,090, 64 MiB 810-950; with pwrite 1,900. (512 MiB in appends of 1.7 MB, mapped, ext4, idle 2-core AMD
+# EPYC VM, Linux 6.18, numpy 2.4.) RSS grows by one window. More speed would not help: a tokeniser makes
+# 100 MB/s.
 WINDOW_BYTES = 8 << 20
 _MIN_WINDOW_BYTES = 64 << 10
 
-# posix_fallocate there reserves the very blocks that a store will use. btrfs writes elsewhere (SIGBUS on a
-# full disk all the same), network file systems tell of a full disk at msync only: these get pwrite.
+# On these, posix_fallocate reserves the blocks that a store will use. btrfs writes to other blocks, so a full
+# disk still means SIGBUS; network file systems report a full disk only at msync. These get pwrite.
 MAPPED_FILE_SYSTEMS = frozenset({"ext4", "xfs", "tmpfs"})
 
 _INTERRUPTED = OSError(errno.EIO, "a sync was interrupted")
@@ -45,7 +47,7 @@ _MADV_POPULATE_WRITE = 23  # the mmap module has no name for it
 
 
 def window_for(output_bytes: int) -> int:
-    """Choose windows so that a small output needs little more room on the disk than it has in the end.
+    """Return the window size for an output: an eighth of it at most, to waste little disk space.
 
     >>> window_for(6_600_000_000), window_for(1_000_000)
     (8388608, 131072)
@@ -57,9 +59,9 @@ def window_for(output_bytes: int) -> int:
 class GrowingMemmap:
     """Append tokens to a file in bounded memory; a context manager.
 
-    At most one window is mapped and at most two are dirty. All methods belong to one thread; only the call
-    that `begin_sync` returns may be made in another. After one failed write the object refuses everything:
-    the system forgets such an error once it is told, and a second fsync would succeed with the data gone.
+    At most one window is mapped, and at most two are dirty. Use it from one thread; only the function that
+    `begin_sync` returns may be called in another. After a failed write, everything raises: the system reports
+    such an error only once, and a second fsync would succeed although the data are lost.
 
         with GrowingMemmap(path) as tokens:
             tokens.append(np.array([464, 3290], dtype=np.uint16))
@@ -69,9 +71,9 @@ class GrowingMemmap:
     def __init__(
         self, path: Path, *, n_tokens: int = 0, window_bytes: int = WINDOW_BYTES, mapped: bool | None = None
     ) -> None:
-        """Create or open `path` and cut it to `n_tokens`; what lies behind them is thrown away.
+        """Create or open `path`, and truncate it to `n_tokens`.
 
-        `mapped` chooses np.memmap (needs os.posix_fallocate) or pwrite; None lets the file system choose.
+        `mapped` chooses between np.memmap (needs os.posix_fallocate) and pwrite; None: by the file system.
 
         Raises:
             OutputError: the file cannot be opened, or holds fewer than `n_tokens`.
@@ -88,14 +90,14 @@ class GrowingMemmap:
 
     @property
     def n_tokens(self) -> int:
-        """How many tokens have been appended, those of earlier runs included."""
+        """The number of tokens in the file, including those of earlier runs."""
         return self._n_tokens
 
     def append(self, tokens: NDArray[np.uint16]) -> None:
-        """Append `tokens`, (n,) uint16 of any length: all of them or, if there is no room, none.
+        """Append `tokens`, (n,) uint16 of any length: all of them or, if the disk is full, none.
 
-        After a refused allocation (the mapped form) everything appended before can still be synced; a failed
-        pwrite may be the news of an earlier loss, so after that nothing can.
+        If the mapped form is refused an allocation, all earlier tokens can still be synced. A failed pwrite
+        may report the loss of earlier data, so after that nothing can.
 
         Raises:
             OutputError: no space, quota or file size left, or an earlier write failed.
@@ -110,17 +112,17 @@ class GrowingMemmap:
             self._store(tokens)
         except OSError as error:
             self._n_tokens = n_before
-            with contextlib.suppress(OSError):  # the first error is the one to tell
-                self._cut_to_size()  # ext4 keeps what a failed allocation got, and the journal needs it
-            if error.errno == errno.ENOMEM:  # a window cannot be mapped: the disk is not to blame
+            with contextlib.suppress(OSError):  # report the first error
+                self._cut_to_size()  # ext4 keeps a failed allocation's blocks, which the journal needs
+            if error.errno == errno.ENOMEM:  # a window cannot be mapped: not the disk's fault
                 raise MemoryError(f"{self._path} cannot take {tokens.nbytes:,} bytes more") from error
             raise OutputError(self._no_room(tokens.nbytes, error)) from error
 
     def begin_sync(self) -> Callable[[], None]:
-        """Begin to make everything appended so far durable; it is, once the returned call has returned.
+        """Start to make all tokens so far durable; return a function that waits until they are.
 
-        `append` may go on meanwhile. The returned call may be made in any thread and more than once; it
-        raises OutputError if this or any other write has failed by then.
+        `append` may be called in the meantime. The returned function may be called in any thread and
+        repeatedly; it raises OutputError if any write has failed by then.
         """
         self._refuse_after_failure()
         write_back = self._begin_write_back()
@@ -132,20 +134,20 @@ class GrowingMemmap:
         return wait
 
     def sync(self) -> None:
-        """Make everything appended so far durable. Raises OutputError if it is not."""
+        """Make all tokens so far durable, or raise OutputError."""
         self.begin_sync()()
 
     def drop_pages(self) -> None:
-        """Write back and give back all memory now, mapped or cached; the next append maps anew."""
+        """Write everything back, and release all mapped and cached memory until the next append."""
         self.sync()
 
     def finish(self, *, header: bytes = b"") -> None:
-        """Cut the file to its exact size, make it durable and close it.
+        """Truncate the file to its exact size, make it durable and close it.
 
-        `header` takes the place of the first tokens, which have only kept it free.
+        `header` overwrites the first tokens, which only reserved its place.
 
         Raises:
-            OutputError: it could not be cut or written; what follows the last sync is in doubt.
+            OutputError: the file could not be truncated or written; data after the last sync may be lost.
         """
         self._refuse_after_failure()
         try:
@@ -160,7 +162,7 @@ class GrowingMemmap:
         """Close the file as it is: not synced, and up to a window too long. A second call does nothing."""
         self._form.release()
         self._background.shutdown()
-        # What close can report concerns data that was never synced, and so never promised.
+        # An error here can only concern data that was never synced, and so never promised.
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -179,27 +181,27 @@ class GrowingMemmap:
                 self._form.store(tokens[first - start : last - start], first)
             except OSError as error:
                 if error.errno != errno.ENOMEM:
-                    self._failure = error  # NFS tells here, once, what became of earlier writes
+                    self._failure = error  # NFS reports failed earlier writes here, once
                 raise
             self._n_tokens = last
             if last % self._window_tokens == 0:
                 self._leave_full_window()
 
     def _leave_full_window(self) -> None:
-        """Begin to write back the window that is full, once the one before it has reached the disk."""
+        """Start to write back the full window, after waiting for the write-back of the one before."""
         if self._last_write_back is not None:
-            self._last_write_back.result()  # or dirty pages would pile up before a slow disk
+            self._last_write_back.result()  # else dirty pages pile up if the disk is slow
             self._refuse_after_failure()
         self._begin_write_back()
 
     def _begin_write_back(self) -> "Future[None]":
-        # Unmapping leaves the dirty pages in the page cache, where fsync finds them without a map.
+        # After unmapping, the dirty pages are still in the page cache, so fsync writes them.
         self._form.release()
         self._last_write_back = self._background.submit(self._write_back, self._n_tokens)
         return self._last_write_back
 
     def _write_back(self, n_tokens: int) -> None:
-        """Write what is dirty and drop it from the page cache; in the background, one after the other."""
+        """Write dirty pages and drop them from the page cache; runs in the background thread."""
         if self._failure is not None:
             return
         try:
@@ -207,17 +209,17 @@ class GrowingMemmap:
         except OSError as error:
             self._failure = error
             return
-        except BaseException:  # MemoryError, for example: the system may have reported a failure all the same
+        except BaseException:  # e.g. MemoryError: the system may have reported a failed write meanwhile
             self._failure = _INTERRUPTED
             raise
-        # Two windows, since the last pages of the one before could be in use when that was dropped. Up to the
-        # end of the window, since large folios are dropped whole or not, and one may reach past the tokens.
+        # Drop two windows: pages of the one before could have been in use when it was dropped. Drop up to the
+        # end of the window: a large folio is dropped only as a whole, and may reach past the last token.
         end_tokens = _round_up(n_tokens, self._window_tokens)
         start_tokens = max(0, end_tokens - 2 * self._window_tokens)
         drop_cache(self._file.fileno(), start_tokens * TOKEN.itemsize, end_tokens * TOKEN.itemsize)
 
     def _cut_to_size(self) -> None:
-        self._form.release()  # a store behind the end of a file is SIGBUS
+        self._form.release()  # a store past the end of a file raises SIGBUS
         os.ftruncate(self._file.fileno(), self._n_tokens * TOKEN.itemsize)
 
     def _refuse_after_failure(self) -> None:
@@ -231,31 +233,32 @@ class GrowingMemmap:
             f"{self._path} cannot take {format_bytes(needed_bytes)} more: {error.strerror}. It grows by up "
             f"to {format_bytes(step_bytes)} at a time; {format_bytes(free_bytes)} are free there. "
             f"{advice(error).capitalize()} and run the same command again: "
-            "it goes on from the last checkpoint."
+            "it resumes from the last checkpoint."
         )
 
 
 class _Form(Protocol):
-    """How tokens get into the file."""
+    """How tokens are written to the file."""
 
     def reserve(self, end_tokens: int) -> None:
-        """Make sure that tokens up to `end_tokens` have a place on the disk, or raise OSError."""
+        """Reserve disk space for tokens up to `end_tokens`, or raise OSError."""
 
     def store(self, tokens: NDArray[np.uint16], start_tokens: int) -> None:
-        """Put `tokens` at `start_tokens`; they end in the window in which they begin."""
+        """Write `tokens` at `start_tokens`; they must not cross the end of a window."""
 
     def release(self) -> None:
-        """Let go of the window; the next store enters one anew."""
+        """Unmap the window; the next store maps one again."""
 
 
 class _Mapped:
-    """Through an np.memmap, from the token at which a window is entered to the next multiple of its size."""
+    """Write through an np.memmap, which maps from the first token stored to the next multiple of a window."""
 
     def __init__(self, file: FileIO, window_tokens: int) -> None:
         self._file = file
         self._window_tokens = window_tokens
         self._start_tokens = 0
-        # The only reference: np.memmap has no close, dropping it unmaps. (A closed mmap under it segfaults.)
+        # Must be the only reference: np.memmap has no close, and is unmapped when it is freed. (If the mmap
+        # inside it is closed, an access segfaults.)
         self._window: np.memmap[Any, np.dtype[np.uint16]] | None = None
 
     def reserve(self, end_tokens: int) -> None:
@@ -277,14 +280,14 @@ class _Mapped:
     def _fault_in(self, first: int, last: int) -> None:
         """Make the pages of `self._window[first:last]` writable, or raise OSError.
 
-        After an error a file system may shut itself down: then this call fails where a store would be SIGBUS.
-        It costs nothing that can be measured: the store finds its pages there.
+        A file system may shut down after an error; then this call fails, where a store would raise SIGBUS. It
+        has no measurable cost, since the store needs the pages anyway.
         """
         assert self._window is not None
         base = self._window.ctypes.data
         start, end = (base + place * TOKEN.itemsize for place in (first, last))
         start -= start % mmap.PAGESIZE
-        # Not by mmap.madvise, which keeps the GIL for the 0.1 ms that it takes.
+        # Not with mmap.madvise, which holds the GIL for the 0.1 ms of the call.
         if _system_madvise()(start, end - start, _MADV_POPULATE_WRITE):
             number = ctypes.get_errno()
             if number != errno.EINVAL:  # Linux before 5.14
@@ -296,7 +299,7 @@ class _Mapped:
 
 
 class _Written:
-    """With pwrite, which reports a full disk as an error on every file system."""
+    """Write with pwrite, which reports a full disk as an error on every file system."""
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
@@ -324,7 +327,7 @@ def _is_safe_to_map(path: Path) -> bool:
 
 
 def _open(path: Path, n_tokens: int) -> FileIO:
-    """Open or create `path`, cut it to `n_tokens` and make its name durable."""
+    """Open or create `path`, truncate it to `n_tokens`, and make its name durable."""
     try:
         file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+")
         try:
@@ -345,20 +348,20 @@ def _cut_to_checkpoint(path: Path, file: FileIO, n_tokens: int) -> None:
     n_found = os.fstat(file.fileno()).st_size // TOKEN.itemsize
     if n_found < n_tokens:
         raise OutputError(
-            f"{path} holds {plural(n_found, 'token')}, but {n_tokens:,} were saved there: "
-            "something else has cut or replaced it. Start again with --restart."
+            f"{path} holds {plural(n_found, 'token')}, but {n_tokens:,} were saved there: another program "
+            "has truncated or replaced it. Pass --restart to start from scratch."
         )
     os.ftruncate(file.fileno(), n_tokens * TOKEN.itemsize)
 
 
 def _require_uint16(tokens: NDArray[np.uint16]) -> None:
-    """Refuse what a store would cast without a word: in uint16, 100277 is 34741."""
+    """Raise TypeError for other arrays, which a store would cast silently: 100277 becomes 34741 in uint16."""
     if tokens.dtype != np.uint16 or tokens.ndim != 1:
         raise TypeError(f"expected tokens as (n,) uint16, found {tokens.shape} {tokens.dtype}")
 
 
 def _cut_at_multiples(start: int, end: int, step: int) -> Iterator[tuple[int, int]]:
-    """Cut `[start, end)` wherever a multiple of `step` falls.
+    """Cut `[start, end)` at the multiples of `step`.
 
     >>> list(_cut_at_multiples(3, 9, 4))
     [(3, 4), (4, 8), (8, 9)]
@@ -375,7 +378,7 @@ def _round_up(n: int, step: int) -> int:
 
 def _not_written(path: Path, error: OSError) -> str:
     return (
-        f"{path} could not be written to the disk: {error.strerror}. What follows the last checkpoint is in "
-        "doubt, and trying again would hide that. Look at the disk (dmesg), then run the same command: "
-        "it checks what is there and goes on."
+        f"{path} could not be written to the disk: {error.strerror}. Data after the last checkpoint may be "
+        "lost, and another try now would hide that. Check the disk (dmesg), then run the same command again: "
+        "it checks what is there and resumes."
     )
