@@ -564,7 +564,7 @@ def test_a_file_that_appears_during_the_run_is_not_replaced(
     (out / name).write_bytes(b"mine")
     done = faults.go_on(process)
     assert done.returncode == 4
-    assert f"{name} is there and not of this run" in done.stderr
+    assert f"{name} exists and is not from this run" in done.stderr
     assert (out / name).read_bytes() == b"mine"
     (out / name).unlink()
     assert prepare("--input", path, "--output-dir", out).returncode == 0

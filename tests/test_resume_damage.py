@@ -278,7 +278,9 @@ def test_a_file_that_cannot_be_looked_for_is_an_error_and_not_one_that_has_its_n
     (tmp_path / ".prepare").mkdir()
     final = tmp_path / ("x" * 250)  # the name of the unfinished file is longer than a name may be
     for may_replace in (False, True):
-        with pytest.raises(OutputError, match=r"cannot look for .*partial: File name too long; .* run the"):
+        with pytest.raises(
+            OutputError, match=r"cannot check whether .*partial exists: File name too long; .* run the"
+        ):
             publish({"train": Written(Shards(tmp_path, final.name), 1)}, may_replace=may_replace)
 
 

@@ -1,4 +1,4 @@
-"""Where the tokens go: into files that have their final names only when they are complete."""
+"""Write tokens to working files, check them, and rename them to their final names when complete."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What was appended to each split since the checkpoint before: where it ends, and its CRC-32."""
+    """The tokens appended since the last checkpoint: where they end in each stream, and their CRC-32."""
 
     tokens: Mapping[str, int]  # by stream, counted from its beginning
     crcs: Mapping[str, int]
@@ -38,19 +38,15 @@ class Sink(Protocol):
 
 
 def work_folder(folder: Path) -> Path:
-    """Make the folder for unfinished files inside `folder`, hidden from git; its name is durable then.
-
-    Raises:
-        OutputError: it cannot be made.
-    """
+    """Create `.prepare/` for unfinished files in `folder`, durably and hidden from git; return its path."""
     work = folder / WORK_FOLDER
     try:
         made = [one for one in (work, *work.parents) if not one.exists()]
         work.mkdir(parents=True, exist_ok=True)
-        for one in made:  # ext4 and XFS do so of themselves with the first file inside that is synced
+        for one in made:  # ext4 and XFS do this anyway when the first file inside is synced
             sync_folder(one.parent)
         ignore = work / ".gitignore"
-        if not ignore.exists() or not ignore.stat().st_size:  # a full disk might refuse the two bytes
+        if not ignore.exists() or not ignore.stat().st_size:  # empty if a full disk refused the two bytes
             ignore.write_text("*\n", encoding="ascii")
     except OSError as error:
         raise _not_writable(folder, error) from error
@@ -58,11 +54,7 @@ def work_folder(folder: Path) -> Path:
 
 
 def check_writable(folders: Iterable[Path]) -> None:
-    """Make sure that `work_folder` can be made in each of them, as far as can be seen without trying.
-
-    Raises:
-        OutputError: one cannot be written to.
-    """
+    """Raise OutputError if `work_folder` would fail in one of `folders`, as far as visible without a try."""
     for folder in folders:
         work = folder / WORK_FOLDER
         try:
@@ -74,7 +66,7 @@ def check_writable(folders: Iterable[Path]) -> None:
 
 
 def _check_access(folder: Path) -> None:
-    """Raise the OSError that making a file in a folder would raise."""
+    """Raise the OSError that creating a file in `folder` would raise."""
     number = 0
     if not folder.is_dir():
         number = errno.ENOTDIR
@@ -93,14 +85,10 @@ def _not_writable(folder: Path, error: OSError) -> OutputError:
 
 
 class _OpenShards:
-    """One stream of tokens being written: the shard that is open, and the full ones before it."""
+    """A stream of tokens being written: the open shard, and the full shards before it."""
 
     def __init__(self, shards: Shards, *, n_tokens: int, window_bytes: int) -> None:
-        """Open the unfinished shard and cut it, so that there are `n_tokens` in all.
-
-        Raises:
-            OutputError: it cannot be created, or is shorter.
-        """
+        """Open the unfinished shard, and truncate it so that the stream has `n_tokens`."""
         self.n_tokens = n_tokens
         self._shards = shards
         self._window_bytes = window_bytes
@@ -110,7 +98,7 @@ class _OpenShards:
             self._open(shards.n_full(n_tokens), n_tokens % shards.shard_tokens)
 
     def _open(self, k: int, n_tokens: int) -> GrowingMemmap:
-        """Open shard `k` with so many tokens in it, behind room for its header."""
+        """Open shard `k` with `n_tokens` in it, and reserve the place of its header."""
         before = self._header_tokens + n_tokens if n_tokens else 0
         path = self._shards.partial(k)
         self._file = GrowingMemmap(path, n_tokens=before, window_bytes=self._window_bytes)
@@ -119,11 +107,7 @@ class _OpenShards:
         return self._file
 
     def append(self, tokens: NDArray[np.uint16]) -> None:
-        """Append `(n,) uint16`; a shard that is full then is finished, and on the disk.
-
-        Raises:
-            OutputError: the disk is full or failing.
-        """
+        """Append `(n,) uint16`; finish each shard that is full, which makes it durable."""
         start = self.n_tokens
         for k, first, last in self._shards.pieces(start, start + len(tokens)) if len(tokens) else ():
             file = self._file or self._open(k, first)
@@ -139,40 +123,36 @@ class _OpenShards:
             self._file = None
 
     def begin_sync(self) -> Callable[[], None]:
-        """As `GrowingMemmap.begin_sync`, for the whole stream."""
+        """Start to make the whole stream durable, as `GrowingMemmap.begin_sync`."""
         return self._file.begin_sync() if self._file is not None else _nothing_to_wait_for
 
     def drop_pages(self) -> None:
-        """As `GrowingMemmap.drop_pages`."""
+        """Write back and release memory, as `GrowingMemmap.drop_pages`."""
         if self._file is not None:
             self._file.drop_pages()
 
     def finish(self) -> None:
-        """Finish the last shard.
-
-        Raises:
-            OutputError: the disk is full or failing.
-        """
+        """Finish the last shard."""
         self._finish_shard(self.n_tokens - self._shards.n_full(self.n_tokens) * self._shards.shard_tokens)
 
     def close(self) -> None:
-        """Close what is open as it is."""
+        """Close the open file as it is."""
         if self._file is not None:
             self._file.close()
 
 
 def _nothing_to_wait_for() -> None:
-    """All shards are full, and were synced then."""
+    """Return at once: a full shard was synced when it was finished."""
 
 
 class TokenFiles:
     """The output being written, in `.prepare/`: train.bin and val.bin, or shards."""
 
     def __init__(self, outputs: Outputs, *, n_tokens: Mapping[str, int], window_bytes: int) -> None:
-        """Open the unfinished files and cut each stream to its `n_tokens`, none for one that is not named.
+        """Open the unfinished files, and truncate each stream to its `n_tokens` (0 if missing).
 
         Raises:
-            OutputError: they cannot be created, or are shorter.
+            OutputError: a file cannot be created, or is shorter.
         """
         self._outputs = outputs
         self._crcs = dict.fromkeys(outputs, 0)
@@ -188,7 +168,7 @@ class TokenFiles:
 
     @property
     def tokens(self) -> dict[str, int]:
-        """Tokens so far, by stream."""
+        """The number of tokens so far, by stream."""
         return {split: stream.n_tokens for split, stream in self._streams.items()}
 
     def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
@@ -196,17 +176,14 @@ class TokenFiles:
 
         Raises:
             OutputError: the disk is full or failing.
+            MemoryError: the next window cannot be mapped.
         """
         split = "val" if is_val else "train"
         self._streams[split].append(tokens)
         self._crcs[split] = crc32(tokens.data, self._crcs[split])
 
     def begin_checkpoint(self) -> tuple[Segment, Callable[[], None]]:
-        """End the segment; it is durable once the returned call has returned, in whatever thread.
-
-        Raises:
-            OutputError: an earlier write failed.
-        """
+        """End the segment; return it and a function that waits, in any thread, until it is durable."""
         waits = [stream.begin_sync() for stream in reversed(self._streams.values())]
         segment = Segment(self.tokens, self._crcs)
         self._crcs = dict.fromkeys(self._streams, 0)
@@ -218,12 +195,12 @@ class TokenFiles:
         return segment, wait
 
     def publish_full(self, tokens: Mapping[str, int]) -> None:
-        """Give all shards that are full with so many tokens, which are journaled, their final names.
+        """Rename each shard that is full at `tokens`, which must be journaled, to its final name.
 
-        For one thread alone, which need not be the one that writes.
+        Always call it from the same thread, which need not be the one that writes.
 
         Raises:
-            OutputError: a rename is refused, or another file has got the name meanwhile.
+            OutputError: a rename failed, or another file has the final name.
         """
         for split, shards in self._outputs.items():
             n_full = shards.n_full(tokens[split])
@@ -231,20 +208,12 @@ class TokenFiles:
             self._n_published[split] = n_full
 
     def drop_pages(self) -> None:
-        """Write back and give back all memory that the output takes.
-
-        Raises:
-            OutputError: an earlier write failed.
-        """
+        """Write everything back, and release all memory of the output."""
         for stream in self._streams.values():
             stream.drop_pages()
 
     def finish(self) -> None:
-        """Cut the files to their exact sizes and make them durable.
-
-        Raises:
-            OutputError: the disk is full or failing.
-        """
+        """Truncate the files to their exact sizes and make them durable."""
         for stream in self._streams.values():
             stream.finish()
 
@@ -257,29 +226,25 @@ class TokenFiles:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """Where to find what a run has written: unfinished, or renamed already."""
+    """The shards of a stream as a run left them: unfinished, or with their final names."""
 
     shards: Shards
-    n_named: int  # shards that may have their final names; all others are unfinished
-    has_lost: bool = False  # records of the journal, so that the next shard may have its name, too
+    n_named: int  # this many, from the first on, may have their final names; the rest is unfinished
+    has_lost: bool = False  # the journal has lost records, so one more shard may have its final name
 
     def path(self, k: int) -> Path:
-        """Find shard `k`.
-
-        Raises:
-            OutputError: it cannot be seen which of the two is there.
-        """
+        """Return the path of shard `k`: its final path only if there is no unfinished file."""
         partial = self.shards.partial(k)
         return self.shards.path(k) if k < self.n_named + self.has_lost and not is_there(partial) else partial
 
 
 def full_shards(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, Written]:
-    """Find the files of a run that has journaled so many tokens: full shards may have their final names."""
+    """Return the files of a run that has journaled `tokens`: full shards may have their final names."""
     return {split: Written(shards, shards.n_full(tokens.get(split, 0))) for split, shards in outputs.items()}
 
 
 def found_shards(outputs: Outputs, tokens: Mapping[str, int], *, is_torn: bool) -> dict[str, Written]:
-    """Find the same where the journal may have lost records."""
+    """Return the same for a journal that may have lost records."""
     files = full_shards(outputs, tokens)
     return {
         split: replace(one, has_lost=n_begun(one.shards, tokens.get(split, 0), is_torn=is_torn) > one.n_named)
@@ -288,12 +253,12 @@ def found_shards(outputs: Outputs, tokens: Mapping[str, int], *, is_torn: bool) 
 
 
 def all_shards(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, Written]:
-    """Find the files of a run that is complete."""
+    """Return the files of a complete run with `tokens` in each stream."""
     return {split: Written(shards, shards.n_shards(tokens[split])) for split, shards in outputs.items()}
 
 
 def written_bytes(files: Mapping[str, Written]) -> int:
-    """Say how much of the disk is taken by what runs have written, unfinished or named."""
+    """Return the size on the disk of all that runs have written here, unfinished or with final names."""
     folders = {written.shards.folder for written in files.values()}
     partials = [path for folder in folders for path in (folder / WORK_FOLDER).glob("*.partial")]
     places = ((one.shards, k) for one in files.values() for k in range(one.n_named))
@@ -302,10 +267,9 @@ def written_bytes(files: Mapping[str, Written]) -> int:
 
 
 def is_there(path: Path) -> bool:
-    """Look for a file; `exists` takes what a failing disk says for an answer, from Python 3.14 on for no.
+    """Return whether a file exists, or raise OutputError if the disk fails.
 
-    Raises:
-        OutputError: it cannot be seen whether it is there.
+    From Python 3.14 on, `Path.exists` returns False for a failing disk.
     """
     try:
         path.stat()
@@ -313,17 +277,14 @@ def is_there(path: Path) -> bool:
         return False
     except OSError as error:
         raise OutputError(
-            f"cannot look for {path}: {error.strerror}; {advice(error)} and run the same command again"
+            f"cannot check whether {path} exists: {error.strerror}; {advice(error)} and run the same command "
+            "again"
         ) from error
     return True
 
 
 def is_sound(files: Mapping[str, Written], start: Mapping[str, int], segment: Segment) -> bool:
-    """Whether `files` hold a segment that begins at `start`, to the bit, on the disk.
-
-    Raises:
-        OutputError: a file is there but cannot be read.
-    """
+    """Return whether `files` hold exactly this segment, which begins at `start`, on the disk."""
     return all(
         _crc_of(one, start.get(split, 0), segment.tokens[split]) == segment.crcs[split]
         for split, one in files.items()
@@ -331,7 +292,7 @@ def is_sound(files: Mapping[str, Written], start: Mapping[str, int], segment: Se
 
 
 def _crc_of(written: Written, start: int, end: int) -> int | None:
-    """Compute the CRC-32 of tokens `[start, end)`; None if the files do not reach so far."""
+    """Compute the CRC-32 of tokens `[start, end)`; None if the files end earlier."""
     shards, crc = written.shards, 0
     header_bytes = shards.header_bytes
     for k, first, last in shards.pieces(start, end):
@@ -345,16 +306,16 @@ def _crc_of(written: Written, start: int, end: int) -> int | None:
 
 
 def _crc_of_bytes(path: Path, offset: int, end: int, *, crc: int, header: bytes | None) -> int | None:
-    """Go on with a CRC-32 over bytes `[offset, end)` of a file; None if it does not reach so far.
+    """Update a CRC-32 with bytes `[offset, end)` of a file; None if the file ends earlier.
 
-    A file that is full has its `header` and ends there; None too if that is not so.
+    With `header`, the file is full: it must begin with that header and end at `end`, else None.
     """
     try:
         with path.open("rb", buffering=0) as file:
-            # What a failed write left in the page cache is not what is on the disk.
+            # After a failed write, the page cache may differ from the disk.
             size_bytes = os.fstat(file.fileno()).st_size
             drop_cache(file.fileno(), 0, size_bytes)
-            if size_bytes < end:  # most segments have nothing of val in them, but val must have come so far
+            if size_bytes < end:  # also if the range is empty, as val's often is
                 return None
             if header is not None and (size_bytes > end or file.read(len(header)) != header):
                 return None
@@ -374,12 +335,12 @@ def _crc_of_bytes(path: Path, offset: int, end: int, *, crc: int, header: bytes 
 
 
 def take_back(files: Mapping[str, Written], tokens: Mapping[str, int]) -> None:
-    """Make what goes beyond `tokens` unfinished again, where it has its final name.
+    """Rename shards that reach beyond `tokens` from their final names back to unfinished.
 
-    A shard that was named by a record that is lost keeps its name, and is copied.
+    If the journal has lost the record that a shard is full, the shard keeps its name and is copied.
 
     Raises:
-        OutputError: a rename is refused, or the disk is full or failing.
+        OutputError: a rename failed, or the disk is full or failing.
     """
     for split, written in files.items():
         shards, n_tokens = written.shards, tokens.get(split, 0)
@@ -388,7 +349,7 @@ def take_back(files: Mapping[str, Written], tokens: Mapping[str, int]) -> None:
             if written.path(k) == shards.path(k) and is_there(shards.path(k)):
                 _make_unfinished(shards, k)
         if n_tokens % shards.shard_tokens and written.path(n_full) == shards.path(n_full):
-            if shards.is_endless:  # all of the output may be in it
+            if shards.is_endless:  # a copy may be as large as all output
                 _make_unfinished(shards, n_full)
             else:
                 _copy(shards.path(n_full), shards.partial(n_full))
@@ -415,13 +376,10 @@ def _copy(final: Path, partial: Path) -> None:
 
 
 def n_begun(shards: Shards, n_tokens: int, *, is_torn: bool) -> int:
-    """Count the shards, from the first on, that are of this run if they have their names.
+    """Return how many shards, from the first on, are from this run if they have their final names.
 
-    Those are the ones that `n_tokens`, which are journaled, make full. If records were lost, there are more:
-    those before one that is unfinished, or all in a row if the journal is torn.
-
-    Raises:
-        OutputError: the folder cannot be read.
+    These are the shards that the `n_tokens` in the journal fill. If the journal has lost records, there may
+    be more: all shards before an unfinished one and, if it is torn, all existing ones in a row.
     """
     n_full = shards.n_full(n_tokens)
     if shards.is_endless:
@@ -434,23 +392,20 @@ def n_begun(shards: Shards, n_tokens: int, *, is_torn: bool) -> int:
 
 
 def _names(folder: Path) -> list[str]:
-    """List a folder that may be missing."""
+    """Return the names in a folder, none if it is missing."""
     try:
         return sorted(os.listdir(folder))  # noqa: PTH208 - a Path for each of a million names is slow
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise OutputError(f"cannot look into {folder}: {error.strerror}") from error
+        raise OutputError(f"cannot list {folder}: {error.strerror}") from error
 
 
 def others(shards: Shards, *, n_own: int, n_tokens: int | None = None) -> list[Path]:
-    """List the files with such names that are not among the first `n_own` shards of the run.
+    """Return the files with final names of this stream that are not from this run.
 
-    If such a shard has an unfinished copy too, the two must agree: as far as `n_tokens` of the stream go, or
-    in all if it is None.
-
-    Raises:
-        OutputError: the folder, or a file, cannot be read.
+    The first `n_own` shards are from this run. If one of them also has an unfinished file, the two must be
+    equal: up to `n_tokens` of the stream, or completely if that is None.
     """
     if shards.is_endless:
         named = [path for path in (shards.path(0),) if is_there(path)]
@@ -475,11 +430,7 @@ def _is_own(shards: Shards, k: int, n_tokens: int | None) -> bool:
 
 
 def _hold_same(final: Path, partial: Path, *, start: int = 0, end: int | None = None) -> bool:
-    """Compare two files, in all or in `[start, end)`.
-
-    Raises:
-        OutputError: one cannot be read.
-    """
+    """Return whether two files have the same bytes, completely or in `[start, end)`."""
     try:
         with final.open("rb") as one, partial.open("rb") as other:
             n_bytes = os.fstat(one.fileno()).st_size
@@ -497,23 +448,19 @@ def _hold_same(final: Path, partial: Path, *, start: int = 0, end: int | None = 
 
 
 def check_vacant(files: Mapping[str, Written]) -> None:
-    """Refuse to publish where another file has got a name.
-
-    Raises:
-        OutputError: it has.
-    """
+    """Raise OutputError if a file that is not from this run has a final name."""
     for written in files.values():
         for path in others(written.shards, n_own=written.n_named):
             raise _taken(path)
 
 
 def publish(files: Mapping[str, Written], *, may_replace: bool) -> None:
-    """Give finished files their final names, val first; those that have them already are left alone.
+    """Rename finished files to their final names, val first; skip those that already have them.
 
-    With `may_replace`, shards of an earlier run that are left are removed, since they would be read as well.
+    With `may_replace`, also remove the surplus shards of an earlier run, which would be read as well.
 
     Raises:
-        OutputError: a rename is refused, or another file has got the name meanwhile.
+        OutputError: a rename failed, or another file has a final name.
     """
     for written in files.values():
         _publish_some(written.shards, range(written.n_named), may_replace=may_replace)
@@ -524,8 +471,8 @@ def publish(files: Mapping[str, Written], *, may_replace: bool) -> None:
                 path.unlink()
             except OSError as error:
                 raise OutputError(
-                    f"{path} is of an earlier run and cannot be removed: {error.strerror}; mend that and run "
-                    "the same command again"
+                    f"{path} is from an earlier run and cannot be removed: {error.strerror}; fix that and "
+                    "run the same command again"
                 ) from error
 
 
@@ -533,13 +480,13 @@ def _publish_some(shards: Shards, some: Iterable[int], *, may_replace: bool) -> 
     for k in some:
         partial, final = shards.partial(k), shards.path(k)
         if not is_there(partial):
-            continue  # an earlier run came so far
+            continue  # an earlier run has renamed it
         if may_replace or not is_there(final):
             _rename(partial, final)
         elif not _hold_same(final, partial):
             raise _taken(final)
-        else:  # it was named by an earlier run, whose record was lost
-            with contextlib.suppress(OSError):  # what stays is hidden and harmless
+        else:  # an earlier run has renamed it, but the journal lost its record
+            with contextlib.suppress(OSError):  # a leftover is hidden and harmless
                 partial.unlink()
 
 
@@ -548,33 +495,33 @@ def _rename(old: Path, new: Path) -> None:
         replace_durably(old, new)
     except OSError as error:
         raise OutputError(
-            f"cannot rename {old} to {new}: {error.strerror}; mend that and run the same command again"
+            f"cannot rename {old} to {new}: {error.strerror}; fix that and run the same command again"
         ) from error
 
 
 def _taken(path: Path) -> OutputError:
     return OutputError(
-        f"{path} is there and not of this run; give --overwrite to replace it, or move it away and "
+        f"{path} exists and is not from this run; pass --overwrite to replace it, or move it away and "
         "run the same command again"
     )
 
 
 def remove_work_files(folder: Path) -> None:
-    """Empty `.prepare/` of everything but the lock, which must be held; the journal goes last.
+    """Remove everything in `.prepare/` but the lock, which must be held.
 
-    While it is there, a killed run's other files are known to be of no use any more.
+    The journal goes last. Without it, the files that an interrupted removal leaves would look like lost work.
     """
     work = folder / WORK_FOLDER
     for path in sorted(work.glob("*"), key=lambda path: path.name == "journal"):
-        if path.suffix and path.is_dir():  # `lock.` and a word: somebody was killed while taking the lock
+        if path.suffix and path.is_dir():  # `lock.*`: a process was killed while taking the lock
             shutil.rmtree(path, ignore_errors=True)
         elif path.is_file():
-            with contextlib.suppress(OSError):  # what stays is hidden and harmless
+            with contextlib.suppress(OSError):  # a leftover is hidden and harmless
                 path.unlink()
 
 
 def remove_work_folder(folder: Path) -> None:
-    """Remove `.prepare/` if no run has anything in it."""
+    """Remove `.prepare/` if it holds nothing of a run."""
     work = folder / WORK_FOLDER
     with contextlib.suppress(OSError):
         if all(path.name == ".gitignore" for path in work.iterdir()):
