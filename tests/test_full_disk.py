@@ -111,7 +111,7 @@ def test_a_disk_that_runs_full_is_an_error_until_there_is_room_again(
             done, f"cannot take .* more: {FULL}.* are free there. Free some space and run the same"
         )
     else:  # before the call that stops here, another thread may have met it
-        assert_stopped(done, f"{FULL}.*([Ff]ree some space|see to the disk).* run the same command")
+        assert_stopped(done, f"{FULL}.*([Ff]ree some space|check the disk).* run the same command")
     expected.assert_nothing_partial(out)
     saved = saved_tokens(out)
     assert (saved > 0) == (resumes > 0 or "prepare.json" in call)

@@ -468,7 +468,9 @@ def test_a_run_in_another_container_on_this_host_is_not_taken_for_dead(tmp_path:
 def test_a_lock_from_another_host_stays_until_it_is_removed_as_the_message_says(tmp_path: Path) -> None:
     mark = leave_mark(tmp_path / "lock", replace(this_process(), host="node7", pid=4711))
     said = try_lock(tmp_path / "lock", no_flock())
-    assert "process 4711 on node7: wait for it, or stop it. If that process is certainly gone" in said["why"]
+    assert (
+        "process 4711 on node7: wait for it, or stop it. If that process has certainly ended" in said["why"]
+    )
     assert mark.exists()
     assert subprocess.run(said["why"].splitlines()[-1], shell=True, check=False).returncode == 0
     assert try_lock(tmp_path / "lock", no_flock())["taken"]

@@ -300,7 +300,7 @@ def test_an_input_that_was_changed_is_refused_and_one_that_was_touched_is_not(tm
     path.write_bytes(text)
     check_inputs(plan, [path], tmp_path)
     path.write_bytes(text[:-1] + b"!")
-    with pytest.raises(CheckpointError, match="has other content than it had"):
+    with pytest.raises(CheckpointError, match="has different content than before"):
         check_inputs(plan, [path], tmp_path)
     with pytest.raises(CheckpointError, match="the number of inputs was 1, is 2"):
         check_inputs(plan, [path, path], tmp_path)

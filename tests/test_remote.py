@@ -239,7 +239,7 @@ def test_a_file_that_may_have_changed_since_a_stop_is_read_again(
     served.etag = "two"
     done = prepare(*options)
     assert done.returncode == 0, done.stderr
-    assert f"{served.url(name)} has been touched: reading" in done.stderr
+    assert f"{served.url(name)} may have changed: reading" in done.stderr
     compare(tmp_path / "out")
 
 

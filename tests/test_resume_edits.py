@@ -290,7 +290,7 @@ def test_skipping_may_be_given_up_while_nothing_was_skipped(tmp_path: Path, out:
     shutil.rmtree(out)
     write_lines(path, [*lines_of(1), b"{broken\n", *lines_of(1000)])
     begin(out, "--input", path, "--skip-bad-records")
-    why = "--skip-bad-records was given and is not given, and what is saved holds 1 skipped record."
+    why = "--skip-bad-records was given and is not given, but the saved part has 1 skipped record."
     assert_refused(out, "--input", path, why=why)
 
 
@@ -414,7 +414,7 @@ def test_inputs_after_the_current_one_may_be_added_removed_and_replaced(
 def test_inputs_up_to_the_current_one_must_be_there_in_their_order(paths: list[Path], out: Path) -> None:
     size = paths[0].stat().st_size
     begin(out, "--input", *paths, after_bytes=size + 1000)
-    why = "the number of inputs was 3, is 1, and what is saved comes from the first 2"
+    why = "the number of inputs was 3, is 1, but the saved part comes from the first 2"
     assert_refused(out, "--input", paths[0], why=why)
     assert_refused(out, "--input", paths[1], paths[0], why=f"{paths[1]} was changed within")
     splice(paths[0], size, b"\n")
@@ -510,7 +510,7 @@ def test_what_to_do_about_undecodable_bytes_may_change_while_there_were_none(
 def test_what_was_done_about_undecodable_bytes_must_not_change_later(text: Path, out: Path) -> None:
     splice(text, 100, b"\xff", 1)
     begin(out, "--input", text)
-    why = "--errors was ignore and is replace, and what is saved holds 1 invalid byte."
+    why = "--errors was ignore and is replace, but the saved part has 1 invalid byte."
     assert_refused(out, "--input", text, "--errors", "replace", why=why)
     assert_resumes(out, "--input", text)
 

@@ -1,11 +1,11 @@
-"""Checkpoints: what is durable is journaled, and a later run goes on from there.
+"""Checkpoints: journal what is durable, so that a later run can resume from it.
 
-The journal's first record is a header that says which inputs and options it belongs to; then comes one record
-for each checkpoint, written once the tokens before it are on the disk; and, when everything is finished, one
-that says so and holds the report. A record means: the files hold this many tokens, the last segment of them
-with this CRC-32, and the reader resumes at this position. Where a run has resumed with inputs or options that
-have changed, as far as they may, another header stands before the first record of that run: the last one
-counts.
+The first record of the journal is a header with the inputs and options. One record for each checkpoint
+follows, written once its tokens are on the disk. A last record holds the report when everything is finished.
+
+A checkpoint's record says: the files hold this many tokens, their last segment has this CRC-32, and reading
+resumes at this position. If a run resumes with other inputs or options that are allowed to change, it writes
+a new header before its first record. The last header counts.
 """
 
 import time
@@ -29,7 +29,7 @@ EVERY_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point to go on from: the length of the journal that ends there, and the segment before it."""
+    """A point to resume from: the length of the journal up to it, and the segment that ends there."""
 
     end_byte: int
     segment: Segment
@@ -37,38 +37,34 @@ class Mark:
 
 @dataclass(slots=True)
 class Found:
-    """What an earlier run left behind."""
+    """The contents of an earlier run's journal."""
 
     header: Mapping[str, Any] | None = None  # the last one
     header_end_byte: int = 0
-    marks: list[Mark] = field(default_factory=list)  # the first is the beginning, right after the header
+    marks: list[Mark] = field(default_factory=list)  # the first is right after the header: no tokens yet
     report: Mapping[str, Any] | None = None  # of a run that only had to rename its files
     end_byte: int = 0  # of the last valid line
-    is_torn: bool = False  # the journal goes on behind it
-    mismatch: str = ""  # in what the engine that was chosen has erred, so that tiktoken took its place
+    is_torn: bool = False  # invalid bytes follow that line
+    mismatch: str = ""  # what the chosen engine got wrong, if tiktoken replaced it
 
     @property
     def has_anything(self) -> bool:
-        """Whether there is a token that a run could go on from."""
+        """Whether any tokens are saved."""
         return self.report is not None or any(any(mark.segment.tokens.values()) for mark in self.marks)
 
     @property
     def tokens(self) -> Mapping[str, int]:
-        """How many tokens of each stream are journaled; none are named if there is no record of any."""
+        """The number of tokens of each stream in the journal; empty without a checkpoint."""
         return self.marks[-1].segment.tokens if self.marks else {}
 
 
 def journal_in(output_dir: Path) -> Path:
-    """Say where the journal of what goes into a folder is."""
+    """Return the path of the journal for output in `output_dir`."""
     return output_dir / WORK_FOLDER / "journal"
 
 
 def read_found(journal: Path) -> Found:
-    """Read the journal up to its first invalid line; holds some hundred bytes for each checkpoint.
-
-    Raises:
-        OutputError: it is there but cannot be read.
-    """
+    """Read the journal up to its first invalid line; takes some hundred bytes of memory per checkpoint."""
     found = Found()
     for entry in read_journal(journal):
         record: Mapping[str, Any] = entry.record
@@ -87,11 +83,7 @@ def read_found(journal: Path) -> Found:
 
 
 def last_sound_mark(found: Found, files: Mapping[str, Written]) -> int:
-    """Find the last mark whose segment the files really hold; 0 is the beginning.
-
-    Raises:
-        OutputError: a file is there but cannot be read.
-    """
+    """Return the index of the last mark whose segment is intact in the files; 0 is the beginning."""
     for index in range(len(found.marks) - 1, 0, -1):
         if is_sound(files, found.marks[index - 1].segment.tokens, found.marks[index].segment):
             return index
@@ -101,10 +93,9 @@ def last_sound_mark(found: Found, files: Mapping[str, Written]) -> int:
 def first_unsound_mark(
     marks: list[Mark], files: Mapping[str, Written], check: Callable[[], None]
 ) -> int | None:
-    """Find the first of `marks` whose segment the files do not hold.
+    """Return the index of the first mark whose segment is not intact in the files, or None.
 
-    Raises:
-        OutputError: a file cannot be read. And whatever `check`, called for each segment, raises.
+    `check` is called before each segment, and may raise to stop.
     """
     for index in range(1, len(marks)):
         check()
@@ -114,11 +105,7 @@ def first_unsound_mark(
 
 
 def load_tally(journal: Path, *, n_inputs: int, end_byte: int) -> Tally:
-    """Bring back the state at the mark that ends at `end_byte`.
-
-    Raises:
-        OutputError: the journal cannot be read.
-    """
+    """Restore the counters at the mark that ends at `end_byte`."""
     tally = Tally([InputTally() for _ in range(n_inputs)])
     for entry in read_journal(journal):
         if entry.end_byte > end_byte:
@@ -130,10 +117,10 @@ def load_tally(journal: Path, *, n_inputs: int, end_byte: int) -> Tally:
 
 
 class Checkpointer:
-    """Writes a checkpoint every 64 MiB of output or 30 s, while the run goes on.
+    """Writes a checkpoint every 64 MiB of output or 30 s, in a background thread.
 
-    The journal's line is written after the data are on the disk, by one thread, in order. A sync that fails
-    is not repeated: the system tells such an error once, and a second sync would succeed with the data gone.
+    It writes a line to the journal only after its data are on the disk. A failed sync is not repeated: the
+    system reports such an error only once, and a second sync would succeed although the data are lost.
     """
 
     def __init__(
@@ -145,9 +132,10 @@ class Checkpointer:
         publishes: bool,
         header: Mapping[str, object] | None = None,
     ) -> None:
-        """Begin from `tally`; `publishes`: full shards get their names when they are journaled.
+        """Start at `tally`.
 
-        A `header` comes before the first record.
+        If `publishes`, full shards get their final names as soon as they are journaled. `header` is written
+        before the first record.
         """
         self._journal = journal
         self._header = header
@@ -163,15 +151,11 @@ class Checkpointer:
 
     @property
     def wall_s(self) -> float:
-        """Seconds that all runs together have taken so far."""
+        """The seconds that all runs have taken so far, including earlier ones."""
         return self._tally.wall_s + time.monotonic() - self._started_s
 
     def after_block(self) -> None:
-        """Begin a checkpoint if it is time.
-
-        Raises:
-            OutputError: the one before could not be written.
-        """
+        """Start a checkpoint if one is due; raise OutputError if the one before failed."""
         if self._pending is not None and self._pending.done():
             self._settle()
         n_bytes = (self._tally.tokens - self._tokens) * TOKEN.itemsize
@@ -179,18 +163,14 @@ class Checkpointer:
             self._begin()
 
     def now(self) -> None:
-        """Write a checkpoint and wait for it.
-
-        Raises:
-            OutputError: it could not be written, or the files do not hold what was counted.
-        """
+        """Write a checkpoint and wait for it; raise OutputError if it fails."""
         self._begin()
         self._settle()
 
     def _begin(self) -> None:
         self._settle()
         if sum(self._sink.tokens.values()) != self._tally.tokens:
-            raise OutputError("the last block is written in part; the checkpoint before it stands")
+            raise OutputError("the last block is only partly written; the checkpoint before it is valid")
         segment, wait = self._sink.begin_checkpoint()
         state = self._tally.to_record(since_input=self._input_index)
         record = {
@@ -214,7 +194,7 @@ class Checkpointer:
             self._sink.publish_full(record["tokens"])
 
     def _settle(self) -> None:
-        """Wait for the checkpoint under way, and tell its error."""
+        """Wait for the checkpoint in progress, and raise its error."""
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()

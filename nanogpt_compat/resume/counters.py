@@ -1,4 +1,4 @@
-"""What a run has done so far: where it is, and everything it counts."""
+"""The progress of a run: its position in the input, and all its counters."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from nanogpt_compat.text.blocks import Position, Records
 from nanogpt_compat.text.documents import Counts
 
 MAX_OFFSETS = 10
-_PLAIN = (  # what a record holds as it is
+_PLAIN = (  # numbers that a record holds unchanged
     *("train_tokens", "val_tokens", "chars", "forced_cuts", "checked_slices", "fallback_blocks"),
     *("skipped_records", "replaced_surrogates"),
     *("documents", "empty_documents", "longest_document_bytes", "open_document_bytes"),
@@ -22,22 +22,22 @@ _CRC_POLYNOMIAL = 0xEDB88320
 
 @dataclass(slots=True)
 class InputTally:
-    """What came out of one input."""
+    """The counters of one input."""
 
     tokens: int = 0
-    documents: int = 0  # that have ended, and are not empty
+    documents: int = 0  # finished ones that are not empty
     invalid_bytes: int = 0
     bytes_read: int = 0  # of the file
     text_bytes: int = 0  # uncompressed, and of parquet only the texts
     records: int = 0  # lines or rows
-    crc: int = 0  # zlib.crc32 of the logical content: of parquet, each row's length is in it too
+    crc: int = 0  # zlib.crc32 of the uncompressed content; for parquet, of the texts and their lengths
     skipped_records: int = 0
-    first_skipped: str = ""  # where, and why
+    first_skipped: str = ""  # its place and the reason
 
 
 @dataclass(slots=True)
 class Tally:
-    """The state of a run between two blocks. Only the thread that writes changes it."""
+    """The state of a run between two blocks. Only the writing thread changes it."""
 
     inputs: list[InputTally]
     position: Position = field(default_factory=lambda: Position(0))
@@ -45,14 +45,16 @@ class Tally:
     val_tokens: int = 0
     chars: int = 0  # counted only with --n
     forced_cuts: int = 0
-    checked_slices: int = 0  # encoded by tiktoken too
-    fallback_blocks: int = 0  # encoded by tiktoken because the engine would have erred on them
-    documents: int = 0  # that have ended, and are not empty
+    checked_slices: int = 0  # also encoded by tiktoken, and compared
+    fallback_blocks: int = 0  # encoded by tiktoken because the engine would give wrong tokens
+    documents: int = 0  # finished ones that are not empty
     empty_documents: int = 0
-    longest_document_bytes: int = 0  # of UTF-8, of those that have ended
-    open_document_bytes: int = 0  # of the one that has not, so far
+    longest_document_bytes: int = 0  # UTF-8, of finished documents
+    open_document_bytes: int = 0  # of the unfinished document so far
     skipped_records: int = 0
-    skipped: list[tuple[int, str]] = field(default_factory=list)  # the first ten: input index, where and why
+    skipped: list[tuple[int, str]] = field(
+        default_factory=list
+    )  # the first ten: input index, place and reason
     replaced_surrogates: int = 0
     invalid_offsets: list[tuple[int, int]] = field(default_factory=list)  # (input index, byte offset)
     resumes: int = 0
@@ -61,27 +63,27 @@ class Tally:
 
     @property
     def tokens(self) -> int:
-        """All tokens so far, train and val."""
+        """The number of tokens so far, train and val."""
         return self.train_tokens + self.val_tokens
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of all inputs so far."""
+        """The number of stored bytes read so far, of all inputs."""
         return sum(one.bytes_read for one in self.inputs)
 
     @property
     def text_bytes_before(self) -> int:
-        """What of `text_bytes` is of the inputs before the current one."""
+        """The part of `text_bytes` from the inputs before the current one."""
         return sum(one.text_bytes for one in self.inputs[: self.position.input_index])
 
     @property
     def text_bytes(self) -> int:
-        """The same, uncompressed."""
+        """The number of uncompressed bytes of text so far, of all inputs."""
         return sum(one.text_bytes for one in self.inputs)
 
     @property
     def invalid_bytes(self) -> int:
-        """All undecodable bytes so far."""
+        """The number of undecodable bytes so far."""
         return sum(one.invalid_bytes for one in self.inputs)
 
     def count_block(
@@ -93,7 +95,7 @@ class Tally:
         n_chars: int,
         n_forced: int,
     ) -> None:
-        """Count a block that has been written."""
+        """Count a block after it was written."""
         one = self.inputs[end.input_index]
         one.tokens += n_train_tokens + n_val_tokens
         one.bytes_read = end.stored_bytes or end.offset
@@ -107,7 +109,7 @@ class Tally:
         self.position = end
 
     def count_documents(self, counts: Counts) -> None:
-        """Count the documents of the block last counted."""
+        """Count the documents of the last counted block."""
         n_before = self.documents
         self.longest_document_bytes = max(self.longest_document_bytes, counts.longest_bytes)
         if counts.head_bytes is not None:
@@ -123,7 +125,7 @@ class Tally:
         self.inputs[self.position.input_index].documents += self.documents - n_before
 
     def count_records(self, records: Records) -> None:
-        """Count what was wrong with the records of the block last counted."""
+        """Count the bad records and replaced surrogates of the last counted block."""
         one = self.inputs[self.position.input_index]
         self.skipped_records += records.n_bad
         one.skipped_records += records.n_bad
@@ -133,7 +135,7 @@ class Tally:
             self.skipped.append((self.position.input_index, where_and_why))
 
     def count_invalid(self, n_bytes: int, offsets: Sequence[int]) -> None:
-        """Count undecodable bytes of the block last counted, and keep the first ten offsets of the run."""
+        """Count undecodable bytes of the last counted block, and keep the first ten offsets of the run."""
         index = self.position.input_index
         self.inputs[index].invalid_bytes += n_bytes
         for offset in offsets[: MAX_OFFSETS - len(self.invalid_offsets)]:
@@ -141,22 +143,22 @@ class Tally:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> "Tally":
-        """Build the tally of one input that wrote `record`."""
+        """Build a tally of one input from its `record`."""
         tally = cls([InputTally()])
         tally.apply_record(record)
         return tally
 
     def to_record(self, *, since_input: int) -> dict[str, object]:
-        """Write down everything, of the inputs only those from `since_input` up to the current one.
+        """Return all counters as a record, but only the inputs from `since_input` up to the current one.
 
-        With a hundred thousand inputs, all of them at every checkpoint would be more than the tokens.
+        With 100,000 inputs, a record with all of them would be larger than the tokens of a checkpoint.
         """
         record = {name: value for name, value in asdict(self).items() if name != "inputs"}
         changed = range(since_input, self.position.input_index + 1)
         return record | {"inputs": {str(index): asdict(self.inputs[index]) for index in changed}}
 
     def apply_record(self, record: Mapping[str, Any]) -> None:
-        """Bring the state to that of `record`; those before it must have been applied, in order."""
+        """Update the state to `record`; all earlier records must have been applied before, in order."""
         for index, one in record["inputs"].items():
             self.inputs[int(index)] = InputTally(**one)
         self.position = Position(**record["position"])
@@ -166,9 +168,9 @@ class Tally:
             setattr(self, name, record[name])
 
     def add(self, part: "Tally", end: Position, *, crc_bytes: int, n_lines_before: int = 0) -> None:
-        """Count what another process has counted of the bytes up to `end`, and of that input alone.
+        """Add the counters of another process, which has read one input from here up to `end`.
 
-        `crc_bytes`: the size of the logical content that the part's CRC is of.
+        `crc_bytes`: the number of bytes that the CRC of `part` covers.
         """
         index = end.input_index
         one, new = self.inputs[index], part.inputs[0]
@@ -182,7 +184,7 @@ class Tally:
         one.records += new.records
         one.crc = combine_crcs(one.crc, new.crc, crc_bytes)
         longest_bytes = max(self.longest_document_bytes, part.longest_document_bytes)
-        wall_s = self.wall_s  # theirs may have been at the same time
+        wall_s = self.wall_s  # not added: the processes may have run at the same time
         for name in _PLAIN:
             setattr(self, name, getattr(self, name) + getattr(part, name))
         self.longest_document_bytes, self.wall_s = longest_bytes, wall_s
@@ -194,7 +196,7 @@ class Tally:
 
 
 def _renumber(why: str, n_lines_before: int) -> str:
-    """Count a line from the beginning of the file; a task counts from the beginning of its span.
+    """Return the message with its line counted from the beginning of the file, not of the span.
 
     >>> _renumber("line 2, at byte 1,234: not JSON", 9999)
     'line 10,001, at byte 1,234: not JSON'
@@ -203,9 +205,9 @@ def _renumber(why: str, n_lines_before: int) -> str:
 
 
 def combine_crcs(crc: int, next_crc: int, next_bytes: int) -> int:
-    """Compute the CRC-32 of some bytes and the `next_bytes` after them from the CRC-32 of each.
+    """Compute the CRC-32 of two byte strings in a row from the CRC-32 of each; the second has `next_bytes`.
 
-    As `crc32_combine` of zlib, which Python's has not: https://github.com/madler/zlib/blob/master/crc32.c
+    Same as zlib's `crc32_combine`, missing in Python: https://github.com/madler/zlib/blob/master/crc32.c
 
     >>> from zlib import crc32
     >>> combine_crcs(crc32(b"to be"), crc32(b", or not"), 8) == crc32(b"to be, or not")

@@ -1,4 +1,4 @@
-"""Tell whether an input is still the same, and whether the same options would make the same tokens."""
+"""Describe inputs and options, and tell whether they would give the same tokens."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 from nanogpt_compat.system.redaction import redact_record
 
 TOKEN_FORMAT = 2
-"""Raise it by hand whenever the program makes other tokens or other splits of the same input."""
+"""Increase it by hand whenever the program makes other tokens or splits from the same input."""
 
 TEXT_BYTES = "bytes of text"
 DOCUMENT_SHARE = "share of documents for validation"
@@ -16,16 +16,16 @@ _DERIVED = {
     TEXT_BYTES: "the size of all text, which decides the validation windows,",
     DOCUMENT_SHARE: f"the {DOCUMENT_SHARE}",
 }
-"""What the inputs and options together decide, besides the options, and how it is called in messages."""
+"""Values derived from inputs and options together, compared like options, and their names in messages."""
 
 _DIGEST_BYTES = 16
-_HINTS = "mtime_ctime_inode"  # may differ without the content being another
+_HINTS = "mtime_ctime_inode"  # may change although the content is the same
 
 
 def describe_input(
     size_bytes: int | None, hints: Sequence[object], samples: Iterable[bytes]
 ) -> dict[str, Any]:
-    """Describe an input by size and sampled content, and by hints that it may have changed."""
+    """Return a description of an input: size, a digest of `samples`, and hints of a change (timestamps)."""
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for sample in samples:
         digest.update(sample)
@@ -37,14 +37,14 @@ def describe_input(
 
 
 def has_hint_of_change(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether a file should be read again to be sure that it is as it was."""
+    """Return whether timestamps or the like suggest that the content may have changed."""
     return bool(old[_HINTS] != new[_HINTS])
 
 
 def may_have_changed(old: Mapping[str, Any], new: Mapping[str, Any], *, same_samples: bool) -> bool:
-    """Whether an input described as `old`, and as `new` now, has to be read again to be sure.
+    """Return whether an input must be read again to know if it is still the same.
 
-    `same_samples`: both samples are from the same places, which depend on the sizes of all inputs.
+    `same_samples`: the samples of both are from the same places, which depend on the sizes of all inputs.
     """
     if old["size"] != new["size"] or has_hint_of_change(old, new):
         return True
@@ -52,13 +52,13 @@ def may_have_changed(old: Mapping[str, Any], new: Mapping[str, Any], *, same_sam
 
 
 def digest_of(config: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> str:
-    """Put everything that decides the tokens into one word."""
+    """Return a digest of everything that decides the tokens."""
     certain = [[one["size"], one["samples"]] for one in inputs]
     text = json.dumps([config, certain], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def _say(value: object) -> str:
+def _show(value: object) -> str:
     if isinstance(value, bool):
         return "given" if value else "not given"
     if isinstance(value, int):
@@ -67,17 +67,18 @@ def _say(value: object) -> str:
 
 
 def option_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Say which options are not the same, for a person.
+    """Return a phrase for each option that differs, for a message.
 
     >>> option_differences({"--errors": "ignore"}, {"--errors": "replace"})
     ['--errors was ignore and is replace']
     """
-    old, new = redact_record(old), redact_record(new)  # as what was written down is already
+    old, new = redact_record(old), redact_record(new)  # as in journals and reports
     names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    # What comes of another option is not worth a word where that option does not let it come about.
-    told = [name for name in names if name not in _DERIVED or (name in old and name in new)] or names
+    # A derived value that only one of the two has depends on an option that differs: name only that.
+    shown = [name for name in names if name not in _DERIVED or (name in old and name in new)] or names
     return [
-        f"{_DERIVED.get(name, name)} was {_say(old.get(name))} and is {_say(new.get(name))}" for name in told
+        f"{_DERIVED.get(name, name)} was {_show(old.get(name))} and is {_show(new.get(name))}"
+        for name in shown
     ]
 
 
@@ -92,7 +93,7 @@ def differences(
     new_inputs: Sequence[Mapping[str, Any]],
     paths: Sequence[object],
 ) -> list[str]:
-    """Say, for a person, what is not the same."""
+    """Return a phrase for each option or input that differs, for a message."""
     found = option_differences(old_config, new_config)
     if len(old_inputs) != len(new_inputs):
         found.append(f"the number of inputs was {len(old_inputs):,}, is {len(new_inputs):,}")
@@ -100,7 +101,7 @@ def differences(
     found += size_differences(old_inputs, new_inputs, paths)
     for path, old, new in zip(paths, old_inputs, new_inputs, strict=True):
         if old["size"] == new["size"] and old["samples"] != new["samples"]:
-            found.append(f"{path} has other content than it had")
+            found.append(f"{path} has different content than before")
     return found
 
 
@@ -109,7 +110,7 @@ def size_differences(
     new_inputs: Sequence[Mapping[str, Any]],
     paths: Sequence[object],
 ) -> list[str]:
-    """Say which inputs have another size than they had, as far as there are as many."""
+    """Return a phrase for each input whose size differs; compares only as many as both have."""
     return [
         f"{path} had {_count(old['size'])} bytes and has {_count(new['size'])}"
         for path, old, new in zip(paths, old_inputs, new_inputs, strict=False)

@@ -1,8 +1,8 @@
-"""The journal: one line of JSON per checkpoint, each with its own checksum, only ever appended to.
+"""The journal: an append-only file with one line of JSON per checkpoint, each with its own checksum.
 
-The checksum is zlib's CRC-32 of the JSON. It has to find torn lines, pages of zeros after a power cut and
-flipped bits, not an adversary: it finds every burst of up to 32 bits, any three flipped bits in one of 11 KiB
-(https://users.ece.cmu.edu/~koopman/crc/crc32.html), and lets other damage pass once in 2^32.
+The checksum is zlib's CRC-32 of the JSON. It has to detect torn lines, pages of zeros after a power cut and
+flipped bits, but no adversary. It detects every burst of up to 32 bits and any three flipped bits in a line
+of up to 11 KiB (https://users.ece.cmu.edu/~koopman/crc/crc32.html), and misses other damage once in 2^32.
 """
 
 import contextlib
@@ -24,23 +24,23 @@ from nanogpt_compat.system.filesystem import (
 )
 from nanogpt_compat.system.redaction import redact_record
 
-# Reserved behind the last line: the next ones need no more of a disk that is full by then.
+# Reserved after the last line, so that the next lines can be written when the disk is full.
 ROOM_BYTES = 64 << 10
 
-# Bounds what a reader holds when the file is garbage; a header that names 100,000 inputs fits.
+# Limits the memory of a reader if the file is garbage; a header with 100,000 inputs fits.
 MAX_LINE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A record, and where its line ends: the length of a journal in which it is the last."""
+    """A record, and where its line ends in the journal."""
 
     record: Mapping[str, object]
     end_byte: int
 
 
 def format_line(record: Mapping[str, object]) -> bytes:
-    r"""Make the line of `record`; pure ASCII, so that a path that is not UTF-8 comes back as it was.
+    r"""Return the line of `record`, in ASCII: paths that are not valid UTF-8 survive it.
 
     >>> format_line({"position": 67108864})
     b'73e89cea {"position":67108864}\n'
@@ -50,9 +50,9 @@ def format_line(record: Mapping[str, object]) -> bytes:
 
 
 def parse_line(line: bytes) -> dict[str, object] | None:
-    """Give the record of a line that `format_line` made, or None for anything else."""
+    """Return the record of a line that `format_line` has made, or None for anything else."""
     payload = line[9:-1]
-    # Compared as text: read as a number, "A" and "a", one bit apart, would be the same checksum.
+    # Compared as text: as numbers, "A" and "a" would be equal, although a bit is flipped.
     if line[:9] != b"%08x " % zlib.crc32(payload) or line[-1:] != b"\n":
         return None
     try:
@@ -63,16 +63,16 @@ def parse_line(line: bytes) -> dict[str, object] | None:
 
 
 def read_journal(path: Path) -> Iterator[Entry]:
-    """Yield the records from the first up to the first invalid line; none if the file is missing or empty.
+    """Yield the records before the first invalid line; none if the file is missing or empty.
 
-    What follows an invalid line means nothing, even if it looks whole. One record is held at a time: the
-    40,000 of 1 TB of text would be 133 MB as a list of dicts; they take 0.5 s on a 2-core VM.
+    Lines after an invalid one do not count, even if they look valid. Only one record is in memory at a time:
+    the 40,000 records of 1 TB of text would take 133 MB as a list. Reading them takes 0.5 s on a 2-core VM.
 
     Raises:
-        OutputError: the file is there and cannot be read. Never for what is in it.
+        OutputError: the file exists but cannot be read. Invalid content raises nothing.
     """
     with _explained(path, "read"), contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        # A line whose sync failed is still in the page cache, marked clean: believe the disk.
+        # After a failed sync, a line may be in the page cache but not on the disk.
         drop_cache(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         end_byte = 0
         while (record := parse_line(line := file.readline(MAX_LINE_BYTES))) is not None:
@@ -81,10 +81,10 @@ def read_journal(path: Path) -> Iterator[Entry]:
 
 
 class Journal:
-    """The journal of a running preparation, open for appending by one thread.
+    """The journal of a run, open for appending from one thread; a context manager.
 
-    `valid_bytes` is the `end_byte` of the last record to keep. Entering cuts off what follows it (0 starts
-    anew), and raises OutputError if that cannot be done durably or the file is shorter.
+    `valid_bytes` is the `end_byte` of the last record to keep, or 0. Entering truncates the file there, and
+    raises OutputError if that cannot be made durable or if the file is shorter.
     """
 
     def __init__(self, path: Path, *, valid_bytes: int) -> None:
@@ -99,9 +99,11 @@ class Journal:
             self._fd = os.open(self.path, flags, 0o666)
             undo.callback(os.close, self._fd)
             n_bytes = os.fstat(self._fd).st_size
-            if n_bytes < self.end_byte:  # ftruncate would fill it up with zeros
-                raise OutputError(f"{self.path}: shorter than the {self.end_byte} bytes just read; run again")
-            if n_bytes > self.end_byte:  # or else it would only lose its room
+            if n_bytes < self.end_byte:  # ftruncate would pad it with zeros
+                raise OutputError(
+                    f"{self.path} is shorter than the {self.end_byte} bytes just read; run again"
+                )
+            if n_bytes > self.end_byte:  # ftruncate to the same size would release the reserved space
                 os.ftruncate(self._fd, self.end_byte)
             if not self.end_byte and file_system(self.path) == "btrfs":
                 never_copy_on_write(self._fd)
@@ -113,15 +115,15 @@ class Journal:
         return self
 
     def append(self, record: Mapping[str, object]) -> None:
-        """Make `record` durable: one write, one sync; a second try might succeed with the data gone.
+        """Make `record` durable: one write, one sync. No retry: a second sync may succeed with the data lost.
 
         Raises:
-            OutputError: this record, or an earlier one, was not made durable; or it is over MAX_LINE_BYTES.
+            OutputError: this or an earlier record could not be made durable, or is over MAX_LINE_BYTES.
         """
         if not self._is_sound:
-            raise OutputError(f"{self.path}: closed, or an append failed; run the command again to go on")
+            raise OutputError(f"{self.path}: closed, or an append failed; run the command again to resume")
         line = format_line(record)
-        self._is_sound = False  # until the line is durable: an exception of any kind leaves it so
+        self._is_sound = False  # stays so if anything below raises
         with _explained(self.path, f"append at byte {self.end_byte} to"):
             _write_once(self._fd, line)
             getattr(os, "fdatasync", os.fsync)(self._fd)
@@ -131,30 +133,30 @@ class Journal:
         self._make_room(0 if is_header else len(line))
 
     def _make_room(self, line_bytes: int) -> None:
-        """Keep room for two more lines of this length, and for some short ones at least."""
+        """Reserve disk space for two more lines of this length, or at least for some short ones."""
         if self._room_end - self.end_byte < max(ROOM_BYTES // 2, 2 * line_bytes):
             self._room_end = self.end_byte + max(ROOM_BYTES, 4 * line_bytes)
             reserve_behind(self._fd, self._room_end)
 
     def __exit__(self, *_: object) -> None:
         self._is_sound = False
-        with contextlib.suppress(OSError):  # what was promised is synced, what failed is reported
+        with contextlib.suppress(OSError):  # all complete records are synced already
             os.close(self._fd)
 
 
 def _write_once(fd: int, line: bytes) -> None:
-    n_written = os.write(fd, line) if len(line) <= MAX_LINE_BYTES else 0  # no reader would take a longer one
+    n_written = os.write(fd, line) if len(line) <= MAX_LINE_BYTES else 0  # readers reject longer lines
     if n_written < len(line):
         raise OSError(errno.ENOSPC, f"only {n_written} of {len(line)} bytes taken (limit: {MAX_LINE_BYTES})")
 
 
 @contextlib.contextmanager
 def _explained(path: Path, verb: str) -> Iterator[None]:
-    """Turn the system's error into one that says where, and what to do."""
+    """Turn an OSError into an OutputError with the path and advice."""
     try:
         yield
     except OSError as error:
         raise OutputError(
-            f"{path}: cannot {verb} the journal: {error.strerror}; see to the disk (space, permissions, the"
-            " system log), then run the same command again: it goes on from the last checkpoint"
+            f"{path}: cannot {verb} the journal: {error.strerror}; check the disk (space, permissions, the"
+            " system log), then run the same command again: it resumes from the last checkpoint"
         ) from error

@@ -1,7 +1,7 @@
-"""Decide whether a run can resume what an earlier one has left, with the inputs and options as they are now.
+"""Decide whether a run can resume an earlier one with its present inputs and options.
 
-The options that decide the tokens must be the same. Those that say what to do about faults may change as long
-as no fault was met. Inputs must be the same as far as they were read: see `input.print`.
+Options that decide the tokens must be the same. Options about faults in the input may change as long as no
+such fault was found. Inputs must be the same as far as they were read: see `input.print`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,11 +21,11 @@ from nanogpt_compat.resume.fingerprint import (
 from nanogpt_compat.system.units import format_bytes
 
 ABOUT_FAULTS = {"--errors": "invalid_bytes", "--skip-bad-records": "skipped_records"}
-"""The options that may change while nothing of what they are about was met, which `Tally` counts."""
+"""Options about faults in the input, and the counter of `Tally` that must be 0 for the option to change."""
 
 
 def fixed_differences(old: Mapping[str, Any], new: Mapping[str, Any], paths: Sequence[object]) -> list[str]:
-    """Say what differs that must never do so between two runs, whose headers are `old` and `new`."""
+    """Return phrases for differences between two headers that never allow to resume."""
     options = [
         {name: value for name, value in header["options"].items() if name not in ABOUT_FAULTS}
         for header in (old, new)
@@ -39,7 +39,7 @@ def fixed_differences(old: Mapping[str, Any], new: Mapping[str, Any], paths: Seq
 def differences_at(
     tally: Tally, old: Mapping[str, Any], new: Mapping[str, Any], paths: Sequence[object]
 ) -> list[str]:
-    """Say what else differs so that a run cannot resume at `tally`, as far as no input has to be read."""
+    """Return phrases for other differences that do not allow to resume at `tally`; reads no input."""
     found = []
     for name, count in ABOUT_FAULTS.items():
         n_met = getattr(tally, count)
@@ -47,12 +47,12 @@ def differences_at(
         if n_met and was != now:
             (text,) = option_differences(was, now)
             noun = count.replace("_", " ").removesuffix("s" if n_met == 1 else "")
-            found.append(f"{text}, and what is saved holds {n_met:,} {noun}")
+            found.append(f"{text}, but the saved part has {n_met:,} {noun}")
     n_begun = _n_begun(tally)
     if len(new["inputs"]) < n_begun:
         found.append(
-            f"the number of inputs was {len(old['inputs']):,}, is {len(new['inputs']):,}, and what is saved "
-            f"comes from {'the first' if n_begun == 1 else f'the first {n_begun:,}'}"
+            f"the number of inputs was {len(old['inputs']):,}, is {len(new['inputs']):,}, but the saved "
+            f"part comes from {'the first' if n_begun == 1 else f'the first {n_begun:,}'}"
         )
     rows = zip(paths[:n_begun], old["inputs"], new["inputs"], strict=False)
     containers = [(path, *(Format.named(one["format"]).container for one in pair)) for path, *pair in rows]
@@ -60,7 +60,7 @@ def differences_at(
 
 
 def consumed_at(tally: Tally) -> list[Consumed]:
-    """List what was read of each input that was begun."""
+    """Return how much was read of each input that was begun."""
     found = []
     for index in range(_n_begun(tally)):
         one = tally.inputs[index]
@@ -71,10 +71,10 @@ def consumed_at(tally: Tally) -> list[Consumed]:
 
 
 def consumed_in(made: Mapping[str, Any], max_chars: int | None) -> list[Consumed]:
-    """List what was read of each input by a run that is complete, out of its report.
+    """Return how much a complete run has read of each input, from its report.
 
     Raises:
-        KeyError, TypeError: it is no report of this version.
+        KeyError, TypeError: it is not a report of this version.
     """
     is_all = max_chars is None or made["chars"] < max_chars
     return [Consumed(one["text_bytes"], one["records"], one["crc32"], is_all) for one in made["inputs"]]
@@ -96,17 +96,17 @@ def changed_inputs(
     only: Iterable[int] | None = None,
     is_read_later: bool = False,
 ) -> Iterator[tuple[Location, str]]:
-    """Yield each input that is not what it was, as far as it was `read`, and in words what has changed.
+    """Yield each input that has changed within the part that was `read`, and a phrase that says how.
 
-    An input is read again only if something hints at a change, a pipe always. With `is_read_later`, the pipe
-    at which reading is to resume is left to its reader, since it can be read only once. `only`: the indices
-    of the inputs to look at. `old` and `new` are as `describe_input` has them.
+    `old` and `new` are descriptions from `describe_input`. An input is read again only if they suggest a
+    change, but a pipe always. With `is_read_later`, skip the pipe at which reading resumes: it can be read
+    only once, and its reader checks it. `only`: the indices of the inputs to check.
 
     Raises:
-        InputError: an input cannot be read. And what `check` raises.
+        InputError: an input cannot be read.
     """
     same_samples = [one["size"] for one in old] == [one["size"] for one in new]
-    # Pipes come last: to read one for nothing would be the end of it.
+    # Pipes come last: a pipe that is read before another input is found changed would be used up for nothing.
     some = range(len(read)) if only is None else only
     for index in sorted(some, key=lambda index: isinstance(source.paths[index], Pipe)):
         path, one = source.paths[index], read[index]
@@ -119,7 +119,7 @@ def changed_inputs(
         elif not may_have_changed(old[index], new[index], same_samples=same_samples):
             continue
         elif one.n_bytes:
-            say(f"{path} has been touched: reading {format_bytes(one.n_bytes)} of it again to be sure")
+            say(f"{path} may have changed: reading {format_bytes(one.n_bytes)} of it again to check")
         change = find_change(
             path,
             source.formats[index],
