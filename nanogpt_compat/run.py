@@ -1,4 +1,4 @@
-"""Do a job: go on where an earlier run stopped, tokenise, check, publish, report."""
+"""Do a job: resume an earlier run or start, tokenise, check, publish, report."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,10 +71,10 @@ from nanogpt_compat.system.units import format_bytes, format_count, format_durat
 
 
 class Run:
-    """One process's work on a job; `say` is for whoever reads along, `warn` for everybody.
+    """One process's work on a job: tokenise its input or, with `parts`, merge those.
 
-    `check` is called several times a second and at every block; what it raises ends the run, with all
-    that is written saved. With `parts`, the tokens are put together out of these.
+    `say` prints progress messages, `warn` prints warnings. `check` is called several times a second and at
+    every block; if it raises, the run saves its work and ends.
     """
 
     def __init__(
@@ -96,18 +96,18 @@ class Run:
         self._folders = job.folders
         self._work = job.config.output_dir / WORK_FOLDER
         self._journal = journal_in(job.config.output_dir)
-        self._saved = ""  # how far, in words
+        self._saved = ""  # the saved progress, for messages
         self._warned_of: set[str] = set()
 
     def do(self, *, restart: bool) -> None:
-        """Make the token files and prepare.json, or find that they are made.
+        """Make the token files and prepare.json, unless they are complete already.
 
         Raises:
-            InputError: an input changes or fails while it is read, or there is no text in it.
-            OutputError: the output folder cannot be written, is taken by another run, or runs full.
-            CheckpointError: a stopped run is there and belongs to another input or other options.
+            InputError: an input changes or fails while it is read, or has no text.
+            OutputError: the folder cannot be written to or is in use by another run, or the disk is full.
+            CheckpointError: the folder holds an unfinished run with another input or other options.
             MemoryLimitError: memory is about to run out.
-            TooSmallError: memory cannot suffice.
+            TooSmallError: the memory limit is too low even for the smallest settings.
         """
         if not restart and self.is_complete():
             self._say("already complete; --restart --overwrite makes it again")
@@ -115,59 +115,57 @@ class Run:
             return
         check_writable(self._folders)
         with locked(self._folders):
-            made = self._go_on(restart=restart)
+            made = self._make(restart=restart)
             self._publish(made)
-            with suppress(OSError):  # all is in place: a disk that fails now takes nothing away
+            with suppress(OSError):  # the output is complete: a failing disk no longer matters
                 self._remove_work_files()
         self._tell(made)
 
     def rehearse(self, *, restart: bool) -> None:
-        """Check all that `do` checks before it makes the first token, by the same calls; change nothing.
+        """Make the same checks as `do` before its first token, by the same calls; write nothing.
 
-        Raises:
-            What `do` raises of these checks.
+        Raises the same errors as `do`.
         """
         if not restart and self.is_complete():
             self._say("already complete; --restart --overwrite makes it again")
             return
         check_writable(self._folders)
         check_unlocked(self._folders)
-        with self._telling_saved():
+        with self._reporting_saved():
             found, old = self._find(restart=restart)
             redo = ["--restart", "--overwrite"] if (old or found).has_anything else []
-            self._tell_beforehand(redo, is_dry=True)
+            self._warn_beforehand(redo, is_dry=True)
             if found.report is not None:
-                self._say(f"all is made ({self._saved}) and only has to get its names")
+                self._say(f"all tokens are saved ({self._saved}); only the files must still be renamed")
                 return
             with self._watch:
                 self._load(found, last_sound_mark(found, self._files_of(found)))
 
     def _find(self, *, restart: bool) -> tuple[Found, Found | None]:
-        """Find what to resume, and what to discard before; check that the run can begin. Changes nothing.
+        """Return the run to resume, and the run to discard, if any; check that this run can start. Read only.
 
-        If there is a report in what was found, the files that it tells of are whole.
+        If the first has a report, its files are complete.
         """
         found, old = read_found(self._journal), None
-        self._tell_damage(found)
+        self._warn_of_damage(found)
         if restart:
             found, old = Found(), found
         elif not found.has_anything and self._misfits(found):
-            found, old = Found(mismatch=found.mismatch), found  # nothing is lost
+            found, old = Found(mismatch=found.mismatch), found  # no tokens are lost
         self._check_options(found)
         if found.report is not None and not self._is_whole(found.report, found):
-            found.report, found.is_torn = None, True  # its files may have their names already
+            found.report, found.is_torn = None, True  # its files may have their final names already
         if found.report is None:
             self._check_other_output(found)
-            # Or what is saved would be discarded for nothing.
+            # These may raise: check before saved work is discarded.
             check_names(self._job.config, found, is_restart=restart)
             check_disk(self._job, found.tokens)
         return found, old
 
     def _check_other_output(self, found: Found) -> None:
-        """Say in what complete output differs from what this run would make, instead of that it is there.
+        """Raise OutputError, with the differences, if there is complete output of a different run.
 
-        Raises:
-            OutputError: it differs, and there is no `--overwrite`.
+        Without differences, or with `--overwrite`, do nothing.
         """
         config = self._job.config
         made = report.read_report(config.output_dir)
@@ -177,12 +175,12 @@ class Run:
         if differing:
             raise OutputError(
                 f"{config.output_dir} holds complete output that does not match this run: "
-                f"{'; '.join(differing)}. Run with the original options and inputs to keep it, give "
-                "--overwrite to replace it once the new one is complete, or another --output-dir"
+                f"{'; '.join(differing)}. Run with the original options and inputs to keep it, pass "
+                "--overwrite to replace it once the new one is complete, or choose another --output-dir"
             )
 
     def _differences_from(self, made: Mapping[str, Any]) -> list[str]:
-        """Compare complete output with this run: options, inputs, then the sizes of the files."""
+        """Return how complete output differs from this run: options, inputs, then sizes of files."""
         folder, options = self._job.config.output_dir, self._job.token_options
         try:
             old = {name: made["options"][field] for name, field in REPORTED_OPTIONS.items()}
@@ -196,44 +194,44 @@ class Run:
                     differing.append(f"{path} is gone")
                 elif now_bytes != n_bytes:
                     differing.append(f"{path} had {plural(n_bytes, 'byte')} and has {now_bytes:,}")
-        except (AttributeError, KeyError, TypeError, ValueError):  # of another program, or version
+        except (AttributeError, KeyError, TypeError, ValueError):  # written by another program or version
             return []
         return differing
 
-    def _tell_beforehand(self, redo: Sequence[str], *, is_dry: bool) -> None:
-        """Say what is not as the options say, and what the readers of the output would trip over."""
+    def _warn_beforehand(self, redo: Sequence[str], *, is_dry: bool) -> None:
+        """Tell how the run departs from its options, and which output a training program could not read."""
         job = self._job
         for line in notices(job):
             self._say(line)
         if job.expected_bytes is not None:
             foreseen = Output(job.config, self._outputs, foreseen_tokens(job), is_made=False, redo=redo)
             self._warn_of(find_odd(foreseen))
-            if is_dry:  # the run says it at its end, of what is there then
+            if is_dry:  # a run warns at its end, of its real output
                 self._warn_of(find_short(foreseen))
 
     def _warn_of(self, faults: Mapping[str, str]) -> None:
-        """Warn, of each kind of fault once."""
+        """Warn of each kind of fault, once."""
         for kind, line in faults.items():
             if kind not in self._warned_of:
                 self._warn(line)
         self._warned_of |= faults.keys()
 
-    def _go_on(self, *, restart: bool) -> Mapping[str, Any]:
-        """Bring the files to where they only need their names; returns the report."""
-        with self._telling_saved():
+    def _make(self, *, restart: bool) -> Mapping[str, Any]:
+        """Make all tokens, or find them complete; return the report. Only renaming is left."""
+        with self._reporting_saved():
             found, old = self._find(restart=restart)
             if found.report is None:
-                self._tell_beforehand(["--restart", "--overwrite"], is_dry=False)
+                self._warn_beforehand(["--restart", "--overwrite"], is_dry=False)
             if old is not None:
                 self._remove_work_files()
             if found.report is not None:
                 return found.report
             with self._watch:
-                return self._tokenise_for_sure(found)
+                return self._tokenise_or_fall_back(found)
 
     @contextmanager
-    def _telling_saved(self) -> Iterator[None]:
-        """Say what is saved if the work ends early."""
+    def _reporting_saved(self) -> Iterator[None]:
+        """Warn how much is saved if the block raises."""
         try:
             yield
         except BaseException as error:
@@ -244,17 +242,17 @@ class Run:
             raise
 
     def _next_after(self, error: BaseException) -> str:
-        """Say what becomes of the saved work."""
+        """Return what happens to the saved work, for a message."""
         if isinstance(error, CheckpointError):
-            return "it stays as it is"
+            return "it is kept"
         if not isinstance(error, InputError):
-            return "the same command goes on from there"
+            return "the same command resumes from there"
         n_bytes = self._options().get(TEXT_BYTES)
         size = f" if the input still has {plural(n_bytes, 'byte')}" if n_bytes is not None else ""
         return f"once that is fixed, the same command resumes from there{size}"
 
     def is_complete(self) -> bool:
-        """Whether prepare.json says that these files were made of this input with these options."""
+        """Return whether prepare.json says that the files are complete, with this input and these options."""
         made = report.read_report(self._job.config.output_dir)
         if made is None or made.get("fingerprint") != self._job.fingerprint:
             return False
@@ -262,20 +260,20 @@ class Run:
             listed = [{name: one[name] for name in ("name", "tokens", "bytes")} for one in made["files"]]
             is_ours = listed == describe_files(self._files(made))
             return is_ours and self._have_sizes(made, is_named=True) and self._has_same_text(made)
-        except (AttributeError, KeyError, TypeError, ValueError):  # somebody else has written it
+        except (AttributeError, KeyError, TypeError, ValueError):  # written by another program
             return False
 
     def _has_same_text(self, made: Mapping[str, Any]) -> bool:
-        """Whether the inputs are those of a report, to the last byte where there is a doubt.
+        """Return whether the inputs are those of a report; read them again if they may have changed.
 
         Raises:
-            CheckpointError: a pipe is not, and cannot be read once more.
+            CheckpointError: a pipe has other text than before, and cannot be read again.
         """
         for path, change in self._changes(consumed_in(made, self._job.max_chars), made["inputs"]):
             if isinstance(path, Pipe):
                 raise CheckpointError(
-                    f"{path} {change}, and cannot be read once more; --restart --overwrite makes the output "
-                    f"in {self._job.config.output_dir} again"
+                    f"{path} {change}, and cannot be read again; pass --restart --overwrite to make the "
+                    f"output in {self._job.config.output_dir} again"
                 )
             return False
         return True
@@ -283,7 +281,7 @@ class Run:
     def _changes(
         self, read: Sequence[Consumed], old: Sequence[Mapping[str, Any]], *, is_read_later: bool = False
     ) -> Iterator[tuple[Location, str]]:
-        """As `changed_inputs`, of the inputs of this run."""
+        """Yield the inputs of this run that have changed, as `changed_inputs` does."""
         return changed_inputs(
             self._job.source,
             read,
@@ -295,7 +293,7 @@ class Run:
         )
 
     def _have_sizes(self, made: Mapping[str, Any], *, is_named: bool) -> bool:
-        """Whether all files are there, under their final names if they should be, and of the right size."""
+        """Return whether all files exist, with their final names if `is_named`, and have the right sizes."""
         tokens = by_stream(self._outputs, made["tokens"])
         found = all_shards(self._outputs, tokens)
         for one in files_of(self._outputs, tokens):
@@ -305,13 +303,13 @@ class Run:
         return True
 
     def _is_whole(self, made: Mapping[str, Any], found: Found) -> bool:
-        """Whether a run that only had to name its files was this one, and they are still what it wrote.
+        """Return whether an earlier run with the same header has all its tokens intact in the files.
 
         Raises:
-            CheckpointError: an input is not what it was.
+            CheckpointError: an input has changed.
         """
         if found.header != self._header(found.mismatch):
-            return False  # at least the report would have to be another
+            return False  # its report would differ
         self._note_saved(made["bytes_read"], sum(made["tokens"].values()))
         if (
             self._have_sizes(made, is_named=False)
@@ -320,23 +318,23 @@ class Run:
         ):
             self._check_inputs(found, self._tally_at(found, len(found.marks) - 1), is_read_later=False)
             return True
-        self._saved = ""  # how far it is, is still to be found
+        self._saved = ""  # not known yet
         return False
 
-    def _tell_damage(self, found: Found) -> None:
-        """Say what is lost because the journal is not as it was written."""
+    def _warn_of_damage(self, found: Found) -> None:
+        """Warn if the journal is damaged or missing."""
         if found.is_torn:
             self._warn(
-                f"{self._journal} is torn or damaged at byte {found.end_byte:,}: what follows is made again"
+                f"{self._journal} is torn or damaged at byte {found.end_byte:,}: redoing the work after it"
             )
         elif found.header is None and written_bytes(full_shards(self._outputs, {})):
-            self._warn(f"{self._journal} is gone or empty: beginning anew")
+            self._warn(f"{self._journal} is missing or empty: starting from scratch")
 
     def _clear_up(self) -> None:
-        """Remove what a run left that was killed after its last file was in place."""
+        """Remove the work files of a run that was killed after it had published its output."""
         if not self._work.exists():
             return
-        with suppress(OutputError), locked(self._folders):  # another run may be at work there
+        with suppress(OutputError), locked(self._folders):  # another run may be using it
             found = read_found(self._journal)
             header = found.header
             if header is None or not differences(
@@ -345,21 +343,17 @@ class Run:
                 header["inputs"],
                 self._job.inputs,
                 self._job.config.inputs,
-            ):  # or else it is of another run, which was stopped
+            ):  # else it belongs to another, stopped run
                 self._remove_work_files()
 
     def _check_options(self, found: Found) -> None:
-        """Refuse to resume what another run has begun.
-
-        Raises:
-            CheckpointError: it has other options, or other inputs as far as can be seen without reading them.
-        """
+        """Raise CheckpointError if the saved run has other options or inputs; reads no input."""
         if misfits := self._misfits(found):
             self._saved = f"{format_count(sum(found.tokens.values()))} tokens"
             raise CheckpointError("; ".join(misfits))
 
     def _misfits(self, found: Found) -> list[str]:
-        """Say why a stopped run cannot be resumed by this one, as far as no input has to be read for it."""
+        """Return the reasons why this run cannot resume the saved one; reads no input."""
         if found.header is None:
             return []
         old, new, paths = found.header, self._header(found.mismatch), self._job.config.inputs
@@ -368,7 +362,7 @@ class Run:
         )
 
     def _tally_at(self, found: Found, mark: int) -> Tally:
-        """Bring back the state at a mark; with one tally for each input, of now or of then."""
+        """Restore the counters at a mark, with room for the inputs of both runs."""
         n_then = len(found.header["inputs"]) if found.header is not None else 0
         return load_tally(
             self._journal,
@@ -377,49 +371,46 @@ class Run:
         )
 
     def _check_inputs(self, found: Found, tally: Tally, *, is_read_later: bool) -> None:
-        """Make sure that the inputs are what they were, as far as they were read.
-
-        Raises:
-            CheckpointError: they are not.
-        """
-        if self._parts is None and found.header is not None:  # parts are checked before
+        """Raise CheckpointError if an input has changed within the part that was read."""
+        if self._parts is None and found.header is not None:  # parts were checked before
             read = consumed_at(tally)
             for path, change in self._changes(read, found.header["inputs"], is_read_later=is_read_later):
                 raise CheckpointError(f"{path} {change}")
 
     @property
     def _has_named(self) -> bool:
-        """Whether any file has a name that the output of this run will have."""
+        """Whether a file has a final name of this run's output."""
         return any(others(shards, n_own=0) for shards in self._outputs.values())
 
     def _does_not_fit(self, why: object) -> CheckpointError:
-        discard = "--restart --overwrite" if self._has_named else "--restart"  # full shards have their names
+        # An unfinished run may have given full shards their final names.
+        discard = "--restart --overwrite" if self._has_named else "--restart"
         return CheckpointError(
             f"{self._work} holds an unfinished run that cannot be resumed: {why}. Run with the original "
             f"input and settings to resume it, or pass {discard} to discard it"
         )
 
-    def _tokenise_for_sure(self, found: Found) -> Mapping[str, Any]:
-        """Write everything and finish it; with tiktoken from the beginning if the engine turns out to err."""
+    def _tokenise_or_fall_back(self, found: Found) -> Mapping[str, Any]:
+        """Make and finish the files; if the engine gives a wrong token, start over with tiktoken."""
         try:
             return self._tokenise(found)
         except EngineMismatch as error:
             erring = self._job.encoder
             erring.drop_caches()
             mismatch = f"{erring.name} {erring.version} gave other tokens than tiktoken for {error}"
-        self._warn(f"{mismatch}: beginning again with tiktoken")
+        self._warn(f"{mismatch}: starting over with tiktoken")
         take_back(full_shards(self._outputs, read_found(self._journal).tokens), {})
-        self._remove_work_files()  # all it has made is suspect
+        self._remove_work_files()  # earlier tokens may be wrong, too
         self._saved = ""
         return self._tokenise(Found(mismatch=mismatch))
 
     def _tokenise(self, found: Found) -> Mapping[str, Any]:
-        """Write everything and finish it; returns the report, which is in the journal by then."""
+        """Make and finish the files; return the report, which is then in the journal."""
         files = self._files_of(found)
         mark = last_sound_mark(found, files)
         if found.mismatch:
             if found.header is not None and self._job.encoder.name != TiktokenEncoder.name:
-                self._say(f"{found.mismatch}: going on with tiktoken")  # said by the run before, not by this
+                self._say(f"{found.mismatch}: resuming with tiktoken")  # only an earlier run has said it
             self._job = with_reference(self._job)
         while True:
             tally = self._load(found, mark)
@@ -431,7 +422,7 @@ class Run:
                     journal.append(self._header(found.mismatch))
                     header = None
                 elif found.header == header and found.header_end_byte <= earlier[-1].end_byte:
-                    header = None  # it stands there already
+                    header = None  # it is in the journal already
                 self._write(journal, tally, earlier[-1].segment.tokens if earlier else {}, header)
                 files = full_shards(self._outputs, {"train": tally.train_tokens, "val": tally.val_tokens})
                 unsound = first_unsound_mark(earlier, files, self._watch.check)
@@ -439,42 +430,45 @@ class Run:
                     made = self.build_report(tally, found.mismatch)
                     journal.append({"report": made})
                     return made
-            # An older segment has rotted since it was written: all that follows it is made again.
+            # An older segment was damaged after it was written: redo it and everything after it.
             found, mark = read_found(self._journal), unsound - 1
 
     def _files_of(self, found: Found) -> dict[str, Written]:
-        """Find the files of the run that left what was found."""
-        if self._job.config.overwrite:  # what has its name may be of another run
+        """Return the token files of the saved run."""
+        if self._job.config.overwrite:  # files with final names may be from another run
             return full_shards(self._outputs, found.tokens)
         return found_shards(self._outputs, found.tokens, is_torn=found.is_torn)
 
     def _header(self, mismatch: str) -> dict[str, object]:
-        """Write down what a later run must have in common with this one, and know of it."""
+        """Return the journal's header: what a later run must know, or have in common with this one."""
         rows = zip(self._job.inputs, self._job.config.formats, strict=True)
         inputs = [{**one, "format": str(form)} for one, form in rows]
         return {"options": self._options(), "inputs": inputs, "engine_mismatch": mismatch}
 
     def _options(self) -> dict[str, Any]:
-        """List what decides the tokens; what is put together out of parts goes on with nothing else."""
+        """Return all options that decide the tokens; a merge can only be resumed with the same plan."""
         merged = {} if self._parts is None else {"merge of plan": self._parts.plan.hash}
         return {**self._job.token_options, **merged}
 
     def _load(self, found: Found, mark: int) -> Tally:
-        """Bring back the state at a mark, and say so."""
+        """Restore the counters at a mark, and tell the user."""
         if found.header is None:
             return Tally([InputTally() for _ in self._job.inputs])
         tally = self._tally_at(found, mark)
         self._note_saved(tally.bytes_read, tally.tokens)
         self._check_inputs(found, tally, is_read_later=not _is_enough(tally, self._job.max_chars))
         del tally.inputs[len(self._job.inputs) :]
-        for index in range(tally.position.input_index):  # a compressed one may be another file by now
+        for index in range(tally.position.input_index):  # a compressed file may have been replaced
             tally.inputs[index].bytes_read = self._job.sizes[index] or tally.inputs[index].bytes_read
         tally.resumes += 1
         n_given_up = len(found.marks) - 1 - mark
         if n_given_up:
             tally.checkpoint_fallbacks += n_given_up
             self._warn(f"{plural(n_given_up, 'checkpoint')} did not match what is on the disk: going back")
-        self._say(f"going on at {self._progress(tally.bytes_read, tally.tokens)}: {_saving(tally)}")
+        done = "nothing was saved"
+        if tally.tokens:
+            done = f"{format_duration(tally.wall_s)} of work already done"
+        self._say(f"resuming at {self._progress(tally.bytes_read, tally.tokens)}: {done}")
         return tally
 
     def _write(
@@ -486,7 +480,7 @@ class Run:
     ) -> None:
         """Run the pipeline from `tally` to the end, and make the files durable at their exact sizes.
 
-        A `header` goes into the journal with the first checkpoint: until then nothing of this run counts.
+        `header` is journaled with the first checkpoint: before that, nothing of this run counts.
         """
         job, config = self._job, self._job.config
         with (
@@ -502,9 +496,9 @@ class Run:
                     self._watch.put_together(self._parts, sink, tally, after_part=checkpointer.after_block)
                 checkpointer.now()
             except (EngineMismatch, CheckpointError):
-                raise  # nothing of this is to be saved
+                raise  # do not save this work
             except BaseException as error:
-                with suppress(Exception):  # the error that ended the run is the one to tell
+                with suppress(Exception):  # report the error that ended the run
                     checkpointer.now()
                 if isinstance(error, MemoryError):
                     raise self._watch.memory_refused() from error
@@ -512,13 +506,13 @@ class Run:
             finally:
                 self._note_saved(checkpointer.saved_bytes, checkpointer.saved_tokens)
             if not tally.tokens:
-                self._remove_work_files()  # there is nothing in them that other options would have to fit
+                self._remove_work_files()  # without tokens, other options may be used next
                 raise InputError(self._why_no_text(tally))
             tally.wall_s = checkpointer.wall_s
             sink.finish()
 
     def _why_no_text(self, tally: Tally) -> str:
-        """Say why no token was made."""
+        """Return the message for an input without text."""
         paths = self._job.config.inputs
         message = f"there is no text in {report.name_inputs(paths)}"
         if tally.empty_documents:
@@ -530,11 +524,11 @@ class Run:
         return message
 
     def _note_saved(self, n_bytes: int, n_tokens: int) -> None:
-        """Take note of what the next run will find, should this one end early."""
+        """Remember the saved progress, for the message if this run ends early."""
         self._saved = self._progress(n_bytes, n_tokens) if n_tokens else ""
 
     def _progress(self, n_bytes: int, n_tokens: int) -> str:
-        """Say how far a run is."""
+        """Return the progress for a message: share, bytes and tokens."""
         total_bytes = self._job.expected_bytes
         if total_bytes is None:
             return f"{format_bytes(n_bytes)}, {format_count(n_tokens)} tokens"
@@ -545,7 +539,7 @@ class Run:
         )
 
     def build_report(self, tally: Tally, mismatch: str) -> dict[str, Any]:
-        """Build what prepare.json will hold, but for its `files`."""
+        """Return the contents of prepare.json except `files`."""
         job, parts = self._job, self._parts
         made = report.build_report(
             tally=tally,
@@ -571,19 +565,19 @@ class Run:
         )
         if parts is not None:
             made["peak_rss_bytes"] = max(made["peak_rss_bytes"], parts.peak_rss_bytes)
-            made["wall_s"] = round(time.time() - parts.started_s, 3)  # and not that of the merge alone
+            made["wall_s"] = round(time.time() - parts.started_s, 3)  # not only the merge
             made["cluster"] = parts.describe()
         return made
 
     def _publish(self, made: Mapping[str, Any]) -> None:
-        """Give the finished files their names; the report comes last, and an old one goes first."""
+        """Remove an old report, rename the finished files to their final names, and write the report last."""
         folder = self._job.config.output_dir
         files = all_shards(self._outputs, by_stream(self._outputs, made["tokens"]))
         if not self._job.config.overwrite:
-            check_vacant(files)  # while the old report is still there
+            check_vacant(files)  # before the old report is removed
         report.remove_report(folder)
         publish(files, may_replace=self._job.config.overwrite)
-        # The journal does without the list, which may be longer than a line of it.
+        # The journal omits the list of files, which may be longer than its lines may be.
         report.write_report(folder, {**made, "files": describe_files(self._files(made))})
 
     def _files(self, made: Mapping[str, Any]) -> list[OutputFile]:
@@ -594,10 +588,10 @@ class Run:
             remove_work_files(folder)
 
     def _tell(self, made: Mapping[str, Any]) -> None:
-        """Say what was made, and what to do with it."""
+        """Print the result, warnings and the next step."""
         for line in report.end_lines(made, self._files(made), val=describe_val(self._job)):
             self._say(line)
-        with suppress(OSError):  # they look into the folder, and all is done
+        with suppress(OSError):  # these look into the folder; the output is complete
             config, tokens = self._job.config, by_stream(self._outputs, made["tokens"])
             output = Output(config, self._outputs, tokens, True, made["documents"], ["--overwrite"])
             self._warn_of(find_short(output) | find_odd(output))
@@ -609,12 +603,7 @@ class Run:
 
 
 def _is_enough(tally: Tally, max_chars: int | None) -> bool:
-    """Whether all characters that `--n` asks for are read, so that no input will be read any more."""
+    """Return whether `--n` is reached, so that no more input will be read."""
     at = tally.position
     is_end = at.anchor == at.offset and not at.document
     return max_chars is not None and tally.chars >= max_chars and is_end
-
-
-def _saving(tally: Tally) -> str:
-    """Say what a resume is worth."""
-    return f"saves {format_duration(tally.wall_s)}" if tally.tokens else "nothing was saved"

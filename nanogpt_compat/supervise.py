@@ -1,4 +1,4 @@
-"""What making output and verifying it have in common: locks, and an eye on memory, signals and progress."""
+"""Locks, memory guard, signals and progress: what a run and --verify have in common."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,10 +29,10 @@ Check = Callable[[], None]
 
 @contextmanager
 def locked(folders: Sequence[Path]) -> Iterator[None]:
-    """Hold all folders that are written to: links may lead runs from several folders to one file.
+    """Lock all folders that a run writes to. Links in several output folders may lead to one file.
 
     Raises:
-        OutputError: another run is at work in one of them, or it cannot be written to.
+        OutputError: a folder is in use by another run, or cannot be written to.
     """
     try:
         with ExitStack() as locks:
@@ -45,19 +45,15 @@ def locked(folders: Sequence[Path]) -> Iterator[None]:
 
 
 def check_unlocked(folders: Sequence[Path]) -> None:
-    """Make sure that `locked` could have all folders now; makes nothing.
-
-    Raises:
-        OutputError: another run is at work in one of them.
-    """
+    """Raise OutputError if `locked` would fail now because of another run; writes nothing."""
     for folder in folders:
         check_free(folder / WORK_FOLDER / "lock")
 
 
 class Watch:
-    """Goes through the input of a job; it watches memory for as long as it is entered.
+    """Processes the input of a job; as a context manager, it watches memory.
 
-    `check` is called several times a second and at every block; what it raises ends the work.
+    `check` is called several times a second and at every block, and may raise to stop.
     """
 
     def __init__(self, job: Job, *, open_display: Callable[[int], Display], say: Say, check: Check):
@@ -73,11 +69,11 @@ class Watch:
         self.guard = MemoryGuard(sampler, most_bytes=IN_FLIGHT_BYTES)
 
     def __enter__(self) -> "Watch":
-        """Begin to watch, or raise what the guard raises; the engine keeps no more than there is room for."""
+        """Start the guard, which may raise, and limit the engine's cache to the available memory."""
         self.guard.__enter__()
         self.say(describe_limits(self.guard.readings, self.guard.budget_bytes))
         most_bytes = room_bytes(self.guard.readings)
-        if most_bytes is not None:  # the output and the system's own buffers want some of it, too
+        if most_bytes is not None:  # the output and the system's buffers need the other half
             self._encoder.lower_cache_bytes(min(self._encoder.cache_bytes, most_bytes // 2))
         return self
 
@@ -85,23 +81,23 @@ class Watch:
         self.guard.__exit__(*exc)
 
     def check(self) -> None:
-        """Raise what should end the work: a signal, or memory that is about to run out."""
+        """Raise if the work should stop: after a signal, or when memory is about to run out."""
         self._check_signals()
         if self.guard.aborting.is_set():
             raise self._stop_for_memory()
 
     def memory_refused(self) -> MemoryLimitError | TooSmallError:
-        """Build the error to raise from a MemoryError."""
+        """Return the error to raise from a MemoryError."""
         self.guard.abort()
         return self._stop_for_memory()
 
     def _stop_for_memory(self) -> MemoryLimitError | TooSmallError:
-        """Build the error that ends the work; the advice that goes with it must not lead here again."""
+        """Return the error that ends the work; it must not advise what would end the same way."""
         found = self.guard.explain()
         if self._is_smallest and self.guard.is_our_own_doing and not self._has_written():
             return TooSmallError(
-                f"{found}. Nothing could be written, with the smallest settings: allow more memory; trying "
-                "again unchanged will not help"
+                f"{found}. Nothing could be written, with the smallest settings: allow more memory; running "
+                "it again unchanged will not help"
             )
         return MemoryLimitError(found, smaller_helps=not self._is_smallest)
 
@@ -115,13 +111,11 @@ class Watch:
         after_block: Callable[[], None],
         end: int | None = None,
     ) -> None:
-        """Run the pipeline from `tally` to the end of the input; `flush` writes back what `sink` holds.
-
-        `end` is as in `source.Source`.
+        """Run the pipeline from `tally` to `end`, as in `Source`; `flush` writes back what `sink` holds.
 
         Raises:
             InputError, OutputError, EngineMismatch: as `pipeline.run` does.
-            MemoryLimitError: memory is about to run out. And whatever the check for signals raises.
+            MemoryLimitError, TooSmallError: memory is about to run out.
         """
         encoder, beginning = job.encoder, tally.position
         self._has_written = lambda: tally.position != beginning
@@ -167,11 +161,7 @@ class Watch:
             show()
 
     def put_together(self, parts: Parts, sink: Sink, tally: Tally, *, after_part: Callable[[], None]) -> None:
-        """Copy parts from `tally` on, as `Parts.copy_into` does.
-
-        Raises:
-            SpansError, OutputError: as that does. MemoryLimitError: memory is about to run out.
-        """
+        """Copy parts from `tally` on with `Parts.copy_into`, and show progress."""
         with closing(self._open_display(tally.bytes_read)) as display:
 
             def after_each() -> None:

@@ -457,7 +457,7 @@ def test_a_merge_that_is_killed_at_any_call_goes_on(tmp_path: Path) -> None:
         assert killed.returncode == -9, killed.stderr
         again = faults.run(*args, "--merge", every_bytes=every)
         assert again.returncode == 0, again.stderr
-        n_resumed += "going on at" in again.stderr and "going on at 0%" not in again.stderr
+        n_resumed += "resuming at" in again.stderr and "resuming at 0%" not in again.stderr
         assert_merged(tmp_path / "many", one, work)
     assert n_resumed
 

@@ -65,13 +65,13 @@ def first_byte_of(report: dict[str, Any]) -> int:
 
 def assert_found_out(folder: Path, stderr: str, *, of: Path, at: int) -> None:
     """The run says which bytes of which file it was, and the report remembers."""
-    lines = [line for line in stderr.splitlines() if line.endswith(": beginning again with tiktoken")]
+    lines = [line for line in stderr.splitlines() if line.endswith(": starting over with tiktoken")]
     assert len(lines) == 1, stderr
     report = report_of(folder)
     assert report["engine"] == "tiktoken"
-    assert lines[0] == f"{report['engine_mismatch']}: beginning again with tiktoken"
+    assert lines[0] == f"{report['engine_mismatch']}: starting over with tiktoken"
     before, _, of_path = lines[0].partition(" of /")
-    assert f"/{of_path}" == f"{of}: beginning again with tiktoken"
+    assert f"/{of_path}" == f"{of}: starting over with tiktoken"
     start, end = (int(word.replace(",", "")) for word in before.split(" for bytes ")[1].split(" to "))
     assert start <= at < end
     assert f"warning: {report['engine_mismatch']}; all tokens were made by tiktoken" in stderr
@@ -84,7 +84,7 @@ def test_an_engine_that_does_not_err_is_checked_in_every_stretch(
 ) -> None:
     done = run("--input", text, "--output-dir", tmp_path / "out", *BLOCKS, **OFTEN)
     assert done.returncode == 0, done.stderr
-    assert "beginning again" not in done.stderr
+    assert "starting over" not in done.stderr
     report = report_of(tmp_path / "out")
     assert (report["engine"], report["engine_mismatch"]) == ("gigatoken", "")
     # Seven or eight stretches; the first block is checked as a whole, whatever is chosen in it.
@@ -155,7 +155,7 @@ def test_one_that_errs_only_after_a_resume_is_found_out(
     assert killed.returncode == -9
     done = run(*args, errs_at=WORD, **OFTEN)
     assert done.returncode == 0, done.stderr
-    assert "going on at" in done.stderr
+    assert "resuming at" in done.stderr
     at = first_byte_of(report_of(tmp_path / "out"))
     assert at > 100_000
     assert_found_out(tmp_path / "out", done.stderr, of=text, at=at)
@@ -184,9 +184,9 @@ def test_killed_after_it_was_found_out_it_goes_on_with_tiktoken(
     assert killed.returncode == -9
     done = run(*args, errs_at=WORD, **OFTEN)
     assert done.returncode == 0, done.stderr
-    assert ("beginning again with tiktoken" in done.stderr) != is_remembered
+    assert ("starting over with tiktoken" in done.stderr) != is_remembered
     is_going_on = is_remembered and not at.startswith("rename")  # nothing is left to encode then
-    assert (": going on with tiktoken\n" in done.stderr) == is_going_on
+    assert (": resuming with tiktoken\n" in done.stderr) == is_going_on
     report = report_of(tmp_path / "out")
     assert report["engine"] == "tiktoken"
     assert "for bytes 0 to " in report["engine_mismatch"]

@@ -219,7 +219,7 @@ def take(process: "subprocess.Popen[str]") -> None:
 def resume(text: Path, folder: Path, expected: Expected) -> None:
     done = run("--input", text, "--output-dir", folder, **SETTINGS)
     assert done.returncode == 0, done.stderr
-    assert "going on at" in done.stderr
+    assert "resuming at" in done.stderr
     assert expected.assert_reached(folder)["resumes"] == 1
 
 
@@ -340,7 +340,7 @@ def test_every_format_in_and_out_is_stopped_and_goes_on(
     assert code == 75, stderr
     assert "--max-memory (the command line) is 400 MB" in stderr
     code, stderr = prepare("", "out")
-    assert (code, "going on at" in stderr) == (0, True), stderr
+    assert (code, "resuming at" in stderr) == (0, True), stderr
     assert prepare("", "whole")[0] == 0
     assert sha256s(tmp_path / "out") == sha256s(tmp_path / "whole") != {}
     assert report_of(tmp_path / "out")["resumes"] == 1

@@ -174,7 +174,7 @@ def test_a_run_its_dry_run_its_resume_and_its_verification_keep_the_secrets(
     assert_no_traces(tmp_path, killed)
     done = run(tmp_path, *args)
     assert done.returncode == 0
-    assert "going on at" in done.stderr
+    assert "resuming at" in done.stderr
     assert run(tmp_path, *args, "--verify").returncode == 0
     assert (
         f"://...@{served.base.partition('//')[2]}/a.txt?..."

@@ -259,7 +259,7 @@ def test_a_stopped_run_goes_on_at_the_next_record(
     served.forget()
     done = prepare(*options)
     assert done.returncode == 0
-    assert "going on at" in done.stderr
+    assert "resuming at" in done.stderr
     compare(tmp_path / "out")
 
 

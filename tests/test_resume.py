@@ -166,10 +166,10 @@ def test_what_a_worker_raises_ends_the_run_with_all_that_is_sound_saved(
     args: Args = ("--input", path, "--output-dir", tmp_path / "out")
     done = faults.run(*args, "--block-size", "20000", at="encode text", skip=100, do=error)
     assert done.returncode == exit_code
-    assert "the same command goes on from there" in done.stderr
+    assert "the same command resumes from there" in done.stderr
     expected.assert_nothing_partial(tmp_path / "out")
     done = faults.run(*args)
-    assert "going on at" in done.stderr
+    assert "resuming at" in done.stderr
     assert expected.assert_reached(tmp_path / "out")["resumes"] == 1
 
 
@@ -218,7 +218,7 @@ def test_a_block_that_is_written_but_not_counted_is_not_saved(tmp_path: Path) ->
 
     with patch.object(pipeline, "_count", failing), pytest.raises(Stopped):
         prepare(*args, "--block-size", "10000")
-    assert "going on at" in prepare(*args).stderr
+    assert "resuming at" in prepare(*args).stderr
     expected.assert_reached(tmp_path / "out")
 
 
@@ -236,7 +236,7 @@ def test_a_checkpoint_is_written_when_it_is_time_however_little_there_is(
     ):
         prepare(*args, "--block-size", "10000", every_bytes=1 << 40, stop_after_bytes=400_000)
     said = prepare(*args).stderr
-    assert ("going on at 8" in said) == is_time
+    assert ("resuming at 8" in said) == is_time
     assert ("nothing was saved" in said) == (not is_time)
 
 

@@ -162,7 +162,7 @@ def assert_refused(done: Outcome, out: Path, *messages: str) -> None:
     assert done.returncode == 5, done.stderr
     for message in (*messages, str(out / ".prepare"), "Run with the original input", "--restart"):
         assert message in done.stderr
-    assert "; it stays as it is" in done.stderr
+    assert "; it is kept" in done.stderr
 
 
 def assert_restarts(out: Path, tmp_path: Path, *args: str | Path) -> None:
@@ -182,7 +182,7 @@ def test_what_is_refused_stays_as_it_is_and_goes_on_once_it_fits_again(
     make_text(path, N_BYTES)  # as it was
     done = prepare(*args, "--output-dir", out)
     assert "may have changed" in done.stderr
-    assert "going on at 5" in done.stderr
+    assert "resuming at 5" in done.stderr
     expected_now(tmp_path, *args).assert_reached(out)
 
 
@@ -479,7 +479,7 @@ def test_old_files_stay_until_the_new_are_complete_and_a_stopped_run_goes_on(
     assert done.returncode == 4  # the old ones are still there
     assert {name: snapshot(complete)[name] for name in old} == old
     done = prepare(*args, "--output-dir", complete, "--overwrite")
-    assert "going on at 5" in done.stderr
+    assert "resuming at 5" in done.stderr
     assert expected_now(tmp_path, *args).assert_reached(complete)["resumes"] == 1
 
 
@@ -551,7 +551,7 @@ def test_a_file_that_appears_between_two_runs_is_not_replaced(path: Path, out: P
     assert done.returncode == 4
     assert (out / "train.bin").read_bytes() == b"mine"
     (out / "train.bin").unlink()
-    assert "going on at 5" in prepare("--input", path, "--output-dir", out).stderr
+    assert "resuming at 5" in prepare("--input", path, "--output-dir", out).stderr
     expected_now(tmp_path, "--input", path).assert_reached(out)
 
 
@@ -578,7 +578,7 @@ def test_links_to_files_elsewhere_are_followed_and_stay(path: Path, out: Path, t
     (out / "train.bin").symlink_to(elsewhere / "big.bin")
     begin(out, "--input", path)
     assert not (elsewhere / "big.bin").exists()
-    assert "going on at 5" in prepare("--input", path, "--output-dir", out).stderr
+    assert "resuming at 5" in prepare("--input", path, "--output-dir", out).stderr
     assert (out / "train.bin").is_symlink()
     assert [one.name for one in elsewhere.iterdir()] == ["big.bin"]
     expected_now(tmp_path, "--input", path).assert_reached(out)

@@ -100,7 +100,7 @@ def goes_on_from(stopped: Path, out: Path, args: Args, expected: Expected) -> Ca
     def check(mark: int | None, **counts: int) -> Outcome:
         done = prepare(*args, "--output-dir", out)
         assert done.returncode == 0, done.stderr
-        assert ("going on at" in done.stderr) == (mark is not None)
+        assert ("resuming at" in done.stderr) == (mark is not None)
         if mark is not None:
             assert f" {format_count(n_tokens[mark])} tokens): " in done.stderr
         report = expected.assert_reached(out, **counts)
@@ -154,7 +154,7 @@ def test_what_is_saved_after_a_tear_is_found(
         file.write(tail)
     with pytest.raises(Stopped):
         prepare(*args, "--output-dir", out, "--block-size", "5000", stop_after_bytes=500_000)
-    assert "going on at 8" in prepare(*args, "--output-dir", out).stderr
+    assert "resuming at 8" in prepare(*args, "--output-dir", out).stderr
     expected.assert_reached(out)
 
 
@@ -162,7 +162,7 @@ def test_what_is_saved_after_going_back_is_found(out: Path, args: Args, expected
     cut(partial(out, "train"), 2 * tokens_at(out)[1]["train"])
     with pytest.raises(Stopped):
         prepare(*args, "--output-dir", out, "--block-size", "5000", stop_after_bytes=500_000)
-    assert "going on at 8" in prepare(*args, "--output-dir", out).stderr
+    assert "resuming at 8" in prepare(*args, "--output-dir", out).stderr
     expected.assert_reached(out, fallbacks=N_MARKS - 1)
 
 
@@ -179,7 +179,7 @@ def test_without_a_journal_it_begins_anew(is_there: bool, journal: Path, goes_on
     journal.unlink()
     if is_there:
         journal.touch()
-    assert f"{journal} is gone or empty: beginning anew" in goes_on_from(None).stderr
+    assert f"{journal} is missing or empty: starting from scratch" in goes_on_from(None).stderr
 
 
 # The unfinished files
@@ -457,5 +457,5 @@ def test_a_torn_last_record_costs_nothing_when_files_have_got_their_names(
     cut(journal, line_ends(journal)[-1] - 20)
     done = faults.run(*args, "--output-dir", out)
     assert done.returncode == 0, done.stderr
-    assert "going on at 100%" in done.stderr
+    assert "resuming at 100%" in done.stderr
     expected.assert_reached(out)

@@ -52,7 +52,7 @@ def assert_resumes(out: Path, *args: str | Path, resumes: int = 1) -> Outcome:
     """Resume with these inputs and options; the result is that of a run from the beginning."""
     done = prepare(*args, *BLOCKS, "--output-dir", out)
     assert done.returncode == 0, done.stderr
-    assert "going on at" in done.stderr
+    assert "resuming at" in done.stderr
     fresh = out.with_name("fresh")
     assert prepare(*args, "--output-dir", fresh).returncode == 0
     expected = Expected(faults.sha256s(fresh), faults.report_of(fresh), seconds=0)

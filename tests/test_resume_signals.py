@@ -1,5 +1,6 @@
 """A signal: the run saves, prints how to resume, and dies by it; a second signal ends it at once."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -72,11 +73,11 @@ def test_it_saves_what_it_has_within_a_second_and_dies_by_the_signal(
     assert done.returncode == -number, done.stderr
     assert f"prepare: stopped by {name}" in done.stderr
     assert "saved: " in done.stderr
-    assert "the same command goes on from there" in done.stderr
+    assert "the same command resumes from there" in done.stderr
     assert "Traceback" not in done.stderr
     assert elapsed_s < MAX_S
     resumed = prepare(*args)
-    assert "going on at" in resumed.stderr
+    assert "resuming at" in resumed.stderr
     assert expected.assert_reached(tmp_path)["resumes"] == 1
 
 
@@ -86,7 +87,7 @@ def test_what_is_saved_is_said_as_it_is(path: Path, expected: Expected, tmp_path
     process.send_signal(signal.SIGTERM)
     done = faults.go_on(process)
     saved = done.stderr.partition("saved: ")[2].partition(";")[0]
-    assert f"going on at {saved}: saves " in prepare(*args).stderr
+    assert re.search(rf"resuming at {re.escape(saved)}: .* of work already done\n", prepare(*args).stderr)
 
 
 def test_a_second_signal_ends_it_at_once_even_while_it_waits_for_a_slow_disk(
@@ -125,7 +126,7 @@ def test_it_does_not_wait_for_a_block_that_takes_long(path: Path, expected: Expe
     done = faults.go_on(process)
     assert time.monotonic() - began_s < MAX_S
     assert done.returncode == -signal.SIGTERM
-    assert "going on at" in prepare(*args).stderr
+    assert "resuming at" in prepare(*args).stderr
     expected.assert_reached(tmp_path / "out")
 
 
@@ -137,7 +138,7 @@ def test_while_it_looks_through_what_is_finished_it_is_obeyed_too(
     done = faults.run(*args, at="mkdir lock.*", do="SIGTERM")  # it is seen at the first segment
     assert done.returncode == -signal.SIGTERM
     assert "saved: 100% (1.5 MB of 1.5 MB, " in done.stderr
-    assert "the same command goes on from there" in done.stderr
+    assert "the same command resumes from there" in done.stderr
     assert prepare(*args).returncode == 0
     expected.assert_reached(tmp_path)
 
@@ -223,7 +224,7 @@ def test_a_signal_in_any_phase_is_obeyed_unless_the_work_is_done(
         assert "prepare: stopped by SIGTERM" in done.stderr
         assert "Traceback" not in done.stderr
         if done_before == "a part" and phases.index(phase) > 1:  # it has seen what there is
-            assert "the same command goes on from there" in done.stderr
+            assert "the same command resumes from there" in done.stderr
         assert prepare(*args).returncode == 0
     else:  # what is left takes some milliseconds
         assert done.returncode == 0, done.stderr

@@ -417,7 +417,7 @@ def test_old_shards_are_refused_and_with_overwrite_stay_until_the_new_are_comple
     assert prepare(*args, "--output-dir", out).returncode == 4
     done = prepare(*args, "--output-dir", out, "--overwrite")
     assert done.returncode == 0, done.stderr
-    assert "going on at" in done.stderr
+    assert "resuming at" in done.stderr
     assert not stale.exists()
     expected.assert_reached(out)
 
@@ -472,7 +472,7 @@ def test_an_engine_that_errs_has_its_shards_made_again(
         every_bytes=20_000,
     )
     assert done.returncode == 0, done.stderr
-    assert "beginning again with tiktoken" in done.stderr
+    assert "starting over with tiktoken" in done.stderr
     expected = expect(tmp_path / "expected", *same, "--engine", "tiktoken")
     assert sha256s(tmp_path / "out") == expected.sha256s
 

@@ -335,7 +335,7 @@ def test_a_complete_output_is_not_that_of_another_stream(text: Path, tmp_path: P
     ):
         refused = run(other)
         assert refused.returncode == 5, refused.stderr
-        assert f"standard input {change}, and cannot be read once more" in refused.stderr
+        assert f"standard input {change}, and cannot be read again" in refused.stderr
         assert f"--restart --overwrite makes the output in {out} again" in refused.stderr
         differs = run(other, "--verify")
         assert differs.returncode == 1
@@ -479,7 +479,7 @@ def test_a_signal_is_heard_while_nothing_comes(number: int, tmp_path: Path) -> N
     again = start(tmp_path / "out")
     _, said = again.communicate(text, timeout=faults.TIMEOUT_S)
     assert again.returncode == 0, said
-    assert b"going on at 2." in said
+    assert b"resuming at 2." in said
     assert sha256s(tmp_path / "out") == sha256s(tmp_path / "whole")
 
 
