@@ -37,7 +37,7 @@ class Output:
     redo: Sequence[str] = ()  # the options that start over, for commands with another option
 
     def verb(self, n_tokens: int) -> str:
-        """Return a verb and the number of tokens: "has 3 tokens", or the forecast of it."""
+        """Return a verb and the number of tokens: "has 3 tokens", or "would have about 3 tokens"."""
         return f"{'has' if self.is_made else 'would have about'} {plural(n_tokens, 'token')}"
 
     def start_over(self, option: str, value: object, *, without: Sequence[str] = ()) -> str:
@@ -47,7 +47,7 @@ class Output:
 
 
 def find_short(made: Output) -> dict[str, str]:
-    """Return a warning for each kind of output that is too short to be read, by kind."""
+    """Return warnings, by kind, about splits and shards that are too short to be read."""
     found: dict[str, str] = {}
     is_bin = made.config.output_format == "bin"
     if not is_bin and made.outputs["train"].shard_tokens < MIN_TOKENS:
@@ -103,7 +103,7 @@ def _faults_of_shards(made: Output) -> dict[str, str]:
     n_files, size = shards.n_shards(made.tokens["train"]), plural(shard_tokens, "token")
     larger_tokens = max(MIN_TOKENS, -(-total // 20_000) * 1000)
     if made.config.output_format != "bin" and shard_tokens < MIN_TOKENS:
-        why = f"a block of 1,024 does not fit into a shard of {size}"
+        why = f"shards of {size} are too short, since a block of 1,024 takes {MIN_TOKENS:,}"
     elif n_files >= _MANY_SHARDS and shard_tokens < larger_tokens:
         why = f"this makes {n_files:,} files of {size} each"
     else:

@@ -25,7 +25,7 @@ ABOUT_FAULTS = {"--errors": "invalid_bytes", "--skip-bad-records": "skipped_reco
 
 
 def fixed_differences(old: Mapping[str, Any], new: Mapping[str, Any], paths: Sequence[object]) -> list[str]:
-    """Return phrases for differences between two headers that never allow to resume."""
+    """Return phrases for differences between two headers that always prevent resuming."""
     options = [
         {name: value for name, value in header["options"].items() if name not in ABOUT_FAULTS}
         for header in (old, new)
@@ -39,7 +39,7 @@ def fixed_differences(old: Mapping[str, Any], new: Mapping[str, Any], paths: Seq
 def differences_at(
     tally: Tally, old: Mapping[str, Any], new: Mapping[str, Any], paths: Sequence[object]
 ) -> list[str]:
-    """Return phrases for other differences that do not allow to resume at `tally`; reads no input."""
+    """Return phrases for other differences that prevent resuming at `tally`; reads no input."""
     found = []
     for name, count in ABOUT_FAULTS.items():
         n_met = getattr(tally, count)
@@ -106,7 +106,7 @@ def changed_inputs(
         InputError: an input cannot be read.
     """
     same_samples = [one["size"] for one in old] == [one["size"] for one in new]
-    # Pipes come last: a pipe that is read before another input is found changed would be used up for nothing.
+    # Pipes come last: reading one uses it up, for nothing if another input has changed.
     some = range(len(read)) if only is None else only
     for index in sorted(some, key=lambda index: isinstance(source.paths[index], Pipe)):
         path, one = source.paths[index], read[index]
