@@ -220,7 +220,7 @@ def test_where_what_was_read_is_the_same_it_goes_on_after_a_check(
 
 def test_an_input_that_has_not_been_touched_is_not_read_again(path: Path, out: Path) -> None:
     begin(out, "--input", path)
-    assert "touched" not in prepare("--input", path, "--output-dir", out).stderr
+    assert "may have changed" not in prepare("--input", path, "--output-dir", out).stderr
 
 
 @pytest.fixture
@@ -503,7 +503,7 @@ def test_a_stopped_run_stays_where_another_is_complete(path: Path, complete: Pat
     before = snapshot(complete)
     assert "already complete" in prepare("--input", path, "--output-dir", complete).stderr
     assert snapshot(complete) == before
-    assert "going on" in prepare(*others, "--overwrite", "--output-dir", complete).stderr
+    assert "resuming at" in prepare(*others, "--overwrite", "--output-dir", complete).stderr
     expected_now(tmp_path, *others).assert_reached(complete)
 
 
@@ -527,7 +527,7 @@ def test_what_is_complete_needs_no_stopped_run_of_the_same(path: Path, complete:
 def test_restart_throws_away_what_is_saved(path: Path, out: Path, tmp_path: Path) -> None:
     begin(out, "--input", path)
     done = prepare("--input", path, "--output-dir", out, "--restart")
-    assert "going on" not in done.stderr
+    assert "resuming at" not in done.stderr
     assert expected_now(tmp_path, "--input", path).assert_reached(out)["resumes"] == 0
 
 
