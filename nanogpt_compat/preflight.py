@@ -368,7 +368,7 @@ def check_names(config: Config, found: Found, *, is_restart: bool = False) -> No
             raise OutputError(f"{final} is an input of this run; give another --output-dir")
         if not config.overwrite:
             raise OutputError(
-                f"{final} exists already; give --overwrite to replace it once the new one is complete, "
+                f"{final} exists already; pass --overwrite to replace it once the new one is complete, "
                 "or another --output-dir"
             )
 

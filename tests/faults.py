@@ -295,7 +295,7 @@ def kill_until_done(
         began_s = time.monotonic()
         done = run_for(rng.uniform(0.3, 1.0 + 0.1 * n_kills) * seconds, *args, **settings)
         last_s = time.monotonic() - began_s
-        assert "do not match" not in done.stderr  # SIGKILL does not undo what was written
+        assert "did not match" not in done.stderr  # SIGKILL does not undo what was written
         if done.returncode == 0:
             break
         assert done.returncode == -9, done.stderr
