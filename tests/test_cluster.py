@@ -390,7 +390,7 @@ def test_files_that_are_there_are_refused_before_anything_is_done(tmp_path: Path
     for more in ((), ("--restart",)):
         refused = run(*args, *more)
         assert refused.returncode == 4
-        assert f"{out / 'train.bin'} exists already; give --overwrite" in refused.stderr
+        assert f"{out / 'train.bin'} exists already; pass --overwrite" in refused.stderr
         assert not n_parts(work)
     done = run(*args, "--overwrite")
     assert done.returncode == 0, done.stderr

@@ -324,7 +324,7 @@ def test_final_files_that_are_there_are_left_alone(
     (out / name).write_bytes(b"precious")
     before = everything(out)
     done = run_prepare("--input", text, "--output-dir", "out")
-    assert_refused(done, 4, f"{out / name} exists already; give --overwrite", "or another --output-dir")
+    assert_refused(done, 4, f"{out / name} exists already; pass --overwrite", "or another --output-dir")
     assert everything(out) == before
 
 

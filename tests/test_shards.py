@@ -394,7 +394,7 @@ def test_to_begin_anew_takes_the_word_to_replace_what_has_its_name(
     before = stop_after_some(args, out)
     refused = prepare(*args, "--output-dir", out, "--restart")
     assert refused.returncode == 4
-    assert "give --overwrite" in refused.stderr
+    assert "pass --overwrite" in refused.stderr
     assert published(out) == before
     assert (out / ".prepare" / "journal").stat().st_size > 1000  # the stopped run can still go on
     assert prepare(*args, "--output-dir", out, "--restart", "--overwrite").returncode == 0
@@ -410,7 +410,7 @@ def test_old_shards_are_refused_and_with_overwrite_stay_until_the_new_are_comple
     old = sha256s(out)
     refused = prepare(*args, "--output-dir", out)
     assert refused.returncode == 4
-    assert "exists already; give --overwrite" in refused.stderr
+    assert "exists already; pass --overwrite" in refused.stderr
     with pytest.raises(Stopped):
         prepare(*args, "--output-dir", out, "--overwrite", stop_after_bytes=500_000)
     assert sha256s(out) == old
