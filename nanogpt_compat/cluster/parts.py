@@ -303,7 +303,8 @@ def remove_parts(work_dir: Path) -> None:
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(f"cannot remove {path}: {error.strerror}; {advice(error)}") from error
-    for folder in work_dir.glob("parts-*"):
+    # `lock.*`: a process was killed while taking the lock.
+    for folder in (*work_dir.glob("parts-*"), *work_dir.glob("lock.*")):
         shutil.rmtree(folder, ignore_errors=True)
 
 
