@@ -158,6 +158,7 @@ def test_it_stops_before_the_kernel_kills_it_and_goes_on_later(
     resume(text, tmp_path, expected)
 
 
+@pytest.mark.slow
 def test_it_stops_when_another_program_fills_the_cgroup(
     cgroup: Cgroup, text: Path, expected: Expected, tmp_path: Path
 ) -> None:

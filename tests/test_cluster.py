@@ -704,6 +704,7 @@ def shell(script: str, folder: Path, **environment: str) -> "subprocess.Complete
     return subprocess.CompletedProcess(process.args, process.returncode, output)
 
 
+@pytest.mark.slow
 def test_the_recipe_with_dask_makes_what_one_machine_makes(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

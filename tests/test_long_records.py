@@ -235,6 +235,7 @@ def test_a_window_of_zstd_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert "compress the text again without --long or --ultra" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_span_with_a_long_line_fails_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     short = b'{"text": "A line of a few words."}\n' * 30_000  # 1 MB
@@ -282,7 +283,7 @@ def test_the_smallest_settings_do_not_advise_themselves(settings: tuple[str, ...
 
 def test_what_gets_on_with_the_smallest_settings_is_to_be_tried_again(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
-    path.write_bytes(prose().encode()[:4_000_000])
+    path.write_bytes((prose().encode() * 4)[:4_000_000])
     args: Args = ("--input", path, "--output-dir", tmp_path / "out", "--max-memory", "300M")
     small = ("--workers", "1", "--block-size", "128KiB")
     process = start_with(GROWS_SLOWLY, *args, *small)

@@ -251,6 +251,7 @@ def test_when_others_take_the_memory_it_throttles_stops_with_75_and_goes_on_late
     resume(text, tmp_path, expected)
 
 
+@pytest.mark.slow
 def test_when_others_let_go_in_time_it_recovers_and_finishes(
     text: Path, expected: Expected, tmp_path: Path, is_slow: Path
 ) -> None:
@@ -451,6 +452,7 @@ def test_from_decision_to_exit_it_takes_less_than_a_second(text: Path, tmp_path:
     assert min(took_s) < 1
 
 
+@pytest.mark.slow
 def test_where_memory_stays_short_it_goes_on_at_the_smallest_settings(
     text: Path, expected: Expected, tmp_path: Path, is_slow: Path
 ) -> None:

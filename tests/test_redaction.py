@@ -182,8 +182,7 @@ def test_a_run_its_dry_run_its_resume_and_its_verification_keep_the_secrets(
     )
 
 
-@pytest.mark.sample(1)
-@pytest.mark.parametrize("how", ["403", "500"])
+@pytest.mark.parametrize("how", ["403", pytest.param("500", marks=pytest.mark.slow)])
 def test_a_run_that_fails_keeps_the_secrets(served: Server, tmp_path: Path, how: str) -> None:
     make_text(served.folder / "a.txt", 100_000)
     served.fails_from, served.how = 1, how

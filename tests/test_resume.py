@@ -48,7 +48,7 @@ def stop_at(k: int) -> Callable[[], None]:
 # SIGKILL
 
 
-@pytest.mark.parametrize("n_kills", [12, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n_kills", [6, pytest.param(300, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_in_the_same_files(n_kills: int, tmp_path: Path) -> None:
     rng = random.Random(n_kills)
     inputs = [

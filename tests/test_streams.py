@@ -507,6 +507,7 @@ def peak_rss_bytes(source: str, folder: Path, **pipes: Any) -> int:
     return int(report_of(folder)["peak_rss_bytes"])
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_a_stream_nor_with_a_bomb(tmp_path: Path) -> None:
     small = make_text(tmp_path / "small", 2_000_000).read_bytes()
     with gzip.open(tmp_path / "large.txt.gz", "wb", compresslevel=1) as file:
