@@ -235,13 +235,10 @@ def drive(
     """
     settings = _without_inputs(settings)
     asked = plan.spans if spans is None else spans
-    wanted = {one.index for one in asked}
     queue, n_most = _Queue(), 1
 
     def list_todo() -> list[Span]:
-        out = queue.failed
-        to_do = spans_to_do(work_dir, plan, settings)
-        return [one for one in to_do if one.index in wanted and one.index not in out]
+        return [one for one in spans_to_do(work_dir, plan, settings, asked) if one.index not in queue.failed]
 
     done_bytes = _bytes_of(asked) - _bytes_of(list_todo())
     with closing(_Progress(asked, done_bytes, open_display)) as progress:

@@ -107,12 +107,14 @@ def write_mismatch(work_dir: Path, plan: Plan, mismatch: str) -> None:
     write_atomically(_mismatch_file(work_dir, plan), redact(mismatch).encode("utf-8"))
 
 
-def spans_to_do(work_dir: Path, plan: Plan, settings: Config) -> list[Span]:
-    """List the spans without a valid part under these settings; reads 15,000 sidecars in a second."""
+def spans_to_do(
+    work_dir: Path, plan: Plan, settings: Config, spans: Sequence[Span] | None = None
+) -> list[Span]:
+    """List those of these spans, or of all, without a valid part; reads 15,000 sidecars in a second."""
     mismatch = read_mismatch(work_dir, plan)
     return [
         span
-        for span in plan.spans
+        for span in (plan.spans if spans is None else spans)
         if read_part(work_dir, plan, span.index, settings, mismatch=mismatch) is None
     ]
 
