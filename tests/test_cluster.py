@@ -294,7 +294,7 @@ def test_a_bad_record_fails_its_span_alone_and_says_where_it_is(tmp_path: Path) 
         "begins); give --skip-bad-records to skip such lines" in done.stderr
     )  # a plan is for a file as it is
     assert f") failed on {platform.node()}: " in done.stderr
-    assert len(spans_to_do(tmp_path / "work", plan_in(tmp_path / "work"), config_of(args))) == 1
+    assert len([*spans_to_do(tmp_path / "work", plan_in(tmp_path / "work"), config_of(args))]) == 1
     merged = run(*args, "--merge")
     assert merged.returncode == 6
     assert "1 of" in merged.stderr

@@ -137,7 +137,7 @@ class Driver:
         self._say(job_of(plan, settings, work_dir).engine_line)
         self._drive(plan, _ThisProcess(self._check), settings, lambda: 1, plan.spans[rank::size])
         self._say(f"rank {rank} of {size} is done: its parts are in {work_dir}")
-        if not spans_to_do(work_dir, plan, settings):  # this was the last rank at work
+        if next(spans_to_do(work_dir, plan, settings), None) is None:  # this was the last rank at work
             self._write_index(plan)
 
     def _drive(

@@ -109,14 +109,12 @@ def write_mismatch(work_dir: Path, plan: Plan, mismatch: str) -> None:
 
 def spans_to_do(
     work_dir: Path, plan: Plan, settings: Config, spans: Sequence[Span] | None = None
-) -> list[Span]:
-    """List those of these spans, or of all, without a valid part; reads 15,000 sidecars in a second."""
+) -> Iterator[Span]:
+    """Yield those of these spans, or of all, without a valid part; reads 15,000 sidecars in a second."""
     mismatch = read_mismatch(work_dir, plan)
-    return [
-        span
-        for span in (plan.spans if spans is None else spans)
-        if read_part(work_dir, plan, span.index, settings, mismatch=mismatch) is None
-    ]
+    for span in plan.spans if spans is None else spans:
+        if read_part(work_dir, plan, span.index, settings, mismatch=mismatch) is None:
+            yield span
 
 
 class Parts:
