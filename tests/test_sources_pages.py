@@ -66,6 +66,30 @@ def test_rows_are_counted_as_far_as_their_pages_are_small() -> None:
     assert pages.rows_within(12, 0) == 3
 
 
+@pytest.mark.parametrize(
+    ("n_repeats", "expected"),
+    # No entry twice, or so few that the longest entry for each fits in 200 bytes; four; more entries than rows.
+    [(0, 15), (2, 15), (3, 3), (10, 3), (-1, 3)],
+)
+def test_rows_that_repeat_entries_of_a_dictionary_are_counted_as_the_longest(
+    n_repeats: int, expected: int
+) -> None:
+    indices = [Page(0, 10, 20, has_indices=True), Page(10, 5, 10, has_indices=True)]
+    pages = Pages(60, [*indices, Page(15, 50, 90)], n_repeats)
+    assert pages.rows_within(0, 100) == expected
+    assert pages.rows_within(15, 100) == 50
+
+
+def test_repeated_texts_are_counted() -> None:
+    for texts, n_repeats in ((["a", "b", "c"], 0), (["a", "b", "a", "a"], 2), (["a"] * 5, 4)):
+        ((pages, _),) = pages_of(texts)
+        assert pages.n_repeats == n_repeats
+        assert all(page.has_indices for page in pages.pages)
+        ((plain, _),) = pages_of(texts, use_dictionary=False)
+        assert not any(page.has_indices for page in plain.pages)
+        assert plain.n_repeats == 0
+
+
 @given(st.binary(max_size=200), st.integers(0, 300))
 def test_what_is_no_column_has_no_pages(raw: bytes, n_bytes: int) -> None:
     found = list_pages(lambda n, offset: raw[offset : offset + n], 0, n_bytes, 0)

@@ -4,6 +4,7 @@ In a row group, a column is a sequence of pages, each after a header in Thrift's
 does not list them. Source: apache/parquet-format, `PageHeader` in parquet.thrift.
 """
 
+import sys
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from typing import Any
 _HEADER_BYTES = 512  # enough for a header without statistics
 _MOST_HEADER_BYTES = 1024 * 1024
 _SIZE, _STORED_SIZE = 2, 3  # fields of the header
-_N_VALUES = {0: 5, 3: 8}  # type of a page -> the field of its header that holds the number of values
-_DICTIONARY = 2
+_DATA = {0: (5, 2), 3: (8, 4)}  # type of a page -> the field with more about it, and in that, its encoding
+_DICTIONARY, _ABOUT_DICTIONARY = 2, 7
+_N_VALUES = 1  # in these fields
+_INDICES = (2, 8)  # encodings: the page holds indices into the dictionary
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class Page:
     first_row: int
     n_rows: int
     n_bytes: int
+    has_indices: bool = False  # into the dictionary, so that its texts may take more than `n_bytes`
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,20 +36,33 @@ class Pages:
 
     dictionary_bytes: int  # 0 for none
     pages: Sequence[Page]  # each with at least one row
+    n_repeats: int = 0  # rows with indices, minus entries of the dictionary
 
     def at(self, row: int) -> Page:
         """Return the page of a row."""
         return self.pages[self._index_of(row)]
 
     def rows_within(self, row: int, most_bytes: int) -> int:
-        """Count the rows from `row` to the end of its page, or of a later one if all fit in `most_bytes`."""
+        """Count the rows from `row` to the end of its page, or of a later one if all fit in `most_bytes`.
+
+        Their texts fit as well if the pages hold indices.
+        """
         n_bytes = n_rows = 0
+        has_indices = self.at(row).has_indices
         for page in islice(self.pages, self._index_of(row), None):
             n_bytes += page.n_bytes
-            if n_rows and n_bytes > most_bytes:
+            if n_rows and (n_bytes > most_bytes or page.has_indices != has_indices):
                 break
             n_rows = page.first_row + page.n_rows - row
-        return n_rows
+        return min(n_rows, self._repeated_within(2 * most_bytes)) if has_indices else n_rows
+
+    def _repeated_within(self, most_bytes: int) -> int:
+        """Count the indices whose texts fit in `most_bytes`, if each may be that of the longest entry.
+
+        Where no entry is used twice, all together are no more than the dictionary, which has been read.
+        """
+        n_most = max(1, most_bytes // max(1, self.dictionary_bytes))
+        return sys.maxsize if 0 <= self.n_repeats < n_most else n_most
 
     def _index_of(self, row: int) -> int:
         return bisect_right(self.pages, row, key=lambda page: page.first_row) - 1
@@ -56,7 +73,7 @@ def list_pages(read: Callable[[int, int], bytes], start: int, end: int, first_ro
 
     `read(n, offset)` returns n bytes of the file. Returns None if the headers make no sense.
     """
-    dictionary_bytes, pages = 0, list[Page]()
+    dictionary_bytes, n_entries, pages = 0, 0, list[Page]()
     while start < end:
         found = _read_header(read, start, end)
         if found is None:
@@ -64,14 +81,16 @@ def list_pages(read: Callable[[int, int], bytes], start: int, end: int, first_ro
         header, header_bytes = found
         kind, n_bytes = header.get(1), header[_SIZE]
         if kind == _DICTIONARY:
-            dictionary_bytes = n_bytes
-        elif kind in _N_VALUES:
-            n_rows = header[_N_VALUES[kind]][1]
+            dictionary_bytes, n_entries = n_bytes, header[_ABOUT_DICTIONARY][_N_VALUES]
+        elif kind in _DATA:
+            field, encoding = _DATA[kind]
+            n_rows = header[field][_N_VALUES]
             if n_rows:
-                pages.append(Page(first_row, n_rows, n_bytes))
+                pages.append(Page(first_row, n_rows, n_bytes, header[field].get(encoding) in _INDICES))
             first_row += n_rows
         start += header_bytes + header[_STORED_SIZE]
-    return Pages(dictionary_bytes, pages) if start == end else None
+    n_repeats = sum(page.n_rows for page in pages if page.has_indices) - n_entries
+    return Pages(dictionary_bytes, pages, n_repeats) if start == end else None
 
 
 def _read_header(
@@ -83,7 +102,8 @@ def _read_header(
         try:
             header, header_bytes = parse_struct(data, 0)
             sizes = header[_SIZE], header[_STORED_SIZE]
-            counts = [header[field][1] for kind, field in _N_VALUES.items() if header[1] == kind]
+            fields = {kind: field for kind, (field, _) in _DATA.items()} | {_DICTIONARY: _ABOUT_DICTIONARY}
+            counts = [header[field][_N_VALUES] for kind, field in fields.items() if header[1] == kind]
             return (header, header_bytes) if min(*sizes, *counts) >= 0 else None
         except IndexError:  # the header is longer than `n_bytes`
             n_bytes *= 4

@@ -196,8 +196,6 @@ class TextColumn:
             n_rows = min(n_rows, pages.rows_within(row, _LARGE_PAGE_BYTES))
             if page.n_bytes > _LARGE_PAGE_BYTES:
                 n_rows = min(n_rows, max(1, page.n_rows * block_bytes // page.n_bytes))
-            if pages.dictionary_bytes > 0:
-                n_rows = min(n_rows, max(1, 2 * _LARGE_PAGE_BYTES // pages.dictionary_bytes))
             self._file.reader.set_batch_size(n_rows)
             text, lengths = self._next_batch(batches, group, row)
             self._check_lengths(lengths, group, row)
