@@ -26,7 +26,16 @@ from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES
 from nanogpt_compat.output.writer import Sink
 from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.system.threads import start_pool
-from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Need, Position, has_room, need_of_record
+from nanogpt_compat.text.blocks import (
+    LONG_RECORD_BYTES,
+    Block,
+    Blocks,
+    MakeRoom,
+    Need,
+    Position,
+    has_room,
+    need_of_record,
+)
 
 _MIN_BLOCK_BYTES = 16 * 1024
 _BLOCK_OVERHEAD_BYTES = 4096  # a block's future, object and array; this counts for blocks of a few bytes
@@ -241,7 +250,10 @@ class _Work:
         """Bound the memory that a block takes until it is written."""
         documents, form = self.source.documents, self.source.formats[block.start.input_index]
         if form.has_records and is_long_record(block):
-            return need_of_record("", len(block.raw)).most_bytes
+            need = need_of_record("", len(block.raw))
+            # All but the engine's share, which is less for most texts: else even short books come one by one.
+            engine_bytes = self.encoder.cost_bytes(block.raw[:LONG_RECORD_BYTES])
+            return min(need.most_bytes, need.n_bytes + len(block.raw) * 9 // 8 + engine_bytes)
         n_documents = block.end.records - block.start.records
         if documents is not None and documents.separator is not None:
             n_documents += block.raw.count(documents.separator.encode())

@@ -143,7 +143,7 @@ class Watch:
                     flush()
                     encoder.drop_caches()
                     trim_heap()
-                self.guard.check_room(n_bytes, need)
+                    self.guard.check_room(n_bytes, need)
 
             pipeline.run(
                 replace(job.source, end=end),

@@ -68,7 +68,7 @@ def test_rows_are_counted_as_far_as_their_pages_are_small() -> None:
 
 @pytest.mark.parametrize(
     ("n_repeats", "expected"),
-    # No entry twice, or so few that the longest entry for each fits in 200 bytes; four; more entries than rows.
+    # Up to two repeats of 60 bytes fit in 200 with the dictionary; more entries than rows make no sense.
     [(0, 15), (2, 15), (3, 3), (10, 3), (-1, 3)],
 )
 def test_rows_that_repeat_entries_of_a_dictionary_are_counted_as_the_longest(

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import example, given
@@ -11,12 +11,18 @@ from hypothesis import strategies as st
 from nanogpt_compat.input import jsonl, strings
 from nanogpt_compat.input.jsonl import parse_lines
 from nanogpt_compat.input.strings import encode, head_of_line, take_out
+from nanogpt_compat.text.blocks import Need
 
 PARTS = (
     *("a", "x" * 9, " ", "\u00e9", "\u6c13", "\U0001f600", "\\n", '\\"', "\\\\", "\\/", "\\u0041", "\\u6c13"),
     *("\\ud83d\\ude00", "\\ud83d", "\\ude00", "\\uD83D\\uDE00", "ud83d"),
 )
 BAD_PARTS = ("\\q", "\\u12", "\t", '"', "\\", "\n", "\udcff")
+
+
+def have_none(_n_bytes: int, need: Callable[[], Need]) -> None:
+    """There is no room to parse a long line as others are."""
+    need()
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +73,7 @@ def test_a_long_line_gives_what_it_gives_when_it_is_parsed_whole(data: st.DataOb
     whole = parse_lines(raw, text_field="text", skip_bad=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonl, "LONG_RECORD_BYTES", 0)
-        found = parse_lines(raw, text_field="text", skip_bad=True)
+        found = parse_lines(raw, text_field="text", skip_bad=True, make_room=have_none)
     assert (found.texts, found.n_empty, found.n_replaced, found.n_bad) == (
         whole.texts,
         whole.n_empty,
@@ -91,7 +97,8 @@ def test_a_fault_in_a_long_string_is_told_with_its_byte(
 ) -> None:
     monkeypatch.setattr(jsonl, "LONG_RECORD_BYTES", 0)
     line = f'{{"text": "{literal}"}}'.encode("utf-8", "surrogateescape")
-    (found,) = parse_lines(line, text_field="text", skip_bad=True, first_line=7, offset=100).bad
+    lines = parse_lines(line, text_field="text", skip_bad=True, first_line=7, offset=100, make_room=have_none)
+    (found,) = lines.bad
     assert found == f"line 7, at byte 100: {reason}"
 
 

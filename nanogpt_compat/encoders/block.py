@@ -14,7 +14,7 @@ from nanogpt_compat.input.records import is_long_record, parse_records, place_of
 from nanogpt_compat.input.repairs import BadRecord
 from nanogpt_compat.input.text import InMemory, as_utf8, cut_text, find_invalid_bytes, read_blocks
 from nanogpt_compat.system.units import format_bytes
-from nanogpt_compat.text.blocks import Block, MakeRoom, Need, Position, Records, has_room
+from nanogpt_compat.text.blocks import Block, MakeRoom, Need, Position, Records, fits, has_room
 from nanogpt_compat.text.cuts import MAX_PIECE_BYTES, longest_stretch_bytes
 from nanogpt_compat.text.documents import END_OF_TEXT, MARK, Counts, Documents, arrange, split_documents
 
@@ -141,8 +141,7 @@ def _encode_records(
         if is_long_record(block):
             block.raw = b""
             for text in found.texts:
-                n_bytes = _token_bytes(text, encoder)
-                make_room(n_bytes, partial(_need_of_text, text, n_bytes, path, block))
+                _make_room_for(text, encoder, path, block, make_room)
         try:
             return _encode_found(block, found, encoder, documents, check_at)
         except EngineFailure as error:
@@ -160,18 +159,28 @@ def _encode_records(
         raise error.at(path, block.start.offset) from error
 
 
-def _token_bytes(text: bytes, encoder: Encoder) -> int:
-    """Estimate the memory to encode a long text piece by piece and to hold its tokens.
+def _make_room_for(text: bytes, encoder: Encoder, path: Location, record: Block, make_room: MakeRoom) -> None:
+    """Make room to encode a long text; raise what `make_room` raises."""
+    if not fits(make_room, _bytes_to_encode(len(text), MAX_PIECE_BYTES)):  # the most that it may take
+        n_bytes = _estimate_bytes(text, encoder)
+        make_room(n_bytes, partial(_need_of_text, text, n_bytes, path, record))
 
-    A token has two bytes, and there are as many as in the densest sample, with an eighth lost between arrays.
-    A piece takes up to 16 times its size, plus 65 bytes of tiktoken's for each byte of a run of white space
-    before a word.
+
+def _bytes_to_encode(n_tokens: float, stretch_bytes: int) -> int:
+    """Return the memory to encode a long text piece by piece and to hold its tokens.
+
+    A token has two bytes, with an eighth lost between arrays. A piece takes up to 16 times its size, plus 65
+    bytes of tiktoken's for each byte of a run of white space before a word.
     """
+    return round(n_tokens * 9 / 4) + 16 * _JOINED_BYTES + 65 * min(stretch_bytes, MAX_PIECE_BYTES)
+
+
+def _estimate_bytes(text: bytes, encoder: Encoder) -> int:
+    """Do the same with as many tokens as in the densest of some samples, and the longest stretch there is."""
     step = max(1, len(text) // _N_SAMPLES)
     samples = [text[start : start + _SAMPLE_BYTES] for start in range(0, len(text), step)]
     densest = max(len(encoder.encode(one.decode(errors="ignore").encode())) / len(one) for one in samples)
-    stretch_bytes = min(longest_stretch_bytes(text), MAX_PIECE_BYTES)
-    return round(densest * len(text) * 9 / 4) + 16 * _JOINED_BYTES + 65 * stretch_bytes
+    return _bytes_to_encode(densest * len(text), longest_stretch_bytes(text))
 
 
 def _need_of_text(text: bytes, more_bytes: int, path: Location, record: Block) -> Need:

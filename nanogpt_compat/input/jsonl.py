@@ -31,6 +31,7 @@ from nanogpt_compat.text.blocks import (
     MakeRoom,
     Need,
     Records,
+    fits,
     has_room,
     need_of_record,
 )
@@ -44,6 +45,8 @@ _STRAY = {  # found before a record in files that were concatenated, or not comp
     "\x1e": ("a record separator (U+001E)", NO_SEPARATOR),
     "\ufeff": ("a byte order mark (U+FEFF)", NO_MARK),
 }
+_MOST_WHOLE_BYTES = 4 * LONG_RECORD_BYTES
+_WHOLE_FACTOR = 8  # bytes of memory per byte of a line with one string: up to 4 a character, more than once
 _JSON_FACTOR = 24  # bytes of memory that `json` takes per byte of `{},{},{}`, the worst case
 # Numbers are never used, and int() refuses those of more than 4,300 digits.
 _decode = json.JSONDecoder(parse_int=float).raw_decode
@@ -155,7 +158,8 @@ def parse_lines(
     r"""Parse a run of whole lines; the first is number `first_line` and begins at byte `offset`.
 
     In addition to `raw`, this takes 2 to 8 times the memory of `raw`. A line of more than `LONG_RECORD_BYTES`
-    takes only that of its text in UTF-8, since long strings are decoded in parts. If the rest of such a line
+    for which there is not so much, or of more than 4 MiB, takes only that of its text in UTF-8, since long
+    strings are decoded in parts. If the rest of such a line
     is longer than `LONG_RECORD_BYTES`, too, and msgspec refuses it, `make_room` is called before `json`
     parses it.
 
@@ -170,7 +174,7 @@ def parse_lines(
     parse = _Parser(text_field, are_utf8=is_utf8(raw))
     for number, line in enumerate(lines_of(raw), first_line):
         try:
-            if len(line) > LONG_RECORD_BYTES:
+            if len(line) > LONG_RECORD_BYTES and not _may_be_whole(line, make_room):
                 found = parse.long_line(line, n_skipped, _place(number, offset), make_room)
             else:
                 text = parse.line(line[n_skipped:] if n_skipped else line)
@@ -192,6 +196,11 @@ def parse_lines(
             records.n_empty += 1
         records.n_replaced += found[1]
     return records
+
+
+def _may_be_whole(line: bytes, make_room: MakeRoom) -> bool:
+    """Whether a long line may be parsed as others are, which takes half the time of doing it in parts."""
+    return len(line) <= _MOST_WHOLE_BYTES and fits(make_room, _WHOLE_FACTOR * len(line))
 
 
 def _place(number: int, offset: int) -> str:

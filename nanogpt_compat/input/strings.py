@@ -18,6 +18,7 @@ from io import BytesIO
 LONG_STRING_BYTES = 64 * 1024
 _PART_BYTES = 256 * 1024  # many times longer than an escape or a character, which must not be cut
 _LOOK_BACK_BYTES = 4096
+_FIRST_LOOK_BYTES = 256  # for the end of a string with a backslash before its first quote
 _ESCAPE_BYTES = 6  # \ud83d
 _PAIR = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -116,11 +117,19 @@ def head_of_line(head: bytes) -> bytes:
 
 
 def _string_end(line: bytes, start: int) -> int:
-    """Find the quote that ends the string beginning at `start`; -1 if there is none."""
-    end = line.find(b'"', start)
-    while end > start and line[end - 1] == ord("\\") and _n_backslashes(line, start, end) % 2:
-        end = line.find(b'"', end + 1)
-    return end
+    """Return the place of the quote that ends the string which begins at `start`, -1 if there is none."""
+    end, n_bytes = line.find(b'"', start), _FIRST_LOOK_BYTES
+    if end <= start or line[end - 1] != ord("\\"):
+        return end
+    while start < len(line):
+        # Escaped backslashes and quotes are masked all at once: one by one, they take a microsecond each.
+        stop = min(start + n_bytes, len(line))
+        stop += _n_backslashes(line, start, stop) % 2
+        end = line[start:stop].replace(rb"\\", b"..").replace(rb"\"", b"..").find(b'"')
+        if end >= 0:
+            return start + end
+        start, n_bytes = stop, min(2 * n_bytes, LONG_STRING_BYTES)
+    return -1
 
 
 def _n_backslashes(line: bytes, start: int, end: int) -> int:

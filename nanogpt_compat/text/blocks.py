@@ -32,6 +32,23 @@ def has_room(_n_bytes: int, _need: Callable[[], Need]) -> None:
     """Assume that there is enough memory; a `MakeRoom`."""
 
 
+class _NoRoom(Exception):
+    """There is not enough memory, which ends nothing."""
+
+
+def _refuse() -> Need:
+    raise _NoRoom
+
+
+def fits(make_room: MakeRoom, n_bytes: int) -> bool:
+    """Return whether there is room, where something else can be done if there is not."""
+    try:
+        make_room(n_bytes, _refuse)
+    except _NoRoom:
+        return False
+    return True
+
+
 def need_of_record(what: str, n_bytes: int) -> Need:
     """Return the memory that a record of `n_bytes` needs: for its bytes and text, later for text and tokens.
 
