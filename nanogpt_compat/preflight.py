@@ -292,7 +292,12 @@ def _size_of(path: Location, check: Callable[[], None]) -> int | None:
 def open_engine(config: Config, *, has_documents: bool, has_parquet: bool) -> tuple[Vocabulary, Choice]:
     """Load the vocabulary and the engine, if there is memory for them."""
     engine_bytes = _TIKTOKEN_BYTES + (OPENING_BYTES if config.engine == "gigatoken" else 0)
-    _check_room(config, engine_bytes + SMALLEST_BYTES)
+    sampler = Sampler(
+        max_memory_bytes=config.max_memory_bytes, min_available_bytes=config.min_available_bytes
+    )
+    # The engines abort if there is less.
+    needed_bytes = engine_bytes + SMALLEST_BYTES
+    check_fits(sampler.sample(), own_bytes=sampler.own_bytes(), smallest_bytes=needed_bytes)
     vocabulary = find_gpt2(config.vocab_dir)
     chosen = choose_encoder(
         config.engine,
@@ -300,25 +305,10 @@ def open_engine(config: Config, *, has_documents: bool, has_parquet: bool) -> tu
         has_documents=has_documents,
         n_workers=config.n_workers,
         own_bytes=own_bytes_reader(),
-        spare_bytes=_spare_bytes(config),
+        spare_bytes=min(map(margin_bytes, sampler.sample(is_fresh=True)), default=sys.maxsize),
         reader_bytes=READER_BYTES if has_parquet else 0,
     )
     return vocabulary, chosen
-
-
-def _check_room(config: Config, n_bytes: int) -> None:
-    """Raise as `check_fits` does unless `n_bytes` are available: an engine aborts when memory is refused."""
-    sampler = _sampler(config)
-    check_fits(sampler.sample(), own_bytes=sampler.own_bytes(), smallest_bytes=n_bytes)
-
-
-def _spare_bytes(config: Config) -> int:
-    """Return how much memory is left above the reserve of the tightest limit."""
-    return min(map(margin_bytes, _sampler(config).sample()), default=sys.maxsize)
-
-
-def _sampler(config: Config) -> Sampler:
-    return Sampler(max_memory_bytes=config.max_memory_bytes, min_available_bytes=config.min_available_bytes)
 
 
 def with_reference(job: Job) -> Job:
