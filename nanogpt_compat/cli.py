@@ -60,10 +60,8 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
         stderr.write(f"prepare: stopped: {why}\n{_how_to_resume(error, words)}\n")
         return MemoryLimitError.exit_code
     except PrepareError as error:
-        if not isinstance(error, TooSmallError):
-            stderr.write(f"prepare: error: {error}\n")
-            return error.exit_code
-        stderr.write(f"prepare: error: {error}{_advise_on_record(error, words)}\n")
+        more = _advise_on_record(error, words) if isinstance(error, TooSmallError) else ""
+        stderr.write(f"prepare: error: {error}{more}\n")
         return error.exit_code
     except StoppedBySignal as stop:
         stderr.write(f"prepare: {stop}\n")
