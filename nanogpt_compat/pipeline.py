@@ -89,13 +89,11 @@ def run(
         source, tally.position, bytes_before=tally.text_bytes_before, check=check, make_room=wait_for_room
     )
     if max_chars is not None:
-        n_left, documents, errors = max_chars - tally.chars, source.documents, source.errors
+        n_left, documents = max_chars - tally.chars, source.documents
         if documents is None:
-            blocks = limit_chars(blocks, n_left, tally.position, errors)
+            blocks = limit_chars(blocks, n_left, tally.position, source.errors)
         else:
-            blocks = limit_documents(
-                blocks, n_left, tally.position, documents, source.formats, errors, wait_for_room
-            )
+            blocks = limit_documents(blocks, n_left, tally.position, source, documents, wait_for_room)
 
     def write(encoded: Encoded) -> None:
         for is_val, ids in encoded.tokens:
@@ -105,8 +103,8 @@ def run(
         after_block()
 
     work = _Work(source, encoder, tally.position, check_room)
-    with closing(blocks), _InFlight(work.encode, write, admit, n_workers, check) as in_flight:
-        _put_through(blocks, work.cost_bytes, in_flight, check)
+    with closing(blocks), _InFlight(work, write, admit, n_workers, check) as in_flight:
+        in_flight.put_through(blocks)
     index = tally.position.input_index
     if source.end is not None:
         # A compressed input is one span, so it has ended; another input may go beyond this span.
@@ -262,23 +260,23 @@ class _Work:
 
 
 class _InFlight:
-    """Blocks that threads encode, and that are written in the order in which they were added."""
+    """Blocks that threads encode, and that are written in the order in which they were read."""
 
     def __init__(
         self,
-        encode: Callable[[Block], Encoded],
+        work: _Work,
         write: Callable[[Encoded], None],
         admit: Callable[[int, int], bool],
         n_workers: int,
         check: Callable[[], None],
     ) -> None:
-        self._encode = encode
+        self._work = work
         self._write = write
         self._admit = admit
         self._check = check
         self._pending: deque[tuple[Future[Encoded], int]] = deque()
         self._n_bytes = 0  # the cost of all of them
-        self.has_failed = False  # a block could not be encoded or written, so none after it may be written
+        self._has_failed = False  # a block could not be encoded or written, so none after it may be written
         self._pool = start_pool(n_workers, "encode")
 
     def __enter__(self) -> "_InFlight":
@@ -288,61 +286,50 @@ class _InFlight:
         # After an error the blocks still in flight will not be written: do not wait for them.
         self._pool.shutdown(wait=False, cancel_futures=True)
 
+    def put_through(self, blocks: Blocks) -> None:
+        """Encode and write all blocks.
+
+        If an input error ends the reading, all blocks before it are written first. At a stop, that is any
+        other exception, only blocks that are encoded already are written, up to the first that is not.
+        """
+        try:
+            while (block := next(blocks, None)) is not None:
+                cost_bytes = self._work.cost_bytes(block)
+                self.make_room(cost_bytes)
+                self._check()
+                self._pending.append((self._pool.submit(self._work.encode, block), cost_bytes))
+                self._n_bytes += cost_bytes
+                del block
+        except Exception as error:
+            is_stop = not isinstance(error, InputError)
+            while self._pending and not self._has_failed and (not is_stop or self._is_next_done):
+                self._write_next()
+            raise
+        while self._pending:
+            self._check()
+            self._write_next()
+
     def make_room(self, cost_bytes: int) -> None:
         """Write blocks until a block of this cost is admitted, or none is in flight."""
-        while self._pending and (self.is_next_done or not self._admit(cost_bytes, self._n_bytes)):
+        while self._pending and (self._is_next_done or not self._admit(cost_bytes, self._n_bytes)):
             self._check()
-            self.write_next()
-
-    def add(self, block: Block, cost_bytes: int) -> None:
-        """Give a block to a thread."""
-        self._pending.append((self._pool.submit(self._encode, block), cost_bytes))
-        self._n_bytes += cost_bytes
-
-    def __bool__(self) -> bool:
-        return bool(self._pending)
+            self._write_next()
 
     @property
-    def is_next_done(self) -> bool:
-        """Whether the block to be written next is encoded."""
+    def _is_next_done(self) -> bool:
         return self._pending[0][0].done()
 
-    def write_next(self) -> None:
+    def _write_next(self) -> None:
         """Wait for the oldest block, calling `check` meanwhile, and write it."""
         future, cost_bytes = self._pending.popleft()
-        self.has_failed = True
+        self._has_failed = True
         while not future.done():
             self._check()
             with contextlib.suppress(TimeoutError, FuturesTimeoutError):
                 future.result(timeout=_LOOK_UP_EVERY_S)
         self._write(future.result())
         self._n_bytes -= cost_bytes
-        self.has_failed = False
-
-
-def _put_through(
-    blocks: Blocks, cost: Callable[[Block], int], in_flight: _InFlight, check: Callable[[], None]
-) -> None:
-    """Encode and write all blocks.
-
-    If an input error ends the reading, all blocks before it are written first. At a stop, that is any other
-    exception, only blocks that are encoded already are written, up to the first that is not.
-    """
-    try:
-        while (block := next(blocks, None)) is not None:
-            cost_bytes = cost(block)
-            in_flight.make_room(cost_bytes)
-            check()
-            in_flight.add(block, cost_bytes)
-            del block
-    except Exception as error:
-        is_stop = not isinstance(error, InputError)
-        while in_flight and not in_flight.has_failed and (not is_stop or in_flight.is_next_done):
-            in_flight.write_next()
-        raise
-    while in_flight:
-        check()
-        in_flight.write_next()
+        self._has_failed = False
 
 
 def places_to_check(block: Block) -> list[int]:

@@ -253,6 +253,15 @@ def test_a_span_with_a_long_line_fails_alone(tmp_path: Path) -> None:
     assert sha256s(tmp_path / "out") == whole(path, tmp_path / "whole")
 
 
+def test_without_msgspec_too_the_message_names_the_file(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "a.jsonl", line_of("empty objects", 12_000_000))
+    args: Args = ("--input", path, "--output-dir", tmp_path / "out", "--max-memory", "250M")
+    code, stderr = finish(start_with("import sys; sys.modules['msgspec'] = None", *args))
+    assert code == 78, stderr
+    assert f"{path}: line 4, at byte" in stderr
+    assert "has 12.0 MB, which needs up to 3" in stderr
+
+
 GROWS_AT_ONCE = f"""{BOTH_ENGINES}
 import time
 kept = []

@@ -14,7 +14,7 @@ from nanogpt_compat.input.records import is_long_record, parse_records, place_of
 from nanogpt_compat.input.repairs import BadRecord
 from nanogpt_compat.input.text import InMemory, as_utf8, cut_text, find_invalid_bytes, read_blocks
 from nanogpt_compat.system.units import format_bytes
-from nanogpt_compat.text.blocks import Block, MakeRoom, Need, Position, Records, fits, has_room
+from nanogpt_compat.text.blocks import Block, MakeRoom, Need, Position, Records, fits, has_room, naming
 from nanogpt_compat.text.cuts import MAX_PIECE_BYTES, longest_stretch_bytes
 from nanogpt_compat.text.documents import END_OF_TEXT, MARK, Counts, Documents, arrange, split_documents
 
@@ -136,12 +136,13 @@ def _encode_records(
         InputError: the engine fails on several records together, but on none alone.
         EngineMismatch: the engine's tokens are not tiktoken's.
     """
+    make_room = naming(path, make_room)
     try:
         found = parse_records(block, documents, skip_bad=documents.skip_bad, make_room=make_room)
         if is_long_record(block):
             block.raw = b""
             for text in found.texts:
-                _make_room_for(text, encoder, path, block, make_room)
+                _make_room_for(text, encoder, block, make_room)
         try:
             return _encode_found(block, found, encoder, documents, check_at)
         except EngineFailure as error:
@@ -159,11 +160,11 @@ def _encode_records(
         raise error.at(path, block.start.offset) from error
 
 
-def _make_room_for(text: bytes, encoder: Encoder, path: Location, record: Block, make_room: MakeRoom) -> None:
+def _make_room_for(text: bytes, encoder: Encoder, record: Block, make_room: MakeRoom) -> None:
     """Make room to encode a long text; raise what `make_room` raises."""
     if not fits(make_room, _bytes_to_encode(len(text), MAX_PIECE_BYTES)):  # the most that it may take
         n_bytes = _estimate_bytes(text, encoder)
-        make_room(n_bytes, partial(_need_of_text, text, n_bytes, path, record))
+        make_room(n_bytes, partial(_need_of_text, text, n_bytes, record))
 
 
 def _bytes_to_encode(n_tokens: float, stretch_bytes: int) -> int:
@@ -183,9 +184,9 @@ def _estimate_bytes(text: bytes, encoder: Encoder) -> int:
     return _bytes_to_encode(densest * len(text), longest_stretch_bytes(text))
 
 
-def _need_of_text(text: bytes, more_bytes: int, path: Location, record: Block) -> Need:
+def _need_of_text(text: bytes, more_bytes: int, record: Block) -> Need:
     n_bytes = len(text) + more_bytes
-    return Need(f"{path}: {place_of(record)}, has {format_bytes(len(text))} of text", n_bytes, n_bytes)
+    return Need(f"{place_of(record)}, has {format_bytes(len(text))} of text", n_bytes, n_bytes)
 
 
 def _encode_found(

@@ -84,7 +84,7 @@ def read_lines(
     read_more = partial(read, min(block_bytes, MAX_RECORD_BYTES))
     held = BytesIO()  # the beginning of a line; it grows in place, since joining parts would hold it twice
     while data := read_more():
-        place = f"{path}: line {first_line:,}, at byte {offset:,},"
+        place = f"{path}: {place_of_line(first_line, offset)},"
         line = _Line(place, held.tell()).with_more(data)
         ends = [data.rfind(b"\n") + 1]
         if line.n_bytes > LONG_RECORD_BYTES:
@@ -175,12 +175,12 @@ def parse_lines(
     for number, line in enumerate(lines_of(raw), first_line):
         try:
             if len(line) > LONG_RECORD_BYTES and not _may_be_whole(line, make_room):
-                found = parse.long_line(line, n_skipped, _place(number, offset), make_room)
+                found = parse.long_line(line, n_skipped, place_of_line(number, offset), make_room)
             else:
                 text = parse.line(line[n_skipped:] if n_skipped else line)
                 found = None if text is None else encode(text)
         except _NoDocument as error:
-            place = _place(number, offset + n_skipped)
+            place = place_of_line(number, offset + n_skipped)
             if not skip_bad:
                 raise BadRecord(
                     place, error.reason, todo=error.todo, repair=error.repair, line=number
@@ -203,7 +203,8 @@ def _may_be_whole(line: bytes, make_room: MakeRoom) -> bool:
     return len(line) <= _MOST_WHOLE_BYTES and fits(make_room, _WHOLE_FACTOR * len(line))
 
 
-def _place(number: int, offset: int) -> str:
+def place_of_line(number: int, offset: int) -> str:
+    """Return the place of a line, for messages."""
     return f"line {number:,}, at byte {offset:,}"
 
 

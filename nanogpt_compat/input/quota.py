@@ -1,15 +1,14 @@
 """Stop after the number of characters that --n asks for: at an exact cut, or at the end of a document."""
 
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from zlib import crc32
 
-from nanogpt_compat.input.location import Format
 from nanogpt_compat.input.records import parse_records, single_records, up_to
 from nanogpt_compat.input.separated import end_block, end_of_chars
+from nanogpt_compat.input.source import Source
 from nanogpt_compat.input.text import decode, lenient
-from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Position, has_room
+from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Position, naming
 from nanogpt_compat.text.cuts import first_cut
 from nanogpt_compat.text.documents import Documents
 from nanogpt_compat.text.utf8 import count_chars
@@ -36,24 +35,24 @@ def limit_documents(
     blocks: Blocks,
     n_left: int,
     start: Position,
+    source: Source,
     documents: Documents,
-    formats: Sequence[Format],
-    errors: str,
-    make_room: MakeRoom = has_room,
+    make_room: MakeRoom,
 ) -> Blocks:
     """Yield the blocks up to the first end of a document with at least `n_left` characters before it.
 
     `make_room` is as for `parse_records`.
     """
-    separator = documents.separator or ""
+    separator, errors = documents.separator or "", source.errors
     if n_left <= 0 and not start.document:
         return
     with closing(blocks):
         for block in blocks:
             if n_left <= 0 and not block.start.document:
                 return
-            if formats[block.start.input_index].has_records:
-                block = _limit_records(block, n_left, documents, make_room)
+            index = block.start.input_index
+            if source.formats[index].has_records:
+                block = _limit_records(block, n_left, documents, naming(source.paths[index], make_room))
                 yield block
                 n_left -= block.n_chars
                 continue

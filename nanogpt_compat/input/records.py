@@ -5,7 +5,7 @@ from dataclasses import replace
 from zlib import crc32
 
 from nanogpt_compat.input.compressed import ByteStream, open_stream
-from nanogpt_compat.input.jsonl import lines_of, parse_lines, read_lines
+from nanogpt_compat.input.jsonl import lines_of, parse_lines, place_of_line, read_lines
 from nanogpt_compat.input.location import Format, Location
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.tables import LENGTH_BYTES, TextColumn, crc_of_rows, parse_rows, place_of_row
@@ -188,7 +188,7 @@ def place_of(record: Block) -> str:
     rows = record.rows
     if rows is not None:
         return place_of_row(rows.first_row, rows.row_group, rows.column_start)
-    return f"line {record.start.records + 1:,}, at byte {record.start.offset:,}"
+    return place_of_line(record.start.records + 1, record.start.offset)
 
 
 def single_records(block: Block) -> Iterator[Block]:

@@ -1,7 +1,7 @@
 """The unit of work: a range of input bytes that can be tokenised on its own."""
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -47,6 +47,19 @@ def fits(make_room: MakeRoom, n_bytes: int) -> bool:
     except _NoRoom:
         return False
     return True
+
+
+def naming(path: object, make_room: MakeRoom) -> MakeRoom:
+    """Name a file in the needs of what is in it."""
+
+    def make_room_for(n_bytes: int, need: Callable[[], Need]) -> None:
+        def named() -> Need:
+            one = need()
+            return replace(one, what=f"{path}: {one.what}")
+
+        make_room(n_bytes, named)
+
+    return make_room_for
 
 
 def need_of_record(what: str, n_bytes: int) -> Need:
