@@ -279,8 +279,8 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
         metavar="PATH",
         help="read these files, globs, folders (with all folders below them) and addresses (https://, s3://, "
         "hf://), in this order, and the files of a glob or folder in natural order: text, JSON lines (both "
-        "may be .gz or .zst) or parquet; - is standard input. Each text file is encoded on its own, with "
-        f"nothing put between two (default: {DEFAULT_INPUT} next to prepare.py)",
+        "may be .gz, .bz2, .xz or .zst) or parquet; - is standard input. Each text file is encoded on its "
+        f"own, with nothing put between two (default: {DEFAULT_INPUT} next to prepare.py)",
     )
     group.add_argument(
         "--n",

@@ -29,6 +29,7 @@ from tests import faults
 from tests.advice import Bench, commands_in, functions_that_show, texts_in_backticks
 from tests.faults import make_text
 from tests.servers import serve
+from tests.texts import zstd
 
 Check = Callable[[Bench], None]
 
@@ -77,12 +78,10 @@ def s3(bench: Bench) -> tuple[str, ...]:
     return ("--input", "s3://a-bucket/a.txt", "--output-dir", "my out")
 
 
-def zstd(bench: Bench) -> tuple[str, ...]:
-    import zstandard
-
+def in_zstd(bench: Bench) -> tuple[str, ...]:
     content = make_text(bench.folder / "a.txt", 100_000).read_bytes()
-    (bench.folder / "a b.txt.zst").write_bytes(zstandard.compress(content))
-    bench.hide("zstandard")
+    (bench.folder / "a b.txt.zst").write_bytes(zstd.compress(content))
+    bench.hide("backports.zstd")
     return ("--input", "a b.txt.zst", "--output-dir", "my out")
 
 
@@ -364,7 +363,7 @@ CASES = {
     ),
     "packages are missing": Case("__main__:find_problem", hidden("numpy", "tqdm"), exit_code=2, goes_on=True),
     "pyarrow is missing": Case("input.tables:_import_pyarrow", parquet, exit_code=3, goes_on=True),
-    "zstandard is missing": Case("input.compressed:_read_zstd", zstd, exit_code=3, goes_on=True),
+    "the package for zstd is missing": Case("input.compressed:load", in_zstd, exit_code=3, goes_on=True),
     "s3fs is missing": Case(
         "input.server:_not_installed", s3, exit_code=3, check=lambda bench: bench.assert_installed("s3fs")
     ),

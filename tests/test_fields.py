@@ -14,11 +14,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import tiktoken
-import zstandard
 
 from nanogpt_compat.input.ways_out import text_ways
 from tests.conftest import RunPrepare
 from tests.faults import report_of
+from tests.texts import zstd
 
 GOOD = '{"text": "one good text"}\n'
 NO_JQ = "jq is missing (apt install jq)"
@@ -99,7 +99,7 @@ def test_the_field_that_all_inputs_have_is_offered_and_works(
         os.mkfifo(path)
         threading.Thread(target=path.write_bytes, args=(raw,), daemon=True).start()
     else:
-        pack = {"gz": gzip.compress, "zst": zstandard.ZstdCompressor().compress}.get(kind[6:], bytes)
+        pack = {"gz": gzip.compress, "zst": zstd.compress}.get(kind[6:], bytes)
         path.write_bytes(pack(raw))
     done = run_prepare("--input", path, "--output-dir", "out", "--val-split", "none")
     assert done.returncode == 3

@@ -15,13 +15,12 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-import zstandard
 
 from tests.conftest import IMPOSSIBLE, REPOSITORY
 from tests.faults import Args, report_of, run, sha256s
 from tests.test_cgroups import make_cgroup, remove
 from tests.test_memory_stop import BOTH_ENGINES, finish, start_with
-from tests.texts import real_text
+from tests.texts import real_text, zstd
 
 pytestmark = pytest.mark.alone
 
@@ -224,10 +223,9 @@ def test_a_text_that_is_too_long_for_a_row_is_refused_before_it_is_read(tmp_path
 
 def test_a_window_of_zstd_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.txt.zst"
-    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=27)
-    compressor = zstandard.ZstdCompressor(compression_params=parameters)
+    parameters = {zstd.CompressionParameter.compression_level: 1, zstd.CompressionParameter.window_log: 27}
     text = prose().encode()
-    path.write_bytes(compressor.compress(text * (160_000_000 // len(text))))
+    path.write_bytes(zstd.compress(text * (160_000_000 // len(text)), options=parameters))
     args: Args = ("--input", path, "--output-dir", tmp_path / "out", "--engine", "tiktoken")
     done = prepare_within("cgroup", 170_000_000, *args, "--n", "1")
     assert done.returncode == 78, done.stderr

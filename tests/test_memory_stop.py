@@ -14,7 +14,6 @@ from typing import IO, Any
 
 import psutil
 import pytest
-import zstandard
 
 from nanogpt_compat.memory import policy
 from tests.conftest import REPOSITORY
@@ -30,6 +29,7 @@ from tests.faults import (
 )
 from tests.servers import serve
 from tests.test_records import write
+from tests.texts import zstd
 
 pytestmark = pytest.mark.alone
 
@@ -314,7 +314,7 @@ def test_every_format_in_and_out_is_stopped_and_goes_on(
         source.write_bytes(gzip.compress(raw, 1))
     elif kind == "txt.zst":
         source = tmp_path / "text.txt.zst"
-        source.write_bytes(zstandard.ZstdCompressor().compress(raw))
+        source.write_bytes(zstd.compress(raw))
     elif kind not in ("txt", "standard input", "fifo", "url"):
         lines = raw.decode("utf-8", "ignore").splitlines()
         documents = ["\n".join(lines[start : start + 40]) for start in range(0, len(lines), 40)]

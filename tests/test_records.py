@@ -13,7 +13,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import tiktoken
-import zstandard
 
 from nanogpt_compat.input.location import Format
 from nanogpt_compat.input.records import read_records
@@ -22,7 +21,7 @@ from nanogpt_compat.text.documents import MARK, Documents
 from tests import faults
 from tests.faults import Args, Expected, expect, make_text, prepare, report_of, sha256s
 from tests.test_documents import assert_same, expected_pair, goes_to_val
-from tests.texts import real_text
+from tests.texts import real_text, zstd
 
 KINDS = ("jsonl", "jsonl.gz", "jsonl.zst", "json.gz", "parquet")
 VAL: Args = ("--val-ratio", "0.05")
@@ -41,7 +40,7 @@ def write(folder: Path, kind: str, documents: list[str], *, name: str = "part") 
     if kind.endswith("gz"):
         parts = [gzip.compress(part, 1) for part in parts]
     if kind.endswith("zst"):
-        parts = [zstandard.ZstdCompressor().compress(part) for part in parts]
+        parts = [zstd.compress(part) for part in parts]
     path.write_bytes(b"".join(parts))
     return path
 

@@ -23,6 +23,7 @@ from nanogpt_compat.resume.checkpoint import load_tally, read_found
 from nanogpt_compat.text.blocks import Position
 from tests import faults
 from tests.faults import Args, Expected, Outcome, Stopped, make_text, prepare
+from tests.texts import zstd
 
 BLOCKS: Args = ("--block-size", "2000")
 NO_WINDOWS: Args = ("--val-split", "none")
@@ -366,7 +367,7 @@ def test_the_same_text_in_other_rows_is_refused(
 def test_a_truncated_file_that_is_fetched_again_is_resumed(name: str, tmp_path: Path, out: Path) -> None:
     path = tmp_path / name
     raw = make_text(tmp_path / "raw", 9_000_000).read_bytes()
-    packed = gzip.compress(raw) if name.endswith("gz") else zstd(raw)
+    packed = gzip.compress(raw) if name.endswith("gz") else in_zstd(raw)
     path.write_bytes(packed[: len(packed) * 4 // 5])
     stopped = prepare("--input", path, "--output-dir", out, "--block-size", "200000")
     assert stopped.returncode == 3
@@ -376,10 +377,8 @@ def test_a_truncated_file_that_is_fetched_again_is_resumed(name: str, tmp_path: 
     assert_resumes(out, "--input", path)
 
 
-def zstd(raw: bytes) -> bytes:
-    import zstandard
-
-    return zstandard.ZstdCompressor().compress(raw)
+def in_zstd(raw: bytes) -> bytes:
+    return bytes(zstd.compress(raw))
 
 
 def test_a_stream_that_is_compressed_otherwise_holds_what_it_held(tmp_path: Path, out: Path) -> None:

@@ -1,6 +1,8 @@
-"""gzip and zstd: the bytes of the original, in bounded memory, and all damage is noticed."""
+"""gzip, bzip2, xz and zstd: the bytes of the original, in bounded memory, and all damage is noticed."""
 
+import bz2
 import gzip
+import lzma
 import random
 import struct
 import sys
@@ -10,17 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.input.compressed import MAX_WINDOW_BYTES, ByteStream, open_stream
 from nanogpt_compat.input.location import Compression
+from nanogpt_compat.input.signatures import COMPRESSION_MAGIC
 from nanogpt_compat.input.text import TextFile
 from nanogpt_compat.memory import malloc
 from nanogpt_compat.memory.malloc import large_bytes, used_bytes
 from nanogpt_compat.text.blocks import Position
+from tests import texts
 
 TEXT = "".join(f"{k} caf\xe9 {k * k}\n" for k in range(40)).encode()
 
@@ -29,9 +32,16 @@ def incompressible(n_bytes: int) -> bytes:
     return random.Random(1).randbytes(n_bytes)
 
 
+PARAMETER = texts.zstd.CompressionParameter
+
+
 def zstd(text: bytes, level: int = 3, *, sized: bool = True) -> bytes:
-    compressor = zstandard.ZstdCompressor(level, write_checksum=True, write_content_size=sized)
-    return compressor.compress(text)
+    options = {
+        PARAMETER.compression_level: level,
+        PARAMETER.checksum_flag: 1,
+        PARAMETER.content_size_flag: sized,
+    }
+    return bytes(texts.zstd.compress(text, options=options))
 
 
 def skippable(content: bytes, k: int = 0) -> bytes:
@@ -41,6 +51,8 @@ def skippable(content: bytes, k: int = 0) -> bytes:
 COMPRESSIONS: list[tuple[Compression, Callable[[bytes], bytes]]] = [
     ("none", bytes),
     ("gz", gzip.compress),
+    ("bz2", bz2.compress),
+    ("xz", lzma.compress),
     ("zst", zstd),
 ]
 compressions = pytest.mark.parametrize(("compression", "compress"), COMPRESSIONS)
@@ -110,10 +122,13 @@ def test_gzip_members_with_names_and_comments_are_read(path: Path) -> None:
     assert read_all(path, "gz") == TEXT
 
 
-@pytest.mark.parametrize("n_zeros", [1, 512, 70_000])
-def test_zeros_behind_gzip_members_are_padding(n_zeros: int, path: Path) -> None:
-    path.write_bytes((gzip.compress(TEXT) + bytes(n_zeros)) * 2)
-    assert read_all(path, "gz") == TEXT * 2
+@pytest.mark.parametrize("n_zeros", [4, 512, 70_000])
+@pytest.mark.parametrize(("compression", "compress"), [("gz", gzip.compress), ("xz", lzma.compress)])
+def test_zeros_behind_members_are_padding(
+    compression: Compression, compress: Callable[[bytes], bytes], n_zeros: int, path: Path
+) -> None:
+    path.write_bytes((compress(TEXT) + bytes(n_zeros)) * 2)
+    assert read_all(path, compression) == TEXT * 2
 
 
 def test_skippable_zstd_frames_are_passed_over(path: Path) -> None:
@@ -126,8 +141,9 @@ def test_skippable_zstd_frames_are_passed_over(path: Path) -> None:
 @pytest.mark.parametrize("n_bytes", [0, 200, 300, 70_000, 500_000])
 def test_zstd_frames_of_every_form_are_read(level: int, n_bytes: int, path: Path) -> None:
     text = (TEXT * 500)[:n_bytes]
-    streamed = zstandard.ZstdCompressor(level).compressobj()
-    pieces = [streamed.compress(text[k : k + 5000]) + streamed.flush(1) for k in range(0, n_bytes, 5000)]
+    streamed = texts.zstd.ZstdCompressor(level)
+    flush = streamed.FLUSH_BLOCK
+    pieces = [streamed.compress(text[k : k + 5000], flush) for k in range(0, n_bytes, 5000)]
     path.write_bytes(zstd(text, level) + zstd(text, level, sized=False) + b"".join(pieces) + streamed.flush())
     assert read_all(path, "zst") == text * 3
 
@@ -192,8 +208,17 @@ def test_what_follows_the_compressed_data_is_refused(
     assert f"something else follows, found {garbage[:2].hex(' ')}" in message
 
 
-def test_zeros_behind_zstd_frames_are_refused(path: Path) -> None:
+def test_zeros_behind_zstd_and_bzip2_are_refused(path: Path) -> None:
     assert "something else follows, found 00 00" in refusal(path, "zst", zstd(TEXT) + bytes(100))
+    assert "something else follows, found 00 00" in refusal(path, "bz2", bz2.compress(TEXT) + bytes(100))
+
+
+def test_a_second_part_whose_beginning_is_damaged_is_not_taken_for_the_end(path: Path) -> None:
+    """As Python's own BZ2File and LZMAFile do."""
+    for compression, compress in COMPRESSIONS[1:]:
+        stored = bytearray(compress(TEXT) + compress(TEXT))
+        stored[len(stored) // 2 + len(COMPRESSION_MAGIC[compression])] ^= 0x40
+        assert f"({len(TEXT):,} bytes uncompressed): its " in refusal(path, compression, bytes(stored))
 
 
 @pytest.mark.parametrize("window_log", [27, 28, 31])
@@ -216,8 +241,7 @@ def test_the_window_of_a_zstd_frame_is_known_to_be_in_use_while_it_is_read(
 ) -> None:
     stored = b""
     for window_log in (20, 27):
-        parameters = zstandard.ZstdCompressionParameters.from_level(3, window_log=window_log)
-        frame = zstandard.ZstdCompressor(compression_params=parameters).compressobj()  # of unknown size
+        frame = texts.zstd.ZstdCompressor(options={PARAMETER.window_log: window_log})  # of unknown size
         stored += frame.compress(TEXT) + frame.flush()
     path.write_bytes(stored)
     with TextFile(path) as file:
@@ -246,7 +270,8 @@ def test_a_bomb_is_read_in_bounded_memory(
         with TextFile(path) as file:
             stream = ByteStream(file, compression)
             assert sum(len(block) for block in iter(lambda: stream.read(1 << 18), b"")) == n_bytes
-        assert tracemalloc.get_traced_memory()[1] < 3 << 20
+        window_bytes = 8 << 20 if compression == "xz" else 0
+        assert tracemalloc.get_traced_memory()[1] < window_bytes + (3 << 20)
     finally:
         tracemalloc.stop()
 
@@ -285,7 +310,57 @@ def test_a_plain_file_can_be_read_from_any_byte(path: Path) -> None:
             ByteStream(file, "gz", start=100)
 
 
-def test_without_zstandard_its_pip_line_is_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "zstandard", None)
+def test_without_its_package_zstd_is_refused_with_its_pip_line(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+    monkeypatch.setitem(sys.modules, "backports.zstd", None)
+    monkeypatch.setattr(sys, "version_info", (3, 13))
     assert f"{path} is compressed with zstd" in (message := refusal(path, "zst", zstd(TEXT)))
-    assert "-m pip install zstandard" in message
+    assert "-m pip install backports.zstd" in message
+
+
+@pytest.mark.parametrize(("compression", "module"), [("bz2", "bz2"), ("xz", "lzma")])
+def test_a_python_that_was_built_without_a_module_is_told_how_to_unpack(
+    compression: Compression, module: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = dict(COMPRESSIONS)[compression](TEXT)
+    monkeypatch.setitem(sys.modules, module, None)
+    message = refusal(path, compression, stored)
+    assert f"this Python has no module {module}; unpack the file with " in message
+
+
+@pytest.mark.parametrize(("preset", "window_bytes"), [(0, 1 << 18), (6, 8 << 20), (9, 64 << 20)])
+def test_the_dictionary_of_xz_is_known_to_be_in_use_while_it_is_read(
+    preset: int, window_bytes: int, path: Path
+) -> None:
+    path.write_bytes(lzma.compress(TEXT, preset=preset))
+    asked = []
+    with TextFile(path) as file:
+        stream = ByteStream(file, "xz", make_room=lambda n_bytes, _need: asked.append(n_bytes))
+        assert stream.read(1) == TEXT[:1]
+        assert used_bytes() == window_bytes
+        assert asked == ([window_bytes + (8 << 20)] if window_bytes > 8 << 20 else [])
+        assert stream.read(len(TEXT)) == TEXT[1:]
+        assert used_bytes() == 0
+
+
+@pytest.mark.parametrize("before", [lzma.FILTER_X86, lzma.FILTER_DELTA])
+def test_xz_with_a_filter_before_its_last_is_read(before: int, path: Path) -> None:
+    filters = [{"id": before}, {"id": lzma.FILTER_LZMA2, "dict_size": 12 << 20}]
+    path.write_bytes(lzma.compress(b"", filters=filters) + lzma.compress(TEXT, filters=filters))
+    assert read_all(path, "xz") == TEXT
+
+
+def test_xz_with_too_large_a_dictionary_is_refused_with_its_size(path: Path) -> None:
+    """The properties of the filter, of a dictionary that is too large, are written into the header."""
+    stored = bytearray(lzma.compress(TEXT))
+    header = stored[12 : 12 + stored[12] * 4]
+    header[header.rindex(b"\x21\x01") + 2] = 37
+    stored[12 : 12 + len(header) + 4] = header + struct.pack("<I", zlib.crc32(header))
+    message = refusal(path, "xz", bytes(stored))
+    assert "byte 0 of" in message
+    assert (
+        "needs a window of 1.6 GB in memory; the limit is 134 MB; compress the text again with xz -6"
+        in message
+    )

@@ -1,8 +1,10 @@
 """Compressed text, standard input and FIFOs, end to end: the tokens of the plain file, stopped or not."""
 
+import bz2
 import fcntl
 import gzip
 import json
+import lzma
 import os
 import random
 import shutil
@@ -23,7 +25,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import tiktoken
-import zstandard
 
 from nanogpt_compat.resume.journal import read_journal
 from nanogpt_compat.text.blocks import Position
@@ -33,6 +34,7 @@ from tests import faults, reference, test_documents
 from tests.conftest import REPOSITORY
 from tests.faults import Args, Expected, make_text, prepare, report_of, sha256s
 from tests.servers import serve
+from tests.texts import zstd
 
 KIB = 1024
 N_BYTES = 1_300_000
@@ -47,9 +49,11 @@ def _gzip(text: bytes) -> bytes:
 
 PACKED: dict[str, Callable[[bytes], bytes]] = {
     "gz": lambda text: _gzip(text[:500_000]) + _gzip(text[500_000:]),
-    "zst": lambda text: zstandard.compress(text[:500_000]) + zstandard.compress(text[500_000:]),
+    "bz2": lambda text: bz2.compress(text[:500_000]) + bz2.compress(text[500_000:]),
+    "xz": lambda text: lzma.compress(text[:500_000]) + lzma.compress(text[500_000:]),
+    "zst": lambda text: zstd.compress(text[:500_000]) + zstd.compress(text[500_000:]),
 }
-KINDS = ("txt.gz", "txt.zst", "stdin", "stdin.gz", "stdin.zst", "fifo", "fifo.gz")
+KINDS = ("txt.gz", "txt.bz2", "txt.xz", "txt.zst", "stdin", "stdin.gz", "stdin.zst", "fifo", "fifo.gz")
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,16 @@
 """Texts that provoke faults, for hypothesis to draw from, and real prose that any machine with Python has."""
 
 import pydoc_data.topics
+import sys
+from importlib import import_module
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+
+zstd: Any = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
 # Every piece has met a place in the pattern, in UTF-8 or in text mode that is easy to get wrong.
 PIECES = (

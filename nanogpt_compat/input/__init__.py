@@ -8,7 +8,7 @@ pipes.py         a pipe with the interface of a file
 remote.py        files on servers, read by ranges
 server.py        one server, reached through fsspec, with retries
 failures.py      what a server's error means, and what to tell the user
-compressed.py    gzip and zstd as a stream of uncompressed bytes
+compressed.py    gzip, bzip2, xz and zstd as a stream of uncompressed bytes
 formats.py       the format of each input, by its first bytes
 sniff.py         what an input holds, by its first bytes, then by its name
 signatures.py    the first bytes of files that are not text

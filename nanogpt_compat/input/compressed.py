@@ -1,31 +1,35 @@
-"""Read a gzip, zstd or plain file as one stream of uncompressed bytes, in bounded memory.
+"""Read a plain, gzip, bzip2, xz or zstd file as one stream of uncompressed bytes, in bounded memory.
 
 A stream holds a chunk of the file, a piece of decompressed bytes, and the decoder's window: 32 KiB for gzip;
-for zstd, what the frame asks for, up to 128 MiB.
+4 MB for bzip2; for xz and zstd, what the file asks for, up to 128 MiB.
 """
 
+import sys
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
 
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.input.location import Compression
 from nanogpt_compat.input.pipes import UNKNOWN, Pipe
+from nanogpt_compat.input.signatures import COMPRESSION_MAGIC, compression_of
 from nanogpt_compat.input.text import InputFile
 from nanogpt_compat.memory.malloc import uses_block
 from nanogpt_compat.system.commands import install, show
 from nanogpt_compat.system.units import format_bytes, plural
 from nanogpt_compat.text.blocks import MakeRoom, Need, Position, has_room
 
-GZIP_MAGIC = b"\x1f\x8b"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 MEASURED_BYTES = 4 * 1024 * 1024  # of text: several chunks of the file, enough to measure its ratio
 MAX_WINDOW_BYTES = 128 * 1024 * 1024  # also the limit of `zstd -d` and of `--long=27`
 
-_LARGE_WINDOW_BYTES = 8 * 1024 * 1024  # zstd's window up to level 19
+_LARGE_WINDOW_BYTES = 8 * 1024 * 1024  # the largest of zstd up to level 19, and of xz up to 6
 _CHUNK_BYTES = 64 * 1024
-_PIECE_BYTES = 128 * 1024  # the most that a zstd block can hold
+_PIECE_BYTES = 128 * 1024
 _GZIP_WBITS = 31
-_RLE_BLOCK = 1
+_HEADER_BYTES = 12 + 1024  # the longest header, of an xz stream and its first block
+_XZ_BYTES = 1024 * 1024  # the most that an xz decoder takes beside its window
 
 
 class ByteStream:
@@ -51,7 +55,7 @@ class ByteStream:
             raise ValueError(f"a compressed file is read from its beginning, not from byte {start}")
         self.offset = start  # uncompressed bytes before the next `read`
         self._stored = _Stored(file, start, make_room)
-        self._pieces = None if compression == "none" else _DECODERS[compression](self._stored)
+        self._pieces = None if compression == "none" else _unpack(self._stored, compression)
         self.skipped_tail = b""  # the last piece that `skip` has read
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -205,7 +209,7 @@ class _Stored:
 
     @property
     def offset(self) -> int:
-        """Where in the file the next `take` begins."""
+        """Where in the file the next `take_some` begins."""
         return self.end - len(self._data)
 
     def take_some(self) -> bytes:
@@ -227,17 +231,6 @@ class _Stored:
             self._data += chunk
         return self._data[:n_bytes]
 
-    def take(self, n_bytes: int) -> bytes:
-        """Return exactly `n_bytes` (a few hundred KiB at most); raise `_Damaged` if the file ends before."""
-        data = self.peek(n_bytes)
-        if len(data) < n_bytes:
-            raise self.cut_short()
-        self._data = self._data[n_bytes:]
-        return data
-
-    def cut_short(self) -> _Damaged:
-        return _Damaged("it ends in the middle of its compressed data", self.end)
-
     def read(self, n_bytes: int) -> bytes:
         """Read the next `n_bytes` of the file, bypassing the buffer."""
         data = self.file.read(n_bytes, self.end)
@@ -249,42 +242,171 @@ class _Stored:
         return self.read(_CHUNK_BYTES - self.end % _CHUNK_BYTES)
 
 
-def _read_gzip(stored: _Stored) -> Iterator[bytes]:
-    """Decompress all members; zeros after a member are padding, as gzip(1) treats them."""
+class _Decoder(Protocol):
+    """What unpacks one part of a file, as the decompressors of Python's modules do."""
+
+    @property
+    def eof(self) -> bool:
+        """Whether the part has ended."""
+
+    @property
+    def needs_input(self) -> bool:
+        """Whether more of the file is needed for more of the text."""
+
+    @property
+    def unused_data(self) -> bytes:
+        """What was given beyond the end of the part."""
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        """Take more of the file, and return at most `max_length` bytes."""
+
+
+class _Gzip:
+    """A gzip member; zlib's decompressor returns the input that it has not used yet, others keep it."""
+
+    def __init__(self) -> None:
+        self._decoder = zlib.decompressobj(_GZIP_WBITS)
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        piece = self._decoder.decompress(self._decoder.unconsumed_tail + data, max_length)
+        self.needs_input = not self._decoder.unconsumed_tail and len(piece) < max_length
+        return piece
+
+
+def _zstd_window_bytes(header: bytes) -> int:
+    """Return the window that a zstd frame asks for (RFC 8878, 3.1.1.1)."""
+    if not header.startswith(COMPRESSION_MAGIC["zst"]) or len(header) < 6:  # a skippable frame has none
+        return 0
+    descriptor = header[4]
+    if not descriptor & 0x20:
+        base = 1 << 10 + (header[5] >> 3)
+        return base + base // 8 * (header[5] & 7)
+    start, n_bytes = 5 + (0, 1, 2, 4)[descriptor & 3], (1, 2, 4, 8)[descriptor >> 6]
+    return int.from_bytes(header[start : start + n_bytes], "little")  # the size of the text
+
+
+def _xz_window_bytes(header: bytes) -> int:
+    """Return the dictionary size of the first block of an xz stream (The .xz File Format, 3.1 and 5.3.1)."""
+    n_bytes = header[12] * 4 if len(header) > 12 else 0  # of the block's header; 0: the stream has no blocks
+    block, crc = header[12 : 12 + n_bytes], header[12 + n_bytes : 16 + n_bytes]
+    if zlib.crc32(block) != int.from_bytes(crc, "little") or not block:
+        return 0  # the decoder reports the damage
+    bits = block[block.rindex(b"\x21\x01") + 2]  # LZMA2, the last filter, has one byte of properties
+    return (2 | bits & 1) << bits // 2 + 11
+
+
+@dataclass(frozen=True, slots=True)
+class _Codec:
+    """How one compression is read."""
+
+    name: str
+    part: str  # what a file consists of
+    modules: tuple[str, ...]  # the first that can be imported
+    open: Callable[[Any, int], _Decoder]  # takes the module and the size of the window
+    errors: str = ""  # the module's exception, beside OSError
+    window_bytes: Callable[[bytes], int] = lambda _header: 0
+    smaller: str = ""  # how to make a file with a smaller window
+    unpack: str = ""  # the command that reads all windows
+    is_padded: bool = False  # with zeros after a part
+
+    def load(self, file: InputFile) -> Any:
+        """Import the module; raise an InputError if it is missing."""
+        for name in self.modules:
+            try:
+                return import_module(name)
+            except ImportError:
+                continue
+        is_package = self.modules[-1].startswith("backports") and sys.version_info < (3, 14)
+        if is_package:
+            todo = f"the package that reads it is missing:{show(install(self.modules[-1]))}"
+        else:
+            todo = f"this Python has no module {self.modules[0]}; unpack the file with {self.unpack}"
+        raise InputError(f"{file.path} is compressed with {self.name}, and {todo}")
+
+
+_CODECS: dict[Compression, _Codec] = {
+    "gz": _Codec("gzip", "a member", ("zlib",), lambda _zlib, _window: _Gzip(), "error", is_padded=True),
+    "bz2": _Codec("bzip2", "a stream", ("bz2",), lambda bz2, _window: bz2.BZ2Decompressor(), unpack="bzcat"),
+    "xz": _Codec(
+        "xz",
+        "an xz stream",
+        ("lzma",),
+        lambda lzma, window_bytes: lzma.LZMADecompressor(memlimit=window_bytes + _XZ_BYTES),
+        "LZMAError",
+        _xz_window_bytes,
+        "with xz -6",
+        "xz -d",
+        is_padded=True,
+    ),
+    "zst": _Codec(
+        "zstd",
+        "a zstd frame",
+        ("compression.zstd", "backports.zstd"),
+        lambda zstd, _window: zstd.ZstdDecompressor(
+            options={zstd.DecompressionParameter.window_log_max: MAX_WINDOW_BYTES.bit_length() - 1}
+        ),
+        "ZstdError",
+        _zstd_window_bytes,
+        "without --long or --ultra",
+        "zstd -d --long=31",
+    ),
+}
+
+
+def _unpack(stored: _Stored, compression: Compression) -> Iterator[bytes]:
+    """Unpack all parts of a file: gzip's members, zstd's frames, the streams of bzip2 and xz.
+
+    The file objects of `bz2` and `lzma` are not used: they take other data after the first part, or a second
+    part whose beginning is damaged, for the end of the text. Zeros after a part of gzip or xz
+    are padding, as gzip(1) and xz(1) treat them.
+    """
+    codec = _CODECS[compression]
+    module = codec.load(stored.file)
     while True:
-        yield from _read_member(stored)
-        _skip_zeros(stored)
-        magic = stored.peek(len(GZIP_MAGIC))
-        if not magic:
+        window_bytes = codec.window_bytes(stored.peek(_HEADER_BYTES))
+        _make_room_for_window(window_bytes, codec, stored)
+        with uses_block(window_bytes):
+            yield from _unpack_part(stored, codec, module, window_bytes)
+        if codec.is_padded:
+            _skip_zeros(stored)
+        head = stored.peek(_HEADER_BYTES)
+        if not head:
             return
-        _check_magic(stored, magic, GZIP_MAGIC)
-
-
-def _read_member(stored: _Stored) -> Iterator[bytes]:
-    decoder = zlib.decompressobj(_GZIP_WBITS)
-    while not decoder.eof:
-        offset = stored.offset
-        data = stored.take_some()
-        if not data:
-            raise stored.cut_short()
-        try:
-            yield from _inflate(decoder, data)
-        except zlib.error as error:
+        magic = COMPRESSION_MAGIC[compression]
+        if not magic.startswith(head[: len(magic)]) and compression_of(head) != compression:
             raise _Damaged(
-                f"its gzip data is damaged here or a little further on ({error})", offset
+                f"its compressed data ends here and something else follows, found {head[:4].hex(' ')}",
+                stored.offset,
+                "if no text is missing, cut the file off here (truncate -s); otherwise fetch or make it "
+                "again",
+            )
+
+
+def _unpack_part(stored: _Stored, codec: _Codec, module: Any, window_bytes: int) -> Iterator[bytes]:
+    decoder = codec.open(module, window_bytes)
+    errors = (OSError, getattr(module, codec.errors)) if codec.errors else OSError
+    while not decoder.eof:
+        offset, data = stored.offset, b""
+        if decoder.needs_input and not (data := stored.take_some()):
+            raise _Damaged("it ends in the middle of its compressed data", stored.end)
+        try:
+            piece = decoder.decompress(data, _PIECE_BYTES)
+        except errors as error:
+            raise _Damaged(
+                f"its {codec.name} data is damaged here or a little further on ({error})", offset
             ) from error
-        stored.put_back(decoder.unused_data)
-
-
-def _inflate(decoder: "zlib._Decompress", data: bytes) -> Iterator[bytes]:
-    """Decompress `data`, and yield all the output that is available by then, in pieces."""
-    while True:
-        piece = decoder.decompress(data, _PIECE_BYTES)
         if piece:
             yield piece
-        data = decoder.unconsumed_tail
-        if decoder.eof or (not data and len(piece) < _PIECE_BYTES):
-            return
+    stored.put_back(decoder.unused_data)
 
 
 def _skip_zeros(stored: _Stored) -> None:
@@ -295,108 +417,16 @@ def _skip_zeros(stored: _Stored) -> None:
             return
 
 
-def _check_magic(stored: _Stored, found: bytes, magic: bytes) -> None:
-    """Raise `_Damaged` unless the next part of the compressed data begins here, with `magic`."""
-    if found == magic:
-        return
-    if magic.startswith(found):
-        stored.take(len(magic))  # raises: the file ends within it
-    raise _Damaged(
-        f"its compressed data ends here and something else follows, found {found.hex(' ')}",
-        stored.offset,
-        "if no text is missing, cut the file off here (truncate -s); otherwise fetch or make it again",
-    )
-
-
-def _read_zstd(stored: _Stored) -> Iterator[bytes]:
-    """Decompress all frames (RFC 8878) but the skippable ones.
-
-    The decoder is given one block at a time: its output cannot be limited, and a block holds at most 128 KiB.
-    """
-    try:
-        import zstandard
-    except ImportError as error:
-        raise InputError(
-            f"{stored.file.path} is compressed with zstd, and the package that reads it is missing:"
-            f"{show(install('zstandard'))}"
-        ) from error
-    decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW_BYTES)
-    while magic := stored.peek(len(ZSTD_MAGIC)):
-        if is_skippable_frame(magic):
-            stored.take(len(magic))
-            _skip(stored, int.from_bytes(stored.take(4), "little"))
-            continue
-        _check_magic(stored, magic, ZSTD_MAGIC)
-        offset = stored.offset
-        header = _take_frame_header(stored)
-        try:
-            parameters = zstandard.get_frame_parameters(header)
-        except zstandard.ZstdError as error:
-            raise _Damaged(f"the header of a zstd frame is damaged ({error})", offset) from error
-        _check_window(parameters.window_size, stored, offset)
-        decoder = decompressor.decompressobj()
-        with uses_block(parameters.window_size):
-            for part_offset, part in _frame_parts(stored, offset, header, parameters.has_checksum):
-                try:
-                    piece = decoder.decompress(part)
-                except zstandard.ZstdError as error:
-                    raise _Damaged(f"its zstd data is damaged ({error})", part_offset) from error
-                if piece:
-                    yield piece
-
-
-def is_skippable_frame(head: bytes) -> bool:
-    """Whether `head` (four bytes) begins a skippable zstd frame, which holds no text."""
-    return len(head) == 4 and head[0] & 0xF0 == 0x50 and head[1:] == b"\x2a\x4d\x18"
-
-
-def _skip(stored: _Stored, n_bytes: int) -> None:
-    while n_bytes:
-        n_bytes -= len(stored.take(min(_CHUNK_BYTES, n_bytes)))
-
-
-def _take_frame_header(stored: _Stored) -> bytes:
-    start = stored.take(5)
-    descriptor = start[4]
-    is_single_segment = descriptor >> 5 & 1
-    n_size_bytes = (is_single_segment, 2, 4, 8)[descriptor >> 6]
-    n_dictionary_bytes = (0, 1, 2, 4)[descriptor & 3]
-    return start + stored.take(n_size_bytes + n_dictionary_bytes + (1 - is_single_segment))
-
-
-def _check_window(window_bytes: int, stored: _Stored, offset: int) -> None:
+def _make_room_for_window(window_bytes: int, codec: _Codec, stored: _Stored) -> None:
     """Refuse a window over the limit; make room in memory for a large one."""
-    size = format_bytes(window_bytes)
+    size, way_out = format_bytes(window_bytes), f"compress the text again {codec.smaller}"
     if window_bytes > MAX_WINDOW_BYTES:
         raise _Damaged(
-            f"a zstd frame needs a window of {size} in memory; the limit is {format_bytes(MAX_WINDOW_BYTES)}",
-            offset,
-            "compress the text again without --long or --ultra (zstd -d --long=31 unpacks it)",
+            f"{codec.part} needs a window of {size} in memory; the limit is {format_bytes(MAX_WINDOW_BYTES)}",
+            stored.offset,
+            f"{way_out} ({codec.unpack} unpacks it)",
         )
     if window_bytes > _LARGE_WINDOW_BYTES:
-        what = f"{stored.file.path}: a zstd frame, at byte {offset:,}, has a window of {size}"
+        what = f"{stored.file.path}: {codec.part}, at byte {stored.offset:,}, has a window of {size}"
         n_bytes = window_bytes + _LARGE_WINDOW_BYTES
-        way_out = "compress the text again without --long or --ultra"
         stored.make_room(n_bytes, lambda: Need(what, n_bytes, n_bytes, way_out))
-
-
-def _frame_parts(
-    stored: _Stored, offset: int, header: bytes, has_checksum: bool
-) -> Iterator[tuple[int, bytes]]:
-    """Yield a frame's header, each of its blocks and its checksum, each with its offset in the file."""
-    yield offset, header
-    is_last = False
-    while not is_last:
-        offset = stored.offset
-        start = stored.take(3)
-        block = int.from_bytes(start, "little")
-        is_last, kind, n_bytes = bool(block & 1), block >> 1 & 3, block >> 3
-        yield offset, start + stored.take(1 if kind == _RLE_BLOCK else n_bytes)
-    if has_checksum:
-        yield stored.offset, stored.take(4)
-
-
-_DECODERS: dict[Compression, Callable[[_Stored], Iterator[bytes]]] = {
-    "gz": _read_gzip,
-    "zst": _read_zstd,
-}

@@ -17,12 +17,10 @@ from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.remedies import Found, notices, refusal
 from nanogpt_compat.input.samples import Sample, foreign_kind, take_samples, trim
-from nanogpt_compat.input.signatures import PARQUET_MAGIC, TAIL_BYTES, is_gzip, is_zstd
+from nanogpt_compat.input.signatures import PARQUET_MAGIC, TAIL_BYTES, compression_of
 from nanogpt_compat.input.sniff import COMPRESSED_SUFFIXES, HEAD_BYTES, Look, sniff
 from nanogpt_compat.input.text import InputFile
 from nanogpt_compat.text.utf8 import is_utf8
-
-_BZIP2_BYTES = 1024 * 1024  # covers one bzip2 block, which can only be unpacked whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,27 +74,23 @@ def look_at(location: Location, asked: Asked = Asked(), *, n_inputs: int = 1) ->
         name = name.with_suffix("")
     with open_input(location) as file:
         head = file.read(HEAD_BYTES, 0)
-        compression: Compression = "gz" if is_gzip(head) else "zst" if is_zstd(head) else "none"
+        compression = compression_of(head)
         if compression == "none":
             return compression, _look_at_file(file, head, name.name, asked, n_inputs)
         contents = ByteStream(file, compression).read(HEAD_BYTES)
     look = _look_at_contents(contents, name.name, asked)
     if look.is_refused:
-        look = replace(look, kind=inside(kinds.GZIP if compression == "gz" else kinds.ZSTD, look.kind))
+        look = replace(look, kind=inside(kinds.COMPRESSED[compression], look.kind))
     return compression, look
 
 
 def _look_at_file(file: InputFile, head: bytes, name: str, asked: Asked, n_inputs: int) -> Look:
-    """Look at a file that is not compressed, or compressed in a way that is not supported."""
+    """Look at a file that is not compressed, or in a way that cannot be read."""
     is_pipe = isinstance(file.path, Pipe)
     tail: bytes | None = None if is_pipe else b""
     if not is_pipe and head.startswith(PARQUET_MAGIC):
         tail = file.read(TAIL_BYTES, max(0, file.size_bytes - TAIL_BYTES))
     look = sniff(head, name=name, tail=tail, is_whole=len(head) < HEAD_BYTES, separator=asked.separator)
-    if look.kind in (kinds.BZIP2, kinds.XZ):
-        contents = _unpack(file.read(_BZIP2_BYTES, 0)) if look.kind is kinds.BZIP2 else _unpack(head)
-        inner = _look_at_contents(contents, name, asked)
-        return replace(look, kind=inside(look.kind, inner.kind if inner.is_refused else None))
     if look.kind is kinds.BINARY and file.path.name.lower().endswith(".br"):  # brotli has no signature
         return replace(look, kind=kinds.BROTLI)
     if look.is_refused or look.container == "parquet" or is_utf8(head):
@@ -114,21 +108,6 @@ def _look_at_contents(contents: bytes, name: str, asked: Asked) -> Look:
     if look.is_refused or is_utf8(contents):
         return _as_asked(look, asked)
     return _look_at_charset(look, [trim(0, contents)], asked)
-
-
-def _unpack(data: bytes) -> bytes:
-    """Unpack the beginning of bzip2 or xz data; return b"" if that fails."""
-    try:
-        import bz2
-        import lzma
-    except ImportError:  # Python can be built without them
-        return b""
-    try:
-        if data.startswith(b"BZh"):
-            return bz2.BZ2Decompressor().decompress(data, HEAD_BYTES)
-        return lzma.LZMADecompressor().decompress(data, HEAD_BYTES)
-    except (OSError, EOFError, lzma.LZMAError):
-        return b""
 
 
 def _as_asked(look: Look, asked: Asked) -> Look:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+from nanogpt_compat.input.location import Compression
 from nanogpt_compat.system import commands
 
 Makes: TypeAlias = Literal["text", "records", "table", "folder", "inside", "itself", "nothing"]
@@ -104,10 +105,12 @@ ZIP = _extract("a zip archive", "mkdir -p {new} && unzip -q {old} -d {new}")
 SEVEN_ZIP = _extract("a 7z archive", "7z x -bd -bso0 -o{new} {old}")
 RAR = _extract("a rar archive", "7z x -bd -bso0 -o{new} {old}")
 OTHER_ARCHIVE = _extract("an archive (ar, cab or cpio)", "7z x -bd -bso0 -o{new} {old}")
-GZIP = _unpack("gzip", "gzip -dc")
-ZSTD = _unpack("zstd", "zstd -dc --long=31")
-BZIP2 = _unpack("bzip2, which is not supported", "bzcat")
-XZ = _unpack("xz, which is not supported", "xzcat")
+COMPRESSED: dict[Compression, Kind] = {  # what can be read as it is, unless something else is inside
+    "gz": _unpack("gzip", "gzip -dc"),
+    "bz2": _unpack("bzip2", "bzip2 -dc"),
+    "xz": _unpack("xz", "xz -dc"),
+    "zst": _unpack("zstd", "zstd -dc --long=31"),
+}
 LZ4 = _unpack("lz4", "lz4 -dc")
 LZIP = _unpack("lzip", "lzip -dc")
 LZOP = _unpack("lzop", "lzop -dc")
@@ -193,8 +196,8 @@ def inside(outer: Kind, inner: Kind | None) -> Kind:
         remedy = replace(unpack, to_file=True, makes="table")
     elif remedy is not None and not remedy.piped:
         remedy = replace(unpack, to_file=True)
-    elif inner in (GZIP, ZSTD):
-        remedy = unpack  # gzip and zstd can be read as they are
+    elif inner in COMPRESSED.values():
+        remedy = unpack
     elif remedy is not None and not remedy.unpacks:
         command, piped = f"{unpack.command} | {remedy.piped}", f"{unpack.piped} | {remedy.piped}"
         remedy = replace(remedy, command=command, piped=piped)

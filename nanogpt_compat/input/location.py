@@ -14,7 +14,7 @@ _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+(?:://|::(?=/|[A-Za-z][\w+.-]*:))")
 _LOCAL = re.compile(r"(?:file|local)://(?:localhost(?=/))?", re.IGNORECASE)
 
 Container: TypeAlias = Literal["text", "jsonl", "parquet"]
-Compression: TypeAlias = Literal["none", "gz", "zst"]
+Compression: TypeAlias = Literal["none", "gz", "bz2", "xz", "zst"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,8 @@ NO_MARK = r"LC_ALL=C sed 's/^\xef\xbb\xbf//'"
 # If a command fails half-way, that must not look like the end of the text: this is an invalid record.
 FAILED = "echo '{\"failed\":'"
 
-_UNPACK = {"gz": "zcat", "zst": "zstdcat"}
-_SUFFIXES = re.compile(r"(\.(jsonl|ndjson|json|parquet))?(\.(gz|gzip|zst|zstd))?$", re.IGNORECASE)
+_UNPACK = {"gz": "zcat", "bz2": "bzcat", "xz": "xzcat", "zst": "zstdcat"}
+_SUFFIXES = re.compile(r"(\.(jsonl|ndjson|json|parquet))?(\.(gz|gzip|bz2|xz|zst|zstd))?$", re.IGNORECASE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYWORDS = {
     *("and", "as", "catch", "def", "elif", "else", "end", "foreach", "if", "import", "include", "label"),

@@ -10,13 +10,22 @@ import numpy as np
 
 from nanogpt_compat.input import kinds
 from nanogpt_compat.input.kinds import Kind
+from nanogpt_compat.input.location import Compression
 
-GZIP_MAGIC = b"\x1f\x8b"
-ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+COMPRESSION_MAGIC: dict[Compression, bytes] = {
+    "gz": b"\x1f\x8b",
+    "bz2": b"BZh",
+    "xz": b"\xfd7zXZ\0",
+    "zst": b"\x28\xb5\x2f\xfd",
+}
 PARQUET_MAGIC = b"PAR1"
 TAIL_BYTES = 8  # parquet ends with the size of its footer, and the signature again
 
-_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18", re.DOTALL)
+_AFTER_MAGIC: dict[Compression, re.Pattern[bytes]] = {
+    "gz": re.compile(rb"\x08|\Z"),
+    "bz2": re.compile(rb"[1-9](?:1AY&SY|\x17rE8P\x90)"),  # the digits of pi, or of its root
+}
+_SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a zstd frame without text
 _CONTROLS = bytes(range(32))
 _TAR_BLOCK_BYTES = 512
 _MOST_HEADER_BYTES = 1 << 30
@@ -27,8 +36,7 @@ _COMMA_AND_STOP = (11, 13)  # GPT-2's tokens; 0 is an exclamation mark
 _LEAST_STOPS = 0.01
 
 _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
-    (b"BZh", kinds.BZIP2),
-    (b"\xfd7zXZ\0", kinds.XZ),
+    (COMPRESSION_MAGIC["bz2"], kinds.COMPRESSED["bz2"]),  # damaged
     (b"\x04\x22\x4d\x18", kinds.LZ4),
     (b"\x02\x21\x4c\x18", kinds.LZ4),
     (b"LZIP", kinds.LZIP),
@@ -91,14 +99,13 @@ _ZIP_MEMBERS: tuple[tuple[re.Pattern[bytes], Kind], ...] = (
 )
 
 
-def is_gzip(head: bytes) -> bool:
-    """Check that `head` is the beginning of gzip data."""
-    return head.startswith(GZIP_MAGIC) and head[2:3] in (b"", b"\x08")
-
-
-def is_zstd(head: bytes) -> bool:
-    """Check that `head` is the beginning of a zstd frame, perhaps a skippable one."""
-    return head.startswith(ZSTD_MAGIC) or _SKIPPABLE.match(head) is not None
+def compression_of(head: bytes) -> Compression:
+    """Return how a file that begins with `head` is compressed, of the ways that can be read."""
+    for compression, magic in COMPRESSION_MAGIC.items():
+        more = _AFTER_MAGIC.get(compression)
+        if head.startswith(magic) and (more is None or more.match(head, len(magic))):
+            return compression
+    return "zst" if _SKIPPABLE.match(head) else "none"
 
 
 def is_parquet(head: bytes, tail: bytes) -> bool:
@@ -115,10 +122,8 @@ def signature_of(head: bytes, *, is_text: bool) -> Kind | None:
     """
     if is_tar(head):
         return kinds.TAR
-    if is_gzip(head):
-        return kinds.GZIP
-    if is_zstd(head):
-        return kinds.ZSTD
+    if (compression := compression_of(head)) != "none":
+        return kinds.COMPRESSED[compression]
     if _is_plain_archive(head):
         return kinds.OTHER_ARCHIVE
     if head.startswith(_ZIP):
