@@ -1,12 +1,10 @@
 """Do a job: resume an earlier run or start, tokenise, check, publish, report."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
 from nanogpt_compat import report
-from nanogpt_compat.cluster.parts import Parts
 from nanogpt_compat.encoders.interface import EngineMismatch
 from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.errors import CheckpointError, InputError, OutputError
@@ -65,13 +63,13 @@ from nanogpt_compat.resume.state import (
     differences_at,
     fixed_differences,
 )
-from nanogpt_compat.supervise import Check, Say, Watch, check_unlocked, locked
+from nanogpt_compat.supervise import Check, Fill, Say, Watch, check_unlocked, locked
 from nanogpt_compat.system.display import Display
 from nanogpt_compat.system.units import format_bytes, format_count, format_duration, plural
 
 
 class Run:
-    """One process's work on a job: tokenise its input or, with `parts`, merge those.
+    """One process's work on a job: fill the output by tokenising its input or, with `fill`, by that.
 
     `say` prints progress messages, `warn` prints warnings. `check` is called several times a second and at
     every block; if it raises, the run saves its work and ends.
@@ -85,10 +83,10 @@ class Run:
         say: Say,
         warn: Say,
         check: Check,
-        parts: Parts | None = None,
+        fill: Fill | None = None,
     ):
         self._job = job
-        self._parts = parts
+        self._fill = fill
         self._say = say
         self._warn = warn
         self._watch = Watch(job, open_display=open_display, say=say, check=check)
@@ -372,7 +370,7 @@ class Run:
 
     def _check_inputs(self, found: Found, tally: Tally, *, is_read_later: bool) -> None:
         """Raise CheckpointError if an input has changed within the part that was read."""
-        if self._parts is None and found.header is not None:  # parts were checked before
+        if self._fill is None and found.header is not None:  # else they were checked before
             read = consumed_at(tally)
             for path, change in self._changes(read, found.header["inputs"], is_read_later=is_read_later):
                 raise CheckpointError(f"{path} {change}")
@@ -446,9 +444,8 @@ class Run:
         return {"options": self._options(), "inputs": inputs, "engine_mismatch": mismatch}
 
     def _options(self) -> dict[str, Any]:
-        """Return all options that decide the tokens; a merge can only be resumed with the same plan."""
-        merged = {} if self._parts is None else {"merge of plan": self._parts.plan.hash}
-        return {**self._job.token_options, **merged}
+        """Return all options that decide the tokens."""
+        return {**self._job.token_options, **({} if self._fill is None else self._fill.options)}
 
     def _load(self, found: Found, mark: int) -> Tally:
         """Restore the counters at a mark, and tell the user."""
@@ -488,12 +485,12 @@ class Run:
             Checkpointer(journal, sink, tally, publishes=not config.overwrite, header=header) as checkpointer,
         ):
             try:
-                if self._parts is None:
+                if self._fill is None:
                     self._watch.go_through(
                         job, sink, tally, flush=sink.drop_pages, after_block=checkpointer.after_block
                     )
                 else:
-                    self._watch.put_together(self._parts, sink, tally, after_part=checkpointer.after_block)
+                    self._watch.fill(self._fill, sink, tally, after_part=checkpointer.after_block)
                 checkpointer.now()
             except (EngineMismatch, CheckpointError):
                 raise  # do not save this work
@@ -540,15 +537,15 @@ class Run:
 
     def build_report(self, tally: Tally, mismatch: str) -> dict[str, Any]:
         """Return the contents of prepare.json except `files`."""
-        job, parts = self._job, self._parts
+        job = self._job
         made = report.build_report(
             tally=tally,
             inputs=job.inputs,
             paths=job.config.inputs,
             formats=job.config.formats,
             tokens=by_split(self._outputs, {"train": tally.train_tokens, "val": tally.val_tokens}),
-            engine=job.encoder.name if parts is None else parts.engine,
-            engine_mismatch=mismatch if parts is None else parts.mismatch,
+            engine=job.encoder.name,
+            engine_mismatch=mismatch,
             val_split=report.val_split(
                 job.config.val_split,
                 job.windows,
@@ -557,17 +554,13 @@ class Run:
             ),
             options=job.config.as_options(),
             guard=self._watch.guard.summary(),
-            peak_own_bytes=self._watch.guard.peak_own_bytes if parts is None else None,
+            peak_own_bytes=self._watch.guard.peak_own_bytes,
             has_documents=job.documents is not None,
             counts_chars=job.max_chars is not None,
             vocabulary=job.vocabulary.sha256,
             fingerprint=job.fingerprint,
         )
-        if parts is not None:
-            made["peak_rss_bytes"] = max(made["peak_rss_bytes"], parts.peak_rss_bytes)
-            made["wall_s"] = round(time.time() - parts.started_s, 3)  # not only the merge
-            made["cluster"] = parts.describe()
-        return made
+        return made if self._fill is None else self._fill.complete(made)
 
     def _publish(self, made: Mapping[str, Any]) -> None:
         """Remove an old report, rename the finished files to their final names, and write the report last."""

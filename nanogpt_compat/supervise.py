@@ -1,13 +1,13 @@
 """Locks, memory guard, signals and progress: what a run and --verify have in common."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Protocol
 
 from nanogpt_compat import pipeline
-from nanogpt_compat.cluster.parts import Parts
 from nanogpt_compat.errors import MemoryLimitError, TooSmallError
 from nanogpt_compat.memory.guard import MemoryGuard, Sampler, describe_limits
 from nanogpt_compat.memory.malloc import trim_heap
@@ -48,6 +48,22 @@ def check_unlocked(folders: Sequence[Path]) -> None:
     """Raise OutputError if `locked` would fail now because of another run; writes nothing."""
     for folder in folders:
         check_free(folder / WORK_FOLDER / "lock")
+
+
+class Fill(Protocol):
+    """What fills the output if the pipeline does not: tokens that were made before."""
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What a later run must have in common, to resume this one."""
+
+    def copy_into(
+        self, sink: Sink, tally: Tally, *, after_part: Callable[[], None], check: Callable[[], None]
+    ) -> None:
+        """Append all tokens from `tally.position` on to `sink`, and count them in `tally`."""
+
+    def complete(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the report of the run with what is known of how the tokens were made."""
 
 
 class Watch:
@@ -160,12 +176,12 @@ class Watch:
             )
             show()
 
-    def put_together(self, parts: Parts, sink: Sink, tally: Tally, *, after_part: Callable[[], None]) -> None:
-        """Copy parts from `tally` on with `Parts.copy_into`, and show progress."""
+    def fill(self, fill: Fill, sink: Sink, tally: Tally, *, after_part: Callable[[], None]) -> None:
+        """Fill the output from `tally` on, and show progress."""
         with closing(self._open_display(tally.bytes_read)) as display:
 
             def after_each() -> None:
                 after_part()
                 display.show(bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=rss_bytes())
 
-            parts.copy_into(sink, tally, after_part=after_each, check=self.check)
+            fill.copy_into(sink, tally, after_part=after_each, check=self.check)

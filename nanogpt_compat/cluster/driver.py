@@ -206,7 +206,7 @@ class Driver:
             say=self._say,
             warn=self._warn,
             check=self._check,
-            parts=parts,
+            fill=parts,
         )
 
 

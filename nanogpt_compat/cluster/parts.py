@@ -133,9 +133,9 @@ class Parts:
                 "command that makes them again"
             )
         self.mismatch = read_mismatch(work_dir, plan)
-        self.peak_rss_bytes = 0
+        self._peak_rss_bytes = 0
         self._span_s = 0.0
-        self.started_s = time.time()
+        self._started_s = time.time()
         engines, hosts = set[str](), set[str]()
         for part in self._read():
             at = self.tally.position
@@ -145,14 +145,14 @@ class Parts:
             if part["start"] != end_before:
                 raise SpansError(self._gap(part, end_before))
             self._count(self.tally, part)
-            self.peak_rss_bytes = max(self.peak_rss_bytes, part["peak_rss_bytes"])
+            self._peak_rss_bytes = max(self._peak_rss_bytes, part["peak_rss_bytes"])
             self._span_s += part["tally"]["wall_s"]
-            self.started_s = min(self.started_s, part["ended_s"] - part["tally"]["wall_s"])
+            self._started_s = min(self._started_s, part["ended_s"] - part["tally"]["wall_s"])
             engines.add(part["engine"])
             hosts.add(part["host"])
         self.n_tokens = self.tally.tokens
-        self.engine = " and ".join(sorted(engines))
-        self.hosts = sorted(hosts)
+        self._engine = " and ".join(sorted(engines))
+        self._hosts = sorted(hosts)
 
     def _gap(self, part: Mapping[str, Any], end: int) -> str:
         path = self.plan.locations[part["input"]]
@@ -191,18 +191,31 @@ class Parts:
                 )
             yield part
 
-    def describe(self) -> dict[str, Any]:
-        """Describe for prepare.json how the parts were made."""
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What a later merge must have in common, to resume a stopped one."""
+        return {"merge of plan": self.plan.hash}
+
+    def complete(self, report: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the report of the merge with how, and in which time, the parts were made."""
         return {
-            "plan": self.plan.hash,
-            "spans": len(self.plan.spans),
-            "span_s": round(self._span_s, 3),
-            "hosts": self.hosts,
+            **report,
+            "engine": self._engine,
+            "engine_mismatch": self.mismatch,
+            "peak_rss_bytes": max(report["peak_rss_bytes"], self._peak_rss_bytes),
+            "peak_own_bytes": None,
+            "wall_s": round(time.time() - self._started_s, 3),  # not only the merge
+            "cluster": {
+                "plan": self.plan.hash,
+                "spans": len(self.plan.spans),
+                "span_s": round(self._span_s, 3),
+                "hosts": self._hosts,
+            },
         }
 
     def line(self) -> str:
         """Return the same for people, in one line."""
-        hosts = self.hosts[0] if len(self.hosts) == 1 else f"{len(self.hosts):,} hosts"
+        hosts = self._hosts[0] if len(self._hosts) == 1 else f"{len(self._hosts):,} hosts"
         return (
             f"{plural(len(self.plan.spans), 'part')} of {format_bytes(2 * self.n_tokens)}, made in "
             f"{format_duration(self._span_s)} of work on {hosts}"
