@@ -5,8 +5,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from nanogpt_compat import preflight
@@ -18,7 +16,7 @@ from nanogpt_compat.options import Options, parse_options
 from nanogpt_compat.resume.checkpoint import journal_in, read_found
 from nanogpt_compat.run import Run
 from nanogpt_compat.system.commands import drop_options, show, this_command
-from nanogpt_compat.system.display import LOG, CalmStream, Display, calm_streams, open_display
+from nanogpt_compat.system.display import LOG, CalmStream, Voice, calm_streams
 from nanogpt_compat.system.filesystem import advice
 from nanogpt_compat.system.redaction import learn_all
 from nanogpt_compat.system.shutdown import die_by
@@ -123,65 +121,38 @@ def _notices(options: Options, work: preflight.Job, words: Sequence[str]) -> lis
     return [*options.notices, literal]
 
 
-@dataclass(frozen=True, slots=True)
-class _Voice:
-    """Print the lines of a run to a stream, which may be stdout, and open the progress display."""
-
-    stderr: CalmStream
-    is_quiet: bool
-
-    def warn(self, line: str) -> None:
-        """Print a line, with `--quiet` too."""
-        self.stderr.write(line + "\n")
-
-    def say(self, line: str) -> None:
-        """Print a line; with `--quiet`, only a warning."""
-        if not self.is_quiet or line.startswith("warning:"):
-            self.warn(line)
-
-    def display(self, total_bytes: int | None, done_bytes: int) -> Display:
-        """Open the progress display."""
-        return open_display(
-            self.stderr, is_quiet=self.is_quiet, total_bytes=total_bytes, done_bytes=done_bytes
-        )
-
-
 def _run(options: Options, words: Sequence[str], *, stderr: CalmStream) -> None:
     """Do what the options say."""
-    voice = _Voice(stderr, options.quiet)
-    say, warn, signals = voice.say, voice.warn, StopSignals()
-    check = signals.check
+    signals = StopSignals()
+    voice = Voice(stderr, options.quiet, signals.check)
     if options.share is not None:
         for line in options.notices:
-            say(line)
+            voice.say(line)
         with signals:
-            driver = Driver(
-                options.config, options.share, open_display=voice.display, say=say, warn=warn, check=check
-            )
-            driver.do(restart=options.restart)
+            Driver(options.config, options.share, voice).do(restart=options.restart)
         return
     try:
         work = preflight.look_into(options.config)
     except InputError:
-        _print_saved(options.config.output_dir, warn)
+        _print_saved(options.config.output_dir, voice.warn)
         raise
     for line in _notices(options, work, words):
-        say(line)
+        voice.say(line)
     stdout = CalmStream(sys.stdout)
-    shown = _Voice(stdout, is_quiet=False).say if options.dry_run else say
+    if options.dry_run:
+        voice = Voice(stderr, is_quiet=False, check=signals.check, stdout=stdout)
     for line in (
         preflight.dry_run_lines(work) if options.dry_run else (preflight.start_line(work), work.engine_line)
     ):
-        shown(line)
-    display = partial(voice.display, work.expected_bytes)
+        voice.say(line)
     with signals:
         if options.verify:
-            verify(work, open_display=display, say=say, check=check)
+            verify(work, voice)
             return
-        run = Run(work, open_display=display, say=shown, warn=warn, check=check)
+        run = Run(work, voice)
         (run.rehearse if options.dry_run else run.do)(restart=options.restart)
     if options.dry_run:
-        shown("dry run: nothing was written")
+        voice.say("dry run: nothing was written")
     _check_printed(stdout)
 
 

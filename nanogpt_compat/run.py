@@ -1,6 +1,6 @@
 """Do a job: resume an earlier run or start, tokenise, check, publish, report."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -63,33 +63,22 @@ from nanogpt_compat.resume.state import (
     differences_at,
     fixed_differences,
 )
-from nanogpt_compat.supervise import Check, Fill, Say, Watch, check_unlocked, locked
-from nanogpt_compat.system.display import Display
+from nanogpt_compat.supervise import Fill, Watch, check_unlocked, locked
+from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.units import format_bytes, format_count, format_duration, plural
 
 
 class Run:
     """One process's work on a job: fill the output by tokenising its input or, with `fill`, by that.
 
-    `say` prints progress messages, `warn` prints warnings. `check` is called several times a second and at
-    every block; if it raises, the run saves its work and ends.
+    If `voice.check` raises, the run saves its work and ends.
     """
 
-    def __init__(
-        self,
-        job: Job,
-        *,
-        open_display: Callable[[int], Display],
-        say: Say,
-        warn: Say,
-        check: Check,
-        fill: Fill | None = None,
-    ):
+    def __init__(self, job: Job, voice: Voice, *, fill: Fill | None = None) -> None:
         self._job = job
         self._fill = fill
-        self._say = say
-        self._warn = warn
-        self._watch = Watch(job, open_display=open_display, say=say, check=check)
+        self._voice = voice
+        self._watch = Watch(job, voice)
         self._outputs = job.outputs
         self._folders = job.folders
         self._work = job.config.output_dir / WORK_FOLDER
@@ -108,7 +97,7 @@ class Run:
             TooSmallError: the memory limit is too low even for the smallest settings.
         """
         if not restart and self.is_complete():
-            self._say("already complete; --restart --overwrite makes it again")
+            self._voice.say("already complete; --restart --overwrite makes it again")
             self._clear_up()
             return
         check_writable(self._folders)
@@ -125,7 +114,7 @@ class Run:
         Raises the same errors as `do`.
         """
         if not restart and self.is_complete():
-            self._say("already complete; --restart --overwrite makes it again")
+            self._voice.say("already complete; --restart --overwrite makes it again")
             return
         check_writable(self._folders)
         check_unlocked(self._folders)
@@ -134,7 +123,7 @@ class Run:
             redo = ["--restart", "--overwrite"] if (old or found).has_anything else []
             self._warn_beforehand(redo, is_dry=True)
             if found.report is not None:
-                self._say(f"all tokens are saved ({self._saved}); only the files must still be renamed")
+                self._voice.say(f"all tokens are saved ({self._saved}); only the files must still be renamed")
                 return
             with self._watch:
                 self._load(found, last_sound_mark(found, self._files_of(found)))
@@ -200,7 +189,7 @@ class Run:
         """Tell how the run departs from its options, and which output a training program could not read."""
         job = self._job
         for line in notices(job):
-            self._say(line)
+            self._voice.say(line)
         if job.expected_bytes is not None:
             foreseen = Output(job.config, self._outputs, foreseen_tokens(job), is_made=False, redo=redo)
             self._warn_of(find_odd(foreseen))
@@ -211,7 +200,7 @@ class Run:
         """Warn of each kind of fault, once."""
         for kind, line in faults.items():
             if kind not in self._warned_of:
-                self._warn(line)
+                self._voice.warn(line)
         self._warned_of |= faults.keys()
 
     def _make(self, *, restart: bool) -> Mapping[str, Any]:
@@ -234,7 +223,7 @@ class Run:
             yield
         except BaseException as error:
             if self._saved:
-                self._warn(f"saved: {self._saved}; {self._next_after(error)}")
+                self._voice.warn(f"saved: {self._saved}; {self._next_after(error)}")
             if isinstance(error, CheckpointError):
                 raise self._does_not_fit(error) from error
             raise
@@ -285,7 +274,7 @@ class Run:
             read,
             old,
             self._job.inputs,
-            say=self._say,
+            say=self._voice.say,
             check=self._watch.check,
             is_read_later=is_read_later,
         )
@@ -322,11 +311,11 @@ class Run:
     def _warn_of_damage(self, found: Found) -> None:
         """Warn if the journal is damaged or missing."""
         if found.is_torn:
-            self._warn(
+            self._voice.warn(
                 f"{self._journal} is torn or damaged at byte {found.end_byte:,}: redoing the work after it"
             )
         elif found.header is None and written_bytes(full_shards(self._outputs, {})):
-            self._warn(f"{self._journal} is missing or empty: starting from scratch")
+            self._voice.warn(f"{self._journal} is missing or empty: starting from scratch")
 
     def _clear_up(self) -> None:
         """Remove the work files of a run that was killed after it had published its output."""
@@ -396,7 +385,7 @@ class Run:
             erring = self._job.encoder
             erring.drop_caches()
             mismatch = f"{erring.name} {erring.version} gave other tokens than tiktoken for {error}"
-        self._warn(f"{mismatch}: starting over with tiktoken")
+        self._voice.warn(f"{mismatch}: starting over with tiktoken")
         take_back(full_shards(self._outputs, read_found(self._journal).tokens), {})
         self._remove_work_files()  # earlier tokens may be wrong, too
         self._saved = ""
@@ -408,7 +397,9 @@ class Run:
         mark = last_sound_mark(found, files)
         if found.mismatch:
             if found.header is not None and self._job.encoder.name != TiktokenEncoder.name:
-                self._say(f"{found.mismatch}: resuming with tiktoken")  # only an earlier run has said it
+                self._voice.say(
+                    f"{found.mismatch}: resuming with tiktoken"
+                )  # only an earlier run has said it
             self._job = with_reference(self._job)
         while True:
             tally = self._load(found, mark)
@@ -461,11 +452,13 @@ class Run:
         n_given_up = len(found.marks) - 1 - mark
         if n_given_up:
             tally.checkpoint_fallbacks += n_given_up
-            self._warn(f"{plural(n_given_up, 'checkpoint')} did not match what is on the disk: going back")
+            self._voice.warn(
+                f"{plural(n_given_up, 'checkpoint')} did not match what is on the disk: going back"
+            )
         done = "nothing was saved"
         if tally.tokens:
             done = f"{format_duration(tally.wall_s)} of work already done"
-        self._say(f"resuming at {self._progress(tally.bytes_read, tally.tokens)}: {done}")
+        self._voice.say(f"resuming at {self._progress(tally.bytes_read, tally.tokens)}: {done}")
         return tally
 
     def _write(
@@ -583,16 +576,16 @@ class Run:
     def _tell(self, made: Mapping[str, Any]) -> None:
         """Print the result, warnings and the next step."""
         for line in report.end_lines(made, self._files(made), val=describe_val(self._job)):
-            self._say(line)
+            self._voice.say(line)
         with suppress(OSError):  # these look into the folder; the output is complete
             config, tokens = self._job.config, by_stream(self._outputs, made["tokens"])
             output = Output(config, self._outputs, tokens, True, made["documents"], ["--overwrite"])
             self._warn_of(find_short(output) | find_odd(output))
         for line in report.warn_of_empty(made["inputs"]):
-            self._warn(line)
+            self._voice.warn(line)
         step = next_step(self._job.config, self._files(made))
         if step:
-            self._say(step)
+            self._voice.say(step)
 
 
 def _is_enough(tally: Tally, max_chars: int | None) -> bool:

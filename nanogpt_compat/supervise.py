@@ -18,12 +18,11 @@ from nanogpt_compat.output.writer import Sink, remove_work_folder, work_folder
 from nanogpt_compat.preflight import Job
 from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.resume.lock import FolderLock, check_free
-from nanogpt_compat.system.display import Display
+from nanogpt_compat.system.display import Voice
 from nanogpt_compat.text.blocks import Need
 
 _SHOW_EVERY_S = 0.1
 
-Say = Callable[[str], None]
 Check = Callable[[], None]
 
 
@@ -67,16 +66,12 @@ class Fill(Protocol):
 
 
 class Watch:
-    """Processes the input of a job; as a context manager, it watches memory.
+    """Processes the input of a job; as a context manager, it watches memory."""
 
-    `check` is called several times a second and at every block, and may raise to stop.
-    """
-
-    def __init__(self, job: Job, *, open_display: Callable[[int], Display], say: Say, check: Check):
+    def __init__(self, job: Job, voice: Voice) -> None:
+        self.voice = voice
         self._encoder = job.encoder
-        self._open_display = open_display
-        self.say = say
-        self._check_signals = check
+        self._expected_bytes = job.expected_bytes
         self._is_smallest = job.config.n_workers == 1 and job.block_bytes <= SMALL_BLOCK_BYTES
         self._has_written: Callable[[], bool] = lambda: False
         sampler = Sampler(
@@ -87,7 +82,7 @@ class Watch:
     def __enter__(self) -> "Watch":
         """Start the guard, which may raise, and limit the engine's cache to the available memory."""
         self.guard.__enter__()
-        self.say(describe_limits(self.guard.readings, self.guard.budget_bytes))
+        self.voice.say(describe_limits(self.guard.readings, self.guard.budget_bytes))
         most_bytes = room_bytes(self.guard.readings)
         if most_bytes is not None:  # the output and the system's buffers need the other half
             self._encoder.lower_cache_bytes(min(self._encoder.cache_bytes, most_bytes // 2))
@@ -98,7 +93,7 @@ class Watch:
 
     def check(self) -> None:
         """Raise if the work should stop: after a signal, or when memory is about to run out."""
-        self._check_signals()
+        self.voice.check()
         if self.guard.aborting.is_set():
             raise self._stop_for_memory()
 
@@ -135,7 +130,7 @@ class Watch:
         """
         encoder, beginning = job.encoder, tally.position
         self._has_written = lambda: tally.position != beginning
-        with closing(self._open_display(tally.bytes_read)) as display:
+        with closing(self.voice.open_display(self._expected_bytes, tally.bytes_read)) as display:
             shown_s = 0.0
 
             def show() -> None:
@@ -178,7 +173,7 @@ class Watch:
 
     def fill(self, fill: Fill, sink: Sink, tally: Tally, *, after_part: Callable[[], None]) -> None:
         """Fill the output from `tally` on, and show progress."""
-        with closing(self._open_display(tally.bytes_read)) as display:
+        with closing(self.voice.open_display(self._expected_bytes, tally.bytes_read)) as display:
 
             def after_each() -> None:
                 after_part()

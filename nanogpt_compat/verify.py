@@ -4,7 +4,7 @@ It shares with the run only the rules for cutting text into blocks and for choos
 other engine, no journal and no checkpoint.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,18 @@ from nanogpt_compat.preflight import REPORTED_OPTIONS, Job
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import differences
 from nanogpt_compat.resume.state import changed_inputs, consumed_in
-from nanogpt_compat.supervise import Check, Say, Watch, locked
-from nanogpt_compat.system.display import Display
+from nanogpt_compat.supervise import Check, Watch, locked
+from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.documents import END_OF_TEXT
 
 _COUNTS = ("documents", "empty_documents", "skipped_records", "invalid_bytes")
 
 
-def verify(job: Job, *, open_display: Callable[[int], Display], say: Say, check: Check) -> None:
+def verify(job: Job, voice: Voice) -> None:
     """Compare the finished files with the input, and write the SHA-256 of each into prepare.json.
 
-    The engine of `job` must be tiktoken. `check` is called several times a second and may raise to stop.
+    The engine of `job` must be tiktoken. `voice.check` may raise to stop.
 
     Raises:
         DifferenceError: the files are not what tiktoken makes of the input.
@@ -41,7 +41,7 @@ def verify(job: Job, *, open_display: Callable[[int], Display], say: Say, check:
         MemoryLimitError: memory is about to run out.
         TooSmallError: the memory limit is too low even for the smallest settings.
     """
-    watch = Watch(job, open_display=open_display, say=say, check=check)
+    watch = Watch(job, voice)
     _finished(job)  # before locking, which creates a missing folder
     with locked(job.folders):
         made = _finished(job)
@@ -51,7 +51,7 @@ def verify(job: Job, *, open_display: Callable[[int], Display], say: Say, check:
             tally = _compare(job, files, watch)
         _check_counts(job, made, tally, files.n_ends)
         report.write_report(job.config.output_dir, made | {"files": files.describe()})
-    say(f"verified: {files.summary()}, all as tiktoken {job.encoder.version} makes them")
+    voice.say(f"verified: {files.summary()}, all as tiktoken {job.encoder.version} makes them")
 
 
 def _finished(job: Job) -> dict[str, Any]:
@@ -106,7 +106,13 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
             read = consumed_in(made, job.max_chars)
             files = [index for index, one in enumerate(job.config.inputs) if not isinstance(one, Pipe)]
             changes = changed_inputs(
-                job.source, read, made["inputs"], job.inputs, say=watch.say, check=watch.check, only=files
+                job.source,
+                read,
+                made["inputs"],
+                job.inputs,
+                say=watch.voice.say,
+                check=watch.check,
+                only=files,
             )
             found = [f"{one} {change}" for one, change in changes]
     except (AttributeError, KeyError, TypeError, ValueError) as error:

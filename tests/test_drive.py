@@ -1,5 +1,6 @@
 """Spans on executors of every kind: how many run at a time, and what happens to those that fail."""
 
+import io
 import multiprocessing
 import os
 import signal
@@ -27,7 +28,7 @@ from nanogpt_compat.errors import (
     TooSmallError,
     UsageError,
 )
-from nanogpt_compat.system.display import Nobody
+from nanogpt_compat.system.display import CalmStream, Voice
 from tests.faults import Args, prepare
 from tests.test_cluster import assert_merged, config_of, one_machine, plan_in, small_run
 
@@ -40,18 +41,16 @@ def do_all(
     check: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Have the spans of a planned run done, so many at a time; gives what was warned of."""
-    warnings: list[str] = []
+    stderr = io.StringIO()
     drive(
         plan_in(work),
         executor,
         work_dir=work,
         settings=config_of(args),
         window=window,
-        open_display=lambda total, done: Nobody(),
-        warn=warnings.append,
-        check=check,
+        voice=Voice(CalmStream(stderr), is_quiet=True, check=check),
     )
-    return warnings
+    return stderr.getvalue().splitlines()
 
 
 def to_do(work: Path) -> list[int]:

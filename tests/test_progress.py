@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt_compat.system.display import Bar, CalmStream, Lines, Nobody, open_display
+from nanogpt_compat.system.display import Bar, CalmStream, Lines, Nobody, Voice
 from tests.conftest import REPOSITORY
 from tests.faults import make_text
 
@@ -63,8 +63,8 @@ def test_what_is_written_is_ascii() -> None:
 
 def test_the_display_fits_the_stream() -> None:
     log = CalmStream(io.StringIO())
-    assert isinstance(open_display(log, is_quiet=True, total_bytes=1), Nobody)
-    assert isinstance(open_display(log, is_quiet=False, total_bytes=1), Lines)
+    assert isinstance(Voice(log, is_quiet=True).open_display(1, 0), Nobody)
+    assert isinstance(Voice(log, is_quiet=False).open_display(1, 0), Lines)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_a_forecast_that_was_too_low_gives_no_more_than_all_and_no_less_than_not
 def test_without_a_total_there_is_a_rate_and_no_share(set_clock: Callable[[float], None]) -> None:
     log = io.StringIO()
     set_clock(0.0)
-    lines = open_display(CalmStream(log), is_quiet=False, total_bytes=None, done_bytes=GB)
+    lines = Voice(CalmStream(log), is_quiet=False).open_display(None, GB)
     set_clock(10.0)
     lines.show(bytes_read=2 * GB, tokens=10**9, memory_bytes=10**8)
     assert log.getvalue() == "2.0 GB  100.0 MB/s  1.0B tokens  100 MB memory\n"

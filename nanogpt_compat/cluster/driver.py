@@ -30,13 +30,13 @@ from nanogpt_compat.errors import (
 )
 from nanogpt_compat.forecast import Estimate
 from nanogpt_compat.memory.usage import rss_bytes
-from nanogpt_compat.preflight import Job, check_names, look_into
+from nanogpt_compat.preflight import check_names, look_into
 from nanogpt_compat.report import read_report, warn_of_empty
 from nanogpt_compat.resume.checkpoint import Found, journal_in, read_found
 from nanogpt_compat.resume.lock import FolderLock
 from nanogpt_compat.run import Run
-from nanogpt_compat.supervise import Check, Say
-from nanogpt_compat.system.display import Display
+from nanogpt_compat.supervise import Check
+from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.filesystem import advice
 from nanogpt_compat.system.signals import StoppedBySignal
 from nanogpt_compat.system.units import plural
@@ -49,27 +49,20 @@ _LOST = "its part was made, but is missing or no longer valid"
 _LOOK_UP_EVERY_S = 0.2
 _MEMORY_PAUSE_S = 30.0  # else a worker short of memory would fail span after span, faster than others do them
 
-OpenDisplay = Callable[[int, int], Display]
 """Takes the total number of bytes, and the number of bytes that are done."""
 
 
 class Driver:
     """One process's share of a run on many machines.
 
-    `say` prints a line, but not with --quiet; `warn` always does. `check` is called several times a second;
-    an error that it raises ends the work, and finished spans are kept.
+    An error that `voice.check` raises ends the work, and finished spans are kept.
     """
 
-    def __init__(
-        self, config: Config, share: Share, *, open_display: OpenDisplay, say: Say, warn: Say, check: Check
-    ):
+    def __init__(self, config: Config, share: Share, voice: Voice) -> None:
         self._config = config
         self._modest = replace(config, engine="tiktoken")  # for steps that encode only samples
         self._share = share
-        self._open_display = open_display
-        self._say = say
-        self._warn = warn
-        self._check = check
+        self._voice = voice
 
     def do(self, *, restart: bool) -> None:
         """Do this process's share: a rank's spans, or all spans, or the merge, or both."""
@@ -96,9 +89,9 @@ class Driver:
         """Return whether the output is complete: a task that runs again after the merge has nothing to do."""
         if read_report(self._config.output_dir) is None:  # the usual case is cheap
             return False
-        if not self._run(look_into(self._modest), None).is_complete():
+        if not Run(look_into(self._modest), self._voice).is_complete():
             return False
-        self._say("already complete; --restart --overwrite makes it again")
+        self._voice.say("already complete; --restart --overwrite makes it again")
         return True
 
     def _check_names(self, *, restart: bool) -> None:
@@ -110,9 +103,9 @@ class Driver:
     def _find_plan(self) -> Plan:
         """Check that the plan is for this run; make it if there is none."""
         work_dir = self._share.work_dir
-        plan = find_plan(self._modest, work_dir, span_bytes=self._share.span_bytes, check=self._check)
+        plan = find_plan(self._modest, work_dir, span_bytes=self._share.span_bytes, check=self._voice.check)
         job_of(plan, self._modest, work_dir)  # refuses another vocabulary or version
-        self._say(
+        self._voice.say(
             f"plan {plan.hash[:12]}: {plural(len(plan.spans), 'span')} of {plural(len(plan.inputs), 'input')}"
         )
         return plan
@@ -124,9 +117,9 @@ class Driver:
         if restart:
             remove_parts(work_dir)
         plan = self._find_plan()
-        with open_executor(scheduler, self._config.n_workers, self._check) as (executor, window):
+        with open_executor(scheduler, self._config.n_workers, self._voice.check) as (executor, window):
             self._drive(plan, executor, replace(self._config, n_workers=1), window)
-        self._say(f"done: {plural(len(plan.spans), 'span')}, with parts in {work_dir}")
+        self._voice.say(f"done: {plural(len(plan.spans), 'span')}, with parts in {work_dir}")
         if not self._share.merge:
             self._write_index(plan)
 
@@ -134,9 +127,9 @@ class Driver:
         """Do the spans with numbers `rank`, `rank + size`, `rank + 2 * size` and so on."""
         work_dir = self._share.work_dir
         plan, settings = self._find_plan(), _without_inputs(self._config)
-        self._say(job_of(plan, settings, work_dir).engine_line)
-        self._drive(plan, _ThisProcess(self._check), settings, lambda: 1, plan.spans[rank::size])
-        self._say(f"rank {rank} of {size} is done: its parts are in {work_dir}")
+        self._voice.say(job_of(plan, settings, work_dir).engine_line)
+        self._drive(plan, _ThisProcess(self._voice.check), settings, lambda: 1, plan.spans[rank::size])
+        self._voice.say(f"rank {rank} of {size} is done: its parts are in {work_dir}")
         if next(spans_to_do(work_dir, plan, settings), None) is None:  # this was the last rank at work
             self._write_index(plan)
 
@@ -154,9 +147,7 @@ class Driver:
             work_dir=self._share.work_dir,
             settings=settings,
             window=window,
-            open_display=self._open_display,
-            warn=self._warn,
-            check=self._check,
+            voice=self._voice,
             spans=spans,
         )
 
@@ -166,8 +157,8 @@ class Driver:
         made = run.build_report(parts.tally, parts.mismatch)
         path = write_index(self._share.work_dir, {**made, "files": parts.files()})
         for line in warn_of_empty(made["inputs"]):
-            self._warn(line)
-        self._say(f"{path} lists the parts in order")
+            self._voice.warn(line)
+        self._voice.say(f"{path} lists the parts in order")
 
     def _merge(self, *, restart: bool) -> None:
         """Merge the parts, and remove them."""
@@ -185,29 +176,18 @@ class Driver:
     def _run_of(self, plan: Plan) -> tuple[Run, Parts]:
         """Return the run that merges all parts of a plan, and the parts."""
         work_dir, config = self._share.work_dir, self._config
-        plan = check_inputs(plan, config.inputs, work_dir, check=self._check)
+        plan = check_inputs(plan, config.inputs, work_dir, check=self._voice.check)
         job = job_of(plan, self._modest, work_dir)  # reports options that differ before missing parts
         parts = Parts(work_dir, plan, config)
-        self._say(parts.line())
-        parts.check_texts(job.source, say=self._say, check=self._check)
+        self._voice.say(parts.line())
+        parts.check_texts(job.source, say=self._voice.say, check=self._voice.check)
         n_bytes = sum(one["size"] for one in plan.inputs)
         job = replace(
             job,
             config=replace(job.config, inputs=config.inputs, engine=config.engine),
             forecast=Estimate(n_bytes, parts.n_tokens, 0.0),
         )
-        return self._run(job, parts), parts
-
-    def _run(self, job: Job, parts: Parts | None) -> Run:
-        n_bytes = job.forecast.text_bytes
-        return Run(
-            job,
-            open_display=lambda done_bytes: self._open_display(n_bytes, done_bytes),
-            say=self._say,
-            warn=self._warn,
-            check=self._check,
-            fill=parts,
-        )
+        return Run(job, self._voice, fill=parts), parts
 
 
 def drive(
@@ -217,9 +197,7 @@ def drive(
     work_dir: Path,
     settings: Config,
     window: Callable[[], int],
-    open_display: OpenDisplay,
-    warn: Say,
-    check: Check,
+    voice: Voice,
     spans: Sequence[Span] | None = None,
 ) -> None:
     """Run all spans (or `spans`) that are not done yet on an executor, `window()` of them at a time.
@@ -241,22 +219,22 @@ def drive(
         return [one for one in spans_to_do(work_dir, plan, settings, asked) if one.index not in queue.failed]
 
     done_bytes = _bytes_of(asked) - _bytes_of(list_todo())
-    with closing(_Progress(asked, done_bytes, open_display)) as progress:
+    with closing(_Progress(asked, done_bytes, voice)) as progress:
         for _ in range(MAX_TRIES):  # more than once only if finished parts turn out to be invalid
             queue.todo.extend(list_todo())
             while queue.todo or queue.pending:
-                check()
+                voice.check()
                 for future in wait(queue.pending, _LOOK_UP_EVERY_S, FIRST_COMPLETED).done:
                     span = queue.pending.pop(future)
                     outcome = _outcome_of(future, span)
                     if outcome.error:
-                        warn(_describe_failure(plan, outcome))
+                        voice.warn(_describe_failure(plan, outcome))
                         queue.put_back(span, outcome)
                     else:
                         progress.add(span, outcome)
                 n_before, n_most = n_most, _ask(window)
                 if n_before and not n_most:
-                    warn("no worker is available; waiting for one")
+                    voice.warn("no worker is available; waiting for one")
                 while next_one := queue.take(n_most):
                     location = plan.locations[next_one.input_index]
                     arguments = (str(work_dir), next_one.index, plan.hash, settings, location)
@@ -375,8 +353,8 @@ def _bytes_of(spans: Iterable[Span]) -> int:
 class _Progress:
     """The progress of all spans together."""
 
-    def __init__(self, spans: Iterable[Span], done_bytes: int, open_display: OpenDisplay) -> None:
-        self._display = open_display(_bytes_of(spans), done_bytes)
+    def __init__(self, spans: Iterable[Span], done_bytes: int, voice: Voice) -> None:
+        self._display = voice.open_display(_bytes_of(spans), done_bytes)
         self._done_bytes = done_bytes
         self._n_tokens = 0  # of the spans finished since this process began
 

@@ -39,7 +39,7 @@ from nanogpt_compat.output.writer import TokenFiles, work_folder
 from nanogpt_compat.preflight import Job, open_engine, with_reference
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.supervise import Check, Watch
-from nanogpt_compat.system.display import Nobody
+from nanogpt_compat.system.display import CalmStream, Voice
 from nanogpt_compat.system.filesystem import advice, replace_durably
 from nanogpt_compat.system.redaction import learn_all, redact
 from nanogpt_compat.system.signals import StoppedBySignal
@@ -261,7 +261,7 @@ def _fill(
 ) -> dict[str, Any]:
     """Write the tokens from `tally.position` to `end`; return the files by split, as the sidecar has them."""
     started_s = time.monotonic()
-    watch = Watch(job, open_display=lambda _: Nobody(), say=lambda _: None, check=check)
+    watch = Watch(job, Voice(CalmStream(None), is_quiet=True, check=check))
     with watch, TokenFiles(outputs, n_tokens={}, window_bytes=window_bytes) as sink:
         try:
             watch.go_through(job, sink, tally, flush=sink.drop_pages, after_block=lambda: None, end=end)

@@ -6,7 +6,8 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, TextIO
 
@@ -192,11 +193,27 @@ class Lines:
         """Do nothing."""
 
 
-def open_display(
-    stream: CalmStream, *, is_quiet: bool, total_bytes: int | None, done_bytes: int = 0
-) -> Display:
-    """Return the display that fits the stream; `total_bytes` is None if the size is unknown."""
-    if is_quiet:
-        return Nobody()
-    kind = Bar if stream.isatty() else Lines
-    return kind(stream, total_bytes=total_bytes, done_bytes=done_bytes)
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """What connects a run with its user: messages, warnings and progress, and the signal to stop."""
+
+    stderr: CalmStream
+    is_quiet: bool
+    check: Callable[[], None] = lambda: None  # called several times a second; raises if the run should stop
+    stdout: CalmStream | None = None  # takes the messages in place of stderr
+
+    def warn(self, line: str) -> None:
+        """Print a line, with `--quiet` too."""
+        self.stderr.write(line + "\n")
+
+    def say(self, line: str) -> None:
+        """Print a line; with `--quiet`, only a warning."""
+        if not self.is_quiet or line.startswith("warning:"):
+            (self.stdout or self.stderr).write(line + "\n")
+
+    def open_display(self, total_bytes: int | None, done_bytes: int) -> Display:
+        """Open the progress display that fits stderr; `total_bytes` is None if the size is unknown."""
+        if self.is_quiet:
+            return Nobody()
+        kind = Bar if self.stderr.isatty() else Lines
+        return kind(self.stderr, total_bytes=total_bytes, done_bytes=done_bytes)
