@@ -1,4 +1,7 @@
-"""The command line: options in, exit code out. Only this module decides what is printed."""
+"""The command line: options in, exit code out. Only this module decides what is printed.
+
+What a run needs is imported when there is one: --help and a wrong option do not wait for numpy.
+"""
 
 import contextlib
 import logging
@@ -7,14 +10,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from nanogpt_compat import preflight
-from nanogpt_compat.cluster.driver import Driver
 from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, PrepareError, TooSmallError
-from nanogpt_compat.memory.limits import MAX_MEMORY
 from nanogpt_compat.memory.policy import SMALL_BLOCK_BYTES
 from nanogpt_compat.options import Options, parse_options
-from nanogpt_compat.resume.checkpoint import journal_in, read_found
-from nanogpt_compat.run import Run
 from nanogpt_compat.system.commands import drop_options, show, this_command
 from nanogpt_compat.system.display import LOG, CalmStream, Voice, calm_streams
 from nanogpt_compat.system.filesystem import advice
@@ -23,7 +21,6 @@ from nanogpt_compat.system.shutdown import die_by
 from nanogpt_compat.system.signals import StoppedBySignal, StopSignals
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.documents import END_OF_TEXT_NAME
-from nanogpt_compat.verify import verify
 
 _SMALLER = {"--workers": "1", "--block-size": f"{SMALL_BLOCK_BYTES // 1024}KiB"}
 
@@ -50,7 +47,7 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
             _check_printed(sys.stdout)
             raise
         try:
-            _run(options, words, stderr=stderr)
+            _run(options, words, home=home, stderr=stderr)
         except SystemExit as error:  # not from here; its exit code might be 0
             raise RuntimeError("a library has ended the program") from error
     except (MemoryLimitError, MemoryError) as error:
@@ -87,6 +84,8 @@ def _advise_on_record(error: TooSmallError, words: Sequence[str]) -> str:
         return ""
     if error.enough_max_memory_bytes is None:
         return f". Or {error.way_out}"
+    from nanogpt_compat.memory.limits import MAX_MEMORY
+
     enough = f"{-(-error.enough_max_memory_bytes // 1_000_000)}M"
     command = this_command(MAX_MEMORY, enough, without=[MAX_MEMORY], words=words)
     return f". Or {error.way_out}, or run with more memory:{show(command)}"
@@ -104,40 +103,46 @@ def _keep_standard_streams() -> None:
         os.close(fd)
 
 
-def _notices(options: Options, work: preflight.Job, words: Sequence[str]) -> list[str]:
-    """Return notices: entries of folders that are skipped; and a separator that the text seems to hold."""
-    if not work.shows_end_of_text or options.verify:
-        return [*options.notices]
+def _notice_of_end_of_text(output_dir: Path, words: Sequence[str], *, is_dry: bool) -> str:
+    """Return the notice that the text seems to hold a separator."""
     # The offered run starts over: nothing that is saved, now or later, is of use to it.
     new = ["--document-separator", END_OF_TEXT_NAME, "--restart"]
     command = this_command(*new, without=["--dry-run", "--restart"], words=words)
-    n_saved = _saved_tokens(options.config.output_dir)
+    n_saved = _saved_tokens(output_dir)
     cost = f" (which discards {plural(n_saved, 'saved token')})" if n_saved else ""
-    literal = (
+    return (
         f"notice: {END_OF_TEXT_NAME} is in the input, and is encoded as seven tokens of ordinary text. If it "
-        f"ends a document there, {'run' if options.dry_run else 'stop this run and start over with'}{cost}:"
+        f"ends a document there, {'run' if is_dry else 'stop this run and start over with'}{cost}:"
         f"{show(command)}"
     )
-    return [*options.notices, literal]
 
 
-def _run(options: Options, words: Sequence[str], *, stderr: CalmStream) -> None:
+def _run(options: Options, words: Sequence[str], *, home: Path | None, stderr: CalmStream) -> None:
     """Do what the options say."""
+    from nanogpt_compat import preflight
+    from nanogpt_compat.resolve import resolve
+
+    request = resolve(options, home=home)
+    config = request.config
     signals = StopSignals()
     voice = Voice(stderr, options.quiet, signals.check)
-    if options.share is not None:
-        for line in options.notices:
+    if request.share is not None:
+        from nanogpt_compat.cluster.driver import Driver
+
+        for line in request.notices:
             voice.say(line)
         with signals:
-            Driver(options.config, options.share, voice).do(restart=options.restart)
+            Driver(config, request.share, voice).do(restart=options.restart)
         return
     try:
-        work = preflight.look_into(options.config)
+        work = preflight.look_into(config)
     except InputError:
-        _print_saved(options.config.output_dir, voice.warn)
+        _print_saved(config.output_dir, voice.warn)
         raise
-    for line in _notices(options, work, words):
+    for line in request.notices:
         voice.say(line)
+    if work.shows_end_of_text and not options.verify:
+        voice.say(_notice_of_end_of_text(config.output_dir, words, is_dry=options.dry_run))
     stdout = CalmStream(sys.stdout)
     if options.dry_run:
         voice = Voice(stderr, is_quiet=False, check=signals.check, stdout=stdout)
@@ -147,8 +152,12 @@ def _run(options: Options, words: Sequence[str], *, stderr: CalmStream) -> None:
         voice.say(line)
     with signals:
         if options.verify:
+            from nanogpt_compat.verify import verify
+
             verify(work, voice)
             return
+        from nanogpt_compat.run import Run
+
         run = Run(work, voice)
         (run.rehearse if options.dry_run else run.do)(restart=options.restart)
     if options.dry_run:
@@ -170,6 +179,8 @@ def _print_saved(output_dir: Path, warn: Callable[[str], None]) -> None:
 
 def _saved_tokens(output_dir: Path) -> int:
     """Return the number of tokens that an earlier run has saved; 0 if that cannot be read."""
+    from nanogpt_compat.resume.checkpoint import journal_in, read_found
+
     with contextlib.suppress(OutputError):  # the caller has something more important to report
         return sum(read_found(journal_in(output_dir)).tokens.values())
     return 0

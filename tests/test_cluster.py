@@ -39,6 +39,7 @@ from nanogpt_compat.errors import (
 from nanogpt_compat.input import boundaries
 from nanogpt_compat.input.tables import RowGroup, TextColumn
 from nanogpt_compat.options import parse_options
+from nanogpt_compat.resolve import resolve
 from nanogpt_compat.system.ranks import rank_of
 from tests import faults
 from tests.conftest import REPOSITORY
@@ -334,7 +335,7 @@ def sidecars(work: Path) -> dict[str, bytes]:
 
 
 def config_of(args: Args) -> Config:
-    return parse_options([*map(str, args), "--merge"], home=None).config
+    return resolve(parse_options([*map(str, args), "--merge"], home=None), home=None).config
 
 
 def test_a_skipped_line_is_counted_from_the_beginning_of_its_file(tmp_path: Path) -> None:
@@ -785,7 +786,7 @@ def test_an_input_that_has_moved_is_read_where_it_is(tmp_path: Path) -> None:
 
 def test_a_worker_reads_an_input_where_the_driver_says_it_is(tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
-    plan, settings = plan_in(work), parse_options([*map(str, args), "--merge"], home=None).config
+    plan, settings = plan_in(work), config_of(args)
     assert not attempt(str(work), 0, plan.hash, settings, tmp_path / "a.txt").error
     moved = (tmp_path / "a.txt").rename(tmp_path / "b.txt")
     assert "No such file" in attempt(str(work), 1, plan.hash, settings, tmp_path / "a.txt").error

@@ -230,7 +230,7 @@ def test_spans_that_fail_are_reported_without_secrets(served: Server, tmp_path: 
 
 CRASH = """
 import logging, sys, threading, warnings
-from nanogpt_compat import cli
+from nanogpt_compat import cli, resolve
 from nanogpt_compat.input import find
 
 def fail(patterns, home):
@@ -245,7 +245,7 @@ def fail(patterns, home):
     print("printed", patterns[0])
     raise RuntimeError(f"bad thing: {patterns[0]!r}; {patterns[0].partition('@')[0]}")
 
-cli.parse_options.__globals__["find_inputs"] = fail
+resolve.find_inputs = fail
 cli.main(sys.argv[1:])
 """
 

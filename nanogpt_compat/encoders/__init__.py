@@ -11,3 +11,6 @@ block.py         encode one block: a stretch of text, or its documents
 
 It must not know where text comes from; block.py still does.
 """
+
+ENGINES = ("auto", "tiktoken", "gigatoken")
+GIGATOKEN_VERSIONS = ("0.10",)  # that are tested; earlier ones do not accept ranks

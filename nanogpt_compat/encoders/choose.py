@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import tiktoken
 
+from nanogpt_compat.encoders import GIGATOKEN_VERSIONS
 from nanogpt_compat.encoders.fast import MOST_WORKERS, GigatokenEncoder, cache_bytes_for
 from nanogpt_compat.encoders.interface import Encoder, is_failure
 from nanogpt_compat.encoders.reference import TiktokenEncoder, with_mark
@@ -14,10 +15,8 @@ from nanogpt_compat.memory.limits import available_cpus
 from nanogpt_compat.system.commands import install, show
 from nanogpt_compat.system.units import format_bytes
 
-ENGINES = ("auto", "tiktoken", "gigatoken")
 OPENING_BYTES = 48 * 1024 * 1024  # gigatoken takes 42 MB to open and try; it aborts if there is less
 _TABLES_BYTES = 24 * 1024 * 1024
-TESTED = ("0.10",)  # versions of gigatoken; earlier ones do not accept ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +60,7 @@ def choose_encoder(
             f"--engine gigatoken: it is not installed; give --engine auto, or install it:{_how_to_install()}"
         )
     if engine == "auto" and not is_tested(found):
-        tested = " and ".join(TESTED)
+        tested = " and ".join(GIGATOKEN_VERSIONS)
         why = (
             f"gigatoken {found} is installed, but only {tested} was tested; --engine gigatoken uses it anyway"
         )
@@ -99,11 +98,11 @@ def is_tested(version: str) -> bool:
     >>> is_tested("0.10.3"), is_tested("0.1")
     (True, False)
     """
-    return ".".join(version.split(".")[:2]) in TESTED
+    return ".".join(version.split(".")[:2]) in GIGATOKEN_VERSIONS
 
 
 def _how_to_install() -> str:
-    return show(install(f"gigatoken=={TESTED[-1]}.*"))
+    return show(install(f"gigatoken=={GIGATOKEN_VERSIONS[-1]}.*"))
 
 
 def _installed() -> str | None:

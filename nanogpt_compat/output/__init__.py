@@ -8,3 +8,5 @@ consumers.py     what the training programs that read the output need
 
 It must not import input.
 """
+
+FORMATS = ("bin", "npy", "llmc")

@@ -21,7 +21,6 @@ from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.token_file import TOKEN
 
 WORK_FOLDER = ".prepare"
-FORMATS = ("bin", "npy", "llmc")
 SHARD_TOKENS = 100_000_000  # as in the scripts of both
 MAX_LLMC_TOKENS = (2**31 - 1 - 1024) // 2  # llm.c's loader has a shard's size in bytes in an int
 FIRST_WORDS = {"npy": "edufineweb", "llmc": "fineweb"}

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, TextIO
 
-from tqdm import tqdm
-
 from nanogpt_compat.system.redaction import redact
 from nanogpt_compat.system.units import format_bytes, format_count, format_duration, format_rate
 
@@ -137,6 +135,8 @@ class Bar:
 
     def __init__(self, stream: CalmStream, *, total_bytes: int | None, done_bytes: int = 0) -> None:
         """Start the bar at `done_bytes`, which do not count towards its speed."""
+        from tqdm import tqdm  # only for a terminal
+
         self._bar = tqdm(
             total=total_bytes,
             initial=done_bytes,

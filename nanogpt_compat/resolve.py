@@ -1,0 +1,196 @@
+"""From the options as typed to the settings of a run: find the inputs, and check what depends on them."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanogpt_compat.config import DEFAULT_INPUT, DEFAULT_TEXT_FIELD, VAL_RATIO, Config, Share
+from nanogpt_compat.errors import UsageError
+from nanogpt_compat.input.find import find_inputs
+from nanogpt_compat.input.formats import Asked, find_formats
+from nanogpt_compat.input.location import Format
+from nanogpt_compat.input.pipes import Pipe
+from nanogpt_compat.memory.limits import available_cpus, default_workers
+from nanogpt_compat.options import Options
+from nanogpt_compat.output.layout import FIRST_WORDS, MAX_LLMC_TOKENS, SHARD_TOKENS
+from nanogpt_compat.system.ranks import rank_of
+from nanogpt_compat.text.val_split import FIRST_SHARD
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a run is asked to do."""
+
+    config: Config
+    share: Share | None  # None: the run is on one machine
+    notices: tuple[str, ...]  # about the inputs
+
+
+def resolve(options: Options, *, home: Path | None) -> Request:
+    """Find the inputs and their formats, and check the options against them and one another.
+
+    `home` is the folder that default paths refer to, that of prepare.py; None is the current one.
+
+    Raises:
+        UsageError: an option contradicts another, or the inputs.
+        InputError: an input is missing, unreadable, or of a kind that is not read.
+    """
+    if options.verify and (options.dry_run or options.restart):
+        raise UsageError("--verify only reads what a run has made: omit --dry-run and --restart")
+    folder = Path() if home is None else home
+    found = find_inputs(options.input or [str(folder / DEFAULT_INPUT)], home=home)
+    inputs = found.inputs
+    has_separator = options.document_separator is not None
+    asked = Asked(
+        separator=options.document_separator,
+        errors_given=options.errors is not None,
+        skips_bad_records=options.skip_bad_records,
+        wants_records=options.text_field is not None or options.skip_bad_records,
+        may_pipe=not options.is_for_many,
+    )
+    formats, notices = find_formats(inputs, asked)
+    has_documents = has_separator or any(one.has_records for one in formats)
+    for path, one in zip(inputs, formats, strict=True):
+        if has_documents and not has_separator and not one.has_records:
+            raise UsageError(
+                f"{path} is plain text, and another input holds documents: give the --document-separator of "
+                "the text, or read it in a separate run"
+            )
+    _check_effects(options, formats)
+    shard_tokens, shard_name = _shards(options)
+    config = Config(
+        inputs=inputs,
+        output_dir=options.output_dir or folder,
+        n_chunks=options.n,
+        val_ratio=VAL_RATIO if options.val_ratio is None else options.val_ratio,
+        val_split=_val_split(options, has_documents=has_documents),
+        separator=options.document_separator,
+        eot=_eot(options, has_documents=has_documents),
+        output_format=options.format,
+        shard_tokens=shard_tokens,
+        shard_name=shard_name,
+        formats=formats,
+        text_field=DEFAULT_TEXT_FIELD if options.text_field is None else options.text_field,
+        skip_bad_records=options.skip_bad_records,
+        errors=options.errors or "ignore",
+        errors_given=options.errors is not None,
+        vocab_dir=options.vocab_dir,
+        engine="tiktoken" if options.verify else options.engine,
+        n_workers=options.workers or default_workers(available_cpus()),
+        block_bytes=options.block_size,
+        overwrite=options.overwrite,
+        max_memory_bytes=options.max_memory,
+        min_available_bytes=options.min_available,
+    )
+    if config.has_streams and config.val_split in ("head", "tail"):
+        raise UsageError(
+            f"--val-split {config.val_split} needs the size of the text, which is unknown for a pipe and for "
+            "compressed text; give spread or none"
+        )
+    return Request(config, _share(options, config), (*found.notices, *notices))
+
+
+def _check_effects(options: Options, formats: Sequence[Format]) -> None:
+    """Raise UsageError for an option without effect on these inputs: it was given for a reason."""
+    has_records, has_text = (any(one.has_records == wanted for one in formats) for wanted in (True, False))
+    for option, is_given, has_effect in (
+        ("--text-field", options.text_field is not None, has_records),
+        ("--skip-bad-records", options.skip_bad_records, has_records),
+        ("--errors", options.errors is not None, has_text),
+        ("--document-separator", options.document_separator is not None, has_text),
+    ):
+        if is_given and not has_effect:
+            there = "JSON lines or parquet" if has_records else "plain text"
+            raise UsageError(f"{option} has no effect: all of the input is {there}; run without it")
+    if options.val_split == "none" and options.val_ratio:
+        raise UsageError(
+            f"--val-ratio {options.val_ratio:g} has no effect with --val-split none: give only one"
+        )
+    if options.val_ratio == 0 and options.val_split not in (None, "none"):
+        raise UsageError(
+            f"--val-split {options.val_split} has no effect with --val-ratio 0: give only one of them"
+        )
+
+
+def _share(options: Options, config: Config) -> Share | None:
+    """Return the part of this process in a run on many machines; None for a run on one."""
+    is_rank = options.rank is not None
+    if options.world_size is not None and not is_rank:
+        raise UsageError("--world-size says how many ranks there are: give --rank R or --rank auto too")
+    if not options.is_for_many:
+        if options.work_dir is not None:
+            raise UsageError(
+                "--work-dir is for a run on many machines: give --cluster, --rank or --merge too"
+            )
+        return None
+    if options.work_dir is None:
+        raise UsageError("--cluster, --rank and --merge need --work-dir DIR, which all machines can reach")
+    if is_rank and (options.cluster is not None or options.merge or options.restart):
+        raise UsageError("--rank only encodes its spans: omit --cluster, --merge and --restart")
+    if options.n is not None:
+        raise UsageError("--n counts characters from the beginning, which spans cannot do: omit it")
+    if any(isinstance(one, Pipe) for one in config.inputs):
+        raise UsageError("a pipe can be read by one process only; write it to a file first")
+    if config.has_streams and config.documents is None and config.has_val:
+        raise UsageError(
+            "validation windows in compressed text depend on all of the text before them, which is in other "
+            "spans: give --val-split none, or a --document-separator"
+        )
+    if options.dry_run or options.verify:
+        raise UsageError("--dry-run and --verify are for one machine: omit --cluster, --rank and --merge")
+    rank = None if options.rank is None else rank_of(options.rank, options.world_size, os.environ)
+    return Share(options.work_dir.absolute(), options.span_size, options.cluster, rank, options.merge)
+
+
+def _val_split(options: Options, *, has_documents: bool) -> str:
+    """Choose whole documents for validation where there are documents, else windows."""
+    split: str = options.val_split or ("documents" if has_documents else "spread")
+    if options.format != "bin":
+        if options.val_split == "none" or options.val_ratio == 0:
+            return "none"
+        for option, value in (("--val-split", options.val_split), ("--val-ratio", options.val_ratio)):
+            if value is not None:
+                raise UsageError(
+                    f"{option} {value} does not go with --format {options.format}: its readers "
+                    "take the first shard for validation; give --val-split none to use it for training"
+                )
+        return FIRST_SHARD
+    if has_documents and split not in ("documents", "none"):
+        raise UsageError(
+            f"--val-split {split} would cut documents in two; give --val-split documents or none"
+        )
+    if split == "documents" and not has_documents:
+        raise UsageError(
+            "--val-split documents needs documents: JSON lines, parquet, or text with --document-separator"
+        )
+    return split
+
+
+def _eot(options: Options, *, has_documents: bool) -> str:
+    if options.eot is not None and not has_documents:
+        raise UsageError("--eot needs documents: JSON lines, parquet, or text with --document-separator")
+    return options.eot or ("append" if options.format == "bin" else "prepend")
+
+
+def _shards(options: Options) -> tuple[int | None, str | None]:
+    """Return the tokens per shard, None for unlimited files, and the first word of the shards' names."""
+    if options.format == "bin":
+        if options.shard_name is not None:
+            raise UsageError(
+                "--shard-name is for --format npy and llmc; those of bin are called train_shard_0000.bin, ..."
+            )
+        return options.shard_tokens, None
+    n_tokens = options.shard_tokens or SHARD_TOKENS
+    if options.format == "llmc" and n_tokens > MAX_LLMC_TOKENS:
+        raise UsageError(
+            f"--shard-tokens {n_tokens:,} is too many for --format llmc: llm.c reads shards of less than "
+            f"2 GiB, {MAX_LLMC_TOKENS:,} tokens at most"
+        )
+    found = next((word for word in ("train", "val") if word in (options.shard_name or "")), None)
+    if options.format == "npy" and found is not None:
+        raise UsageError(
+            f"--shard-name {options.shard_name}: build-nanogpt reads every file with {found!r} in its name "
+            f"as part of the {found} split; give a name without it"
+        )
+    return n_tokens, options.shard_name or FIRST_WORDS[options.format]
