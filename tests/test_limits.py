@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from nanogpt_compat.memory import limits
 from nanogpt_compat.memory.policy import Reading
+from tests.conftest import IMPOSSIBLE
+from tests.test_cgroups import make_cgroup, remove
 
 pytestmark = pytest.mark.alone
 
@@ -457,7 +460,25 @@ def test_the_real_leaf_of_every_chain_is_the_group_this_process_is_in() -> None:
         assert str(os.getpid()) in pids
 
 
+def in_a_cgroup_of_its_own(function: Callable[..., None], *args: object) -> None:
+    """Call a function of this module in a process that shares its memory cgroup with no other."""
+    cgroup = make_cgroup(4 * GIB)
+    if cgroup is None:
+        pytest.skip(IMPOSSIBLE + "no memory cgroup can be made (it takes root, and a controller to hand out)")
+    try:
+        code = f"import sys; from tests import test_limits; test_limits.{function.__name__}(*sys.argv[1:])"
+        process = cgroup.run([sys.executable, "-c", code, *map(str, args)])
+        _, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+    finally:
+        remove(cgroup)
+
+
 def test_real_memory_taken_shows_in_the_usage_of_the_real_cgroup() -> None:
+    in_a_cgroup_of_its_own(take_memory)
+
+
+def take_memory() -> None:
     leaf = own_cgroups()[0]
     before_bytes = with_limit(leaf, GIB).used_bytes
     block = bytearray(b"x") * (128 * MIB)
@@ -561,12 +582,15 @@ def filesystem_of(path: Path) -> str:
 def test_page_cache_of_a_real_file_is_no_use_once_it_is_on_disk(tmp_path: Path) -> None:
     if filesystem_of(tmp_path) in ("tmpfs", "ramfs"):
         pytest.skip(f"{tmp_path} is in memory: its files are not page cache")
+    in_a_cgroup_of_its_own(write_file, tmp_path)
+
+
+def write_file(folder: str) -> None:
     leaf = own_cgroups()[0]
-    os.sync()  # what other tests have left unwritten would go to the disk meanwhile, and be missing below
     start = with_limit(leaf, GIB)
     current_bytes = int(leaf.read_text())
     block = b"x" * MIB
-    with (tmp_path / "file").open("wb") as file:
+    with (Path(folder) / "file").open("wb") as file:
         for _ in range(512):
             file.write(block)
         dirty = with_limit(leaf, GIB)
