@@ -46,7 +46,7 @@ class Estimator:
         self._slowness = slowness
         self._left_chars = float("inf") if max_chars is None else float(max_chars)
         self._timed_chars = 0
-        self._text_bytes = self._chars = self._tokens = self._elapsed_s = 0.0
+        self._text_bytes = self._chars = self._tokens = self._elapsed_s = self._reading_s = 0.0
 
     def add(
         self,
@@ -55,10 +55,12 @@ class Estimator:
         weights: Sequence[float] | None = None,
         sampled_bytes: float,
         size_bytes: int,
+        read_bytes_per_s: float = float("inf"),
     ) -> None:
         """Add an input of `size_bytes`; `texts` are what `sampled_bytes` of it decode to.
 
-        `weights`: how many times each text counts; None: once.
+        `weights`: how many times each text counts; None: once. `read_bytes_per_s`: of its text, if reading it
+        may take longer than encoding it.
         """
         weights = [1.0] * len(texts) if weights is None else weights
         counts = list(map(self._count, texts))
@@ -76,6 +78,7 @@ class Estimator:
         self._timed_chars += sum(map(len, timed))
         self._chars += share * n_chars
         self._tokens += share * scale * n_tokens
+        self._reading_s += share * n_chars / read_bytes_per_s
 
     def _count(self, text: str) -> int:
         """Count the tokens of a sample; guess if no engine can encode it, since the run names the place."""
@@ -88,7 +91,8 @@ class Estimator:
         """Return the forecast for all inputs that were added."""
         threads = 1 if n_workers == 1 else n_workers * _THREAD_YIELD
         seconds = self._elapsed_s * self._chars / max(1, self._timed_chars) / threads
-        return Estimate(round(self._text_bytes), round(self._tokens), seconds)
+        # One thread reads while the others encode.
+        return Estimate(round(self._text_bytes), round(self._tokens), max(seconds, self._reading_s))
 
 
 def _join(texts: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from nanogpt_compat.encoders.reference import TiktokenEncoder, with_mark
 from nanogpt_compat.encoders.vocabulary import Vocabulary, find_gpt2
 from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.forecast import Estimate, Estimator
+from nanogpt_compat.input.compressed import UNPACK_BYTES_PER_S
 from nanogpt_compat.input.excerpts import Excerpts, Share, take_records, take_text
 from nanogpt_compat.input.fields import check_text_fields
 from nanogpt_compat.input.kinds import Kind
@@ -253,7 +254,13 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
                 texts = [text.replace(config.separator, mark) for text in texts]
             found = Excerpts(texts, [1.0] * len(texts), sampled_bytes)
         size_bytes = round(found.n_bytes) if size is None else size
-        estimator.add(found.texts, weights=found.weights, sampled_bytes=found.n_bytes, size_bytes=size_bytes)
+        estimator.add(
+            found.texts,
+            weights=found.weights,
+            sampled_bytes=found.n_bytes,
+            size_bytes=size_bytes,
+            read_bytes_per_s=UNPACK_BYTES_PER_S.get(form.compression, float("inf")),
+        )
         chosen.encoder.expect("".join(found.texts).encode())
     if refused:
         raise refusal(refused, n_inputs=len(config.inputs), may_pipe=not is_planned)

@@ -50,6 +50,12 @@ def test_every_input_counts_by_its_own_tokens_per_byte(sizes: list[int]) -> None
     assert tokens == pytest.approx(expected, abs=1)
 
 
+def test_a_text_that_takes_longer_to_unpack_than_to_encode_takes_that_long() -> None:
+    estimator = Estimator(one_token_each)
+    estimator.add(["x" * 100], sampled_bytes=50, size_bytes=10**9, read_bytes_per_s=10)
+    assert estimator.estimate(n_workers=8).seconds == pytest.approx(2 * 10**9 / 10)
+
+
 def test_bytes_that_are_dropped_make_no_tokens() -> None:
     estimator = Estimator(one_token_for_four)
     estimator.add(["abcd"], sampled_bytes=16, size_bytes=16_000)

@@ -24,6 +24,9 @@ from nanogpt_compat.text.blocks import MakeRoom, Need, Position, has_room
 MEASURED_BYTES = 4 * 1024 * 1024  # of text: several chunks of the file, enough to measure its ratio
 MAX_WINDOW_BYTES = 128 * 1024 * 1024  # also the limit of `zstd -d` and of `--long=27`
 
+UNPACK_BYTES_PER_S: dict[Compression, float] = {"gz": 300e6, "bz2": 30e6, "xz": 75e6, "zst": 500e6}
+"""How much text one thread unpacks, measured with English prose; for forecasts."""
+
 _LARGE_WINDOW_BYTES = 8 * 1024 * 1024  # the largest of zstd up to level 19, and of xz up to 6
 _CHUNK_BYTES = 64 * 1024
 _PIECE_BYTES = 128 * 1024
