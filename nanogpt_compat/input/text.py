@@ -353,15 +353,19 @@ def lenient(errors: str) -> str:
 
 
 def as_utf8(block: Block, errors: str) -> bytes:
-    """Return what `decode` returns, as UTF-8; without a copy if the block is already valid.
+    r"""Return what `decode` returns, as UTF-8; without a copy if the block is valid and has no `\r`.
 
     Raises:
         UnicodeDecodeError: as `decode` does.
     """
     raw = block.raw
-    if b"\r" in raw or block.start.after_cr:
+    if not is_utf8(raw):
         return decode(block, errors).encode()
-    return raw if is_utf8(raw) else decode(block, errors).encode()
+    if block.start.after_cr:
+        raw = raw.removeprefix(b"\n")
+    if b"\r" in raw:  # which is never a part of another character
+        raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return raw
 
 
 def find_invalid_bytes(raw: bytes) -> tuple[int, tuple[int, ...]]:
