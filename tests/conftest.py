@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ hypothesis.settings.register_profile("no clock", deadline=None)  # a slow machin
 hypothesis.settings.load_profile("no clock")
 
 REPOSITORY = Path(__file__).parent.parent
+COSTLY = 8  # of so many tests of a costly module one runs by default
 IMPOSSIBLE = "impossible here: "  # begins the reason of a skip that no package or tool would avoid
 # Nothing listens on the discard port, so every download fails at once, here and in programs started here.
 CLOSED_PROXY = "http://127.0.0.1:9"
@@ -45,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="fail every test that is skipped: for CI, where everything that tests need is installed",
     )
     parser.addoption(
-        "--sample-seed", default="0", help="choose other cases of the tests marked `sample` (default: 0)"
+        "--sample-seed", default="0", help="choose other tests of those that run in part (default: 0)"
     )
 
 
@@ -64,19 +65,34 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by marker
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark all cases outside the samples as slow; the choice depends only on names and the seed."""
-    cases: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        if item.get_closest_marker("sample") is not None and item.get_closest_marker("slow") is None:
-            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for name, some in cases.items():
+    """Mark all cases outside the samples as slow, and all but a few tests of costly modules as long.
+
+    The choice depends only on names and the seed.
+    """
+    seed = config.getoption("--sample-seed")
+    for name, some in _by_name(items, "sample", "[").items():
         marker = some[0].get_closest_marker("sample")
         assert marker is not None
-        (n_cases,) = marker.args
-        some.sort(key=lambda item: item.nodeid)
-        random.Random(f"{config.getoption('--sample-seed')} {name}").shuffle(some)
-        for item in some[n_cases:]:
+        for item in _shuffled(some, f"{seed} {name}")[marker.args[0] :]:
             item.add_marker("slow")
+    for name, some in _by_name(items, "costly", "::").items():
+        for item in _shuffled(some, f"{seed} {name}")[1 + len(some) // COSTLY :]:
+            item.add_marker("long")
+
+
+def _by_name(items: Iterable[pytest.Item], marker: str, mark: str) -> dict[str, list[pytest.Item]]:
+    """Group the items with a marker that are not slow, by their names up to a mark."""
+    found: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker(marker) is not None and item.get_closest_marker("slow") is None:
+            found.setdefault(item.nodeid.partition(mark)[0], []).append(item)
+    return found
+
+
+def _shuffled(items: list[pytest.Item], seed: str) -> list[pytest.Item]:
+    items = sorted(items, key=lambda item: item.nodeid)
+    random.Random(seed).shuffle(items)
+    return items
 
 
 @pytest.hookimpl(wrapper=True)

@@ -403,7 +403,7 @@ CASES = {
     "no vocabulary": Case(
         "encoders.vocabulary:_remedies", no_vocabulary, exit_code=3, n_commands=3, goes_on=True
     ),
-    "an end of text in the text": Case("cli:_notices", end_of_text, check=has_two_documents),
+    "an end of text in the text": Case("cli:_notice_of_end_of_text", end_of_text, check=has_two_documents),
     "memory is short": Case(
         "cli:_how_to_resume",
         lambda bench: stopped(bench),
