@@ -5,6 +5,7 @@ import gzip
 import lzma
 import random
 import struct
+import subprocess
 import sys
 import tracemalloc
 import zlib
@@ -24,6 +25,7 @@ from nanogpt_compat.memory import malloc
 from nanogpt_compat.memory.malloc import large_bytes, used_bytes
 from nanogpt_compat.text.blocks import Position
 from tests import texts
+from tests.conftest import REPOSITORY
 
 TEXT = "".join(f"{k} caf\xe9 {k * k}\n" for k in range(40)).encode()
 
@@ -364,3 +366,25 @@ def test_xz_with_too_large_a_dictionary_is_refused_with_its_size(path: Path) -> 
         "needs a window of 1.6 GB in memory; the limit is 134 MB; compress the text again with xz -6"
         in message
     )
+
+
+def test_with_and_without_isal_all_is_the_same(path: Path) -> None:
+    """A run may be resumed where the package is missing."""
+    path.write_bytes(gzip.compress(TEXT) + gzip.compress(incompressible(100_000)))
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(sys.argv[2:])); from pathlib import Path; "
+        "from nanogpt_compat.input.compressed import ByteStream; "
+        "from nanogpt_compat.input.text import TextFile; "
+        "from nanogpt_compat.system.checksum import crc32; "
+        "stream = ByteStream(TextFile(Path(sys.argv[1])), 'gz'); "
+        "print(crc32(stream.read(1 << 20), 77), stream.stored_bytes, 'isal.isal_zlib' in sys.modules)"
+    )
+    printed = [
+        subprocess.run(
+            [sys.executable, "-c", code, path, *hidden], cwd=REPOSITORY, capture_output=True, check=True
+        )
+        for hidden in ([], ["isal"])
+    ]
+    crc = zlib.crc32(TEXT + incompressible(100_000), 77)
+    lines = [f"{crc} {path.stat().st_size} {has_isal}\n".encode() for has_isal in (True, False)]
+    assert [one.stdout for one in printed] == lines

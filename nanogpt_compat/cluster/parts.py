@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 
@@ -33,6 +32,7 @@ from nanogpt_compat.preflight import REPORTED_OPTIONS
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import describe_input
 from nanogpt_compat.resume.state import ABOUT_FAULTS, changed_inputs
+from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.filesystem import advice, drop_cache, write_atomically, write_json
 from nanogpt_compat.system.redaction import redact
 from nanogpt_compat.system.units import format_bytes, format_duration, plural

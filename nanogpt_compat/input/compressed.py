@@ -5,7 +5,6 @@ A stream holds a chunk of the file, a piece of decompressed bytes, and the decod
 """
 
 import sys
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -17,6 +16,7 @@ from nanogpt_compat.input.pipes import UNKNOWN, Pipe
 from nanogpt_compat.input.signatures import COMPRESSION_MAGIC, compression_of
 from nanogpt_compat.input.text import InputFile
 from nanogpt_compat.memory.malloc import uses_block
+from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.commands import install, show
 from nanogpt_compat.system.units import format_bytes, plural
 from nanogpt_compat.text.blocks import MakeRoom, Need, Position, has_room
@@ -119,7 +119,7 @@ class ByteStream:
             data = self.read(n_left % _PIECE_BYTES or _PIECE_BYTES)  # the last piece is a full one
             if not data:
                 return None
-            crc = zlib.crc32(data, crc)
+            crc = crc32(data, crc)
             self.skipped_tail = data
         return crc
 
@@ -267,20 +267,20 @@ class _Decoder(Protocol):
 class _Gzip:
     """A gzip member; zlib's decompressor returns the input that it has not used yet, others keep it."""
 
-    def __init__(self) -> None:
+    def __init__(self, zlib: Any) -> None:
         self._decoder = zlib.decompressobj(_GZIP_WBITS)
         self.needs_input = True
 
     @property
     def eof(self) -> bool:
-        return self._decoder.eof
+        return bool(self._decoder.eof)
 
     @property
     def unused_data(self) -> bytes:
-        return self._decoder.unused_data
+        return bytes(self._decoder.unused_data)
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        piece = self._decoder.decompress(self._decoder.unconsumed_tail + data, max_length)
+        piece: bytes = self._decoder.decompress(self._decoder.unconsumed_tail + data, max_length)
         self.needs_input = not self._decoder.unconsumed_tail and len(piece) < max_length
         return piece
 
@@ -301,7 +301,7 @@ def _xz_window_bytes(header: bytes) -> int:
     """Return the dictionary size of the first block of an xz stream (The .xz File Format, 3.1 and 5.3.1)."""
     n_bytes = header[12] * 4 if len(header) > 12 else 0  # of the block's header; 0: the stream has no blocks
     block, crc = header[12 : 12 + n_bytes], header[12 + n_bytes : 16 + n_bytes]
-    if zlib.crc32(block) != int.from_bytes(crc, "little") or not block:
+    if crc32(block) != int.from_bytes(crc, "little") or not block:
         return 0  # the decoder reports the damage
     bits = block[block.rindex(b"\x21\x01") + 2]  # LZMA2, the last filter, has one byte of properties
     return (2 | bits & 1) << bits // 2 + 11
@@ -337,7 +337,9 @@ class _Codec:
 
 
 _CODECS: dict[Compression, _Codec] = {
-    "gz": _Codec("gzip", "a member", ("zlib",), lambda _zlib, _window: _Gzip(), "error", is_padded=True),
+    "gz": _Codec(
+        "gzip", "a member", ("isal.isal_zlib", "zlib"), lambda zlib, _: _Gzip(zlib), "error", is_padded=True
+    ),
     "bz2": _Codec("bzip2", "a stream", ("bz2",), lambda bz2, _window: bz2.BZ2Decompressor(), unpack="bzcat"),
     "xz": _Codec(
         "xz",

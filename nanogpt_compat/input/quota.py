@@ -2,12 +2,12 @@
 
 from contextlib import closing
 from dataclasses import replace
-from zlib import crc32
 
 from nanogpt_compat.input.records import parse_records, single_records, up_to
 from nanogpt_compat.input.separated import end_block, end_of_chars
 from nanogpt_compat.input.source import Source
 from nanogpt_compat.input.text import decode, lenient
+from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Position, naming
 from nanogpt_compat.text.cuts import first_cut
 from nanogpt_compat.text.documents import Documents

@@ -2,12 +2,12 @@
 
 import codecs
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 
 from nanogpt_compat.input.pipes import UNKNOWN
 from nanogpt_compat.input.text import Readable, Window, block_end, decode, ends_in_cr, is_same_cut
+from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.text.blocks import Block, Position
 from nanogpt_compat.text.documents import HEAD_BYTES, Documents, are_val
 from nanogpt_compat.text.utf8 import is_utf8
@@ -140,7 +140,7 @@ def end_block(
         offset=start.offset + len(raw),
         anchor=anchor,
         after_cr=(start.after_cr or b"\r" in raw) and ends_in_cr(raw, errors, start.after_cr),
-        crc=zlib.crc32(raw, start.crc),
+        crc=crc32(raw, start.crc),
         document=document,
         stored_bytes=0,  # for a stream, the pipeline sets it
         at_end=at_end,

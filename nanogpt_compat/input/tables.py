@@ -24,7 +24,6 @@ from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +34,7 @@ from nanogpt_compat.input.pages import Page, Pages, list_pages
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.repairs import BadRecord
 from nanogpt_compat.input.text import InputFile
+from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.commands import install, show
 from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import LONG_RECORD_BYTES, MAX_LISTED, MakeRoom, Need, Records, Rows, has_room

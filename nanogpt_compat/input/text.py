@@ -7,13 +7,13 @@ are dropped from the page cache, so that a run over 1 TB does not evict other pr
 
 import os
 import re
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.location import Location
+from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.filesystem import advise_sequential, drop_cache
 from nanogpt_compat.text.blocks import Block, Position
 from nanogpt_compat.text.cuts import MAX_PIECE_BYTES, first_cut, last_cut
@@ -259,7 +259,7 @@ def read_blocks(
             offset,
             anchor,
             after_cr,
-            zlib.crc32(raw, start.crc),
+            crc32(raw, start.crc),
             at_end=offset == window.file.size_bytes,
         )
         yield Block(raw, start, end, is_val=is_val)

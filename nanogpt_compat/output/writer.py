@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
-from zlib import crc32
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.layout import WORK_FOLDER, Outputs, Shards
 from nanogpt_compat.output.token_file import TOKEN, GrowingMemmap
+from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.filesystem import advice, drop_cache, replace_durably, sync_folder
 
 _CHUNK_BYTES = 1024 * 1024
