@@ -31,6 +31,8 @@ from tests.faults import make_text
 from tests.servers import serve
 from tests.texts import zstd
 
+pytestmark = pytest.mark.costly
+
 Check = Callable[[Bench], None]
 
 

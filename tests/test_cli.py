@@ -21,6 +21,8 @@ from tests.conftest import REPOSITORY, RunPrepare
 from tests.engines import NAMES
 from tests.reference import exact_cuts, expected_pair, is_cut, whole_tokens
 
+pytestmark = pytest.mark.costly
+
 ENGLISH = Path(pydoc_data.topics.__file__).read_bytes().replace(b"\r", b"")
 
 

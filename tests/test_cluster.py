@@ -49,6 +49,8 @@ from tests.servers import serve
 from tests.test_records import some_documents, write
 from tests.texts import real_text
 
+pytestmark = pytest.mark.costly
+
 RANK: Args = ("--rank", "0", "--world-size", "1")
 
 SMALL: Args = ("--span-size", "300k", "--block-size", "50k")

@@ -32,6 +32,8 @@ from tests.test_cluster import (
 )
 from tests.test_drive import do_all, to_do
 
+pytestmark = pytest.mark.costly
+
 
 @dataclass
 class Dask:

@@ -33,6 +33,8 @@ from tests.faults import Args, expect, make_text, prepare, report_of
 from tests.reference import Tokens, read_as_text
 from tests.texts import PIECES, real_text
 
+pytestmark = pytest.mark.costly
+
 SEPARATORS = ("\n", "\n\n", "\n\n\n", "\x1e", "<|endoftext|>", "aa", "aba", "'s", " ", "\u3000", "\n-\n", "1")
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

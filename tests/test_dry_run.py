@@ -14,6 +14,8 @@ from tests import faults
 from tests.disks import Disks, require_root
 from tests.faults import Args, make_text, report_of
 
+pytestmark = pytest.mark.costly
+
 Setup = Callable[[Path], Args]
 
 

@@ -30,6 +30,8 @@ from tests.engines import N_GROUPS, SURROGATES, differing_chars, open_gigatoken,
 from tests.reference import whole_tokens
 from tests.texts import PIECES, real_text
 
+pytestmark = pytest.mark.costly
+
 MB = 1_000_000
 any_text = st.one_of(
     st.text(), st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=4))).map("".join)

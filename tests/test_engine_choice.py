@@ -19,6 +19,8 @@ from tests.conftest import REPOSITORY
 from tests.engines import NAMES
 from tests.faults import Args, Stopped, make_text, prepare, report_of, sha256s
 
+pytestmark = pytest.mark.costly
+
 ENOUGH = 1 << 40
 
 

@@ -25,6 +25,8 @@ from tests.faults import Args, make_text, report_of, run
 from tests.reference import exact_cuts, whole_tokens
 from tests.texts import valid_bytes
 
+pytestmark = pytest.mark.costly
+
 WORD = "Xyzzyq"  # where the engine errs, if it is told to
 SIZE = 1_500_000
 OFTEN: dict[str, Any] = {"check_every_bytes": 200_000, "every_bytes": 100_000}

@@ -20,6 +20,8 @@ from tests.engines import tokenise
 from tests.reference import Tokens, expected_pair, whole_tokens
 from tests.texts import any_bytes, real_text, valid_bytes
 
+pytestmark = pytest.mark.costly
+
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 

@@ -20,6 +20,8 @@ from tests.disks import tool
 from tests.faults import Args, make_text
 from tests.servers import serve
 
+pytestmark = pytest.mark.costly
+
 Process: TypeAlias = "subprocess.Popen[str]"
 Prefix: TypeAlias = tuple[str, ...]
 

@@ -22,6 +22,8 @@ from tests import faults
 from tests.failing import Call, FailingCalls, Fault, read_log
 from tests.faults import Expected, expect, make_text
 
+pytestmark = pytest.mark.costly
+
 Done = subprocess.CompletedProcess[str]
 
 WAYS = {

@@ -20,6 +20,8 @@ from tests.conftest import RunPrepare
 from tests.faults import report_of
 from tests.texts import zstd
 
+pytestmark = pytest.mark.costly
+
 GOOD = '{"text": "one good text"}\n'
 NO_JQ = "jq is missing (apt install jq)"
 

@@ -18,6 +18,8 @@ from nanogpt_compat.text.documents import END_OF_TEXT, MARK
 from tests.faults import Args, prepare, report_of
 from tests.reference import forced_pieces
 
+pytestmark = pytest.mark.costly
+
 KINDS = ("txt", "jsonl", "parquet")
 SEPARATOR = "\x1e"
 # What a run may be made of, each without an exact cut in it.

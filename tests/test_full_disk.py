@@ -20,6 +20,8 @@ from tests.disks import MIB, MIN_BYTES, Disk, Disks, tool
 from tests.failing import FailingCalls, Fault
 from tests.faults import Expected, expect, make_text, prepare
 
+pytestmark = pytest.mark.costly
+
 SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16}
 
 Args = tuple[str | Path, ...]

@@ -24,7 +24,7 @@ from nanogpt_compat.memory.policy import Level, Reading, Step
 from nanogpt_compat.text.blocks import Need
 from tests.faults import settled_available_bytes
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.costly]
 
 MIB, GIB, MB, GB = 1 << 20, 1 << 30, 10**6, 10**9
 PLENTY = Reading("--max-memory", "the command line", 4 * GIB, 1 * GIB)

@@ -20,6 +20,8 @@ from nanogpt_compat.resume import journal
 from nanogpt_compat.resume.journal import Entry, Journal, format_line, parse_line, read_journal
 from tests.disks import MIB, Disk, Disks, tool, unmount
 
+pytestmark = pytest.mark.costly
+
 REPOSITORY = Path(__file__).parent.parent
 Record = dict[str, Any]
 

@@ -20,6 +20,8 @@ from nanogpt_compat.errors import OutputError
 from nanogpt_compat.resume.lock import FolderLock, Owner, has_ended, start_ticks, this_process
 from tests.disks import MIB, Disks, tool
 
+pytestmark = pytest.mark.costly
+
 REPOSITORY = Path(__file__).parent.parent
 N_CONTENDERS = 20
 

@@ -22,7 +22,7 @@ from tests.test_cgroups import make_cgroup, remove
 from tests.test_memory_stop import BOTH_ENGINES, finish, start_with
 from tests.texts import real_text, zstd
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.costly]
 
 CONTENTS = ("ASCII", "escapes", "unicode escapes", "CJK", "one emoji", "spaces", "empty objects")
 

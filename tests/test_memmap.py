@@ -25,6 +25,8 @@ from nanogpt_compat.output.token_file import WINDOW_BYTES, GrowingMemmap
 from nanogpt_compat.system.filesystem import file_system
 from tests.disks import MIB, MIN_BYTES, Disk, Disks, tool
 
+pytestmark = pytest.mark.costly
+
 REPOSITORY = Path(__file__).parent.parent
 FORMS = pytest.mark.parametrize("mapped", [True, False], ids=["mapped", "pwrite"])
 

@@ -31,7 +31,7 @@ from tests.servers import serve
 from tests.test_records import write
 from tests.texts import zstd
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.costly]
 
 MIB = 1 << 20
 STEP_BYTES = 64 * MIB

@@ -30,6 +30,8 @@ from tests.reference import Tokens
 from tests.test_documents import SEPARATORS, raw_documents
 from tests.texts import any_bytes, real_text
 
+pytestmark = pytest.mark.costly
+
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 TEXT = Format("text")
 

@@ -22,6 +22,8 @@ from tests.disks import MIB, Disk, Disks
 from tests.failing import Call, FailingCalls, Fault, read_log
 from tests.faults import OLD_REPORT, Args, Expected, expect, make_old_files, make_text
 
+pytestmark = pytest.mark.costly
+
 SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16}
 KINDS = pytest.mark.parametrize(("kind", "size_bytes"), [("ext4", 64 * MIB), ("xfs", 300 * MIB)])
 

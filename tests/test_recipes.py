@@ -16,6 +16,8 @@ from tests.conftest import REPOSITORY
 from tests.pages import PAGES, README, blocks, commands, read, section
 from tests.texts import real_text
 
+pytestmark = pytest.mark.costly
+
 BASH_TIMEOUT_S = 120
 NEEDS = {".parquet": "pyarrow", ".zst": "backports.zstd"}
 OUTSIDE = ("hf://", "pip ", "docker ", "systemd-run ", "srun ", "scontrol ")  # what these need is not here

@@ -23,6 +23,8 @@ from tests.faults import Args, Expected, expect, make_text, prepare, report_of, 
 from tests.test_documents import assert_same, expected_pair, goes_to_val
 from tests.texts import real_text, zstd
 
+pytestmark = pytest.mark.costly
+
 KINDS = ("jsonl", "jsonl.gz", "jsonl.zst", "json.gz", "parquet")
 VAL: Args = ("--val-ratio", "0.05")
 

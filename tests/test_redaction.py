@@ -18,6 +18,8 @@ from tests.conftest import REPOSITORY
 from tests.faults import Args, command, make_text
 from tests.servers import Server, serve
 
+pytestmark = pytest.mark.costly
+
 USER, PASSWORD, SIGNATURE = "somebody", "Geheim/42 word", "SIGNATURE0123"
 # In every form in which it might be printed: one part of it is enough to be found.
 TRACES = re.compile(r"Geheim|42(?:%20| |\+)word|SIGNATURE0123|VARIABLE0123")

@@ -19,6 +19,8 @@ from tests.conftest import REPOSITORY, RunPrepare
 from tests.disks import Disks
 from tests.faults import go_on, make_text, start, wait_until_stopped
 
+pytestmark = pytest.mark.costly
+
 MORE_THAN_IS_READ_AHEAD = 12_000_000
 
 Done = subprocess.CompletedProcess[str]

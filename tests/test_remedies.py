@@ -27,6 +27,8 @@ from tests.conftest import REPOSITORY, RunPrepare
 from tests.faults import report_of
 from tests.texts import zstd
 
+pytestmark = pytest.mark.costly
+
 TEXTS = ["Once upon a time there was a caf\xe9.", "The second one:\nwith two lines.", "And the last."]
 PROSE = "It was the best of times, it was the worst of times; na\xefve caf\xe9s were everywhere.\n" * 30
 PLAIN = ("--val-split", "none", "--engine", "tiktoken")

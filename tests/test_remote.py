@@ -33,6 +33,8 @@ from tests.faults import Args, Outcome, Stopped, make_text, prepare, report_of, 
 from tests.servers import Server, serve
 from tests.test_records import some_documents, write
 
+pytestmark = pytest.mark.costly
+
 VAL: Args = ("--val-ratio", "0.05")
 KINDS = ("txt", "txt.gz", "documents", "jsonl", "jsonl.gz", "jsonl.zst", "parquet")
 

@@ -29,6 +29,8 @@ from tests import faults
 from tests.faults import Args, Expected, Stopped, expect, make_old_files, make_text, prepare
 from tests.texts import any_bytes
 
+pytestmark = pytest.mark.costly
+
 EVERY_CALL = "(?!encode).*"  # calls that change what is on the disk
 FIRST_OF_PUBLISHING = "remove prepare.json"
 

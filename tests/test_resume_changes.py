@@ -17,6 +17,8 @@ from nanogpt_compat.input.text import TextFile
 from tests import faults
 from tests.faults import Args, Expected, Outcome, Stopped, make_text, prepare
 
+pytestmark = pytest.mark.costly
+
 N_BYTES = 600_000
 BLOCKS: Args = ("--block-size", "20000")
 N_CONSUMED = 300_000  # when a test's first run stops, and at most a block more

@@ -18,6 +18,8 @@ from nanogpt_compat.system.units import format_count
 from tests import faults
 from tests.faults import Args, Expected, Outcome, Stopped, expect, make_text, prepare
 
+pytestmark = pytest.mark.costly
+
 GoesOn: TypeAlias = Callable[..., Outcome]
 
 N_MARKS = 8  # checkpoints that the stopped run has left

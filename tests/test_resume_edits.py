@@ -25,6 +25,8 @@ from tests import faults
 from tests.faults import Args, Expected, Outcome, Stopped, make_text, prepare
 from tests.texts import zstd
 
+pytestmark = pytest.mark.costly
+
 BLOCKS: Args = ("--block-size", "2000")
 NO_WINDOWS: Args = ("--val-split", "none")
 

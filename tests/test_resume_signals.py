@@ -13,7 +13,7 @@ import pytest
 from tests import faults
 from tests.faults import Args, Expected, expect, make_text, prepare
 
-pytestmark = pytest.mark.alone
+pytestmark = [pytest.mark.alone, pytest.mark.costly]
 
 SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"]
 # Within a second is promised; 0.1 s is usual. What it must not wait for takes a minute.

@@ -16,6 +16,8 @@ from tests.faults import Args, make_text, report_of, sha256s
 from tests.object_store import Store, open_refusing_store, open_store
 from tests.test_records import some_documents, write
 
+pytestmark = pytest.mark.costly
+
 pytest.importorskip("moto")
 pytest.importorskip("s3fs")
 

@@ -23,6 +23,8 @@ from tests.faults import Args, Expected, Stopped, expect, make_text, prepare, re
 from tests.reference import read_as_text
 from tests.test_records import some_documents, write
 
+pytestmark = pytest.mark.costly
+
 Tokens = NDArray[np.uint16]
 FORMATS = ("bin", "npy", "llmc")
 SHARD = 20_011

@@ -36,6 +36,8 @@ from tests.faults import Args, Expected, make_text, prepare, report_of, sha256s
 from tests.servers import serve
 from tests.texts import zstd
 
+pytestmark = pytest.mark.costly
+
 KIB = 1024
 N_BYTES = 1_300_000
 RATIO = 0.25

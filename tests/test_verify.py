@@ -28,6 +28,8 @@ from tests.faults import Args, Outcome, make_text, prepare, report_of, sha256s
 from tests.reference import exact_cuts, whole_tokens
 from tests.test_resume_changes import unsampled
 
+pytestmark = pytest.mark.costly
+
 N_BYTES = 600_000  # so much that not every byte is in a sample
 OPTIONS: Args = ("--val-ratio", "0.2", "--block-size", "20000")
 MAX_BLOCK_BYTES = 22_000  # a block ends at the next exact cut
