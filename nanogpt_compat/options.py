@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import difflib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +43,7 @@ that signal."""
 
 _MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # if it is one unbroken stretch, it takes the whole budget
 
+_TWO_DASHES = "--document-separator=--"
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[abfnrtv0\\])")
 
 
@@ -49,6 +51,13 @@ class _Parser(argparse.ArgumentParser):
     """An argparse parser that raises its errors as UsageError, and does not print the usage first."""
 
     def error(self, message: str) -> NoReturn:
+        if message.endswith("--document-separator: expected one argument"):
+            message += " (one that begins with a dash is given as --document-separator=STR)"
+        known = re.findall(r"--[a-z-]+", self.format_usage())
+        typed = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+        similar = [one for word in typed for one in difflib.get_close_matches(word, known, 1)]
+        if message.startswith("unrecognized") and similar:
+            raise UsageError(f"{message}; did you mean {' and '.join(similar)}? --help lists the options")
         raise UsageError(f"{message}; --help lists the options")
 
 
@@ -105,7 +114,12 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
         SystemExit: `--help` or `--version` has been printed.
     """
     prog = "python -m nanogpt_compat" if home is None else "prepare.py"
-    return _parser(prog).parse_args(words, namespace=Options())
+    parser = _parser(prog)
+    if any(word.startswith("--") and word.endswith("=--") and word != _TWO_DASHES for word in words):
+        parser.error("two dashes are not a value")
+    # argparse (before Python 3.13) drops them; an escape means the same.
+    words = [_TWO_DASHES[:-1] + r"\x2d" if word == _TWO_DASHES else word for word in words]
+    return parser.parse_args(words, namespace=Options())
 
 
 def _parser(prog: str) -> _Parser:

@@ -69,6 +69,10 @@ def refusal(*patterns: str, home: Path | None = None) -> str:
 
 def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_from(folder: Path) -> None:
     assert f"c.txt not found in {folder}; " in refusal("c.txt")
+    assert refusal("no/my txt").endswith("; name an existing file with --input")  # no such folder
+    (folder / "my text").touch()
+    assert refusal("my txt").endswith("; did you mean 'my text'?")
+    assert refusal(f"{folder}/my-text").endswith(f"; did you mean '{folder}/my text'?")
     assert "/no/c.txt not found; " in refusal("/no/c.txt")
 
 

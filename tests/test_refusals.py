@@ -17,7 +17,7 @@ from nanogpt_compat.input.excerpts import spread
 from tests import faults
 from tests.conftest import REPOSITORY, RunPrepare
 from tests.disks import Disks
-from tests.faults import go_on, make_text, start, wait_until_stopped
+from tests.faults import go_on, make_text, report_of, start, wait_until_stopped
 
 pytestmark = pytest.mark.costly
 
@@ -71,6 +71,10 @@ def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
         ("--val-split middle", "--val-split: invalid choice: 'middle'"),
         ("--errors drop", "--errors: invalid choice: 'drop'"),
         ("--dry", "unrecognized arguments: --dry"),
+        ("--inptu a.txt", "unrecognized arguments: --inptu a.txt; did you mean --input? --help lists"),
+        ("--worker=3 --vall-ratio 3", "did you mean --workers and --val-ratio?"),
+        ("--document-separator --8<--", "one that begins with a dash is given as --document-separator=STR"),
+        ("--text-field=--", "two dashes are not a value"),
         ("\u4e2d", "unrecognized arguments: \\u4e2d"),
         ("--input", "--input: expected at least one argument"),
     ],
@@ -82,6 +86,17 @@ def test_options_that_make_no_sense_are_usage_errors(
     assert_refused(done, 2, message, "--help lists the options")
     assert len(done.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_separator_may_begin_with_dashes_and_be_made_of_them(
+    run_prepare: RunPrepare, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("one--two--8<--three")
+    for separator, n_documents in (("--", 4), ("--8<--", 2)):
+        options = (f"--document-separator={separator}", "--output-dir", f"out {n_documents}")
+        done = run_prepare("--input", "a.txt", *options)
+        assert done.returncode == 0, done.stderr
+        assert report_of(tmp_path / f"out {n_documents}")["documents"] == n_documents
 
 
 @pytest.mark.sample(9)

@@ -1,11 +1,14 @@
 """Turn the arguments of `--input` into an ordered list of files."""
 
+import contextlib
+import difflib
 import glob
 import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path, PurePath
 
 from nanogpt_compat.errors import InputError, UsageError
@@ -25,6 +28,7 @@ _ONE_OF_MANY = re.compile(
     r"(?:part-(?:[mr]-)?\d+[\w-]*|.*\d{2,}-of-\d{2,}[\w-]*)(?:\.json|\.data)?|[^.]*\d|[^.]+\.\d{2,}", re.ASCII
 )
 _MOST_NAMED = 3
+_MOST_NAMES = 10_000  # that are compared with a name that was not found
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -261,12 +265,23 @@ def _expand(pattern: str, home: Path | None) -> _Listed:
         if not files:
             raise InputError(f"no file matches {pattern!r} (current folder: {Path.cwd()})")
         return _Listed(files, [] if "**" in pattern else [one for one in matches if Path(one).is_dir()])
-    if path.is_absolute():
-        raise InputError(f"{path} not found; name an existing file with --input")
-    advice = "name an existing file with --input"
+    where = "" if path.is_absolute() else f" in {Path.cwd()}"
     if home is not None and _exists(home / path):
         advice = f"did you mean {quote(home / path)}, which is next to prepare.py?"
-    raise InputError(f"{path} not found in {Path.cwd()}; {advice}")
+    elif (similar := _similar(path)) is not None:
+        advice = f"did you mean {quote(similar)}?"
+    else:
+        advice = "name an existing file with --input"
+    raise InputError(f"{path} not found{where}; {advice}")
+
+
+def _similar(path: Path) -> Path | None:
+    """Return the path in the same folder whose name is most like this one's; None if none is like it."""
+    with contextlib.suppress(OSError):  # no such folder
+        names = [one.name for one in islice(path.parent.iterdir(), _MOST_NAMES)]
+        found = difflib.get_close_matches(path.name, names, 1, cutoff=0.85)
+        return path.with_name(found[0]) if found else None
+    return None
 
 
 def _exists(path: Path) -> bool:
