@@ -9,9 +9,11 @@ import sys
 
 if __name__ == "__main__":
     home = os.path.dirname(os.path.abspath(__file__))
-    try:
-        from nanogpt_compat.__main__ import start  # fails only if the folder is missing: it imports only sys
-    except ImportError:
+    # Python looks there first, and takes an installed package if there is none: perhaps of another version.
+    folder = os.path.dirname(os.path.realpath(__file__))
+    if not os.path.isfile(os.path.join(folder, "nanogpt_compat", "__main__.py")):
         sys.stderr.write(f"prepare.py needs the folder nanogpt_compat/; copy it to {home} too\n")
         sys.exit(2)
+    from nanogpt_compat.__main__ import start
+
     sys.exit(start(home))
