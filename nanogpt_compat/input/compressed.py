@@ -371,8 +371,8 @@ def _unpack(stored: _Stored, compression: Compression) -> Iterator[bytes]:
     """Unpack all parts of a file: gzip's members, zstd's frames, the streams of bzip2 and xz.
 
     The file objects of `bz2` and `lzma` are not used: they take other data after the first part, or a second
-    part whose beginning is damaged, for the end of the text. Zeros after a part of gzip or xz
-    are padding, as gzip(1) and xz(1) treat them.
+    part whose beginning is damaged, for the end of the text. Zeros after a part of gzip or xz are padding, as
+    gzip(1) and xz(1) treat them.
     """
     codec = _CODECS[compression]
     module = codec.load(stored.file)
