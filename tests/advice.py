@@ -36,7 +36,7 @@ home = os.environ["ADVICE_HOME"]
 
 def is_hidden(name):
     with open(home + "/hidden") as file:
-        return name.partition(".")[0] in file.read().split()
+        return any(f"{name}.".startswith(f"{one}.") for one in file.read().split())
 
 find_spec, version = machinery.PathFinder.find_spec, metadata.version
 

@@ -123,6 +123,8 @@ def test_a_disk_that_runs_full_is_an_error_until_there_is_room_again(
     expected.assert_nothing_partial(out)
     assert saved_tokens(out) == saved
     disk.make_room()
+    if not saved:  # the journal has room of its own, so its header may have been written
+        resumes = int(any(read_journal(out / ".prepare" / "journal")))
     assert_goes_on(expected, out, *args, resumes=resumes)
 
 
