@@ -85,7 +85,7 @@ def names_of_folders_are_not_synced() -> None:
     _replace(writer, sync_folder=_nothing)
 
 
-@noticed_by("tests/test_resume_damage.py")
+@noticed_by("tests/test_journal.py")
 def torn_journal_is_not_cut() -> None:
     from nanogpt_compat.resume import journal
 
