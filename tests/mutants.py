@@ -131,7 +131,7 @@ def text_is_cut_anywhere() -> None:
     _replace(text, last_cut=lambda _, start, end: end - 1 if end - 1 > start else None)
 
 
-@noticed_by("tests/test_documents.py::test_a_separator_on_any_edge_of_a_block_is_found")
+@noticed_by("tests/test_documents.py::test_a_separator_after_a_long_document_is_found_on_any_edge_of_a_block")
 def separator_across_two_blocks_is_missed() -> None:
     from nanogpt_compat.input import separated, text
 

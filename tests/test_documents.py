@@ -141,6 +141,23 @@ def test_a_separator_on_any_edge_of_a_block_is_found(
         assert_counts(tally, [text], separator)
 
 
+@pytest.mark.parametrize("separator", SEPARATORS)
+def test_a_separator_after_a_long_document_is_found_on_any_edge_of_a_block(
+    gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, separator: str
+) -> None:
+    """Only beyond a document's first 64 KiB, which one block holds, may a block end within a separator."""
+    path = tmp_path / "text"
+    long = "word " * 13_200
+    text = separator.join([long, "A few, words", "1 2"]) + separator
+    path.write_bytes(text.encode())
+    documents = Documents(separator, "append", 0.4)
+    expected = expected_pair([text], documents, gpt2)
+    for block_bytes in range(len(long) - 2, len(long + separator) + 3):
+        found, tally = tokenise([path], marked, documents=documents, block_bytes=block_bytes)
+        assert_same(found, expected)
+        assert_counts(tally, [text], separator)
+
+
 @pytest.mark.parametrize("errors", ["ignore", "replace"])
 def test_a_separator_that_dropped_bytes_make_takes_its_place_before_one_that_stands_there(
     gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, errors: str

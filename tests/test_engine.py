@@ -1,6 +1,5 @@
 """gigatoken returns tiktoken's tokens on any text, and its memory stays bounded."""
 
-import os
 import random
 import subprocess
 import sys
@@ -245,7 +244,6 @@ def run_python(program: str, *args: str) -> list[int]:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), *args],
         cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
         timeout=300,
