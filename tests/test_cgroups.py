@@ -79,15 +79,22 @@ def remove(cgroup: Cgroup) -> None:
             time.sleep(0.05)
 
 
-@pytest.fixture
-def cgroup() -> Iterator[Cgroup]:
-    made = make_cgroup(LIMIT_BYTES)
+@contextlib.contextmanager
+def own_cgroup(limit_bytes: int) -> Iterator[Cgroup]:
+    """Make a cgroup with a limit, and remove it afterwards with all processes in it."""
+    made = make_cgroup(limit_bytes)
     if made is None:
         pytest.skip(IMPOSSIBLE + "no memory cgroup can be made (it takes root, and a controller to hand out)")
     try:
         yield made
     finally:
         remove(made)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Cgroup]:
+    with own_cgroup(LIMIT_BYTES) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

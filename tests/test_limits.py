@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from nanogpt_compat.memory import limits
 from nanogpt_compat.memory.policy import Reading
-from tests.conftest import IMPOSSIBLE
-from tests.test_cgroups import make_cgroup, remove
+from tests.test_cgroups import own_cgroup
 
 pytestmark = pytest.mark.alone
 
@@ -462,16 +461,11 @@ def test_the_real_leaf_of_every_chain_is_the_group_this_process_is_in() -> None:
 
 def in_a_cgroup_of_its_own(function: Callable[..., None], *args: object) -> None:
     """Call a function of this module in a process that shares its memory cgroup with no other."""
-    cgroup = make_cgroup(4 * GIB)
-    if cgroup is None:
-        pytest.skip(IMPOSSIBLE + "no memory cgroup can be made (it takes root, and a controller to hand out)")
-    try:
-        code = f"import sys; from tests import test_limits; test_limits.{function.__name__}(*sys.argv[1:])"
+    code = f"import sys; from tests import test_limits; test_limits.{function.__name__}(*sys.argv[1:])"
+    with own_cgroup(4 * GIB) as cgroup:
         process = cgroup.run([sys.executable, "-c", code, *map(str, args)])
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 0, errors
-    finally:
-        remove(cgroup)
 
 
 def test_real_memory_taken_shows_in_the_usage_of_the_real_cgroup() -> None:

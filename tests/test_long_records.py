@@ -16,9 +16,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from tests.conftest import IMPOSSIBLE, REPOSITORY
+from tests.conftest import REPOSITORY
 from tests.faults import Args, report_of, run, sha256s
-from tests.test_cgroups import make_cgroup, remove
+from tests.test_cgroups import own_cgroup
 from tests.test_memory_stop import BOTH_ENGINES, finish, start_with
 from tests.texts import real_text, zstd
 
@@ -82,16 +82,11 @@ def prepare_within(limit: str, limit_bytes: int, *args: str | Path) -> Done:
     if limit != "cgroup":
         done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         return Done(done.returncode, done.stderr)
-    cgroup = make_cgroup(limit_bytes)
-    if cgroup is None:
-        pytest.skip(IMPOSSIBLE + "no memory cgroup can be made (it takes root, and a controller to hand out)")
-    try:
+    with own_cgroup(limit_bytes) as cgroup:
         process = cgroup.run(command)
         _, stderr = process.communicate(timeout=300)
         assert cgroup.n_killed() == 0
         return Done(process.returncode, stderr)
-    finally:
-        remove(cgroup)
 
 
 def whole(path: Path, folder: Path) -> dict[str, str]:
