@@ -307,19 +307,20 @@ def _xz_window_bytes(header: bytes) -> int:
     return (2 | bits & 1) << bits // 2 + 11
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Codec:
     """How one compression is read."""
 
     name: str
-    part: str  # what a file consists of
     modules: tuple[str, ...]  # the first that can be imported
     open: Callable[[Any, int], _Decoder]  # takes the module and the size of the window
-    errors: str = ""  # the module's exception, beside OSError
+    errors: str = "error"  # the module's exception, beside OSError
+    unpack: str = ""  # the command that does it where this program cannot
+    is_padded: bool = False  # with zeros after a part
+    # Only where a file decides how large the window is:
+    part: str = ""  # that has one
     window_bytes: Callable[[bytes], int] = lambda _header: 0
     smaller: str = ""  # how to make a file with a smaller window
-    unpack: str = ""  # the command that reads all windows
-    is_padded: bool = False  # with zeros after a part
 
     def load(self, file: InputFile) -> Any:
         """Import the module; raise an InputError if it is missing."""
@@ -328,8 +329,7 @@ class _Codec:
                 return import_module(name)
             except ImportError:
                 continue
-        is_package = self.modules[-1].startswith("backports") and sys.version_info < (3, 14)
-        if is_package:
+        if self.modules[-1].startswith("backports.") and sys.version_info < (3, 14):
             todo = f"the package that reads it is missing:{show(install(self.modules[-1]))}"
         else:
             todo = f"this Python has no module {self.modules[0]}; unpack the file with {self.unpack}"
@@ -338,31 +338,40 @@ class _Codec:
 
 _CODECS: dict[Compression, _Codec] = {
     "gz": _Codec(
-        "gzip", "a member", ("isal.isal_zlib", "zlib"), lambda zlib, _: _Gzip(zlib), "error", is_padded=True
-    ),
-    "bz2": _Codec("bzip2", "a stream", ("bz2",), lambda bz2, _window: bz2.BZ2Decompressor(), unpack="bzcat"),
-    "xz": _Codec(
-        "xz",
-        "an xz stream",
-        ("lzma",),
-        lambda lzma, window_bytes: lzma.LZMADecompressor(memlimit=window_bytes + _XZ_BYTES),
-        "LZMAError",
-        _xz_window_bytes,
-        "with xz -6",
-        "xz -d",
+        name="gzip",
+        modules=("isal.isal_zlib", "zlib"),
+        open=lambda zlib, _window: _Gzip(zlib),
         is_padded=True,
     ),
+    "bz2": _Codec(
+        name="bzip2",
+        modules=("bz2",),
+        open=lambda bz2, _window: bz2.BZ2Decompressor(),
+        errors="",
+        unpack="bzcat",
+    ),
+    "xz": _Codec(
+        name="xz",
+        modules=("lzma",),
+        open=lambda lzma, window_bytes: lzma.LZMADecompressor(memlimit=window_bytes + _XZ_BYTES),
+        errors="LZMAError",
+        unpack="xz -d",
+        is_padded=True,
+        part="an xz stream",
+        window_bytes=_xz_window_bytes,
+        smaller="with xz -6",
+    ),
     "zst": _Codec(
-        "zstd",
-        "a zstd frame",
-        ("compression.zstd", "backports.zstd"),
-        lambda zstd, _window: zstd.ZstdDecompressor(
+        name="zstd",
+        modules=("compression.zstd", "backports.zstd"),
+        open=lambda zstd, _window: zstd.ZstdDecompressor(
             options={zstd.DecompressionParameter.window_log_max: MAX_WINDOW_BYTES.bit_length() - 1}
         ),
-        "ZstdError",
-        _zstd_window_bytes,
-        "without --long or --ultra",
-        "zstd -d --long=31",
+        errors="ZstdError",
+        unpack="zstd -d --long=31",
+        part="a zstd frame",
+        window_bytes=_zstd_window_bytes,
+        smaller="without --long or --ultra",
     ),
 }
 
