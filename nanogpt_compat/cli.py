@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, PrepareError, TooSmallError
@@ -145,7 +146,7 @@ def _run(options: Options, words: Sequence[str], *, home: Path | None, stderr: C
         voice.say(_notice_of_end_of_text(config.output_dir, words, is_dry=options.dry_run))
     stdout = CalmStream(sys.stdout)
     if options.dry_run:
-        voice = Voice(stderr, is_quiet=False, check=signals.check, stdout=stdout)
+        voice = replace(voice, is_quiet=False, stdout=stdout)
     for line in (
         preflight.dry_run_lines(work) if options.dry_run else (preflight.start_line(work), work.engine_line)
     ):

@@ -186,7 +186,7 @@ class Run:
         return differing
 
     def _warn_beforehand(self, redo: Sequence[str], *, is_dry: bool) -> None:
-        """Tell how the run departs from its options, and which output a training program could not read."""
+        """Print how the run departs from its options, and which output a training program could not read."""
         job = self._job
         for line in notices(job):
             self._voice.say(line)

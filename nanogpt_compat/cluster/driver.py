@@ -49,8 +49,6 @@ _LOST = "its part was made, but is missing or no longer valid"
 _LOOK_UP_EVERY_S = 0.2
 _MEMORY_PAUSE_S = 30.0  # else a worker short of memory would fail span after span, faster than others do them
 
-"""Takes the total number of bytes, and the number of bytes that are done."""
-
 
 class Driver:
     """One process's share of a run on many machines.

@@ -159,9 +159,8 @@ def parse_lines(
 
     In addition to `raw`, this takes 2 to 8 times the memory of `raw`. A line of more than `LONG_RECORD_BYTES`
     for which there is not so much, or of more than 4 MiB, takes only that of its text in UTF-8, since long
-    strings are decoded in parts. If the rest of such a line
-    is longer than `LONG_RECORD_BYTES`, too, and msgspec refuses it, `make_room` is called before `json`
-    parses it.
+    strings are decoded in parts. If the rest of such a line is longer than `LONG_RECORD_BYTES`, too, and
+    msgspec refuses it, `make_room` is called before `json` parses it.
 
     Blank lines are skipped, and so is a byte order mark at offset 0. Lone surrogates, which JSON can express
     and UTF-8 cannot, become U+FFFD. `NaN` and `Infinity` count as numbers, since json.dumps writes them.
