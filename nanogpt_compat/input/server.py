@@ -13,6 +13,7 @@ from nanogpt_compat.errors import InputError, PrepareError
 from nanogpt_compat.input.failures import chain, describe, failure, kind_of, status_of, wished_wait_s
 from nanogpt_compat.input.location import Url
 from nanogpt_compat.system.commands import install, show
+from nanogpt_compat.system.redaction import redact
 from nanogpt_compat.system.threads import start_daemon
 
 _T = TypeVar("_T")
@@ -147,7 +148,7 @@ class Server:
         now_s = time.monotonic()
         if now_s >= self._quiet_until_s:
             self._quiet_until_s = now_s + valid_s
-            _LOG.warning(notice)
+            _LOG.warning(redact(notice))
 
 
 class _GaveUp(Exception):

@@ -8,7 +8,9 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -18,6 +20,19 @@ from nanogpt_compat.system.redaction import redact
 _INDENT = "\n    "
 _ESCAPED = {"\\": r"\\", "'": r"\'", "\n": r"\n", "\t": r"\t", "\r": r"\r"}
 _SCRIPT = "nanogpt-prepare"  # in setup.cfg
+
+# The command line that does what a call from Python does: the program, and its words.
+_typed: ContextVar[tuple[str, Sequence[str]] | None] = ContextVar("typed", default=None)
+
+
+@contextmanager
+def typed(words: Sequence[str], *, program: str) -> Iterator[None]:
+    """Let `this_command` and `this_program` offer this command line, whatever `sys.argv` holds."""
+    token = _typed.set((program, words))
+    try:
+        yield
+    finally:
+        _typed.reset(token)
 
 
 def quote(word: object) -> str:
@@ -55,7 +70,9 @@ def show(*commands: str) -> str:
 
 def this_program(*words: object) -> str:
     """Return the command that starts this program, the way it was started, with these words."""
-    return join(*_program(), *words)
+    called = _typed.get()
+    program = join(*_program()) if called is None else called[0]
+    return f"{program} {join(*words)}" if words else program
 
 
 def this_command(*more: object, without: Iterable[str] = (), words: Sequence[str] | None = None) -> str:
@@ -64,7 +81,8 @@ def this_command(*more: object, without: Iterable[str] = (), words: Sequence[str
     `words` are the words typed, if they are not in `sys.argv`. `more` comes last, so that it wins.
     """
     if words is None:
-        words = sys.argv[1:] if _is_ours() else []
+        called = _typed.get()
+        words = called[1] if called is not None else sys.argv[1:] if _is_ours() else []
     return this_program(*drop_options(words, without), *more)
 
 
