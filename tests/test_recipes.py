@@ -95,6 +95,16 @@ def test_every_recipe_does_what_it_says(command: str, checkout: Path) -> None:
     assert bool(made) == ("--dry-run" not in command)
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if blocks(read(page), "python")], ids=lambda page: page.stem
+)
+def test_every_program_does_what_it_says(page: Path, checkout: Path) -> None:
+    for program in blocks(read(page), "python"):
+        done = bash(f"python - <<'END'\n{program}END\n", checkout)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert re.search(r"\d{3}", done.stdout)
+
+
 def test_there_are_recipes_of_every_kind() -> None:
     text = "\n".join(recipes())
     for word in ("--dry-run", "--document-separator", "--text-field", "--format", "--verify", "--input -"):
