@@ -27,7 +27,6 @@ hypothesis.settings.register_profile("no clock", deadline=None)  # a slow machin
 hypothesis.settings.load_profile("no clock")
 
 REPOSITORY = Path(__file__).parent.parent
-COSTLY = 8  # of so many tests of a costly module one runs by default
 IMPOSSIBLE = "impossible here: "  # begins the reason of a skip that no package or tool would avoid
 # Nothing listens on the discard port, so every download fails at once, here and in programs started here.
 CLOSED_PROXY = "http://127.0.0.1:9"
@@ -44,6 +43,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--require-all",
         action="store_true",
         help="fail every test that is skipped: for CI, where everything that tests need is installed",
+    )
+    parser.addoption(
+        "--costly",
+        type=int,
+        default=8,
+        metavar="N",
+        help="run one in N tests of the modules that start many processes; 1 runs all (default: 8)",
     )
     parser.addoption(
         "--sample-seed", default="0", help="choose other tests of those that run in part (default: 0)"
@@ -65,19 +71,19 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by marker
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark all cases outside the samples as slow, and all but a few tests of costly modules as long.
+    """Mark all cases outside the samples as slow, and all but some tests of costly modules.
 
     The choice depends only on names and the seed.
     """
-    seed = config.getoption("--sample-seed")
+    seed, costly = config.getoption("--sample-seed"), config.getoption("--costly")
     for name, some in _by_name(items, "sample", "[").items():
         marker = some[0].get_closest_marker("sample")
         assert marker is not None
         for item in _shuffled(some, f"{seed} {name}")[marker.args[0] :]:
             item.add_marker("slow")
     for name, some in _by_name(items, "costly", "::").items():
-        for item in _shuffled(some, f"{seed} {name}")[1 + len(some) // COSTLY :]:
-            item.add_marker("long")
+        for item in _shuffled(some, f"{seed} {name}")[-(-len(some) // costly) :]:
+            item.add_marker("slow")
 
 
 def _by_name(items: Iterable[pytest.Item], marker: str, mark: str) -> dict[str, list[pytest.Item]]:

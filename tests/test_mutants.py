@@ -16,7 +16,7 @@ def run_tests(*tests: str, mutant: str) -> "subprocess.CompletedProcess[str]":
     """Run tests until the first fails, with the program broken in every process."""
     path = [str(REPOSITORY / "tests" / "mutation"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, VARIABLE: mutant, "PYTHONPATH": os.pathsep.join(path)}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "--costly", "1", *tests]
     return subprocess.run(
         command,
         cwd=REPOSITORY,

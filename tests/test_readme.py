@@ -35,6 +35,7 @@ from tests.pages import (
 MAX_README_LINES = 220
 N_EVERYDAY_OPTIONS = 8
 RESULTS = REPOSITORY / "benchmarks" / "results"
+CONFTEST = REPOSITORY / "tests" / "conftest.py"
 EACH_PAGE = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
@@ -98,7 +99,7 @@ def test_a_table_that_was_edited_is_noticed(tmp_path: Path) -> None:
 
 @EACH_PAGE
 def test_every_option_that_is_named_exists(path: Path, program_options: set[str]) -> None:
-    sources = [*(REPOSITORY / "benchmarks").glob("*.py"), REPOSITORY / "scripts" / "docs"]
+    sources = [*(REPOSITORY / "benchmarks").glob("*.py"), REPOSITORY / "scripts" / "docs", CONFTEST]
     others = {name for source in sources for name in re.findall(r'"(--[a-z-]+)"', read(source))}
     for name in re.findall(r"`(--[a-z][a-z-]*)", prose(read(path))):
         assert name in program_options | others, name
