@@ -252,8 +252,9 @@ def _add_output_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace the output of an earlier run. The old files stay until all of the new ones are "
-        "complete; then surplus shards of the same name are removed (default: refuse)",
+        help="replace the output of an earlier run, or make the same output again. The old files stay until "
+        "all of the new ones are complete; then surplus shards of the same name are removed (default: keep "
+        "complete output of the same input and options, and refuse to replace any other)",
     )
 
 

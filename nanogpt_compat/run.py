@@ -96,8 +96,7 @@ class Run:
             MemoryLimitError: memory is about to run out.
             TooSmallError: the memory limit is too low even for the smallest settings.
         """
-        if not restart and self.is_complete():
-            self._voice.say("already complete; --restart --overwrite makes it again")
+        if self._has_nothing_to_do(restart=restart):
             self._clear_up()
             return
         check_writable(self._folders)
@@ -113,8 +112,7 @@ class Run:
 
         Raises the same errors as `do`.
         """
-        if not restart and self.is_complete():
-            self._voice.say("already complete; --restart --overwrite makes it again")
+        if self._has_nothing_to_do(restart=restart):
             return
         check_writable(self._folders)
         check_unlocked(self._folders)
@@ -127,6 +125,13 @@ class Run:
                 return
             with self._watch:
                 self._load(found, last_sound_mark(found, self._files_of(found)))
+
+    def _has_nothing_to_do(self, *, restart: bool) -> bool:
+        """Return whether the output is complete and is not to be made again; print that."""
+        if restart or self._job.config.overwrite or not self.is_complete():
+            return False
+        self._voice.say("already complete; --overwrite makes it again")
+        return True
 
     def _find(self, *, restart: bool) -> tuple[Found, Found | None]:
         """Return the run to resume, and the run to discard, if any; check that this run can start. Read only.
@@ -259,8 +264,8 @@ class Run:
         for path, change in self._changes(consumed_in(made, self._job.max_chars), made["inputs"]):
             if isinstance(path, Pipe):
                 raise CheckpointError(
-                    f"{path} {change}, and cannot be read again; pass --restart --overwrite to make the "
-                    f"output in {self._job.config.output_dir} again"
+                    f"{path} {change}, and cannot be read again; pass --overwrite to make the output in "
+                    f"{self._job.config.output_dir} again"
                 )
             return False
         return True

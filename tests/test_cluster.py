@@ -522,6 +522,24 @@ def test_after_the_merge_there_is_nothing_to_do(how: Args, tmp_path: Path) -> No
     assert how != ("--merge",) or not list(work.iterdir())
 
 
+@pytest.mark.parametrize(
+    "how", [("--rank", "0", "--world-size", "1"), ("--cluster", "local", "--workers", "1")]
+)
+def test_with_overwrite_ranks_or_processes_make_complete_output_again(how: Args, tmp_path: Path) -> None:
+    args, work = small_run(tmp_path)
+    out, one = tmp_path / "many", one_machine(tmp_path, args[:6])
+    for _ in range(2):  # the second time as the first
+        assert run(*args, *how, "--overwrite").returncode == 0
+        assert n_parts(work)
+        kept = {path.name for path in work.rglob("*.bin")}
+        assert (
+            run(*args, *how, "--overwrite").returncode == 0
+        )  # what is done is not done again before the merge
+        assert {path.name for path in work.rglob("*.bin")} == kept
+        assert run(*args, "--merge", "--overwrite").returncode == 0
+        assert_merged(out, one, work)
+
+
 @pytest.mark.parametrize("error", [OutputError, CheckpointError, TooSmallError, MemoryLimitError])
 def test_a_rank_ends_at_what_all_its_spans_would_meet(
     error: type[PrepareError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -250,6 +250,8 @@ def test_of_complete_output_a_dry_run_says_that_it_is_complete(tmp_path: Path) -
     dry = faults.run(*options(tmp_path), "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert "already complete" in dry.stdout
+    again = faults.run(*options(tmp_path, "--overwrite"), "--dry-run")
+    assert (again.returncode, "already complete" in again.stdout) == (0, False), again.stderr
 
 
 @pytest.mark.parametrize("form", [(), ("--shard-tokens", "20K")])

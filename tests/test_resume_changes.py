@@ -354,7 +354,7 @@ def complete(path: Path, out: Path) -> Path:
 
 def test_what_is_complete_is_left_as_it_is(path: Path, complete: Path) -> None:
     before = snapshot(complete)
-    for options in ((), ("--overwrite",), ("--workers", "3"), ("--block-size", "1000")):
+    for options in ((), ("--workers", "3"), ("--block-size", "1000")):
         done = prepare("--input", path, *options, "--output-dir", complete)
         assert done.returncode == 0
         assert "already complete" in done.stderr
@@ -376,7 +376,7 @@ def test_the_way_that_it_names_to_make_it_again_is_one(path: Path, complete: Pat
     before = snapshot(complete)
     said = prepare("--input", path, "--output-dir", complete).stderr
     options = [word.strip(",.;") for word in said.split() if word.startswith("--")]
-    assert options
+    assert options == ["--overwrite"]
     assert prepare("--input", path, *options, "--output-dir", complete).returncode == 0
     assert not {*snapshot(complete).values()} & {*before.values()}
     expected_now(tmp_path, "--input", path).assert_reached(complete)
@@ -519,9 +519,36 @@ def test_a_finished_run_stays_where_another_is_complete(path: Path, complete: Pa
     expected_now(tmp_path, "--input", path, "--val-ratio", "0.1").assert_reached(complete)
 
 
+def test_overwrite_makes_it_again_each_time_and_resumes_in_between(
+    path: Path, complete: Path, tmp_path: Path
+) -> None:
+    args: Args = ("--input", path, "--overwrite", "--output-dir", complete)
+    first = snapshot(complete)
+    begin(complete, "--input", path, "--overwrite")
+    resumed = prepare(*args)
+    assert (resumed.returncode, "resuming at 5" in resumed.stderr) == (0, True), resumed.stderr
+    assert expected_now(tmp_path, "--input", path).assert_reached(complete)["resumes"] == 1
+    second = snapshot(complete)
+    assert not {*first.values()} & {*second.values()}
+    again = prepare(*args)
+    assert (again.returncode, "resuming" in again.stderr) == (0, False), again.stderr
+    assert expected_now(tmp_path, "--input", path).assert_reached(complete)["resumes"] == 0
+    assert not {*second.values()} & {*snapshot(complete).values()}
+
+
+def test_a_run_that_was_killed_when_all_had_its_name_is_only_finished(path: Path, complete: Path) -> None:
+    args: Args = ("--input", path, "--overwrite", "--output-dir", complete)
+    assert faults.run(*args, at="remove journal").returncode == -9
+    files = {name: known for name, known in snapshot(complete).items() if name.endswith(".bin")}
+    done = prepare(*args)
+    assert done.returncode == 0, done.stderr
+    assert {name: known for name, known in snapshot(complete).items() if name.endswith(".bin")} == files
+    assert list(complete.glob(".*")) == []
+
+
 def test_what_is_complete_needs_no_stopped_run_of_the_same(path: Path, complete: Path) -> None:
     before = snapshot(complete)
-    begin(complete, "--input", path, "--restart", "--overwrite")
+    begin(complete, "--input", path, "--overwrite")
     assert "already complete" in prepare("--input", path, "--output-dir", complete).stderr
     assert snapshot(complete) == before
 

@@ -342,11 +342,11 @@ def test_a_complete_output_is_not_that_of_another_stream(text: Path, tmp_path: P
         refused = run(other)
         assert refused.returncode == 5, refused.stderr
         assert f"standard input {change}, and cannot be read again" in refused.stderr
-        assert f"pass --restart --overwrite to make the output in {out} again" in refused.stderr
+        assert f"; pass --overwrite to make the output in {out} again" in refused.stderr
         differs = run(other, "--verify")
         assert differs.returncode == 1
         assert "of standard input, if that text has not changed" in differs.stderr or len(other) < len(raw)
-    done = run(raw + b" more", "--restart", "--overwrite")
+    done = run(raw + b" more", "--overwrite")
     assert done.returncode == 0, done.stderr
     assert report_of(out)["text_bytes"] == len(raw) + 5
 

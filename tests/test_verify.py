@@ -200,7 +200,7 @@ def test_n_is_verified_up_to_where_it_ends(own: Made, tmp_path: Path) -> None:
 LOCATED = re.compile(
     r"prepare: error: (?P<file>.*?): token (?P<token>[\d,]+), at byte (?P<byte>[\d,]+), is (?P<found>.*) and "
     r"should be (?P<expected>\d+) \((?P<text>b.*)\), which comes from the block of bytes "
-    r"(?P<first>[\d,]+) to (?P<end>[\d,]+) of (?P<input>.*); run the same command with --restart --overwrite "
+    r"(?P<first>[\d,]+) to (?P<end>[\d,]+) of (?P<input>.*); run the same command with --overwrite "
     r"instead of --verify to make the output again\n"
 )
 
@@ -468,7 +468,7 @@ def test_nobody_writes_meanwhile(made: Made) -> None:
 
 
 def test_a_stopped_run_beside_the_output_can_still_go_on(made: Made) -> None:
-    args: Args = (*made.args, "--restart", "--overwrite")
+    args: Args = (*made.args, "--overwrite")
     with pytest.raises(faults.Stopped):
         prepare(*args, stop_after_bytes=N_BYTES // 2)
     stopped = snapshot(made.out / ".prepare")

@@ -66,7 +66,7 @@ class Driver:
         """Do this process's share: a rank's spans, or all spans, or the merge, or both."""
         share = self._share
         if share.rank is not None:
-            if not self._is_complete():
+            if not self._has_nothing_to_do(restart=False):
                 self._do_rank(*share.rank)
             return
         try:
@@ -74,7 +74,7 @@ class Driver:
         except OSError as error:
             raise OutputError(f"cannot make {share.work_dir}: {error.strerror}; {advice(error)}") from error
         with FolderLock(share.work_dir / "lock"):
-            if not restart and self._is_complete():
+            if self._has_nothing_to_do(restart=restart):
                 if share.merge:
                     remove_parts(share.work_dir)
                 return
@@ -83,13 +83,18 @@ class Driver:
             if share.merge:
                 self._merge(restart=restart)
 
-    def _is_complete(self) -> bool:
-        """Return whether the output is complete: a task that runs again after the merge has nothing to do."""
+    def _has_nothing_to_do(self, *, restart: bool) -> bool:
+        """Return whether the output is complete and is not to be made again; print that.
+
+        A task that runs again after the merge then has nothing to do.
+        """
+        if restart or self._config.overwrite:
+            return False
         if read_report(self._config.output_dir) is None:  # the usual case is cheap
             return False
         if not Run(look_into(self._modest), self._voice).is_complete():
             return False
-        self._voice.say("already complete; --restart --overwrite makes it again")
+        self._voice.say("already complete; --overwrite makes it again")
         return True
 
     def _check_names(self, *, restart: bool) -> None:

@@ -19,7 +19,7 @@ from nanogpt_compat.system.filesystem import advise_sequential, drop_cache
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.documents import END_OF_TEXT
 
-MAKE_AGAIN = "run the same command with --restart --overwrite instead of --verify to make the output again"
+MAKE_AGAIN = "run the same command with --overwrite instead of --verify to make the output again"
 
 _CHUNK_TOKENS = 512 * 1024
 _DROP_EVERY_BYTES = 8 * 1024 * 1024
