@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, PrepareError, TooSmallError
 from nanogpt_compat.memory.policy import SMALL_BLOCK_BYTES
-from nanogpt_compat.options import Options, parse_options
+from nanogpt_compat.options import Options, name_inputs, parse_options
 from nanogpt_compat.system.commands import drop_options, show, this_command
 from nanogpt_compat.system.display import LOG, CalmStream, Voice, calm_streams
 from nanogpt_compat.system.filesystem import advice
@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
 
     `home` is the folder that default paths refer to, that of prepare.py; None is the current one.
     """
-    words = sys.argv[1:] if argv is None else argv
+    words = name_inputs(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        sys.argv[1:] = words  # commands in messages are made of them, also in processes that this one starts
     learn_all(words, os.environ)
     logging.getLogger(LOG).setLevel(logging.ERROR if "--quiet" in words else logging.NOTSET)
     with calm_streams():

@@ -2,29 +2,44 @@
 
 import argparse
 import contextlib
-import difflib
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import NoReturn
 
 from nanogpt_compat import __version__
+from nanogpt_compat.arguments import ANY, DASHES, Help, Parser
 from nanogpt_compat.config import DEFAULT_INPUT, DEFAULT_TEXT_FIELD, SPAN_BYTES, VAL_RATIO
 from nanogpt_compat.encoders import ENGINES, GIGATOKEN_VERSIONS
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.input.location import is_url, local_path
 from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES
 from nanogpt_compat.output import FORMATS
+from nanogpt_compat.system.commands import program_name
 from nanogpt_compat.system.units import format_bytes, parse_count, parse_size
 from nanogpt_compat.text.documents import EOTS
 from nanogpt_compat.text.val_split import SPLITS
 
 _DESCRIPTION = """\
-Turn text of any size into nanoGPT's train.bin and val.bin (raw uint16 GPT-2
-tokens) in bounded memory. If anything stops a run, the same command resumes it.
-Without options, read train_fineweb.txt next to prepare.py, and write the output
-next to it. For python -m nanogpt_compat and nanogpt-prepare, the current folder
-takes the place of that of prepare.py."""
+Turn text of any size into nanoGPT's train.bin and val.bin (raw uint16 GPT-2 tokens) in bounded memory. \
+If anything stops a run, the same command resumes it. Without options, read {input} {where}, and write \
+the output there."""
+
+_EXAMPLES = """\
+examples:
+  Forecast tokens, time, disk and memory, and write nothing:
+    {prog} --dry-run
+  Read files, globs and folders in this order:
+    {prog} a.txt 'more/*.txt.gz' stories
+  Split text into documents, each with an end-of-text token:
+    {prog} a.txt --document-separator '<|endoftext|>'
+  Read JSON lines or parquet whose text is not in `text`:
+    {prog} 'crawl/*.jsonl' --text-field content
+  Read a pipe, and write to another folder:
+    zcat a.gz | {prog} - --output-dir data/mine
+  Write build-nanogpt's shards:
+    {prog} 'fineweb/*.parquet' --format npy
+"""
 
 _EXIT_CODES = """\
 exit codes:
@@ -36,29 +51,13 @@ exit codes:
    5  what is saved belongs to other inputs or options: --restart discards it
    6  spans failed or are still to be done
   75  memory ran short; everything is saved, and the same command resumes
-  78  the smallest settings, or one record, do not fit into memory; running it
-      again unchanged will not help
-A signal (INT, TERM, HUP, USR1, USR2) saves what is done and ends the process by
-that signal."""
+  78  the smallest settings, or one record, do not fit into memory; running it again unchanged will not help
+A signal (INT, TERM, HUP, USR1, USR2) saves what is done and ends the process by that signal."""
 
 _MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # if it is one unbroken stretch, it takes the whole budget
 
 _TWO_DASHES = "--document-separator=--"
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[abfnrtv0\\])")
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argparse parser that raises its errors as UsageError, and does not print the usage first."""
-
-    def error(self, message: str) -> NoReturn:
-        if message.endswith("--document-separator: expected one argument"):
-            message += " (one that begins with a dash is given as --document-separator=STR)"
-        known = re.findall(r"--[a-z-]+", self.format_usage())
-        typed = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
-        similar = [one for word in typed for one in difflib.get_close_matches(word, known, 1)]
-        if message.startswith("unrecognized") and similar:
-            raise UsageError(f"{message}; did you mean {' and '.join(similar)}? --help lists the options")
-        raise UsageError(f"{message}; --help lists the options")
 
 
 class Options(argparse.Namespace):
@@ -113,36 +112,78 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
         UsageError: an option is unknown, or its value is wrong.
         SystemExit: `--help` or `--version` has been printed.
     """
-    prog = "python -m nanogpt_compat" if home is None else "prepare.py"
-    parser = _parser(prog)
+    parser = _parser(program_name() if home is None else "python prepare.py", is_script=home is not None)
+    words = parser.words = name_inputs(words)
     if any(word.startswith("--") and word.endswith("=--") and word != _TWO_DASHES for word in words):
         parser.error("two dashes are not a value")
+    # argparse would take -help for -h -e -l -p.
+    if short := [one for one in words if one[:2] != "--" and f"-{one.partition('=')[0]}" in parser.arities]:
+        parser.error(f"unrecognized arguments: {' '.join(short)}")
     # argparse (before Python 3.13) drops them; an escape means the same.
     words = [_TWO_DASHES[:-1] + r"\x2d" if word == _TWO_DASHES else word for word in words]
     return parser.parse_args(words, namespace=Options())
 
 
-def _parser(prog: str) -> _Parser:
-    """Describe the options. Each help text says what the option does, its consequence, and the default."""
-    parser = _Parser(
+def name_inputs(words: Sequence[str]) -> list[str]:
+    """Put `--input` before each input that has none, so that every word is an option or its value.
+
+    >>> name_inputs(["a.txt", "b.txt", "--n", "1", "--quiet", "c.txt"])
+    ['--input', 'a.txt', 'b.txt', '--n', '1', '--quiet', '--input', 'c.txt']
+    >>> name_inputs(["--", "-a.txt"])
+    ['--input=-a.txt']
+    """
+    arities = _parser("").arities
+    named: list[str] = []
+    n_more = 0  # values that the option before may have
+    for k, word in enumerate(words):
+        if word == "--":
+            return [*named, *(f"--input={one}" for one in words[k + 1 :])]
+        if word.startswith("-") and word != "-":
+            n_more = 0 if "=" in word else arities.get(word, ANY)
+        elif n_more == 0:
+            named.append("--input")
+            n_more = ANY
+        else:
+            n_more -= 1
+        named.append(word)
+    return named
+
+
+def option_meant(word: str) -> str:
+    """Return the option that an input would be with two dashes before it; "" if there is none.
+
+    >>> option_meant("verify"), option_meant("\u2014n=3"), option_meant("a.txt")
+    ('--verify', '--n', '')
+    """
+    name = f"--{word.lstrip(DASHES).partition('=')[0]}"
+    return name if name in _parser("").arities else ""
+
+
+@cache
+def _parser(prog: str, *, is_script: bool = False) -> Parser:
+    """Describe the options. Each help text says what the option does, its consequence, and the default.
+
+    `is_script`: default paths are next to prepare.py, not in the current folder.
+    """
+    where = "next to prepare.py" if is_script else "in the current folder"
+    parser = Parser(
         prog=prog,
-        description=_DESCRIPTION,
-        epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="%(prog)s [INPUT ...] [OPTION ...]",
+        description=_DESCRIPTION.format(input=DEFAULT_INPUT, where=where),
+        epilog=f"{_EXAMPLES.format(prog=prog)}\n{_EXIT_CODES}",
+        formatter_class=Help,
         allow_abbrev=False,  # an abbreviation may become ambiguous when options are added
     )
-    _add_input_options(parser.add_argument_group("input"))
-    _add_output_options(parser.add_argument_group("output"))
+    _add_input_options(parser.add_argument_group("input"), where)
+    _add_output_options(parser.add_argument_group("output"), where)
     _add_machine_options(parser.add_argument_group("speed (the output does not depend on these)"))
-    _add_memory_options(
-        parser.add_argument_group("memory (at these limits the run saves and stops, with exit code 75)")
-    )
+    _add_memory_options(parser.add_argument_group("memory (at a limit: save, stop, exit code 75)"))
     _add_share_options(parser.add_argument_group("many machines"))
     _add_run_options(parser.add_argument_group("this run"))
     return parser
 
 
-def _add_input_options(group: "argparse._ArgumentGroup") -> None:
+def _add_input_options(group: "argparse._ArgumentGroup", where: str) -> None:
     group.add_argument(
         "--input",
         nargs="+",
@@ -151,7 +192,8 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
         help="read these files, globs, folders (with all folders below them) and addresses (https://, s3://, "
         "hf://), in this order, and the files of a glob or folder in natural order: text, JSON lines (both "
         "may be .gz, .bz2, .xz or .zst) or parquet; - is standard input. Each text file is encoded on its "
-        f"own, with nothing put between two (default: {DEFAULT_INPUT} next to prepare.py)",
+        "own, with nothing put between two. Inputs may also be named without the option; all are read in the "
+        f"order of the command line (default: {DEFAULT_INPUT} {where})",
     )
     group.add_argument(
         "--n",
@@ -196,13 +238,13 @@ def _add_input_options(group: "argparse._ArgumentGroup") -> None:
     )
 
 
-def _add_output_options(group: "argparse._ArgumentGroup") -> None:
+def _add_output_options(group: "argparse._ArgumentGroup", where: str) -> None:
     group.add_argument(
         "--output-dir",
         type=_folder,
         metavar="DIR",
         help="write train.bin, val.bin and prepare.json into DIR, which is created if it does not exist "
-        "(default: the folder of prepare.py)",
+        f"(default: {where})",
     )
     group.add_argument(
         "--val-ratio",
@@ -306,19 +348,21 @@ def _add_share_options(group: "argparse._ArgumentGroup") -> None:
         "--cluster",
         metavar="WHERE",
         help="cut the input into spans of about 1 GiB, and encode them on a Dask cluster (WHERE is its "
-        "address or scheduler file) or in --workers processes of this machine (local)",
+        "address or scheduler file) or in --workers processes of this machine (local) (default: this process "
+        "alone)",
     )
     group.add_argument(
         "--rank",
         metavar="R",
-        help="encode every Nth span in this process, from number R on; auto gets R from Slurm or Kubernetes",
+        help="encode every Nth span in this process, from number R on; auto gets R from Slurm or Kubernetes "
+        "(default: no ranks)",
     )
     group.add_argument(
         "--world-size",
         type=_positive,
         metavar="N",
-        help="set the number of ranks, if Slurm does not. With it, the number of a task in a Slurm array is "
-        "its rank, so that a part of the array can be run again",
+        help="set the number of ranks. With it, the number of a task in a Slurm array is its rank, so that a "
+        "part of the array can be run again (default: the number that Slurm sets)",
     )
     group.add_argument(
         "--merge",
@@ -331,7 +375,7 @@ def _add_share_options(group: "argparse._ArgumentGroup") -> None:
         type=_folder,
         metavar="DIR",
         help="keep the plan and the parts in DIR, which --cluster, --rank and --merge need. All machines "
-        "must reach DIR, and the inputs, by the same path",
+        "must reach DIR, and the inputs, by the same path (default: none)",
     )
     group.add_argument("--span-size", type=_size, default=SPAN_BYTES, help=argparse.SUPPRESS)
 

@@ -12,7 +12,7 @@ from nanogpt_compat.input.formats import Asked, find_formats
 from nanogpt_compat.input.location import Format
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.memory.limits import available_cpus, default_workers
-from nanogpt_compat.options import Options
+from nanogpt_compat.options import Options, option_meant
 from nanogpt_compat.output.layout import FIRST_WORDS, MAX_LLMC_TOKENS, SHARD_TOKENS
 from nanogpt_compat.system.ranks import rank_of
 from nanogpt_compat.text.val_split import FIRST_SHARD
@@ -39,6 +39,9 @@ def resolve(options: Options, *, home: Path | None) -> Request:
     if options.verify and (options.dry_run or options.restart):
         raise UsageError("--verify only reads what a run has made: omit --dry-run and --restart")
     folder = Path() if home is None else home
+    for word in options.input or ():
+        if (option := option_meant(word)) and not os.path.lexists(word):
+            raise UsageError(f"{word} is not a file; did you mean {option}? --help lists the options")
     found = find_inputs(options.input or [str(folder / DEFAULT_INPUT)], home=home)
     inputs = found.inputs
     has_separator = options.document_separator is not None

@@ -75,7 +75,7 @@ def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
         ("--worker=3 --vall-ratio 3", "did you mean --workers and --val-ratio?"),
         ("--document-separator --8<--", "one that begins with a dash is given as --document-separator=STR"),
         ("--text-field=--", "two dashes are not a value"),
-        ("\u4e2d", "unrecognized arguments: \\u4e2d"),
+        ("--\u4e2d", "unrecognized arguments: --\\u4e2d"),
         ("--input", "--input: expected at least one argument"),
     ],
 )

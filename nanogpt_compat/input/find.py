@@ -29,6 +29,7 @@ _ONE_OF_MANY = re.compile(
 )
 _MOST_NAMED = 3
 _MOST_NAMES = 10_000  # that are compared with a name that was not found
+_SIMILAR = 0.8  # a letter more, less or exchanged in a name of five
 
 
 def natural_key(name: str) -> list[tuple[int, int, str]]:
@@ -263,7 +264,9 @@ def _expand(pattern: str, home: Path | None) -> _Listed:
         matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - Path.glob takes no absolute pattern
         files = [Path(match) for match in matches if not Path(match).is_dir()]
         if not files:
-            raise InputError(f"no file matches {pattern!r} (current folder: {Path.cwd()})")
+            similar = _similar(path)
+            meant = "" if similar is None else f"; did you mean {quote(similar)}?"
+            raise InputError(f"no file matches {pattern!r} (current folder: {Path.cwd()}){meant}")
         return _Listed(files, [] if "**" in pattern else [one for one in matches if Path(one).is_dir()])
     where = "" if path.is_absolute() else f" in {Path.cwd()}"
     if home is not None and _exists(home / path):
@@ -276,11 +279,23 @@ def _expand(pattern: str, home: Path | None) -> _Listed:
 
 
 def _similar(path: Path) -> Path | None:
-    """Return the path in the same folder whose name is most like this one's; None if none is like it."""
-    with contextlib.suppress(OSError):  # no such folder
-        names = [one.name for one in islice(path.parent.iterdir(), _MOST_NAMES)]
-        found = difflib.get_close_matches(path.name, names, 1, cutoff=0.85)
-        return path.with_name(found[0]) if found else None
+    """Return the path or glob that exists and is most like this one, which does not; None if none is.
+
+    It has another name in the place of the first one that does not exist.
+    """
+    missing = next((one for one in reversed(path.parents) if not os.path.lexists(one)), path)
+    rest = path.relative_to(missing)
+    with contextlib.suppress(OSError):  # a folder that may not be read
+        names = [one.name for one in islice(missing.parent.iterdir(), _MOST_NAMES)]
+        if glob.has_magic(missing.name):  # *.jsnol for *.jsonl
+            ends = (
+                end for name in names for end in (PurePath(name).suffix, "".join(PurePath(name).suffixes))
+            )
+            names = [f"*{end}" for end in ends]
+        for name in difflib.get_close_matches(missing.name, set(names), 3, cutoff=_SIMILAR):
+            found = missing.with_name(name) / rest
+            if os.path.lexists(found) or glob.glob(str(found), recursive=True):  # noqa: PTH207 - as above
+                return found
     return None
 
 

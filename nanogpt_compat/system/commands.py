@@ -75,6 +75,11 @@ def this_program(*words: object) -> str:
     return f"{program} {join(*words)}" if words else program
 
 
+def program_name() -> str:
+    """Return the name of this program, if it is not prepare.py: what a user types to start it."""
+    return _SCRIPT if Path(sys.argv[0]).stem == _SCRIPT else "python -m nanogpt_compat"
+
+
 def this_command(*more: object, without: Iterable[str] = (), words: Sequence[str] | None = None) -> str:
     """Return the command that was typed, without the options `without`, and with `more` at the end.
 
