@@ -11,7 +11,7 @@ from nanogpt_compat.errors import CheckpointError, InputError, OutputError
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.print import Consumed
-from nanogpt_compat.output.consumers import Output, find_odd, find_short, next_step
+from nanogpt_compat.output.consumers import Output, find_odd, find_short, find_small_val, next_step
 from nanogpt_compat.output.layout import (
     WORK_FOLDER,
     OutputFile,
@@ -119,7 +119,7 @@ class Run:
         with self._reporting_saved():
             found, old = self._find(restart=restart)
             redo = ["--restart", "--overwrite"] if (old or found).has_anything else []
-            self._warn_beforehand(redo, is_dry=True)
+            self._warn_beforehand(found, redo, is_dry=True)
             if found.report is not None:
                 self._voice.say(f"all tokens are saved ({self._saved}); only the files must still be renamed")
                 return
@@ -190,7 +190,7 @@ class Run:
             return []
         return differing
 
-    def _warn_beforehand(self, redo: Sequence[str], *, is_dry: bool) -> None:
+    def _warn_beforehand(self, found: Found, redo: Sequence[str], *, is_dry: bool) -> None:
         """Print how the run departs from its options, and which output a training program could not read."""
         job = self._job
         for line in notices(job):
@@ -198,14 +198,20 @@ class Run:
         if job.expected_bytes is not None:
             foreseen = Output(job.config, self._outputs, foreseen_tokens(job), is_made=False, redo=redo)
             self._warn_of(find_odd(foreseen))
+            if not found.has_anything:  # else another ratio would cost what is saved
+                self._warn_of(self._find_small_val(foreseen))
             if is_dry:  # a run warns at its end, of its real output
                 self._warn_of(find_short(foreseen))
+
+    def _find_small_val(self, output: Output) -> dict[str, str]:
+        """Return a notice about a small val.bin; none for a merge, which cannot change its plan's ratio."""
+        return find_small_val(output) if self._fill is None else {}
 
     def _warn_of(self, faults: Mapping[str, str]) -> None:
         """Warn of each kind of fault, once."""
         for kind, line in faults.items():
             if kind not in self._warned_of:
-                self._voice.warn(line)
+                (self._voice.say if line.startswith("notice:") else self._voice.warn)(line)
         self._warned_of |= faults.keys()
 
     def _make(self, *, restart: bool) -> Mapping[str, Any]:
@@ -213,7 +219,7 @@ class Run:
         with self._reporting_saved():
             found, old = self._find(restart=restart)
             if found.report is None:
-                self._warn_beforehand(["--restart", "--overwrite"], is_dry=False)
+                self._warn_beforehand(found, ["--restart", "--overwrite"], is_dry=False)
             if old is not None:
                 self._remove_work_files()
             if found.report is not None:
@@ -585,7 +591,7 @@ class Run:
         with suppress(OSError):  # these look into the folder; the output is complete
             config, tokens = self._job.config, by_stream(self._outputs, made["tokens"])
             output = Output(config, self._outputs, tokens, True, made["documents"], ["--overwrite"])
-            self._warn_of(find_short(output) | find_odd(output))
+            self._warn_of(find_short(output) | find_odd(output) | self._find_small_val(output))
         for line in report.warn_of_empty(made["inputs"]):
             self._voice.warn(line)
         step = next_step(self._job.config, self._files(made))

@@ -16,12 +16,16 @@ from pathlib import Path
 from nanogpt_compat.config import Config
 from nanogpt_compat.output.layout import OutputFile, Outputs, by_split, files_of
 from nanogpt_compat.system.commands import join, quote, show, this_command
-from nanogpt_compat.system.units import plural
+from nanogpt_compat.system.units import format_count, plural
 from nanogpt_compat.text.val_split import FIRST_SHARD
 
 MIN_TOKENS = 1025  # a block of 1,024, the default of all three programs, and the token after it
 _LLMC_MIN_TOKENS = 4 * 1024 + 1  # of each shard: train_gpt2cu's default batch, and the token after it
 _MANY_SHARDS = 1000
+_EVAL_TOKENS = 200 * 12 * 1024  # of a split: train.py's eval_iters, batch_size and block_size
+_MANY_TIMES = 100  # tokens are drawn so often that a larger val.bin is worth a notice,
+_FEW_TIMES = 25  # and at most so often from the one that the notice offers
+_ENOUGH_VAL_TOKENS = 1_000_000
 _FEW_DOCUMENTS = 5
 
 
@@ -90,6 +94,28 @@ def _warn_of_splits(made: Output, counts: Mapping[str, int], short: Sequence[str
         ratio = max(ratio, _FEW_DOCUMENTS / made.n_documents)  # five on average, or val may get none
     larger = made.start_over("--val-ratio", f"{min(0.5, ceil(ratio * 1000) / 1000):g}")
     return f"{why}, or a larger share for validation:{larger}"
+
+
+def find_small_val(made: Output) -> dict[str, str]:
+    """Return a notice, by kind, if val.bin is so small that nanoGPT's evaluation says little.
+
+    Only if a tenth of the text at most, which nanoGPT takes for a small text too, makes a difference.
+    """
+    config, total = made.config, sum(made.tokens.values())
+    n_val = made.tokens.get("val", 0)
+    aim = min(_ENOUGH_VAL_TOKENS, total // 10)
+    is_fine = n_val > _EVAL_TOKENS // _MANY_TIMES or aim < _EVAL_TOKENS // _FEW_TIMES
+    if config.output_format != "bin" or not config.has_val or n_val < MIN_TOKENS or is_fine:
+        return {}
+    ratio = f"{ceil(100 * aim / total * 10) / 1000:g}" if aim == _ENOUGH_VAL_TOKENS else "0.1"
+    larger = made.start_over("--val-ratio", ratio)
+    return {
+        "small val": (
+            f"notice: val.bin {made.verb(n_val)}. Each evaluation of nanoGPT's train.py draws "
+            f"{format_count(_EVAL_TOKENS)} from it, so each one about {round(_EVAL_TOKENS / n_val):,} times. "
+            f"For a val.bin of about {format_count(float(ratio) * total)} tokens:{larger}"
+        )
+    }
 
 
 def find_odd(made: Output) -> dict[str, str]:
