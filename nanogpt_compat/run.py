@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import report
@@ -64,6 +65,7 @@ from nanogpt_compat.resume.state import (
     fixed_differences,
 )
 from nanogpt_compat.supervise import Fill, Watch, check_unlocked, locked
+from nanogpt_compat.system.checkout import notice_unignored
 from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.units import format_bytes, format_count, format_duration, plural
 
@@ -594,9 +596,21 @@ class Run:
             self._warn_of(find_short(output) | find_odd(output) | self._find_small_val(output))
         for line in report.warn_of_empty(made["inputs"]):
             self._voice.warn(line)
+        self._tell_of_git(made)
         step = next_step(self._job.config, self._files(made))
         if step:
             self._voice.say(step)
+
+    def _tell_of_git(self, made: Mapping[str, Any]) -> None:
+        """Print which of the files that this run has read or made git would add to a checkout."""
+        if self._voice.is_quiet:
+            return
+        config = self._job.config
+        made_here = [config.output_dir / report.REPORT_NAME, *(one.path for one in self._files(made))]
+        read = [one for one in config.inputs if isinstance(one, Path)]
+        with suppress(OSError):  # the output is complete
+            if line := notice_unignored(config.output_dir, [*made_here, *read]):
+                self._voice.say(line)
 
 
 def _is_enough(tally: Tally, max_chars: int | None) -> bool:

@@ -27,6 +27,7 @@ from nanogpt_compat.resume.lock import Owner
 from nanogpt_compat.system.commands import join
 from tests import faults
 from tests.advice import Bench, commands_in, functions_that_show, texts_in_backticks
+from tests.disks import tool
 from tests.faults import make_text
 from tests.servers import serve
 from tests.texts import zstd
@@ -348,6 +349,21 @@ def uses_gigatoken(bench: Bench) -> None:
     assert faults.report_of(bench.folder / "another out")["engine"] == "gigatoken"
 
 
+def val_is_large(bench: Bench) -> None:
+    assert tokens_of(bench)["val"] > 100_000
+
+
+def in_git(bench: Bench) -> tuple[str, ...]:
+    subprocess.run([tool("git"), "init", "-q"], cwd=bench.folder, check=True)
+    return simple()(bench)
+
+
+def git_adds_nothing(bench: Bench) -> None:
+    status = [tool("git"), "status", "--short"]
+    done = subprocess.run(status, cwd=bench.folder, capture_output=True, text=True, check=True)
+    assert done.stdout == "?? .gitignore\n"
+
+
 def dask_is_there(bench: Bench) -> None:
     assert bench.bash(join(sys.executable, "-c", "import distributed")).returncode == 0
 
@@ -396,6 +412,9 @@ CASES = {
         "input.find:_describe_skipped", folder("a.txt", "b.md")
     ),
     "a folder without inputs": Case("input.find:_choose", folder("it's.md"), exit_code=3),
+    "a folder without inputs, and no option": Case(
+        "input.find:_choose", lambda bench: folder("it's.md")(bench)[1:], exit_code=3
+    ),
     "the text is in another field": Case(
         "input.ways_out:_name_field", another_field, exit_code=3, check=has_documents(100)
     ),
@@ -445,6 +464,15 @@ CASES = {
     "an old meta.pkl": Case(
         "output.consumers:_faults_of_folder", stray("meta.pkl"), check=is_gone("meta.pkl")
     ),
+    "val.bin is too short, and the input has no option": Case(
+        "output.consumers:start_over",
+        lambda bench: ("--overwrite", text(bench, 20_000), "--output-dir", "my out"),
+        check=both_can_be_sampled,
+    ),
+    "val.bin is small": Case(
+        "output.consumers:start_over", simple("--dry-run", n_bytes=5_000_000), check=val_is_large
+    ),
+    "git ignores nothing": Case("system.checkout:notice_unignored", in_git, check=git_adds_nothing),
     "next: train.py": Case(
         "output.consumers:next_step", checkout("it's a set"), check=is_trained("it's a set")
     ),

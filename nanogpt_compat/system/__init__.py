@@ -6,6 +6,7 @@ signals.py       stop cleanly at a signal
 threads.py       start threads where memory may be refused
 display.py       progress, logs and warnings on stderr
 redaction.py     keep secrets out of every text that leaves the process
+checkout.py      which files git would add
 commands.py      commands for messages, quoted for the shell
 ranks.py         the rank of this process, from options or a scheduler's variables
 units.py         parse and format sizes, counts, times
