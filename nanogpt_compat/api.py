@@ -25,7 +25,7 @@ from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.run import Run
 from nanogpt_compat.supervise import Watch
 from nanogpt_compat.system.commands import module, typed
-from nanogpt_compat.system.display import LOG, CalmStream, Display, Nobody, Voice
+from nanogpt_compat.system.display import LOG, CalmStream, Voice
 from nanogpt_compat.system.redaction import learn_all, redact
 
 if TYPE_CHECKING:
@@ -185,10 +185,6 @@ class _Log(Voice):
         """Log a message."""
         level = logging.WARNING if line.startswith("warning:") else logging.INFO
         _log.log(level, "%s", redact(line))
-
-    def open_display(self, total_bytes: int | None, done_bytes: int) -> Display:
-        """Show no progress."""
-        return Nobody()
 
 
 @contextmanager

@@ -7,18 +7,20 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, PrepareError, TooSmallError
 from nanogpt_compat.memory.policy import SMALL_BLOCK_BYTES
-from nanogpt_compat.options import Options, name_inputs, parse_options
+from nanogpt_compat.options import Options, name_inputs, parse_options, wants_json
+from nanogpt_compat.system import shutdown
 from nanogpt_compat.system.commands import drop_options, show, this_command
-from nanogpt_compat.system.display import LOG, CalmStream, Voice, calm_streams
+from nanogpt_compat.system.display import LOG, CalmStream, Voice, calm, calm_streams
+from nanogpt_compat.system.feed import Feed
 from nanogpt_compat.system.filesystem import advice
 from nanogpt_compat.system.redaction import learn_all
-from nanogpt_compat.system.shutdown import die_by
 from nanogpt_compat.system.signals import StoppedBySignal, StopSignals
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.documents import END_OF_TEXT_NAME
@@ -41,30 +43,52 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
 
 
 def _main(words: Sequence[str], *, home: Path | None) -> int:
-    stderr = CalmStream(sys.stderr)
+    stderr = calm(sys.stderr)
+    feed = Feed(calm(sys.stdout)) if wants_json(words) else None
+    shutdown.last_words[:] = [] if feed is None else [partial(_last_words, feed)]
+
+    def end(state: str, exit_code: int, message: str) -> int:
+        stderr.write(f"prepare: {message}\n")
+        if feed is not None:
+            feed.finish(state, exit_code, message)
+        return exit_code
+
     try:
         _keep_standard_streams()
+        options = _parse(words, home)
         try:
-            options = parse_options(words, home=home)
-        except SystemExit:  # --help or --version
-            _check_printed(sys.stdout)
-            raise
-        try:
-            _run(options, words, home=home, stderr=stderr)
+            _run(options, words, home=home, stderr=stderr, feed=feed)
         except SystemExit as error:  # not from here; its exit code might be 0
             raise RuntimeError("a library has ended the program") from error
     except (MemoryLimitError, MemoryError) as error:
         why = error if isinstance(error, MemoryLimitError) else "the system refused memory"
-        stderr.write(f"prepare: stopped: {why}\n{_how_to_resume(error, words)}\n")
-        return MemoryLimitError.exit_code
+        return end("memory", MemoryLimitError.exit_code, f"stopped: {why}\n{_how_to_resume(error, words)}")
     except PrepareError as error:
         more = _advise_on_record(error, words) if isinstance(error, TooSmallError) else ""
-        stderr.write(f"prepare: error: {error}{more}\n")
-        return error.exit_code
+        return end("failed", error.exit_code, f"error: {error}{more}")
     except StoppedBySignal as stop:
-        stderr.write(f"prepare: {stop}\n")
-        die_by(stop.number)
+        end("stopped", 128 + stop.number, str(stop))
+        shutdown.die_by(stop.number)
+    except BaseException as error:
+        if feed is not None and not isinstance(error, SystemExit):
+            feed.finish("failed", PrepareError.exit_code, f"{type(error).__name__}: {error}")
+        raise
+    if feed is not None:
+        feed.finish("done", 0)
     return 0
+
+
+def _parse(words: Sequence[str], home: Path | None) -> Options:
+    try:
+        return parse_options(words, home=home)
+    except SystemExit:  # --help or --version
+        _check_printed(sys.stdout)
+        raise
+
+
+def _last_words(feed: Feed, number: int) -> str:
+    """Return the last line of the feed for a run that a signal ends at once."""
+    return feed.last_line("stopped", 128 + number, str(StoppedBySignal(number)))
 
 
 def _how_to_resume(error: MemoryLimitError | MemoryError, words: Sequence[str]) -> str:
@@ -120,20 +144,22 @@ def _notice_of_end_of_text(output_dir: Path, words: Sequence[str], *, is_dry: bo
     )
 
 
-def _run(options: Options, words: Sequence[str], *, home: Path | None, stderr: CalmStream) -> None:
+def _run(
+    options: Options, words: Sequence[str], *, home: Path | None, stderr: CalmStream, feed: Feed | None
+) -> None:
     """Do what the options say."""
+    signals = StopSignals()
+    voice = Voice(stderr, options.quiet, signals.check, progress=options.progress, feed=feed)
+    voice.enter("preparing")  # before the imports, which take longer than all before them
     from nanogpt_compat import preflight
     from nanogpt_compat.resolve import resolve
 
     request = resolve(options, home=home)
     config = request.config
-    signals = StopSignals()
-    voice = Voice(stderr, options.quiet, signals.check)
     if request.share is not None:
         from nanogpt_compat.cluster.driver import Driver
 
-        for line in request.notices:
-            voice.say(line)
+        _say_all(request.notices, voice)
         with signals:
             Driver(config, request.share, voice).do(restart=options.restart)
         return
@@ -142,17 +168,16 @@ def _run(options: Options, words: Sequence[str], *, home: Path | None, stderr: C
     except InputError:
         _print_saved(config.output_dir, voice.warn)
         raise
-    for line in request.notices:
-        voice.say(line)
+    _say_all(request.notices, voice)
     if work.shows_end_of_text and not options.verify:
         voice.say(_notice_of_end_of_text(config.output_dir, words, is_dry=options.dry_run))
-    stdout = CalmStream(sys.stdout)
-    if options.dry_run:
+    stdout = calm(sys.stdout)
+    if options.dry_run and feed is not None:
+        feed.forecast(preflight.forecast_record(work))
+    elif options.dry_run:
         voice = replace(voice, is_quiet=False, stdout=stdout)
-    for line in (
-        preflight.dry_run_lines(work) if options.dry_run else (preflight.start_line(work), work.engine_line)
-    ):
-        voice.say(line)
+    lines = (preflight.start_line(work), work.engine_line)
+    _say_all(preflight.dry_run_lines(work) if options.dry_run else lines, voice)
     with signals:
         if options.verify:
             from nanogpt_compat.verify import verify
@@ -165,7 +190,12 @@ def _run(options: Options, words: Sequence[str], *, home: Path | None, stderr: C
         (run.rehearse if options.dry_run else run.do)(restart=options.restart)
     if options.dry_run:
         voice.say("dry run: nothing was written")
-    _check_printed(stdout)
+        _check_printed(stdout)
+
+
+def _say_all(lines: Iterable[str], voice: Voice) -> None:
+    for line in lines:
+        voice.say(line)
 
 
 def _check_printed(stdout: object) -> None:

@@ -5,6 +5,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from nanogpt_compat import __version__
@@ -16,6 +17,7 @@ from nanogpt_compat.input.location import is_url, local_path
 from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES
 from nanogpt_compat.output import FORMATS
 from nanogpt_compat.system.commands import program_name
+from nanogpt_compat.system.progress import PROGRESS
 from nanogpt_compat.system.units import format_bytes, parse_count, parse_size
 from nanogpt_compat.text.documents import EOTS
 from nanogpt_compat.text.val_split import SPLITS
@@ -98,6 +100,7 @@ class Options(argparse.Namespace):
     verify: bool
     restart: bool
     quiet: bool
+    progress: str
 
     @property
     def is_for_many(self) -> bool:
@@ -157,6 +160,13 @@ def option_meant(word: str) -> str:
     """
     name = f"--{word.lstrip(DASHES).partition('=')[0]}"
     return name if name in _parser("").arities else ""
+
+
+def wants_json(words: Sequence[str]) -> bool:
+    """Return whether a command line, which may have errors, has `--progress json`."""
+    words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
+    typed = [value for option, value in pairwise(words) if option == "--progress"]
+    return typed[-1:] == ["json"]
 
 
 @cache
@@ -400,6 +410,14 @@ def _add_run_options(group: "argparse._ArgumentGroup") -> None:
         help="discard what a stopped run has saved, and start over (default: resume)",
     )
     group.add_argument("--quiet", action="store_true", help="print only warnings and errors")
+    group.add_argument(
+        "--progress",
+        choices=PROGRESS,
+        default="auto",
+        help="show progress as a bar, as a line every ten seconds (lines), or for a program that starts this "
+        "one, on standard output, as one JSON object a line (json); the messages stay on standard error "
+        "(default: auto, which is a bar on a terminal and lines elsewhere)",
+    )
     group.add_argument(
         "--version",
         action="version",

@@ -30,7 +30,7 @@ from nanogpt_compat.input.source import Source
 from nanogpt_compat.memory.guard import Sampler, check_fits
 from nanogpt_compat.memory.limits import own_bytes_reader
 from nanogpt_compat.memory.policy import SMALLEST_BYTES, margin_bytes
-from nanogpt_compat.output.layout import Shards, lay_out
+from nanogpt_compat.output.layout import Shards, by_split, lay_out
 from nanogpt_compat.output.token_file import TOKEN, window_for
 from nanogpt_compat.output.writer import full_shards, n_begun, others, written_bytes
 from nanogpt_compat.pipeline import block_size
@@ -397,6 +397,22 @@ def start_line(job: Job) -> str:
         free_bytes=job.free_bytes,
         n_workers=job.config.n_workers,
     )
+
+
+def forecast_record(job: Job) -> dict[str, object]:
+    """Return the forecast of a dry run for a program; null where the size of an input is unknown."""
+    forecast, is_known = job.forecast, job.expected_bytes is not None
+    return {
+        "text_bytes": forecast.text_bytes if is_known else None,
+        "tokens": by_split(job.outputs, foreseen_tokens(job)) if is_known else None,
+        "tokens_per_byte": round(forecast.tokens / max(1, forecast.text_bytes), 4),
+        "output_bytes": forecast.output_bytes if is_known else None,
+        "free_bytes": job.free_bytes,
+        "memory_bytes": job.encoder.peak_bytes,
+        "wall_s": round(forecast.seconds, 1) if is_known else None,
+        "engine": job.encoder.name,
+        "workers": job.config.n_workers,
+    }
 
 
 def describe_val(job: Job) -> str:

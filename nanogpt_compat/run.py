@@ -104,6 +104,7 @@ class Run:
         check_writable(self._folders)
         with locked(self._folders):
             made = self._make(restart=restart)
+            self._voice.enter("finishing")
             self._publish(made)
             with suppress(OSError):  # the output is complete: a failing disk no longer matters
                 self._remove_work_files()
@@ -133,6 +134,7 @@ class Run:
         if restart or self._job.config.overwrite or not self.is_complete():
             return False
         self._voice.say("already complete; --overwrite makes it again")
+        self._voice.found_complete()
         return True
 
     def _find(self, *, restart: bool) -> tuple[Found, Found | None]:
@@ -497,10 +499,12 @@ class Run:
                     )
                 else:
                     self._watch.fill(self._fill, sink, tally, after_part=checkpointer.after_block)
+                self._voice.enter("finishing")
                 checkpointer.now()
             except (EngineMismatch, CheckpointError):
                 raise  # do not save this work
             except BaseException as error:
+                self._voice.enter("saving")
                 with suppress(Exception):  # report the error that ended the run
                     checkpointer.now()
                 if isinstance(error, MemoryError):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -130,7 +130,7 @@ class Watch:
         """
         encoder, beginning = job.encoder, tally.position
         self._has_written = lambda: tally.position != beginning
-        with closing(self.voice.open_display(self._expected_bytes, tally.bytes_read)) as display:
+        with self.voice.open_display(self._expected_bytes, tally.bytes_read) as display:
             shown_s = 0.0
 
             def show() -> None:
@@ -173,7 +173,7 @@ class Watch:
 
     def fill(self, fill: Fill, sink: Sink, tally: Tally, *, after_part: Callable[[], None]) -> None:
         """Fill the output from `tally` on, and show progress."""
-        with closing(self.voice.open_display(self._expected_bytes, tally.bytes_read)) as display:
+        with self.voice.open_display(self._expected_bytes, tally.bytes_read, state="merging") as display:
 
             def after_each() -> None:
                 after_part()

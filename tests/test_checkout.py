@@ -56,7 +56,7 @@ def test_in_nanogpts_checkout_it_offers_lines_for_the_report_and_the_input(root:
     done = prepare(*args)
     assert done.returncode == 0, done.stderr
     named = "data/it's [my] web/prepare.json, data/it's [my] web/train_fineweb.txt"
-    assert f"notice: git does not ignore {named} in {root}; to add that" in done.stderr
+    assert f"notice: git does not ignore {named} in {root}; to add them" in done.stderr
     assert len(would_add(root)) == 2
     before = (root / ".gitignore").read_text()
     (command,) = (line for line in done.stderr.splitlines() if line.startswith("    printf"))

@@ -74,6 +74,7 @@ def test_standard_input_needs_no_option_either(texts: Path) -> None:
         ("--format nyp a.txt", 2, "did you mean npy?"),
         ("--errors ingore a.txt", 2, "did you mean ignore?"),
         ("--val-split documnts a.txt", 2, "did you mean documents?"),
+        ("--progress JSON a.txt", 2, "did you mean json?"),
         ("--text-field -x a.txt", 2, "one that begins with a dash is given as --text-field=NAME)"),
         ("storeis", 3, "did you mean stories?"),
         ("--input storeis/c1.txt", 3, "did you mean stories/c1.txt?"),
@@ -163,7 +164,7 @@ def test_each_way_to_start_it_speaks_of_itself_and_of_its_folder(tmp_path: Path)
         assert ("in the current folder" in " ".join(text.split())) == (name != "python prepare.py")
 
 
-@pytest.mark.parametrize("columns", [50, 80, 120])
+@pytest.mark.parametrize("columns", [50, 80, 100])
 def test_the_help_is_wrapped_to_the_terminal_and_no_option_is_broken(columns: int, tmp_path: Path) -> None:
     text = helps(tmp_path, columns)["python prepare.py"]
     options = text.split("examples:\n")[0]

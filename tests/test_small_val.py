@@ -16,7 +16,7 @@ pytestmark = pytest.mark.costly
 DRAWN_TOKENS = 200 * 12 * 1024  # eval_iters, batch_size and block_size of nanoGPT's train.py
 NOTICE = re.compile(
     r"^notice: val\.bin (has|would have about) ([\d,]+) tokens\. Each evaluation of nanoGPT's train\.py "
-    r"draws 2\.5M from it, so each one about ([\d,]+) times\. For a val\.bin of about ([\d.]+[KM]) tokens:\n"
+    r"draws 2\.5M of them, so each about ([\d,]+) times\. For a val\.bin of about ([\d.]+[KM]) tokens:\n"
     r"    .* --val-ratio ([\d.]+)",
     re.MULTILINE,
 )

@@ -9,7 +9,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,7 @@ from nanogpt_compat.run import Run
 from nanogpt_compat.supervise import Check
 from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.filesystem import advice
+from nanogpt_compat.system.progress import Display
 from nanogpt_compat.system.signals import StoppedBySignal
 from nanogpt_compat.system.units import plural
 
@@ -95,6 +95,7 @@ class Driver:
         if not Run(look_into(self._modest), self._voice).is_complete():
             return False
         self._voice.say("already complete; --overwrite makes it again")
+        self._voice.found_complete()
         return True
 
     def _check_names(self, *, restart: bool) -> None:
@@ -222,7 +223,8 @@ def drive(
         return [one for one in spans_to_do(work_dir, plan, settings, asked) if one.index not in queue.failed]
 
     done_bytes = _bytes_of(asked) - _bytes_of(list_todo())
-    with closing(_Progress(asked, done_bytes, voice)) as progress:
+    with voice.open_display(_bytes_of(asked), done_bytes) as display:
+        progress = _Progress(display, done_bytes)
         for _ in range(MAX_TRIES):  # more than once only if finished parts turn out to be invalid
             queue.todo.extend(list_todo())
             while queue.todo or queue.pending:
@@ -356,8 +358,8 @@ def _bytes_of(spans: Iterable[Span]) -> int:
 class _Progress:
     """The progress of all spans together."""
 
-    def __init__(self, spans: Iterable[Span], done_bytes: int, voice: Voice) -> None:
-        self._display = voice.open_display(_bytes_of(spans), done_bytes)
+    def __init__(self, display: Display, done_bytes: int) -> None:
+        self._display = display
         self._done_bytes = done_bytes
         self._n_tokens = 0  # of the spans finished since this process began
 
@@ -365,9 +367,6 @@ class _Progress:
         self._done_bytes += span.end - span.start
         self._n_tokens += outcome.tokens
         self._display.show(bytes_read=self._done_bytes, tokens=self._n_tokens, memory_bytes=rss_bytes())
-
-    def close(self) -> None:
-        self._display.close()
 
 
 class _ThisProcess(Executor):

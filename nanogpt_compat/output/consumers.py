@@ -112,7 +112,7 @@ def find_small_val(made: Output) -> dict[str, str]:
     return {
         "small val": (
             f"notice: val.bin {made.verb(n_val)}. Each evaluation of nanoGPT's train.py draws "
-            f"{format_count(_EVAL_TOKENS)} from it, so each one about {round(_EVAL_TOKENS / n_val):,} times. "
+            f"{format_count(_EVAL_TOKENS)} of them, so each about {round(_EVAL_TOKENS / n_val):,} times. "
             f"For a val.bin of about {format_count(float(ratio) * total)} tokens:{larger}"
         )
     }

@@ -4,7 +4,9 @@ filesystem.py    durable writes, page cache, kinds of file systems
 shutdown.py      end at a signal while there is no work to save; Python 3.6 can read it
 signals.py       stop cleanly at a signal
 threads.py       start threads where memory may be refused
-display.py       progress, logs and warnings on stderr
+display.py       messages, logs and warnings on stderr
+progress.py      progress as a bar or as lines
+feed.py          progress as JSON, for programs
 redaction.py     keep secrets out of every text that leaves the process
 checkout.py      which files git would add
 commands.py      commands for messages, quoted for the shell

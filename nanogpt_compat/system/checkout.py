@@ -31,7 +31,7 @@ def notice_unignored(folder: Path, files: Iterable[Path]) -> str:
     ends_line = not ignore.exists() or not (text := ignore.read_bytes()) or text.endswith(b"\n")
     form = r"%s\n" if ends_line else r"\n%s\n"
     command = f"{join('printf', form, *patterns_for(names))} >> {quote(ignore)}"
-    return f"notice: git does not ignore {named} in {root}; to add that to its .gitignore:{show(command)}"
+    return f"notice: git does not ignore {named} in {root}; to add them to its .gitignore:{show(command)}"
 
 
 def _unignored(root: Path, files: Iterable[Path]) -> list[str]:

@@ -1,22 +1,22 @@
-"""Show progress, logs and warnings: a bar on a terminal, a plain line every ten seconds elsewhere."""
+"""Print messages, logs, warnings and progress, on streams that never fail a run."""
 
 import contextlib
 import io
 import logging
+import os
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol, TextIO
+from typing import TextIO
 
+from nanogpt_compat.system.feed import Feed
+from nanogpt_compat.system.progress import Bar, Display, Lines, Screen
 from nanogpt_compat.system.redaction import redact
-from nanogpt_compat.system.units import format_bytes, format_count, format_duration, format_rate
 
-_LINE_EVERY_S = 10.0
-_BAR_EVERY_S = 0.1
-_ERASE = "\r\x1b[K"  # the line that the cursor is on
+_ERASE_REST = "\x1b[K"  # of the line that the cursor is on
+_ERASE = f"\r{_ERASE_REST}"
 
 LOG = "nanogpt_compat"
 """The name of this program's logger; each module has a child of it."""
@@ -25,18 +25,39 @@ LOG = "nanogpt_compat"
 class CalmStream(io.TextIOBase):
     r"""A text stream that never raises: a closed pager must not stop a run of hours.
 
-    It writes ASCII, with other characters escaped as `\xe9` or `\u4e2d`, and hides the secrets that this
-    process knows.
+    `write` writes ASCII, with other characters escaped as `\xe9` or `\u4e2d`, and hides the secrets that this
+    process knows. On a terminal it may have a bar below everything else that is written.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         """Wrap `sys.stdout` or `sys.stderr`, which is None if the program was started with it closed."""
         self._stream = stream._stream if isinstance(stream, CalmStream) else stream
+        self._has_bar = False  # the cursor is at the end of it
         self.failure: OSError | None = None  # the last failed write; a closed pipe does not count
 
     def write(self, text: str) -> int:
         """Write `text`; if that fails, drop it. The next call tries again: a full disk may have room then."""
-        data = redact(text).encode("ascii", "backslashreplace")
+        self._put((_ERASE if self._has_bar else "") + redact(text), "ascii")
+        self._has_bar = False  # it is drawn again below the text
+        return len(text)
+
+    def write_as_is(self, text: str) -> None:
+        """Write text without secrets, in the stream's own encoding; escape only what that does not have."""
+        self._put(text, self.encoding)
+
+    def draw_bar(self, line: str) -> None:
+        """Replace the bar, or draw one, on a line of its own."""
+        self.write_as_is(f"\r{line}{_ERASE_REST}")
+        self._has_bar = True
+
+    def end_bar(self) -> None:
+        """Leave the bar as it is, and begin a new line."""
+        if self._has_bar:
+            self.write_as_is("\n")
+        self._has_bar = False
+
+    def _put(self, text: str, encoding: str) -> None:
+        data = text.encode(encoding, "backslashreplace")
         try:
             # Bypass the buffer: what stayed in it would be written at exit, and could end it with code 120.
             raw = getattr(getattr(self._stream, "buffer", None), "raw", None)
@@ -44,13 +65,22 @@ class CalmStream(io.TextIOBase):
                 while data:
                     data = data[raw.write(data) or 0 :]
             elif self._stream is not None:
-                self._stream.write(data.decode("ascii"))
+                self._stream.write(data.decode(encoding))
                 self._stream.flush()
         except (BrokenPipeError, ValueError):
             pass
         except OSError as error:
             self.failure = error
-        return len(text)
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a variable there, which nothing sets
+        """The encoding that the stream was opened with."""
+        return getattr(self._stream, "encoding", None) or "ascii"
+
+    @property
+    def has_bars(self) -> bool:
+        """Whether the stream is a terminal on which a line can be drawn again."""
+        return self.isatty() and os.environ.get("TERM") != "dumb"
 
     def flush(self) -> None:
         """Do nothing: `write` does not buffer."""
@@ -68,13 +98,17 @@ class CalmStream(io.TextIOBase):
         return self._stream.fileno()
 
 
+def calm(stream: TextIO | None) -> CalmStream:
+    """Return a stream as a CalmStream; there is one for each, because it knows about the bar."""
+    return stream if isinstance(stream, CalmStream) else CalmStream(stream)
+
+
 class Notices(logging.Handler):
     """Prints what is logged where it cannot be returned to a caller, such as the wait for a server."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print the record on a line of its own; on a terminal it overwrites the bar."""
-        stream = CalmStream(sys.stderr)
-        stream.write(f"{_ERASE if stream.isatty() else ''}notice: {record.getMessage()}\n")
+        """Print the record on a line of its own."""
+        calm(sys.stderr).write(f"notice: {record.getMessage()}\n")
 
 
 def use_calm_streams() -> logging.Handler:
@@ -83,7 +117,7 @@ def use_calm_streams() -> logging.Handler:
     Drop what libraries log unless a handler is installed: this program reports their errors itself. Return
     the handler of this program's own log.
     """
-    sys.stdout, sys.stderr = CalmStream(sys.stdout), CalmStream(sys.stderr)
+    sys.stdout, sys.stderr = calm(sys.stdout), calm(sys.stderr)
     sys.excepthook = _print_crash
     if not logging.getLogger().handlers:
         logging.getLogger().addHandler(logging.NullHandler())
@@ -105,92 +139,7 @@ def calm_streams() -> Iterator[None]:
 
 
 def _print_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    CalmStream(sys.stderr).write("".join(traceback.format_exception(kind, error, trace)))
-
-
-class Display(Protocol):
-    """Shows the progress of a run."""
-
-    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
-        """Show the state of the run; called a few times a second at most."""
-        ...
-
-    def close(self) -> None:
-        """Stop showing."""
-        ...
-
-
-class Nobody:
-    """Shows nothing, for `--quiet`."""
-
-    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-class Bar:
-    """A tqdm bar, for a terminal."""
-
-    def __init__(self, stream: CalmStream, *, total_bytes: int | None, done_bytes: int = 0) -> None:
-        """Start the bar at `done_bytes`, which do not count towards its speed."""
-        from tqdm import tqdm  # only for a terminal
-
-        self._bar = tqdm(
-            total=total_bytes,
-            initial=done_bytes,
-            unit="B",
-            unit_scale=True,
-            file=stream,
-            ascii=True,
-            dynamic_ncols=True,
-            mininterval=_BAR_EVERY_S,
-        )
-
-    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
-        """Move the bar."""
-        self._bar.set_postfix_str(
-            f"{format_count(tokens)} tokens, {format_bytes(memory_bytes)} memory", refresh=False
-        )
-        self._bar.update(bytes_read - self._bar.n)
-
-    def close(self) -> None:
-        """Close the bar, and leave it on the screen."""
-        self._bar.close()
-
-
-class Lines:
-    """A line every ten seconds, for a log."""
-
-    def __init__(self, stream: CalmStream, *, total_bytes: int | None, done_bytes: int = 0) -> None:
-        """Take the start time; `done_bytes` do not count towards the speed."""
-        self._stream = stream
-        self._total_bytes = total_bytes
-        self._done_bytes = done_bytes
-        self._started_s = self._shown_s = time.monotonic()
-
-    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
-        """Print a line if the last one is ten seconds old."""
-        now_s = time.monotonic()
-        if now_s - self._shown_s < _LINE_EVERY_S:
-            return
-        self._shown_s = now_s
-        new_bytes, elapsed_s = bytes_read - self._done_bytes, now_s - self._started_s
-        done, left = format_bytes(bytes_read), ""
-        if self._total_bytes is not None:
-            # With --n the total is a forecast, which may be too low.
-            share = min(1.0, bytes_read / max(1, self._total_bytes))
-            left_s = max(0, self._total_bytes - bytes_read) * elapsed_s / max(1, new_bytes)
-            done = f"{share:4.0%}  {done} of {format_bytes(self._total_bytes)}"
-            left = f"  {format_duration(left_s)} left"
-        self._stream.write(
-            f"{done}  {format_rate(new_bytes, elapsed_s)}  {format_count(tokens)} tokens  "
-            f"{format_bytes(memory_bytes)} memory{left}\n"
-        )
-
-    def close(self) -> None:
-        """Do nothing."""
+    calm(sys.stderr).write("".join(traceback.format_exception(kind, error, trace)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +150,8 @@ class Voice:
     is_quiet: bool
     check: Callable[[], None] = lambda: None  # called several times a second; raises if the run should stop
     stdout: CalmStream | None = None  # takes the messages in place of stderr
+    progress: str = "auto"  # one of PROGRESS
+    feed: Feed | None = None  # with --progress json
 
     def warn(self, line: str) -> None:
         """Print a line, with `--quiet` too."""
@@ -211,9 +162,22 @@ class Voice:
         if not self.is_quiet or line.startswith("warning:"):
             (self.stdout or self.stderr).write(line + "\n")
 
-    def open_display(self, total_bytes: int | None, done_bytes: int) -> Display:
-        """Open the progress display that fits stderr; `total_bytes` is None if the size is unknown."""
-        if self.is_quiet:
-            return Nobody()
-        kind = Bar if self.stderr.isatty() else Lines
-        return kind(self.stderr, total_bytes=total_bytes, done_bytes=done_bytes)
+    def enter(self, state: str) -> None:
+        """Tell a program that reads the progress which state the run has reached."""
+        if self.feed is not None:
+            self.feed.enter(state)
+
+    def found_complete(self) -> None:
+        """Tell such a program, at the end, that there was nothing to do."""
+        if self.feed is not None:
+            self.feed.found_complete()
+
+    def open_display(self, total_bytes: int | None, done_bytes: int, *, state: str = "running") -> Display:
+        """Open the progress display; `total_bytes` is None if the size is unknown."""
+        screen: Screen | None = None
+        if self.feed is not None:
+            screen = self.feed.at(state)
+        elif not self.is_quiet:
+            is_bar = self.progress == "bar" or (self.progress == "auto" and self.stderr.has_bars)
+            screen = Bar(self.stderr) if is_bar else Lines(self.stderr)
+        return Display(screen, total_bytes=total_bytes, done_bytes=done_bytes)

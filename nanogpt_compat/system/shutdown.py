@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing typing takes 5 ms
+    from collections.abc import Callable
     from types import FrameType
     from typing import NoReturn
 
@@ -30,14 +31,23 @@ def end_at_once(numbers: "Iterable[int]" = STOP_SIGNALS) -> None:
             signal.signal(number, _end)
 
 
+last_words: "list[Callable[[int], str]]" = []  # what else to print, on stdout, with the signal's number
+
+
 def _end(number: int, frame: "FrameType | None") -> None:
     name = next(name for name in _NAMES if getattr(signal, name, None) == number)
-    try:
-        if sys.platform == "win32" or select.select([], [2], [], 0)[1]:  # a pager may have stopped reading
-            os.write(2, f"prepare: stopped by {name}\n".encode("ascii"))
-    except (OSError, ValueError):  # stderr is closed
-        pass
+    _tell(2, f"prepare: stopped by {name}\n")
+    for words in last_words:
+        _tell(1, words(number))
     die_by(number)
+
+
+def _tell(fd: int, text: str) -> None:
+    try:
+        if sys.platform == "win32" or select.select([], [fd], [], 0)[1]:  # a pager may have stopped reading
+            os.write(fd, text.encode("ascii"))
+    except (OSError, ValueError):  # it is closed
+        pass
 
 
 def die_by(number: int) -> "NoReturn":

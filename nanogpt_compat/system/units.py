@@ -5,6 +5,7 @@ from fractions import Fraction
 
 from nanogpt_compat.errors import UsageError
 
+_UNITS = ("kB", "MB", "GB", "TB", "PB")
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) *([kmgt]?)(i?b?)", re.ASCII | re.IGNORECASE)
 _COUNT = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)([kmgt]?)", re.ASCII | re.IGNORECASE)
 
@@ -56,7 +57,20 @@ def format_bytes(n_bytes: float) -> str:
     """
     if abs(n_bytes) < 1000:
         return f"{n_bytes:.0f} byte{'' if n_bytes == 1 else 's'}"
-    return _scaled(n_bytes, (" kB", " MB", " GB", " TB", " PB"))
+    return _scaled(n_bytes, tuple(f" {unit}" for unit in _UNITS))
+
+
+def format_part(n_bytes: float, total_bytes: float) -> str:
+    """Format a part of a size, both in the unit of the whole.
+
+    >>> format_part(6_700_000_000, 15_000_000_000), format_part(1_000, 317_000_000), format_part(3, 10)
+    ('6.7/15.0 GB', '0/317 MB', '3/10 bytes')
+    """
+    total = format_bytes(total_bytes)
+    number, unit = total.split()
+    for _ in range(("byte", "bytes", *_UNITS).index(unit) - 1):
+        n_bytes /= 1000
+    return f"{n_bytes:.{1 if '.' in number else 0}f}/{total}"
 
 
 def format_count(n: float) -> str:
@@ -100,6 +114,18 @@ def format_duration(seconds: float) -> str:
     if minutes < 60:
         return f"{minutes} min"
     return f"{minutes // 60} h {minutes % 60} min"
+
+
+def format_short(seconds: float) -> str:
+    """Format a duration in a few columns.
+
+    >>> format_short(4.2), format_short(185), format_short(7500)
+    ('4s', '3m', '2h05m')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f}s"
+    minutes = round(seconds / 60)
+    return f"{minutes}m" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
 
 
 def format_rate(n_bytes: float, seconds: float) -> str:
