@@ -48,7 +48,7 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
             _check_printed(sys.stdout)
             raise
         try:
-            _run(options, words, home=home, stderr=stderr)
+            _do(options, words, home=home, stderr=stderr)
         except SystemExit as error:  # not from here; its exit code might be 0
             raise RuntimeError("a library has ended the program") from error
     except (MemoryLimitError, MemoryError) as error:
@@ -118,8 +118,19 @@ def _notice_of_end_of_text(output_dir: Path, words: Sequence[str], *, is_dry: bo
     )
 
 
-def _run(options: Options, words: Sequence[str], *, home: Path | None, stderr: CalmStream) -> None:
+def _do(options: Options, words: Sequence[str], *, home: Path | None, stderr: CalmStream) -> None:
     """Do what the options say."""
+    if not options.check:
+        _run(options, words, home=home, stderr=stderr)
+        return
+    from nanogpt_compat.check import check
+
+    with StopSignals() as signals:
+        check(options.output_dir or home or Path(), Voice(stderr, options.quiet, signals.check))
+
+
+def _run(options: Options, words: Sequence[str], *, home: Path | None, stderr: CalmStream) -> None:
+    """Make output, or what --dry-run and --verify do in place of that."""
     from nanogpt_compat import preflight
     from nanogpt_compat.resolve import resolve
 

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -29,7 +29,7 @@ takes the place of that of prepare.py."""
 _EXIT_CODES = """\
 exit codes:
    0  done, or already complete
-   1  internal error, or --verify found a difference
+   1  internal error, or --verify or --check found a difference
    2  the options make no sense
    3  the input, or no vocabulary
    4  the output: disk full, no permission, folder in use, files exist
@@ -42,6 +42,8 @@ A signal (INT, TERM, HUP, USR1, USR2) saves what is done and ends the process by
 that signal."""
 
 _MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # if it is one unbroken stretch, it takes the whole budget
+
+_OF_CHECK = {"check", "output_dir", "quiet"}
 
 _TWO_DASHES = "--document-separator=--"
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[abfnrtv0\\])")
@@ -97,6 +99,7 @@ class Options(argparse.Namespace):
     # this run
     dry_run: bool
     verify: bool
+    check: bool
     restart: bool
     quiet: bool
 
@@ -119,7 +122,21 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
         parser.error("two dashes are not a value")
     # argparse (before Python 3.13) drops them; an escape means the same.
     words = [_TWO_DASHES[:-1] + r"\x2d" if word == _TWO_DASHES else word for word in words]
-    return parser.parse_args(words, namespace=Options())
+    options = parser.parse_args(words, namespace=Options())
+    if options.check:
+        defaults = vars(parser.parse_args([], namespace=Options()))
+        _refuse_others(options, defaults, mode="--check", but=_OF_CHECK)
+    return options
+
+
+def _refuse_others(
+    options: Options, defaults: Mapping[str, object], *, mode: str, but: Collection[str]
+) -> None:
+    """Raise UsageError if options were given beside `mode` that mean nothing there; `but` mean something."""
+    given = [name for name, value in vars(options).items() if value != defaults[name] and name not in but]
+    if given:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{mode} needs only the finished files and --output-dir: omit {names}")
 
 
 def _parser(prog: str) -> _Parser:
@@ -348,6 +365,13 @@ def _add_run_options(group: "argparse._ArgumentGroup") -> None:
         help="check complete output, with the options that made it: encode the input again with tiktoken and "
         "compare every token. Print the first difference (exit code 1), or add the SHA-256 of each file to "
         "prepare.json. This takes as long as a run with tiktoken",
+    )
+    group.add_argument(
+        "--check",
+        action="store_true",
+        help="read the finished files in --output-dir once, at the speed of the disk, and compare them with "
+        "their checksums in prepare.json; name all that are damaged (exit code 1). It needs no input and no "
+        "other option",
     )
     group.add_argument(
         "--restart",

@@ -11,6 +11,8 @@ from nanogpt_compat.errors import CheckpointError, InputError, OutputError
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.print import Consumed
+from nanogpt_compat.output.check import read_crcs
+from nanogpt_compat.output.checksums import crcs_of_files, describe
 from nanogpt_compat.output.consumers import Output, find_odd, find_short, next_step
 from nanogpt_compat.output.layout import (
     WORK_FOLDER,
@@ -52,6 +54,7 @@ from nanogpt_compat.resume.checkpoint import (
     last_sound_mark,
     load_tally,
     read_found,
+    segments_in,
 )
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import TEXT_BYTES, differences
@@ -97,7 +100,6 @@ class Run:
             TooSmallError: the memory limit is too low even for the smallest settings.
         """
         if not restart and self.is_complete():
-            self._voice.say("already complete; --restart --overwrite makes it again")
             self._clear_up()
             return
         check_writable(self._folders)
@@ -114,7 +116,6 @@ class Run:
         Raises the same errors as `do`.
         """
         if not restart and self.is_complete():
-            self._voice.say("already complete; --restart --overwrite makes it again")
             return
         check_writable(self._folders)
         check_unlocked(self._folders)
@@ -239,16 +240,25 @@ class Run:
         return f"once that is fixed, the same command resumes from there{size}"
 
     def is_complete(self) -> bool:
-        """Return whether prepare.json says that the files are complete, with this input and these options."""
+        """Return whether prepare.json says that the files are complete, with this input and these options.
+
+        Say then what is complete.
+        """
         made = report.read_report(self._job.config.output_dir)
         if made is None or made.get("fingerprint") != self._job.fingerprint:
             return False
         try:
             listed = [{name: one[name] for name in ("name", "tokens", "bytes")} for one in made["files"]]
             is_ours = listed == describe_files(self._files(made))
-            return is_ours and self._have_sizes(made, is_named=True) and self._has_same_text(made)
+            if not (is_ours and self._have_sizes(made, is_named=True) and self._has_same_text(made)):
+                return False
         except (AttributeError, KeyError, TypeError, ValueError):  # written by another program
             return False
+        self._voice.say(f"already complete in {self._job.config.output_dir}:")
+        for line in report.name_files(self._files(made), val=describe_val(self._job)):
+            self._voice.say(line)
+        self._voice.say("--restart --overwrite makes it again")
+        return True
 
     def _has_same_text(self, made: Mapping[str, Any]) -> bool:
         """Return whether the inputs are those of a report; read them again if they may have changed.
@@ -559,12 +569,28 @@ class Run:
         """Remove an old report, rename the finished files to their final names, and write the report last."""
         folder = self._job.config.output_dir
         files = all_shards(self._outputs, by_stream(self._outputs, made["tokens"]))
+        described = self._describe(made, files)
         if not self._job.config.overwrite:
             check_vacant(files)  # before the old report is removed
         report.remove_report(folder)
         publish(files, may_replace=self._job.config.overwrite)
         # The journal omits the list of files, which may be longer than its lines may be.
-        report.write_report(folder, {**made, "files": describe_files(self._files(made))})
+        report.write_report(folder, {**made, "files": described})
+
+    def _describe(self, made: Mapping[str, Any], files: Mapping[str, Written]) -> list[dict[str, Any]]:
+        """Return what prepare.json says of the files, with their checksums from the journal."""
+        tokens = by_stream(self._outputs, made["tokens"])
+        crcs = {
+            stream: crcs_of_files(segments_in(self._journal), stream, shards, tokens[stream])
+            for stream, shards in self._outputs.items()
+        }
+        described = []
+        for one in self._files(made):
+            of_stream, path = crcs[one.stream], files[one.stream].path(one.k)
+            # None: an older version began this run, and its journal says too little.
+            sections = read_crcs(path, self._watch.check) if of_stream is None else of_stream[one.k]
+            described.append(describe(one, sections))
+        return described
 
     def _files(self, made: Mapping[str, Any]) -> list[OutputFile]:
         return list(files_of(self._outputs, by_stream(self._outputs, made["tokens"])))

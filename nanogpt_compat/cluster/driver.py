@@ -87,10 +87,7 @@ class Driver:
         """Return whether the output is complete: a task that runs again after the merge has nothing to do."""
         if read_report(self._config.output_dir) is None:  # the usual case is cheap
             return False
-        if not Run(look_into(self._modest), self._voice).is_complete():
-            return False
-        self._voice.say("already complete; --restart --overwrite makes it again")
-        return True
+        return Run(look_into(self._modest), self._voice).is_complete()
 
     def _check_names(self, *, restart: bool) -> None:
         """Refuse now to replace files that the merge would refuse to replace hours later."""
