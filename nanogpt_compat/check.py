@@ -10,7 +10,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from nanogpt_compat import report
-from nanogpt_compat.errors import DifferenceError, OutputError
+from nanogpt_compat.errors import DifferenceError, OutputError, PrepareError
 from nanogpt_compat.memory.usage import rss_bytes
 from nanogpt_compat.output.check import Listed, find_faults, find_surplus, list_files, outputs_of
 from nanogpt_compat.output.layout import WORK_FOLDER, Outputs, name_tokens
@@ -34,26 +34,27 @@ def check(output_dir: Path, voice: Voice) -> None:
         OutputError: there is no complete output, or a file cannot be read.
     """
     outputs, listed = _find_listed(output_dir)
-    differing: list[str] = []
-    unreadable: list[str] = []
+    found: list[str] = []  # a line for each file that is damaged or cannot be read
+    kind: type[PrepareError] = OutputError
     with closing(_Reading(listed, voice)) as reading:
         try:
             for one in listed:
                 try:
                     faults = find_faults(one, reading.after_chunk)
                 except OutputError as error:
-                    unreadable.append(str(error))
+                    found.append(str(error))
                 else:
-                    differing += [f"{one.file.path}: {'; '.join(faults)}"] if faults else []
+                    if faults:
+                        found.append(f"{one.file.path}: {'; '.join(faults)}")
+                        kind = DifferenceError
         except BaseException:  # a signal: do not lose what was found until then
-            for line in (*differing, *unreadable):
+            for line in found:
                 voice.warn(line)
             raise
     surplus = find_surplus(outputs, output_dir, {one.file.path for one in listed})
-    if differing or unreadable or surplus:
+    if found or surplus:
         _check_same(output_dir, listed)
-        kind = DifferenceError if differing or surplus else OutputError
-        raise kind(_explain(output_dir, [*differing, *unreadable], surplus))
+        raise (DifferenceError if surplus else kind)(_explain(output_dir, found, surplus))
     voice.say(
         f"checked: {name_tokens([one.file for one in listed])}, all as they were written "
         f"({reading.describe_speed()})"

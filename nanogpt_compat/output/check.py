@@ -144,8 +144,8 @@ def _wrong_sections(listed: Listed, found: Sequence[int]) -> list[str]:
         return []
     first, size = differing[0], layout.SECTION_BYTES
     start, end = first * size, min((first + 1) * size, listed.file.n_bytes)
-    more = f", the first of {len(differing)} damaged sections" if len(differing) > 1 else ""
+    more = f", the first of {len(differing)} damaged sections," if len(differing) > 1 else ""
     return [
-        f"bytes {start:,} to {end:,}{more}, have the crc32 {found[first]} and should have "
+        f"bytes {start:,} to {end:,}{more} have the crc32 {found[first]} and should have "
         f"{listed.sections[first]}"
     ]
