@@ -91,9 +91,9 @@ def _describe(error: Exception) -> str:
 
 def _incomplete(output_dir: Path, path: Path) -> OutputError:
     """Return the error for a folder without a report: output is complete only once that is written."""
-    check_free(output_dir / WORK_FOLDER / "lock")  # raises if a run is at work
     why = f"there is no complete output to check: {path} is missing or cannot be read"
     if journal_in(output_dir).is_file():
+        check_free(output_dir / WORK_FOLDER / "lock")  # raises if that run is at work
         return OutputError(f"{why}. An unfinished run is there: its command, run again, completes it")
     return OutputError(f"{why}; make the output first, or give its folder with --output-dir")
 

@@ -254,7 +254,7 @@ class Run:
                 return False
         except (AttributeError, KeyError, TypeError, ValueError):  # written by another program
             return False
-        self._voice.say(f"already complete in {self._job.config.output_dir}:")
+        self._voice.say("already complete:")
         for line in report.name_files(self._files(made), val=describe_val(self._job)):
             self._voice.say(line)
         self._voice.say("--restart --overwrite makes it again")

@@ -18,8 +18,10 @@ import numpy as np
 import pytest
 
 from nanogpt_compat.output import layout
+from nanogpt_compat.output.check import find_faults, list_files, outputs_of
 from nanogpt_compat.output.checksums import combine_sections
 from nanogpt_compat.supervise import locked
+from nanogpt_compat.system.checksum import crc32
 from tests import faults
 from tests.conftest import REPOSITORY, RunPrepare
 from tests.faults import SECTION_BYTES, Args, Outcome, Stopped, make_text, prepare, report_of
@@ -500,6 +502,31 @@ def make_zeros(out: Path, n_sections: int) -> None:
     }
     report = {"tokens": {"train": n_bytes // 2}, "options": options, "files": [described | checksums]}
     (out / "prepare.json").write_text(json.dumps(report))
+
+
+@pytest.mark.alone
+def test_it_takes_little_more_than_to_read_the_files_and_to_compute_one_checksum(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    make_zeros(out, 4)
+    outputs = outputs_of(out, report_of(out))
+    (listed,) = list_files(outputs, report_of(out)) or []
+
+    def read_plainly() -> None:
+        crc, buffer = 0, bytearray(1 << 20)
+        with (out / "train.bin").open("rb", buffering=0) as file:
+            while n_bytes := file.readinto(buffer):
+                crc = crc32(memoryview(buffer)[:n_bytes], crc)
+        assert crc == listed.crc
+
+    def check() -> None:
+        assert not find_faults(listed, lambda _: None)
+
+    seconds: dict[Callable[[], None], list[float]] = {read_plainly: [], check: []}
+    for work in [read_plainly, check] * 3:
+        began_s = time.process_time()
+        work()
+        seconds[work].append(time.process_time() - began_s)
+    assert min(seconds[check]) < 1.6 * min(seconds[read_plainly])
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """CRC-32, as zlib computes it: with ISA-L, three times as fast, if the package `isal` is installed."""
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 try:
     from isal.isal_zlib import crc32
@@ -30,14 +30,21 @@ def combine_crcs(crc: int, next_crc: int, next_bytes: int) -> int:
 
 @lru_cache(maxsize=256)  # most lengths are those of a section or of a shard
 def _shift(n_bytes: int) -> int:
-    """Return the polynomial by which `n_bytes` more bytes multiply a CRC."""
-    power, square = 1 << 31, 1 << 23  # x^0, and x^8: polynomials modulo that of the CRC, bits reversed
-    while n_bytes:
-        if n_bytes & 1:
-            power = _multiply(power, square)
-        square = _multiply(square, square)
-        n_bytes >>= 1
-    return power
+    """Return the polynomial that multiplies a CRC if `n_bytes` follow; bits reversed, as in a CRC."""
+    product = 1 << 31  # x^0
+    for k in range(n_bytes.bit_length()):
+        if n_bytes >> k & 1:
+            product = _multiply(product, _shift_by_power(k))
+    return product
+
+
+@cache
+def _shift_by_power(k: int) -> int:
+    """Return the same for 2^k bytes."""
+    if k == 0:
+        return 1 << 23  # x^8
+    root = _shift_by_power(k - 1)
+    return _multiply(root, root)
 
 
 def _multiply(a: int, b: int) -> int:
