@@ -57,7 +57,7 @@ def crcs_of_files(
 ) -> list[list[int]] | None:
     """Compute the CRC-32 of the sections of each file of a stream from all segments of the run.
 
-    Return None if a segment lacks the checksums of its sections, because an older version wrote it.
+    Return None if a segment has not the checksums of these sections, because another version wrote it.
     """
 
     @cache
@@ -83,6 +83,8 @@ def crcs_of_files(
             if not is_open:
                 found[-1].append(crc)
                 crc = 0
+        if next(ends, None) is not None:
+            return None
         position = segment.tokens[stream]
     if not n_tokens:
         return [[header_crc(0)] if shards.header_bytes else []]

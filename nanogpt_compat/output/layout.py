@@ -27,6 +27,7 @@ SHARD_TOKENS = 100_000_000  # as in the scripts of both
 MAX_LLMC_TOKENS = (2**31 - 1 - 1024) // 2  # llm.c's loader has a shard's size in bytes in an int
 FIRST_WORDS = {"npy": "edufineweb", "llmc": "fineweb"}
 
+# Journals and prepare.json have checksums of sections: with another length, their keys need other names.
 SECTION_BYTES = 64 << 20
 """A file has a checksum in prepare.json for each section, which locates damage; 1 TB has 15,000 of them."""
 
