@@ -57,7 +57,7 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
         _keep_standard_streams()
         options = _parse(words, home)
         try:
-            _run(options, words, home=home, stderr=stderr, feed=feed)
+            _do(options, words, home=home, stderr=stderr, feed=feed)
         except SystemExit as error:  # not from here; its exit code might be 0
             raise RuntimeError("a library has ended the program") from error
     except (MemoryLimitError, MemoryError) as error:
@@ -144,13 +144,26 @@ def _notice_of_end_of_text(output_dir: Path, words: Sequence[str], *, is_dry: bo
     )
 
 
-def _run(
+def _do(
     options: Options, words: Sequence[str], *, home: Path | None, stderr: CalmStream, feed: Feed | None
 ) -> None:
     """Do what the options say."""
     signals = StopSignals()
     voice = Voice(stderr, options.quiet, signals.check, progress=options.progress, feed=feed)
     voice.enter("preparing")  # before the imports, which take longer than all before them
+    if not options.check:
+        _run(options, words, signals, voice, home=home)
+        return
+    from nanogpt_compat.check import check
+
+    with signals:
+        check(options.output_dir or home or Path(), voice)
+
+
+def _run(
+    options: Options, words: Sequence[str], signals: StopSignals, voice: Voice, *, home: Path | None
+) -> None:
+    """Make output, or what --dry-run and --verify do in place of that."""
     from nanogpt_compat import preflight
     from nanogpt_compat.resolve import resolve
 
@@ -172,8 +185,8 @@ def _run(
     if work.shows_end_of_text and not options.verify:
         voice.say(_notice_of_end_of_text(config.output_dir, words, is_dry=options.dry_run))
     stdout = calm(sys.stdout)
-    if options.dry_run and feed is not None:
-        feed.forecast(preflight.forecast_record(work))
+    if options.dry_run and voice.feed is not None:
+        voice.feed.forecast(preflight.forecast_record(work))
     elif options.dry_run:
         voice = replace(voice, is_quiet=False, stdout=stdout)
     lines = (preflight.start_line(work), work.engine_line)

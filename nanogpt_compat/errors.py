@@ -1,7 +1,7 @@
 """The errors of this program, and their exit codes.
 
     PrepareError            1   internal error
-    |-- DifferenceError     1   --verify found a difference
+    |-- DifferenceError     1   --verify or --check found a difference
     |-- UsageError          2   options that make no sense
     |-- InputError          3   the input, or no vocabulary
     |   `-- EngineFailure   3   a text that no engine can encode
@@ -24,7 +24,7 @@ class PrepareError(Exception):
 
 
 class DifferenceError(PrepareError):
-    """The output files do not hold the tokens of the input."""
+    """The output files do not hold the tokens of the input, or are not as they were written."""
 
 
 class UsageError(PrepareError):

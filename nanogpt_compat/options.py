@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -46,7 +46,7 @@ examples:
 _EXIT_CODES = """\
 exit codes:
    0  done, or already complete
-   1  internal error, or --verify found a difference
+   1  internal error, or --verify or --check found a difference
    2  the options make no sense
    3  the input, or no vocabulary
    4  the output: disk full, no permission, folder in use, files exist
@@ -57,6 +57,8 @@ exit codes:
 A signal (INT, TERM, HUP, USR1, USR2) saves what is done and ends the process by that signal."""
 
 _MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # if it is one unbroken stretch, it takes the whole budget
+
+_OF_CHECK = {"check", "output_dir", "quiet", "progress"}
 
 _TWO_DASHES = "--document-separator=--"
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[abfnrtv0\\])")
@@ -98,6 +100,7 @@ class Options(argparse.Namespace):
     # this run
     dry_run: bool
     verify: bool
+    check: bool
     restart: bool
     quiet: bool
     progress: str
@@ -124,7 +127,21 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
         parser.error(f"unrecognized arguments: {' '.join(short)}")
     # argparse (before Python 3.13) drops them; an escape means the same.
     words = [_TWO_DASHES[:-1] + r"\x2d" if word == _TWO_DASHES else word for word in words]
-    return parser.parse_args(words, namespace=Options())
+    options = parser.parse_args(words, namespace=Options())
+    if options.check:
+        defaults = vars(parser.parse_args([], namespace=Options()))
+        _refuse_others(options, defaults, mode="--check", but=_OF_CHECK)
+    return options
+
+
+def _refuse_others(
+    options: Options, defaults: Mapping[str, object], *, mode: str, but: Collection[str]
+) -> None:
+    """Raise UsageError if options were given beside `mode` that mean nothing there; `but` mean something."""
+    given = [name for name, value in vars(options).items() if value != defaults[name] and name not in but]
+    if given:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{mode} needs only the finished files and --output-dir: omit {names}")
 
 
 def name_inputs(words: Sequence[str]) -> list[str]:
@@ -403,6 +420,13 @@ def _add_run_options(group: "argparse._ArgumentGroup") -> None:
         help="check complete output, with the options that made it: encode the input again with tiktoken and "
         "compare every token. Print the first difference (exit code 1), or add the SHA-256 of each file to "
         "prepare.json. This takes as long as a run with tiktoken",
+    )
+    group.add_argument(
+        "--check",
+        action="store_true",
+        help="read the finished files in --output-dir once, at the speed of the disk, and compare them with "
+        "their checksums in prepare.json; name all that are damaged (exit code 1). It needs no input and no "
+        "other option",
     )
     group.add_argument(
         "--restart",

@@ -12,6 +12,8 @@ from nanogpt_compat.errors import CheckpointError, InputError, OutputError
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.print import Consumed
+from nanogpt_compat.output.check import read_crcs
+from nanogpt_compat.output.checksums import crcs_of_files, describe
 from nanogpt_compat.output.consumers import Output, find_odd, find_short, find_small_val, next_step
 from nanogpt_compat.output.layout import (
     WORK_FOLDER,
@@ -53,6 +55,7 @@ from nanogpt_compat.resume.checkpoint import (
     last_sound_mark,
     load_tally,
     read_found,
+    segments_in,
 )
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import TEXT_BYTES, differences
@@ -98,7 +101,7 @@ class Run:
             MemoryLimitError: memory is about to run out.
             TooSmallError: the memory limit is too low even for the smallest settings.
         """
-        if self._has_nothing_to_do(restart=restart):
+        if self.has_nothing_to_do(restart=restart):
             self._clear_up()
             return
         check_writable(self._folders)
@@ -115,7 +118,7 @@ class Run:
 
         Raises the same errors as `do`.
         """
-        if self._has_nothing_to_do(restart=restart):
+        if self.has_nothing_to_do(restart=restart):
             return
         check_writable(self._folders)
         check_unlocked(self._folders)
@@ -129,11 +132,17 @@ class Run:
             with self._watch:
                 self._load(found, last_sound_mark(found, self._files_of(found)))
 
-    def _has_nothing_to_do(self, *, restart: bool) -> bool:
-        """Return whether the output is complete and is not to be made again; print that."""
-        if restart or self._job.config.overwrite or not self.is_complete():
+    def has_nothing_to_do(self, *, restart: bool) -> bool:
+        """Return whether the output is complete and is not to be made again; say then what is complete."""
+        if restart or self._job.config.overwrite:
             return False
-        self._voice.say("already complete; --overwrite makes it again")
+        made = report.read_report(self._job.config.output_dir)
+        if made is None or not self._is_complete(made):
+            return False
+        self._voice.say("already complete:")
+        for line in report.name_files(self._files(made), val=describe_val(self._job)):
+            self._voice.say(line)
+        self._voice.say("--overwrite makes it again")
         self._voice.found_complete()
         return True
 
@@ -253,10 +262,9 @@ class Run:
         size = f" if the input still has {plural(n_bytes, 'byte')}" if n_bytes is not None else ""
         return f"once that is fixed, the same command resumes from there{size}"
 
-    def is_complete(self) -> bool:
-        """Return whether prepare.json says that the files are complete, with this input and these options."""
-        made = report.read_report(self._job.config.output_dir)
-        if made is None or made.get("fingerprint") != self._job.fingerprint:
+    def _is_complete(self, made: Mapping[str, Any]) -> bool:
+        """Return whether a report says that the files are complete, with this input and these options."""
+        if made.get("fingerprint") != self._job.fingerprint:
             return False
         try:
             listed = [{name: one[name] for name in ("name", "tokens", "bytes")} for one in made["files"]]
@@ -576,12 +584,28 @@ class Run:
         """Remove an old report, rename the finished files to their final names, and write the report last."""
         folder = self._job.config.output_dir
         files = all_shards(self._outputs, by_stream(self._outputs, made["tokens"]))
+        described = self._describe(made, files)
         if not self._job.config.overwrite:
             check_vacant(files)  # before the old report is removed
         report.remove_report(folder)
         publish(files, may_replace=self._job.config.overwrite)
         # The journal omits the list of files, which may be longer than its lines may be.
-        report.write_report(folder, {**made, "files": describe_files(self._files(made))})
+        report.write_report(folder, {**made, "files": described})
+
+    def _describe(self, made: Mapping[str, Any], files: Mapping[str, Written]) -> list[dict[str, Any]]:
+        """Return what prepare.json says of the files, with their checksums from the journal."""
+        tokens = by_stream(self._outputs, made["tokens"])
+        crcs = {
+            stream: crcs_of_files(segments_in(self._journal), stream, shards, tokens[stream])
+            for stream, shards in self._outputs.items()
+        }
+        described = []
+        for one in self._files(made):
+            of_stream, path = crcs[one.stream], files[one.stream].path(one.k)
+            # None: an older version began this run, and its journal says too little.
+            sections = read_crcs(path, self._watch.check) if of_stream is None else of_stream[one.k]
+            described.append(describe(one, sections))
+        return described
 
     def _files(self, made: Mapping[str, Any]) -> list[OutputFile]:
         return list(files_of(self._outputs, by_stream(self._outputs, made["tokens"])))

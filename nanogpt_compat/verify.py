@@ -4,7 +4,7 @@ It shares with the run only the rules for cutting text into blocks and for choos
 other engine, no journal and no checkpoint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from typing import Any
 from nanogpt_compat import report
 from nanogpt_compat.errors import CheckpointError, DifferenceError, InputError, OutputError
 from nanogpt_compat.input.pipes import Pipe
-from nanogpt_compat.output.layout import by_split, by_stream, files_of
+from nanogpt_compat.output.check import find_surplus
+from nanogpt_compat.output.layout import by_split, by_stream, files_of, name_tokens
 from nanogpt_compat.output.reader import MAKE_AGAIN, Difference, FinishedFiles
-from nanogpt_compat.output.writer import is_there, others
+from nanogpt_compat.output.writer import is_there
 from nanogpt_compat.pipeline import all_blocks
 from nanogpt_compat.preflight import REPORTED_OPTIONS, Job
 from nanogpt_compat.resume.counters import InputTally, Tally
@@ -50,22 +51,20 @@ def verify(job: Job, voice: Voice) -> None:
         with watch, FinishedFiles(job.outputs) as files:
             tally = _compare(job, files, watch)
         _check_counts(job, made, tally, files.n_ends)
-        report.write_report(job.config.output_dir, made | {"files": files.describe()})
-    voice.say(f"verified: {files.summary()}, all as tiktoken {job.encoder.version} makes them")
+        described = files.describe()
+        _check_files(job, made, described)
+        report.write_report(job.config.output_dir, made | {"files": described})
+    names = name_tokens(list(files_of(job.outputs, by_stream(job.outputs, made["tokens"]))))
+    voice.say(f"verified: {names}, all as tiktoken {job.encoder.version} makes them")
 
 
 def _finished(job: Job) -> dict[str, Any]:
-    """Return the report of complete output; raise if files are missing, or if there is a val.bin too many."""
+    """Return the report of complete output; raise if it, or the first file of a stream, is missing."""
     folder = job.config.output_dir
     made = report.read_report(folder)
     first = [shards.path(0) for shards in job.outputs.values()]
     if made is None or not all(map(is_there, first)):
         raise _incomplete(next((path for path in first if not is_there(path)), folder / report.REPORT_NAME))
-    val = folder / "val.bin"
-    if not job.config.has_val and job.config.output_format == "bin" and is_there(val):
-        raise DifferenceError(
-            f"{val} exists, but this run makes no val.bin, and nanoGPT would read it; remove it"
-        )
     return made
 
 
@@ -77,17 +76,13 @@ def _incomplete(path: Path) -> OutputError:
 
 
 def _check_names(job: Job, made: Mapping[str, Any]) -> None:
-    """Raise if a shard that the report lists is missing, or if there is one that it does not list."""
+    """Raise if a file that the report lists is missing, or if there is one that it does not list."""
     own = {one.path for one in files_of(job.outputs, by_stream(job.outputs, made["tokens"]))}
     missing = [path for path in own if not is_there(path)]
     if missing:
         raise _incomplete(min(missing))
-    for path in (path for shards in job.outputs.values() for path in others(shards, n_own=0)):
-        if path not in own:
-            raise DifferenceError(
-                f"{path} exists, but this run makes no such shard, and readers of shards would read it; "
-                "remove it"
-            )
+    for line in find_surplus(job.outputs, job.config.output_dir, own):
+        raise DifferenceError(line)
 
 
 def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
@@ -157,6 +152,21 @@ def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) 
                 f"{job.config.output_dir / report.REPORT_NAME}: {name} is {made.get(name)!r} and should be "
                 f"{count!r}; {MAKE_AGAIN}"
             )
+
+
+def _check_files(job: Job, made: Mapping[str, Any], described: Sequence[Mapping[str, Any]]) -> None:
+    """Raise if the report says anything else of the files; what it omits, as older versions do, is added."""
+    listed = made.get("files")
+    entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
+    was = {one.get("name"): one for one in entries}
+    for new in described:
+        old = was.get(new["name"], {})
+        for name, value in new.items():
+            if name in old and old[name] != value:
+                raise DifferenceError(
+                    f"{job.config.output_dir / report.REPORT_NAME}: {name} of {new['name']} is "
+                    f"{old[name]!r} and should be {value!r}; {MAKE_AGAIN}"
+                )
 
 
 def _do_nothing() -> None:

@@ -14,6 +14,7 @@ settings are all optional:
                   running; or the name of an exception to raise there, `SystemExit` with code 0
     log           a file to write the calls to, each before it is made
     every_bytes   bytes of output between two checkpoints
+    section_bytes bytes of a file that have a checksum of their own in prepare.json
     window_bytes  bytes of output that are mapped at a time
     mapped        whether the output is mapped at all; otherwise the file system decides
     errs_at       a word at which gigatoken errs: wherever it begins in the text, the token is wrong
@@ -43,7 +44,7 @@ from nanogpt_compat.encoders.fast import GigatokenEncoder
 from nanogpt_compat.encoders.interface import Tokens
 from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.forecast import Estimator
-from nanogpt_compat.output import token_file
+from nanogpt_compat.output import layout, token_file
 from nanogpt_compat.resume import checkpoint
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -170,6 +171,7 @@ def err_at(word: bytes) -> None:
 def main() -> int:
     settings = json.loads(sys.argv[1])
     checkpoint.EVERY_OUTPUT_BYTES = settings.get("every_bytes", 200_000)
+    layout.SECTION_BYTES = settings.get("section_bytes", layout.SECTION_BYTES)
     token_file.WINDOW_BYTES = settings.get("window_bytes", token_file.WINDOW_BYTES)
     defaults = token_file.GrowingMemmap.__init__.__kwdefaults__ or {}
     defaults["mapped"] = settings.get("mapped")

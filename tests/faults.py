@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,12 +26,14 @@ import psutil
 from nanogpt_compat import cli, preflight
 from nanogpt_compat.encoders.vocabulary import Vocabulary, find_gpt2
 from nanogpt_compat.forecast import Estimator
+from nanogpt_compat.output import layout
 from nanogpt_compat.resume import checkpoint
 from nanogpt_compat.resume.checkpoint import Checkpointer
 from nanogpt_compat.system.signals import StopSignals
 from tests.texts import real_text
 
 DRIVER = Path(__file__).parent / "driver.py"
+SECTION_BYTES = 50_000  # so that small files have several sections with checksums
 FINALS = ("train.bin", "val.bin")
 SUFFIXES = (".bin", ".npy")
 Args: TypeAlias = tuple[str | Path, ...]
@@ -71,6 +74,7 @@ def make_text(path: Path, n_bytes: int, *, seed: int = 0, n_invalid: int = 0) ->
 
 def command(*args: str | Path, **settings: Any) -> list[str]:
     """Return the command that runs the program in tests/driver.py, with its settings."""
+    settings = {"section_bytes": SECTION_BYTES, **settings}
     return [sys.executable, str(DRIVER), json.dumps(settings), *map(str, args)]
 
 
@@ -182,6 +186,7 @@ def prepare(
     check_signals, begin_checkpoint, add = StopSignals.check, Checkpointer.after_block, Estimator.add
     with (
         patch.object(checkpoint, "EVERY_OUTPUT_BYTES", every_bytes),
+        patch.object(layout, "SECTION_BYTES", SECTION_BYTES),
         patch.object(preflight, "find_gpt2", _find_gpt2),
         patch.object(StopSignals, "check", check_both),
         patch.object(Checkpointer, "after_block", after_block),
@@ -208,6 +213,15 @@ def sha256s(folder: Path) -> dict[str, str]:
         for path in sorted(folder.glob("*"))
         if path.suffix in SUFFIXES
     }
+
+
+def assert_checksums(folder: Path, *, section_bytes: int = 64 << 20) -> None:
+    """Check that prepare.json has the CRC-32 of each file, and of each section of it."""
+    for one in report_of(folder)["files"]:
+        data = (folder / one["name"]).read_bytes()
+        sections = [data[start : start + section_bytes] for start in range(0, len(data), section_bytes)]
+        assert one["crc32"] == zlib.crc32(data)
+        assert one["crc32_per_64_mib"] == list(map(zlib.crc32, sections))
 
 
 def report_of(folder: Path) -> dict[str, Any]:
@@ -259,6 +273,7 @@ class Expected:
         assert sorted(path.name for path in folder.iterdir()) == sorted([*self.sha256s, "prepare.json"])
         report = report_of(folder)
         assert lasting(report) == lasting(self.report)
+        assert_checksums(folder, section_bytes=SECTION_BYTES)
         assert report["checkpoint_fallbacks"] == fallbacks
         return report
 

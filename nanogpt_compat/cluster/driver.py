@@ -92,11 +92,7 @@ class Driver:
             return False
         if read_report(self._config.output_dir) is None:  # the usual case is cheap
             return False
-        if not Run(look_into(self._modest), self._voice).is_complete():
-            return False
-        self._voice.say("already complete; --overwrite makes it again")
-        self._voice.found_complete()
-        return True
+        return Run(look_into(self._modest), self._voice).has_nothing_to_do(restart=restart)
 
     def _check_names(self, *, restart: bool) -> None:
         """Refuse now to replace files that the merge would refuse to replace hours later."""

@@ -10,8 +10,9 @@ All formats hold the tokens as uint16, little-endian:
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,16 @@ import numpy as np
 
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.token_file import TOKEN
+from nanogpt_compat.system.units import plural
 
 WORK_FOLDER = ".prepare"
 SHARD_TOKENS = 100_000_000  # as in the scripts of both
 MAX_LLMC_TOKENS = (2**31 - 1 - 1024) // 2  # llm.c's loader has a shard's size in bytes in an int
 FIRST_WORDS = {"npy": "edufineweb", "llmc": "fineweb"}
+
+# Journals and prepare.json have checksums of sections: with another length, their keys need other names.
+SECTION_BYTES = 64 << 20
+"""A file has a checksum in prepare.json for each section, which locates damage; 1 TB has 15,000 of them."""
 
 _ENDLESS = 1 << 62
 _SUFFIXES = {"bin": "bin", "npy": "npy", "llmc": "bin"}
@@ -118,6 +124,26 @@ class Shards:
             yield k, first, last
             start += last - first
 
+    def sections(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Cut `[start, end)` like `pieces`, and also where a section of a file ends; none for an empty range.
+
+        >>> from unittest.mock import patch
+        >>> with patch("nanogpt_compat.output.layout.SECTION_BYTES", 8):
+        ...     list(Shards(Path(), "train", shard_tokens=10).sections(7, 15))
+        [(0, 7, 8), (0, 8, 10), (1, 0, 4), (1, 4, 5)]
+        """
+        for k, first, last in self.pieces(start, end):
+            while first < last:
+                n_before = (self.header_bytes + first * TOKEN.itemsize) // SECTION_BYTES
+                edge = ((n_before + 1) * SECTION_BYTES - self.header_bytes) // TOKEN.itemsize
+                yield k, first, min(edge, last)
+                first = edge
+
+    def ends_section(self, place: int) -> bool:
+        """Return whether a section ends at token `place` of a shard: every 64 MiB, and where it is full."""
+        n_bytes = self.header_bytes + place * TOKEN.itemsize
+        return place == self.shard_tokens or n_bytes % SECTION_BYTES == 0
+
     def header(self, n_tokens: int) -> bytes:
         """Return the header of a shard of `n_tokens`; its length does not depend on their number."""
         if self.form == "npy":
@@ -132,11 +158,16 @@ class Shards:
     @property
     def header_bytes(self) -> int:
         """The length of `header`."""
-        return len(self.header(0))
+        return _header_bytes(self.form)
 
     def size_bytes(self, n_tokens: int) -> int:
         """Return the size of all files together, if the stream has `n_tokens`."""
         return self.n_shards(n_tokens) * self.header_bytes + n_tokens * TOKEN.itemsize
+
+
+@cache  # to make one of npy takes 20 us, and each block of tokens asks
+def _header_bytes(form: str) -> int:
+    return len(Shards(Path(), "", form).header(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +193,11 @@ class OutputFile:
     def split(self) -> str:
         """Whether it is for "train" or "val"."""
         return self.shards.split(self.k)
+
+    @property
+    def header(self) -> bytes:
+        """Its header; b"" for raw tokens."""
+        return self.shards.header(self.n_tokens)
 
     @property
     def n_bytes(self) -> int:
@@ -206,6 +242,17 @@ def files_of(outputs: Outputs, tokens: Mapping[str, int]) -> Iterator[OutputFile
         for k in range(shards.n_shards(tokens[split])):
             n_tokens = min(tokens[split] - k * shards.shard_tokens, shards.shard_tokens)
             yield OutputFile(split, shards, k, n_tokens)
+
+
+def name_tokens(files: Sequence[OutputFile]) -> str:
+    """Return the names of the files and the number of tokens in each stream, for a message."""
+    counts = []
+    for stream in dict.fromkeys(one.stream for one in files):
+        some = [one for one in files if one.stream == stream]
+        first, last = some[0].name, some[-1].name
+        names = first if first == last else f"{first} to {last}"
+        counts.append(f"{names} {plural(sum(one.n_tokens for one in some), 'token')}")
+    return ", ".join(counts)
 
 
 def by_split(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, int]:

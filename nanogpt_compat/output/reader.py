@@ -5,7 +5,9 @@ At most 1 MiB of a file is in memory.
 
 import hashlib
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import DifferenceError, OutputError
-from nanogpt_compat.output.layout import OutputFile, Outputs, Shards, describe_files
+from nanogpt_compat.output.checksums import SectionCrcs, describe
+from nanogpt_compat.output.layout import OutputFile, Outputs, Shards
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.system.filesystem import advise_sequential, drop_cache
 from nanogpt_compat.system.units import plural
@@ -23,6 +26,44 @@ MAKE_AGAIN = "run the same command with --overwrite instead of --verify to make 
 
 _CHUNK_TOKENS = 512 * 1024
 _DROP_EVERY_BYTES = 8 * 1024 * 1024
+
+
+def fill(data: memoryview, file: FileIO) -> int:
+    """Read into `data` until it is full or the file ends; return the number of bytes read."""
+    n_read = 0
+    while n_read < len(data) and (n_new := file.readinto(data[n_read:])):
+        n_read += n_new
+    return n_read
+
+
+def read_chunks(path: Path) -> Iterator[memoryview]:
+    """Read a file from the disk, and drop it from the page cache; yields 1 MiB at a time, in the same memory.
+
+    Raises:
+        OutputError: it cannot be read.
+    """
+    buffer = memoryview(bytearray(_CHUNK_TOKENS * TOKEN.itemsize))
+    n_done = n_dropped = 0
+    try:
+        with path.open("rb", buffering=0) as file:
+            drop_cache(file.fileno(), 0, os.fstat(file.fileno()).st_size)  # it may differ from the disk
+            advise_sequential(file.fileno())
+            while n_read := fill(buffer, file):
+                yield buffer[:n_read]
+                n_done += n_read
+                if n_done - n_dropped >= _DROP_EVERY_BYTES:
+                    drop_cache(file.fileno(), n_dropped, n_done)
+                    n_dropped = n_done
+            drop_cache(file.fileno(), 0, n_done)
+    except OSError as error:
+        raise OutputError(f"cannot read {path} at byte {n_done:,}: {error.strerror}") from error
+
+
+def first_difference(found: bytes | memoryview, expected: bytes) -> int | None:
+    """Return the first byte at which `found`, which may be shorter, differs; None if it does not."""
+    if found == expected:
+        return None
+    return next(k for k in range(len(expected)) if found[k : k + 1] != expected[k : k + 1])
 
 
 class Difference(Exception):
@@ -45,6 +86,7 @@ class _FinishedFile:
         self.path = path
         self.n_tokens = 0  # compared so far
         self.sha256 = hashlib.sha256()
+        self.sections = SectionCrcs()
         self._offset = self._dropped_bytes = 0
         try:
             self._file = path.open("rb", buffering=0)
@@ -81,8 +123,7 @@ class _FinishedFile:
 
     def check_ends(self, header: bytes) -> None:
         """Raise DifferenceError unless the file ends here and began with `header`."""
-        if self._header != header:
-            place = next(k for k in range(len(header)) if self._header[k : k + 1] != header[k : k + 1])
+        if (place := first_difference(self._header, header)) is not None:
             raise DifferenceError(
                 f"{self.path} should begin with the {len(header):,} bytes of a header for {self.n_tokens:,} "
                 f"tokens, and differs at byte {place:,}; {MAKE_AGAIN}"
@@ -97,13 +138,13 @@ class _FinishedFile:
     def _read(self, n_tokens: int) -> NDArray[np.uint16]:
         """Read `n_tokens` whole tokens, or fewer at the end of the file."""
         tokens = np.empty(n_tokens, TOKEN)
-        data, n_read = tokens.view(np.uint8).data, 0
+        data = tokens.view(np.uint8).data
         try:
-            while n_read < len(data) and (n_new := self._file.readinto(data[n_read:])):
-                n_read += n_new
+            n_read = fill(data, self._file)
         except OSError as error:
             raise self._unreadable(error) from error
         self.sha256.update(data[:n_read])
+        self.sections.update(data[:n_read])
         self._offset += n_read
         if self._offset - self._dropped_bytes >= _DROP_EVERY_BYTES:
             drop_cache(self._file.fileno(), self._dropped_bytes, self._offset)
@@ -146,7 +187,9 @@ class _FinishedShards:
         file = self._file
         file.check_ends(self._shards.header(file.n_tokens))
         file.close()
-        (described,) = describe_files([OutputFile("", self._shards, len(self.described), file.n_tokens)])
+        described = describe(
+            OutputFile("", self._shards, len(self.described), file.n_tokens), file.sections.crcs
+        )
         self.described.append(described | {"sha256": file.sha256.hexdigest()})
 
     def close(self) -> None:
@@ -176,15 +219,6 @@ class FinishedFiles:
     def describe(self) -> list[dict[str, Any]]:
         """Return what prepare.json says of the compared files under `files`."""
         return [one for stream in reversed(self._streams.values()) for one in stream.described]
-
-    def summary(self) -> str:
-        """Return the names of the compared files and their numbers of tokens, for a message."""
-        counts = []
-        for stream in reversed(self._streams.values()):
-            first, last = stream.described[0]["name"], stream.described[-1]["name"]
-            names = first if first == last else f"{first} to {last}"
-            counts.append(f"{names} {plural(stream.n_tokens, 'token')}")
-        return ", ".join(counts)
 
     def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
         """Compare `tokens`, (n,) uint16, with the next tokens of a split.

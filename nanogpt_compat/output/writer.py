@@ -4,8 +4,8 @@ import contextlib
 import errno
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,10 +23,15 @@ _CHUNK_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The tokens appended since the last checkpoint: where they end in each stream, and their CRC-32."""
+    """The tokens appended since the last checkpoint: where they end in each stream, and their CRC-32.
+
+    `section_crcs` are the CRC-32 of the tokens from the beginning of the segment up to each end of a section
+    of a file in it; see `output.checksums`.
+    """
 
     tokens: Mapping[str, int]  # by stream, counted from its beginning
     crcs: Mapping[str, int]
+    section_crcs: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
 
 class Sink(Protocol):
@@ -155,7 +160,7 @@ class TokenFiles:
             OutputError: a file cannot be created, or is shorter.
         """
         self._outputs = outputs
-        self._crcs = dict.fromkeys(outputs, 0)
+        self._begin_segment()
         self._n_published = dict.fromkeys(outputs, 0)
         with contextlib.ExitStack() as stack:
             self._streams = {}
@@ -179,20 +184,30 @@ class TokenFiles:
             MemoryError: the next window cannot be mapped.
         """
         split = "val" if is_val else "train"
-        self._streams[split].append(tokens)
-        self._crcs[split] = crc32(tokens.data, self._crcs[split])
+        stream, shards, n_done = self._streams[split], self._outputs[split], 0
+        start = stream.n_tokens
+        stream.append(tokens)  # at once: if a disk is full, it takes all or none
+        for _, first, last in shards.sections(start, start + len(tokens)):
+            n_before, n_done = n_done, n_done + last - first
+            self._crcs[split] = crc32(tokens[n_before:n_done].data, self._crcs[split])
+            if shards.ends_section(last):
+                self._section_crcs[split].append(self._crcs[split])
 
     def begin_checkpoint(self) -> tuple[Segment, Callable[[], None]]:
         """End the segment; return it and a function that waits, in any thread, until it is durable."""
         waits = [stream.begin_sync() for stream in reversed(self._streams.values())]
-        segment = Segment(self.tokens, self._crcs)
-        self._crcs = dict.fromkeys(self._streams, 0)
+        segment = Segment(self.tokens, self._crcs, self._section_crcs)
+        self._begin_segment()
 
         def wait() -> None:
             for wait_for_one in waits:
                 wait_for_one()
 
         return segment, wait
+
+    def _begin_segment(self) -> None:
+        self._crcs = dict.fromkeys(self._outputs, 0)
+        self._section_crcs: dict[str, list[int]] = {split: [] for split in self._outputs}
 
     def publish_full(self, tokens: Mapping[str, int]) -> None:
         """Rename each shard that is full at `tokens`, which must be journaled, to its final name.

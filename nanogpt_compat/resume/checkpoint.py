@@ -9,7 +9,7 @@ a new header before its first record. The last header counts.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +104,14 @@ def first_unsound_mark(
     return None
 
 
+def segments_in(journal: Path) -> Iterator[Segment]:
+    """Yield the segments of a complete run, with the checksums of sections; holds one at a time."""
+    for entry in read_journal(journal):
+        record: Mapping[str, Any] = entry.record
+        if "crcs" in record:
+            yield Segment(record["tokens"], record["crcs"], record.get("section_crcs", {}))
+
+
 def load_tally(journal: Path, *, n_inputs: int, end_byte: int) -> Tally:
     """Restore the counters at the mark that ends at `end_byte`."""
     tally = Tally([InputTally() for _ in range(n_inputs)])
@@ -176,6 +184,7 @@ class Checkpointer:
         record = {
             "tokens": segment.tokens,
             "crcs": segment.crcs,
+            "section_crcs": {stream: crcs for stream, crcs in segment.section_crcs.items() if crcs},
             "tally": state | {"wall_s": round(self.wall_s, 3)},
         }
         self._pending = self._thread.submit(self._write, wait, record, self._tally.bytes_read)

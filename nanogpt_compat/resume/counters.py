@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nanogpt_compat.system.checksum import combine_crcs
 from nanogpt_compat.text.blocks import Position, Records
 from nanogpt_compat.text.documents import Counts
 
@@ -17,7 +18,6 @@ _PLAIN = (  # numbers that a record holds unchanged
 )
 
 _LINE = re.compile(r"^line (\d+(?:,\d{3})*)")
-_CRC_POLYNOMIAL = 0xEDB88320
 
 
 @dataclass(slots=True)
@@ -202,30 +202,3 @@ def _renumber(why: str, n_lines_before: int) -> str:
     'line 10,001, at byte 1,234: not JSON'
     """
     return _LINE.sub(lambda match: f"line {int(match[1].replace(',', '')) + n_lines_before:,}", why)
-
-
-def combine_crcs(crc: int, next_crc: int, next_bytes: int) -> int:
-    """Compute the CRC-32 of two byte strings in a row from the CRC-32 of each; the second has `next_bytes`.
-
-    Same as zlib's `crc32_combine`, missing in Python: https://github.com/madler/zlib/blob/master/crc32.c
-
-    >>> from zlib import crc32
-    >>> combine_crcs(crc32(b"to be"), crc32(b", or not"), 8) == crc32(b"to be, or not")
-    True
-    """
-    power, square = 1 << 31, 1 << 23  # x^0, and x^8: polynomials modulo that of the CRC, bits reversed
-    while next_bytes:
-        if next_bytes & 1:
-            power = _multiply(power, square)
-        square = _multiply(square, square)
-        next_bytes >>= 1
-    return _multiply(power, crc) ^ next_crc
-
-
-def _multiply(a: int, b: int) -> int:
-    product = 0
-    for place in range(31, -1, -1):
-        if a >> place & 1:
-            product ^= b
-        b = b >> 1 ^ (_CRC_POLYNOMIAL if b & 1 else 0)
-    return product
