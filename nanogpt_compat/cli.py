@@ -6,6 +6,7 @@ What a run needs is imported when there is one: --help and a wrong option do not
 import contextlib
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, Pre
 from nanogpt_compat.memory.policy import SMALL_BLOCK_BYTES
 from nanogpt_compat.options import Options, parse_options
 from nanogpt_compat.system.commands import drop_options, show, this_command
-from nanogpt_compat.system.display import LOG, CalmStream, Voice, calm_streams
+from nanogpt_compat.system.display import LOG, CalmStream, TextStream, Voice, calm_streams
 from nanogpt_compat.system.filesystem import advice
 from nanogpt_compat.system.redaction import learn_all
 from nanogpt_compat.system.shutdown import die_by
@@ -23,6 +24,7 @@ from nanogpt_compat.system.signals import StoppedBySignal, StopSignals
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.documents import END_OF_TEXT_NAME
 
+_MIN_COLUMNS = 40
 _SMALLER = {"--workers": "1", "--block-size": f"{SMALL_BLOCK_BYTES // 1024}KiB"}
 
 
@@ -48,7 +50,10 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
             _check_printed(sys.stdout)
             raise
         try:
-            _run(options, words, home=home, stderr=stderr)
+            if options.inspect is None:
+                _run(options, words, home=home, stderr=stderr)
+            else:
+                _inspect(options, home)
         except SystemExit as error:  # not from here; its exit code might be 0
             raise RuntimeError("a library has ended the program") from error
     except (MemoryLimitError, MemoryError) as error:
@@ -163,6 +168,18 @@ def _run(options: Options, words: Sequence[str], *, home: Path | None, stderr: C
         (run.rehearse if options.dry_run else run.do)(restart=options.restart)
     if options.dry_run:
         voice.say("dry run: nothing was written")
+    _check_printed(stdout)
+
+
+def _inspect(options: Options, home: Path | None) -> None:
+    """Print what is in finished token files."""
+    from nanogpt_compat.inspect.show import inspect
+
+    stdout = TextStream(sys.stdout)
+    path = Path(options.inspect) if options.inspect else options.output_dir or home or Path()
+    width = max(_MIN_COLUMNS, shutil.get_terminal_size().columns)
+    for line in inspect(path, options.at, vocab_dir=options.vocab_dir, width=width):
+        stdout.write(line + "\n")
     _check_printed(stdout)
 
 

@@ -19,7 +19,17 @@ from tests.reference import whole_tokens
 
 ROOT = Path(__file__).parent.parent
 # What the command line has and a call has not: where it reads and writes, what makes no files, many machines.
-ELSEWHERE = {"--input", "--output-dir", "--dry-run", "--verify", "--quiet", "--version", "--help"}
+ELSEWHERE = {
+    "--input",
+    "--output-dir",
+    "--dry-run",
+    "--verify",
+    "--inspect",
+    "--at",
+    "--quiet",
+    "--version",
+    "--help",
+}
 FOR_MANY = {"--cluster", "--rank", "--world-size", "--merge", "--work-dir", "--span-size"}
 
 

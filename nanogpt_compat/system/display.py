@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, TextIO
 
-from nanogpt_compat.system.redaction import redact
+from nanogpt_compat.system.redaction import redact, redact_known
 from nanogpt_compat.system.units import format_bytes, format_count, format_duration, format_rate
 
 _LINE_EVERY_S = 10.0
 _BAR_EVERY_S = 0.1
+_JOINERS = "\u200c\u200d"  # of letters in Persian and Hindi, and of emoji
 _ERASE = "\r\x1b[K"  # the line that the cursor is on
 
 LOG = "nanogpt_compat"
@@ -29,6 +30,8 @@ class CalmStream(io.TextIOBase):
     process knows.
     """
 
+    _encoding = "ascii"
+
     def __init__(self, stream: TextIO | None) -> None:
         """Wrap `sys.stdout` or `sys.stderr`, which is None if the program was started with it closed."""
         self._stream = stream._stream if isinstance(stream, CalmStream) else stream
@@ -36,7 +39,7 @@ class CalmStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Write `text`; if that fails, drop it. The next call tries again: a full disk may have room then."""
-        data = redact(text).encode("ascii", "backslashreplace")
+        data = self._redact(text).encode(self._encoding, "backslashreplace")
         try:
             # Bypass the buffer: what stayed in it would be written at exit, and could end it with code 120.
             raw = getattr(getattr(self._stream, "buffer", None), "raw", None)
@@ -44,13 +47,16 @@ class CalmStream(io.TextIOBase):
                 while data:
                     data = data[raw.write(data) or 0 :]
             elif self._stream is not None:
-                self._stream.write(data.decode("ascii"))
+                self._stream.write(data.decode(self._encoding))
                 self._stream.flush()
         except (BrokenPipeError, ValueError):
             pass
         except OSError as error:
             self.failure = error
         return len(text)
+
+    def _redact(self, text: str) -> str:
+        return redact(text)
 
     def flush(self) -> None:
         """Do nothing: `write` does not buffer."""
@@ -66,6 +72,37 @@ class CalmStream(io.TextIOBase):
         if self._stream is None:
             raise OSError("the stream is closed")
         return self._stream.fileno()
+
+
+class TextStream(CalmStream):
+    """A calm stream for excerpts of texts: in the encoding of the stream, with addresses in them unchanged.
+
+    Escape the excerpts with `visible` first.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__(stream)
+        self._encoding = getattr(self._stream, "encoding", None) or "ascii"
+
+    def _redact(self, text: str) -> str:
+        return redact_known(text)
+
+
+def visible(text: str) -> str:
+    r"""Escape what is invisible, or would move the cursor or turn the text around, as Python writes it.
+
+    Bytes that are no characters come as `surrogateescape` has them.
+
+    >>> print(visible("Two lines\n\x1b[31mC:\\ \udce4\u202e"))
+    Two lines\n\x1b[31mC:\\ \xe4\u202e
+    """
+    return "".join(map(_visible_char, text))
+
+
+def _visible_char(char: str) -> str:
+    if (char.isprintable() and char != "\\") or char in _JOINERS:
+        return char
+    return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else repr(char)[1:-1]
 
 
 class Notices(logging.Handler):
