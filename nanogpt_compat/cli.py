@@ -6,6 +6,7 @@ What a run needs is imported when there is one: --help and a wrong option do not
 import contextlib
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -25,6 +26,7 @@ from nanogpt_compat.system.signals import StoppedBySignal, StopSignals
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.documents import END_OF_TEXT_NAME
 
+_MIN_COLUMNS = 40
 _SMALLER = {"--workers": "1", "--block-size": f"{SMALL_BLOCK_BYTES // 1024}KiB"}
 
 
@@ -151,13 +153,16 @@ def _do(
     signals = StopSignals()
     voice = Voice(stderr, options.quiet, signals.check, progress=options.progress, feed=feed)
     voice.enter("preparing")  # before the imports, which take longer than all before them
-    if not options.check:
-        _run(options, words, signals, voice, home=home)
-        return
-    from nanogpt_compat.check import check
+    folder = options.output_dir or home or Path()
+    if options.inspect is not None:
+        _inspect(Path(options.inspect) if options.inspect else folder, options)
+    elif options.check:
+        from nanogpt_compat.check import check
 
-    with signals:
-        check(options.output_dir or home or Path(), voice)
+        with signals:
+            check(folder, voice)
+    else:
+        _run(options, words, signals, voice, home=home)
 
 
 def _run(
@@ -209,6 +214,17 @@ def _run(
 def _say_all(lines: Iterable[str], voice: Voice) -> None:
     for line in lines:
         voice.say(line)
+
+
+def _inspect(path: Path, options: Options) -> None:
+    """Print what is in finished token files."""
+    from nanogpt_compat.inspect.show import inspect
+
+    stdout = calm(sys.stdout)
+    width = max(_MIN_COLUMNS, shutil.get_terminal_size().columns)
+    for line in inspect(path, options.at, vocab_dir=options.vocab_dir, width=width):
+        stdout.write_as_is(line + "\n")
+    _check_printed(stdout)
 
 
 def _check_printed(stdout: object) -> None:

@@ -59,6 +59,7 @@ A signal (INT, TERM, HUP, USR1, USR2) saves what is done and ends the process by
 _MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # if it is one unbroken stretch, it takes the whole budget
 
 _OF_CHECK = {"check", "output_dir", "quiet", "progress"}
+_OF_INSPECT = {"inspect", "at", "output_dir", "vocab_dir", "quiet"}
 
 _TWO_DASHES = "--document-separator=--"
 _ESCAPE = re.compile(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|[abfnrtv0\\])")
@@ -101,6 +102,8 @@ class Options(argparse.Namespace):
     dry_run: bool
     verify: bool
     check: bool
+    inspect: Path | str | None  # "" for the output folder
+    at: str | None
     restart: bool
     quiet: bool
     progress: str
@@ -128,9 +131,17 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
     # argparse (before Python 3.13) drops them; an escape means the same.
     words = [_TWO_DASHES[:-1] + r"\x2d" if word == _TWO_DASHES else word for word in words]
     options = parser.parse_args(words, namespace=Options())
-    if options.check:
-        defaults = vars(parser.parse_args([], namespace=Options()))
-        _refuse_others(options, defaults, mode="--check", but=_OF_CHECK)
+    for mode, is_on, but in (
+        ("--check", options.check, _OF_CHECK),
+        ("--inspect", options.inspect is not None, _OF_INSPECT),
+    ):
+        if is_on:
+            defaults = vars(parser.parse_args([], namespace=Options()))
+            _refuse_others(options, defaults, mode=mode, but=but)
+    if options.inspect and options.output_dir is not None:
+        raise UsageError("--inspect names the folder itself: omit --output-dir")
+    if options.at is not None and options.inspect is None:
+        raise UsageError("--at shows a place in token files: give --inspect too")
     return options
 
 
@@ -429,6 +440,23 @@ def _add_run_options(group: "argparse._ArgumentGroup") -> None:
         "other option",
     )
     group.add_argument(
+        "--inspect",
+        nargs="?",
+        const="",
+        type=_path,
+        metavar="PATH",
+        help="show what is in finished token files: tokens, documents, the first and the last text, and a "
+        "table of the inputs. PATH is a folder or a file (raw, .npy or llm.c's), also of other programs "
+        "(default: the output folder)",
+    )
+    group.add_argument(
+        "--at",
+        metavar="PLACE",
+        help="with --inspect: show one token with the text around it and its input (train:123456, val:0, "
+        "val:-1 for the last one), or a document (document:17, val:document:0). All count from 0; without "
+        "train: or val:, it is train, or the file that was given",
+    )
+    group.add_argument(
         "--restart",
         action="store_true",
         help="discard what a stopped run has saved, and start over (default: resume)",
@@ -480,6 +508,11 @@ def _folder(text: str) -> Path:
     if is_url(path):
         raise argparse.ArgumentTypeError(f"{path!r} is an address; give a folder of this machine")
     return Path(path)
+
+
+def _path(text: str) -> Path | str:
+    """Parse the path of a folder or file on this machine; "" stays."""
+    return _folder(text) if text else ""
 
 
 def _word(text: str) -> str:

@@ -56,8 +56,10 @@ def build_report(
 ) -> dict[str, Any]:
     """Build the content of `prepare.json`, except `files`. A count that was not taken is None."""
     rows = zip(paths, formats, inputs, tally.inputs, strict=True)
+    # An earlier version, which began the run, did not count them for each input.
+    counts_val = sum(one.val_tokens for one in tally.inputs) == tally.val_tokens
     described = [
-        _describe_input(path, form, hints, one, has_documents=has_documents)
+        _describe_input(path, form, hints, one, has_documents=has_documents, counts_val=counts_val)
         for path, form, hints, one in rows
     ]
     return {
@@ -96,7 +98,13 @@ def build_report(
 
 
 def _describe_input(
-    path: Location, form: Format, description: Mapping[str, Any], one: InputTally, *, has_documents: bool
+    path: Location,
+    form: Format,
+    description: Mapping[str, Any],
+    one: InputTally,
+    *,
+    has_documents: bool,
+    counts_val: bool,
 ) -> dict[str, Any]:
     """Return the counts of one input, and what identifies it in a later run."""
     return {
@@ -107,6 +115,7 @@ def _describe_input(
         "text_bytes": one.text_bytes,
         "records": one.records,
         "tokens": one.tokens,
+        "val_tokens": one.val_tokens if counts_val else None,
         "documents": one.documents if has_documents else None,
         "invalid_bytes": one.invalid_bytes,
         "skipped_records": one.skipped_records,

@@ -6,6 +6,7 @@ from pathlib import Path
 from tests.conftest import REPOSITORY
 
 README = REPOSITORY / "README.md"
+FORMATS = REPOSITORY / "docs" / "formats.md"
 PAGES = (README, *sorted((REPOSITORY / "docs").glob("*.md")))
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")

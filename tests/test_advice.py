@@ -145,6 +145,16 @@ def no_vocabulary(bench: Bench) -> tuple[str, ...]:
     return simple()(bench)
 
 
+def tokens_without_vocabulary(bench: Bench) -> tuple[str, ...]:
+    assert bench.run(*simple()(bench)).returncode == 0
+    no_vocabulary(bench)
+    return ("--inspect", "my out")
+
+
+def texts_are_shown(bench: Bench) -> None:
+    assert "  first: " in bench.run("--inspect", "my out").stdout
+
+
 def end_of_text(bench: Bench) -> tuple[str, ...]:
     (bench.folder / "a b.txt").write_text("A document. " * 9000 + "<|endoftext|>" + "Another one. " * 9000)
     return ("--input", "a b.txt", "--output-dir", "my out", "--dry-run")
@@ -369,6 +379,9 @@ def dask_is_there(bench: Bench) -> None:
 
 
 CASES = {
+    "--inspect without a vocabulary": Case(
+        "inspect.show:_open_vocabulary", tokens_without_vocabulary, goes_on=True, check=texts_are_shown
+    ),
     "gigatoken is not installed": Case(
         "encoders.choose:_how_to_install", hidden("gigatoken"), check=uses_gigatoken
     ),
@@ -541,8 +554,24 @@ def test_a_server_that_sends_no_parts_is_read_as_a_stream(tmp_path: Path) -> Non
     assert faults.report_of(bench.folder / "my out")["bytes_read"] == 300_000
 
 
+def test_a_damaged_folder_is_checked_as_told(tmp_path: Path) -> None:
+    bench = Bench.make(tmp_path)
+    assert bench.run(*simple()(bench)).returncode == 0
+    os.truncate(bench.folder / "my out" / "train.bin", 100)
+    done = bench.run("--inspect", "my out")
+    assert "nanogpt_compat.inspect.overview:_describe_misfits" in bench.places()
+    (command,) = commands_in(done.stdout)
+    followed = bench.bash(command)
+    assert followed.returncode == 1
+    assert "train.bin" in followed.stderr
+
+
 # What has a test of its own, above.
-SHOWN_ELSEWHERE = {"cluster.executors:_wait_for_file", "input.failures:no_parts"}
+SHOWN_ELSEWHERE = {
+    "inspect.overview:_describe_misfits",
+    "cluster.executors:_wait_for_file",
+    "input.failures:no_parts",
+}
 
 
 def test_every_command_of_the_program_has_a_case() -> None:

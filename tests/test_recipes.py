@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.pages import PAGES, README, blocks, commands, read, section
+from tests.pages import FORMATS, PAGES, README, blocks, commands, read, section
 from tests.texts import real_text
 
 pytestmark = pytest.mark.costly
@@ -30,6 +30,8 @@ def checkout(tmp_path: Path) -> Path:
     folder.mkdir()
     for name in ("prepare.py", "nanogpt_compat"):
         (folder / name).symlink_to(REPOSITORY / name)
+    (folder / "LICENSE").symlink_to(REPOSITORY / "LICENSE")
+    (folder / "numbers.txt").write_text("".join(f"{k}\n" for k in range(1, 5001)))
     text = real_text()[:300_000].decode(errors="ignore").encode()
     documents = text.decode().split("\n\n")[:400]
     for name in ("more", "stories", "crawl", "fineweb"):
@@ -82,6 +84,10 @@ def test_every_recipe_does_what_it_says(command: str, checkout: Path) -> None:
     for ending, package in NEEDS.items():
         if ending in command:
             pytest.importorskip(package)
+    if "--inspect" in command:
+        make = r"python prepare.py --input LICENSE numbers.txt --document-separator '\n\n'"
+        folder = " --output-dir data/mine" if "data/mine" in command else ""
+        assert bash(make + folder, checkout).returncode == 0
     if mode := re.search("--verify|--check", command):  # these need output
         assert bash(command.replace(mode[0], ""), checkout).returncode == 0
     if "--vocab-dir" in command:
@@ -114,6 +120,7 @@ def test_there_are_recipes_of_every_kind() -> None:
         "--format",
         "--verify",
         "--check",
+        "--inspect",
         "--input -",
     ):
         assert word in text, word
@@ -144,6 +151,20 @@ def test_the_first_run_prints_what_the_readme_shows(checkout: Path) -> None:
     named = [("gigatoken", "gigatoken"), ("tiktoken", "against tiktoken")]
     for package, words in named:
         assert f"{words} {importlib.metadata.version(package)[:3]}" in done.stderr
+
+
+def test_what_is_shown_of_the_inside_is_what_the_page_shows(checkout: Path) -> None:
+    text = section(FORMATS, "Look inside")
+    scripts, pictures = blocks(text, "sh"), blocks(text, "")
+    for script, shown in zip(scripts, pictures, strict=True):
+        done = bash(script, checkout)
+        assert done.returncode == 0, done.stderr
+        lines = [
+            re.sub(r"nanogpt-compat \d\S+", "nanogpt-compat N", one.rstrip())
+            for one in done.stdout.splitlines()
+        ]
+        expected = re.sub(r"nanogpt-compat \d\S+", "nanogpt-compat N", shown).splitlines()
+        assert lines == expected
 
 
 def _without_numbers(text: str) -> list[str]:

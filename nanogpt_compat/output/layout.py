@@ -34,6 +34,8 @@ SECTION_BYTES = 64 << 20
 _ENDLESS = 1 << 62
 _SUFFIXES = {"bin": "bin", "npy": "npy", "llmc": "bin"}
 _LLMC_MAGIC, _LLMC_VERSION = 20240520, 1
+_LLMC_HEADER_BYTES = 256 * 4
+_SPLIT_IN_NAME = re.compile(r"(.*?)(?:^|_)(train|val)(?:_shard)?(?:_(\d+))?\.(?:bin|npy)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,30 @@ class OutputFile:
 
 Outputs = dict[str, Shards]
 """The streams of a run, by split, in the order of publishing."""
+
+
+def count_in_llmc(head: bytes) -> int | None:
+    """Return the number of tokens in the header of a file that begins with `head`; None if it is not llm.c's.
+
+    >>> count_in_llmc(Shards(Path(), "fineweb", "llmc").header(12)), count_in_llmc(b"no header")
+    (12, None)
+    """
+    fields = np.frombuffer(head[:_LLMC_HEADER_BYTES].ljust(_LLMC_HEADER_BYTES, b"\0"), "<i4")
+    return int(fields[2]) if tuple(fields[:2]) == (_LLMC_MAGIC, _LLMC_VERSION) else None
+
+
+def split_in_name(name: str) -> tuple[str, str, int] | None:
+    """Return the first word, the split and the number of a token file, of this program or of others.
+
+    None if the name has no split. A file without a number has -1.
+
+    >>> split_in_name("fineweb_train_000012.bin"), split_in_name("train_shard_0003.bin")
+    (('fineweb', 'train', 12), ('', 'train', 3))
+    >>> split_in_name("TinyStories_val.bin"), split_in_name("train.idx")
+    (('TinyStories', 'val', -1), None)
+    """
+    match = _SPLIT_IN_NAME.fullmatch(name)
+    return None if match is None else (match[1], match[2], -1 if match[3] is None else int(match[3]))
 
 
 def lay_out(

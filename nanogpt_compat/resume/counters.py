@@ -25,6 +25,9 @@ class InputTally:
     """The counters of one input."""
 
     tokens: int = 0
+    val_tokens: int = (
+        0  # those of `tokens` that went to val; too few if an earlier version counted the others
+    )
     documents: int = 0  # finished ones that are not empty
     invalid_bytes: int = 0
     bytes_read: int = 0  # of the file
@@ -98,6 +101,7 @@ class Tally:
         """Count a block after it was written."""
         one = self.inputs[end.input_index]
         one.tokens += n_train_tokens + n_val_tokens
+        one.val_tokens += n_val_tokens
         one.bytes_read = end.stored_bytes or end.offset
         one.text_bytes = end.offset
         one.records = end.records
@@ -151,11 +155,12 @@ class Tally:
     def to_record(self, *, since_input: int) -> dict[str, object]:
         """Return all counters as a record, but only the inputs from `since_input` up to the current one.
 
-        With 100,000 inputs, a record with all of them would be larger than the tokens of a checkpoint.
+        With 100,000 inputs, a record with all of them would be larger than the tokens of a checkpoint. Of
+        each input, only the counters that are not zero are in it.
         """
         record = {name: value for name, value in asdict(self).items() if name != "inputs"}
         changed = range(since_input, self.position.input_index + 1)
-        return record | {"inputs": {str(index): asdict(self.inputs[index]) for index in changed}}
+        return record | {"inputs": {str(index): _non_zero(self.inputs[index]) for index in changed}}
 
     def apply_record(self, record: Mapping[str, Any]) -> None:
         """Update the state to `record`; all earlier records must have been applied before, in order."""
@@ -175,6 +180,7 @@ class Tally:
         index = end.input_index
         one, new = self.inputs[index], part.inputs[0]
         one.tokens += new.tokens
+        one.val_tokens += new.val_tokens
         one.documents += new.documents
         one.invalid_bytes += new.invalid_bytes
         one.bytes_read = max(one.bytes_read, new.bytes_read)
@@ -193,6 +199,10 @@ class Tally:
             self.invalid_offsets.append((index, offset))
         for _, why in part.skipped[: MAX_OFFSETS - len(self.skipped)]:
             self.skipped.append((index, _renumber(why, n_lines_before)))
+
+
+def _non_zero(one: InputTally) -> dict[str, object]:
+    return {name: value for name, value in asdict(one).items() if value}
 
 
 def _renumber(why: str, n_lines_before: int) -> str:

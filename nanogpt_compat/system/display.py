@@ -13,8 +13,9 @@ from typing import TextIO
 
 from nanogpt_compat.system.feed import Feed
 from nanogpt_compat.system.progress import Bar, Display, Lines, Screen
-from nanogpt_compat.system.redaction import redact
+from nanogpt_compat.system.redaction import redact, redact_known
 
+_JOINERS = "\u200c\u200d"  # of letters in Persian and Hindi, and of emoji
 _ERASE_REST = "\x1b[K"  # of the line that the cursor is on
 _ERASE = f"\r{_ERASE_REST}"
 
@@ -42,8 +43,11 @@ class CalmStream(io.TextIOBase):
         return len(text)
 
     def write_as_is(self, text: str) -> None:
-        """Write text without secrets, in the stream's own encoding; escape only what that does not have."""
-        self._put(text, self.encoding)
+        """Write text in the stream's own encoding; escape what that does not have, and hide known secrets.
+
+        Addresses in the text stay as they are. `visible` makes an excerpt of an input safe for a terminal.
+        """
+        self._put(redact_known(text), self.encoding)
 
     def draw_bar(self, line: str) -> None:
         """Replace the bar, or draw one, on a line of its own."""
@@ -101,6 +105,23 @@ class CalmStream(io.TextIOBase):
 def calm(stream: TextIO | None) -> CalmStream:
     """Return a stream as a CalmStream; there is one for each, because it knows about the bar."""
     return stream if isinstance(stream, CalmStream) else CalmStream(stream)
+
+
+def visible(text: str) -> str:
+    r"""Escape what is invisible, or would move the cursor or turn the text around, as Python writes it.
+
+    Bytes that are no characters come as `surrogateescape` has them.
+
+    >>> print(visible("Two lines\n\x1b[31mC:\\ \udce4\u202e"))
+    Two lines\n\x1b[31mC:\\ \xe4\u202e
+    """
+    return "".join(map(_visible_char, text))
+
+
+def _visible_char(char: str) -> str:
+    if (char.isprintable() and char != "\\") or char in _JOINERS:
+        return char
+    return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else repr(char)[1:-1]
 
 
 class Notices(logging.Handler):

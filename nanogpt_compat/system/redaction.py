@@ -146,7 +146,10 @@ def _forms(_n_known: int) -> tuple[str, ...]:
 
 
 def _replace(text: str, min_chars: int) -> str:
-    text = _IN_TEXT.sub(lambda match: hide(match[0]), text)
+    return _replace_known(_IN_TEXT.sub(lambda match: hide(match[0]), text), min_chars)
+
+
+def _replace_known(text: str, min_chars: int) -> str:
     for form in _forms(len(_known)):
         if len(form) >= min_chars and form in text:
             text = text.replace(form, HIDDEN)
@@ -156,6 +159,11 @@ def _replace(text: str, min_chars: int) -> str:
 def redact(text: str) -> str:
     """Hide known secrets in a text for people, and the passwords and queries of addresses."""
     return _replace(text, _MIN_CHARS)
+
+
+def redact_known(text: str) -> str:
+    """Hide only the secrets that this process knows, in a text whose addresses are not its own."""
+    return _replace_known(text, _MIN_CHARS)
 
 
 def redact_record(record: Any) -> Any:

@@ -1,0 +1,58 @@
+"""Describe what an unfinished run has saved in a folder, as far as its journal tells."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from nanogpt_compat.config import Config
+from nanogpt_compat.errors import OutputError
+from nanogpt_compat.output.layout import WORK_FOLDER
+from nanogpt_compat.preflight import REPORTED_OPTIONS
+from nanogpt_compat.resume.checkpoint import journal_in, load_tally, read_found
+from nanogpt_compat.supervise import check_unlocked
+from nanogpt_compat.system.commands import join
+from nanogpt_compat.system.units import format_bytes, plural
+from nanogpt_compat.text.val_split import FIRST_SHARD
+
+
+def describe_saved(folder: Path) -> Iterator[str]:
+    """Yield lines about an unfinished run in a folder; none if there is no such run.
+
+    Raises:
+        OutputError: the journal cannot be read.
+    """
+    found = read_found(journal_in(folder))
+    if found.header is None:
+        return
+    n_inputs = len(found.header["inputs"])
+    tally = load_tally(journal_in(folder), n_inputs=n_inputs, end_byte=found.marks[-1].end_byte)
+    is_running = not _is_unlocked(folder)
+    yield (
+        f"{folder / WORK_FOLDER}: {'a run is at work' if is_running else 'a stopped run'}, with "
+        f"{plural(tally.tokens, 'token')} saved, from {format_bytes(tally.bytes_read)} of "
+        f"{plural(n_inputs, 'input')}"
+    )
+    if not is_running:
+        options = _options_in(found.header["options"])
+        yield f"resume it with the command that began it{f', which had {options}' if options else ''}"
+
+
+def _is_unlocked(folder: Path) -> bool:
+    try:
+        check_unlocked([folder])
+    except OutputError:
+        return False
+    return True
+
+
+def _options_in(saved: Mapping[str, Any]) -> str:
+    """Return the options of a run that are not the defaults, as they are typed."""
+    defaults = {one.name: one.default for one in fields(Config)}
+    words: list[object] = []
+    for option, name in REPORTED_OPTIONS.items():
+        value = saved.get(option)
+        if value in (None, False, FIRST_SHARD) or value == defaults[name]:
+            continue
+        words += [option] if value is True else [option, str(value)]
+    return join(*words)
