@@ -35,7 +35,7 @@ examples:
     {prog} a.txt 'more/*.txt.gz' stories
   Split text into documents, each with an end-of-text token:
     {prog} a.txt --document-separator '<|endoftext|>'
-  Read JSON lines or parquet whose text is not in `text`:
+  Read JSON lines or parquet with the text in a field of this name:
     {prog} 'crawl/*.jsonl' --text-field content
   Read a pipe, and write to another folder:
     zcat a.gz | {prog} - --output-dir data/mine

@@ -96,3 +96,23 @@ def test_complete_output_of_another_text_or_of_another_size_is_told_by_that(tmp_
     refused = prepare(*same)
     assert refused.returncode == 4
     assert f"{text} had 100,000 bytes and has 90,000" in refused.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--format", "npy", "--shard-tokens", "10K")])
+def test_what_is_complete_is_named_with_its_tokens_and_sizes(
+    more: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = make_text(tmp_path / "a.txt", 100_000)
+    args: Args = ("--input", text, "--output-dir", tmp_path / "out", *more)
+    first = prepare(*args)
+    assert first.returncode == 0, first.stderr
+    files = [
+        line for line in first.stderr.splitlines() if re.match(r"\S+: [\d,]+ tokens, |.* shards: ", line)
+    ]
+    assert len(files) == 2
+    told = "\n".join(["already complete:", *files, "--overwrite makes it again", ""])
+    assert told in prepare(*args).stderr
+    assert prepare(*args, "--dry-run").returncode == 0
+    assert told in capsys.readouterr().out
+    many: Args = (*args, "--work-dir", tmp_path / "work", "--merge")
+    assert told in prepare(*many).stderr
