@@ -21,10 +21,10 @@ from nanogpt_compat.input.quota import limit_chars, limit_documents
 from nanogpt_compat.input.records import is_long_record, read_records
 from nanogpt_compat.input.separated import read_documents
 from nanogpt_compat.input.source import Source
-from nanogpt_compat.input.text import Readable, lenient, read_blocks
 from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES
 from nanogpt_compat.output.writer import Sink
 from nanogpt_compat.resume.counters import Tally
+from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.threads import start_pool
 from nanogpt_compat.text.blocks import (
     LONG_RECORD_BYTES,
@@ -36,6 +36,8 @@ from nanogpt_compat.text.blocks import (
     has_room,
     need_of_record,
 )
+from nanogpt_compat.text.cutting import Readable, read_blocks
+from nanogpt_compat.text.decoding import lenient
 
 _MIN_BLOCK_BYTES = 16 * 1024
 _BLOCK_OVERHEAD_BYTES = 4096  # a block's future, object and array; this counts for blocks of a few bytes
@@ -210,8 +212,9 @@ def _blocks_of_text(
                 errors=lenient(source.errors),
             )
         for block in blocks:
-            if stream is not None and form.compression != "none":
-                block = replace(block, end=replace(block.end, stored_bytes=stream.stored_bytes))
+            stored_bytes = 0 if stream is None or form.compression == "none" else stream.stored_bytes
+            end = replace(block.end, crc=crc32(block.raw, start.crc), stored_bytes=stored_bytes)
+            block = replace(block, start=start, end=end)
             if block.end.at_end:
                 file.check_unchanged()  # an input that has grown must not be saved as read to its end
             yield block

@@ -140,16 +140,17 @@ def checksums_are_of_something_else() -> None:
 
 @noticed_by("tests/test_exactness.py")
 def text_is_cut_anywhere() -> None:
-    from nanogpt_compat.input import text
+    from nanogpt_compat.text import cutting
 
-    _replace(text, last_cut=lambda _, start, end: end - 1 if end - 1 > start else None)
+    _replace(cutting, last_cut=lambda _, start, end: end - 1 if end - 1 > start else None)
 
 
 @noticed_by("tests/test_documents.py::test_a_separator_after_a_long_document_is_found_on_any_edge_of_a_block")
 def separator_across_two_blocks_is_missed() -> None:
-    from nanogpt_compat.input import separated, text
+    from nanogpt_compat.input import separated
+    from nanogpt_compat.text import cutting
 
-    _replace(separated._DocumentWindow, last_cut=text.Window.last_cut)
+    _replace(separated._DocumentWindow, last_cut=cutting.Window.last_cut)
 
 
 @noticed_by("tests/test_engine.py::test_one_such_character_in_a_long_text_is_enough")

@@ -21,8 +21,8 @@ from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.reference import with_mark
 from nanogpt_compat.input import separated as sources_documents
 from nanogpt_compat.input.compressed import ByteStream, Unpacked
+from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.separated import read_documents
-from nanogpt_compat.input.text import TextFile
 from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.text.blocks import Position
 from nanogpt_compat.text.cuts import MAX_PIECE_BYTES
@@ -251,7 +251,7 @@ def test_a_document_of_hardly_any_text_is_on_one_side_and_takes_no_more_memory(
         path.write_bytes(dropped + b"second--third")
         found = {}
         for block_bytes in (1 << 16, 1 << 19):
-            with TextFile(path) as file:
+            with LocalFile(path) as file:
                 text = Watched(ByteStream(file))
                 position = Position(0)
                 blocks = read_documents(
@@ -293,7 +293,7 @@ def test_a_stretch_of_what_a_separator_begins_with_is_not_held_as_a_whole(
     path.write_bytes(b"first ab" + b"a" * 5 * MAX_PIECE_BYTES + b"ab last")
     places = {}
     for block_bytes in (1 << 16, 1 << 20):
-        with TextFile(path) as file:
+        with LocalFile(path) as file:
             blocks = list(
                 read_documents(
                     file,
@@ -322,11 +322,11 @@ def test_a_stretch_of_separators_is_not_held_as_a_whole(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Wherever it is cut, a separator may lie across."""
-    monkeypatch.setattr("nanogpt_compat.input.text.MAX_PIECE_BYTES", 1_000)
+    monkeypatch.setattr("nanogpt_compat.text.cutting.MAX_PIECE_BYTES", 1_000)
     path = tmp_path / "text"
     path.write_bytes(b"first" + (dropped + separator[:-1].encode()) * 4_000 + b"last, 1")
     documents = Documents(separator, "append", 0.0)
-    with TextFile(path) as file:
+    with LocalFile(path) as file:
         blocks = list(
             read_documents(
                 file,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt_compat.input.text import TextFile
+from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.system import filesystem
 
 # A desktop with a btrfs subvolume, a USB stick with a space in its name, NFS, and mounts hidden under others.
@@ -238,7 +238,7 @@ def test_a_file_that_is_read_leaves_little_in_the_page_cache_at_any_time(tmp_pat
     path = tmp_path / "file"
     path.touch()
     os.truncate(path, 512 << 20)
-    with TextFile(path) as file:
+    with LocalFile(path) as file:
         for offset in range(
             0, file.size_bytes, 1_000_003
         ):  # ends of reads are in the midst of pages, as cuts are

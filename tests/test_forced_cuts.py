@@ -108,7 +108,7 @@ def test_runs_of_anything_at_any_place_are_cut_by_the_same_rule(
     kind: str, seed: int, gpt2: tiktoken.Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     piece_bytes = 1_000
-    for module in ("encoders.block", "input.text"):
+    for module in ("encoders.block", "text.cutting"):
         monkeypatch.setattr(f"nanogpt_compat.{module}.MAX_PIECE_BYTES", piece_bytes)
     monkeypatch.setattr("nanogpt_compat.encoders.block._JOINED_BYTES", 3_000)
     rng = random.Random(seed)

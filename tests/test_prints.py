@@ -24,12 +24,12 @@ from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.reference import with_mark
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.input import separated as document_reader
-from nanogpt_compat.input import text as text_reader
 from nanogpt_compat.input.location import Compression, Format
 from nanogpt_compat.input.print import find_change
 from nanogpt_compat.input.source import Source
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.state import consumed_at
+from nanogpt_compat.text import cutting
 from nanogpt_compat.text import documents as documents_module
 from nanogpt_compat.text.documents import Documents
 from tests.engines import Lists, open_encoder
@@ -79,7 +79,7 @@ def encoder(gpt2: tiktoken.Encoding) -> Encoder:
 @pytest.fixture(autouse=True)
 def small_constants() -> Any:
     with (
-        patch.object(text_reader, "MAX_PIECE_BYTES", PIECE_BYTES),
+        patch.object(cutting, "MAX_PIECE_BYTES", PIECE_BYTES),
         patch.object(documents_module, "HEAD_BYTES", HEAD_BYTES),
         patch.object(document_reader, "HEAD_BYTES", HEAD_BYTES),
         patch.object(document_reader, "_HEAD_IN_BYTES", 100),

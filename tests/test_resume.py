@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 
 from nanogpt_compat import pipeline, preflight
 from nanogpt_compat.encoders.fast import GigatokenEncoder
-from nanogpt_compat.input import text
 from nanogpt_compat.resume import checkpoint
 from nanogpt_compat.resume.checkpoint import Checkpointer
+from nanogpt_compat.text import cutting
 from tests import faults
 from tests.faults import Args, Expected, Stopped, expect, make_old_files, make_text, prepare
 from tests.texts import any_bytes
@@ -271,7 +271,7 @@ def test_the_report_of_a_stopped_run_is_that_of_an_uninterrupted_one(seed: int, 
     with inputs[1].open("ab") as file:
         file.write(b"a" * 5_000 + b" b\xff")
     args: Args = ("--input", *inputs, "--errors", "ignore", "--n", "4", "--val-ratio", "0.5")
-    with patch.object(preflight, "CHARS_PER_CHUNK", 100_000), patch.object(text, "MAX_PIECE_BYTES", 1_000):
+    with patch.object(preflight, "CHARS_PER_CHUNK", 100_000), patch.object(cutting, "MAX_PIECE_BYTES", 1_000):
         assert prepare(*args, "--output-dir", tmp_path / "expected").returncode == 0
         expected = expected_of(tmp_path / "expected")
         run_with_stops(random.Random(seed), tmp_path / "out", *args, n_stops=6, mean_checks=20)
@@ -290,7 +290,7 @@ def test_it_goes_on_within_a_stretch_that_is_cut_by_force_and_between_cr_and_lf(
 ) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"x" + b"\r\n" * 500 + b" y z")
-    with patch.object(text, "MAX_PIECE_BYTES", 101):  # every second cut comes between the two
+    with patch.object(cutting, "MAX_PIECE_BYTES", 101):  # every second cut comes between the two
         assert prepare("--input", path, "--output-dir", tmp_path / "expected").returncode == 0
         args: Args = ("--input", path, "--output-dir", tmp_path / "out")
         with pytest.raises(Stopped):
@@ -334,7 +334,7 @@ def test_any_bytes_stopped_anywhere_give_the_files_of_an_uninterrupted_run(
         path.write_bytes(b"Words by which this is text. " * 100 + raw * n_copies)
     ratio = () if val == "none" else ("--val-ratio", "0.3")
     args: Args = ("--input", *inputs, "--errors", errors, "--val-split", val, *ratio)
-    with patch.object(text, "MAX_PIECE_BYTES", piece_bytes):
+    with patch.object(cutting, "MAX_PIECE_BYTES", piece_bytes):
         assert prepare(*args, "--output-dir", tmp_path / "expected").returncode == 0
         run_with_stops(random.Random(seed), tmp_path / "out", *args, n_stops=n_stops, mean_checks=10)
     expected_of(tmp_path / "expected").assert_reached(tmp_path / "out")

@@ -12,8 +12,8 @@ from unittest.mock import patch
 import pytest
 
 from nanogpt_compat import preflight, report
+from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.samples import take_samples
-from nanogpt_compat.input.text import TextFile
 from tests import faults
 from tests.faults import Args, Expected, Outcome, Stopped, make_text, prepare
 
@@ -68,7 +68,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
 def unsampled(path: Path, start: int, end: int, paths: Sequence[Path] = ()) -> int:
     """Find a place that no sample covers: a change there shows in nothing but time and content."""
     total_bytes = sum(one.stat().st_size for one in paths or [path])
-    with TextFile(path) as file:
+    with LocalFile(path) as file:
         samples = take_samples(file, total_bytes=total_bytes, n_inputs=len(paths or [path]))
     covered = [(sample.offset, sample.offset + len(sample.data)) for sample in samples]
     return next(

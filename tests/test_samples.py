@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.samples import Sample, foreign_kind, take_samples
-from nanogpt_compat.input.text import TextFile
 from tests.texts import valid_bytes
 
 KIB = 1024
@@ -29,7 +29,7 @@ CHINESE = (
 
 def samples_of(path: Path, *, total_bytes: int | None = None, n_inputs: int = 1) -> list[Sample]:
     total_bytes = path.stat().st_size if total_bytes is None else total_bytes
-    with TextFile(path) as file:
+    with LocalFile(path) as file:
         return take_samples(file, total_bytes=total_bytes, n_inputs=n_inputs)
 
 

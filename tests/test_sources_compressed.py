@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.input.compressed import MAX_WINDOW_BYTES, ByteStream, open_stream
+from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.location import Compression
 from nanogpt_compat.input.signatures import COMPRESSION_MAGIC
-from nanogpt_compat.input.text import TextFile
 from nanogpt_compat.memory import malloc
 from nanogpt_compat.memory.malloc import large_bytes, used_bytes
 from nanogpt_compat.text.blocks import Position
@@ -67,7 +67,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def read_all(path: Path, compression: Compression, block_bytes: int = 1 << 20) -> bytes:
-    with TextFile(path) as file:
+    with LocalFile(path) as file:
         stream = ByteStream(file, compression)
         blocks = list(iter(lambda: stream.read(block_bytes), b""))
         assert all(len(block) == block_bytes for block in blocks[:-1])
@@ -246,7 +246,7 @@ def test_the_window_of_a_zstd_frame_is_known_to_be_in_use_while_it_is_read(
         frame = texts.zstd.ZstdCompressor(options={PARAMETER.window_log: window_log})  # of unknown size
         stored += frame.compress(TEXT) + frame.flush()
     path.write_bytes(stored)
-    with TextFile(path) as file:
+    with LocalFile(path) as file:
         stream = ByteStream(file, "zst")
         stream.read(1)
         assert used_bytes() == 1 << 20
@@ -269,7 +269,7 @@ def test_a_bomb_is_read_in_bounded_memory(
     assert path.stat().st_size < 70_000
     tracemalloc.start()
     try:
-        with TextFile(path) as file:
+        with LocalFile(path) as file:
             stream = ByteStream(file, compression)
             assert sum(len(block) for block in iter(lambda: stream.read(1 << 18), b"")) == n_bytes
         window_bytes = 8 << 20 if compression == "xz" else 0
@@ -286,7 +286,7 @@ def test_what_has_been_read_of_the_file_depends_only_on_how_far_the_text_was_rea
     path.write_bytes(compress(text))
     rng = random.Random(3)
     for place in [0, 1, 65_536, 131_072, 300_000, 400_000, len(text) - 1, len(text)]:
-        with TextFile(path) as file:
+        with LocalFile(path) as file:
             once, often = ByteStream(file, compression), ByteStream(file, compression)
             assert once.skip(place) == zlib.crc32(text[:place])
             while often.offset < place:
@@ -297,7 +297,7 @@ def test_what_has_been_read_of_the_file_depends_only_on_how_far_the_text_was_rea
 
 def test_a_file_that_has_become_shorter_cannot_be_skipped_through(path: Path) -> None:
     path.write_bytes(gzip.compress(TEXT))
-    with TextFile(path) as file:
+    with LocalFile(path) as file:
         assert ByteStream(file, "gz").skip(9999) is None
         with pytest.raises(CheckpointError, match="was changed within the 9,999 bytes"):
             open_stream(file, "gz", Position(0, 9999, crc=zlib.crc32(TEXT)), lambda: None)
@@ -305,7 +305,7 @@ def test_a_file_that_has_become_shorter_cannot_be_skipped_through(path: Path) ->
 
 def test_a_plain_file_can_be_read_from_any_byte(path: Path) -> None:
     path.write_bytes(TEXT)
-    with TextFile(path) as file:
+    with LocalFile(path) as file:
         stream = ByteStream(file, start=100)
         assert (stream.read(10), stream.offset) == (TEXT[100:110], 110)
         with pytest.raises(ValueError, match="from its beginning"):
@@ -338,7 +338,7 @@ def test_the_dictionary_of_xz_is_known_to_be_in_use_while_it_is_read(
 ) -> None:
     path.write_bytes(lzma.compress(TEXT, preset=preset))
     asked = []
-    with TextFile(path) as file:
+    with LocalFile(path) as file:
         stream = ByteStream(file, "xz", make_room=lambda n_bytes, _need: asked.append(n_bytes))
         assert stream.read(1) == TEXT[:1]
         assert used_bytes() == window_bytes
@@ -374,9 +374,9 @@ def test_with_and_without_isal_all_is_the_same(path: Path) -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(sys.argv[2:])); from pathlib import Path; "
         "from nanogpt_compat.input.compressed import ByteStream; "
-        "from nanogpt_compat.input.text import TextFile; "
+        "from nanogpt_compat.input.local import LocalFile; "
         "from nanogpt_compat.system.checksum import crc32; "
-        "stream = ByteStream(TextFile(Path(sys.argv[1])), 'gz'); "
+        "stream = ByteStream(LocalFile(Path(sys.argv[1])), 'gz'); "
         "print(crc32(stream.read(1 << 20), 77), stream.stored_bytes, 'isal.isal_zlib' in sys.modules)"
     )
     printed = [

@@ -15,10 +15,10 @@ from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.formats import Asked, find_formats
 from nanogpt_compat.input.jsonl import parse_lines, read_lines
+from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.location import Format
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.tables import TextColumn, parse_rows
-from nanogpt_compat.input.text import TextFile
 from tests.texts import zstd
 
 TEXT = b"Once upon a time.\n"
@@ -233,7 +233,7 @@ def read_documents(path: Path, block_bytes: int) -> list[bytes]:
             groups = [column.read_rows(group.index, block_bytes=block_bytes) for group in column.row_groups]
             runs = [run for group in groups for run in group]
             return [text for run in runs for text in parse_rows(*run, text_field="text").texts]
-    with TextFile(path) as file:
+    with LocalFile(path) as file:
         stream = ByteStream(file, found.compression)
         texts = []
         for lines in read_lines(stream.read, path=path, block_bytes=block_bytes):

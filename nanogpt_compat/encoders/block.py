@@ -12,10 +12,11 @@ from nanogpt_compat.errors import EngineFailure, InputError
 from nanogpt_compat.input.location import Format, Location
 from nanogpt_compat.input.records import is_long_record, parse_records, place_of, single_records
 from nanogpt_compat.input.repairs import BadRecord
-from nanogpt_compat.input.text import InMemory, as_utf8, cut_text, find_invalid_bytes, read_blocks
 from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import Block, MakeRoom, Need, Position, Records, fits, has_room, naming
 from nanogpt_compat.text.cuts import MAX_PIECE_BYTES, longest_stretch_bytes
+from nanogpt_compat.text.cutting import InMemory, cut_text, read_blocks
+from nanogpt_compat.text.decoding import as_utf8, find_invalid_bytes
 from nanogpt_compat.text.documents import END_OF_TEXT, MARK, Counts, Documents, arrange, split_documents
 
 _JOINED_BYTES = 1024 * 1024

@@ -4,6 +4,7 @@ location.py      Url and Format: where an input is, and how it is read
 source.py        Source: the inputs of a run, and how they are cut into blocks
 find.py          turn the arguments of --input into an ordered list of files
 open.py          open a local file, a remote file or a pipe
+local.py         a local file, kept out of the page cache
 pipes.py         a pipe with the interface of a file
 remote.py        files on servers, read by ranges
 server.py        one server, reached through fsspec, with retries
@@ -15,7 +16,6 @@ signatures.py    the first bytes of files that are not text
 kinds.py         kinds of input that must be converted before they can be read
 charsets.py      guess the charset of text that is not UTF-8
 jsonshape.py     how JSON is laid out in a file
-text.py          plain text in blocks
 separated.py     documents between separators, in blocks
 records.py       JSON lines and rows of tables, in blocks
 jsonl.py         documents in JSON lines

@@ -14,11 +14,12 @@ without such a place is empty; its worker stops there.
 import re
 from collections.abc import Callable
 
+from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Format, Location
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.records import rows_before
-from nanogpt_compat.input.text import INVALID, InputFile
 from nanogpt_compat.text.cuts import first_cut
+from nanogpt_compat.text.decoding import INVALID
 
 _STEP_BYTES = 64 * 1024
 _LOOK_BYTES = 4  # the longest character

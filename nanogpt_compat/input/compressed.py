@@ -11,10 +11,10 @@ from importlib import import_module
 from typing import Any, Protocol
 
 from nanogpt_compat.errors import CheckpointError, InputError
+from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Compression
 from nanogpt_compat.input.pipes import UNKNOWN, Pipe
 from nanogpt_compat.input.signatures import COMPRESSION_MAGIC, compression_of
-from nanogpt_compat.input.text import InputFile
 from nanogpt_compat.memory.malloc import uses_block
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.commands import install, show

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from nanogpt_compat.input.compressed import MEASURED_BYTES, ByteStream
 from nanogpt_compat.input.jsonl import parse_lines
+from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Format, Location, Url
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import UNKNOWN, Pipe
@@ -23,8 +24,8 @@ from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.samples import Sample, trim
 from nanogpt_compat.input.strings import head_of_line
 from nanogpt_compat.input.tables import RowGroup, TextColumn
-from nanogpt_compat.input.text import InputFile, Readable
 from nanogpt_compat.text.blocks import Need, has_room
+from nanogpt_compat.text.cutting import Readable
 
 # Over all inputs. With two in three languages different, the forecast is within 3 % two times in three.
 _N_PLACES = 256

@@ -12,6 +12,7 @@ from nanogpt_compat.errors import InputError
 from nanogpt_compat.input import kinds
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.kinds import inside
+from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Compression, Format, Location, Url
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import Pipe
@@ -19,7 +20,6 @@ from nanogpt_compat.input.remedies import Found, notices, refusal
 from nanogpt_compat.input.samples import Sample, foreign_kind, take_samples, trim
 from nanogpt_compat.input.signatures import PARQUET_MAGIC, TAIL_BYTES, compression_of
 from nanogpt_compat.input.sniff import COMPRESSED_SUFFIXES, HEAD_BYTES, Look, sniff
-from nanogpt_compat.input.text import InputFile
 from nanogpt_compat.text.utf8 import is_utf8
 
 

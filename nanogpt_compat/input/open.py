@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from nanogpt_compat.input.local import InputFile, LocalFile
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.remote import RemoteFile
-from nanogpt_compat.input.text import InputFile, TextFile
 
 
 def open_input(
@@ -30,7 +30,7 @@ def open_input(
     if end is not None:
         return _Beginning(open_input(location, size_bytes=size_bytes, check=check), end)
     if isinstance(location, Path):
-        return TextFile(location, size_bytes=size_bytes)
+        return LocalFile(location, size_bytes=size_bytes)
     return RemoteFile(location, size_bytes=size_bytes, check=check)
 
 

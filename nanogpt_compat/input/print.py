@@ -16,9 +16,10 @@ from nanogpt_compat.input.pipes import UNKNOWN
 from nanogpt_compat.input.records import open_column
 from nanogpt_compat.input.separated import is_same_place
 from nanogpt_compat.input.tables import crc_of_rows
-from nanogpt_compat.input.text import Window, is_same_cut, lenient
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.blocks import Position
+from nanogpt_compat.text.cutting import Window, is_same_cut
+from nanogpt_compat.text.decoding import lenient
 from nanogpt_compat.text.documents import Documents
 
 _AHEAD_BYTES = 4096  # more than enough: a cut depends on only a few bytes after it

@@ -6,10 +6,10 @@ from dataclasses import replace
 from nanogpt_compat.input.records import parse_records, single_records, up_to
 from nanogpt_compat.input.separated import end_block, end_of_chars
 from nanogpt_compat.input.source import Source
-from nanogpt_compat.input.text import decode, lenient
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Position, naming
 from nanogpt_compat.text.cuts import first_cut
+from nanogpt_compat.text.decoding import decode, lenient
 from nanogpt_compat.text.documents import Documents
 from nanogpt_compat.text.utf8 import count_chars
 
@@ -64,7 +64,8 @@ def limit_documents(
                     raw = block.raw[: end_of_chars(block, n_end, lenient(errors))]
                     end = block.start.offset + len(raw)
                     last = end_block(block, raw, end, lenient(errors))
-                    end_position = replace(last.end, stored_bytes=block.end.stored_bytes)
+                    crc = crc32(raw, block.start.crc)
+                    end_position = replace(last.end, stored_bytes=block.end.stored_bytes, crc=crc)
                     yield replace(last, end=end_position, is_val=block.is_val, n_chars=n_end)
                     return
             yield replace(block, n_chars=len(text))

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from nanogpt_compat.input.compressed import ByteStream, open_stream
 from nanogpt_compat.input.jsonl import lines_of, parse_lines, place_of_line, read_lines
+from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Format, Location
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.tables import LENGTH_BYTES, TextColumn, crc_of_rows, parse_rows, place_of_row
-from nanogpt_compat.input.text import InputFile
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.text.blocks import (
     LONG_RECORD_BYTES,

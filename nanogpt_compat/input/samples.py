@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from nanogpt_compat.input.charsets import MAX_BAD_SHARE, guess_charsets, has_detector, quiet_charset
 from nanogpt_compat.input.compressed import MEASURED_BYTES, ByteStream
 from nanogpt_compat.input.kinds import Kind, text_in
+from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Compression
 from nanogpt_compat.input.pipes import UNKNOWN, Pipe
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.sniff import find_binary
-from nanogpt_compat.input.text import InMemory, InputFile, Readable, find_invalid_bytes
 from nanogpt_compat.system.commands import install, show
+from nanogpt_compat.text.cutting import InMemory, Readable
+from nanogpt_compat.text.decoding import find_invalid_bytes
 from nanogpt_compat.text.utf8 import is_utf8
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from nanogpt_compat.input.pipes import UNKNOWN
-from nanogpt_compat.input.text import Readable, Window, block_end, decode, ends_in_cr, is_same_cut
-from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.text.blocks import Block, Position
+from nanogpt_compat.text.cutting import Readable, Window, block_end, is_same_cut
+from nanogpt_compat.text.decoding import decode, ends_in_cr
 from nanogpt_compat.text.documents import HEAD_BYTES, Documents, are_val
 from nanogpt_compat.text.utf8 import is_utf8
 
@@ -140,9 +140,7 @@ def end_block(
         offset=start.offset + len(raw),
         anchor=anchor,
         after_cr=(start.after_cr or b"\r" in raw) and ends_in_cr(raw, errors, start.after_cr),
-        crc=crc32(raw, start.crc),
         document=document,
-        stored_bytes=0,  # for a stream, the pipeline sets it
         at_end=at_end,
     )
     return replace(block, end=end, is_val=end.document == "val")

@@ -29,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import InputError, MemoryLimitError, TooSmallError
+from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pages import Page, Pages, list_pages
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.repairs import BadRecord
-from nanogpt_compat.input.text import InputFile
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.commands import install, show
 from nanogpt_compat.system.units import format_bytes
