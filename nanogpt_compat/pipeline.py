@@ -6,25 +6,17 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class before Python 3.11
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
 
 from nanogpt_compat.encoders.block import Encoded, encode_block
 from nanogpt_compat.encoders.interface import Encoder
-from nanogpt_compat.errors import CheckpointError, InputError
-from nanogpt_compat.input.compressed import Unpacked, open_stream
-from nanogpt_compat.input.open import open_input
-from nanogpt_compat.input.pipes import Pipe
-from nanogpt_compat.input.print import change_of_place
-from nanogpt_compat.input.quota import limit_chars, limit_documents
-from nanogpt_compat.input.records import is_long_record, read_records
-from nanogpt_compat.input.separated import read_documents
+from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.source import Source
 from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES
 from nanogpt_compat.output.writer import Sink
 from nanogpt_compat.resume.counters import Tally
-from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.threads import start_pool
 from nanogpt_compat.text.blocks import (
     LONG_RECORD_BYTES,
@@ -36,8 +28,6 @@ from nanogpt_compat.text.blocks import (
     has_room,
     need_of_record,
 )
-from nanogpt_compat.text.cutting import Readable, read_blocks
-from nanogpt_compat.text.decoding import lenient
 
 _MIN_BLOCK_BYTES = 16 * 1024
 _BLOCK_OVERHEAD_BYTES = 4096  # a block's future, object and array; this counts for blocks of a few bytes
@@ -87,15 +77,11 @@ def run(
         in_flight.make_room(n_bytes)
         make_room(n_bytes, need)
 
-    blocks = all_blocks(
-        source, tally.position, bytes_before=tally.text_bytes_before, check=check, make_room=wait_for_room
+    blocks = source.blocks(
+        tally.position, bytes_before=tally.text_bytes_before, check=check, make_room=wait_for_room
     )
     if max_chars is not None:
-        n_left, documents = max_chars - tally.chars, source.documents
-        if documents is None:
-            blocks = limit_chars(blocks, n_left, tally.position, source.errors)
-        else:
-            blocks = limit_documents(blocks, n_left, tally.position, source, documents, wait_for_room)
+        blocks = source.limit(blocks, max_chars - tally.chars, tally.position, wait_for_room)
 
     def write(encoded: Encoded) -> None:
         for is_val, ids in encoded.tokens:
@@ -142,87 +128,6 @@ def _count(tally: Tally, encoded: Encoded) -> None:
     tally.fallback_blocks += encoded.by_reference
 
 
-def all_blocks(
-    source: Source,
-    start: Position,
-    *,
-    bytes_before: int,
-    check: Callable[[], None],
-    make_room: MakeRoom = has_room,
-) -> Blocks:
-    """Yield the blocks of every input in turn, from `start` on.
-
-    `bytes_before`: size of the text of all inputs before that of `start`. `make_room` is called before a long
-    record is read, and `check` repeatedly while the next block takes long.
-    """
-    n_inputs = len(source.paths) if source.end is None else start.input_index + 1
-    for index in range(start.input_index, n_inputs):
-        if source.formats[index].has_records and source.documents is not None:
-            blocks = read_records(
-                source.paths[index],
-                source.formats[index],
-                size_bytes=source.sizes[index],
-                start=start,
-                block_bytes=source.block_bytes,
-                documents=source.documents,
-                check=check,
-                end=source.end,
-                make_room=make_room,
-            )
-        else:
-            blocks = _blocks_of_text(source, start, bytes_before, check, make_room)
-        with closing(blocks):
-            for block in blocks:
-                start = block.end
-                yield block
-        bytes_before += start.offset
-        start = Position(index + 1)
-
-
-def _blocks_of_text(
-    source: Source, start: Position, bytes_before: int, check: Callable[[], None], make_room: MakeRoom
-) -> Blocks:
-    """Yield the blocks of plain or compressed text."""
-    path, form = source.paths[start.input_index], source.formats[start.input_index]
-    size_bytes, documents = source.sizes[start.input_index], source.documents
-    with open_input(path, size_bytes=size_bytes, check=check, end=source.end) as file:
-        text: Readable = file
-        stream = None
-        if form.compression != "none" or isinstance(path, Pipe):
-            stream = open_stream(file, form.compression, start, check, make_room)
-            if change := change_of_place(stream, start, documents, source.errors):
-                raise CheckpointError(f"{path} {change}")
-            text = Unpacked(stream)
-        if documents is None:
-            blocks = read_blocks(
-                text,
-                start=start,
-                block_bytes=source.block_bytes,
-                errors=source.errors,
-                windows=source.windows,
-                bytes_before=bytes_before,
-            )
-        else:
-            blocks = read_documents(
-                text,
-                start=start,
-                block_bytes=source.block_bytes,
-                documents=documents,
-                separator=documents.separator or "",
-                errors=lenient(source.errors),
-            )
-        for block in blocks:
-            stored_bytes = 0 if stream is None or form.compression == "none" else stream.stored_bytes
-            end = replace(block.end, crc=crc32(block.raw, start.crc), stored_bytes=stored_bytes)
-            block = replace(block, start=start, end=end)
-            if block.end.at_end:
-                file.check_unchanged()  # an input that has grown must not be saved as read to its end
-            yield block
-            start = block.end
-        if not start.at_end:
-            file.check_unchanged()
-
-
 @dataclass(frozen=True, slots=True)
 class _Work:
     """Encode blocks, and bound the memory that each takes."""
@@ -235,22 +140,15 @@ class _Work:
     def encode(self, block: Block) -> Encoded:
         """Encode a block, in a worker thread."""
         check_at = None if block.start == self.beginning else places_to_check(block)
-        index, source = block.start.input_index, self.source
+        source, path = self.source, self.source.paths[block.start.input_index]
         return encode_block(
-            block,
-            self.encoder,
-            source.errors,
-            source.paths[index],
-            check_at,
-            source.documents,
-            source.formats[index],
-            self.check_room,
+            block, self.encoder, source.errors, path, check_at, source.documents, self.check_room
         )
 
     def cost_bytes(self, block: Block) -> int:
         """Bound the memory that a block takes until it is written."""
-        documents, form = self.source.documents, self.source.formats[block.start.input_index]
-        if form.has_records and is_long_record(block):
+        documents = self.source.documents
+        if block.is_long_record:
             need = need_of_record("", len(block.raw))
             # All but the engine's share, which is less for most texts: else even short books come one by one.
             engine_bytes = self.encoder.cost_bytes(block.raw[:LONG_RECORD_BYTES])

@@ -3,8 +3,9 @@
 import contextlib
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,15 @@ from nanogpt_compat.encoders.vocabulary import Vocabulary, find_gpt2
 from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.forecast import Estimate, Estimator
 from nanogpt_compat.input.compressed import UNPACK_BYTES_PER_S
-from nanogpt_compat.input.excerpts import Excerpts, Share, take_records, take_text
 from nanogpt_compat.input.fields import check_text_fields
 from nanogpt_compat.input.kinds import Kind
-from nanogpt_compat.input.location import Location, Url
+from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import UNKNOWN, Pipe
-from nanogpt_compat.input.records import READER_BYTES, size_of_text
+from nanogpt_compat.input.reader import Reader
 from nanogpt_compat.input.remedies import refusal
-from nanogpt_compat.input.samples import foreign_kind, take_packed_samples, take_samples
-from nanogpt_compat.input.source import Source
+from nanogpt_compat.input.samples import Share, foreign_kind, take_samples
+from nanogpt_compat.input.source import Source, reader_bytes, reader_of
 from nanogpt_compat.memory.guard import Sampler, check_fits
 from nanogpt_compat.memory.limits import own_bytes_reader
 from nanogpt_compat.memory.policy import SMALLEST_BYTES, margin_bytes
@@ -43,7 +43,7 @@ from nanogpt_compat.resume.fingerprint import (
     digest_of,
 )
 from nanogpt_compat.system.units import format_bytes
-from nanogpt_compat.text.documents import END_OF_TEXT_NAME, MARK, Documents
+from nanogpt_compat.text.documents import Documents
 from nanogpt_compat.text.val_split import (
     CHARS_PER_CHUNK,
     LOOK_AHEAD_BYTES,
@@ -197,69 +197,40 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
     Raises:
         InputError: an input is unreadable, empty or not UTF-8 text, or there is no vocabulary.
     """
-    check_text_fields(
-        config.inputs,
-        config.formats,
-        text_field=config.text_field,
-        skip_bad=config.skip_bad_records,
-        may_pipe=not is_planned,
-        check=check,
-    )
+    readers = _readers_of(config, repeat(None))
+    check_text_fields(readers, n_inputs=len(config.inputs), may_pipe=not is_planned, check=check)
     sizes = [_size_of(path, check) for path in config.inputs]
     stored_bytes = sum(LOOK_AHEAD_BYTES if size is None else size for size in sizes)
     if not stored_bytes:
         raise InputError(f"there is no text: {report.name_inputs(config.inputs)} has 0 bytes")
-    has_parquet = any(form.container == "parquet" for form in config.formats)
     has_documents = config.documents is not None
-    vocabulary, chosen = open_engine(config, has_documents=has_documents, has_parquet=has_parquet)
+    vocabulary, chosen = open_engine(
+        config, has_documents=has_documents, reader_bytes=reader_bytes(config.formats)
+    )
     estimator = Estimator(
         chosen.encoder.encode, slowness=chosen.encoder.slowness, max_chars=_max_chars(config)
     )
-    errors = "replace" if config.errors == "replace" else "ignore"
     inputs, text_sizes, shows_end_of_text = [], [], False
     refused: list[tuple[Location, Kind]] = []
-    mark = MARK.decode() if config.eot != "none" else ""
-    for path, form, size in zip(config.inputs, config.formats, sizes, strict=True):
+    for reader in _readers_of(config, sizes):
         check()
-        with open_input(path, check=check) as file:
+        with open_input(reader.location, check=check) as file:
             samples = take_samples(file, total_bytes=stored_bytes, n_inputs=len(sizes))
-            inputs.append(describe_input(size, file.hints, (sample.data for sample in samples)))
-            sampled_bytes, text_size = sum(len(sample.data) for sample in samples), size
-            if form.is_packed_text:
-                samples, sampled_bytes, text_size = take_packed_samples(
-                    file, form.compression, total_bytes=stored_bytes, n_inputs=len(sizes)
-                )
+            inputs.append(describe_input(reader.size_bytes, file.hints, (sample.data for sample in samples)))
             share = Share(len(sizes), file.size_bytes, stored_bytes)
-            if not (form.has_records or form.is_packed_text or isinstance(path, Pipe | Url)):
-                pieces = take_text(file, share)
-                sampled_bytes = sum(len(piece.data) for piece in pieces)
-            else:
-                pieces = samples
-        text_sizes.append(text_size)
-        if form.has_records:
-            found = take_records(path, form, text_field=config.text_field, share=share)
-            found = replace(found, texts=[text + mark for text in found.texts])
-            text_sizes[-1] = size_of_text(
-                path, form, size_bytes=size, text_field=config.text_field, check=check
-            )
-        else:
-            kind = foreign_kind(samples, separator=config.separator, errors_given=config.errors_given)
-            if kind is not None:
-                refused.append((path, kind))
-                continue
-            texts = [piece.data.decode("utf-8", errors) for piece in pieces]
-            # Looked for in plain text only: records are documents already.
-            shows_end_of_text |= any(_shows_end(one.data, config.separator) for one in (*samples, *pieces))
-            if config.separator is not None:
-                texts = [text.replace(config.separator, mark) for text in texts]
-            found = Excerpts(texts, [1.0] * len(texts), sampled_bytes)
-        size_bytes = round(found.n_bytes) if size is None else size
+            found = reader.sample(file, samples, share, check)
+        text_sizes.append(found.text_bytes)
+        kind = foreign_kind(found.text, separator=config.separator, errors_given=config.errors_given)
+        if kind is not None:
+            refused.append((reader.location, kind))
+            continue
+        shows_end_of_text |= found.shows_end_of_text
         estimator.add(
             found.texts,
             weights=found.weights,
             sampled_bytes=found.n_bytes,
-            size_bytes=size_bytes,
-            read_bytes_per_s=UNPACK_BYTES_PER_S.get(form.compression, float("inf")),
+            size_bytes=round(found.n_bytes) if reader.size_bytes is None else reader.size_bytes,
+            read_bytes_per_s=UNPACK_BYTES_PER_S.get(reader.form.compression, float("inf")),
         )
         chosen.encoder.expect("".join(found.texts).encode())
     if refused:
@@ -280,13 +251,6 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
     )
 
 
-def _shows_end(data: bytes, separator: str | None) -> bool:
-    """Whether a piece of text holds `<|endoftext|>` outside of separators."""
-    if separator is not None:
-        data = data.replace(separator.encode(), b"")
-    return END_OF_TEXT_NAME.encode() in data
-
-
 def _size_of(path: Location, check: Callable[[], None]) -> int | None:
     """Return the size of an input in bytes; None for a pipe that has more than `LOOK_AHEAD_BYTES`."""
     check()
@@ -296,7 +260,12 @@ def _size_of(path: Location, check: Callable[[], None]) -> int | None:
         return None if file.size_bytes == UNKNOWN else file.size_bytes
 
 
-def open_engine(config: Config, *, has_documents: bool, has_parquet: bool) -> tuple[Vocabulary, Choice]:
+def _readers_of(config: Config, sizes: Iterable[int | None]) -> Iterator[Reader]:
+    for path, form, size in zip(config.inputs, config.formats, sizes, strict=False):
+        yield reader_of(path, form, documents=config.documents, errors=config.errors, size_bytes=size)
+
+
+def open_engine(config: Config, *, has_documents: bool, reader_bytes: int) -> tuple[Vocabulary, Choice]:
     """Load the vocabulary and the engine, if there is memory for them."""
     engine_bytes = _TIKTOKEN_BYTES + (OPENING_BYTES if config.engine == "gigatoken" else 0)
     sampler = Sampler(
@@ -313,7 +282,7 @@ def open_engine(config: Config, *, has_documents: bool, has_parquet: bool) -> tu
         n_workers=config.n_workers,
         own_bytes=own_bytes_reader(),
         spare_bytes=min(map(margin_bytes, sampler.sample(is_fresh=True)), default=sys.maxsize),
-        reader_bytes=READER_BYTES if has_parquet else 0,
+        reader_bytes=reader_bytes,
     )
     return vocabulary, chosen
 

@@ -11,7 +11,7 @@ from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.errors import CheckpointError, InputError, OutputError
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pipes import Pipe
-from nanogpt_compat.input.print import Consumed
+from nanogpt_compat.input.reader import Consumed
 from nanogpt_compat.output.check import read_crcs
 from nanogpt_compat.output.checksums import crcs_of_files, describe
 from nanogpt_compat.output.consumers import Output, find_odd, find_short, find_small_val, next_step

@@ -16,7 +16,6 @@ from nanogpt_compat.output.check import find_surplus
 from nanogpt_compat.output.layout import by_split, by_stream, files_of, name_tokens
 from nanogpt_compat.output.reader import MAKE_AGAIN, Difference, FinishedFiles
 from nanogpt_compat.output.writer import is_there
-from nanogpt_compat.pipeline import all_blocks
 from nanogpt_compat.preflight import REPORTED_OPTIONS, Job
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import differences
@@ -194,14 +193,9 @@ def _next_block(job: Job, done: Tally, check: Check) -> str:
     path = job.config.inputs[done.position.input_index]
     with suppress(InputError):  # the difference stands even if the input cannot be read again
         if not isinstance(path, Pipe):
-            blocks = all_blocks(job.source, done.position, bytes_before=done.text_bytes_before, check=check)
+            blocks = job.source.blocks(done.position, bytes_before=done.text_bytes_before, check=check)
             with closing(blocks):
                 block = next(blocks)
-            index, start, end = block.start.input_index, block.start, block.end
-            path = job.config.inputs[index]
-            if (
-                job.config.formats[index].container == "parquet"
-            ):  # a row of text has no byte position in the file
-                return f"the block of rows {start.records:,} to {end.records:,} (counted from 0) of {path}"
-            return f"the block of bytes {start.offset:,} to {end.offset:,} of {path}"
+            path = job.config.inputs[block.start.input_index]
+            return f"the block of {block.where} of {path}"
     return f"the text after byte {done.position.offset:,} of {path}, if that text has not changed"

@@ -429,7 +429,7 @@ CASES = {
         "input.find:_choose", lambda bench: folder("it's.md")(bench)[1:], exit_code=3
     ),
     "the text is in another field": Case(
-        "input.ways_out:_name_field", another_field, exit_code=3, check=has_documents(100)
+        "input.fields:_name_field", another_field, exit_code=3, check=has_documents(100)
     ),
     "a column of lists": Case(
         "input.repairs:_read_instead", list_of_texts, exit_code=3, check=has_documents(5)

@@ -36,7 +36,7 @@ from nanogpt_compat.errors import (
     TooSmallError,
     UsageError,
 )
-from nanogpt_compat.input import boundaries
+from nanogpt_compat.input.parquet import Parquet
 from nanogpt_compat.input.tables import RowGroup, TextColumn
 from nanogpt_compat.options import parse_options
 from nanogpt_compat.resolve import resolve
@@ -851,7 +851,7 @@ def test_row_groups_that_stand_in_another_order_than_they_are_listed(
     merged = prepare(*args, "--merge")
     assert merged.returncode == 0, merged.stderr
     assert sha256s(tmp_path / "many") == sha256s(tmp_path / "one")
-    monkeypatch.setattr(boundaries, "rows_before", lambda *args, **options: (0, 7))
+    monkeypatch.setattr(Parquet, "bounds", lambda *_: (0, 7))
     again = prepare(
         *args, "--span-size", "9k", *RANK, "--work-dir", tmp_path / "again", "--output-dir", tmp_path / "b"
     )

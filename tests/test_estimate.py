@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from nanogpt_compat.config import Config
 from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.forecast import Estimate, Estimator
-from nanogpt_compat.input.excerpts import Share, take_records
+from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.location import Container, Format
+from nanogpt_compat.input.samples import Share
+from nanogpt_compat.input.source import reader_of
 from nanogpt_compat.preflight import look_into
 from tests.engines import open_encoder
 from tests.texts import documents_in_many_languages, real_text
@@ -173,6 +175,7 @@ def test_many_inputs_take_no_more_samples_than_one(
         path.write_text("".join(json.dumps({"text": text}) + "\n" for _, text in some))
     share = Share(len(paths), paths[0].stat().st_size, sum(path.stat().st_size for path in paths))
     for path in paths:
-        found = take_records(path, Format("jsonl"), text_field="text", share=share)
+        with LocalFile(path) as file:
+            found = reader_of(path, Format("jsonl")).sample(file, [], share, lambda: None)
         n_chars += sum(map(len, found.texts))
     assert n_chars < 4_000_000

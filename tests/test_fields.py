@@ -15,7 +15,7 @@ import pyarrow.parquet
 import pytest
 import tiktoken
 
-from nanogpt_compat.input.ways_out import text_ways
+from nanogpt_compat.input.fields import text_ways
 from tests.conftest import RunPrepare
 from tests.faults import report_of
 from tests.texts import zstd

@@ -16,8 +16,8 @@ from nanogpt_compat.config import Config
 from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.reference import with_mark
 from nanogpt_compat.errors import CheckpointError
-from nanogpt_compat.input.boundaries import bounds
 from nanogpt_compat.input.location import Format
+from nanogpt_compat.input.source import reader_of
 from nanogpt_compat.preflight import Job, look_into
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.text.blocks import Position
@@ -40,6 +40,11 @@ def marked(gpt2: tiktoken.Encoding) -> Encoder:
     return open_encoder("tiktoken", with_mark(gpt2))
 
 
+def bounds(path: Path, start: int, end: int, *, size_bytes: int, separator: str | None) -> tuple[int, int]:
+    documents = None if separator is None else Documents(separator, "append", 0.0)
+    return reader_of(path, TEXT, documents=documents, size_bytes=size_bytes).bounds(start, end)
+
+
 def places(paths: list[Path], span_bytes: int, separator: str | None = None) -> list[tuple[int, int, int]]:
     """The input, the real beginning and the real end of each span."""
     sizes = [path.stat().st_size for path in paths]
@@ -47,7 +52,7 @@ def places(paths: list[Path], span_bytes: int, separator: str | None = None) -> 
     for span in cut_spans(sizes, [TEXT] * len(paths), span_bytes):
         place = span.start, span.end
         size_bytes, path = sizes[span.input_index], paths[span.input_index]
-        start, end = bounds(path, TEXT, *place, size_bytes=size_bytes, separator=separator, text_field="text")
+        start, end = bounds(path, *place, size_bytes=size_bytes, separator=separator)
         found.append((span.input_index, start, end))
     return found
 
@@ -225,8 +230,7 @@ def test_a_separator_that_overlaps_another_is_no_place_to_begin(tmp_path: Path, 
     path.write_bytes((separator * 2 + separator[:1] + "x" + separator + "y").encode())
     size = path.stat().st_size
     found = {
-        bounds(path, TEXT, nominal, size, size_bytes=size, separator=separator, text_field="text")[0]
-        for nominal in range(size + 1)
+        bounds(path, nominal, size, size_bytes=size, separator=separator)[0] for nominal in range(size + 1)
     }
     text = path.read_bytes().decode()
     ends = {0, size}

@@ -25,8 +25,7 @@ from nanogpt_compat.encoders.reference import with_mark
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.input import separated as document_reader
 from nanogpt_compat.input.location import Compression, Format
-from nanogpt_compat.input.print import find_change
-from nanogpt_compat.input.source import Source
+from nanogpt_compat.input.source import Source, reader_of
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.state import consumed_at
 from nanogpt_compat.text import cutting
@@ -154,14 +153,8 @@ def resume_after_edit(
     is_stream = case.form.compression != "none"
     try:
         expected = make(path, now, encoder)
-        change = find_change(
-            path,
-            now.form,
-            consumed_at(tally)[0],
-            documents=now.documents,
-            errors=now.errors,
-            check=lambda: None,
-        )
+        reader = reader_of(path, now.form, documents=now.documents, errors=now.errors)
+        change = reader.change(consumed_at(tally)[0], lambda: None)
     except InputError:
         return False
     if change:

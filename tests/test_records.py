@@ -15,7 +15,8 @@ import pytest
 import tiktoken
 
 from nanogpt_compat.input.location import Format
-from nanogpt_compat.input.records import read_records
+from nanogpt_compat.input.reader import Reading
+from nanogpt_compat.input.source import reader_of
 from nanogpt_compat.text.blocks import Position
 from nanogpt_compat.text.documents import MARK, Documents
 from tests import faults
@@ -279,24 +280,13 @@ def test_reading_through_what_an_earlier_run_read_can_be_stopped(
     documents: list[str], tmp_path: Path
 ) -> None:
     path = write(tmp_path, "jsonl.gz", documents)
-    form, size = Format("jsonl", "gz"), path.stat().st_size
-    lines = Documents(None, "append", 0.0)
-    *_, last = read_records(
-        path,
-        form,
-        size_bytes=size,
-        start=Position(0),
-        block_bytes=1 << 20,
-        documents=lines,
-        check=lambda: None,
-    )
+    reader = reader_of(path, Format("jsonl", "gz"), size_bytes=path.stat().st_size)
+    *_, last = reader.blocks(Position(0), Reading(block_bytes=1 << 20))
 
     def stop() -> None:
         raise faults.Stopped
 
-    again = read_records(
-        path, form, size_bytes=size, start=last.start, block_bytes=1000, documents=lines, check=stop
-    )
+    again = reader.blocks(last.start, Reading(block_bytes=1000, check=stop))
     with pytest.raises(faults.Stopped):
         next(again)
 

@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from nanogpt_compat.input.excerpts import spread
+from nanogpt_compat.input.samples import spread
 from tests import faults
 from tests.conftest import REPOSITORY, RunPrepare
 from tests.disks import Disks

@@ -15,8 +15,8 @@ import pytest
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.open import open_input
-from nanogpt_compat.input.tables import TextColumn, parse_rows
-from nanogpt_compat.text.blocks import Records, Rows
+from nanogpt_compat.input.tables import Rows, TextColumn, parse_rows
+from nanogpt_compat.text.blocks import Records
 from tests.conftest import REPOSITORY
 
 pyarrow = pytest.importorskip("pyarrow")

@@ -23,9 +23,8 @@ from nanogpt_compat.config import Config
 from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.errors import CheckpointError, OutputError, SpansError
 from nanogpt_compat.input.open import open_input
-from nanogpt_compat.input.print import Consumed
-from nanogpt_compat.input.records import logical_bytes
-from nanogpt_compat.input.source import Source
+from nanogpt_compat.input.reader import Consumed
+from nanogpt_compat.input.source import Source, reader_of
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.output.writer import Sink
 from nanogpt_compat.preflight import REPORTED_OPTIONS
@@ -259,7 +258,8 @@ class Parts:
         n_lines = at.records if part["input"] == at.input_index else 0
         end = Position(part["input"], part["end"], anchor=part["end"], records=n_lines + new.position.records)
         one = new.inputs[0]
-        crc_bytes = logical_bytes(self.plan.formats[part["input"]], one.text_bytes, one.records)
+        reader = reader_of(self.plan.locations[part["input"]], self.plan.formats[part["input"]])
+        crc_bytes = reader.logical_bytes(one.text_bytes, one.records)
         tally.add(new, end, crc_bytes=crc_bytes, n_lines_before=n_lines)
 
     def _copy(

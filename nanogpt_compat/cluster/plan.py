@@ -1,6 +1,6 @@
 """The plan of a run on many machines: its inputs, options and spans, frozen in plan.json.
 
-A span is a nominal byte range of one input; `input.boundaries` finds where it really begins and ends. Each
+A span is a nominal byte range of one input; `Reader.bounds` finds where it really begins and ends. Each
 part carries the plan's hash, and parts of another plan are never used.
 """
 

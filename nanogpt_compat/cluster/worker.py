@@ -29,9 +29,10 @@ from nanogpt_compat.encoders.interface import EngineMismatch
 from nanogpt_compat.encoders.vocabulary import Vocabulary
 from nanogpt_compat.errors import CheckpointError, InputError, OutputError, PrepareError, TooSmallError
 from nanogpt_compat.forecast import Estimate
-from nanogpt_compat.input.boundaries import bounds
 from nanogpt_compat.input.location import Location, Url
+from nanogpt_compat.input.reader import Reader
 from nanogpt_compat.input.repairs import BadRecord
+from nanogpt_compat.input.source import reader_bytes
 from nanogpt_compat.memory.usage import peak_rss_bytes
 from nanogpt_compat.output.layout import Outputs, Shards
 from nanogpt_compat.output.token_file import window_for
@@ -119,7 +120,7 @@ def job_of(plan: Plan, settings: Config, work_dir: Path) -> Job:
     opened: tuple[Vocabulary, Choice] = _open_engine(
         settings,
         has_documents=config.documents is not None,
-        has_parquet=any(form.container == "parquet" for form in config.formats),
+        reader_bytes=reader_bytes(config.formats),
     )
     vocabulary, chosen = opened
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
@@ -149,26 +150,16 @@ def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check:
     job = job_of(plan, settings, work_dir)
     if mismatch:
         job = with_reference(job)
-    path, form = plan.locations[span.input_index], plan.formats[span.input_index]
-    start, end = bounds(
-        path,
-        form,
-        span.start,
-        span.end,
-        size_bytes=plan.inputs[span.input_index]["size"],
-        separator=job.config.separator,
-        text_field=job.config.text_field,
-        check=check,
-    )
+    reader = job.source.reader(span.input_index)
+    start, end = reader.bounds(span.start, span.end, check)
     most_bytes = job.encoder.cache_bytes
-    is_within = bool(start) and form.container == "jsonl"
-    counted = f" (lines are counted from byte {start:,}, where the span begins)" if is_within else ""
+    counted = reader.counted_from(start)
     try:
-        return _make_part(work_dir, plan, span, job, start, end, check)
+        return _make_part(work_dir, plan, span, job, reader, start, end, check)
     except EngineMismatch as error:
         name = f"{job.encoder.name} {job.encoder.version}"
         write_mismatch(work_dir, plan, f"{name} gave other tokens than tiktoken for {error}")
-        return _make_part(work_dir, plan, span, with_reference(job), start, end, check)
+        return _make_part(work_dir, plan, span, with_reference(job), reader, start, end, check)
     except BadRecord as error:  # do not advise to repair the file: that would need a new plan
         skip = f"give --skip-bad-records to skip such {error.noun}s"
         raise InputError(f"{error.where}: {error.reason}{counted}; {skip}") from error
@@ -186,35 +177,27 @@ def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check:
 
 
 def _make_part(
-    work_dir: Path, plan: Plan, span: Span, job: Job, start: int, end: int, check: Check
+    work_dir: Path, plan: Plan, span: Span, job: Job, reader: Reader, start: int, end: int, check: Check
 ) -> dict[str, Any]:
     """Write the files of a part, then its sidecar."""
     folder = parts_folder(work_dir, plan)
     word = f"{span.index:08d}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
     splits = ["val", "train"] if job.config.has_val else ["train"]
     outputs = {split: Shards(folder, f"{word}.{split}.bin") for split in splits}
-    is_parquet = plan.formats[span.input_index].container == "parquet"
-    offset, records = (0, start) if is_parquet else (start, 0)
-    tally = Tally(
-        [InputTally(text_bytes=one["size"]) for one in plan.inputs],  # decides where the windows are
-        Position(
-            span.input_index,
-            offset,
-            anchor=offset,
-            records=records,
-        ),
-    )
+    at = reader.position(span.input_index, start)
+    inputs = [InputTally(text_bytes=one["size"]) for one in plan.inputs]  # decides where the windows are
+    tally = Tally(inputs, at)
     one = tally.inputs[span.input_index]
-    one.text_bytes, one.records = offset, records
+    one.text_bytes, one.records = at.offset, at.records
     files: dict[str, Any] = {}
     try:
         work_folder(folder)
         window_bytes = window_for(2 * (span.end - span.start))
         if end > start:
             files = _fill(outputs, job, tally, end, window_bytes, check)
-            _check_end(tally, start, end, job)
-        one.text_bytes -= offset
-        one.records -= records
+            _check_end(reader, tally.position, start, end)
+        one.text_bytes -= at.offset
+        one.records -= at.records
         part = {
             "plan": plan.hash,
             "span": span.index,
@@ -244,15 +227,13 @@ def _make_part(
     return part
 
 
-def _check_end(tally: Tally, start: int, end: int, job: Job) -> None:
+def _check_end(reader: Reader, at: Position, start: int, end: int) -> None:
     """Raise an InputError if a span was not read up to its end."""
-    at = tally.position
-    form, path = job.config.formats[at.input_index], job.config.inputs[at.input_index]
-    found = at.records if form.container == "parquet" else at.offset
-    if found != end and form.compression == "none":
+    found = reader.place(at)
+    if found != end and reader.form.compression == "none":
         raise InputError(
-            f"{path}: the span from {start:,} to {end:,} was read up to {found:,}, so the file is damaged or "
-            "has changed; fetch or make it again"
+            f"{reader.location}: the span from {start:,} to {end:,} was read up to {found:,}, so the file is "
+            "damaged or has changed; fetch or make it again"
         )
 
 

@@ -9,11 +9,18 @@ from numpy.typing import NDArray
 
 from nanogpt_compat.encoders.interface import Encoder, EngineMismatch, Tokens
 from nanogpt_compat.errors import EngineFailure, InputError
-from nanogpt_compat.input.location import Format, Location
-from nanogpt_compat.input.records import is_long_record, parse_records, place_of, single_records
-from nanogpt_compat.input.repairs import BadRecord
 from nanogpt_compat.system.units import format_bytes
-from nanogpt_compat.text.blocks import Block, MakeRoom, Need, Position, Records, fits, has_room, naming
+from nanogpt_compat.text.blocks import (
+    Block,
+    MakeRoom,
+    Need,
+    Position,
+    RecordBlock,
+    Records,
+    fits,
+    has_room,
+    naming,
+)
 from nanogpt_compat.text.cuts import MAX_PIECE_BYTES, longest_stretch_bytes
 from nanogpt_compat.text.cutting import InMemory, cut_text, read_blocks
 from nanogpt_compat.text.decoding import as_utf8, find_invalid_bytes
@@ -53,24 +60,23 @@ def encode_block(
     block: Block,
     encoder: Encoder,
     errors: str,
-    path: Location,
+    path: object,
     check_at: Sequence[int] | None,
     documents: Documents | None,
-    form: Format,
     make_room: MakeRoom = has_room,
 ) -> Encoded:
-    """Decode and encode one block, and count what is skipped or replaced.
+    """Decode and encode one block of the input `path`, and count what is skipped or replaced.
 
-    `check_at` is as for `Encoder.encode_checked`, `make_room` as for `parse_records`, whose errors this
-    raises too. The bytes of a long record are dropped from the block.
+    `check_at` is as for `Encoder.encode_checked`, `make_room` as for `RecordBlock.documents`, whose errors
+    this raises too. The bytes of a long record are dropped from the block.
 
     Raises:
         InputError: `errors` is `strict` and a byte cannot be decoded, or the engine fails; names the file and
             the place in it.
         EngineMismatch: the engine's tokens are not tiktoken's; names the file and the place in it.
     """
-    if documents is not None and form.has_records:
-        return _encode_records(block, encoder, documents, path, form, check_at, make_room)
+    if documents is not None and isinstance(block, RecordBlock):
+        return _encode_records(block, encoder, documents, path, check_at, naming(path, make_room))
     n_invalid, offsets = 0, tuple[int, ...]()
     try:
         text = as_utf8(block, "strict")
@@ -80,7 +86,7 @@ def encode_block(
         text = as_utf8(block, errors)
         n_invalid, offsets = find_invalid_bytes(block.raw)
     offsets = tuple(block.start.offset + offset for offset in offsets)
-    empty = Encoded(replace(block, raw=b""), (), n_invalid=n_invalid, invalid_offsets=offsets)
+    empty = Encoded(block.without_text(), (), n_invalid=n_invalid, invalid_offsets=offsets)
     try:
         if documents is not None:
             return _encode_documents(empty, text, encoder, documents, check_at)
@@ -122,25 +128,23 @@ def _encode_documents(
 
 
 def _encode_records(
-    block: Block,
+    block: RecordBlock,
     encoder: Encoder,
     documents: Documents,
-    path: Location,
-    form: Format,
+    path: object,
     check_at: Sequence[int] | None,
     make_room: MakeRoom,
 ) -> Encoded:
     """Encode the records of a block.
 
     Raises:
-        BadRecord: a record is bad, or no engine can encode it, and bad records are not skipped.
-        InputError: the engine fails on several records together, but on none alone.
+        InputError: a record is bad, or no engine can encode it, and bad records are not skipped; or the
+            engine fails on several records together, but on none alone.
         EngineMismatch: the engine's tokens are not tiktoken's.
     """
-    make_room = naming(path, make_room)
     try:
-        found = parse_records(block, documents, skip_bad=documents.skip_bad, make_room=make_room)
-        if is_long_record(block):
+        found = block.documents(skip_bad=documents.skip_bad, make_room=make_room)
+        if block.is_long_record:
             block.raw = b""
             for text in found.texts:
                 _make_room_for(text, encoder, block, make_room)
@@ -148,12 +152,10 @@ def _encode_records(
             return _encode_found(block, found, encoder, documents, check_at)
         except EngineFailure as error:
             if not block.raw:
-                found = _as_failing(block, error, documents)
+                found = block.count_as_bad(error, skip_bad=documents.skip_bad)
             else:
                 found = _without_failing(block, encoder, documents)
             return _encode_found(block, found, encoder, documents, check_at)
-    except BadRecord as error:
-        raise error.of(path, form) from error
     except EngineFailure as error:  # on several records together, but on none alone
         start, end = block.start.offset, block.end.offset
         raise InputError(f"{path}, bytes {start:,} to {end:,} of its text: {error}") from error
@@ -161,7 +163,7 @@ def _encode_records(
         raise error.at(path, block.start.offset) from error
 
 
-def _make_room_for(text: bytes, encoder: Encoder, record: Block, make_room: MakeRoom) -> None:
+def _make_room_for(text: bytes, encoder: Encoder, record: RecordBlock, make_room: MakeRoom) -> None:
     """Make room to encode a long text; raise what `make_room` raises."""
     if not fits(make_room, _bytes_to_encode(len(text), MAX_PIECE_BYTES)):  # the most that it may take
         n_bytes = _estimate_bytes(text, encoder)
@@ -185,9 +187,9 @@ def _estimate_bytes(text: bytes, encoder: Encoder) -> int:
     return _bytes_to_encode(densest * len(text), longest_stretch_bytes(text))
 
 
-def _need_of_text(text: bytes, more_bytes: int, record: Block) -> Need:
+def _need_of_text(text: bytes, more_bytes: int, record: RecordBlock) -> Need:
     n_bytes = len(text) + more_bytes
-    return Need(f"{place_of(record)}, has {format_bytes(len(text))} of text", n_bytes, n_bytes)
+    return Need(f"{record.place}, has {format_bytes(len(text))} of text", n_bytes, n_bytes)
 
 
 def _encode_found(
@@ -195,38 +197,27 @@ def _encode_found(
 ) -> Encoded:
     parts, counts = arrange(found.texts, documents, n_empty=found.n_empty)
     gone = replace(found, texts=[])
-    empty = Encoded(replace(block, raw=b"", rows=None), (), documents=counts, records=gone)
+    empty = Encoded(block.without_text(), (), documents=counts, records=gone)
     return _encode_pieces(empty, _pieces_of(parts), encoder, check_at, eot=documents.eot)
 
 
-def _without_failing(block: Block, encoder: Encoder, documents: Documents) -> Records:
+def _without_failing(block: RecordBlock, encoder: Encoder, documents: Documents) -> Records:
     """Parse a block again, one record at a time, and count those that no engine can encode as bad.
 
     Raises:
-        BadRecord: there is one, and bad records are not skipped; names its place, but not the file.
+        InputError: there is one, and bad records are not skipped.
     """
     all_found = Records()
-    for one in single_records(block):
-        found = parse_records(one, documents, skip_bad=documents.skip_bad)
+    for one in block.singles():
+        found = one.documents(skip_bad=documents.skip_bad)
         try:
             for text in found.texts:
                 for piece, _ in cut_text(text, block_bytes=_JOINED_BYTES):
                     encoder.encode_literally(piece)
         except EngineFailure as error:
-            found = _as_failing(one, error, documents)
+            found = one.count_as_bad(error, skip_bad=documents.skip_bad)
         all_found.add(found)
     return all_found
-
-
-def _as_failing(record: Block, error: EngineFailure, documents: Documents) -> Records:
-    """Count a record that no engine can encode as bad; raise BadRecord unless bad records are skipped."""
-    if not documents.skip_bad:
-        noun = "line" if record.rows is None else "row"
-        raise BadRecord(place_of(record), str(error), noun=noun) from error
-    place = place_of(record) if record.rows is None else f"row {record.rows.first_row:,}"
-    found = Records()
-    found.add_bad(f"{place}: {error}")  # does not depend on the file's row groups
-    return found
 
 
 def _pieces_of(parts: Mapping[str, Sequence[bytes]]) -> Iterator[_Piece]:
@@ -289,7 +280,7 @@ def _encode_pieces(
     )
 
 
-def _undecodable(block: Block, path: Location, error: UnicodeDecodeError) -> InputError:
+def _undecodable(block: Block, path: object, error: UnicodeDecodeError) -> InputError:
     """Return the error that names the file and the bytes that are not UTF-8."""
     found = block.raw[error.start : error.end].hex(" ")
     return InputError(

@@ -1,7 +1,12 @@
 """Inputs: find them, detect what they hold, and read them in blocks.
 
-location.py      Url and Format: where an input is, and how it is read
-source.py        Source: the inputs of a run, and how they are cut into blocks
+reader.py        the interface of a reader, which is everything that differs by format
+source.py        the readers by format; the inputs of a run, in blocks
+text.py          the reader of plain text
+separated.py     the reader of text with documents between separators
+lines.py         the reader of JSON lines
+parquet.py       the reader of a column of a parquet file
+location.py      Url and Format: where an input is, and how it is stored
 find.py          turn the arguments of --input into an ordered list of files
 open.py          open a local file, a remote file or a pipe
 local.py         a local file, kept out of the page cache
@@ -16,19 +21,12 @@ signatures.py    the first bytes of files that are not text
 kinds.py         kinds of input that must be converted before they can be read
 charsets.py      guess the charset of text that is not UTF-8
 jsonshape.py     how JSON is laid out in a file
-separated.py     documents between separators, in blocks
-records.py       JSON lines and rows of tables, in blocks
-jsonl.py         documents in JSON lines
+jsonl.py         parse JSON lines
 strings.py       decode the long strings of a JSON line in parts
-tables.py        documents in a column of a parquet file
+tables.py        read a column of a parquet file in bounded memory, and parse its rows
 pages.py         the sizes of the pages of such a column
-quota.py         stop after the number of characters that --n asks for
-boundaries.py    where a span of an input begins
-samples.py       sample an input to check that it is UTF-8 text
-excerpts.py      sample an input for the forecast
-print.py         check that an input is still what it was when it was read
-fields.py        check that each input has its text in the requested field
-ways_out.py      find the field that has the text instead
+samples.py       sample an input: is it UTF-8 text, and how many tokens will it have?
+fields.py        check that each input has its text in the requested field, or find it elsewhere
 repairs.py       shell commands that turn bad records into good ones
 remedies.py      messages about inputs that cannot be read, with commands that help
 

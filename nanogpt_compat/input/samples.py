@@ -1,9 +1,15 @@
-"""Sample an input before reading it: check that it is UTF-8 text, and provide text for the forecast."""
+"""Sample an input before reading it: check that it is UTF-8 text, and provide text for the forecast.
+
+The pieces for the forecast are short and come from many places: languages come in long stretches. Each has a
+weight, so that the forecast is right on average for documents of any length. Places are spread by a
+low-discrepancy sequence: it does not align with patterns in the input, and depends only on its size.
+"""
 
 import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 
 from nanogpt_compat.input.charsets import MAX_BAD_SHARE, guess_charsets, has_detector, quiet_charset
 from nanogpt_compat.input.compressed import MEASURED_BYTES, ByteStream
@@ -24,6 +30,11 @@ _MIN_SAMPLE_BYTES = 512
 _N_SAMPLES = 32  # over all inputs: 512 KiB, 25 ms of encoding
 _N_EACH = 4  # at least, from each input, unless there are too many
 _MANY_INPUTS = 256
+# Over all inputs. With two in three languages different, the forecast is within 3 % two times in three.
+N_PLACES = 256
+_PIECE_BYTES = 2048
+_MIN_PIECE_BYTES = 512
+_GOLDEN = (sqrt(5) - 1) / 2
 _NON_ASCII = re.compile("[^\0-\x7f]")
 
 
@@ -84,6 +95,62 @@ def trim(offset: int, data: bytes) -> Sample:
     decoder.decode(data[start:])
     unfinished = decoder.getstate()[0]
     return Sample(offset + start, data[start : len(data) - len(unfinished)])
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpts:
+    """Pieces of an input: `n_bytes` of the file have about sum(weights[k] * tokens of texts[k]) tokens."""
+
+    texts: list[str]  # with the marks of end-of-text tokens
+    weights: list[float]
+    n_bytes: float
+    text_bytes: int | None = None  # of the whole input, uncompressed; None: unknown until it is read
+    text: Sequence[Sample] = ()  # what must be UTF-8 text; records are checked one by one
+    shows_end_of_text: bool = False  # `<|endoftext|>` is in the text; records are documents already
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The share of one input in all inputs, which decides how many pieces are taken from it."""
+
+    n_inputs: int
+    n_bytes: int  # of this one
+    total_bytes: int
+
+    def of(self, n_places: int) -> int:
+        """Return how many of `n_places`, shared by all inputs, this one gets."""
+        n_each = _N_EACH if self.n_inputs <= _MANY_INPUTS else 1
+        return max(n_each, n_places * self.n_bytes // max(1, self.total_bytes))
+
+    @property
+    def piece_bytes(self) -> int:
+        """The size of a piece: smaller with hundreds of inputs, so that the total stays small."""
+        return max(_MIN_PIECE_BYTES, min(_PIECE_BYTES, _MANY_INPUTS * _PIECE_BYTES // self.n_inputs))
+
+
+def spread(n_places: int, n_bytes: int) -> list[int]:
+    """Spread places over `[0, n_bytes)`, one in each of `n_places` equal parts.
+
+    >>> spread(4, 100)
+    [0, 40, 55, 96]
+    """
+    return [int((k + k * _GOLDEN % 1) * n_bytes / n_places) for k in range(n_places)]
+
+
+def take_text(file: Readable, share: Share) -> list[Sample]:
+    """Take pieces of a text of known size, or all of a short text."""
+    n_places, piece_bytes = share.of(N_PLACES), share.piece_bytes
+    if file.size_bytes <= n_places * piece_bytes:
+        places = list(range(0, file.size_bytes, piece_bytes))
+    else:
+        places = spread(n_places, file.size_bytes - piece_bytes)
+    return [trim(place, file.read(piece_bytes, place)) for place in places]
+
+
+def shorten(text: bytes, share: Share) -> tuple[str, float]:
+    """Return the beginning of a document, and the length of the document as a multiple of that."""
+    kept = text[: 2 * share.piece_bytes]
+    return kept.decode(errors="ignore"), len(text) / max(1, len(kept))
 
 
 def foreign_kind(samples: Sequence[Sample], *, separator: str | None, errors_given: bool) -> Kind | None:

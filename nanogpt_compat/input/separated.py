@@ -6,16 +6,69 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from nanogpt_compat.input.pipes import UNKNOWN
-from nanogpt_compat.text.blocks import Block, Position
+from nanogpt_compat.input.reader import Find, Reading
+from nanogpt_compat.input.text import Around, Text
+from nanogpt_compat.system.checksum import crc32
+from nanogpt_compat.text.blocks import Block, MakeRoom, Position
 from nanogpt_compat.text.cutting import Readable, Window, block_end, is_same_cut
-from nanogpt_compat.text.decoding import decode, ends_in_cr
+from nanogpt_compat.text.decoding import INVALID, decode, end_of_chars, ends_in_cr, lenient
 from nanogpt_compat.text.documents import HEAD_BYTES, Documents, are_val
 from nanogpt_compat.text.utf8 import is_utf8
 
 _MAX_CHAR_BYTES = 4
 _HEAD_IN_BYTES = 8 * 1024 * 1024  # more than any block has
-_PART_BYTES = 16 * 1024
-_PART_START = re.compile(rb"[\0-\t\v-\x7f]")  # begins a character, and is no LF: a CR may precede that
+_STEP_BYTES = 16 * 1024
+
+
+class SeparatedText(Text):
+    """Reads text whose documents stand between separators."""
+
+    __slots__ = ()
+
+    @property
+    def _separator(self) -> str:
+        return self.documents.separator or ""
+
+    def _cut(self, text: Readable, start: Position, how: Reading) -> Iterator[Block]:
+        return read_documents(
+            text,
+            start=start,
+            block_bytes=how.block_bytes,
+            documents=self.documents,
+            separator=self._separator,
+            errors=lenient(self.errors),
+        )
+
+    def may_end_at(self, at: Position) -> bool:
+        return not at.document
+
+    def shorten(self, block: Block, n_chars: int, _make_room: MakeRoom) -> Block:
+        errors = lenient(self.errors)
+        text = decode(block, errors)
+        n_end = 0
+        for piece in text.split(self._separator)[:-1]:
+            n_end += len(piece) + len(self._separator)
+            if n_end >= n_chars:
+                raw = block.raw[: end_of_chars(block, n_end, errors)]
+                last = end_block(block, raw, block.start.offset + len(raw), errors)
+                crc = crc32(raw, block.start.crc)
+                end = replace(last.end, crc=crc, stored_bytes=block.end.stored_bytes)
+                return replace(last, end=end, is_val=block.is_val, n_chars=n_end)
+        return replace(block, n_chars=len(text))
+
+    def _as_encoded(self, text: str) -> str:
+        return text.replace(self._separator, self.mark)
+
+    def _shows_end(self, data: bytes) -> bool:
+        return super()._shows_end(data.replace(self._separator.encode(), b""))
+
+    def _is_same_place(self, file: Around, at: Position) -> bool:
+        return is_same_place(file, file.start, at, self._separator, lenient(self.errors))
+
+    @property
+    def finder(self) -> tuple[Find, int, int]:
+        find = _SeparatorEnd(self._separator)
+        return find, 2 * find.most_bytes, 1
 
 
 class _DocumentWindow(Window):
@@ -77,7 +130,7 @@ def is_same_place(file: Readable, base: int, at: Position, separator: str, error
     """
     if not at.document and at.anchor == at.offset:
         return True  # a separator ends there, regardless of what follows
-    window = _DocumentWindow(file, replace(at, offset=base), _PART_BYTES, separator, errors)
+    window = _DocumentWindow(file, replace(at, offset=base), _STEP_BYTES, separator, errors)
     # At the end of the file, the open document would have ended, too.
     return window.has(at.offset) and is_same_cut(window, at)
 
@@ -188,40 +241,35 @@ def separator_end(block: Block, separator: str, errors: str, *, is_first: bool) 
     return end_of_chars(block, n_chars, errors)
 
 
-def end_of_chars(block: Block, n_chars: int, errors: str) -> int:
-    """Return the smallest number of a block's bytes that decode to its first `n_chars` characters."""
-    n_before = 0
-    for part in _parts_of(block):
-        n_new = len(decode(part, errors))
-        if n_chars <= n_new:
-            break
-        n_chars -= n_new
-        n_before += len(part.raw)
-    else:
-        return n_before
-    text = decode(part, errors)[:n_chars]
+class _SeparatorEnd:
+    """Find the end of a separator that counts as one regardless of how the text before it is split.
 
-    def prefix(n_bytes: int) -> str:
-        return decode(replace(part, raw=part.raw[:n_bytes]), errors)
+    Separators may overlap: in three line feeds, which two are the separator depends on the text before. A
+    separator is certain if no other one begins within its length before it. Places close after invalid bytes,
+    or right after a carriage return, are not used.
+    """
 
-    low, high = 0, len(part.raw)
-    while low < high:
-        middle = (low + high) // 2
-        if len(prefix(middle)) < n_chars:
-            low = middle + 1
-        else:
-            high = middle
-    while low < len(part.raw) and prefix(low) != text:  # with `replace`, half a character counts as one
-        low += 1
-    return n_before + low
+    def __init__(self, separator: str) -> None:
+        self._separator = separator
+        self._n_chars = len(separator)
+        self.most_bytes = _MAX_CHAR_BYTES * (self._n_chars + 1)  # of a separator, with a character to spare
+        pattern = re.escape(separator.encode()).replace(b"\\\n", b"\r?\n")
+        self._pattern = re.compile(b"(?=(" + pattern + b"))", re.DOTALL)  # finds overlapping ones, too
 
+    def __call__(self, data: bytes, start: int, end: int) -> int | None:
+        for match in self._pattern.finditer(data, max(0, start - self.most_bytes), end):
+            place = match.end(1)
+            if start <= place <= end and self._is_sure(data, place):
+                return place
+        return None
 
-def _parts_of(block: Block) -> Iterator[Block]:
-    """Cut a block into parts of 16 KiB, or more if ASCII is rare; each decodes to a part of its text."""
-    start = 0
-    while start < len(block.raw):
-        found = _PART_START.search(block.raw, start + _PART_BYTES)
-        end = found.start() if found else len(block.raw)
-        part = replace(block, raw=block.raw[start:end])
-        yield part if start == 0 else replace(part, start=Position(0))
-        start = end
+    def _is_sure(self, data: bytes, place: int) -> bool:
+        raw = data[max(0, place - 2 * self.most_bytes) : place]
+        if raw.endswith(b"\r"):
+            return False
+        text = raw.decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
+        n_chars = self._n_chars
+        near = text[-2 * n_chars - 1 :]
+        if INVALID.search(near):
+            return False
+        return text.find(self._separator, max(0, len(text) - 2 * n_chars + 1)) == len(text) - n_chars

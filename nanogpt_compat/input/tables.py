@@ -37,7 +37,7 @@ from nanogpt_compat.input.repairs import BadRecord
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.commands import install, show
 from nanogpt_compat.system.units import format_bytes
-from nanogpt_compat.text.blocks import LONG_RECORD_BYTES, MAX_LISTED, MakeRoom, Need, Records, Rows, has_room
+from nanogpt_compat.text.blocks import LONG_RECORD_BYTES, MAX_LISTED, MakeRoom, Need, Records, has_room
 from nanogpt_compat.text.documents import MAX_RECORD_BYTES
 from nanogpt_compat.text.utf8 import is_utf8
 
@@ -71,6 +71,17 @@ class RowGroup:
     start: int  # byte of the file at which the column begins
     stored_bytes: int  # of the column in the file
     text_bytes: int  # uncompressed but still encoded: a dictionary holds equal texts once
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows of a row group, whose texts are concatenated in a block."""
+
+    row_group: int  # from 0
+    column_start: int  # byte of the file at which the column of the row group begins
+    first_row: int  # in the file, from 0
+    lengths: NDArray[np.int64]  # (n,) bytes of each text; -1 for null
+    is_void: bool = False  # the column has only nulls: its rows are always skipped, and counted
 
 
 class TextColumn:

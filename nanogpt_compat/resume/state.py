@@ -1,7 +1,7 @@
 """Decide whether a run can resume an earlier one with its present inputs and options.
 
 Options that decide the tokens must be the same. Options about faults in the input may change as long as no
-such fault was found. Inputs must be the same as far as they were read: see `input.print`.
+such fault was found. Inputs must be the same as far as they were read: see `input.reader`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 from nanogpt_compat.input.location import Format, Location
 from nanogpt_compat.input.pipes import Pipe
-from nanogpt_compat.input.print import Consumed, find_change
+from nanogpt_compat.input.reader import Consumed
 from nanogpt_compat.input.source import Source
 from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.resume.fingerprint import (
@@ -120,13 +120,6 @@ def changed_inputs(
             continue
         elif one.n_bytes:
             say(f"{path} may have changed: reading {format_bytes(one.n_bytes)} of it again to check")
-        change = find_change(
-            path,
-            source.formats[index],
-            one,
-            documents=source.documents,
-            errors=source.errors,
-            check=check,
-        )
+        change = source.reader(index).change(one, check)
         if change:
             yield path, change

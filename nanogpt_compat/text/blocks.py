@@ -1,11 +1,9 @@
 """The unit of work: a range of input bytes that can be tokenised on its own."""
 
-from collections.abc import Callable, Generator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
 
 _MIB = 1024 * 1024
 MAX_LISTED = 10  # bad records, and names of fields, in messages
@@ -91,6 +89,19 @@ class Position:
     stored_bytes: int = 0  # of the file, read so far; 0 if the same as `offset`
     at_end: bool = False  # the input ends here, as far as the reader knows
 
+    def after(self, n_bytes: int, *, n_records: int, crc: int, stored_bytes: int, at_end: bool) -> "Position":
+        """Return the position after some whole records with `n_bytes`, which begin here."""
+        offset, records = self.offset + n_bytes, self.records + n_records
+        return replace(
+            self,
+            offset=offset,
+            anchor=offset,
+            crc=crc,
+            records=records,
+            stored_bytes=stored_bytes,
+            at_end=at_end,
+        )
+
 
 @dataclass(slots=True)
 class Records:
@@ -117,17 +128,6 @@ class Records:
         self.bad = [*self.bad, *more.bad][:MAX_LISTED]
 
 
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows of a row group, whose texts are concatenated in a block."""
-
-    row_group: int  # from 0
-    column_start: int  # byte of the file at which the column of the row group begins
-    first_row: int  # in the file, from 0
-    lengths: NDArray[np.int64]  # (n,) bytes of each text; -1 for null
-    is_void: bool = False  # the column has only nulls: its rows are always skipped, and counted
-
-
 @dataclass(slots=True)
 class Block:
     """Bytes `[start.offset, end.offset)` of one input, all of one split."""
@@ -137,12 +137,57 @@ class Block:
     end: Position
     is_val: bool
     n_chars: int = 0  # counted only with --n
-    rows: Rows | None = None  # the rows in `raw`, if it comes from parquet
 
     @property
     def ends_by_force(self) -> bool:
         """Whether the block ends at a forced cut, so that tokens may differ around it."""
         return self.end.anchor != self.end.offset
+
+    @property
+    def is_long_record(self) -> bool:
+        """Whether the block is a single record of more than `LONG_RECORD_BYTES`."""
+        return False
+
+    @property
+    def where(self) -> str:
+        """Where it is in its input, for messages."""
+        return f"bytes {self.start.offset:,} to {self.end.offset:,}"
+
+    def without_text(self) -> "Block":
+        """Return a block at the same place that holds nothing."""
+        return Block(b"", self.start, self.end, self.is_val, self.n_chars)
+
+
+class RecordBlock(Block, ABC):
+    """A block of whole records, which are documents already; each format that has records has its own."""
+
+    __slots__ = ()
+
+    @property
+    def is_long_record(self) -> bool:
+        """Whether the block is a single record of more than `LONG_RECORD_BYTES`."""
+        return len(self.raw) > LONG_RECORD_BYTES and self.end.records - self.start.records <= 1
+
+    @property
+    @abstractmethod
+    def place(self) -> str:
+        """The place of the first record, for messages."""
+
+    @abstractmethod
+    def documents(self, *, skip_bad: bool, make_room: MakeRoom = has_room) -> Records:
+        """Parse the records; raise an InputError for a bad one unless `skip_bad`."""
+
+    @abstractmethod
+    def singles(self) -> Iterator["RecordBlock"]:
+        """Yield blocks of one record each."""
+
+    @abstractmethod
+    def up_to(self, end: Position) -> "RecordBlock":
+        """Return the records before `end`, a position between two records."""
+
+    @abstractmethod
+    def count_as_bad(self, error: Exception, *, skip_bad: bool) -> Records:
+        """Count the only record as bad, because of `error`; raise an InputError unless `skip_bad`."""
 
 
 Blocks: TypeAlias = Generator[Block, None, None]

@@ -1,12 +1,16 @@
 """Decode blocks as text mode does: `open(path, "r", encoding="utf-8", errors=...)`."""
 
 import re
+from collections.abc import Iterator
+from dataclasses import replace
 
-from nanogpt_compat.text.blocks import Block
+from nanogpt_compat.text.blocks import Block, Position
 from nanogpt_compat.text.utf8 import is_utf8
 
 INVALID = re.compile("[\udc80-\udcff]")  # what `surrogateescape` decodes an invalid byte to
 _MAX_OFFSETS = 10
+_PART_BYTES = 16 * 1024
+_PART_START = re.compile(rb"[\0-\t\v-\x7f]")  # begins a character, and is no LF: a CR may precede that
 
 
 def ends_in_cr(raw: bytes, errors: str, before: bool) -> bool:
@@ -70,3 +74,42 @@ def find_invalid_bytes(raw: bytes) -> tuple[int, tuple[int, ...]]:
         if len(offsets) == _MAX_OFFSETS:
             break
     return n_invalid, tuple(offsets)
+
+
+def end_of_chars(block: Block, n_chars: int, errors: str) -> int:
+    """Return the smallest number of a block's bytes that decode to its first `n_chars` characters."""
+    n_before = 0
+    for part in _parts_of(block):
+        n_new = len(decode(part, errors))
+        if n_chars <= n_new:
+            break
+        n_chars -= n_new
+        n_before += len(part.raw)
+    else:
+        return n_before
+    text = decode(part, errors)[:n_chars]
+
+    def prefix(n_bytes: int) -> str:
+        return decode(replace(part, raw=part.raw[:n_bytes]), errors)
+
+    low, high = 0, len(part.raw)
+    while low < high:
+        middle = (low + high) // 2
+        if len(prefix(middle)) < n_chars:
+            low = middle + 1
+        else:
+            high = middle
+    while low < len(part.raw) and prefix(low) != text:  # with `replace`, half a character counts as one
+        low += 1
+    return n_before + low
+
+
+def _parts_of(block: Block) -> Iterator[Block]:
+    """Cut a block into parts of 16 KiB, or more if ASCII is rare; each decodes to a part of its text."""
+    start = 0
+    while start < len(block.raw):
+        found = _PART_START.search(block.raw, start + _PART_BYTES)
+        end = found.start() if found else len(block.raw)
+        part = replace(block, raw=block.raw[start:end])
+        yield part if start == 0 else replace(part, start=Position(0))
+        start = end

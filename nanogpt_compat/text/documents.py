@@ -33,6 +33,10 @@ class Documents:
     skip_bad: bool = False  # skip bad records, instead of stopping at the first
 
 
+NO_DOCUMENTS = Documents(separator=None, eot="none", val_ratio=0.0)
+"""For text that is one stream."""
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """The documents of a block: whole ones, and parts of those that cross its edges. Sizes are of UTF-8."""

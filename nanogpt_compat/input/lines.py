@@ -1,0 +1,319 @@
+"""Read JSON lines, plain or compressed, in blocks of whole lines."""
+
+import json
+import re
+from codecs import BOM_UTF8
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from io import BytesIO
+
+from nanogpt_compat.input.compressed import MEASURED_BYTES, ByteStream, open_stream
+from nanogpt_compat.input.jsonl import lines_of, parse_lines, place_of_line, read_lines
+from nanogpt_compat.input.local import InputFile
+from nanogpt_compat.input.location import Location, Url
+from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.pipes import UNKNOWN, Pipe
+from nanogpt_compat.input.reader import Check, Fault, Find, Reading, Streamed
+from nanogpt_compat.input.remote import read_ahead
+from nanogpt_compat.input.repairs import BadRecord, Steps, convert_lines, jq
+from nanogpt_compat.input.samples import N_PLACES, Excerpts, Sample, Share, shorten, spread, trim
+from nanogpt_compat.input.strings import head_of_line
+from nanogpt_compat.system.checksum import crc32
+from nanogpt_compat.system.units import plural
+from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, RecordBlock, Records, has_room
+from nanogpt_compat.text.documents import MAX_RECORD_BYTES
+from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
+
+_STEP_BYTES = 64 * 1024
+_N_REMOTE_PLACES = 64  # each is a request
+_LINE_BYTES = 8 * 1024  # read around a place, at first
+_MOST_LINE_BYTES = 128 * 1024  # from a longer line, a piece is taken without parsing the record
+_HEAD_BYTES = 256 * 1024
+_BROKEN_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?$")
+_CLOSINGS = ('"}', '"}]}', '"]}', '"}}')  # to complete a record that is cut off within its text
+
+
+class JsonLines(Streamed):
+    """Reads documents from the lines of a file."""
+
+    __slots__ = ()
+
+    def blocks(self, start: Position, how: Reading) -> Blocks:
+        with open_input(self.location, size_bytes=self.size_bytes, check=how.check, end=how.end) as file:
+            stream = open_stream(file, self.form.compression, start, how.check, how.make_room)
+            lines = read_lines(
+                stream.read,
+                path=self.location,
+                block_bytes=how.block_bytes,
+                first_line=start.records + 1,
+                offset=start.offset,
+                make_room=how.make_room,
+            )
+            is_plain = self.form.compression == "none"
+            for one in lines:
+                stored_bytes = 0 if is_plain else stream.stored_bytes
+                # If a stream ends after a line end, that is not known yet, and does not matter.
+                is_last = is_plain and one.offset + len(one.raw) == file.size_bytes
+                at_end = is_last or not one.raw.endswith(b"\n")
+                end = _end_of(one.raw, start, one.n_ends, stored_bytes=stored_bytes, at_end=at_end)
+                block = _Lines(one.raw, start, end, is_val=False, reader=self)
+                del one  # only the block must hold the bytes
+                if at_end:
+                    file.check_unchanged()  # or, if it has grown, a checkpoint would say that it ends here
+                yield block
+                start = block.end
+            if not start.at_end:
+                file.check_unchanged()
+
+    @property
+    def finder(self) -> tuple[Find, int, int]:
+        return _find_line, 1, 0
+
+    def counted_from(self, start: int) -> str:
+        return f" (lines are counted from byte {start:,}, where the span begins)" if start else ""
+
+    def sample(self, _file: InputFile, _samples: list[Sample], share: Share, check: Check) -> Excerpts:
+        is_plain = self.form.compression == "none"
+        with open_input(self.location) as file:
+            is_known = is_plain and not isinstance(self.location, Pipe) and file.size_bytes != UNKNOWN
+            found = self._take_lines(file, share) if is_known else self._take_head(file, share)
+        if is_plain:
+            return replace(found, text_bytes=self.size_bytes)
+        with open_input(self.location, check=check) as file:
+            n_bytes = len(ByteStream(file, self.form.compression).read(LOOK_AHEAD_BYTES + 1))
+            return replace(found, text_bytes=n_bytes if n_bytes <= LOOK_AHEAD_BYTES else None)
+
+    def _take_head(self, file: InputFile, share: Share) -> Excerpts:
+        """Take the first records, from an input that can only be read in order."""
+        stream = ByteStream(file, self.form.compression)
+        head = stream.read(_HEAD_BYTES)
+        used = head if len(head) < _HEAD_BYTES else head[: head.rfind(b"\n") + 1]
+        # From a line longer than the head, take the part of its text that is there, or else of its JSON.
+        texts = self._texts_of(used or head_of_line(head))
+        if not used:
+            used, texts = head, texts or [_piece_of_string(head).encode()]
+        if self.form.compression != "none" and not isinstance(file.path, Pipe):
+            stream.read(MEASURED_BYTES)
+        pieces = [shorten(text, share) for text in texts]
+        n_bytes = stream.stored_bytes * len(used) // max(1, stream.offset)
+        return self._excerpts([text for text, _ in pieces], [weight for _, weight in pieces], max(1, n_bytes))
+
+    def _take_lines(self, file: InputFile, share: Share) -> Excerpts:
+        """Take the records at places spread over the file; each represents one byte.
+
+        That takes long records more often than short ones, so each counts by its tokens per byte.
+        """
+        n_places = share.of(_N_REMOTE_PLACES if isinstance(file.path, Url) else N_PLACES)
+        if file.size_bytes <= n_places * _LINE_BYTES // 8:
+            return self._take_head(file, share)
+        places = spread(n_places, file.size_bytes)
+        windows = [_window(place, _LINE_BYTES, file.size_bytes) for place in places]
+        read_ahead(file, windows)
+        texts, weights = [], []
+        for place, (start, end) in zip(places, windows, strict=True):
+            data = file.read(end - start, start)
+            line = _line_at(file, place, start, data)
+            if line is None:
+                piece = data[max(0, place - start - share.piece_bytes) : place - start + share.piece_bytes]
+                texts.append(_piece_of_string(piece))
+                weights.append(1 / len(piece))
+                continue
+            for found in self._texts_of(line, offset=1):
+                text, weight = shorten(found, share)
+                texts.append(text)
+                weights.append(weight / len(line))
+        return self._excerpts(texts, weights, n_places)
+
+    def _texts_of(self, lines: bytes, offset: int = 0) -> list[bytes]:
+        return parse_lines(lines, text_field=self.documents.text_field, skip_bad=True, offset=offset).texts
+
+    def _excerpts(self, texts: list[str], weights: list[float], n_bytes: float) -> Excerpts:
+        return Excerpts([text + self.mark for text in texts], weights, n_bytes)
+
+    def fault(self, check: Check) -> Fault | None:
+        """Read the first record; skip bad ones if the run does.
+
+        If bad records are skipped and no record of the first megabyte has the field, that is a fault.
+        """
+        try:
+            with open_input(self.location, check=check) as file:
+                found = self._look_at(ByteStream(file, self.form.compression))
+                return Fault(self, f"{self.location}: {found}") if found else None
+        except BadRecord as error:
+            found = f"{self.location}: {error.where}: {error.reason}"
+            return Fault(self, found, error.advice, error.repair)
+
+    def _look_at(self, stream: ByteStream) -> str:
+        """Return what is wrong with the beginning; "" if nothing is, or it cannot be known yet.
+
+        Raises:
+            BadRecord: the first record is bad, and bad records are not skipped.
+        """
+        text_field, skip_bad = self.documents.text_field, self.documents.skip_bad
+        head = lines = b""
+        for n_bytes in (_STEP_BYTES, LOOK_AHEAD_BYTES):
+            head += stream.read(n_bytes - len(head))
+            is_all = len(head) < n_bytes
+            lines = head if is_all else head[: head.rfind(b"\n") + 1]
+            # If the whole input has no document, the end of the run reports it.
+            if self._has_document(lines) or is_all:
+                return ""
+        if not skip_bad:
+            return (
+                "" if isinstance(self.location, Pipe) else _look_along_line(stream, head, lines, text_field)
+            )
+        values = _values_of(lines)
+        if not values or any(not isinstance(one, dict) or text_field in one for one in values):
+            return ""
+        (first, *_) = parse_lines(lines, text_field=text_field, skip_bad=True).bad
+        return f"none of its first {plural(len(values), 'record')} has the field; {first}"
+
+    def _has_document(self, lines: bytes) -> bool:
+        """Return whether the first lines have a document, which may be empty.
+
+        Raises:
+            BadRecord: a bad record comes first, and bad records are not skipped.
+        """
+        text_field, skip_bad, offset = self.documents.text_field, self.documents.skip_bad, 0
+        for number, line in enumerate(BytesIO(lines), 1):
+            found = parse_lines(
+                line, text_field=text_field, first_line=number, offset=offset, skip_bad=skip_bad
+            )
+            if found.texts or found.n_empty:
+                return True
+            offset += len(line)
+        return False
+
+    def first_records(self) -> list[object]:
+        with open_input(self.location) as file:
+            stream = ByteStream(file, self.form.compression)
+            head = stream.read(_STEP_BYTES)
+            if b"\n" not in head.strip():
+                head += stream.read(LOOK_AHEAD_BYTES - len(head))
+            whole = head[: head.rfind(b"\n") + 1]
+            return _values_of(whole if whole.strip() else head)
+
+    def conversion(
+        self, paths: Sequence[Location], steps: Steps, *, is_number: bool, parts: str, is_piped: bool
+    ) -> str:
+        command = jq(steps, text_field=self.documents.text_field, is_number=is_number, parts=parts)
+        return convert_lines(paths, self.form, command, is_piped=is_piped)
+
+
+@dataclass(slots=True)
+class _Lines(RecordBlock):
+    """A block of whole lines."""
+
+    reader: JsonLines = field(kw_only=True)
+
+    @property
+    def place(self) -> str:
+        return place_of_line(self.start.records + 1, self.start.offset)
+
+    def documents(self, *, skip_bad: bool, make_room: MakeRoom = has_room) -> Records:
+        try:
+            return parse_lines(
+                self.raw,
+                text_field=self.reader.documents.text_field,
+                first_line=self.start.records + 1,
+                offset=self.start.offset,
+                skip_bad=skip_bad,
+                make_room=make_room,
+            )
+        except BadRecord as error:
+            raise error.of(self.reader.location, self.reader.form) from error
+
+    def singles(self) -> Iterator[RecordBlock]:
+        start, left_bytes = self.start, len(self.raw)
+        for line in lines_of(self.raw):
+            left_bytes -= len(line)
+            at_end = self.end.at_end and not left_bytes
+            end = _end_of(line, start, 1, stored_bytes=self.end.stored_bytes, at_end=at_end)
+            yield replace(self, raw=line, start=start, end=end)
+            start = end
+
+    def up_to(self, end: Position) -> RecordBlock:
+        return replace(self, raw=self.raw[: end.offset - self.start.offset], end=end)
+
+    def count_as_bad(self, error: Exception, *, skip_bad: bool) -> Records:
+        if not skip_bad:
+            raise BadRecord(f"{self.reader.location}: {self.place}", str(error)) from error
+        return Records(n_bad=1, bad=[f"{self.place}: {error}"])
+
+
+def _end_of(raw: bytes, start: Position, n_records: int, *, stored_bytes: int, at_end: bool) -> Position:
+    """Return the position after some lines."""
+    crc = crc32(raw, start.crc)
+    return start.after(len(raw), n_records=n_records, crc=crc, stored_bytes=stored_bytes, at_end=at_end)
+
+
+def _find_line(data: bytes, start: int, end: int) -> int | None:
+    place = data.find(b"\n", start - 1, end) + 1
+    return place or None
+
+
+def _window(place: int, n_bytes: int, size_bytes: int) -> tuple[int, int]:
+    return max(0, place - n_bytes // 2), min(size_bytes, place + n_bytes // 2)
+
+
+def _line_at(file: InputFile, place: int, start: int, data: bytes) -> bytes | None:
+    """Return the line that contains the byte at `place`, with its line end; None if it is very long.
+
+    `data` is the part of the file around the place, beginning at `start`.
+    """
+    n_bytes = _LINE_BYTES
+    while True:
+        first = data.rfind(b"\n", 0, place - start) + 1
+        last = data.find(b"\n", place - start) + 1
+        if (first or not start) and (last or start + len(data) == file.size_bytes):
+            return data[first : last or len(data)]
+        n_bytes *= 4
+        if n_bytes > _MOST_LINE_BYTES:
+            return None
+        start, end = _window(place, n_bytes, file.size_bytes)
+        data = file.read(end - start, start)
+
+
+def _piece_of_string(data: bytes) -> str:
+    """Decode a piece of a JSON string, cut at any two places."""
+    data = data[data.find(b" ") + 1 :] or data  # an escape before the first space may be incomplete
+    data = _BROKEN_ESCAPE.sub(b"", data)
+    text = trim(1, data).data.decode(errors="ignore")
+    try:
+        return str(json.loads(f'"{text}"', strict=False))
+    except ValueError:  # the piece contains the end of the string
+        return text
+
+
+def _look_along_line(stream: ByteStream, head: bytes, blank: bytes, text_field: str) -> str:
+    """Search a first record of more than a megabyte for the field's name, without holding it in memory."""
+    name, part = json.dumps(text_field).encode(), head[len(blank) :]
+    if not part.lstrip().startswith(b"{") or not text_field.isascii():
+        return ""
+    n_bytes = 0
+    while part and n_bytes < MAX_RECORD_BYTES:
+        part, line_end, _ = part.partition(b"\n")
+        if name in part:
+            return ""
+        if line_end:
+            break
+        n_bytes += len(part)
+        rest = stream.read(_STEP_BYTES)
+        part = part[-len(name) :] + rest if rest else b""
+    number = blank.count(b"\n") + 1
+    where = f"line {number:,}, at byte {len(blank):,}"
+    return f"{where}: no field {text_field!r} in this record"
+
+
+def _values_of(lines: bytes) -> list[object]:
+    """Parse the lines that are JSON; if none is, parse the beginning of the first."""
+    values = []
+    for line in BytesIO(lines.removeprefix(BOM_UTF8)):
+        with suppress(ValueError, RecursionError):
+            values.append(json.loads(line, parse_int=float))
+    head = lines.decode(errors="ignore")
+    for closing in _CLOSINGS if not values else ():
+        with suppress(ValueError, RecursionError):
+            return [json.loads(head.rstrip("\\") + closing, parse_int=float)]
+    return values

@@ -1,0 +1,219 @@
+"""The interface of a reader: everything that differs from one format of inputs to another.
+
+Each format has one class, in a module of its own; `source.reader_of` chooses it. Nothing else asks for the
+format, nor whether a place in an input is a byte or a row.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from nanogpt_compat.input.compressed import ByteStream, skip_consumed
+from nanogpt_compat.input.local import InputFile
+from nanogpt_compat.input.location import Format, Location
+from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.repairs import Steps
+from nanogpt_compat.input.samples import Excerpts, Sample, Share
+from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Position, RecordBlock, has_room, naming
+from nanogpt_compat.text.documents import MARK, NO_DOCUMENTS, Documents
+from nanogpt_compat.text.utf8 import count_chars
+from nanogpt_compat.text.val_split import Windows
+
+Check = Callable[[], None]
+"""Called often while reading takes long; an exception that it raises ends the reading."""
+
+Find = Callable[[bytes, int, int], int | None]
+"""Finds the first place in `data[start:end]` where reading can start."""
+
+_STEP_BYTES = 64 * 1024
+
+
+def go_on() -> None:
+    """Let the reading go on; a `Check`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Which blocks are read of an input."""
+
+    block_bytes: int
+    end: int | None = None  # the place to stop at, from `Reader.bounds`; None: the end of the input
+    windows: Windows = ()  # the validation ranges in the concatenation of all inputs
+    bytes_before: int = 0  # in the concatenation, before this input
+    check: Check = go_on
+    make_room: MakeRoom = has_room  # called before a long record is read
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """How much of an input a run has read."""
+
+    n_bytes: int  # of text
+    n_records: int
+    crc: int  # of the logical content
+    is_all: bool  # the input ended there
+    position: Position | None = None  # where reading resumes; None if it does not
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """An input without text in the field that was asked for."""
+
+    reader: "Reader"
+    found: str  # what the input has instead, and where
+    advice: str = ""  # what to do if only that record is bad
+    repair: str = ""  # a command that converts the input to JSON lines
+
+
+@dataclass(frozen=True, slots=True)
+class Reader(ABC):
+    """Reads one input. Its methods raise InputError if the input is unreadable, damaged, or changes."""
+
+    location: Location
+    form: Format
+    documents: Documents = NO_DOCUMENTS
+    errors: str = "ignore"
+    size_bytes: int | None = None  # of the file when the run began, if it began earlier; None for a pipe
+
+    memory_bytes: ClassVar[int] = 0  # what the package takes that reads the format
+
+    @property
+    def mark(self) -> str:
+        """What stands for the end-of-text token in samples."""
+        return "" if self.documents.eot == "none" else MARK.decode()
+
+    @abstractmethod
+    def blocks(self, start: Position, how: Reading) -> Blocks:
+        """Yield the input from `start` on in blocks of about `how.block_bytes`.
+
+        Raises:
+            CheckpointError: the bytes before `start`, of an input that is read from its beginning, or the
+                place itself have changed.
+        """
+
+    def may_end_at(self, _at: Position) -> bool:
+        """Whether `--n` may end a run at this position, where a block has ended."""
+        return True
+
+    def shorten(self, block: Block, n_chars: int, make_room: MakeRoom) -> Block:
+        """Count a block's characters; end it at the first place with at least `n_chars`, if there is one.
+
+        Unless overridden, that is the end of a record.
+        """
+        if not isinstance(block, RecordBlock):
+            raise NotImplementedError
+        make_room = naming(self.location, make_room)
+
+        def count(some: RecordBlock) -> int:
+            return sum(map(count_chars, some.documents(skip_bad=True, make_room=make_room).texts))
+
+        n_all = count(block)
+        if n_all < n_chars:
+            return replace(block, n_chars=n_all)
+        n_all, end = 0, block.end
+        for one in block.singles():
+            n_all += count(one)
+            if n_all >= n_chars:
+                end = one.end
+                break
+        return replace(block.up_to(end), n_chars=n_all)
+
+    @abstractmethod
+    def sample(self, file: InputFile, samples: list[Sample], share: Share, check: Check) -> Excerpts:
+        """Take pieces of the input for the forecast. `samples` are from `file`, which is this input."""
+
+    @abstractmethod
+    def change(self, read: Consumed, check: Check) -> str:
+        """Return in words which change of the input makes what was read of it invalid; "" if there is none.
+
+        What was read is read again, and compared by the CRC-32 of its logical content. Where reading stopped
+        there must still be an exact cut, or the end of a record, a document or the input.
+        """
+
+    @abstractmethod
+    def bounds(self, start: int, end: int, check: Check = go_on) -> tuple[int, int]:
+        """Return the places where the span of the nominal bytes `[start, end)` begins and ends.
+
+        Each is the first, from its nominal byte on, where reading can start. Both are the same if the span
+        has none. A place depends only on the bytes around it, so the workers of two neighbouring spans need
+        not communicate.
+        """
+
+    def position(self, input_index: int, place: int) -> Position:
+        """Return the position to start at for a place from `bounds`."""
+        return Position(input_index, place, anchor=place)
+
+    def place(self, at: Position) -> int:
+        """Return the place of a position, as `bounds` does."""
+        return at.offset
+
+    def counted_from(self, _start: int) -> str:
+        """Return a note on how messages count in a span that begins at the place `start`; "" if as usual."""
+        return ""
+
+    def logical_bytes(self, n_bytes: int, _n_records: int) -> int:
+        """Return the size of the logical content, of which the CRC is taken, after `n_bytes` of text."""
+        return n_bytes
+
+    # Only of formats that hold records:
+
+    def fault(self, _check: Check) -> Fault | None:
+        """Check that the input begins with a document; return what is wrong otherwise."""
+        return None
+
+    def first_records(self) -> list[object]:
+        """Return the first records of the input, to look for text in other fields."""
+        return []
+
+    def conversion(
+        self, _paths: Sequence[Location], _steps: Steps, *, is_number: bool, parts: str, is_piped: bool
+    ) -> str:
+        """Return the advice to convert inputs of this format, with the text at `steps`, to documents."""
+        return ""
+
+
+class Streamed(Reader):
+    """Reads an input that is one run of bytes, perhaps compressed: text or lines."""
+
+    __slots__ = ()
+
+    @property
+    def finder(self) -> tuple[Find, int, int]:
+        """What finds a place to start at, and how many bytes before and after it decide."""
+        raise NotImplementedError
+
+    def change_of_place(self, stream: ByteStream, at: Position) -> str:
+        """Return in words if a change after `at`, to which `stream` was skipped, means that it moved."""
+        return ""
+
+    def change(self, read: Consumed, check: Check) -> str:
+        """Compare the bytes after decompression."""
+        with open_input(self.location, check=check) as file:
+            stream = ByteStream(file, self.form.compression)
+            change = skip_consumed(stream, read.n_bytes, read.crc, is_all=read.is_all, check=check)
+            if change or read.is_all or read.position is None:
+                return change
+            return self.change_of_place(stream, read.position)
+
+    def bounds(self, start: int, end: int, check: Check = go_on) -> tuple[int, int]:
+        """Read no further than necessary, in steps of 64 KiB; call `check` before each."""
+        if self.form.compression != "none":
+            return start, end  # the whole file
+        find, before, after = self.finder
+
+        def search(file: InputFile, start: int, stop: int) -> int:
+            """Find the first place in `[start, stop)`; return `stop` if there is none."""
+            while start < stop:
+                check()
+                last = min(start + _STEP_BYTES, stop - 1)
+                low = max(0, start - before)
+                place = find(file.read(last + after - low, low), start - low, last - low)
+                if place is not None:
+                    return low + place
+                start = last + 1
+            return stop
+
+        with open_input(self.location, size_bytes=self.size_bytes, check=check) as file:
+            begin = search(file, start, end) if start > 0 else 0
+            return begin, end if begin == end else search(file, end, file.size_bytes)

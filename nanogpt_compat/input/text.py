@@ -1,0 +1,136 @@
+"""Read continuous text, plain or compressed, in blocks that end at exact cuts."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from nanogpt_compat.errors import CheckpointError
+from nanogpt_compat.input.compressed import ByteStream, Unpacked, open_stream
+from nanogpt_compat.input.local import InputFile
+from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.pipes import UNKNOWN, Pipe
+from nanogpt_compat.input.reader import Check, Find, Reading, Streamed
+from nanogpt_compat.input.samples import Excerpts, Sample, Share, take_packed_samples, take_text
+from nanogpt_compat.system.checksum import crc32
+from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Position
+from nanogpt_compat.text.cuts import first_cut
+from nanogpt_compat.text.cutting import Readable, Window, is_same_cut, read_blocks
+from nanogpt_compat.text.decoding import decode, end_of_chars, lenient
+from nanogpt_compat.text.documents import END_OF_TEXT_NAME
+
+_AHEAD_BYTES = 4096  # more than enough: a cut depends on only a few bytes after it
+_LOOK_BYTES = 4  # the longest character
+
+
+class Text(Streamed):
+    """Reads text that is one stream, without documents."""
+
+    __slots__ = ()
+
+    def blocks(self, start: Position, how: Reading) -> Blocks:
+        with open_input(self.location, size_bytes=self.size_bytes, check=how.check, end=how.end) as file:
+            text: Readable = file
+            stream = None
+            if self.form.compression != "none" or isinstance(self.location, Pipe):
+                stream = open_stream(file, self.form.compression, start, how.check, how.make_room)
+                if change := self.change_of_place(stream, start):
+                    raise CheckpointError(f"{self.location} {change}")
+                text = Unpacked(stream)
+            for block in self._cut(text, start, how):
+                stored_bytes = 0 if stream is None or self.form.compression == "none" else stream.stored_bytes
+                end = replace(block.end, crc=crc32(block.raw, start.crc), stored_bytes=stored_bytes)
+                if end.at_end:
+                    file.check_unchanged()  # an input that has grown must not be saved as read to its end
+                yield replace(block, start=start, end=end)
+                start = end
+            if not start.at_end:
+                file.check_unchanged()
+
+    def _cut(self, text: Readable, start: Position, how: Reading) -> Iterator[Block]:
+        return read_blocks(
+            text,
+            start=start,
+            block_bytes=how.block_bytes,
+            errors=self.errors,
+            windows=how.windows,
+            bytes_before=how.bytes_before,
+        )
+
+    def may_end_at(self, at: Position) -> bool:
+        return at.anchor == at.offset
+
+    def shorten(self, block: Block, n_chars: int, _make_room: MakeRoom) -> Block:
+        errors = lenient(self.errors)
+        n_all = len(decode(block, errors))
+        if n_chars <= n_all:
+            low = end_of_chars(block, max(0, n_chars), errors)
+            cut = first_cut(block.raw, max(low, 1), len(block.raw) - 1)
+            if cut is not None:
+                raw, offset = block.raw[:cut], block.start.offset + cut
+                crc = crc32(raw, block.start.crc)
+                end = replace(block.end, offset=offset, anchor=offset, after_cr=False, crc=crc, at_end=False)
+                block = replace(block, raw=raw, end=end)
+                n_all = len(decode(block, errors))
+        return replace(block, n_chars=n_all)
+
+    def sample(self, file: InputFile, samples: list[Sample], share: Share, _check: Check) -> Excerpts:
+        pieces, text_bytes = samples, self.size_bytes
+        if self.form.compression != "none":
+            samples, n_bytes, text_bytes = take_packed_samples(
+                file, self.form.compression, total_bytes=share.total_bytes, n_inputs=share.n_inputs
+            )
+            pieces = samples
+        else:
+            if isinstance(self.location, Path):
+                pieces = take_text(file, share)
+            n_bytes = sum(len(piece.data) for piece in pieces)
+        return Excerpts(
+            [self._as_encoded(piece.data.decode("utf-8", lenient(self.errors))) for piece in pieces],
+            [1.0] * len(pieces),
+            n_bytes,
+            text_bytes,
+            text=samples,
+            shows_end_of_text=any(self._shows_end(one.data) for one in (*samples, *pieces)),
+        )
+
+    def _as_encoded(self, text: str) -> str:
+        """Return a piece of text as it goes to an engine."""
+        return text
+
+    def _shows_end(self, data: bytes) -> bool:
+        """Whether a piece of text holds `<|endoftext|>` outside of separators."""
+        return END_OF_TEXT_NAME.encode() in data
+
+    def change_of_place(self, stream: ByteStream, at: Position) -> str:
+        if at.offset == 0 or at.at_end or self._is_same_place(Around(stream), at):
+            return ""
+        return (
+            f"was changed just after the {at.offset:,} bytes already read, so it can no longer be cut there"
+        )
+
+    def _is_same_place(self, file: "Around", at: Position) -> bool:
+        """Whether a block that ended at `at` would still end there."""
+        return is_same_cut(Window(file, file.start, _AHEAD_BYTES), at)
+
+    @property
+    def finder(self) -> tuple[Find, int, int]:
+        return first_cut, _LOOK_BYTES, _LOOK_BYTES
+
+
+class Around:
+    """The bytes before and after the place that a stream has reached, for a `Window` to read."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        ahead = stream.peek(_AHEAD_BYTES)
+        self.start = stream.offset - len(stream.skipped_tail)
+        self.size_bytes = UNKNOWN
+        self._data = stream.skipped_tail + ahead
+
+    def read(self, n_bytes: int, offset: int) -> bytes:
+        data = self._data[offset - self.start : offset - self.start + n_bytes]
+        if len(data) < n_bytes:
+            self.size_bytes = self.start + len(self._data)
+        return data
+
+    def drop_before(self, offset: int) -> None:
+        """Do nothing: the bytes are in memory."""
