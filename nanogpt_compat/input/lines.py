@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 
-from nanogpt_compat.input.compressed import MEASURED_BYTES, ByteStream, open_stream
+from nanogpt_compat.input.compressed import MEASURED_BYTES, ByteStream
 from nanogpt_compat.input.jsonl import lines_of, parse_lines, place_of_line, read_lines
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location, Url
 from nanogpt_compat.input.open import open_input
-from nanogpt_compat.input.pipes import UNKNOWN, Pipe
+from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.reader import Check, Fault, Find, Reading, Streamed
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.repairs import BadRecord, Steps, convert_lines, jq
@@ -21,7 +21,7 @@ from nanogpt_compat.input.samples import N_PLACES, Excerpts, Sample, Share, shor
 from nanogpt_compat.input.strings import head_of_line
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.units import plural
-from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, RecordBlock, Records, has_room
+from nanogpt_compat.text.blocks import MakeRoom, Position, RecordBlock, Records, has_room
 from nanogpt_compat.text.documents import MAX_RECORD_BYTES
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 
@@ -39,32 +39,25 @@ class JsonLines(Streamed):
 
     __slots__ = ()
 
-    def blocks(self, start: Position, how: Reading) -> Blocks:
-        with open_input(self.location, size_bytes=self.size_bytes, check=how.check, end=how.end) as file:
-            stream = open_stream(file, self.form.compression, start, how.check, how.make_room)
-            lines = read_lines(
-                stream.read,
-                path=self.location,
-                block_bytes=how.block_bytes,
-                first_line=start.records + 1,
-                offset=start.offset,
-                make_room=how.make_room,
-            )
-            is_plain = self.form.compression == "none"
-            for one in lines:
-                stored_bytes = 0 if is_plain else stream.stored_bytes
-                # If a stream ends after a line end, that is not known yet, and does not matter.
-                is_last = is_plain and one.offset + len(one.raw) == file.size_bytes
-                at_end = is_last or not one.raw.endswith(b"\n")
-                end = _end_of(one.raw, start, one.n_ends, stored_bytes=stored_bytes, at_end=at_end)
-                block = _Lines(one.raw, start, end, is_val=False, reader=self)
-                del one  # only the block must hold the bytes
-                if at_end:
-                    file.check_unchanged()  # or, if it has grown, a checkpoint would say that it ends here
-                yield block
-                start = block.end
-            if not start.at_end:
-                file.check_unchanged()
+    def cut(
+        self, file: InputFile, stream: ByteStream, start: Position, how: Reading
+    ) -> Iterator[RecordBlock]:
+        lines = read_lines(
+            stream.read,
+            path=self.location,
+            block_bytes=how.block_bytes,
+            first_line=start.records + 1,
+            offset=start.offset,
+            make_room=how.make_room,
+        )
+        for one in lines:
+            # If a stream ends after a line end, that is not known yet, and does not matter.
+            is_last = self.form.compression == "none" and one.offset + len(one.raw) == file.size_bytes
+            end = start.after(len(one.raw), one.n_ends, at_end=is_last or not one.raw.endswith(b"\n"))
+            block = _Lines(one.raw, start, end, is_val=False, reader=self)
+            del one  # only the block must hold the bytes
+            yield block
+            start = block.end
 
     @property
     def finder(self) -> tuple[Find, int, int]:
@@ -74,15 +67,8 @@ class JsonLines(Streamed):
         return f" (lines are counted from byte {start:,}, where the span begins)" if start else ""
 
     def sample(self, _file: InputFile, _samples: list[Sample], share: Share, check: Check) -> Excerpts:
-        is_plain = self.form.compression == "none"
-        with open_input(self.location) as file:
-            is_known = is_plain and not isinstance(self.location, Pipe) and file.size_bytes != UNKNOWN
-            found = self._take_lines(file, share) if is_known else self._take_head(file, share)
-        if is_plain:
-            return replace(found, text_bytes=self.size_bytes)
         with open_input(self.location, check=check) as file:
-            n_bytes = len(ByteStream(file, self.form.compression).read(LOOK_AHEAD_BYTES + 1))
-            return replace(found, text_bytes=n_bytes if n_bytes <= LOOK_AHEAD_BYTES else None)
+            return self._take_head(file, share) if self.is_in_order else self._take_lines(file, share)
 
     def _take_head(self, file: InputFile, share: Share) -> Excerpts:
         """Take the first records, from an input that can only be read in order."""
@@ -97,7 +83,11 @@ class JsonLines(Streamed):
             stream.read(MEASURED_BYTES)
         pieces = [shorten(text, share) for text in texts]
         n_bytes = stream.stored_bytes * len(used) // max(1, stream.offset)
-        return self._excerpts([text for text, _ in pieces], [weight for _, weight in pieces], max(1, n_bytes))
+        text_bytes = self.size_bytes
+        if self.form.compression != "none":
+            stream.skip(LOOK_AHEAD_BYTES + 1 - stream.offset)
+            text_bytes = stream.offset if stream.offset <= LOOK_AHEAD_BYTES else None
+        return self._excerpts(pieces, max(1, n_bytes), text_bytes)
 
     def _take_lines(self, file: InputFile, share: Share) -> Excerpts:
         """Take the records at places spread over the file; each represents one byte.
@@ -110,26 +100,25 @@ class JsonLines(Streamed):
         places = spread(n_places, file.size_bytes)
         windows = [_window(place, _LINE_BYTES, file.size_bytes) for place in places]
         read_ahead(file, windows)
-        texts, weights = [], []
+        pieces = []
         for place, (start, end) in zip(places, windows, strict=True):
             data = file.read(end - start, start)
             line = _line_at(file, place, start, data)
             if line is None:
                 piece = data[max(0, place - start - share.piece_bytes) : place - start + share.piece_bytes]
-                texts.append(_piece_of_string(piece))
-                weights.append(1 / len(piece))
+                pieces.append((_piece_of_string(piece), 1 / len(piece)))
                 continue
             for found in self._texts_of(line, offset=1):
                 text, weight = shorten(found, share)
-                texts.append(text)
-                weights.append(weight / len(line))
-        return self._excerpts(texts, weights, n_places)
+                pieces.append((text, weight / len(line)))
+        return self._excerpts(pieces, n_places, self.size_bytes)
 
     def _texts_of(self, lines: bytes, offset: int = 0) -> list[bytes]:
         return parse_lines(lines, text_field=self.documents.text_field, skip_bad=True, offset=offset).texts
 
-    def _excerpts(self, texts: list[str], weights: list[float], n_bytes: float) -> Excerpts:
-        return Excerpts([text + self.mark for text in texts], weights, n_bytes)
+    def _excerpts(self, pieces: list[tuple[str, float]], n_bytes: float, text_bytes: int | None) -> Excerpts:
+        texts, weights = [text + self.mark for text, _ in pieces], [weight for _, weight in pieces]
+        return Excerpts(texts, weights, n_bytes, text_bytes)
 
     def fault(self, check: Check) -> Fault | None:
         """Read the first record; skip bad ones if the run does.
@@ -160,9 +149,8 @@ class JsonLines(Streamed):
             if self._has_document(lines) or is_all:
                 return ""
         if not skip_bad:
-            return (
-                "" if isinstance(self.location, Pipe) else _look_along_line(stream, head, lines, text_field)
-            )
+            is_pipe = isinstance(self.location, Pipe)
+            return "" if is_pipe else _look_along_line(stream, head, lines, text_field)
         values = _values_of(lines)
         if not values or any(not isinstance(one, dict) or text_field in one for one in values):
             return ""
@@ -229,23 +217,18 @@ class _Lines(RecordBlock):
         for line in lines_of(self.raw):
             left_bytes -= len(line)
             at_end = self.end.at_end and not left_bytes
-            end = _end_of(line, start, 1, stored_bytes=self.end.stored_bytes, at_end=at_end)
+            end = start.after(len(line), 1, stored_bytes=self.end.stored_bytes, at_end=at_end)
             yield replace(self, raw=line, start=start, end=end)
             start = end
 
     def up_to(self, end: Position) -> RecordBlock:
-        return replace(self, raw=self.raw[: end.offset - self.start.offset], end=end)
+        raw = self.raw[: end.offset - self.start.offset]
+        return replace(self, raw=raw, end=replace(end, crc=crc32(raw, self.start.crc)))
 
     def count_as_bad(self, error: Exception, *, skip_bad: bool) -> Records:
         if not skip_bad:
             raise BadRecord(f"{self.reader.location}: {self.place}", str(error)) from error
         return Records(n_bad=1, bad=[f"{self.place}: {error}"])
-
-
-def _end_of(raw: bytes, start: Position, n_records: int, *, stored_bytes: int, at_end: bool) -> Position:
-    """Return the position after some lines."""
-    crc = crc32(raw, start.crc)
-    return start.after(len(raw), n_records=n_records, crc=crc, stored_bytes=stored_bytes, at_end=at_end)
 
 
 def _find_line(data: bytes, start: int, end: int) -> int | None:

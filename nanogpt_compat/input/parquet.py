@@ -69,7 +69,10 @@ class Parquet(Reader):
                     end_row = rows.first_row + len(rows.lengths)
                     stored_bytes = column.bytes_before(group.index, end_row)
                     at_end = end_row == column.n_rows
-                    end = _end_of(raw, rows, start, stored_bytes=stored_bytes, at_end=at_end)
+                    crc = crc_of_rows(raw, rows.lengths, start.crc)
+                    end = start.after(
+                        len(raw), len(rows.lengths), at_end=at_end, stored_bytes=stored_bytes, crc=crc
+                    )
                     block = _Rows(raw, start, end, is_val=False, rows=rows, reader=self)
                     del raw  # only the block must hold it
                     if at_end:
@@ -204,25 +207,21 @@ class _Rows(RecordBlock):
             raw = self.raw[at : at + max(0, length)]
             rows = replace(self.rows, first_row=self.rows.first_row + k, lengths=self.rows.lengths[k : k + 1])
             at_end = self.end.at_end and k == len(self.rows.lengths) - 1
-            end = _end_of(raw, rows, start, stored_bytes=self.end.stored_bytes, at_end=at_end)
+            end = start.after(len(raw), 1, stored_bytes=self.end.stored_bytes, at_end=at_end)
             yield replace(self, raw=raw, start=start, end=end, rows=rows)
             start, at = end, at + len(raw)
 
     def up_to(self, end: Position) -> RecordBlock:
+        raw = self.raw[: end.offset - self.start.offset]
         rows = replace(self.rows, lengths=self.rows.lengths[: end.records - self.start.records])
-        return replace(self, raw=self.raw[: end.offset - self.start.offset], end=end, rows=rows)
+        end = replace(end, crc=crc_of_rows(raw, rows.lengths, self.start.crc))
+        return replace(self, raw=raw, end=end, rows=rows)
 
     def count_as_bad(self, error: Exception, *, skip_bad: bool) -> Records:
         if not skip_bad:
             raise BadRecord(f"{self.reader.location}: {self.place}", str(error), noun="row") from error
         # Does not depend on the file's row groups.
         return Records(n_bad=1, bad=[f"row {self.rows.first_row:,}: {error}"])
-
-
-def _end_of(raw: bytes, rows: Rows, start: Position, *, stored_bytes: int, at_end: bool) -> Position:
-    """Return the position after some rows."""
-    n_records, crc = len(rows.lengths), crc_of_rows(raw, rows.lengths, start.crc)
-    return start.after(len(raw), n_records=n_records, crc=crc, stored_bytes=stored_bytes, at_end=at_end)
 
 
 def _texts_of(column: TextColumn, group: RowGroup, n_places: int, most_bytes: int) -> list[bytes]:

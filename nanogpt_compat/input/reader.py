@@ -5,16 +5,19 @@ format, nor whether a place in an input is a byte or a row.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from nanogpt_compat.input.compressed import ByteStream, skip_consumed
+from nanogpt_compat.errors import CheckpointError
+from nanogpt_compat.input.compressed import ByteStream, open_stream, skip_consumed
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Format, Location
 from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.repairs import Steps
 from nanogpt_compat.input.samples import Excerpts, Sample, Share
+from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Position, RecordBlock, has_room, naming
 from nanogpt_compat.text.documents import MARK, NO_DOCUMENTS, Documents
 from nanogpt_compat.text.utf8 import count_chars
@@ -179,9 +182,36 @@ class Streamed(Reader):
     __slots__ = ()
 
     @property
+    def is_in_order(self) -> bool:
+        """Whether the input can only be read from its beginning."""
+        return self.form.compression != "none" or isinstance(self.location, Pipe)
+
+    def blocks(self, start: Position, how: Reading) -> Blocks:
+        """Open the input at `start`, and cut it."""
+        compression = self.form.compression
+        with open_input(self.location, size_bytes=self.size_bytes, check=how.check, end=how.end) as file:
+            stream = open_stream(file, compression, start, how.check, how.make_room)
+            if self.is_in_order and (change := self.change_of_place(stream, start)):
+                raise CheckpointError(f"{self.location} {change}")
+            for block in self.cut(file, stream, start, how):
+                stored_bytes = 0 if compression == "none" else stream.stored_bytes
+                block.start = start
+                block.end = replace(block.end, crc=crc32(block.raw, start.crc), stored_bytes=stored_bytes)
+                if block.end.at_end:
+                    file.check_unchanged()  # an input that has grown must not be saved as read to its end
+                yield block
+                start = block.end
+            if not start.at_end:
+                file.check_unchanged()
+
+    @abstractmethod
+    def cut(self, file: InputFile, stream: ByteStream, start: Position, how: Reading) -> Iterator[Block]:
+        """Yield blocks with their ends; `stream` reads `file` from `start` on."""
+
+    @property
+    @abstractmethod
     def finder(self) -> tuple[Find, int, int]:
         """What finds a place to start at, and how many bytes before and after it decide."""
-        raise NotImplementedError
 
     def change_of_place(self, stream: ByteStream, at: Position) -> str:
         """Return in words if a change after `at`, to which `stream` was skipped, means that it moved."""

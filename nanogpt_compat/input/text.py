@@ -4,15 +4,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from nanogpt_compat.errors import CheckpointError
-from nanogpt_compat.input.compressed import ByteStream, Unpacked, open_stream
+from nanogpt_compat.input.compressed import ByteStream, Unpacked
 from nanogpt_compat.input.local import InputFile
-from nanogpt_compat.input.open import open_input
-from nanogpt_compat.input.pipes import UNKNOWN, Pipe
+from nanogpt_compat.input.pipes import UNKNOWN
 from nanogpt_compat.input.reader import Check, Find, Reading, Streamed
 from nanogpt_compat.input.samples import Excerpts, Sample, Share, take_packed_samples, take_text
 from nanogpt_compat.system.checksum import crc32
-from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Position
+from nanogpt_compat.text.blocks import Block, MakeRoom, Position
 from nanogpt_compat.text.cuts import first_cut
 from nanogpt_compat.text.cutting import Readable, Window, is_same_cut, read_blocks
 from nanogpt_compat.text.decoding import decode, end_of_chars, lenient
@@ -27,24 +25,9 @@ class Text(Streamed):
 
     __slots__ = ()
 
-    def blocks(self, start: Position, how: Reading) -> Blocks:
-        with open_input(self.location, size_bytes=self.size_bytes, check=how.check, end=how.end) as file:
-            text: Readable = file
-            stream = None
-            if self.form.compression != "none" or isinstance(self.location, Pipe):
-                stream = open_stream(file, self.form.compression, start, how.check, how.make_room)
-                if change := self.change_of_place(stream, start):
-                    raise CheckpointError(f"{self.location} {change}")
-                text = Unpacked(stream)
-            for block in self._cut(text, start, how):
-                stored_bytes = 0 if stream is None or self.form.compression == "none" else stream.stored_bytes
-                end = replace(block.end, crc=crc32(block.raw, start.crc), stored_bytes=stored_bytes)
-                if end.at_end:
-                    file.check_unchanged()  # an input that has grown must not be saved as read to its end
-                yield replace(block, start=start, end=end)
-                start = end
-            if not start.at_end:
-                file.check_unchanged()
+    def cut(self, file: InputFile, stream: ByteStream, start: Position, how: Reading) -> Iterator[Block]:
+        text = Unpacked(stream) if self.is_in_order else file
+        return self._cut(text, start, how)
 
     def _cut(self, text: Readable, start: Position, how: Reading) -> Iterator[Block]:
         return read_blocks(

@@ -89,18 +89,12 @@ class Position:
     stored_bytes: int = 0  # of the file, read so far; 0 if the same as `offset`
     at_end: bool = False  # the input ends here, as far as the reader knows
 
-    def after(self, n_bytes: int, *, n_records: int, crc: int, stored_bytes: int, at_end: bool) -> "Position":
-        """Return the position after some whole records with `n_bytes`, which begin here."""
-        offset, records = self.offset + n_bytes, self.records + n_records
-        return replace(
-            self,
-            offset=offset,
-            anchor=offset,
-            crc=crc,
-            records=records,
-            stored_bytes=stored_bytes,
-            at_end=at_end,
-        )
+    def after(
+        self, n_bytes: int, n_records: int, *, at_end: bool, stored_bytes: int = 0, crc: int = 0
+    ) -> "Position":
+        """Return the position after whole records that begin here."""
+        end = Position(self.input_index, self.offset + n_bytes, records=self.records + n_records, crc=crc)
+        return replace(end, anchor=end.offset, stored_bytes=stored_bytes, at_end=at_end)
 
 
 @dataclass(slots=True)
