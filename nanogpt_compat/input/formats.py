@@ -12,7 +12,6 @@ from nanogpt_compat.errors import InputError
 from nanogpt_compat.input import kinds
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.kinds import inside
-from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Compression, Format, Location, Url
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import Pipe
@@ -75,51 +74,31 @@ def look_at(location: Location, asked: Asked = Asked(), *, n_inputs: int = 1) ->
     with open_input(location) as file:
         head = file.read(HEAD_BYTES, 0)
         compression = compression_of(head)
-        if compression == "none":
-            return compression, _look_at_file(file, head, name.name, asked, n_inputs)
-        contents = ByteStream(file, compression).read(HEAD_BYTES)
-    look = _look_at_contents(contents, name.name, asked)
-    if look.is_refused:
+        is_packed = compression != "none"
+        is_stored = not is_packed and not isinstance(location, Pipe)  # so any part of it can be read
+        if is_packed:
+            head = ByteStream(file, compression).read(HEAD_BYTES)
+        tail = b"" if is_stored else None
+        if is_stored and head.startswith(PARQUET_MAGIC):
+            tail = file.read(TAIL_BYTES, max(0, file.size_bytes - TAIL_BYTES))
+        is_whole = len(head) < HEAD_BYTES
+        look = sniff(head, name=name.name, tail=tail, is_whole=is_whole, separator=asked.separator)
+        if look.kind is kinds.BINARY and not is_packed and location.name.lower().endswith(".br"):
+            look = replace(look, kind=kinds.BROTLI)  # it has no signature
+        if look.kind is kinds.JSON_LINES and asked.wants_records:  # in a .txt file
+            look = Look("jsonl")
+        if not (look.is_refused or is_utf8(head) or (look.container == "parquet" and not is_packed)):
+            samples = [trim(0, head)]
+            if is_stored:
+                samples = take_samples(file, total_bytes=file.size_bytes, n_inputs=n_inputs)
+            look = _look_at_charset(look, samples, asked)
+    if is_packed and look.is_refused:
         look = replace(look, kind=inside(kinds.COMPRESSED[compression], look.kind))
     return compression, look
 
 
-def _look_at_file(file: InputFile, head: bytes, name: str, asked: Asked, n_inputs: int) -> Look:
-    """Look at a file that is not compressed, or in a way that cannot be read."""
-    is_pipe = isinstance(file.path, Pipe)
-    tail: bytes | None = None if is_pipe else b""
-    if not is_pipe and head.startswith(PARQUET_MAGIC):
-        tail = file.read(TAIL_BYTES, max(0, file.size_bytes - TAIL_BYTES))
-    look = sniff(head, name=name, tail=tail, is_whole=len(head) < HEAD_BYTES, separator=asked.separator)
-    if look.kind is kinds.BINARY and file.path.name.lower().endswith(".br"):  # brotli has no signature
-        return replace(look, kind=kinds.BROTLI)
-    if look.is_refused or look.container == "parquet" or is_utf8(head):
-        return _as_asked(look, asked)
-    if is_pipe:
-        return _look_at_charset(look, [trim(0, head)], asked)
-    samples = take_samples(file, total_bytes=file.size_bytes, n_inputs=n_inputs)
-    return _look_at_charset(look, samples, asked)
-
-
-def _look_at_contents(contents: bytes, name: str, asked: Asked) -> Look:
-    """Look at the beginning of the uncompressed data."""
-    is_whole = len(contents) < HEAD_BYTES
-    look = sniff(contents, name=name, tail=None, is_whole=is_whole, separator=asked.separator)
-    if look.is_refused or is_utf8(contents):
-        return _as_asked(look, asked)
-    return _look_at_charset(look, [trim(0, contents)], asked)
-
-
-def _as_asked(look: Look, asked: Asked) -> Look:
-    """Return JSON lines instead of text for a .txt file with JSON lines, if an option is about records."""
-    if look.kind is kinds.JSON_LINES and asked.wants_records:
-        return Look("jsonl")
-    return look
-
-
 def _look_at_charset(look: Look, samples: Sequence[Sample], asked: Asked) -> Look:
     """Refuse text that is not UTF-8, except JSON lines if bad ones are skipped."""
-    look = _as_asked(look, asked)
     if look.container == "jsonl" and asked.skips_bad_records:
         return look
     kind = foreign_kind(samples, separator=asked.separator, errors_given=asked.errors_given)
