@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
-from nanogpt_compat.errors import CheckpointError, InputError
+from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Compression
-from nanogpt_compat.input.pipes import UNKNOWN, Pipe
+from nanogpt_compat.input.pipes import UNKNOWN
 from nanogpt_compat.input.signatures import COMPRESSION_MAGIC, compression_of
 from nanogpt_compat.memory.malloc import uses_block
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.commands import install, show
-from nanogpt_compat.system.units import format_bytes, plural
-from nanogpt_compat.text.blocks import MakeRoom, Need, Position, has_room
+from nanogpt_compat.system.units import format_bytes
+from nanogpt_compat.text.blocks import MakeRoom, Need, has_room
 
 MEASURED_BYTES = 4 * 1024 * 1024  # of text: several chunks of the file, enough to measure its ratio
 MAX_WINDOW_BYTES = 128 * 1024 * 1024  # also the limit of `zstd -d` and of `--long=27`
@@ -71,9 +71,8 @@ class ByteStream:
     def read(self, n_bytes: int) -> bytes:
         """Return the next `n_bytes`; fewer only at the end.
 
-        Raises:
-            InputError: the file cannot be read, is truncated or damaged, has other data after its compressed
-                data, or needs too large a window; or the package that reads zstd is missing.
+        Raise an InputError if the file cannot be read, is truncated or damaged, has other data after its
+        compressed data, or needs too large a window; or if the package that reads it is missing.
         """
         if self._pieces is None and not self._held:
             # One large read, not many small ones: each read waits for the interpreter's lock.
@@ -150,45 +149,6 @@ class Unpacked:
 
     def drop_before(self, offset: int) -> None:
         """Do nothing: the stream does not keep what was read."""
-
-
-def open_stream(
-    file: InputFile,
-    compression: Compression,
-    start: Position,
-    check: Callable[[], None],
-    make_room: MakeRoom = has_room,
-) -> ByteStream:
-    """Open an input at `start`, where an earlier run stopped.
-
-    A compressed file or a pipe is read from its beginning, and its bytes before `start` are compared with
-    what the earlier run read; `check` is called often meanwhile. `make_room` is as for `ByteStream`.
-
-    Raises:
-        InputError: the input cannot be read, or is damaged.
-        CheckpointError: its bytes before `start` have changed.
-    """
-    if compression == "none" and not isinstance(file.path, Pipe):
-        return ByteStream(file, start=start.offset)
-    stream = ByteStream(file, compression, make_room=make_room)
-    change = skip_consumed(stream, start.offset, start.crc, is_all=start.at_end, check=check)
-    if change:
-        raise CheckpointError(f"{file.path} {change}")
-    return stream
-
-
-def skip_consumed(
-    stream: ByteStream, n_bytes: int, crc: int, *, is_all: bool, check: Callable[[], None]
-) -> str:
-    """Skip what an earlier run has read; return how that has changed, or "" if it has not.
-
-    `n_bytes` and `crc` are of what the run read. If `is_all`, the input ended there, and still must.
-    """
-    if stream.skip(n_bytes, check) != crc:
-        return f"was changed within the {plural(n_bytes, 'byte')} already read"
-    if is_all and stream.peek(1):
-        return f"ended after {plural(n_bytes, 'byte')} when it was read, and has grown since"
-    return ""
 
 
 class _Damaged(Exception):

@@ -46,11 +46,7 @@ class LocalFile:
     """An open local file, whose size must not change while it is read."""
 
     def __init__(self, path: Path, *, size_bytes: int | None = None) -> None:
-        """Open `path`; `size_bytes` is its size when the run began, if the run began earlier.
-
-        Raises:
-            InputError: it is missing, a folder, or unreadable, or its size has changed.
-        """
+        """Open `path`; `size_bytes` is its size when the run began, if the run began earlier."""
         self.path = path
         try:
             self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
@@ -78,11 +74,7 @@ class LocalFile:
         return [self._stat.st_mtime_ns, self._stat.st_ctime_ns, self._stat.st_ino]
 
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Read exactly `[offset, offset + n_bytes)`, or up to the size that the file had when opened.
-
-        Raises:
-            InputError: the device fails, or the file has become shorter.
-        """
+        """Read exactly `[offset, offset + n_bytes)`, or up to the size that the file had when opened."""
         n_bytes = min(n_bytes, self.size_bytes - offset)
         parts = []
         while n_bytes > 0:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nanogpt_compat.errors import CheckpointError
-from nanogpt_compat.input.compressed import ByteStream, open_stream, skip_consumed
+from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Format, Location
 from nanogpt_compat.input.open import open_input
@@ -18,6 +18,7 @@ from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.repairs import Steps
 from nanogpt_compat.input.samples import Excerpts, Sample, Share
 from nanogpt_compat.system.checksum import crc32
+from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.blocks import Block, Blocks, MakeRoom, Position, RecordBlock, has_room, naming
 from nanogpt_compat.text.documents import MARK, NO_DOCUMENTS, Documents
 from nanogpt_compat.text.utf8 import count_chars
@@ -188,13 +189,17 @@ class Streamed(Reader):
 
     def blocks(self, start: Position, how: Reading) -> Blocks:
         """Open the input at `start`, and cut it."""
-        compression = self.form.compression
+        form = self.form
         with open_input(self.location, size_bytes=self.size_bytes, check=how.check, end=how.end) as file:
-            stream = open_stream(file, compression, start, how.check, how.make_room)
-            if self.is_in_order and (change := self.change_of_place(stream, start)):
-                raise CheckpointError(f"{self.location} {change}")
+            if self.is_in_order:
+                stream = ByteStream(file, form.compression, make_room=how.make_room)
+                read = Consumed(start.offset, start.records, start.crc, start.at_end, start)
+                if change := self._change_in(stream, read, how.check):
+                    raise CheckpointError(f"{self.location} {change}")
+            else:
+                stream = ByteStream(file, start=start.offset)
             for block in self.cut(file, stream, start, how):
-                stored_bytes = 0 if compression == "none" else stream.stored_bytes
+                stored_bytes = 0 if form.compression == "none" else stream.stored_bytes
                 block.start = start
                 block.end = replace(block.end, crc=crc32(block.raw, start.crc), stored_bytes=stored_bytes)
                 if block.end.at_end:
@@ -213,18 +218,23 @@ class Streamed(Reader):
     def finder(self) -> tuple[Find, int, int]:
         """What finds a place to start at, and how many bytes before and after it decide."""
 
-    def change_of_place(self, stream: ByteStream, at: Position) -> str:
-        """Return in words if a change after `at`, to which `stream` was skipped, means that it moved."""
-        return ""
-
     def change(self, read: Consumed, check: Check) -> str:
         """Compare the bytes after decompression."""
         with open_input(self.location, check=check) as file:
-            stream = ByteStream(file, self.form.compression)
-            change = skip_consumed(stream, read.n_bytes, read.crc, is_all=read.is_all, check=check)
-            if change or read.is_all or read.position is None:
-                return change
-            return self.change_of_place(stream, read.position)
+            return self._change_in(ByteStream(file, self.form.compression), read, check)
+
+    def _change_in(self, stream: ByteStream, read: Consumed, check: Check) -> str:
+        """Do the same with an open stream, which is then at the end of what was read."""
+        if stream.skip(read.n_bytes, check) != read.crc:
+            return f"was changed within the {plural(read.n_bytes, 'byte')} already read"
+        if read.is_all:
+            n_bytes = plural(read.n_bytes, "byte")
+            return f"ended after {n_bytes} when it was read, and has grown since" if stream.peek(1) else ""
+        return "" if read.position is None else self.change_of_place(stream, read.position)
+
+    def change_of_place(self, _stream: ByteStream, _at: Position) -> str:
+        """Return in words if a change after `at`, to which `stream` was skipped, means that it moved."""
+        return ""
 
     def bounds(self, start: int, end: int, check: Check = go_on) -> tuple[int, int]:
         """Read no further than necessary, in steps of 64 KiB; call `check` before each."""

@@ -72,9 +72,6 @@ def take_packed_samples(
 
     Returns the samples; the number of bytes of the file that they represent; and the size of the text, None
     if it is more than `LOOK_AHEAD_BYTES`.
-
-    Raises:
-        InputError: the input cannot be read, or its beginning is damaged.
     """
     stream = ByteStream(file, compression)
     head = stream.read(LOOK_AHEAD_BYTES + 1)

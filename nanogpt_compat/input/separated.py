@@ -63,7 +63,12 @@ class SeparatedText(Text):
         return super()._shows_end(data.replace(self._separator.encode(), b""))
 
     def _is_same_place(self, file: Around, at: Position) -> bool:
-        return is_same_place(file, file.start, at, self._separator, lenient(self.errors))
+        if not at.document and at.anchor == at.offset:
+            return True  # a separator ends there, regardless of what follows
+        start, errors = replace(at, offset=file.start), lenient(self.errors)
+        window = _DocumentWindow(file, start, _STEP_BYTES, self._separator, errors)
+        # At the end of the file, the open document would have ended, too.
+        return window.has(at.offset) and is_same_cut(window, at)
 
     @property
     def finder(self) -> tuple[Find, int, int]:
@@ -121,18 +126,6 @@ class _DocumentWindow(Window):
 
     def _decode(self, raw: bytes) -> str:
         return decode(Block(raw, Position(0), Position(0), is_val=False), self._errors)
-
-
-def is_same_place(file: Readable, base: int, at: Position, separator: str, errors: str) -> bool:
-    """Whether a block that ended at `at` would still end there, now that the text after it has changed.
-
-    The bytes before `at` are unchanged; those from `base` on are read.
-    """
-    if not at.document and at.anchor == at.offset:
-        return True  # a separator ends there, regardless of what follows
-    window = _DocumentWindow(file, replace(at, offset=base), _STEP_BYTES, separator, errors)
-    # At the end of the file, the open document would have ended, too.
-    return window.has(at.offset) and is_same_cut(window, at)
 
 
 def read_documents(

@@ -169,9 +169,6 @@ class TextColumn:
         more than `LONG_RECORD_BYTES` is a run by itself. Rows before `first_row` must be decoded, too.
         `make_room` is called before a large page is read. Where runs begin and end depends on `block_bytes`;
         the rows do not.
-
-        Raises:
-            InputError: the row group is damaged, or has a text of more than `MAX_RECORD_BYTES`.
         """
         group = self.row_groups[row_group]
         run = _Run(group, max(first_row, group.first_row), is_void=self._is_void)

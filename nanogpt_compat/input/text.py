@@ -85,7 +85,7 @@ class Text(Streamed):
         return END_OF_TEXT_NAME.encode() in data
 
     def change_of_place(self, stream: ByteStream, at: Position) -> str:
-        if at.offset == 0 or at.at_end or self._is_same_place(Around(stream), at):
+        if at.offset == 0 or self._is_same_place(Around(stream), at):
             return ""
         return (
             f"was changed just after the {at.offset:,} bytes already read, so it can no longer be cut there"
