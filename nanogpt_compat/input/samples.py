@@ -12,15 +12,12 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from nanogpt_compat.input.charsets import MAX_BAD_SHARE, guess_charsets, has_detector, quiet_charset
-from nanogpt_compat.input.compressed import MEASURED_BYTES, ByteStream
 from nanogpt_compat.input.kinds import Kind, text_in
-from nanogpt_compat.input.local import InputFile
-from nanogpt_compat.input.location import Compression
-from nanogpt_compat.input.pipes import UNKNOWN, Pipe
+from nanogpt_compat.input.pipes import UNKNOWN
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.sniff import find_binary
 from nanogpt_compat.system.commands import install, show
-from nanogpt_compat.text.cutting import InMemory, Readable
+from nanogpt_compat.text.cutting import Readable
 from nanogpt_compat.text.decoding import find_invalid_bytes
 from nanogpt_compat.text.utf8 import is_utf8
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
@@ -63,24 +60,6 @@ def take_samples(file: Readable, *, total_bytes: int, n_inputs: int) -> list[Sam
         offsets = [k * (size_bytes - sample_bytes) // max(1, n_samples - 1) for k in range(n_samples)]
     read_ahead(file, ((offset, min(offset + sample_bytes, size_bytes)) for offset in offsets))
     return [trim(offset, file.read(sample_bytes, offset)) for offset in offsets]
-
-
-def take_packed_samples(
-    file: InputFile, compression: Compression, *, total_bytes: int, n_inputs: int
-) -> tuple[list[Sample], int, int | None]:
-    """Sample the beginning of a compressed text.
-
-    Returns the samples; the number of bytes of the file that they represent; and the size of the text, None
-    if it is more than `LOOK_AHEAD_BYTES`.
-    """
-    stream = ByteStream(file, compression)
-    head = stream.read(LOOK_AHEAD_BYTES + 1)
-    samples = take_samples(InMemory(head), total_bytes=total_bytes, n_inputs=n_inputs)
-    if not isinstance(file.path, Pipe):
-        stream.read(MEASURED_BYTES)
-    n_bytes = sum(len(sample.data) for sample in samples)
-    stored_bytes = max(1, stream.stored_bytes * n_bytes // max(1, stream.offset))
-    return samples, stored_bytes, None if len(head) > LOOK_AHEAD_BYTES else len(head)
 
 
 def trim(offset: int, data: bytes) -> Sample:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from nanogpt_compat.input.pipes import UNKNOWN
 from nanogpt_compat.input.reader import Find, Reading
-from nanogpt_compat.input.text import Around, Text
+from nanogpt_compat.input.text import Text
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.text.blocks import Block, MakeRoom, Position
 from nanogpt_compat.text.cutting import Readable, Window, block_end, is_same_cut
@@ -62,11 +62,11 @@ class SeparatedText(Text):
     def _shows_end(self, data: bytes) -> bool:
         return super()._shows_end(data.replace(self._separator.encode(), b""))
 
-    def _is_same_place(self, file: Around, at: Position) -> bool:
+    def _is_same_place(self, file: Readable, start: int, at: Position) -> bool:
         if not at.document and at.anchor == at.offset:
             return True  # a separator ends there, regardless of what follows
-        start, errors = replace(at, offset=file.start), lenient(self.errors)
-        window = _DocumentWindow(file, start, _STEP_BYTES, self._separator, errors)
+        errors = lenient(self.errors)
+        window = _DocumentWindow(file, replace(at, offset=start), _STEP_BYTES, self._separator, errors)
         # At the end of the file, the open document would have ended, too.
         return window.has(at.offset) and is_same_cut(window, at)
 

@@ -4,17 +4,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from nanogpt_compat.input.compressed import ByteStream, Unpacked
+from nanogpt_compat.input.compressed import MEASURED_BYTES, ByteStream, Unpacked
 from nanogpt_compat.input.local import InputFile
-from nanogpt_compat.input.pipes import UNKNOWN
+from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.reader import Check, Find, Reading, Streamed
-from nanogpt_compat.input.samples import Excerpts, Sample, Share, take_packed_samples, take_text
+from nanogpt_compat.input.samples import Excerpts, Sample, Share, take_samples, take_text
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.text.blocks import Block, MakeRoom, Position
 from nanogpt_compat.text.cuts import first_cut
-from nanogpt_compat.text.cutting import Readable, Window, is_same_cut, read_blocks
+from nanogpt_compat.text.cutting import InMemory, Readable, Window, is_same_cut, read_blocks
 from nanogpt_compat.text.decoding import decode, end_of_chars, lenient
 from nanogpt_compat.text.documents import END_OF_TEXT_NAME
+from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 
 _AHEAD_BYTES = 4096  # more than enough: a cut depends on only a few bytes after it
 _LOOK_BYTES = 4  # the longest character
@@ -57,15 +58,22 @@ class Text(Streamed):
         return replace(block, n_chars=n_all)
 
     def sample(self, file: InputFile, samples: list[Sample], share: Share, _check: Check) -> Excerpts:
+        """Take pieces spread over a local file; of what must be read in order or fetched, the samples."""
         pieces, text_bytes = samples, self.size_bytes
+        n_bytes = sum(len(piece.data) for piece in pieces)
         if self.form.compression != "none":
-            samples, n_bytes, text_bytes = take_packed_samples(
-                file, self.form.compression, total_bytes=share.total_bytes, n_inputs=share.n_inputs
+            stream = ByteStream(file, self.form.compression)
+            head = stream.read(LOOK_AHEAD_BYTES + 1)
+            text_bytes = None if len(head) > LOOK_AHEAD_BYTES else len(head)
+            pieces = samples = take_samples(
+                InMemory(head), total_bytes=share.total_bytes, n_inputs=share.n_inputs
             )
-            pieces = samples
-        else:
-            if isinstance(self.location, Path):
-                pieces = take_text(file, share)
+            if not isinstance(self.location, Pipe):
+                stream.read(MEASURED_BYTES)
+            n_bytes = sum(len(piece.data) for piece in pieces)
+            n_bytes = max(1, stream.stored_bytes * n_bytes // max(1, stream.offset))
+        elif isinstance(self.location, Path):
+            pieces = take_text(file, share)
             n_bytes = sum(len(piece.data) for piece in pieces)
         return Excerpts(
             [self._as_encoded(piece.data.decode("utf-8", lenient(self.errors))) for piece in pieces],
@@ -85,35 +93,19 @@ class Text(Streamed):
         return END_OF_TEXT_NAME.encode() in data
 
     def change_of_place(self, stream: ByteStream, at: Position) -> str:
-        if at.offset == 0 or self._is_same_place(Around(stream), at):
+        if at.offset == 0:
             return ""
-        return (
-            f"was changed just after the {at.offset:,} bytes already read, so it can no longer be cut there"
-        )
+        tail, ahead = stream.skipped_tail, stream.peek(_AHEAD_BYTES)
+        start = at.offset - len(tail)
+        if self._is_same_place(InMemory(tail + ahead, start), start, at):
+            return ""
+        n_bytes = f"{at.offset:,} bytes"
+        return f"was changed just after the {n_bytes} already read, so it can no longer be cut there"
 
-    def _is_same_place(self, file: "Around", at: Position) -> bool:
-        """Whether a block that ended at `at` would still end there."""
-        return is_same_cut(Window(file, file.start, _AHEAD_BYTES), at)
+    def _is_same_place(self, file: Readable, start: int, at: Position) -> bool:
+        """Whether a block that ended at `at` would still end there; `file` is in memory from `start` on."""
+        return is_same_cut(Window(file, start, _AHEAD_BYTES), at)
 
     @property
     def finder(self) -> tuple[Find, int, int]:
         return first_cut, _LOOK_BYTES, _LOOK_BYTES
-
-
-class Around:
-    """The bytes before and after the place that a stream has reached, for a `Window` to read."""
-
-    def __init__(self, stream: ByteStream) -> None:
-        ahead = stream.peek(_AHEAD_BYTES)
-        self.start = stream.offset - len(stream.skipped_tail)
-        self.size_bytes = UNKNOWN
-        self._data = stream.skipped_tail + ahead
-
-    def read(self, n_bytes: int, offset: int) -> bytes:
-        data = self._data[offset - self.start : offset - self.start + n_bytes]
-        if len(data) < n_bytes:
-            self.size_bytes = self.start + len(self._data)
-        return data
-
-    def drop_before(self, offset: int) -> None:
-        """Do nothing: the bytes are in memory."""

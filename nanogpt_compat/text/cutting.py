@@ -30,15 +30,16 @@ class Readable(Protocol):
 
 
 class InMemory:
-    """Bytes in memory, readable like a file."""
+    """Bytes in memory, readable like a file that ends with them; the first is at `start`."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, start: int = 0) -> None:
         self._data = data
-        self.size_bytes = len(data)
+        self._start = start
+        self.size_bytes = start + len(data)
 
     def read(self, n_bytes: int, offset: int) -> bytes:
         """Return the bytes `[offset, offset + n_bytes)`, fewer at the end."""
-        return self._data[offset : offset + n_bytes]
+        return self._data[offset - self._start : offset - self._start + n_bytes]
 
     def drop_before(self, offset: int) -> None:
         """Do nothing: the caller owns the bytes."""
