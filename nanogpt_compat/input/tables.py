@@ -47,7 +47,7 @@ _SIGNATURE_BYTES = 28  # after a plain-text footer of a file with encrypted colu
 _BUFFER_BYTES = 64 * 1024
 _N_SHOWN_ROWS = 4
 LENGTH_BYTES = 8  # of a row's length in the result of `frame_rows`
-_LARGE_PAGE_BYTES = 8 << 20  # `records.READER_BYTES` is enough for smaller pages
+_LARGE_PAGE_BYTES = 8 << 20  # `Parquet.memory_bytes` is enough for smaller pages
 _PAGE_OVERHEAD_BYTES = 1024  # in a page with a single text
 _MAX_BATCH_ROWS = 64  # with rows of 4 kB, 10 % faster than 32 and 6 times as fast as 1
 
