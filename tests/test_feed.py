@@ -277,6 +277,7 @@ def test_the_wrapper_on_the_page_works(tmp_path: Path) -> None:
     )
     assert done.stdout.splitlines()[0] == "preparing None None"
     assert done.stdout.endswith("done 100.0 0.0\nexit code 0 \n")
+    assert done.stderr == ""
 
 
 def test_the_fields_and_states_are_those_of_the_page() -> None:
