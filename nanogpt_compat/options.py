@@ -9,13 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from nanogpt_compat import __version__
-from nanogpt_compat.arguments import ANY, DASHES, Help, Parser
 from nanogpt_compat.config import DEFAULT_INPUT, DEFAULT_TEXT_FIELD, SPAN_BYTES, VAL_RATIO
 from nanogpt_compat.encoders import ENGINES, GIGATOKEN_VERSIONS
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.input.location import is_url, local_path
 from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES
 from nanogpt_compat.output import FORMATS
+from nanogpt_compat.system.arguments import ANY, DASHES, Help, Parser
 from nanogpt_compat.system.commands import program_name
 from nanogpt_compat.system.progress import PROGRESS
 from nanogpt_compat.system.units import format_bytes, parse_count, parse_size

@@ -12,11 +12,11 @@ from typing import Any
 from nanogpt_compat import report
 from nanogpt_compat.config import Config
 from nanogpt_compat.encoders.choose import OPENING_BYTES, Choice, choose_encoder
+from nanogpt_compat.encoders.forecast import Estimate, Estimator
 from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.reference import TiktokenEncoder, with_mark
 from nanogpt_compat.encoders.vocabulary import Vocabulary, find_gpt2
 from nanogpt_compat.errors import InputError, OutputError
-from nanogpt_compat.forecast import Estimate, Estimator
 from nanogpt_compat.input.compressed import UNPACK_BYTES_PER_S
 from nanogpt_compat.input.fields import check_text_fields
 from nanogpt_compat.input.kinds import Kind

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import __version__
+from nanogpt_compat.encoders.forecast import Estimate
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.forecast import Estimate
 from nanogpt_compat.input.location import Format, Location
 from nanogpt_compat.memory.usage import peak_rss_bytes
 from nanogpt_compat.output.layout import OutputFile

@@ -41,9 +41,9 @@ from nanogpt_compat import pipeline
 from nanogpt_compat.__main__ import start
 from nanogpt_compat.encoders.bounded import BoundedTokenizer
 from nanogpt_compat.encoders.fast import GigatokenEncoder
+from nanogpt_compat.encoders.forecast import Estimator
 from nanogpt_compat.encoders.interface import Tokens
 from nanogpt_compat.encoders.reference import TiktokenEncoder
-from nanogpt_compat.forecast import Estimator
 from nanogpt_compat.output import layout, token_file
 from nanogpt_compat.resume import checkpoint
 

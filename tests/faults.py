@@ -24,8 +24,8 @@ from unittest.mock import patch
 import psutil
 
 from nanogpt_compat import cli, preflight
+from nanogpt_compat.encoders.forecast import Estimator
 from nanogpt_compat.encoders.vocabulary import Vocabulary, find_gpt2
-from nanogpt_compat.forecast import Estimator
 from nanogpt_compat.output import layout
 from nanogpt_compat.resume import checkpoint
 from nanogpt_compat.resume.checkpoint import Checkpointer

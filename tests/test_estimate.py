@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt_compat.config import Config
+from nanogpt_compat.encoders.forecast import Estimate, Estimator
 from nanogpt_compat.encoders.interface import Encoder
-from nanogpt_compat.forecast import Estimate, Estimator
 from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.location import Container, Format
 from nanogpt_compat.input.samples import Share

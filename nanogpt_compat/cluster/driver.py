@@ -18,6 +18,7 @@ from nanogpt_compat.cluster.parts import Parts, list_some, remove_parts, spans_t
 from nanogpt_compat.cluster.plan import PLAN_NAME, Plan, Span, check_inputs, find_plan, read_plan
 from nanogpt_compat.cluster.worker import Outcome, attempt, job_of
 from nanogpt_compat.config import Config, Share
+from nanogpt_compat.encoders.forecast import Estimate
 from nanogpt_compat.errors import (
     CheckpointError,
     MemoryLimitError,
@@ -27,7 +28,6 @@ from nanogpt_compat.errors import (
     TooSmallError,
     UsageError,
 )
-from nanogpt_compat.forecast import Estimate
 from nanogpt_compat.memory.usage import rss_bytes
 from nanogpt_compat.preflight import check_names, look_into
 from nanogpt_compat.report import read_report, warn_of_empty

@@ -25,10 +25,10 @@ from nanogpt_compat.cluster.parts import (
 from nanogpt_compat.cluster.plan import PLAN_NAME, Plan, Span, check_input, check_options, read_plan
 from nanogpt_compat.config import Config
 from nanogpt_compat.encoders.choose import Choice
+from nanogpt_compat.encoders.forecast import Estimate
 from nanogpt_compat.encoders.interface import EngineMismatch
 from nanogpt_compat.encoders.vocabulary import Vocabulary
 from nanogpt_compat.errors import CheckpointError, InputError, OutputError, PrepareError, TooSmallError
-from nanogpt_compat.forecast import Estimate
 from nanogpt_compat.input.location import Location, Url
 from nanogpt_compat.input.reader import Reader
 from nanogpt_compat.input.repairs import BadRecord

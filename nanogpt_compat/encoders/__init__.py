@@ -8,8 +8,10 @@ classes.py       the characters on which the two disagree
 choose.py        choose the engine of a run
 vocabulary.py    GPT-2's vocabulary, from a cache, a folder, a package or the network
 block.py         encode one block: a stretch of text, or its documents
+decode.py        text of tokens
+forecast.py      forecast tokens and time from samples
 
-It must not know where text comes from; block.py still does.
+It must not know where text comes from.
 """
 
 ENGINES = ("auto", "tiktoken", "gigatoken")

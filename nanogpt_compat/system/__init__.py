@@ -9,6 +9,7 @@ progress.py      progress as a bar or as lines
 feed.py          progress as JSON, for programs
 redaction.py     keep secrets out of every text that leaves the process
 checkout.py      which files git would add
+arguments.py     what errors of options say, and the form of the help
 commands.py      commands for messages, quoted for the shell
 ranks.py         the rank of this process, from options or a scheduler's variables
 units.py         parse and format sizes, counts, times
