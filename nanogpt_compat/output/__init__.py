@@ -5,6 +5,8 @@ token_file.py    an append-only file of tokens that grows through a small mapped
 writer.py        write tokens to working files, check them, publish them
 open.py          open a finished file of any of these forms
 stream.py        read the tokens of one file, or of many as if they were one; find a document
+checksums.py     a CRC-32 for each file, and for each 64 MiB of it
+check.py         compare files with their checksums
 reader.py        read finished files back, and compare them
 consumers.py     what the training programs that read the output need
 
