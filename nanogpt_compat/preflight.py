@@ -261,8 +261,9 @@ def _size_of(path: Location, check: Callable[[], None]) -> int | None:
 
 
 def _readers_of(config: Config, sizes: Iterable[int | None]) -> Iterator[Reader]:
+    documents = config.documents  # asks the format of each input
     for path, form, size in zip(config.inputs, config.formats, sizes, strict=False):
-        yield reader_of(path, form, documents=config.documents, errors=config.errors, size_bytes=size)
+        yield reader_of(path, form, documents=documents, errors=config.errors, size_bytes=size)
 
 
 def open_engine(config: Config, *, has_documents: bool, reader_bytes: int) -> tuple[Vocabulary, Choice]:

@@ -469,8 +469,9 @@ class Run:
         self._note_saved(tally.bytes_read, tally.tokens)
         self._check_inputs(found, tally, is_read_later=not _is_enough(tally, self._job.max_chars))
         del tally.inputs[len(self._job.inputs) :]
+        sizes = self._job.sizes
         for index in range(tally.position.input_index):  # a compressed file may have been replaced
-            tally.inputs[index].bytes_read = self._job.sizes[index] or tally.inputs[index].bytes_read
+            tally.inputs[index].bytes_read = sizes[index] or tally.inputs[index].bytes_read
         tally.resumes += 1
         n_given_up = len(found.marks) - 1 - mark
         if n_given_up:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat.errors import OutputError
+from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.resume import journal
 from nanogpt_compat.resume.journal import Entry, Journal, format_line, parse_line, read_journal
 from tests.disks import MIB, Disk, Disks, tool, unmount
@@ -250,6 +250,19 @@ def test_a_record_too_long_for_any_reader_is_refused_before_it_is_written(
         with pytest.raises(OutputError, match="only 0 of 99 bytes"):
             opened.append({"x": "y" * 81})
     assert read_records(tmp_path / "journal") == [longest]
+
+
+def test_a_list_of_inputs_of_which_the_last_record_may_be_too_long_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    header: Record = {"inputs": ["a.txt"] * 10}
+    monkeypatch.setattr(journal, "MAX_HEADER_BYTES", len(format_line(header)) - 1)
+    with Journal(tmp_path / "journal", valid_bytes=0) as opened:
+        with pytest.raises(InputError, match=r"too many inputs.*join small files"):
+            opened.append(header)
+        opened.append({"inputs": ["a.txt"] * 9})
+        opened.append(header)  # a later record may have more
+    assert len(read_records(tmp_path / "journal")) == 2
 
 
 @pytest.mark.parametrize("record", [{"x": float("nan")}, {"x": {1}}])

@@ -25,9 +25,7 @@ class InputTally:
     """The counters of one input."""
 
     tokens: int = 0
-    val_tokens: int = (
-        0  # those of `tokens` that went to val; too few if an earlier version counted the others
-    )
+    val_tokens: int = 0  # of `tokens`; too few if an earlier version counted the others
     documents: int = 0  # finished ones that are not empty
     invalid_bytes: int = 0
     bytes_read: int = 0  # of the file

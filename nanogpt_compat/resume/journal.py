@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanogpt_compat.errors import OutputError
+from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.system.filesystem import (
     drop_cache,
     file_system,
@@ -23,12 +23,15 @@ from nanogpt_compat.system.filesystem import (
     sync_folder,
 )
 from nanogpt_compat.system.redaction import redact_record
+from nanogpt_compat.system.units import format_bytes
 
 # Reserved after the last line, so that the next lines can be written when the disk is full.
 ROOM_BYTES = 64 << 10
 
-# Limits the memory of a reader if the file is garbage; a header with 100,000 inputs fits.
-MAX_LINE_BYTES = 16 << 20
+# Limits the memory of a reader if the file is garbage. The last record has 300 to 800 bytes for each input.
+MAX_LINE_BYTES = 96 << 20
+# The header has some 200 for each: that there are too many must be known before the last record.
+MAX_HEADER_BYTES = MAX_LINE_BYTES // 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +121,18 @@ class Journal:
         """Make `record` durable: one write, one sync. No retry: a second sync may succeed with the data lost.
 
         Raises:
+            InputError: the first record, which lists the inputs, is over MAX_HEADER_BYTES.
             OutputError: this or an earlier record could not be made durable, or is over MAX_LINE_BYTES.
         """
         if not self._is_sound:
             raise OutputError(f"{self.path}: closed, or an append failed; run the command again to resume")
         line = format_line(record)
+        if not self.end_byte and len(line) > MAX_HEADER_BYTES:
+            raise InputError(
+                f"there are too many inputs: their list would take {format_bytes(len(line))} in "
+                f"{self.path}, and {format_bytes(MAX_HEADER_BYTES)} are allowed, for some 100,000 of them; "
+                "join small files into larger ones"
+            )
         self._is_sound = False  # stays so if anything below raises
         with _explained(self.path, f"append at byte {self.end_byte} to"):
             _write_once(self._fd, line)
