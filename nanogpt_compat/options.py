@@ -454,7 +454,7 @@ def _add_run_options(group: "argparse._ArgumentGroup") -> None:
         metavar="PLACE",
         help="with --inspect: show one token with the text around it and its input (train:123456, val:0, "
         "val:-1 for the last one), or a document (document:17, val:document:0). All count from 0; without "
-        "train: or val:, it is train, or the file that was given",
+        "train: or val:, it is train, or the file that was given (default: all of it, in short)",
     )
     group.add_argument(
         "--restart",

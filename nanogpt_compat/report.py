@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nanogpt_compat import __version__
-from nanogpt_compat.encoders.forecast import Estimate
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.input.location import Format, Location
 from nanogpt_compat.memory.usage import peak_rss_bytes
@@ -19,6 +18,9 @@ from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.system.filesystem import advice, sync_folder, write_json
 from nanogpt_compat.system.units import format_bytes, format_count, format_duration, format_rate, plural
 from nanogpt_compat.text.val_split import FIRST_SHARD, Interval, Windows
+
+if TYPE_CHECKING:  # --check imports no encoder
+    from nanogpt_compat.encoders.forecast import Estimate
 
 REPORT_NAME = "prepare.json"
 _PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken")
@@ -163,7 +165,7 @@ def name_inputs(paths: Sequence[Location]) -> str:
 
 
 def start_line(
-    paths: Sequence[Location], forecast: Estimate | None, *, free_bytes: int, n_workers: int
+    paths: Sequence[Location], forecast: "Estimate | None", *, free_bytes: int, n_workers: int
 ) -> str:
     """Return the first line of a run; `forecast` is None for a pipe, whose size is unknown."""
     threads = "1 thread" if n_workers == 1 else f"{n_workers} threads"

@@ -171,19 +171,20 @@ def _faults_of_folder(config: Config, outputs: Outputs) -> dict[str, str]:
 def next_step(config: Config, files: Sequence[OutputFile]) -> str:
     """Return the command that trains on the output, for the user; "" if none would work."""
     folder = config.output_dir
-    short = [one for one in files if one.n_tokens < MIN_TOKENS]
     is_pair = {one.split for one in files} == {"train", "val"}
-    train = _train_command(folder) if is_pair and not short else ""
     if config.output_format == "npy":
+        is_short = any(one.n_tokens < MIN_TOKENS for one in files)
         root = str(folder.resolve())
         line = f"next: set data_root = {root!a} in train_gpt2.py of build-nanogpt"
-        return line if is_pair and not short else ""
+        return line if is_pair and not is_short else ""
     if config.output_format == "llmc":
         first = str(folder.resolve() / f"{config.shard_name}_")
         patterns = {split: f"{glob.escape(first)}{split}_*.bin" for split in ("train", "val")}
         command = join("./train_gpt2cu", "-i", patterns["train"], "-j", patterns["val"])
         is_short = any(one.n_tokens < _LLMC_MIN_TOKENS for one in files)
         return f"next, where llm.c was built:{show(command)}" if is_pair and not is_short else ""
+    n_tokens = {split: sum(one.n_tokens for one in files if one.split == split) for split in ("train", "val")}
+    train = _train_command(folder) if min(n_tokens.values()) >= MIN_TOKENS else ""
     if config.shard_tokens is None:
         return f"next:{show(train)}" if train else ""
     if (folder / "train.bin").exists():
