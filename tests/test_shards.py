@@ -592,3 +592,20 @@ def test_a_train_bin_that_is_not_of_the_run_gets_a_warning(text: Path, tmp_path:
     done = prepare("--input", text, "--output-dir", tmp_path, "--shard-tokens", "100000")
     assert done.returncode == 0
     assert f"warning: {tmp_path / 'train.bin'} is from another run, and this run makes no" in done.stderr
+
+
+def test_shards_that_are_joined_first_may_have_a_short_last_one(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "mine"
+    folder.mkdir(parents=True)
+    (tmp_path / "train.py").touch()
+    (folder / "a.txt").write_text("word " * 28_333)
+    done = prepare(
+        "--input", folder / "a.txt", "--output-dir", folder, "--shard-tokens", "5000", "--val-ratio", "0.1"
+    )
+    assert done.returncode == 0, done.stderr
+    last = report_of(folder)["files"][-2]
+    assert (last["name"], last["tokens"] < 1025) == ("train_shard_0005.bin", True)
+    commands = [line for line in done.stderr.splitlines() if line.startswith("    ")]
+    assert [
+        next(end for end in ("xargs cat > train.bin)", "train.py") if end in line) for line in commands
+    ] == ["xargs cat > train.bin)", "train.py"]
