@@ -1,6 +1,6 @@
 """Check finished files against what prepare.json says of them, without the input.
 
-Each file is read once, from the disk and not from the page cache. At most 1 MiB of it is in memory.
+Each file is read once. At most 1 MiB of it is in memory.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -18,7 +18,7 @@ from nanogpt_compat.errors import DifferenceError, OutputError
 from nanogpt_compat.output.checksums import SectionCrcs, describe
 from nanogpt_compat.output.layout import OutputFile, Outputs, Shards
 from nanogpt_compat.output.token_file import TOKEN
-from nanogpt_compat.system.filesystem import advise_sequential, drop_cache
+from nanogpt_compat.system.filesystem import advise_sequential, drop_cache, is_cached
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.documents import END_OF_TEXT
 
@@ -37,24 +37,26 @@ def fill(data: memoryview, file: FileIO) -> int:
 
 
 def read_chunks(path: Path) -> Iterator[memoryview]:
-    """Read a file from the disk, and drop it from the page cache; yields 1 MiB at a time, in the same memory.
+    """Read a file, and leave the page cache as it was; yields 1 MiB at a time, in the same memory.
 
     Raises:
         OutputError: it cannot be read.
     """
     buffer = memoryview(bytearray(_CHUNK_TOKENS * TOKEN.itemsize))
-    n_done = n_dropped = 0
+    n_done = 0
     try:
         with path.open("rb", buffering=0) as file:
-            drop_cache(file.fileno(), 0, os.fstat(file.fileno()).st_size)  # it may differ from the disk
-            advise_sequential(file.fileno())
+            fd = file.fileno()
+            steps = range(0, os.fstat(fd).st_size, _DROP_EVERY_BYTES)
+            foreign = [is_cached(fd, start) for start in steps]  # before reading ahead
+            advise_sequential(fd)
             while n_read := fill(buffer, file):
                 yield buffer[:n_read]
                 n_done += n_read
-                if n_done - n_dropped >= _DROP_EVERY_BYTES:
-                    drop_cache(file.fileno(), n_dropped, n_done)
-                    n_dropped = n_done
-            drop_cache(file.fileno(), 0, n_done)
+                if n_done % _DROP_EVERY_BYTES == 0 or n_done >= steps.stop:
+                    step = (n_done - 1) // _DROP_EVERY_BYTES
+                    if foreign[step : step + 1] == [False]:
+                        drop_cache(fd, steps[step], n_done)
     except OSError as error:
         raise OutputError(f"cannot read {path} at byte {n_done:,}: {error.strerror}") from error
 

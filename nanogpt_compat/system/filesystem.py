@@ -64,6 +64,13 @@ def drop_cache(fd: int, start_bytes: int, end_bytes: int) -> None:
             os.posix_fadvise(fd, start_bytes, end_bytes - start_bytes, os.POSIX_FADV_DONTNEED)
 
 
+def is_cached(fd: int, offset: int) -> bool:
+    """Return whether the byte at `offset` is in the page cache; False if the system does not tell."""
+    with contextlib.suppress(OSError, AttributeError):  # EAGAIN: it would have to be read from the disk
+        return os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    return False
+
+
 def reserve_behind(fd: int, end_bytes: int) -> None:
     """Allocate a file's blocks up to `end_bytes` but keep its size: they stay available on a full disk.
 
