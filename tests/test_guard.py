@@ -217,9 +217,7 @@ def test_a_record_that_does_not_fit_is_refused_for_good_unless_others_hold_the_m
     error: type[Exception] | None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    own_bytes = (
-        200 * MIB
-    )  # fixed: earlier tests of this process may free more than matters here at any moment
+    own_bytes = 200 * MIB  # as below
     limit_bytes = policy.limit_for(own_bytes + 425 * MIB)
     limit = Reading("limit", "set", limit_bytes, own_bytes + others_mib * MIB, private=private)
     sampler, need = Scripted(PLENTY), Need("file: line 3 has 1 MB", need_mib * MIB, need_mib * MIB)
@@ -237,10 +235,11 @@ def test_a_record_that_does_not_fit_is_refused_for_good_unless_others_hold_the_m
     assert ("running it again unchanged will not help" in str(found.value)) == (error is TooSmallError)
 
 
-def test_what_is_allowed_on_the_advice_of_a_refusal_is_enough() -> None:
-    own_bytes = limits.anonymous_bytes(psutil.Process())
+def test_what_is_allowed_on_the_advice_of_a_refusal_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    own_bytes = 200 * MIB  # not that of this process, which may free what earlier tests have left
     limit = Reading("--max-memory", "the command line", own_bytes + 100 * MIB, own_bytes, private=True)
     sampler, need = Scripted(PLENTY), Need("it", 200 * MIB, 300 * MIB)
+    monkeypatch.setattr(sampler, "own_bytes", lambda: own_bytes)
     with MemoryGuard(sampler, smallest_bytes=MIB) as watched:
         sampler.readings = [limit]
         with pytest.raises(TooSmallError) as found:
