@@ -49,7 +49,7 @@ def outputs_of(output_dir: Path, made: Mapping[str, Any]) -> Outputs:
         form=options["output_format"],
         shard_tokens=options["shard_tokens"],
         word=options["shard_name"],
-        has_val=options["val_split"] != "none" and options["val_ratio"] > 0,
+        has_val="val" in made["tokens"],
     )
 
 

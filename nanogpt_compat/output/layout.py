@@ -34,7 +34,7 @@ SECTION_BYTES = 64 << 20
 _ENDLESS = 1 << 62
 _SUFFIXES = {"bin": "bin", "npy": "npy", "llmc": "bin"}
 _LLMC_MAGIC, _LLMC_VERSION = 20240520, 1
-_LLMC_HEADER_BYTES = 256 * 4
+LLMC_HEADER_BYTES = 256 * 4
 _SPLIT_IN_NAME = re.compile(r"(.*?)(?:^|_)(train|val)(?:_shard)?(?:_(\d+))?\.(?:bin|npy)", re.ASCII)
 
 
@@ -217,7 +217,7 @@ def count_in_llmc(head: bytes) -> int | None:
     >>> count_in_llmc(Shards(Path(), "fineweb", "llmc").header(12)), count_in_llmc(b"no header")
     (12, None)
     """
-    fields = np.frombuffer(head[:_LLMC_HEADER_BYTES].ljust(_LLMC_HEADER_BYTES, b"\0"), "<i4")
+    fields = np.frombuffer(head[:LLMC_HEADER_BYTES].ljust(LLMC_HEADER_BYTES, b"\0"), "<i4")
     return int(fields[2]) if tuple(fields[:2]) == (_LLMC_MAGIC, _LLMC_VERSION) else None
 
 

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.output.layout import Shards, count_in_llmc, split_in_name
+from nanogpt_compat.output.layout import LLMC_HEADER_BYTES, count_in_llmc, split_in_name
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.utf8 import char_start
 
 _HEAD_BYTES = 64 * 1024
 _NPY = b"\x93NUMPY"
-_LLMC_HEADER_BYTES = Shards(Path(), "", "llmc").header_bytes
 _OTHERS = {
     struct.pack("<i", 20240801): "holds tokens of Llama 3 as uint32, for llm.c",
     b"MMIDIDX\0": "is an index of Megatron's; the tokens are in the .bin file next to it",
@@ -60,7 +59,7 @@ def open_tokens(path: str | Path) -> "np.memmap[Any, np.dtype[np.uint16]]":
     """
     file = look_at(Path(path))
     if not file.n_tokens:
-        raise OutputError(f"{path} holds no tokens: it has {plural(path_size(file.path), 'byte')}")
+        raise OutputError(f"{path} holds no tokens: it has {plural(file.n_bytes, 'byte')}")
     try:
         return file.map()
     except OSError as error:
@@ -87,7 +86,7 @@ def look_at(path: Path) -> TokenFile:
         raise _unreadable(path, error) from error
     n_tokens = count_in_llmc(head)
     if n_tokens is not None:
-        return _checked(path, _LLMC_HEADER_BYTES, n_tokens, n_bytes)
+        return _checked(path, LLMC_HEADER_BYTES, n_tokens, n_bytes)
     if (found := _what_else(head)) is not None:
         raise OutputError(f"{path} {found}; GPT-2's tokens are uint16")
     if n_bytes % TOKEN.itemsize:
@@ -95,14 +94,6 @@ def look_at(path: Path) -> TokenFile:
             f"{path} has {n_bytes:,} bytes, and tokens take two each: it is cut off, or not a token file"
         )
     return TokenFile(path, 0, n_bytes // TOKEN.itemsize)
-
-
-def path_size(path: Path) -> int:
-    """Return the size of a file in bytes; 0 if it is gone."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
 
 
 def _look_at_npy(path: Path, file: BinaryIO) -> TokenFile:

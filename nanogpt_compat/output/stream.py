@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.open import TokenFile
+from nanogpt_compat.output.reader import fill, read_chunks
 from nanogpt_compat.output.token_file import TOKEN
-from nanogpt_compat.system.filesystem import drop_cache
 from nanogpt_compat.text.documents import END_OF_TEXT
 
-_CHUNK_TOKENS = 2 * 1024 * 1024
 _WHOLE_TOKENS = 32 * 1024 * 1024  # 64 MiB: fewer are all read
 # 16 MiB in 64 places: a second on a cold hard disk, and about 1 % precise for a share of 1 in 1,000.
 _N_SAMPLES, _SAMPLE_TOKENS = 64, 128 * 1024
@@ -57,32 +56,39 @@ class TokenStream:
         return np.concatenate(found)
 
     def chunks(self) -> Iterator[tuple[int, NDArray[np.uint16]]]:
-        """Yield all tokens in chunks of at most 4 MiB, each with its position; they do not stay in the cache.
+        """Yield all tokens in chunks of at most 1 MiB, each with its position; the next one is in its place.
 
         Raises the same as `read`.
         """
         for index, file in enumerate(self.files):
-            for first in range(0, file.n_tokens, _CHUNK_TOKENS):
-                last = min(first + _CHUNK_TOKENS, file.n_tokens)
-                yield self._starts[index] + first, _read(file, first, last, is_kept=False)
+            n_bytes = 0
+            for chunk in read_chunks(file.path):
+                first = max(0, n_bytes - file.header_bytes) // TOKEN.itemsize
+                data = chunk[max(0, file.header_bytes - n_bytes) : file.n_bytes - n_bytes]
+                n_bytes += len(chunk)
+                if len(data) > 1:
+                    tokens = np.frombuffer(data, TOKEN, len(data) // TOKEN.itemsize)
+                    yield self._starts[index] + first, tokens
+            if n_bytes < file.n_bytes:
+                raise _shorter(file, n_bytes)
 
 
-def _read(file: TokenFile, first: int, last: int, *, is_kept: bool = True) -> NDArray[np.uint16]:
+def _read(file: TokenFile, first: int, last: int) -> NDArray[np.uint16]:
     tokens = np.empty(last - first, TOKEN)
-    offset = file.header_bytes + first * TOKEN.itemsize
+    offset, data = file.header_bytes + first * TOKEN.itemsize, tokens.view(np.uint8).data
     try:
         with file.path.open("rb", buffering=0) as source:
             source.seek(offset)
-            data, n_read = tokens.view(np.uint8).data, 0
-            while n_read < len(data) and (n_new := source.readinto(data[n_read:])):
-                n_read += n_new
-            if not is_kept:
-                drop_cache(source.fileno(), offset, offset + n_read)
+            n_read = fill(data, source)
     except OSError as error:
         raise OutputError(f"cannot read {file.path} at byte {offset:,}: {error.strerror}") from error
     if n_read < len(data):
-        raise OutputError(f"{file.path} ends at byte {offset + n_read:,}: it has become shorter")
+        raise _shorter(file, offset + n_read)
     return tokens
+
+
+def _shorter(file: TokenFile, n_bytes: int) -> OutputError:
+    return OutputError(f"{file.path} ends at byte {n_bytes:,}: it has become shorter")
 
 
 @dataclass(frozen=True, slots=True)
