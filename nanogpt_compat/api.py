@@ -144,7 +144,7 @@ def _count(job: Job, voice: Voice) -> int:
     tally = Tally([InputTally() for _ in job.inputs])
     with Watch(job, voice) as watch:
         try:
-            watch.go_through(job, _Nowhere(), tally, flush=_do_nothing, after_block=_do_nothing)
+            watch.go_through(job, _Nowhere(), tally)
         except MemoryError as error:
             raise watch.memory_refused() from error
     return tally.tokens
@@ -155,10 +155,6 @@ class _Nowhere:
 
     def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
         """Drop `tokens`."""
-
-
-def _do_nothing() -> None:
-    """Ignore the call: there is nothing to save or to write back."""
 
 
 def _look_into(words: Sequence[str], *, verbose: bool) -> tuple[Job, Voice]:

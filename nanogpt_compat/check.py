@@ -21,7 +21,6 @@ from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.progress import Display
 from nanogpt_compat.system.units import format_bytes, format_duration
 
-_SHOW_EVERY_S = 0.1
 _MAKE_AGAIN = "run the command that made the output with --overwrite"
 
 
@@ -37,7 +36,7 @@ def check(output_dir: Path, voice: Voice) -> None:
     outputs, listed = _find_listed(output_dir)
     found: list[str] = []  # a line for each file that is damaged or cannot be read
     kind: type[PrepareError] = OutputError
-    with voice.open_display(sum(one.file.n_bytes for one in listed), 0) as display:
+    with voice.open_display(sum(one.file.n_bytes for one in listed), 0, rss_bytes) as display:
         reading = _Reading(display, voice)
         try:
             for one in listed:
@@ -49,7 +48,6 @@ def check(output_dir: Path, voice: Voice) -> None:
                     if faults:
                         found.append(f"{one.file.path}: {'; '.join(faults)}")
                         kind = DifferenceError
-            reading.show()
         except BaseException:  # a signal: do not lose what was found until then
             for line in found:
                 voice.warn(line)
@@ -129,23 +127,16 @@ class _Reading:
     def __init__(self, display: Display, voice: Voice) -> None:
         self._voice, self._display = voice, display
         self._n_bytes = 0
-        self._began_s = self._shown_s = time.monotonic()
+        self._began_s = time.monotonic()
 
     def after_chunk(self, n_bytes: int) -> None:
-        """Count a chunk, and show the progress now and then; raises if the work should stop."""
+        """Count a chunk, and show the progress; raises if the work should stop."""
         self._voice.check()
         self._n_bytes += n_bytes
-        if time.monotonic() - self._shown_s > _SHOW_EVERY_S:
-            self.show()
-
-    def show(self) -> None:
-        """Show the progress."""
-        self._shown_s = time.monotonic()
-        n_tokens = self._n_bytes // TOKEN.itemsize
-        self._display.show(bytes_read=self._n_bytes, tokens=n_tokens, memory_bytes=rss_bytes())
+        self._display.show(bytes_read=self._n_bytes, tokens=self._n_bytes // TOKEN.itemsize)
 
     def describe_speed(self) -> str:
         """Return how much was read, and how fast."""
-        elapsed_s = max(1e-9, self._shown_s - self._began_s)
+        elapsed_s = max(1e-9, time.monotonic() - self._began_s)
         speed = f"{format_bytes(self._n_bytes / elapsed_s)}/s"
         return f"{format_bytes(self._n_bytes)} in {format_duration(elapsed_s)}, {speed}"

@@ -1,6 +1,5 @@
 """Locks, memory guard, signals and progress: what a run and --verify have in common."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -20,8 +19,6 @@ from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.resume.lock import FolderLock, check_free
 from nanogpt_compat.system.display import Voice
 from nanogpt_compat.text.blocks import Need
-
-_SHOW_EVERY_S = 0.1
 
 Check = Callable[[], None]
 
@@ -63,6 +60,10 @@ class Fill(Protocol):
 
     def complete(self, report: Mapping[str, Any]) -> dict[str, Any]:
         """Return the report of the run with what is known of how the tokens were made."""
+
+
+def _do_nothing() -> None:
+    """Ignore the call: a sink that writes nothing has nothing to write back or to save."""
 
 
 class Watch:
@@ -118,8 +119,8 @@ class Watch:
         sink: Sink,
         tally: Tally,
         *,
-        flush: Callable[[], None],
-        after_block: Callable[[], None],
+        flush: Callable[[], None] = _do_nothing,
+        after_block: Callable[[], None] = _do_nothing,
         end: int | None = None,
     ) -> None:
         """Run the pipeline from `tally` to `end`, as in `Source`; `flush` writes back what `sink` holds.
@@ -130,13 +131,7 @@ class Watch:
         """
         encoder, beginning = job.encoder, tally.position
         self._has_written = lambda: tally.position != beginning
-        with self.voice.open_display(self._expected_bytes, tally.bytes_read) as display:
-            shown_s = 0.0
-
-            def show() -> None:
-                nonlocal shown_s
-                shown_s = time.monotonic()
-                display.show(bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=rss_bytes())
+        with self.voice.open_display(self._expected_bytes, tally.bytes_read, rss_bytes) as display:
 
             def after_each_block() -> None:
                 after_block()
@@ -146,8 +141,7 @@ class Watch:
                 elif step is Step.DROP_CACHES:
                     encoder.drop_caches()
                     trim_heap()
-                if time.monotonic() - shown_s > _SHOW_EVERY_S:  # at 200 MB/s, each block would cost 1 %
-                    show()
+                display.show(bytes_read=tally.bytes_read, tokens=tally.tokens)
 
             def make_room(n_bytes: int, need: Callable[[], Need]) -> None:
                 if self.guard.lacks_room(n_bytes):
@@ -169,14 +163,16 @@ class Watch:
                 make_room=make_room,
                 check_room=self.guard.check_room,
             )
-            show()
+            display.show(bytes_read=tally.bytes_read, tokens=tally.tokens)  # there may have been no block
 
     def fill(self, fill: Fill, sink: Sink, tally: Tally, *, after_part: Callable[[], None]) -> None:
         """Fill the output from `tally` on, and show progress."""
-        with self.voice.open_display(self._expected_bytes, tally.bytes_read, state="merging") as display:
+        with self.voice.open_display(
+            self._expected_bytes, tally.bytes_read, rss_bytes, state="merging"
+        ) as display:
 
             def after_each() -> None:
                 after_part()
-                display.show(bytes_read=tally.bytes_read, tokens=tally.tokens, memory_bytes=rss_bytes())
+                display.show(bytes_read=tally.bytes_read, tokens=tally.tokens)
 
             fill.copy_into(sink, tally, after_part=after_each, check=self.check)

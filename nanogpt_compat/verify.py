@@ -122,7 +122,7 @@ def _compare(job: Job, files: FinishedFiles, watch: Watch) -> Tally:
     """Run the pipeline from the beginning, compare, and return its counters."""
     tally = Tally([InputTally() for _ in job.inputs])
     try:
-        watch.go_through(job, files, tally, flush=_do_nothing, after_block=_do_nothing)
+        watch.go_through(job, files, tally)
     except Difference as difference:
         raise DifferenceError(_describe(difference, job, tally, watch.check)) from difference
     except MemoryError as error:
@@ -166,10 +166,6 @@ def _check_files(job: Job, made: Mapping[str, Any], described: Sequence[Mapping[
                     f"{job.config.output_dir / report.REPORT_NAME}: {name} of {new['name']} is "
                     f"{old[name]!r} and should be {value!r}; {MAKE_AGAIN}"
                 )
-
-
-def _do_nothing() -> None:
-    """Ignore the call: verifying has nothing to save or to write back."""
 
 
 def _describe(difference: Difference, job: Job, done: Tally, check: Check) -> str:

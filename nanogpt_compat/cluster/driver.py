@@ -219,7 +219,7 @@ def drive(
         return [one for one in spans_to_do(work_dir, plan, settings, asked) if one.index not in queue.failed]
 
     done_bytes = _bytes_of(asked) - _bytes_of(list_todo())
-    with voice.open_display(_bytes_of(asked), done_bytes) as display:
+    with voice.open_display(_bytes_of(asked), done_bytes, rss_bytes) as display:
         progress = _Progress(display, done_bytes)
         for _ in range(MAX_TRIES):  # more than once only if finished parts turn out to be invalid
             queue.todo.extend(list_todo())
@@ -362,7 +362,7 @@ class _Progress:
     def add(self, span: Span, outcome: Outcome) -> None:
         self._done_bytes += span.end - span.start
         self._n_tokens += outcome.tokens
-        self._display.show(bytes_read=self._done_bytes, tokens=self._n_tokens, memory_bytes=rss_bytes())
+        self._display.show(bytes_read=self._done_bytes, tokens=self._n_tokens)
 
 
 class _ThisProcess(Executor):

@@ -184,16 +184,23 @@ class Voice:
             (self.stdout or self.stderr).write(line + "\n")
 
     def enter(self, state: str) -> None:
-        """Tell a program that reads the progress which state the run has reached."""
+        """Report the state that the run has reached to a program that reads the progress."""
         if self.feed is not None:
             self.feed.enter(state)
 
     def found_complete(self) -> None:
-        """Tell such a program, at the end, that there was nothing to do."""
+        """Report to such a program, at the end, that there was nothing to do."""
         if self.feed is not None:
             self.feed.found_complete()
 
-    def open_display(self, total_bytes: int | None, done_bytes: int, *, state: str = "running") -> Display:
+    def open_display(
+        self,
+        total_bytes: int | None,
+        done_bytes: int,
+        memory_bytes: Callable[[], int],
+        *,
+        state: str = "running",
+    ) -> Display:
         """Open the progress display; `total_bytes` is None if the size is unknown."""
         screen: Screen | None = None
         if self.feed is not None:
@@ -201,4 +208,4 @@ class Voice:
         elif not self.is_quiet:
             is_bar = self.progress == "bar" or (self.progress == "auto" and self.stderr.has_bars)
             screen = Bar(self.stderr) if is_bar else Lines(self.stderr)
-        return Display(screen, total_bytes=total_bytes, done_bytes=done_bytes)
+        return Display(screen, total_bytes=total_bytes, done_bytes=done_bytes, memory_bytes=memory_bytes)

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -76,38 +77,53 @@ class Display:
     As a context manager, it ends with the last state.
     """
 
-    def __init__(self, screen: Screen | None, *, total_bytes: int | None, done_bytes: int) -> None:
-        """Begin at `done_bytes`, which do not count towards the speed; without a screen, show nothing."""
+    def __init__(
+        self,
+        screen: Screen | None,
+        *,
+        total_bytes: int | None,
+        done_bytes: int,
+        memory_bytes: Callable[[], int],
+    ) -> None:
+        """Begin at `done_bytes`, which do not count towards the speed; without a screen, show nothing.
+
+        `memory_bytes` is called for each state that is shown.
+        """
         self._screen = screen
         self._total_bytes, self._done_bytes = total_bytes, done_bytes
+        self._memory_bytes = memory_bytes
         self._started_s = self._shown_s = time.monotonic()
-        self._pending: Moment | None = None
+        self._pending: tuple[int, int] | None = None
         if screen is not None:
             screen.begin(Moment(done_bytes, total_bytes))
 
-    def show(self, *, bytes_read: int, tokens: int, memory_bytes: int) -> None:
-        """Show the state of the run, unless the last one was shown a moment ago."""
+    def show(self, *, bytes_read: int, tokens: int) -> None:
+        """Show the state of the run, unless the last one was shown a moment ago; takes 1 us then."""
         if self._screen is None:
             return
+        self._pending = bytes_read, tokens
         now_s = time.monotonic()
-        self._pending = Moment(
+        if now_s - self._shown_s >= self._screen.every_s:
+            self._screen.draw(self._moment(bytes_read, tokens))
+            self._pending, self._shown_s = None, now_s
+
+    def _moment(self, bytes_read: int, tokens: int) -> Moment:
+        return Moment(
             bytes_read,
             self._total_bytes,
             tokens,
-            memory_bytes,
+            self._memory_bytes(),
             new_bytes=bytes_read - self._done_bytes,
-            elapsed_s=now_s - self._started_s,
+            elapsed_s=time.monotonic() - self._started_s,
         )
-        if now_s - self._shown_s >= self._screen.every_s:
-            self._screen.draw(self._pending)
-            self._pending, self._shown_s = None, now_s
 
     def __enter__(self) -> "Display":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
         if self._screen is not None:
-            self._screen.end(self._pending, has_failed=kind is not None)
+            last = None if self._pending is None else self._moment(*self._pending)
+            self._screen.end(last, has_failed=kind is not None)
 
 
 class Stream(Protocol):
