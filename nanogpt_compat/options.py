@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -136,8 +136,7 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
         ("--inspect", options.inspect is not None, _OF_INSPECT),
     ):
         if is_on:
-            defaults = vars(parser.parse_args([], namespace=Options()))
-            _refuse_others(options, defaults, mode=mode, but=but)
+            _refuse_others(options, parser, mode=mode, but=but)
     if options.inspect and options.output_dir is not None:
         raise UsageError("--inspect names the folder itself: omit --output-dir")
     if options.at is not None and options.inspect is None:
@@ -145,11 +144,10 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
     return options
 
 
-def _refuse_others(
-    options: Options, defaults: Mapping[str, object], *, mode: str, but: Collection[str]
-) -> None:
+def _refuse_others(options: Options, parser: Parser, *, mode: str, but: Collection[str]) -> None:
     """Raise UsageError if options were given beside `mode` that mean nothing there; `but` mean something."""
-    given = [name for name, value in vars(options).items() if value != defaults[name] and name not in but]
+    typed = vars(options).items()
+    given = [name for name, value in typed if value != parser.get_default(name) and name not in but]
     if given:
         names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
         raise UsageError(f"{mode} needs only the finished files and --output-dir: omit {names}")

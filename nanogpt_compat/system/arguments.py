@@ -6,7 +6,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import NoReturn
 
@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
     words: Sequence[str] = ()  # of the command line, for errors
 
-    @property
+    @cached_property
     def arities(self) -> dict[str, int]:
         """The most values that each option takes."""
         n_values = {None: 1, "?": 1, 0: 0}
