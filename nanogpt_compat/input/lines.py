@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 
-from nanogpt_compat.input.compressed import MEASURED_BYTES, ByteStream
+from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.jsonl import lines_of, parse_lines, place_of_line, read_lines
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location, Url
@@ -66,9 +66,8 @@ class JsonLines(Streamed):
     def counted_from(self, start: int) -> str:
         return f" (lines are counted from byte {start:,}, where the span begins)" if start else ""
 
-    def sample(self, _file: InputFile, _samples: list[Sample], share: Share, check: Check) -> Excerpts:
-        with open_input(self.location, check=check) as file:
-            return self._take_head(file, share) if self.is_in_order else self._take_lines(file, share)
+    def sample(self, file: InputFile, _samples: list[Sample], share: Share, _check: Check) -> Excerpts:
+        return self._take_head(file, share) if self.is_in_order else self._take_lines(file, share)
 
     def _take_head(self, file: InputFile, share: Share) -> Excerpts:
         """Take the first records, from an input that can only be read in order."""
@@ -79,15 +78,13 @@ class JsonLines(Streamed):
         texts = self._texts_of(used or head_of_line(head))
         if not used:
             used, texts = head, texts or [_piece_of_string(head).encode()]
-        if self.form.compression != "none" and not isinstance(file.path, Pipe):
-            stream.read(MEASURED_BYTES)
         pieces = [shorten(text, share) for text in texts]
-        n_bytes = stream.stored_bytes * len(used) // max(1, stream.offset)
+        n_bytes = self.stored_bytes(stream, len(used))
         text_bytes = self.size_bytes
         if self.form.compression != "none":
             stream.skip(LOOK_AHEAD_BYTES + 1 - stream.offset)
             text_bytes = stream.offset if stream.offset <= LOOK_AHEAD_BYTES else None
-        return self._excerpts(pieces, max(1, n_bytes), text_bytes)
+        return self._excerpts(pieces, n_bytes, text_bytes)
 
     def _take_lines(self, file: InputFile, share: Share) -> Excerpts:
         """Take the records at places spread over the file; each represents one byte.

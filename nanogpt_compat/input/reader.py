@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from nanogpt_compat.errors import CheckpointError
-from nanogpt_compat.input.compressed import ByteStream
+from nanogpt_compat.input.compressed import MEASURED_BYTES, ByteStream
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Format, Location
 from nanogpt_compat.input.open import open_input
@@ -217,6 +217,15 @@ class Streamed(Reader):
     @abstractmethod
     def finder(self) -> tuple[Find, int, int]:
         """What finds a place to start at, and how many bytes before and after it decide."""
+
+    def stored_bytes(self, stream: ByteStream, n_bytes: int) -> int:
+        """Return about how many bytes of the file hold the first `n_bytes`, which `stream` has read.
+
+        The stream of a compressed file reads more for that.
+        """
+        if self.form.compression != "none" and not isinstance(self.location, Pipe):
+            stream.read(MEASURED_BYTES)
+        return max(1, stream.stored_bytes * n_bytes // max(1, stream.offset))
 
     def change(self, read: Consumed, check: Check) -> str:
         """Compare the bytes after decompression."""

@@ -4,9 +4,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from nanogpt_compat.input.compressed import MEASURED_BYTES, ByteStream, Unpacked
+from nanogpt_compat.input.compressed import ByteStream, Unpacked
 from nanogpt_compat.input.local import InputFile
-from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.reader import Check, Find, Reading, Streamed
 from nanogpt_compat.input.samples import Excerpts, Sample, Share, take_samples, take_text
 from nanogpt_compat.system.checksum import crc32
@@ -68,10 +67,7 @@ class Text(Streamed):
             pieces = samples = take_samples(
                 InMemory(head), total_bytes=share.total_bytes, n_inputs=share.n_inputs
             )
-            if not isinstance(self.location, Pipe):
-                stream.read(MEASURED_BYTES)
-            n_bytes = sum(len(piece.data) for piece in pieces)
-            n_bytes = max(1, stream.stored_bytes * n_bytes // max(1, stream.offset))
+            n_bytes = self.stored_bytes(stream, sum(len(piece.data) for piece in pieces))
         elif isinstance(self.location, Path):
             pieces = take_text(file, share)
             n_bytes = sum(len(piece.data) for piece in pieces)
