@@ -229,6 +229,28 @@ def report_of(folder: Path) -> dict[str, Any]:
     return report
 
 
+def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    files = (one for one in sorted(folder.rglob("*")) if one.is_file())
+    return {str(one): (one.stat().st_ino, one.stat().st_mtime_ns, one.read_bytes()) for one in files}
+
+
+def assert_refused(folder: Path, call: Callable[[], Outcome], exit_code: int, *messages: str) -> str:
+    """Check that a run ends so, with all of these messages, and leaves the folder as it was.
+
+    Return the error.
+    """
+    before = snapshot(folder)
+    done = call()
+    assert done.returncode == exit_code, done.stderr
+    assert snapshot(folder) == before
+    assert not (folder / ".prepare").exists()
+    error = done.stderr[done.stderr.index("prepare: error: ") :]
+    assert error.isascii()
+    for message in messages:
+        assert message in error
+    return error
+
+
 def lasting(report: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a report that depend neither on stops nor on timestamps of the input."""
     found = {name: value for name, value in report.items() if name not in _PASSING}

@@ -25,9 +25,18 @@ from nanogpt_compat.system import filesystem
 from nanogpt_compat.system.checksum import crc32
 from tests import faults
 from tests.conftest import REPOSITORY, RunPrepare
-from tests.faults import SECTION_BYTES, Args, Outcome, Stopped, make_text, prepare, report_of
+from tests.faults import (
+    SECTION_BYTES,
+    Args,
+    Outcome,
+    Stopped,
+    assert_refused,
+    make_text,
+    prepare,
+    report_of,
+    snapshot,
+)
 from tests.test_files import cached_bytes
-from tests.test_verify import snapshot
 
 pytestmark = pytest.mark.costly
 
@@ -101,16 +110,7 @@ def shards(originals: Callable[[str], Made], tmp_path: Path) -> Made:
 
 def refused(made: Made, exit_code: int, *messages: str) -> str:
     """Check: it must end so, with all of these messages, and leave the folder as it was."""
-    before = snapshot(made.out)
-    done = made.check()
-    assert done.returncode == exit_code, done.stderr
-    assert snapshot(made.out) == before
-    assert not (made.out / ".prepare").exists()
-    error = done.stderr[done.stderr.index("prepare: error: ") :]
-    assert error.isascii()
-    for message in messages:
-        assert message in error
-    return error
+    return assert_refused(made.out, made.check, exit_code, *messages)
 
 
 def flip(path: Path, byte: int) -> None:

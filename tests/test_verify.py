@@ -24,7 +24,7 @@ from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.val_split import val_windows
 from tests import faults
 from tests.conftest import REPOSITORY
-from tests.faults import Args, Outcome, make_text, prepare, report_of, sha256s
+from tests.faults import Args, Outcome, assert_refused, make_text, prepare, report_of, sha256s, snapshot
 from tests.reference import exact_cuts, whole_tokens
 from tests.test_resume_changes import unsampled
 
@@ -79,23 +79,9 @@ def own(made: Made, tmp_path: Path) -> Made:
     return Made(tmp_path / "a.txt", made.out)
 
 
-def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
-    files = (one for one in sorted(folder.rglob("*")) if one.is_file())
-    return {str(one): (one.stat().st_ino, one.stat().st_mtime_ns, one.read_bytes()) for one in files}
-
-
 def refused(made: Made, exit_code: int, *messages: str, options: Args = ()) -> str:
     """Verify: it must end so, with all of these messages, and leave the folder as it was."""
-    before = snapshot(made.out)
-    done = made.verify(*options)
-    assert done.returncode == exit_code, done.stderr
-    assert snapshot(made.out) == before
-    assert not (made.out / ".prepare").exists()
-    error = done.stderr[done.stderr.index("prepare: error: ") :]
-    assert error.isascii()
-    for message in messages:
-        assert message in error
-    return error
+    return assert_refused(made.out, lambda: made.verify(*options), exit_code, *messages)
 
 
 # Right output
