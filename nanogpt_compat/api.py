@@ -153,7 +153,9 @@ def _count(job: Job, voice: Voice) -> int:
 class _Nowhere:
     """A sink that drops the tokens: the pipeline counts them."""
 
-    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
+    def append(
+        self, tokens: NDArray[np.uint16], *, is_val: bool, ends: NDArray[np.int64] | None = None
+    ) -> None:
         """Drop `tokens`."""
 
 

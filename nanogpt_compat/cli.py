@@ -244,5 +244,5 @@ def _saved_tokens(output_dir: Path) -> int:
     from nanogpt_compat.resume.checkpoint import journal_in, read_found
 
     with contextlib.suppress(OutputError):  # the caller has something more important to report
-        return sum(read_found(journal_in(output_dir)).tokens.values())
+        return read_found(journal_in(output_dir)).n_tokens
     return 0

@@ -84,8 +84,8 @@ def run(
         blocks = source.limit(blocks, max_chars - tally.chars, tally.position, wait_for_room)
 
     def write(encoded: Encoded) -> None:
-        for is_val, ids in encoded.tokens:
-            sink.append(ids, is_val=is_val)
+        for one in encoded.stretches:
+            sink.append(one.ids, is_val=one.is_val, ends=one.ends)
         _count_ended(tally, source, encoded.block.start.input_index)
         _count(tally, encoded)
         after_block()
@@ -111,10 +111,10 @@ def _count(tally: Tally, encoded: Encoded) -> None:
     """Add a written block to the tally."""
     block = encoded.block
     records = encoded.records
-    n_val = sum(len(ids) for is_val, ids in encoded.tokens if is_val)
+    n_val = sum(len(one.ids) for one in encoded.stretches if one.is_val)
     tally.count_block(
         block.end,
-        n_train_tokens=sum(len(ids) for _, ids in encoded.tokens) - n_val,
+        n_train_tokens=sum(len(one.ids) for one in encoded.stretches) - n_val,
         n_val_tokens=n_val,
         n_chars=block.n_chars,
         n_forced=block.ends_by_force + encoded.n_forced,

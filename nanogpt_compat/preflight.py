@@ -135,6 +135,11 @@ class Job:
         return outputs_of(self.config)
 
     @property
+    def beside(self) -> dict[str, Shards]:
+        """What is written beside them until they are complete; see `TokenFiles`."""
+        return {}
+
+    @property
     def window_bytes(self) -> int:
         """How much of an output file is mapped at a time; the file grows in steps of this size."""
         shard_bytes = self.outputs["train"].shard_tokens * TOKEN.itemsize

@@ -85,6 +85,7 @@ class Run:
         self._voice = voice
         self._watch = Watch(job, voice)
         self._outputs = job.outputs
+        self._streams = job.outputs | job.beside  # all that the journal counts
         self._folders = job.folders
         self._work = job.config.output_dir / WORK_FOLDER
         self._journal = journal_in(job.config.output_dir)
@@ -323,7 +324,7 @@ class Run:
         self._note_saved(made["bytes_read"], sum(made["tokens"].values()))
         if (
             self._have_sizes(made, is_named=False)
-            and first_unsound_mark(found.marks, all_shards(self._outputs, found.tokens), self._watch.check)
+            and first_unsound_mark(found.marks, all_shards(self._streams, found.tokens), self._watch.check)
             is None
         ):
             self._check_inputs(found, self._tally_at(found, len(found.marks) - 1), is_read_later=False)
@@ -359,7 +360,7 @@ class Run:
     def _check_options(self, found: Found) -> None:
         """Raise CheckpointError if the saved run has other options or inputs; reads no input."""
         if misfits := self._misfits(found):
-            self._saved = f"{format_count(sum(found.tokens.values()))} tokens"
+            self._saved = f"{format_count(found.n_tokens)} tokens"
             raise CheckpointError("; ".join(misfits))
 
     def _misfits(self, found: Found) -> list[str]:
@@ -409,7 +410,7 @@ class Run:
             erring.drop_caches()
             mismatch = f"{erring.name} {erring.version} gave other tokens than tiktoken for {error}"
         self._voice.warn(f"{mismatch}: starting over with tiktoken")
-        take_back(full_shards(self._outputs, read_found(self._journal).tokens), {})
+        take_back(full_shards(self._streams, read_found(self._journal).tokens), {})
         self._remove_work_files()  # earlier tokens may be wrong, too
         self._saved = ""
         return self._tokenise(Found(mismatch=mismatch))
@@ -435,8 +436,8 @@ class Run:
                     header = None
                 elif found.header == header and found.header_end_byte <= earlier[-1].end_byte:
                     header = None  # it is in the journal already
-                self._write(journal, tally, earlier[-1].segment.tokens if earlier else {}, header)
-                files = full_shards(self._outputs, {"train": tally.train_tokens, "val": tally.val_tokens})
+                n_tokens = self._write(journal, tally, earlier[-1].segment.tokens if earlier else {}, header)
+                files = full_shards(self._streams, n_tokens)
                 unsound = first_unsound_mark(earlier, files, self._watch.check)
                 if unsound is None:
                     made = self.build_report(tally, found.mismatch)
@@ -448,8 +449,8 @@ class Run:
     def _files_of(self, found: Found) -> dict[str, Written]:
         """Return the token files of the saved run."""
         if self._job.config.overwrite:  # files with final names may be from another run
-            return full_shards(self._outputs, found.tokens)
-        return found_shards(self._outputs, found.tokens, is_torn=found.is_torn)
+            return full_shards(self._streams, found.tokens)
+        return found_shards(self._streams, found.tokens, is_torn=found.is_torn)
 
     def _header(self, mismatch: str) -> dict[str, object]:
         """Return the journal's header: what a later run must know, or have in common with this one."""
@@ -491,14 +492,17 @@ class Run:
         tally: Tally,
         n_tokens: Mapping[str, int],
         header: Mapping[str, object] | None,
-    ) -> None:
+    ) -> Mapping[str, int]:
         """Run the pipeline from `tally` to the end, and make the files durable at their exact sizes.
 
-        `header` is journaled with the first checkpoint: before that, nothing of this run counts.
+        Returns the number of tokens in each stream. `header` is journaled with the first checkpoint: before
+        that, nothing of this run counts.
         """
         job, config = self._job, self._job.config
         with (
-            TokenFiles(self._outputs, n_tokens=n_tokens, window_bytes=job.window_bytes) as sink,
+            TokenFiles(
+                self._outputs, n_tokens=n_tokens, window_bytes=job.window_bytes, beside=job.beside
+            ) as sink,
             Checkpointer(journal, sink, tally, publishes=not config.overwrite, header=header) as checkpointer,
         ):
             try:
@@ -526,6 +530,7 @@ class Run:
                 raise InputError(self._why_no_text(tally))
             tally.wall_s = checkpointer.wall_s
             sink.finish()
+            return sink.tokens
 
     def _why_no_text(self, tally: Tally) -> str:
         """Return the message for an input without text."""

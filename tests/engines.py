@@ -61,9 +61,15 @@ class Lists:
 
     def __init__(self) -> None:
         self.parts: dict[bool, list[NDArray[np.uint16]]] = {False: [], True: []}
+        self.ends: dict[bool, list[int]] = {False: [], True: []}  # of documents, in all tokens of the split
+        self._n_tokens = {False: 0, True: 0}
 
-    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
+    def append(
+        self, tokens: NDArray[np.uint16], *, is_val: bool, ends: NDArray[np.int64] | None = None
+    ) -> None:
         self.parts[is_val].append(tokens)
+        self.ends[is_val] += [] if ends is None else (ends + self._n_tokens[is_val]).tolist()
+        self._n_tokens[is_val] += len(tokens)
 
     def pair(self) -> tuple[Tokens, Tokens]:
         empty = np.array([], dtype=np.uint16)
@@ -83,9 +89,10 @@ def tokenise(
     max_chars: int | None = None,
     tally: Tally | None = None,
     end: int | None = None,
+    sink: Lists | None = None,
 ) -> tuple[tuple[Tokens, Tokens], Tally]:
     """Run the pipeline, from where `tally` is up to byte `end` of that input, if these are given."""
-    sink = Lists()
+    sink = sink or Lists()
     tally = tally or Tally([InputTally() for _ in paths])
     source = Source(
         paths=paths,

@@ -6,8 +6,9 @@ import json
 import random
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from nanogpt_compat.text.blocks import Position
 from nanogpt_compat.text.cuts import MAX_PIECE_BYTES
 from nanogpt_compat.text.documents import END_OF_TEXT, EOTS, MARK, Documents
 from tests import faults
-from tests.engines import open_encoder, tokenise
+from tests.engines import Lists, open_encoder, tokenise
 from tests.faults import Args, expect, make_text, prepare, report_of
 from tests.reference import Tokens, read_as_text
 from tests.texts import PIECES, real_text
@@ -55,13 +56,31 @@ def expected_pair(
 ) -> tuple[list[int], list[int]]:
     """What has to be in train.bin and val.bin, one document after another."""
     pair: dict[bool, list[int]] = {False: [], True: []}
+    for is_val, tokens in each_document(texts, documents, encoding):
+        pair[is_val] += tokens
+    return pair[False], pair[True]
+
+
+def each_document(
+    texts: Sequence[str], documents: Documents, encoding: tiktoken.Encoding
+) -> Iterator[tuple[bool, list[int]]]:
+    """For each document: is it for validation, and its tokens with that of its end."""
     for text in texts:
         for document in filter(None, text.split(documents.separator)):
             tokens = encoding.encode_ordinary(document)
             tokens = [END_OF_TEXT] * (documents.eot == "prepend") + tokens
             tokens += [END_OF_TEXT] * (documents.eot == "append")
-            pair[goes_to_val(document, documents.val_ratio)] += tokens
-    return pair[False], pair[True]
+            yield goes_to_val(document, documents.val_ratio), tokens
+
+
+def expected_ends(
+    texts: Sequence[str], documents: Documents, encoding: tiktoken.Encoding
+) -> dict[bool, list[int]]:
+    """Where each document ends in the tokens of its split."""
+    lengths: dict[bool, list[int]] = {False: [], True: []}
+    for is_val, tokens in each_document(texts, documents, encoding):
+        lengths[is_val].append(len(tokens))
+    return {is_val: list(accumulate(some)) for is_val, some in lengths.items()}
 
 
 def assert_same(found: tuple[Tokens, Tokens], expected: tuple[list[int], list[int]]) -> None:
@@ -109,15 +128,23 @@ def test_documents_in_blocks_of_any_size_have_the_tokens_of_each_alone(
     ratio: float,
     n_workers: int,
 ) -> None:
-    documents = Documents(raws[0][1], eot, ratio)
+    documents = Documents(raws[0][1], eot, ratio, needs_ends=True)
     paths = [tmp_path / f"{k}.txt" for k in range(len(raws))]
     for path, (raw, _) in zip(paths, raws, strict=True):
         path.write_bytes(raw)
+    sink = Lists()
     found, tally = tokenise(
-        paths, marked, documents=documents, errors=errors, block_bytes=block_bytes, n_workers=n_workers
+        paths,
+        marked,
+        documents=documents,
+        errors=errors,
+        block_bytes=block_bytes,
+        n_workers=n_workers,
+        sink=sink,
     )
     texts = [read_as_text(path, errors) for path in paths]
     assert_same(found, expected_pair(texts, documents, gpt2))
+    assert sink.ends == expected_ends(texts, documents, gpt2)
     assert_counts(tally, texts, raws[0][1])
     assert tally.bytes_read == sum(len(raw) for raw, _ in raws)
     assert tally.forced_cuts == 0

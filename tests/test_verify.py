@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -142,8 +143,13 @@ def test_documents_without_their_ends_are_found(
     made = with_documents(tmp_path)
     options: Args = ("--skip-bad-records", "--eot", eot)
     encode_pieces, other = encode._encode_pieces, "none" if eot == "append" else "append"
+
+    def encode_with_other(*args: Any) -> encode.Encoded:
+        empty, pieces, encoder, check_at, documents = args
+        return encode_pieces(empty, pieces, encoder, check_at, replace(documents, eot=other))
+
     with monkeypatch.context() as patch:  # both, the run and what verifies it
-        patch.setattr(encode, "_encode_pieces", lambda *args, eot="": encode_pieces(*args, eot=other))
+        patch.setattr(encode, "_encode_pieces", encode_with_other)
         assert prepare(*made.args, *options).returncode == 0
         n_documents, n_ends = (4, 0) if eot == "append" else (0, 4)
         refused(made, 1, f"{n_documents} documents have {n_ends} end-of-text", options=options)

@@ -42,11 +42,22 @@ class _Piece:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """Tokens of one split, `(n,) uint16`."""
+
+    ids: NDArray[np.uint16]
+    is_val: bool
+    ends: NDArray[np.int64] | None = None
+    """The places from 0 to n where a document ends, with its end-of-text token; one at 0 began before. None
+    if `Documents.needs_ends` is false."""
+
+
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """A block's tokens, and counts of what was checked, skipped or replaced."""
 
     block: Block  # with an empty `raw`
-    tokens: tuple[tuple[bool, NDArray[np.uint16]], ...]  # (is for val, tokens), in order
+    stretches: tuple[Stretch, ...]  # those of each split in order
     n_checked: int = 0  # slices that tiktoken has encoded too
     by_reference: bool = False
     n_invalid: int = 0
@@ -123,8 +134,7 @@ def _encode_documents(
     """Encode the documents of a block, first those for train, then those for val."""
     start, end = empty.block.start, empty.block.end
     parts, counts = split_documents(text, documents, before=start.document, after=end.document)
-    encoded = _encode_pieces(empty, _pieces_of(parts), encoder, check_at, eot=documents.eot)
-    return replace(encoded, documents=counts)
+    return _encode_pieces(replace(empty, documents=counts), _pieces_of(parts), encoder, check_at, documents)
 
 
 def _encode_records(
@@ -198,7 +208,7 @@ def _encode_found(
     parts, counts = arrange(found.texts, documents, n_empty=found.n_empty)
     gone = replace(found, texts=[])
     empty = Encoded(block.without_text(), (), documents=counts, records=gone)
-    return _encode_pieces(empty, _pieces_of(parts), encoder, check_at, eot=documents.eot)
+    return _encode_pieces(empty, _pieces_of(parts), encoder, check_at, documents)
 
 
 def _without_failing(block: RecordBlock, encoder: Encoder, documents: Documents) -> Records:
@@ -257,10 +267,9 @@ def _encode_pieces(
     pieces: Iterable[_Piece],
     encoder: Encoder,
     check_at: Sequence[int] | None,
-    *,
-    eot: str = "append",
+    documents: Documents | None = None,
 ) -> Encoded:
-    tokens: list[tuple[bool, NDArray[np.uint16]]] = []
+    stretches: list[Stretch] = []
     n_checked = n_forced = 0
     by_reference = False
     for piece in pieces:
@@ -271,13 +280,37 @@ def _encode_pieces(
         else:
             made = encoder.encode_checked(piece.text, check_at)
             check_at = []  # all of these places are in the first piece
-        tokens.append((piece.is_val, made.ids if eot != "none" else made.ids[made.ids != END_OF_TEXT]))
+        stretches.append(Stretch(made.ids, piece.is_val))
         n_checked += made.n_checked
         n_forced += piece.ends_by_force
         by_reference |= made.by_reference
+    if documents is not None and documents.needs_ends:
+        stretches = _with_ends(stretches, documents.eot, empty.block)
+    if documents is not None and documents.eot == "none":
+        stretches = [replace(one, ids=one.ids[one.ids != END_OF_TEXT]) for one in stretches]
     return replace(
-        empty, tokens=tuple(tokens), n_checked=n_checked, by_reference=by_reference, n_forced=n_forced
+        empty, stretches=tuple(stretches), n_checked=n_checked, by_reference=by_reference, n_forced=n_forced
     )
+
+
+def _with_ends(stretches: Sequence[Stretch], eot: str, block: Block) -> list[Stretch]:
+    """Find where documents end in tokens that have a mark for each, also if `eot` is "none"."""
+    before, after = block.start.document, block.end.document
+    is_open = {False: before == "train", True: before == "val"}
+    found = []
+    for one in stretches:
+        marks = np.flatnonzero(one.ids == END_OF_TEXT).astype(np.int64, copy=False)
+        ends = marks + 1
+        if eot == "none":  # the marks will be removed
+            ends = marks - np.arange(len(marks))
+        elif eot == "prepend":  # a mark begins the next document
+            ends = marks if is_open[one.is_val] else marks[1:]
+            is_open[one.is_val] |= bool(len(marks))
+        found.append(replace(one, ends=ends))
+    for is_val, split in ((False, "train"), (True, "val")) if eot == "prepend" else ():
+        if is_open[is_val] and after != split:
+            found.append(Stretch(np.empty(0, np.uint16), is_val, np.zeros(1, np.int64)))
+    return found
 
 
 def _undecodable(block: Block, path: object, error: UnicodeDecodeError) -> InputError:

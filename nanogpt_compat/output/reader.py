@@ -222,7 +222,9 @@ class FinishedFiles:
         """Return what prepare.json says of the compared files under `files`."""
         return [one for stream in reversed(self._streams.values()) for one in stream.described]
 
-    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
+    def append(
+        self, tokens: NDArray[np.uint16], *, is_val: bool, ends: NDArray[np.int64] | None = None
+    ) -> None:
         """Compare `tokens`, (n,) uint16, with the next tokens of a split.
 
         Raises:

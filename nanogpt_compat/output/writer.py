@@ -37,8 +37,14 @@ class Segment:
 class Sink(Protocol):
     """What the pipeline writes to."""
 
-    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
-        """Append `(n,) uint16` to a split."""
+    def append(
+        self, tokens: NDArray[np.uint16], *, is_val: bool, ends: NDArray[np.int64] | None = None
+    ) -> None:
+        """Append `(n,) uint16` to a split.
+
+        `ends`: the places from 0 to n where a document of this split ends, `(k,) int64`; None if they are not
+        needed.
+        """
         ...
 
 
@@ -151,20 +157,32 @@ def _nothing_to_wait_for() -> None:
 
 
 class TokenFiles:
-    """The output being written, in `.prepare/`: train.bin and val.bin, or shards."""
+    """The output being written, in `.prepare/`: train.bin and val.bin, or shards.
 
-    def __init__(self, outputs: Outputs, *, n_tokens: Mapping[str, int], window_bytes: int) -> None:
+    `beside` are streams that are only needed while the run lasts. They hold anything, as `(n,) uint16`, and
+    are as durable as the output, but are never published.
+    """
+
+    def __init__(
+        self,
+        outputs: Outputs,
+        *,
+        n_tokens: Mapping[str, int],
+        window_bytes: int,
+        beside: Outputs | None = None,
+    ) -> None:
         """Open the unfinished files, and truncate each stream to its `n_tokens` (0 if missing).
 
         Raises:
             OutputError: a file cannot be created, or is shorter.
         """
         self._outputs = outputs
+        self._all = outputs | (beside or {})
         self._begin_segment()
         self._n_published = dict.fromkeys(outputs, 0)
         with contextlib.ExitStack() as stack:
             self._streams = {}
-            for split, shards in outputs.items():
+            for split, shards in self._all.items():
                 work_folder(shards.folder)
                 stream = _OpenShards(shards, n_tokens=n_tokens.get(split, 0), window_bytes=window_bytes)
                 stack.callback(stream.close)
@@ -176,15 +194,25 @@ class TokenFiles:
         """The number of tokens so far, by stream."""
         return {split: stream.n_tokens for split, stream in self._streams.items()}
 
-    def append(self, tokens: NDArray[np.uint16], *, is_val: bool) -> None:
-        """Append `(n,) uint16` to a split.
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens of the output so far."""
+        return sum(self._streams[split].n_tokens for split in self._outputs)
+
+    def append(
+        self, tokens: NDArray[np.uint16], *, is_val: bool, ends: NDArray[np.int64] | None = None
+    ) -> None:
+        """Append `(n,) uint16` to a split, as `write` does."""
+        self.write("val" if is_val else "train", tokens)
+
+    def write(self, split: str, tokens: NDArray[np.uint16]) -> None:
+        """Append `(n,) uint16` to a stream.
 
         Raises:
             OutputError: the disk is full or failing.
             MemoryError: the next window cannot be mapped.
         """
-        split = "val" if is_val else "train"
-        stream, shards, n_done = self._streams[split], self._outputs[split], 0
+        stream, shards, n_done = self._streams[split], self._all[split], 0
         start = stream.n_tokens
         stream.append(tokens)  # at once: if a disk is full, it takes all or none
         for _, first, last in shards.sections(start, start + len(tokens)):
@@ -206,8 +234,8 @@ class TokenFiles:
         return segment, wait
 
     def _begin_segment(self) -> None:
-        self._crcs = dict.fromkeys(self._outputs, 0)
-        self._section_crcs: dict[str, list[int]] = {split: [] for split in self._outputs}
+        self._crcs = dict.fromkeys(self._all, 0)
+        self._section_crcs: dict[str, list[int]] = {split: [] for split in self._all}
 
     def publish_full(self, tokens: Mapping[str, int]) -> None:
         """Rename each shard that is full at `tokens`, which must be journaled, to its final name.

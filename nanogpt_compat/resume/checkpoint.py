@@ -33,6 +33,7 @@ class Mark:
 
     end_byte: int
     segment: Segment
+    n_tokens: int = 0  # of the output
 
 
 @dataclass(slots=True)
@@ -57,6 +58,11 @@ class Found:
         """The number of tokens of each stream in the journal; empty without a checkpoint."""
         return self.marks[-1].segment.tokens if self.marks else {}
 
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens of the output in the journal."""
+        return self.marks[-1].n_tokens if self.marks else 0
+
 
 def journal_in(output_dir: Path) -> Path:
     """Return the path of the journal for output in `output_dir`."""
@@ -77,7 +83,8 @@ def read_found(journal: Path) -> Found:
         elif "report" in record:
             found.report = record["report"]
         else:
-            found.marks.append(Mark(entry.end_byte, Segment(record["tokens"], record["crcs"])))
+            n_tokens = record["tally"]["train_tokens"] + record["tally"]["val_tokens"]
+            found.marks.append(Mark(entry.end_byte, Segment(record["tokens"], record["crcs"]), n_tokens))
     found.is_torn = journal.is_file() and journal.stat().st_size > found.end_byte
     return found
 
@@ -177,7 +184,7 @@ class Checkpointer:
 
     def _begin(self) -> None:
         self._settle()
-        if sum(self._sink.tokens.values()) != self._tally.tokens:
+        if self._sink.n_tokens != self._tally.tokens:
             raise OutputError("the last block is only partly written; the checkpoint before it is valid")
         segment, wait = self._sink.begin_checkpoint()
         state = self._tally.to_record(since_input=self._input_index)
@@ -187,18 +194,19 @@ class Checkpointer:
             "section_crcs": {stream: crcs for stream, crcs in segment.section_crcs.items() if crcs},
             "tally": state | {"wall_s": round(self.wall_s, 3)},
         }
-        self._pending = self._thread.submit(self._write, wait, record, self._tally.bytes_read)
+        saved = self._tally.bytes_read, self._tally.tokens
+        self._pending = self._thread.submit(self._write, wait, record, saved)
         self._input_index = self._tally.position.input_index
         self._tokens = self._tally.tokens
         self._last_s = time.monotonic()
 
-    def _write(self, wait: Callable[[], None], record: Mapping[str, Any], bytes_read: int) -> None:
+    def _write(self, wait: Callable[[], None], record: Mapping[str, Any], saved: tuple[int, int]) -> None:
         if self._header is not None:
             self._journal.append(self._header)
             self._header = None
         wait()
         self._journal.append(record)
-        self.saved_bytes, self.saved_tokens = bytes_read, sum(record["tokens"].values())
+        self.saved_bytes, self.saved_tokens = saved
         if self._publishes:
             self._sink.publish_full(record["tokens"])
 

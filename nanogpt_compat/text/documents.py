@@ -31,6 +31,7 @@ class Documents:
     val_ratio: float  # of documents, after `val_split.document_ratio`; 0 for none
     text_field: str = "text"  # of a record
     skip_bad: bool = False  # skip bad records, instead of stopping at the first
+    needs_ends: bool = False  # the places where documents end are needed with their tokens
 
 
 NO_DOCUMENTS = Documents(separator=None, eot="none", val_ratio=0.0)
