@@ -61,6 +61,7 @@ class TextOptions(TypedDict, total=False):
 class PrepareOptions(TextOptions, total=False):
     """All options of `prepare`."""
 
+    val_input: Paths | None
     val_ratio: float | None
     val_split: str | None
     format: str | None
@@ -228,12 +229,12 @@ def _words(inputs: Paths, options: Mapping[str, object]) -> list[str]:
     >>> _words("a.txt", {"workers": 2, "restart": True, "n": None})
     ['--input', 'a.txt', '--workers=2', '--restart']
     """
-    paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
-    if not paths:
-        raise UsageError("inputs is empty; give at least one file, glob, folder or address")
-    words = ["--input", *map(_path, paths)]
+    words = _input_words("inputs", "--input", inputs)
     for name, value in options.items():
         option = f"--{name.replace('_', '-')}"
+        if name == "val_input" and value is not None:
+            words += _input_words(name, option, cast("Paths", value))
+            continue
         if name == "document_separator" and isinstance(value, str):
             value = value.replace("\\", r"\\")  # the command line knows escapes
         if value is True:
@@ -241,6 +242,13 @@ def _words(inputs: Paths, options: Mapping[str, object]) -> list[str]:
         elif value is not None and value is not False:
             words.append(f"{option}={value}")
     return words
+
+
+def _input_words(name: str, option: str, inputs: Paths) -> list[str]:
+    paths = [inputs] if isinstance(inputs, str | os.PathLike) else list(inputs)
+    if not paths:
+        raise UsageError(f"{name} is empty; give at least one file, glob, folder or address")
+    return [option, *map(_path, paths)]
 
 
 def _path(path: str | os.PathLike[str]) -> str:

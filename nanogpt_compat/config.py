@@ -30,9 +30,10 @@ class Share:
 class Config:
     """The options of one run, checked and complete."""
 
-    inputs: tuple[Location, ...]
+    inputs: tuple[Location, ...]  # those of --val-input after all others
     formats: tuple[Format, ...]  # one for each input
     output_dir: Path
+    n_val_inputs: int = 0  # the last of `inputs`, from --val-input
     n_chunks: int | None = None  # of 10,000,000 characters each
     val_ratio: float = VAL_RATIO
     val_split: str = "spread"
@@ -52,6 +53,11 @@ class Config:
     overwrite: bool = False
     max_memory_bytes: int | None = None
     min_available_bytes: int | None = None
+
+    @property
+    def n_train_inputs(self) -> int:
+        """How many of `inputs` are from --input; only these are split into train and val."""
+        return len(self.inputs) - self.n_val_inputs
 
     @property
     def documents(self) -> Documents | None:

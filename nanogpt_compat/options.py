@@ -70,6 +70,7 @@ class Options(argparse.Namespace):
 
     # input
     input: list[str] | None
+    val_input: list[str] | None
     n: int | None
     document_separator: str | None
     text_field: str | None
@@ -232,11 +233,19 @@ def _add_input_options(group: "argparse._ArgumentGroup", where: str) -> None:
         f"order of the command line (default: {DEFAULT_INPUT} {where})",
     )
     group.add_argument(
+        "--val-input",
+        nargs="+",
+        action="extend",
+        metavar="PATH",
+        help="make val.bin from these inputs, of the same kinds as those of --input, and from all of their "
+        "text. All of --input is then for train.bin (default: val.bin is a share of --input)",
+    )
+    group.add_argument(
         "--n",
         type=_positive,
         metavar="N",
-        help="stop after N chunks of 10,000,000 characters, at the next place where a token ends anyway "
-        "(default: read all of the input)",
+        help="stop after N chunks of 10,000,000 characters of --input, at the next place where a token ends "
+        "anyway (default: read all of the input)",
     )
     group.add_argument(
         "--document-separator",
@@ -310,7 +319,8 @@ def _add_output_options(group: "argparse._ArgumentGroup", where: str) -> None:
         help="write train.bin and val.bin for nanoGPT (bin); shards as build-nanogpt's fineweb.py makes "
         "them, edufineweb_val_000000.npy, edufineweb_train_000001.npy, ... (npy); or shards for llm.c and "
         "modded-nanogpt, fineweb_val_000000.bin, ... (llmc). With npy and llmc the first shard is for "
-        "validation, and a document may continue in the next shard (default: bin)",
+        "validation (with --val-input, as many as that fills), and a document may continue in the next shard "
+        "(default: bin)",
     )
     group.add_argument(
         "--shard-tokens",

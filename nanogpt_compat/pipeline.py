@@ -59,7 +59,7 @@ def run(
     make_room: MakeRoom = has_room,
     check_room: MakeRoom = has_room,
 ) -> None:
-    """Tokenise a source into `sink`, from `tally.position` on.
+    """Tokenise a source into `sink`, from `tally.position` on. `max_chars` does not limit inputs for val.
 
     `admit(cost, cost of all blocks in flight)` is asked before a block goes to a thread and before a long
     record is read. While it refuses, the oldest block in flight is waited for and written. For a long record
@@ -77,12 +77,6 @@ def run(
         in_flight.make_room(n_bytes)
         make_room(n_bytes, need)
 
-    blocks = source.blocks(
-        tally.position, bytes_before=tally.text_bytes_before, check=check, make_room=wait_for_room
-    )
-    if max_chars is not None:
-        blocks = source.limit(blocks, max_chars - tally.chars, tally.position, wait_for_room)
-
     def write(encoded: Encoded) -> None:
         for one in encoded.stretches:
             sink.append(one.ids, is_val=one.is_val, ends=one.ends)
@@ -90,15 +84,25 @@ def run(
         _count(tally, encoded)
         after_block()
 
-    work = _Work(source, encoder, tally.position, check_room)
-    with closing(blocks), _InFlight(work, write, admit, n_workers, check) as in_flight:
-        in_flight.put_through(blocks)
-    index = tally.position.input_index
-    if source.end is not None:
-        # A compressed input is one span, so it has ended; another input may go beyond this span.
-        _count_ended(tally, source, index + (source.formats[index].compression != "none"))
-    elif max_chars is None or tally.chars < max_chars:
-        _count_ended(tally, source, len(source.sizes))
+    for start in source.phases(tally.position):
+        tally.position = start
+        blocks = source.blocks(
+            start, bytes_before=tally.text_bytes_before, check=check, make_room=wait_for_room
+        )
+        limit = max_chars if start.input_index < source.n_train_inputs else None
+        if limit is not None:
+            blocks = source.limit(blocks, limit - tally.chars, start, wait_for_room)
+        work = _Work(source, encoder, start, check_room)
+        with closing(blocks), _InFlight(work, write, admit, n_workers, check) as in_flight:
+            in_flight.put_through(blocks)
+        index = tally.position.input_index
+        if source.end is not None:
+            # A compressed input is one span, so it has ended; another input may go beyond this span.
+            _count_ended(tally, source, index + (source.formats[index].compression != "none"))
+        elif limit is None or tally.chars < limit:
+            _count_ended(tally, source, source.phase_end(start))
+        else:
+            tally.count_left(source.phase_end(start))
 
 
 def _count_ended(tally: Tally, source: Source, end: int) -> None:
@@ -134,16 +138,15 @@ class _Work:
 
     source: Source
     encoder: Encoder
-    beginning: Position  # of the run; all of the block there is checked
+    beginning: Position  # of this phase of the run; all of the block there is checked
     check_room: MakeRoom
 
     def encode(self, block: Block) -> Encoded:
         """Encode a block, in a worker thread."""
         check_at = None if block.start == self.beginning else places_to_check(block)
         source, path = self.source, self.source.paths[block.start.input_index]
-        return encode_block(
-            block, self.encoder, source.errors, path, check_at, source.documents, self.check_room
-        )
+        documents = source.documents_in(block.start.input_index)
+        return encode_block(block, self.encoder, source.errors, path, check_at, documents, self.check_room)
 
     def cost_bytes(self, block: Block) -> int:
         """Bound the memory that a block takes until it is written."""

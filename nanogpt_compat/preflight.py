@@ -115,6 +115,7 @@ class Job:
             paths=config.inputs,
             sizes=self.sizes,
             formats=config.formats,
+            n_val_inputs=config.n_val_inputs,
             windows=self.windows,
             documents=self.documents,
             errors=config.errors,
@@ -203,11 +204,13 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
         InputError: an input is unreadable, empty or not UTF-8 text, or there is no vocabulary.
     """
     readers = _readers_of(config, repeat(None))
-    check_text_fields(readers, n_inputs=len(config.inputs), may_pipe=not is_planned, check=check)
+    n_train = config.n_train_inputs
+    may_pipe = not (is_planned or config.n_val_inputs)  # one pipe cannot be in place of both
+    check_text_fields(readers, n_inputs=len(config.inputs), may_pipe=may_pipe, check=check)
     sizes = [_size_of(path, check) for path in config.inputs]
+    if not any(size is None or size for size in sizes[:n_train]):
+        raise InputError(f"there is no text: {report.name_inputs(config.inputs[:n_train])} has 0 bytes")
     stored_bytes = sum(LOOK_AHEAD_BYTES if size is None else size for size in sizes)
-    if not stored_bytes:
-        raise InputError(f"there is no text: {report.name_inputs(config.inputs)} has 0 bytes")
     has_documents = config.documents is not None
     vocabulary, chosen = open_engine(
         config, has_documents=has_documents, reader_bytes=reader_bytes(config.formats)
@@ -217,11 +220,14 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
     )
     inputs, text_sizes, shows_end_of_text = [], [], False
     refused: list[tuple[Location, Kind]] = []
-    for reader in _readers_of(config, sizes):
+    for index, reader in enumerate(_readers_of(config, sizes)):
         check()
+        is_val = index >= n_train
+        split = ("val" if is_val else "train") if config.n_val_inputs else ""
         with open_input(reader.location, check=check) as file:
             samples = take_samples(file, total_bytes=stored_bytes, n_inputs=len(sizes))
-            inputs.append(describe_input(reader.size_bytes, file.hints, (sample.data for sample in samples)))
+            data = (sample.data for sample in samples)
+            inputs.append(describe_input(reader.size_bytes, file.hints, data, split=split))
             share = Share(len(sizes), file.size_bytes, stored_bytes)
             found = reader.sample(file, samples, share, check)
         text_sizes.append(found.text_bytes)
@@ -236,10 +242,12 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
             sampled_bytes=found.n_bytes,
             size_bytes=round(found.n_bytes) if reader.size_bytes is None else reader.size_bytes,
             read_bytes_per_s=UNPACK_BYTES_PER_S.get(reader.form.compression, float("inf")),
+            is_val=is_val,
         )
         chosen.encoder.expect("".join(found.texts).encode())
     if refused:
-        raise refusal(refused, n_inputs=len(config.inputs), may_pipe=not is_planned)
+        option = "" if config.n_val_inputs else "--input"
+        raise refusal(refused, n_inputs=len(config.inputs), may_pipe=may_pipe, option=option)
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     forecast = estimator.estimate(n_workers=config.n_workers)
     text_bytes = total_bytes(text_sizes, has_streams=config.has_streams)
@@ -251,7 +259,7 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
         chosen.line,
         forecast,
         text_bytes,
-        document_ratio(text_sizes, config.val_ratio, max_bytes=_max_chars(config)),
+        document_ratio(text_sizes[:n_train], config.val_ratio, max_bytes=_max_chars(config)),
         shows_end_of_text,
     )
 
@@ -307,6 +315,7 @@ def outputs_of(config: Config) -> dict[str, Shards]:
         shard_tokens=config.shard_tokens,
         word=config.shard_name,
         has_val=config.has_val,
+        has_val_inputs=config.n_val_inputs > 0,
     )
 
 
@@ -360,8 +369,9 @@ def check_disk(job: Job, tokens: Mapping[str, int]) -> None:
 
 def needed_bytes(job: Job) -> int:
     """Return the disk space that the run takes at most: each file grows by whole windows."""
-    header_bytes = job.outputs["train"].size_bytes(job.forecast.tokens) - job.forecast.output_bytes
-    return job.forecast.output_bytes + header_bytes + len(job.outputs) * job.window_bytes
+    tokens = foreseen_tokens(job)
+    n_bytes = sum(shards.size_bytes(tokens[stream]) for stream, shards in job.outputs.items())
+    return n_bytes + len(job.outputs) * job.window_bytes
 
 
 def start_line(job: Job) -> str:
@@ -394,7 +404,8 @@ def describe_val(job: Job) -> str:
     """Describe in a few words where the validation tokens come from."""
     documents = job.documents
     ratio = job.config.val_ratio if documents is None else documents.val_ratio
-    return report.describe_val(job.config.val_split, job.windows, ratio=ratio)
+    paths = job.config.inputs[job.config.n_train_inputs :]
+    return report.describe_val(job.config.val_split, job.windows, ratio=ratio, paths=paths)
 
 
 def foreseen_tokens(job: Job) -> dict[str, int]:
@@ -402,7 +413,9 @@ def foreseen_tokens(job: Job) -> dict[str, int]:
     n_tokens, windows = job.forecast.tokens, job.windows
     if set(job.outputs) == {"train"}:
         return {"train": n_tokens}
-    if job.documents is not None:
+    if job.config.n_val_inputs:
+        share = job.forecast.val_tokens / max(1, n_tokens)
+    elif job.documents is not None:
         share = job.documents.val_ratio
     elif isinstance(windows, Interval):
         share = windows.width / windows.period
@@ -449,6 +462,6 @@ def dry_run_lines(job: Job) -> list[str]:
         )
     lines.append(f"memory: at most {format_bytes(job.encoder.peak_bytes)} of its own")
     if config.has_val:
-        name = next(shards.listed_name(0) for shards in job.outputs.values() if shards.first_is_val)
+        name = next(shards.listed_name(0) for shards in job.outputs.values() if shards.n_val)
         lines.append(f"{name}: {describe_val(job)}")
     return lines

@@ -17,7 +17,7 @@ from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.system.filesystem import advice, sync_folder, write_json
 from nanogpt_compat.system.units import format_bytes, format_count, format_duration, format_rate, plural
-from nanogpt_compat.text.val_split import FIRST_SHARD, Interval, Windows
+from nanogpt_compat.text.val_split import FIRST_SHARD, VAL_INPUT, Interval, Windows
 
 if TYPE_CHECKING:  # --check imports no encoder
     from nanogpt_compat.encoders.forecast import Estimate
@@ -178,8 +178,12 @@ def start_line(
     )
 
 
-def val_split(split: str, windows: Windows, *, ratio: float, document_ratio: float) -> dict[str, object]:
-    """Return the validation split as the report has it."""
+def val_split(
+    split: str, windows: Windows, *, ratio: float, document_ratio: float, n_inputs: int
+) -> dict[str, object]:
+    """Return the validation split as the report has it; `n_inputs`: those for val alone."""
+    if split == VAL_INPUT:
+        return {"name": split, "ratio": None, "inputs": n_inputs}
     found: dict[str, object] = {"name": split, "ratio": ratio}
     if split == "documents":
         return found | {"document_ratio": document_ratio}
@@ -188,8 +192,10 @@ def val_split(split: str, windows: Windows, *, ratio: float, document_ratio: flo
     return found | {"windows": len(windows), "bytes": sum(end - start for start, end in windows)}
 
 
-def describe_val(split: str, windows: Windows, *, ratio: float) -> str:
-    """Describe in a few words where the validation tokens come from."""
+def describe_val(split: str, windows: Windows, *, ratio: float, paths: Sequence[Location]) -> str:
+    """Describe in a few words where the validation tokens come from; `paths`: the inputs for val alone."""
+    if split == VAL_INPUT:
+        return f"all of {name_inputs(paths)}"
     if split == FIRST_SHARD:
         return "the first shard"
     if split == "documents":

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nanogpt_compat.config import DEFAULT_INPUT, DEFAULT_TEXT_FIELD, VAL_RATIO, Config, Share
@@ -15,7 +15,7 @@ from nanogpt_compat.memory.limits import available_cpus, default_workers
 from nanogpt_compat.options import Options, option_meant
 from nanogpt_compat.output.layout import FIRST_WORDS, MAX_LLMC_TOKENS, SHARD_TOKENS
 from nanogpt_compat.system.ranks import rank_of
-from nanogpt_compat.text.val_split import FIRST_SHARD
+from nanogpt_compat.text.val_split import FIRST_SHARD, VAL_INPUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +39,27 @@ def resolve(options: Options, *, home: Path | None) -> Request:
     if options.verify and (options.dry_run or options.restart):
         raise UsageError("--verify only reads what a run has made: omit --dry-run and --restart")
     folder = Path() if home is None else home
-    for word in options.input or ():
+    for word in (*(options.input or ()), *(options.val_input or ())):
         if (option := option_meant(word)) and not os.path.lexists(word):
             raise UsageError(f"{word} is not a file; did you mean {option}? --help lists the options")
-    found = find_inputs(options.input or [str(folder / DEFAULT_INPUT)], home=home)
+    found = find_inputs(
+        options.input or [str(folder / DEFAULT_INPUT)], val_patterns=options.val_input or (), home=home
+    )
     inputs = found.inputs
+    has_pipe = any(isinstance(one, Pipe) for one in inputs)
     has_separator = options.document_separator is not None
     asked = Asked(
         separator=options.document_separator,
         errors_given=options.errors is not None,
         skips_bad_records=options.skip_bad_records,
         wants_records=options.text_field is not None or options.skip_bad_records,
-        may_pipe=not options.is_for_many,
+        may_pipe=not (options.is_for_many or (found.n_val_inputs and has_pipe)),
     )
-    formats, notices = find_formats(inputs, asked)
+    n_train = len(inputs) - found.n_val_inputs
+    formats, notices = find_formats(inputs[:n_train], asked)
+    if found.n_val_inputs:
+        val_formats, val_notices = find_formats(inputs[n_train:], replace(asked, option=VAL_INPUT))
+        formats, notices = (*formats, *val_formats), [*notices, *val_notices]
     has_documents = has_separator or any(one.has_records for one in formats)
     for path, one in zip(inputs, formats, strict=True):
         if has_documents and not has_separator and not one.has_records:
@@ -64,6 +71,7 @@ def resolve(options: Options, *, home: Path | None) -> Request:
     shard_tokens, shard_name = _shards(options)
     config = Config(
         inputs=inputs,
+        n_val_inputs=found.n_val_inputs,
         output_dir=options.output_dir or folder,
         n_chunks=options.n,
         val_ratio=VAL_RATIO if options.val_ratio is None else options.val_ratio,
@@ -135,7 +143,7 @@ def _share(options: Options, config: Config) -> Share | None:
         raise UsageError("--n counts characters from the beginning, which spans cannot do: omit it")
     if any(isinstance(one, Pipe) for one in config.inputs):
         raise UsageError("a pipe can be read by one process only; write it to a file first")
-    if config.has_streams and config.documents is None and config.has_val:
+    if config.has_streams and config.documents is None and config.val_split == "spread" and config.has_val:
         raise UsageError(
             "validation windows in compressed text depend on all of the text before them, which is in other "
             "spans: give --val-split none, or a --document-separator"
@@ -148,6 +156,14 @@ def _share(options: Options, config: Config) -> Share | None:
 
 def _val_split(options: Options, *, has_documents: bool) -> str:
     """Choose whole documents for validation where there are documents, else windows."""
+    if options.val_input:
+        for option, value in (("--val-split", options.val_split), ("--val-ratio", options.val_ratio)):
+            if value is not None:
+                raise UsageError(
+                    f"{option} {value} does not go with --val-input, which is all of val: give only one of "
+                    "them"
+                )
+        return VAL_INPUT
     split: str = options.val_split or ("documents" if has_documents else "spread")
     if options.format != "bin":
         if options.val_split == "none" or options.val_ratio == 0:

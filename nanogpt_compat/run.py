@@ -214,8 +214,11 @@ class Run:
             self._warn_of(find_odd(foreseen))
             if not found.has_anything:  # else another ratio would cost what is saved
                 self._warn_of(self._find_small_val(foreseen))
+            short = find_short(foreseen)
             if is_dry:  # a run warns at its end, of its real output
-                self._warn_of(find_short(foreseen))
+                self._warn_of(short)
+            elif job.config.n_val_inputs:  # other inputs can be given now, and nothing is lost
+                self._warn_of({kind: line for kind, line in short.items() if kind == "splits"})
 
     def _find_small_val(self, output: Output) -> dict[str, str]:
         """Return a notice about a small val.bin; none for a merge, which cannot change its plan's ratio."""
@@ -468,11 +471,12 @@ class Run:
             return Tally([InputTally() for _ in self._job.inputs])
         tally = self._tally_at(found, mark)
         self._note_saved(tally.bytes_read, tally.tokens)
-        self._check_inputs(found, tally, is_read_later=not _is_enough(tally, self._job.max_chars))
+        self._check_inputs(found, tally, is_read_later=not self._has_enough(tally))
         del tally.inputs[len(self._job.inputs) :]
         sizes = self._job.sizes
-        for index in range(tally.position.input_index):  # a compressed file may have been replaced
-            tally.inputs[index].bytes_read = sizes[index] or tally.inputs[index].bytes_read
+        for one, size in zip(tally.inputs[: tally.position.input_index], sizes, strict=False):
+            if not one.is_left:  # a compressed file may have been replaced
+                one.bytes_read = size or one.bytes_read
         tally.resumes += 1
         n_given_up = len(found.marks) - 1 - mark
         if n_given_up:
@@ -485,6 +489,13 @@ class Run:
             done = f"{format_duration(tally.wall_s)} of work already done"
         self._voice.say(f"resuming at {self._progress(tally.bytes_read, tally.tokens)}: {done}")
         return tally
+
+    def _has_enough(self, tally: Tally) -> bool:
+        """Return whether `--n` is reached, so that no more of the current input will be read."""
+        at, max_chars = tally.position, self._job.max_chars
+        if max_chars is None or at.input_index >= self._job.config.n_train_inputs:
+            return False
+        return tally.chars >= max_chars and at.anchor == at.offset and not at.document
 
     def _write(
         self,
@@ -525,7 +536,7 @@ class Run:
                 raise
             finally:
                 self._note_saved(checkpointer.saved_bytes, checkpointer.saved_tokens)
-            if not tally.tokens:
+            if not tally.tokens or (config.n_val_inputs and not tally.train_tokens):
                 self._remove_work_files()  # without tokens, other options may be used next
                 raise InputError(self._why_no_text(tally))
             tally.wall_s = checkpointer.wall_s
@@ -535,7 +546,7 @@ class Run:
     def _why_no_text(self, tally: Tally) -> str:
         """Return the message for an input without text."""
         paths = self._job.config.inputs
-        message = f"there is no text in {report.name_inputs(paths)}"
+        message = f"there is no text in {report.name_inputs(paths[: self._job.config.n_train_inputs])}"
         if tally.empty_documents:
             n_empty = tally.empty_documents
             message += f"; {n_empty:,} document{' is' if n_empty == 1 else 's are'} empty"
@@ -575,6 +586,7 @@ class Run:
                 job.windows,
                 ratio=job.config.val_ratio,
                 document_ratio=job.document_ratio,
+                n_inputs=job.config.n_val_inputs,
             ),
             options=job.config.as_options(),
             guard=self._watch.guard.summary(),
@@ -645,10 +657,3 @@ class Run:
         with suppress(OSError):  # the output is complete
             if line := notice_unignored(config.output_dir, [*made_here, *read]):
                 self._voice.say(line)
-
-
-def _is_enough(tally: Tally, max_chars: int | None) -> bool:
-    """Return whether `--n` is reached, so that no more input will be read."""
-    at = tally.position
-    is_end = at.anchor == at.offset and not at.document
-    return max_chars is not None and tally.chars >= max_chars and is_end

@@ -176,7 +176,7 @@ class Driver:
     def _run_of(self, plan: Plan) -> tuple[Run, Parts]:
         """Return the run that merges all parts of a plan, and the parts."""
         work_dir, config = self._share.work_dir, self._config
-        plan = check_inputs(plan, config.inputs, work_dir, check=self._voice.check)
+        plan = check_inputs(plan, config, work_dir, check=self._voice.check)
         job = job_of(plan, self._modest, work_dir)  # reports options that differ before missing parts
         parts = Parts(work_dir, plan, config)
         self._voice.say(parts.line())
@@ -185,7 +185,7 @@ class Driver:
         job = replace(
             job,
             config=replace(job.config, inputs=config.inputs, engine=config.engine),
-            forecast=Estimate(n_bytes, parts.n_tokens, 0.0),
+            forecast=Estimate(n_bytes, parts.n_tokens, 0.0, parts.tally.val_tokens),
         )
         return Run(job, self._voice, fill=parts), parts
 

@@ -20,7 +20,7 @@ from nanogpt_compat.input.location import Format, Location, Url, is_url
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.samples import take_samples
 from nanogpt_compat.preflight import Job, look_into
-from nanogpt_compat.resume.fingerprint import describe_input, differences, has_hint_of_change
+from nanogpt_compat.resume.fingerprint import describe_input, differences, has_hint_of_change, split_of
 from nanogpt_compat.resume.state import ABOUT_FAULTS
 from nanogpt_compat.system.filesystem import advice, write_json
 
@@ -63,7 +63,7 @@ def find_plan(config: Config, work_dir: Path, *, span_bytes: int, check: Callabl
         plan = write_plan(work_dir, made)
         if plan is made:
             return plan
-    return check_inputs(plan, config.inputs, work_dir, check=check)
+    return check_inputs(plan, config, work_dir, check=check)
 
 
 def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES) -> Plan:
@@ -98,7 +98,8 @@ def _plan(
     span_bytes: int,
     document_ratio: float,
 ) -> Plan:
-    certain = [[str(form), one["size"], one["samples"]] for form, one in zip(formats, inputs, strict=True)]
+    rows = zip(formats, inputs, strict=True)
+    certain = [[str(form), one["size"], one["samples"], *split_of(one)] for form, one in rows]
     text = json.dumps([options, certain, text_bytes, span_bytes, document_ratio], sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
     spans = cut_spans([one["size"] for one in inputs], formats, span_bytes)
@@ -207,25 +208,31 @@ def check_input(plan: Plan, index: int, work_dir: Path, *, path: Location | None
     # Files uploaded together may have the same date and size, and addresses that differ only in a query.
     is_same_place = str(path) == str(planned) and not (isinstance(path, Url) and not path.is_shown_whole)
     with open_input(path) as file:
-        new = describe_input(file.size_bytes, file.hints, ())
+        new = describe_input(file.size_bytes, file.hints, (), split=old.get("split", ""))
         if not is_same_place or has_hint_of_change(old, new) or old["size"] != new["size"]:
             total_bytes = sum(one["size"] for one in plan.inputs)
             samples = take_samples(file, total_bytes=total_bytes, n_inputs=len(plan.inputs))
-            new = describe_input(file.size_bytes, file.hints, (sample.data for sample in samples))
+            data = (sample.data for sample in samples)
+            new = describe_input(file.size_bytes, file.hints, data, split=old.get("split", ""))
             _refuse(work_dir, differences({}, {}, [old], [new], [path]))
 
 
 def check_inputs(
-    plan: Plan, paths: Sequence[Location], work_dir: Path, *, check: Callable[[], None] = lambda: None
+    plan: Plan, config: Config, work_dir: Path, *, check: Callable[[], None] = lambda: None
 ) -> Plan:
-    """Raise a CheckpointError unless the inputs are the planned ones; return the plan with these paths.
+    """Raise a CheckpointError unless the inputs are the planned ones; return the plan with their paths.
 
     Each process takes the paths from its own command line: plan.json has no passwords, a signed address may
     have been renewed, and a file may have been moved.
     """
-    if len(paths) != len(plan.inputs):
-        _refuse(work_dir, [f"the number of inputs was {len(plan.inputs):,}, is {len(paths):,}"])
-    locations = _absolute(paths)
+    n_val_inputs = sum(one.get("split") == "val" for one in plan.inputs)
+    for what, was, now in (
+        ("inputs", len(plan.inputs), len(config.inputs)),
+        ("inputs of --val-input", n_val_inputs, config.n_val_inputs),
+    ):
+        if was != now:
+            _refuse(work_dir, [f"the number of {what} was {was:,}, is {now:,}"])
+    locations = _absolute(config.inputs)
     for index, path in enumerate(locations):
         check()
         check_input(plan, index, work_dir, path=path)

@@ -20,6 +20,7 @@ class Estimate:
     text_bytes: int
     tokens: int
     seconds: float
+    val_tokens: int = 0  # of inputs for val alone
 
     @property
     def output_bytes(self) -> int:
@@ -39,6 +40,8 @@ class Estimator:
     ) -> None:
         """Forecast for the first `max_chars` characters of all inputs together; None is all of them.
 
+        Inputs for val alone do not count, and are never limited.
+
         An engine that remembers words meets most words of such short samples for the first time, which is
         slow. So the time is that of encoding them a second time, multiplied by `slowness`.
         """
@@ -47,6 +50,7 @@ class Estimator:
         self._left_chars = float("inf") if max_chars is None else float(max_chars)
         self._timed_chars = 0
         self._text_bytes = self._chars = self._tokens = self._elapsed_s = self._reading_s = 0.0
+        self._val_tokens = 0.0
 
     def add(
         self,
@@ -56,11 +60,12 @@ class Estimator:
         sampled_bytes: float,
         size_bytes: int,
         read_bytes_per_s: float = float("inf"),
+        is_val: bool = False,
     ) -> None:
         """Add an input of `size_bytes`; `texts` are what `sampled_bytes` of it decode to.
 
-        `weights`: how many times each text counts; None: once. `read_bytes_per_s`: of its text, if reading it
-        may take longer than encoding it.
+        `is_val`: it is for val alone. `weights`: how many times each text counts; None: once.
+        `read_bytes_per_s`: of its text, if reading it may take longer than encoding it.
         """
         weights = [1.0] * len(texts) if weights is None else weights
         counts = list(map(self._count, texts))
@@ -72,12 +77,15 @@ class Estimator:
         n_tokens = sum(map(mul, counts, weights))
         scale = size_bytes / max(1, sampled_bytes)
         n_chars = scale * sum(map(mul, map(len, texts), weights))
-        share = min(1.0, self._left_chars / max(1.0, n_chars))
-        self._left_chars -= share * n_chars
+        share = 1.0
+        if not is_val:
+            share = min(1.0, self._left_chars / max(1.0, n_chars))
+            self._left_chars -= share * n_chars
         self._text_bytes += share * size_bytes
         self._timed_chars += sum(map(len, timed))
         self._chars += share * n_chars
         self._tokens += share * scale * n_tokens
+        self._val_tokens += scale * n_tokens if is_val else 0.0
         self._reading_s += share * n_chars / read_bytes_per_s
 
     def _count(self, text: str) -> int:
@@ -92,7 +100,8 @@ class Estimator:
         threads = 1 if n_workers == 1 else n_workers * _THREAD_YIELD
         seconds = self._elapsed_s * self._chars / max(1, self._timed_chars) / threads
         # One thread reads while the others encode.
-        return Estimate(round(self._text_bytes), round(self._tokens), max(seconds, self._reading_s))
+        seconds = max(seconds, self._reading_s)
+        return Estimate(round(self._text_bytes), round(self._tokens), seconds, round(self._val_tokens))
 
 
 def _join(texts: Sequence[str]) -> list[str]:

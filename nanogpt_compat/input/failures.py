@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.location import Url
-from nanogpt_compat.system.commands import quote, show, this_command
+from nanogpt_compat.system.commands import option_of, quote, show, this_command
 from nanogpt_compat.system.redaction import redact
 
 Kind = Literal["missing", "denied", "final", "passing"]
@@ -176,7 +176,8 @@ def _one_line(text: str) -> str:
 
 def no_parts(url: Url) -> InputError:
     """Return the error for a server whose files cannot be read by ranges."""
-    command = f"curl -L {quote(url.address)} | {this_command('--input', '-', without=['--input'])}"
+    option = option_of(url.address, otherwise="--input")
+    command = f"curl -L {quote(url.address)} | {this_command(option, '-', without=[option])}"
     return InputError(
         f"{url}: the server does not report the size of the file, or does not send parts of files; download "
         f"it, or read it as a stream:{show(command)}"

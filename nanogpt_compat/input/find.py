@@ -1,4 +1,4 @@
-"""Turn the arguments of `--input` into an ordered list of files."""
+"""Turn the arguments of `--input` and `--val-input` into an ordered list of files."""
 
 import contextlib
 import difflib
@@ -63,6 +63,20 @@ class Found:
 
     inputs: tuple[Location, ...]
     notices: tuple[str, ...] = ()
+    n_val_inputs: int = 0  # the last of `inputs`, from --val-input
+
+
+@dataclass(frozen=True, slots=True)
+class _Typed:
+    """An option that names inputs, with its arguments."""
+
+    option: str
+    patterns: Sequence[str]
+
+    def with_more(self, *more: str, but: str | None = None) -> str:
+        """Return the command that was typed with more arguments of this option, and without one of them."""
+        kept = [one for one in self.patterns if one != but]
+        return this_command(self.option, *kept, *more, without=[self.option])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,20 +89,37 @@ class _Listed:
     is_worth_a_warning: bool = False  # more is skipped than read
 
 
-def find_inputs(patterns: Sequence[str], *, home: Path | None) -> Found:
-    """Return the files that paths, globs, folders and URLs stand for.
+def find_inputs(patterns: Sequence[str], *, home: Path | None, val_patterns: Sequence[str] = ()) -> Found:
+    """Return the files that paths, globs, folders and URLs stand for, those of `val_patterns` last.
 
     The order of the arguments is kept; the files of a glob or folder are in natural order. `-` is standard
     input. A FIFO is opened, which waits until a program writes to it.
 
     `home` is the folder of prepare.py. It only serves to suggest a file there when one is missing.
     """
+    train, notices = _find(_Typed("--input", patterns), home)
+    val, more = _find(_Typed("--val-input", val_patterns), home)
+    both = [one for identity, one in val.items() if identity in train]
+    for pipe in (one for one in both if isinstance(one, Pipe) or _is_fifo(one)):
+        raise InputError(f"{pipe} is given with --input and --val-input, and can be read only once")
+    if both:
+        more.append(
+            f"warning: {both[0]}{f' and {len(both) - 1:,} more are' if both[1:] else ' is'} in both --input "
+            "and --val-input, so the validation loss will be that of text which was trained on"
+        )
+    inputs = _number_alike([*train.values(), *val.values()])
+    opened = (Pipe(_open(one), str(one)) if _is_fifo(one) else one for one in inputs)
+    return Found(tuple(opened), (*notices, *more), len(val))
+
+
+def _find(typed: _Typed, home: Path | None) -> tuple[dict[object, Location], list[str]]:
+    """Return the inputs that one option names, by what they are, and notices."""
     seen: dict[object, Location] = {}
     notices: list[str] = []
-    for pattern in map(local_path, patterns):
-        listed = _find_urls(pattern, patterns) if is_url(pattern) else _find_files(pattern, patterns, home)
+    for pattern in map(local_path, typed.patterns):
+        listed = _find_urls(pattern, typed) if is_url(pattern) else _find_files(pattern, typed, home)
         if listed.skipped:
-            notices.append(_describe_skipped(pattern, listed, patterns))
+            notices.append(_describe_skipped(pattern, listed, typed))
         new: dict[object, Location] = {}
         doubles: list[tuple[Location, Location]] = []
         for one in listed.inputs:
@@ -108,8 +139,7 @@ def find_inputs(patterns: Sequence[str], *, home: Path | None) -> Found:
                 f"notice: {redact(pattern)}: {count} another name too, and {_is(len(doubles))} read "
                 f"once ({one} is {other})"
             )
-    opened = (Pipe(_open(one), str(one)) if _is_fifo(one) else one for one in _number_alike([*seen.values()]))
-    return Found(tuple(opened), tuple(notices))
+    return seen, notices
 
 
 def _number_alike(inputs: Sequence[Location]) -> list[Location]:
@@ -125,7 +155,7 @@ def _is(n_files: int) -> str:
     return "is" if n_files == 1 else "are"
 
 
-def _describe_skipped(pattern: str, listed: _Listed, patterns: Sequence[str]) -> str:
+def _describe_skipped(pattern: str, listed: _Listed, typed: _Typed) -> str:
     """Describe the skipped entries, as a warning with a command if more is skipped than read."""
     names = ", ".join(listed.skipped[:_MOST_NAMED]) + (", ..." if len(listed.skipped) > _MOST_NAMED else "")
     entries = "1 other entry" if len(listed.skipped) == 1 else f"{len(listed.skipped):,} other entries"
@@ -133,7 +163,7 @@ def _describe_skipped(pattern: str, listed: _Listed, patterns: Sequence[str]) ->
     text = f"{redact(pattern)}: skipped {entries}{size} ({names})"
     if not listed.is_worth_a_warning:
         return f"notice: {text}"
-    command = this_command("--input", *patterns, *_glob_of(pattern, listed.skipped), without=["--input"])
+    command = typed.with_more(*_glob_of(pattern, listed.skipped))
     return f"warning: {text}, which is more than is read; to read these too:{show(command)}"
 
 
@@ -158,33 +188,33 @@ def _open(path: Location) -> int:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _standard_input() -> Pipe:
+def _standard_input(option: str) -> Pipe:
     if os.isatty(0):
         raise UsageError(
-            "--input - reads standard input, which is a terminal here: pipe text into this command, or name "
-            "files with --input"
+            f"{option} - reads standard input, which is a terminal here: pipe text into this command, or "
+            f"name files with {option}"
         )
     return Pipe(0, "standard input")
 
 
-def _find_urls(pattern: str, patterns: Sequence[str]) -> _Listed:
+def _find_urls(pattern: str, typed: _Typed) -> _Listed:
     sizes, folder = find_urls(pattern)
     if not folder:
         urls: list[Url] = sorted(sizes, key=lambda url: natural_key(url.address))
         return _Listed(urls)
     names = {url.address.removeprefix(folder): size for url, size in sizes.items()}
-    kept, listed = _choose(names, (), pattern, patterns)
+    kept, listed = _choose(names, (), pattern, typed)
     return replace(listed, inputs=[Url(folder + name) for name in kept])
 
 
-def _find_files(pattern: str, patterns: Sequence[str], home: Path | None) -> _Listed:
+def _find_files(pattern: str, typed: _Typed, home: Path | None) -> _Listed:
     """List the files that one argument stands for.
 
     Hidden folders are skipped. So are links to folders, which may lead in a circle.
     """
     folder = Path(pattern)
     if not pattern or not _exists(folder) or not folder.is_dir():
-        return _expand(pattern, home)
+        return _expand(pattern, typed.option, home)
     sizes: dict[str, int] = {}
     others: list[str] = []
     for parent, folders, files in os.walk(folder, onerror=_cannot_list):
@@ -195,7 +225,7 @@ def _find_files(pattern: str, patterns: Sequence[str], home: Path | None) -> _Li
         passed = [name for name in folders if _HIDDEN.match(name) or (here / name).is_symlink()]
         others += [(here / name).relative_to(folder).as_posix() for name in passed]
         folders[:] = [name for name in folders if name not in passed]
-    kept, listed = _choose(sizes, others, pattern, patterns)
+    kept, listed = _choose(sizes, others, pattern, typed)
     return replace(listed, inputs=[folder / name for name in kept])
 
 
@@ -207,7 +237,7 @@ def _size_of(path: Path) -> int:
 
 
 def _choose(
-    sizes: Mapping[str, int], others: Sequence[str], folder: str, patterns: Sequence[str]
+    sizes: Mapping[str, int], others: Sequence[str], folder: str, typed: _Typed
 ) -> tuple[list[str], _Listed]:
     """Choose which files of a folder to read, in natural order; raise an InputError if there are none.
 
@@ -223,10 +253,9 @@ def _choose(
         return sorted(kept, key=natural_key), _Listed((), skipped, n_bytes, is_much)
     named = redact(folder)
     if not skipped:
-        raise InputError(f"the folder {named} is empty; name another with --input")
+        raise InputError(f"the folder {named} is empty; name another with {typed.option}")
     files = "1 other entry" if len(skipped) == 1 else f"{len(skipped):,} other entries"
-    words = [word for word in patterns if word != folder]
-    command = this_command("--input", *words, *_glob_of(folder, skipped), without=["--input"])
+    command = typed.with_more(*_glob_of(folder, skipped), but=folder)
     raise InputError(
         f"the folder {named} has no .txt, .jsonl, .parquet or similar files, only {files} "
         f"({', '.join(skipped[:_MOST_NAMED])}{', ...' if len(skipped) > _MOST_NAMED else ''}); to read files "
@@ -247,16 +276,16 @@ def _cannot_list(error: OSError) -> None:
     raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
-def _expand(pattern: str, home: Path | None) -> _Listed:
+def _expand(pattern: str, option: str, home: Path | None) -> _Listed:
     """List the files that a path or a glob stands for, and the folders that it skips.
 
     If a file has exactly this name, the name is not a glob. `**` also matches the files inside folders, so it
     skips none.
     """
     if not pattern:
-        raise InputError("--input has an empty name; name a file, or omit the option")
+        raise InputError(f"{option} has an empty name; name a file, or omit the option")
     if pattern == "-":
-        return _Listed([_standard_input()])
+        return _Listed([_standard_input(option)])
     path = Path(pattern)
     if _exists(path) or path.is_symlink():
         return _Listed([path])
@@ -274,7 +303,7 @@ def _expand(pattern: str, home: Path | None) -> _Listed:
     elif (similar := _similar(path)) is not None:
         advice = f"did you mean {quote(similar)}?"
     else:
-        advice = "name an existing file with --input"
+        advice = f"name an existing file with {option}"
     raise InputError(f"{path} not found{where}; {advice}")
 
 

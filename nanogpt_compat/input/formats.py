@@ -31,6 +31,7 @@ class Asked:
     skips_bad_records: bool = False
     wants_records: bool = False
     may_pipe: bool = True  # one process reads everything, so standard input can be an input
+    option: str = "--input"  # that names these inputs
 
 
 def find_formats(
@@ -58,8 +59,10 @@ def find_formats(
     if len(damaged) == 1 and not refused:
         raise damaged[0]
     if damaged or refused:
-        raise refusal(refused, damaged, n_inputs=len(locations), may_pipe=asked.may_pipe)
-    return tuple(formats), notices(doubtful, n_inputs=len(locations), may_pipe=asked.may_pipe)
+        raise refusal(refused, damaged, n_inputs=len(locations), may_pipe=asked.may_pipe, option=asked.option)
+    return tuple(formats), notices(
+        doubtful, n_inputs=len(locations), may_pipe=asked.may_pipe, option=asked.option
+    )
 
 
 def look_at(location: Location, asked: Asked = Asked(), *, n_inputs: int = 1) -> tuple[Compression, Look]:

@@ -30,15 +30,21 @@ _KEPT = "the originals are kept under names that begin with a dot; then run the 
 
 
 def refusal(
-    refused: Sequence[Found], damaged: Sequence[InputError] = (), *, n_inputs: int, may_pipe: bool = True
+    refused: Sequence[Found],
+    damaged: Sequence[InputError] = (),
+    *,
+    n_inputs: int,
+    may_pipe: bool = True,
+    option: str = "--input",
 ) -> InputError:
     """Return the error that lists all refused inputs with commands that convert them, and the damaged ones.
 
-    `may_pipe`: this run can read standard input.
+    `may_pipe`: this run can read standard input. `option`: the one that names these inputs; "" if there are
+    several.
     """
     if n_inputs == 1 and not damaged:
-        return InputError(_about_one(*refused[0], may_pipe=may_pipe))
-    folder = _free(Path("converted")) if _can_be_put_together(refused, n_inputs) else None
+        return InputError(_about_one(*refused[0], may_pipe=may_pipe, option=option))
+    folder = _free(Path("converted")) if option and _can_be_put_together(refused, n_inputs) else None
     lines = [f"{len(refused) + len(damaged):,} of {n_inputs:,} inputs cannot be read as they are:"]
     lines += map(str, damaged)
     is_made = False
@@ -52,13 +58,15 @@ def refusal(
         lines += [kind.advice] if kind.advice else []
         is_made |= remedy.makes not in ("itself", "nothing")
     if folder is not None:
-        lines.append(f"then run:{show(this_command('--input', folder, without=['--input']))}")
+        lines.append(f"then run:{show(this_command(option, folder, without=[option]))}")
     elif is_made:
         lines.append(_KEPT)
     return InputError("\n".join(lines))
 
 
-def notices(doubtful: Sequence[Found], *, n_inputs: int, may_pipe: bool = True) -> list[str]:
+def notices(
+    doubtful: Sequence[Found], *, n_inputs: int, may_pipe: bool = True, option: str = "--input"
+) -> list[str]:
     """Return notices about inputs that are read as plain text but may be meant as something else."""
     lines = []
     for kind, paths in _groups(doubtful):
@@ -68,36 +76,36 @@ def notices(doubtful: Sequence[Found], *, n_inputs: int, may_pipe: bool = True) 
             command = this_command(*remedy.options, without=_FOR_TEXT)
             line += f" because of the name; to {_of_many(remedy.aim, len(paths))}:{show(command)}"
         elif remedy is not None and n_inputs == 1 and isinstance(path, Path):
-            line += f"; to {remedy.aim} instead:{show(_command(remedy, path, may_pipe=may_pipe))}"
+            line += f"; to {remedy.aim} instead:{show(_command(remedy, path, option, may_pipe=may_pipe))}"
         else:
             line += "; its markup and delimiters become tokens too"
         lines.append(line)
     return lines
 
 
-def _about_one(path: Location, kind: Kind, *, may_pipe: bool) -> str:
+def _about_one(path: Location, kind: Kind, *, may_pipe: bool, option: str) -> str:
     remedy, said = kind.remedy, f"{path} is {kind.name}{kind.detail}"
     if isinstance(path, Url) and (address := _address_of_file(path)) and kind.name == kinds.HTML.name:
-        command = this_command("--input", address, without=["--input"])
+        command = this_command(option, address, without=[option])
         return f"{said}; the file itself is at another address:{show(command)}"
     if remedy is None:
         return f"{said}; {kind.advice}"
     more = f"\n{kind.advice}" if kind.advice else ""
     if isinstance(path, Pipe):
         if not remedy.piped or remedy.makes == "table":
-            return f"{said}; write it to a file and name that file with --input{more}"
+            return f"{said}; write it to a file and name that file with {option}{more}"
         return f"{said}; to {remedy.aim}, send it through `{remedy.piped}` first{more}"
     if isinstance(path, Path):
-        return f"{said}; to {remedy.aim}:{show(_command(remedy, path, may_pipe=may_pipe))}{more}"
+        return f"{said}; to {remedy.aim}:{show(_command(remedy, path, option, may_pipe=may_pipe))}{more}"
     if path.address.startswith(("http://", "https://")) and remedy.piped and may_pipe:
         fetch = f"{join('curl', '-fL', path.address)} | {remedy.piped}"
-        read = _with_input("-", remedy)
+        read = _with_input("-", remedy, option)
         return f"{said}; to {remedy.aim}:{show(f'(set -o pipefail; {fetch} | {read})')}{more}"
-    command = _command(remedy, Path(path.name or "input"), may_pipe=may_pipe)
+    command = _command(remedy, Path(path.name or "input"), option, may_pipe=may_pipe)
     return f"{said}; download it, then run:{show(command)}{more}"
 
 
-def _command(remedy: Remedy, path: Path, *, may_pipe: bool) -> str:
+def _command(remedy: Remedy, path: Path, option: str, *, may_pipe: bool) -> str:
     """Return the command that converts one input and reads the result."""
     is_records = remedy.makes == "records"
     made = _made(remedy, quote(path), folder=quote(path.parent))
@@ -106,11 +114,11 @@ def _command(remedy: Remedy, path: Path, *, may_pipe: bool) -> str:
     if remedy.makes == "itself":
         return f"{made} && {this_command()}"
     if remedy.is_filter and not remedy.to_file and may_pipe:
-        read = _with_input("-", remedy)
+        read = _with_input("-", remedy, option)
         return f"({made} || {FAILED}) | {read}" if is_records else f"(set -o pipefail; {made} | {read})"
     new = _new_name(remedy, path)
     made = f"{made} > {quote(new)}" if remedy.is_filter else made.replace("{new}", quote(new))
-    return f"{made} && {_with_input(new, remedy)}"
+    return f"{made} && {_with_input(new, remedy, option)}"
 
 
 def _loop(remedy: Remedy, paths: Sequence[Path], folder: Path | None) -> str:
@@ -138,11 +146,11 @@ def _made(remedy: Remedy, old: str, *, folder: str) -> str:
     return remedy.command.replace("{old}", old).replace("{folder}", folder)
 
 
-def _with_input(new: object, remedy: Remedy) -> str:
+def _with_input(new: object, remedy: Remedy, option: str) -> str:
     """Return the command that reads a converted input, without the options that no longer apply to it."""
     without = {"text": _FOR_RECORDS, "records": _FOR_TEXT, "table": _FOR_TEXT}.get(remedy.makes, ())
     fields = [option for option in remedy.options if option.startswith("-")]
-    return this_command("--input", new, *remedy.options, without=["--input", *without, *fields])
+    return this_command(option, new, *remedy.options, without=[option, *without, *fields])
 
 
 def _new_name(remedy: Remedy, path: Path) -> Path:

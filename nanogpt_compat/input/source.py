@@ -1,8 +1,8 @@
 """What a run reads, and how it is cut into blocks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nanogpt_compat.input.lines import JsonLines
 from nanogpt_compat.input.location import Container, Format, Location
@@ -12,7 +12,7 @@ from nanogpt_compat.input.separated import SeparatedText
 from nanogpt_compat.input.text import Text
 from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, has_room
 from nanogpt_compat.text.documents import NO_DOCUMENTS, Documents
-from nanogpt_compat.text.val_split import Windows
+from nanogpt_compat.text.val_split import ALL_VAL, Windows
 
 _READERS: Mapping[Container, type[Reader]] = {"text": Text, "jsonl": JsonLines, "parquet": Parquet}
 
@@ -39,42 +39,69 @@ def reader_bytes(formats: Iterable[Format]) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """The inputs, in order, and the options that decide the blocks."""
+    """The inputs, in order, and the options that decide the blocks. Those for val alone come last."""
 
     paths: Sequence[Location]
     sizes: Sequence[int | None]  # bytes of each file; None for a pipe
     formats: Sequence[Format]
-    windows: Windows = ()  # the validation ranges, if the text is one continuous stream
+    n_val_inputs: int = 0  # all of their text is for val
+    windows: Windows = ()  # the validation ranges in the others, if the text is one continuous stream
     documents: Documents | None = None  # None if it is
     errors: str
     block_bytes: int
     end: int | None = None
     """The place where this run stops reading, from `Reader.bounds`."""
 
+    @property
+    def n_train_inputs(self) -> int:
+        """How many inputs come before those for val alone."""
+        return len(self.paths) - self.n_val_inputs
+
+    def documents_in(self, index: int) -> Documents | None:
+        """Return how the documents of an input are treated; None if its text is one continuous stream."""
+        if self.documents is None or index < self.n_train_inputs:
+            return self.documents
+        return replace(self.documents, val_ratio=1.0)
+
     def reader(self, index: int) -> Reader:
         """Return the reader of an input."""
         return reader_of(
             self.paths[index],
             self.formats[index],
-            documents=self.documents,
+            documents=self.documents_in(index),
             errors=self.errors,
             size_bytes=self.sizes[index],
         )
 
+    def phases(self, start: Position) -> Iterator[Position]:
+        """Yield `start`, and then the beginning of the inputs for val alone, unless `start` is there.
+
+        A limit such as `--n` ends only what is read from `start` on.
+        """
+        yield start
+        if self.end is None and self.n_val_inputs and start.input_index < self.n_train_inputs:
+            yield Position(self.n_train_inputs)
+
+    def phase_end(self, start: Position) -> int:
+        """Return the index of the input before which the phase ends that `start` is in."""
+        n_train = self.n_train_inputs
+        return n_train if start.input_index < n_train else len(self.paths)
+
     def blocks(
         self, start: Position, *, bytes_before: int, check: Check, make_room: MakeRoom = has_room
     ) -> Blocks:
-        """Yield the blocks of every input in turn, from `start` on.
+        """Yield the blocks of every input in turn, from `start` on, to the end of its phase.
 
         `bytes_before`: size of the text of all inputs before that of `start`. `make_room` is called before a
         long record is read, and `check` repeatedly while the next block takes long.
         """
-        n_inputs = len(self.paths) if self.end is None else start.input_index + 1
-        for index in range(start.input_index, n_inputs):
+        is_val = start.input_index >= self.n_train_inputs
+        last = self.phase_end(start) if self.end is None else start.input_index + 1
+        for index in range(start.input_index, last):
             how = Reading(
                 block_bytes=self.block_bytes,
                 end=self.end,
-                windows=self.windows,
+                windows=ALL_VAL if is_val else self.windows,
                 bytes_before=bytes_before,
                 check=check,
                 make_room=make_room,

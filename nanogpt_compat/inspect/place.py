@@ -17,6 +17,7 @@ from nanogpt_compat.report import REPORT_NAME
 from nanogpt_compat.system.display import visible
 from nanogpt_compat.system.redaction import redact
 from nanogpt_compat.system.units import plural
+from nanogpt_compat.text.val_split import VAL_INPUT
 
 _INSTEAD = "give a token, such as --at 0"
 _PLACE = re.compile(r"(?:(train|val):)?(document:)?(-?\d[\d,_]*)", re.ASCII)
@@ -189,4 +190,5 @@ def _may_continue(dataset: Dataset, part: Part, end: int, eot: str) -> bool:
     if eot == "append":
         return not is_end(part.stream, -1)
     _, _, number = split_in_name(part.stream.files[-1].path.name) or ("", "", -1)
-    return number >= 0 and (not dataset.is_folder or part.split == "val")
+    is_val_its_own = dataset.made is not None and dataset.made["val_split"]["name"] == VAL_INPUT
+    return number >= 0 and (not dataset.is_folder or (part.split == "val" and not is_val_its_own))

@@ -13,7 +13,7 @@ from nanogpt_compat.resume.checkpoint import journal_in, load_tally, read_found
 from nanogpt_compat.supervise import check_unlocked
 from nanogpt_compat.system.commands import join
 from nanogpt_compat.system.units import format_bytes, plural
-from nanogpt_compat.text.val_split import FIRST_SHARD
+from nanogpt_compat.text.val_split import FIRST_SHARD, VAL_INPUT
 
 
 def describe_saved(folder: Path) -> Iterator[str]:
@@ -54,5 +54,5 @@ def _options_in(saved: Mapping[str, Any]) -> str:
         value = saved.get(option)
         if value in (None, False, FIRST_SHARD) or value == defaults[name]:
             continue
-        words += [option] if value is True else [option, str(value)]
+        words += [option] if value is True else [VAL_INPUT] if value == VAL_INPUT else [option, str(value)]
     return join(*words)

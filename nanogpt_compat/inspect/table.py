@@ -28,6 +28,8 @@ def table_of(inputs: Sequence[Mapping[str, Any]], *, width: int) -> list[str]:
     ends = [min(paths), max(paths)]  # commonpath would take addresses apart
     folder = "" if len(inputs) == 1 else os.path.commonprefix(ends).rpartition("/")[0]  # noqa: RUF071 - see above
     names = [name.removeprefix(folder).lstrip("/") if folder else name for name in paths[:_MOST_ROWS]]
+    of_val = (" (val)" if one.get("split") == "val" else "" for one in inputs)
+    names = [name + mark for name, mark in zip(names, of_val, strict=False)]
     rows = [_cells(one) for one in inputs[:_MOST_ROWS]]
     if more := inputs[_MOST_ROWS:]:
         names.append(f"and {len(more):,} more")

@@ -50,6 +50,7 @@ def outputs_of(output_dir: Path, made: Mapping[str, Any]) -> Outputs:
         shard_tokens=options["shard_tokens"],
         word=options["shard_name"],
         has_val="val" in made["tokens"],
+        has_val_inputs=options.get("n_val_inputs", 0) > 0,
     )
 
 

@@ -59,12 +59,12 @@ def find_short(made: Output) -> dict[str, str]:
     counts = by_split(made.outputs, made.tokens)
     if short := [split for split, n_tokens in counts.items() if n_tokens < MIN_TOKENS]:
         found["splits"] = _warn_of_splits(made, counts, short)
-    last = list(files_of(made.outputs, made.tokens))[-1]
-    if not is_bin and last.k and last.n_tokens < MIN_TOKENS:
+    lasts = {one.stream: one for one in files_of(made.outputs, made.tokens)}.values()
+    for last in (one for one in lasts if not is_bin and one.k and one.n_tokens < MIN_TOKENS):
         way_out = "change --shard-tokens, or remove that shard afterwards"
         if made.is_made:
             way_out = f"remove it:{show(join('rm', last.path))}"
-        found["last shard"] = (
+        found[f"last shard of {last.stream}"] = (
             f"warning: {last.name}, the last shard, {made.verb(last.n_tokens)}, and readers of shards fail "
             f"at a shard of fewer than {MIN_TOKENS:,}: {way_out}"
         )
@@ -80,6 +80,8 @@ def _warn_of_splits(made: Output, counts: Mapping[str, int], short: Sequence[str
         f"warning: {' and '.join(each)}, but sampling a block of 1,024 takes at least {MIN_TOKENS:,}: give "
         "more text"
     )
+    if config.n_val_inputs:
+        return f"{why} with {' and '.join('--val-input' if one == 'val' else '--input' for one in short)}"
     if total < 2 * len(counts) * MIN_TOKENS:
         return why
     if config.val_split == FIRST_SHARD:
@@ -105,7 +107,8 @@ def find_small_val(made: Output) -> dict[str, str]:
     n_val = made.tokens.get("val", 0)
     aim = min(_ENOUGH_VAL_TOKENS, total // 10)
     is_fine = n_val > _EVAL_TOKENS // _MANY_TIMES or aim < _EVAL_TOKENS // _FEW_TIMES
-    if config.output_format != "bin" or not config.has_val or n_val < MIN_TOKENS or is_fine:
+    is_share = config.output_format == "bin" and config.has_val and not config.n_val_inputs
+    if not is_share or n_val < MIN_TOKENS or is_fine:
         return {}
     ratio = f"{ceil(100 * aim / total * 10) / 1000:g}" if aim == _ENOUGH_VAL_TOKENS else "0.1"
     larger = made.start_over("--val-ratio", ratio)
@@ -143,8 +146,10 @@ def _faults_of_folder(config: Config, outputs: Outputs) -> dict[str, str]:
     found: dict[str, str] = {}
     folder = config.output_dir
     if config.output_format == "npy" and folder.is_dir():
-        own = outputs["train"].pattern
-        names = sorted(path.name for path in folder.iterdir() if not own.fullmatch(path.name))
+        own = [shards.pattern for shards in outputs.values()]
+        names = sorted(
+            path.name for path in folder.iterdir() if not any(one.fullmatch(path.name) for one in own)
+        )
         for name in [name for name in names if "train" in name or "val" in name][:1]:
             found["other files"] = (
                 f"warning: {folder / name} is not a shard, but build-nanogpt would read it because of its "

@@ -6,12 +6,15 @@ All formats hold the tokens as uint16, little-endian:
     npy   what np.save writes, as in build-nanogpt's fineweb.py: edufineweb_val_000000.npy, then
           edufineweb_train_000001.npy, ...
     llmc  256 int32, then tokens, as in llm.c's dev/data/data_common.py: fineweb_val_000000.bin, ...
+
+npy and llmc are one stream of tokens, of which the first shard is for validation. With inputs for validation
+alone they are two streams, each with a file name for its split; that of train still begins with number 1.
 """
 
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,7 +34,7 @@ FIRST_WORDS = {"npy": "edufineweb", "llmc": "fineweb"}
 SECTION_BYTES = 64 << 20
 """A file has a checksum in prepare.json for each section, which locates damage; 1 TB has 15,000 of them."""
 
-_ENDLESS = 1 << 62
+ALL = _ENDLESS = 1 << 62  # more than all shards; more tokens than any file has
 _SUFFIXES = {"bin": "bin", "npy": "npy", "llmc": "bin"}
 _LLMC_MAGIC, _LLMC_VERSION = 20240520, 1
 LLMC_HEADER_BYTES = 256 * 4
@@ -46,7 +49,8 @@ class Shards:
     word: str  # the prefix of the names; if endless, the whole name, with links followed
     form: str = "bin"
     shard_tokens: int = _ENDLESS
-    first_is_val: bool = False
+    n_val: int = 0  # this many shards, from the first on, are for validation
+    first_number: int = 0  # in the name of the first shard; not 0 if shards for val are another stream
 
     @property
     def is_endless(self) -> bool:
@@ -56,22 +60,22 @@ class Shards:
     def name(self, k: int) -> str:
         """Return the file name of shard `k`.
 
-        >>> Shards(Path(), "fineweb", "llmc", 1000, first_is_val=True).name(0)
+        >>> Shards(Path(), "fineweb", "llmc", 1000, n_val=1).name(0)
         'fineweb_val_000000.bin'
         """
         if self.is_endless:
             return self.word
         if self.form == "bin":
             return f"{self.word}_shard_{k:04d}.bin"
-        return f"{self.word}_{self.split(k)}_{k:06d}.{_SUFFIXES[self.form]}"
+        return f"{self.word}_{self.split(k)}_{self.first_number + k:06d}.{_SUFFIXES[self.form]}"
 
-    def number(self, name: str) -> int:
-        """Return the number of the shard with this name, which must match `pattern`.
+    def index(self, name: str) -> int:
+        """Return which shard has this name, which must match `pattern`.
 
-        >>> Shards(Path(), "fineweb", "llmc", 1000).number("fineweb_val_000012.bin")
-        12
+        >>> Shards(Path(), "fineweb", "llmc", 1000, first_number=1).index("fineweb_train_000012.bin")
+        11
         """
-        return int(name.rpartition("_")[2].partition(".")[0])
+        return int(name.rpartition("_")[2].partition(".")[0]) - self.first_number
 
     def listed_name(self, k: int) -> str:
         """Return the name of shard `k` in the output folder, where train.bin and val.bin may be links."""
@@ -90,12 +94,19 @@ class Shards:
         """A regex for shard names in this folder, also those of runs with other options."""
         if self.is_endless:
             return re.compile(re.escape(self.word))
-        middle = r"shard_\d{4,}" if self.form == "bin" else r"(?:val|train)_\d{6,}"
+        middle = r"shard_\d{4,}" if self.form == "bin" else rf"(?:{'|'.join(self._splits)})_\d{{6,}}"
         return re.compile(rf"{re.escape(self.word)}_{middle}\.{_SUFFIXES[self.form]}", re.ASCII)
+
+    @property
+    def _splits(self) -> tuple[str, ...]:
+        """The splits in the names of shards; both, unless the other split is another stream."""
+        if self.n_val == ALL:
+            return ("val",)
+        return ("train",) if self.first_number else ("val", "train")
 
     def split(self, k: int) -> str:
         """Return the split of shard `k`."""
-        return "val" if k == 0 and self.first_is_val else "train"
+        return "val" if k < self.n_val else "train"
 
     def n_full(self, n_tokens: int) -> int:
         """Return how many shards `n_tokens` fill completely."""
@@ -236,11 +247,18 @@ def split_in_name(name: str) -> tuple[str, str, int] | None:
 
 
 def lay_out(
-    output_dir: Path, *, form: str, shard_tokens: int | None, word: str | None, has_val: bool
+    output_dir: Path,
+    *,
+    form: str,
+    shard_tokens: int | None,
+    word: str | None,
+    has_val: bool,
+    has_val_inputs: bool = False,
 ) -> dict[str, Shards]:
     """Return the streams of a run. Links are followed for train.bin, val.bin and the folder, not for shards.
 
-    If the first shard is for validation, all tokens are one stream, named "train".
+    If the first shard is for validation, all tokens are one stream, named "train". `has_val_inputs`: they
+    are two streams in every format.
 
     Raises:
         OutputError: links form a loop.
@@ -248,12 +266,14 @@ def lay_out(
     try:
         folder = output_dir.resolve()
         if form != "bin":
-            shards = Shards(folder, word or "", form, shard_tokens or SHARD_TOKENS, first_is_val=has_val)
-            return {"train": shards}
+            shards = Shards(folder, word or "", form, shard_tokens or SHARD_TOKENS)
+            if has_val_inputs:
+                return {"val": replace(shards, n_val=ALL), "train": replace(shards, first_number=1)}
+            return {"train": replace(shards, n_val=int(has_val))}
         outputs = {}
         if has_val:
             val = Path(output_dir, "val.bin").resolve()
-            outputs["val"] = Shards(val.parent, val.name, first_is_val=True)
+            outputs["val"] = Shards(val.parent, val.name, n_val=ALL)
         if shard_tokens is not None:
             return outputs | {"train": Shards(folder, "train", shard_tokens=shard_tokens)}
         train = Path(output_dir, "train.bin").resolve()
@@ -284,10 +304,11 @@ def name_tokens(files: Sequence[OutputFile]) -> str:
 def by_split(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, int]:
     """Convert numbers of tokens by stream into numbers by split; without "val" if no file is for it."""
     counts = {"train": 0} | {shards.split(0): 0 for shards in outputs.values()}
-    for split, shards in outputs.items():
-        n_first = min(tokens[split], shards.shard_tokens)
-        counts[shards.split(0)] += n_first
-        counts["train"] += tokens[split] - n_first
+    for stream, shards in outputs.items():
+        n_val = min(tokens[stream], shards.n_val * shards.shard_tokens)
+        counts["train"] += tokens[stream] - n_val
+        if n_val:
+            counts["val"] += n_val
     return counts
 
 

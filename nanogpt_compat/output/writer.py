@@ -428,7 +428,7 @@ def n_begun(shards: Shards, n_tokens: int, *, is_torn: bool) -> int:
     if shards.is_endless:
         return n_full + (is_torn and n_tokens > 0)
     unfinished = (name.removesuffix(".partial") for name in _names(shards.folder / WORK_FOLDER))
-    n = max(n_full, *(shards.number(name) for name in unfinished if shards.pattern.fullmatch(name)), 0)
+    n = max(n_full, *(shards.index(name) for name in unfinished if shards.pattern.fullmatch(name)), 0)
     while is_torn and is_there(shards.path(n)):
         n += 1
     return n

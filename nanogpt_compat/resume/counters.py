@@ -34,6 +34,7 @@ class InputTally:
     crc: int = 0  # zlib.crc32 of the uncompressed content; for parquet, of the texts and their lengths
     skipped_records: int = 0
     first_skipped: str = ""  # its place and the reason
+    is_left: bool = False  # a limit such as --n was reached, so the rest, or all of it, is not read
 
 
 @dataclass(slots=True)
@@ -109,6 +110,11 @@ class Tally:
         self.chars += n_chars
         self.forced_cuts += n_forced
         self.position = end
+
+    def count_left(self, end: int) -> None:
+        """Count the current input, and those after it before number `end`, as not read any further."""
+        for one in self.inputs[self.position.input_index : end]:
+            one.is_left = True
 
     def count_documents(self, counts: Counts) -> None:
         """Count the documents of the last counted block."""

@@ -23,9 +23,12 @@ _HINTS = "mtime_ctime_inode"  # may change although the content is the same
 
 
 def describe_input(
-    size_bytes: int | None, hints: Sequence[object], samples: Iterable[bytes]
+    size_bytes: int | None, hints: Sequence[object], samples: Iterable[bytes], *, split: str = ""
 ) -> dict[str, Any]:
-    """Return a description of an input: size, a digest of `samples`, and hints of a change (timestamps)."""
+    """Return a description of an input: size, a digest of `samples`, and hints of a change (timestamps).
+
+    `split`: all of it is for that split; "" for both.
+    """
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for sample in samples:
         digest.update(sample)
@@ -33,6 +36,7 @@ def describe_input(
         "size": size_bytes,
         "samples": digest.hexdigest(),
         _HINTS: list(hints),
+        **({"split": split} if split else {}),
     }
 
 
@@ -53,9 +57,14 @@ def may_have_changed(old: Mapping[str, Any], new: Mapping[str, Any], *, same_sam
 
 def digest_of(config: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> str:
     """Return a digest of everything that decides the tokens."""
-    certain = [[one["size"], one["samples"]] for one in inputs]
+    certain = [[one["size"], one["samples"], *split_of(one)] for one in inputs]
     text = json.dumps([config, certain], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
+
+
+def split_of(described: Mapping[str, Any]) -> list[str]:
+    """Return the split of an input in a list; none if all inputs are for both."""
+    return [described["split"]] if "split" in described else []
 
 
 def _show(value: object) -> str:
@@ -102,6 +111,9 @@ def differences(
     for path, old, new in zip(paths, old_inputs, new_inputs, strict=True):
         if old["size"] == new["size"] and old["samples"] != new["samples"]:
             found.append(f"{path} has different content than before")
+        for was, now in zip(split_of(old), split_of(new), strict=False):
+            if was != now:
+                found.append(f"{path} was for {was} and is for {now}")
     return found
 
 

@@ -18,7 +18,7 @@ from nanogpt_compat.resume.fingerprint import (
     option_differences,
     size_differences,
 )
-from nanogpt_compat.system.units import format_bytes
+from nanogpt_compat.system.units import format_bytes, plural
 
 ABOUT_FAULTS = {"--errors": "invalid_bytes", "--skip-bad-records": "skipped_records"}
 """Options about faults in the input, and the counter of `Tally` that must be 0 for the option to change."""
@@ -54,9 +54,24 @@ def differences_at(
             f"the number of inputs was {len(old['inputs']):,}, is {len(new['inputs']):,}, but the saved "
             f"part comes from {'the first' if n_begun == 1 else f'the first {n_begun:,}'}"
         )
+    found += _moved(old["inputs"][:n_begun], new["inputs"], paths)
     rows = zip(paths[:n_begun], old["inputs"], new["inputs"], strict=False)
     containers = [(path, *(Format.named(one["format"]).container for one in pair)) for path, *pair in rows]
     return found + [f"{path} was {was} and is {now}" for path, was, now in containers if was != now]
+
+
+def _moved(
+    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], paths: Sequence[object]
+) -> list[str]:
+    """Return a phrase about the first input in whose place there was one for another split, if any."""
+    for path, was, now in zip(paths, old, new, strict=False):
+        if was.get("split") != now.get("split"):
+            n_now = sum(one.get("split") == "train" for one in new)
+            return [
+                f"{path} is for {now['split']}, but the saved part has an input for {was['split']} in its "
+                f"place (--input now has {plural(n_now, 'input')})"
+            ]
+    return []
 
 
 def consumed_at(tally: Tally) -> list[Consumed]:
@@ -65,7 +80,7 @@ def consumed_at(tally: Tally) -> list[Consumed]:
     for index in range(_n_begun(tally)):
         one = tally.inputs[index]
         position = tally.position if index == tally.position.input_index else None
-        is_all = position is None or position.at_end
+        is_all = (position is None or position.at_end) and not one.is_left
         found.append(Consumed(one.text_bytes, one.records, one.crc, is_all, position))
     return found
 
@@ -76,8 +91,11 @@ def consumed_in(made: Mapping[str, Any], max_chars: int | None) -> list[Consumed
     Raises:
         KeyError, TypeError: it is not a report of this version.
     """
-    is_all = max_chars is None or made["chars"] < max_chars
-    return [Consumed(one["text_bytes"], one["records"], one["crc32"], is_all) for one in made["inputs"]]
+    has_ended = max_chars is None or made["chars"] < max_chars
+    return [
+        Consumed(one["text_bytes"], one["records"], one["crc32"], has_ended or one.get("split") == "val")
+        for one in made["inputs"]
+    ]
 
 
 def _n_begun(tally: Tally) -> int:

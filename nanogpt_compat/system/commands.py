@@ -85,10 +85,23 @@ def this_command(*more: object, without: Iterable[str] = (), words: Sequence[str
 
     `words` are the words typed, if they are not in `sys.argv`. `more` comes last, so that it wins.
     """
-    if words is None:
-        called = _typed.get()
-        words = called[1] if called is not None else sys.argv[1:] if _is_ours() else []
-    return this_program(*drop_options(words, without), *more)
+    return this_program(*drop_options(_words() if words is None else words, without), *more)
+
+
+def _words() -> Sequence[str]:
+    called = _typed.get()
+    return called[1] if called is not None else sys.argv[1:] if _is_ours() else []
+
+
+def option_of(value: str, *, otherwise: str) -> str:
+    """Return the option that has this value on the command line; `otherwise` if none has it."""
+    option = otherwise
+    for word in _words():
+        if word.startswith("-") and word != "-":
+            option, _, word = word.partition("=")
+        if word == value:
+            return option
+    return otherwise
 
 
 def drop_options(words: Sequence[str], options: Iterable[str]) -> list[str]:

@@ -28,7 +28,7 @@ class Documents:
 
     separator: str | None  # in plain text
     eot: str  # where the end-of-text token goes, one of EOTS
-    val_ratio: float  # of documents, after `val_split.document_ratio`; 0 for none
+    val_ratio: float  # of documents, after `val_split.document_ratio`; 0 for none, 1 for all
     text_field: str = "text"  # of a record
     skip_bad: bool = False  # skip bad records, instead of stopping at the first
     needs_ends: bool = False  # the places where documents end are needed with their tokens
@@ -58,6 +58,8 @@ def are_val(documents: Sequence[bytes], ratio: float) -> list[bool]:
     >>> sum(are_val([b"%d" % k for k in range(1000)], 0.1))
     95
     """
+    if ratio in (0, 1):
+        return [bool(ratio)] * len(documents)
     limit = ceil(ratio * (1 << 64)).to_bytes(9, "big")[1:]
     return [
         blake2b(document[:HEAD_BYTES], digest_size=8, salt=_SALT).digest() < limit for document in documents
@@ -100,7 +102,6 @@ def arrange(
 ) -> tuple[dict[str, list[bytes]], Counts]:
     """Return the same as `split_documents` for documents that are already split; none may be empty."""
     parts: dict[str, list[bytes]] = {"train": [], "val": []}
-    is_val = are_val(whole, documents.val_ratio) if documents.val_ratio else [False] * len(whole)
-    for one, goes_to_val in zip(whole, is_val, strict=True):
+    for one, goes_to_val in zip(whole, are_val(whole, documents.val_ratio), strict=True):
         parts["val" if goes_to_val else "train"] += (MARK, one) if documents.eot == "prepend" else (one, MARK)
     return parts, Counts(len(whole), max(map(len, whole), default=0), n_empty)

@@ -18,7 +18,10 @@ CHARS_PER_CHUNK = 10_000_000  # one unit of --n; it has always been this
 SPLITS = ("spread", "head", "tail", "documents", "none")
 LOOK_AHEAD_BYTES = 1024 * 1024
 FIRST_SHARD = "first shard"  # set by some output formats; not a choice of --val-split
+VAL_INPUT = "--val-input"  # the same: val is all of its own inputs, and nothing of the others
+ALL_VAL = ((0, sys.maxsize),)  # the windows in an input for validation
 
+_WITH_WINDOWS = ("spread", "head", "tail")
 _WINDOW_BYTES = 64 * 1024
 _MAX_RAISED_RATIO = 0.1
 _MIN_VAL_BYTES = 32 * 1024  # about 8,000 tokens: nanoGPT samples blocks of 1,024 from val.bin
@@ -91,7 +94,7 @@ def windows_for(n_bytes: int | None, ratio: float, split: str) -> Windows:
     """
     if n_bytes is not None:
         return val_windows(n_bytes, ratio, split)
-    if split in ("documents", "none", FIRST_SHARD) or ratio == 0:
+    if split not in _WITH_WINDOWS or ratio == 0:
         return []
     period = round(min(_WINDOW_BYTES / ratio, sys.maxsize // 2))
     return Interval(_WINDOW_BYTES, max(period, _WINDOW_BYTES + 1))
@@ -104,7 +107,7 @@ def val_windows(total_bytes: int, ratio: float, split: str) -> list[tuple[int, i
     [(99950000, 100000000)]
     """
     n_val = val_bytes(total_bytes, ratio)
-    if split in ("documents", "none", FIRST_SHARD) or n_val == 0:
+    if split not in _WITH_WINDOWS or n_val == 0:
         return []
     if split == "head":
         return [(0, n_val)]
