@@ -171,7 +171,7 @@ def prepare(
         weights: Sequence[float] | None,
         sampled_bytes: float,
         size_bytes: int,
-        read_bytes_per_s: float,
+        **others: Any,
     ) -> None:
         few = texts[: len(texts) // 8 + 1]  # a forecast from all of them takes a third of the time
         add(
@@ -180,7 +180,7 @@ def prepare(
             weights=weights and weights[: len(few)],
             sampled_bytes=sampled_bytes * len(few) / max(1, len(texts)),
             size_bytes=size_bytes,
-            read_bytes_per_s=read_bytes_per_s,
+            **others,
         )
 
     check_signals, begin_checkpoint, add = StopSignals.check, Checkpointer.after_block, Estimator.add

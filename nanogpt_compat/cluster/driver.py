@@ -176,7 +176,9 @@ class Driver:
     def _run_of(self, plan: Plan) -> tuple[Run, Parts]:
         """Return the run that merges all parts of a plan, and the parts."""
         work_dir, config = self._share.work_dir, self._config
-        plan = check_inputs(plan, config, work_dir, check=self._voice.check)
+        plan = check_inputs(
+            plan, config.inputs, work_dir, n_val_inputs=config.n_val_inputs, check=self._voice.check
+        )
         job = job_of(plan, self._modest, work_dir)  # reports options that differ before missing parts
         parts = Parts(work_dir, plan, config)
         self._voice.say(parts.line())

@@ -63,7 +63,7 @@ def find_plan(config: Config, work_dir: Path, *, span_bytes: int, check: Callabl
         plan = write_plan(work_dir, made)
         if plan is made:
             return plan
-    return check_inputs(plan, config, work_dir, check=check)
+    return check_inputs(plan, config.inputs, work_dir, n_val_inputs=config.n_val_inputs, check=check)
 
 
 def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES) -> Plan:
@@ -218,21 +218,26 @@ def check_input(plan: Plan, index: int, work_dir: Path, *, path: Location | None
 
 
 def check_inputs(
-    plan: Plan, config: Config, work_dir: Path, *, check: Callable[[], None] = lambda: None
+    plan: Plan,
+    paths: Sequence[Location],
+    work_dir: Path,
+    *,
+    n_val_inputs: int = 0,
+    check: Callable[[], None] = lambda: None,
 ) -> Plan:
-    """Raise a CheckpointError unless the inputs are the planned ones; return the plan with their paths.
+    """Raise a CheckpointError unless the inputs are the planned ones; return the plan with these paths.
 
     Each process takes the paths from its own command line: plan.json has no passwords, a signed address may
     have been renewed, and a file may have been moved.
     """
-    n_val_inputs = sum(one.get("split") == "val" for one in plan.inputs)
+    n_planned = sum(one.get("split") == "val" for one in plan.inputs)
     for what, was, now in (
-        ("inputs", len(plan.inputs), len(config.inputs)),
-        ("inputs of --val-input", n_val_inputs, config.n_val_inputs),
+        ("inputs", len(plan.inputs), len(paths)),
+        ("inputs of --val-input", n_planned, n_val_inputs),
     ):
         if was != now:
             _refuse(work_dir, [f"the number of {what} was {was:,}, is {now:,}"])
-    locations = _absolute(config.inputs)
+    locations = _absolute(paths)
     for index, path in enumerate(locations):
         check()
         check_input(plan, index, work_dir, path=path)
