@@ -90,6 +90,7 @@ def tokenise(
     tally: Tally | None = None,
     end: int | None = None,
     sink: Lists | None = None,
+    n_val_inputs: int = 0,
 ) -> tuple[tuple[Tokens, Tokens], Tally]:
     """Run the pipeline, from where `tally` is up to byte `end` of that input, if these are given."""
     sink = sink or Lists()
@@ -98,6 +99,7 @@ def tokenise(
         paths=paths,
         sizes=[path.stat().st_size for path in paths],
         formats=[Format("text") for _ in paths],
+        n_val_inputs=n_val_inputs,
         windows=windows,
         documents=documents,
         errors=errors,

@@ -117,5 +117,18 @@ def expected_pair(
     return _joined(train), _joined(val)
 
 
+def up_to(texts: Sequence[str], separator: str, max_chars: int | None) -> list[str]:
+    """The texts up to the end of the document, its separator included, with which there are `max_chars`."""
+    found, n_chars = [], 0
+    for text in texts:
+        places = [0, *(match.end() for match in re.finditer(re.escape(separator), text)), len(text)]
+        end = len(text)
+        if max_chars is not None:
+            end = next((place for place in places if n_chars + place >= max_chars), len(text))
+        found.append(text[:end])
+        n_chars += end
+    return found
+
+
 def _joined(parts: list[Tokens]) -> Tokens:
     return np.concatenate(parts) if parts else np.array([], dtype=np.uint16)
