@@ -23,6 +23,7 @@ from nanogpt_compat.errors import UsageError
 from nanogpt_compat.resume.checkpoint import journal_in, load_tally, read_found
 from nanogpt_compat.text.documents import Documents
 from tests import faults, reference, test_streams
+from tests.conftest import RunPrepare
 from tests.engines import tokenise
 from tests.faults import Args, Stopped, expect, make_text, prepare, report_of, sha256s
 from tests.test_records import write
@@ -369,6 +370,40 @@ def test_what_the_limit_took_of_train_may_not_change_while_val_is_read(paths: li
     assert f"{paths[0]} was changed within the" in refused.stderr
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_pipe_is_compared_once_when_val_is_resumed(
+    split: str, paths: list[Path], tmp_path: Path, out: Path
+) -> None:
+    expected = expect_here(tmp_path / "expected", *both(paths[:2], 1))
+    raw = paths[split == "val"].read_bytes()
+
+    def run(raw: bytes, stop_after_bytes: int | None = None) -> faults.Outcome:
+        with test_streams.given("stdin", raw, tmp_path) as name:
+            inputs = (name, paths[1]) if split == "train" else (paths[0], name)
+            options: Args = (*BLOCKS, "--n", "1", "--output-dir", out)
+            args: Args = ("--input", inputs[0], "--val-input", inputs[1], *options)
+            return prepare(*args, stop_after_bytes=stop_after_bytes)
+
+    with patch.object(preflight, "CHARS_PER_CHUNK", 50_000):
+        with pytest.raises(Stopped):
+            run(raw, stop_after_bytes=100_000)
+        assert position_in(out) == 1
+        refused = run(b"~" + raw[1:])
+        assert refused.returncode == 5, refused.stderr
+        assert "standard input was changed within the" in refused.stderr
+        done = run(raw)
+    assert done.returncode == 0, done.stderr
+    # The one at which it resumes is compared as it is read.
+    assert ("of standard input to compare them" in done.stderr) == (split == "train")
+    assert sha256s(out)["val.bin"] == expected.sha256s["val.bin"]
+
+
+def test_a_stopped_run_is_described_with_it(paths: list[Path], out: Path, run_prepare: RunPrepare) -> None:
+    begin(out, *both(paths), after_bytes=IN_TRAIN)
+    shown = " ".join(run_prepare("--inspect", out).stdout.split())
+    assert "resume it with the command that began it, which had --val-input" in shown
+
+
 # Complete output
 
 
@@ -427,7 +462,7 @@ def test_a_damaged_token_of_val_is_traced_to_its_input(paths: list[Path], out: P
 
 
 def test_each_token_of_a_split_is_from_one_of_its_inputs(
-    paths: list[Path], out: Path, run_prepare: "object"
+    paths: list[Path], out: Path, run_prepare: RunPrepare
 ) -> None:
     assert (
         prepare(*both(paths), "--format", "npy", "--shard-tokens", "5003", "--output-dir", out).returncode
@@ -441,11 +476,11 @@ def test_each_token_of_a_split_is_from_one_of_its_inputs(
         (f"val:{n_tokens[2]}", 3, 0),
         ("val:-1", 3, n_tokens[3] - 1),
     ):
-        done = run_prepare("--inspect", out, "--at", place)  # type: ignore[operator]
+        done = run_prepare("--inspect", out, "--at", place)
         said = " ".join(done.stdout.split())
         split = place.partition(":")[0]
         assert f"{paths[index].name}, token {position:,} of its {n_tokens[index]:,} in {split}" in said
-    assert "2.txt (val)" in run_prepare("--inspect", out).stdout  # type: ignore[operator]
+    assert "2.txt (val)" in run_prepare("--inspect", out).stdout
 
 
 # What is refused or warned of
