@@ -46,14 +46,14 @@ def resolve(options: Options, *, home: Path | None) -> Request:
         options.input or [str(folder / DEFAULT_INPUT)], val_patterns=options.val_input or (), home=home
     )
     inputs = found.inputs
-    has_pipe = any(isinstance(one, Pipe) for one in inputs)
     has_separator = options.document_separator is not None
     asked = Asked(
         separator=options.document_separator,
         errors_given=options.errors is not None,
         skips_bad_records=options.skip_bad_records,
         wants_records=options.text_field is not None or options.skip_bad_records,
-        may_pipe=not (options.is_for_many or (found.n_val_inputs and has_pipe)),
+        # Inputs of both options may have to be converted, and only one can be a pipe.
+        may_pipe=not (options.is_for_many or found.n_val_inputs),
     )
     n_train = len(inputs) - found.n_val_inputs
     formats, notices = find_formats(inputs[:n_train], asked)

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import subprocess
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -582,6 +583,22 @@ def test_what_is_refused_in_val_is_advised_about_with_its_own_option(
         assert advice in done.stderr
         commands = [line for line in done.stderr.splitlines() if line.startswith("    ")]
         assert not any("--input -" in command for command in commands)
+
+
+def test_the_commands_that_convert_inputs_of_both_lead_on_one_after_the_other(
+    tmp_path: Path, out: Path, run_prepare: RunPrepare
+) -> None:
+    paths = [tmp_path / f"{name}.json" for name in ("train", "val")]
+    for path in paths:
+        path.write_text(json.dumps([{"text": f"{path.stem} {k} " * 40} for k in range(100)]))
+    done = run_prepare(*both(paths, 1), "--output-dir", out)
+    for path in paths:
+        assert done.returncode == 3
+        assert f"{path} is a JSON array; to convert it:" in done.stderr
+        (line,) = (line for line in done.stderr.splitlines() if line.startswith("    "))
+        done = subprocess.run(["bash", "-ec", line], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [Path(one["path"]).name for one in report_of(out)["inputs"]] == ["train.jsonl", "val.jsonl"]
 
 
 def test_the_forecast_is_for_each_split(paths: list[Path], tmp_path: Path, out: Path) -> None:
