@@ -27,6 +27,7 @@ from tests import faults, reference, test_streams
 from tests.conftest import RunPrepare
 from tests.engines import tokenise
 from tests.faults import Args, Stopped, expect, make_text, prepare, report_of, sha256s
+from tests.test_fields import NO_JQ
 from tests.test_records import write
 from tests.test_resume import run_with_stops
 from tests.test_shards import READ
@@ -585,6 +586,7 @@ def test_what_is_refused_in_val_is_advised_about_with_its_own_option(
         assert not any("--input -" in command for command in commands)
 
 
+@pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
 def test_the_commands_that_convert_inputs_of_both_lead_on_one_after_the_other(
     tmp_path: Path, out: Path, run_prepare: RunPrepare
 ) -> None:
