@@ -237,8 +237,8 @@ def _add_input_options(group: "argparse._ArgumentGroup", where: str) -> None:
         nargs="+",
         action="extend",
         metavar="PATH",
-        help="make val.bin from these inputs, of the same kinds as those of --input, and from all of their "
-        "text. All of --input is then for train.bin (default: val.bin is a share of --input)",
+        help="make val.bin from all text of these inputs, of the same kinds as those of --input, and "
+        "train.bin from all of --input (default: val.bin is a share of --input)",
     )
     group.add_argument(
         "--n",

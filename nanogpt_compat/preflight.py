@@ -414,8 +414,8 @@ def foreseen_tokens(job: Job) -> dict[str, int]:
     if set(job.outputs) == {"train"}:
         return {"train": n_tokens}
     if job.config.n_val_inputs:
-        share = job.forecast.val_tokens / max(1, n_tokens)
-    elif job.documents is not None:
+        return {"train": n_tokens - job.forecast.val_tokens, "val": job.forecast.val_tokens}
+    if job.documents is not None:
         share = job.documents.val_ratio
     elif isinstance(windows, Interval):
         share = windows.width / windows.period

@@ -335,6 +335,22 @@ def test_while_val_is_read_inputs_of_train_may_not_be_others_and_later_ones_of_v
     assert expect_here(tmp_path / "expected", *new).assert_reached(out)["resumes"] == 1
 
 
+def test_until_something_of_val_is_read_train_may_have_more_inputs(tmp_path: Path, out: Path) -> None:
+    paths = [make_text(tmp_path / f"{k}.txt", 50_000, seed=k) for k in range(3)]
+    text = paths[2].read_bytes()
+    paths[2].write_bytes(b"\xff" + text)
+    strict: Args = ("--errors", "strict", "--output-dir", out)
+    assert prepare(*both(paths), *strict).returncode == 3
+    assert position_in(out) == 2
+    paths[2].write_bytes(text)
+    more = make_text(tmp_path / "more.txt", 50_000, seed=9)
+    new = both([*paths[:2], more, paths[2]], 3)
+    done = prepare(*new, *strict)
+    assert done.returncode == 0, done.stderr
+    expected = expect_here(tmp_path / "expected", *new, "--errors", "strict")
+    assert expected.assert_reached(out)["resumes"] == 1
+
+
 def test_a_run_without_it_is_not_resumed_with_it(paths: list[Path], out: Path) -> None:
     begin(out, "--input", *paths, after_bytes=IN_TRAIN)
     refused = prepare(*both(paths), "--output-dir", out)

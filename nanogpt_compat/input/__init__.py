@@ -7,7 +7,7 @@ separated.py     the reader of text with documents between separators
 lines.py         the reader of JSON lines
 parquet.py       the reader of a column of a parquet file
 location.py      Url and Format: where an input is, and how it is stored
-find.py          turn the arguments of --input into an ordered list of files
+find.py          turn the arguments of --input and --val-input into an ordered list of files
 open.py          open a local file, a remote file or a pipe
 local.py         a local file, kept out of the page cache
 pipes.py         a pipe with the interface of a file

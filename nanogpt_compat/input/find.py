@@ -105,7 +105,7 @@ def find_inputs(patterns: Sequence[str], *, home: Path | None, val_patterns: Seq
     if both:
         more.append(
             f"warning: {both[0]}{f' and {len(both) - 1:,} more are' if both[1:] else ' is'} in both --input "
-            "and --val-input, so the validation loss will be that of text which was trained on"
+            "and --val-input, so the validation loss will be measured on text that was trained on"
         )
     inputs = _number_alike([*train.values(), *val.values()])
     opened = (Pipe(_open(one), str(one)) if _is_fifo(one) else one for one in inputs)
