@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tiktoken
@@ -132,3 +133,18 @@ def up_to(texts: Sequence[str], separator: str, max_chars: int | None) -> list[s
 
 def _joined(parts: list[Tokens]) -> Tokens:
     return np.concatenate(parts) if parts else np.array([], dtype=np.uint16)
+
+
+def field_of(record: Any, text_field: str) -> Any:
+    """What is in the field of a record, as the documentation defines it; raises LookupError if nothing is."""
+    found = [record[text_field]] if text_field in record else []
+    for name in text_field.split(","):
+        found += _under(record, name)
+    return next((one for one in found if one is not None), found[0])
+
+
+def _under(record: Any, name: str) -> list[Any]:
+    if name in record:
+        return [record[name]]
+    outer, _, inner = name.partition(".")
+    return _under(record[outer], inner) if "." in name and isinstance(record.get(outer), dict) else []

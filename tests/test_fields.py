@@ -124,15 +124,50 @@ def test_a_field_is_not_offered_that_other_inputs_have_for_something_else(
     options = ("--output-dir", "out", "--val-split", "none")
     done = run_prepare("--input", "a.jsonl", "b.jsonl", *options)
     assert done.returncode == 3
+    assert "if the text is in 'text' or 'content', run:" in done.stderr
+    (command,) = commands_in(done.stderr)
+    assert command.endswith("--text-field text,content")
+    again = run_in_shell(command, tmp_path)
+    assert again.returncode == 0, again.stderr
+    texts = ["a long text, longer than its title", "the text of b"]
+    assert documents_of(tmp_path / "out", gpt2) == texts
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
+def test_an_input_is_converted_where_no_list_of_fields_fits_all(
+    run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    write_lines(tmp_path / "a.jsonl", {"text": "the text of a"})
+    write_lines(tmp_path / "b.jsonl", {"text": 7, "content": "the text of b"})
+    options = ("--output-dir", "out", "--val-split", "none")
+    done = run_prepare("--input", "a.jsonl", "b.jsonl", *options)
+    assert done.returncode == 3
     assert "--text-field" not in done.stderr
     (command,) = commands_in(done.stderr)
-    if not shutil.which("jq"):
-        pytest.skip(NO_JQ)
     assert run_in_shell(command, tmp_path).returncode == 0
     assert "read b.text.jsonl in its place" in done.stderr
     again = run_prepare("--input", "a.jsonl", "b.text.jsonl", *options)
     assert again.returncode == 0, again.stderr
-    assert documents_of(tmp_path / "out", gpt2)[1] == "the text of b"
+    assert documents_of(tmp_path / "out", gpt2) == ["the text of a", "the text of b"]
+
+
+def test_fields_of_lines_and_tables_that_differ_are_offered_together(
+    run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    write_lines(tmp_path / "a.jsonl", {"content": "the text of a", "body": ""})
+    write_table(tmp_path / "b.parquet", body=["the text of b"], id=[1])
+    write_table(tmp_path / "c.parquet", meta=[{"text": "the text of c"}])
+    (tmp_path / "d.jsonl").write_text(GOOD)
+    options = ("--output-dir", "out", "--val-split", "none")
+    done = run_prepare("--input", "a.jsonl", "b.parquet", "c.parquet", "d.jsonl", *options)
+    assert done.returncode == 3
+    assert "3 of 4 inputs cannot be read as they are:" in done.stderr
+    assert "\nif the text is in 'text', 'content', 'body' or 'meta.text', run:" in done.stderr
+    (command,) = commands_in(done.stderr)
+    again = run_in_shell(command, tmp_path)
+    assert again.returncode == 0, again.stderr
+    texts = ["the text of a", "the text of b", "the text of c", "one good text"]
+    assert documents_of(tmp_path / "out", gpt2) == texts
 
 
 CHAT = [{"role": "user", "content": "Who is there,\nplease?"}, {"role": "assistant", "content": "A \u20ac"}]
@@ -141,13 +176,20 @@ PARTS = [{"role": "user", "content": [{"type": "text", "text": "See:"}, {"type":
 ELSEWHERE = {
     "chat": ({"id": "abc", "messages": CHAT}, CHAT_TEXT),
     "sharegpt": ({"talk": [{"by": "human", "say": "Who is it?"}, {"by": "me", "say": "I"}]}, "Who is it?\nI"),
-    "nested": ({"id": "abc", "meta": {"text": "it's nested", "lang": "en"}}, "it's nested"),
-    "odd names": ({"my data": {"the \"text\"": "quoted", "and": ""}}, "quoted"),
-    "keyword": ({"and": {"if": "then"}}, "then"),
+    "list in an object": ({"id": 1, "my data": {"the \"text\"": ["two", "words"]}}, "two\nwords"),
+    "keyword": ({"and": {"if": ["then"]}}, "then"),
+    "a comma in a name": ({"my data": {"a,b": "one"}}, "one"),
     "list": ({"id": "abc", "text": ["one", "two words"]}, "one\ntwo words"),
-    "object": ({"id": "abcdefghijklm", "text": {"en": "hello"}}, "hello"),
     "number": ({"text": 1234, "other": 5.5}, "1234"),
 }  # fmt: skip
+NESTED = {
+    "nested": ({"id": "abc", "meta": {"text": "it's nested", "lang": "en"}}, "it's nested", "meta.text"),
+    "odd names": ({"my data": {'the "text"': "quoted", "and": ""}}, "quoted", 'my data.the "text"'),
+    "a dash": ({"-m": {"x": {"y": "deep"}}}, "deep", "-m.x.y"),
+    "a dot in a name": ({"meta": {"the.text": "dotted"}}, "dotted", "meta.the.text"),
+    "object": ({"id": "abcdefghijklm", "text": {"en": "hello"}}, "hello", "text.en"),
+    "another case": ({"id": "abcdefghijklm", "Text": "hello"}, "hello", "Text"),
+}
 ONLY_LINES = {
     "parts": ({"messages": PARTS}, "See:\nthis"),
     "some parts": ({"messages": [*PARTS, *CHAT]}, f"See:\nthis\n{CHAT_TEXT}"),
@@ -155,6 +197,46 @@ ONLY_LINES = {
     "line is a string": ("one", "one"),
     "two levels": ({"pages": [["a", "b"], ["c"]]}, "a\nb\nc"),
 }
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("name", NESTED)
+def test_a_text_in_an_object_comes_with_the_option_that_finds_it(
+    name: str, kind: str, run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    record, text, field = NESTED[name]
+    path = tmp_path / f"it's.{kind}"
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record, record]), path)
+    else:
+        write_lines(path, record, record)
+    done = run_prepare("--input", path, "--output-dir", "out", "--val-split", "none")
+    assert done.returncode == 3
+    assert f"the text is in {field!r}" in done.stderr
+    (command,) = commands_in(done.stderr)
+    assert "--text-field" in command
+    again = run_in_shell(command, tmp_path)
+    assert again.returncode == 0, (command, again.stderr)
+    assert documents_of(tmp_path / "out", gpt2) == [text, text]
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
+@pytest.mark.parametrize("field", ["messages.content", "messages.0.content", "messages"])
+def test_a_way_through_a_list_is_refused_with_a_jq_line(
+    field: str, run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    record = {"summary": "much longer than the messages " * 9, "messages": CHAT}
+    path = write_lines(tmp_path / "a.jsonl", record)
+    done = run_prepare(
+        "--input", path, "--output-dir", "out", "--val-split", "none", "--text-field", f"text,{field}"
+    )
+    assert done.returncode == 3
+    (command,) = commands_in(done.stderr)
+    assert "jq -c " in command
+    again = run_in_shell(command, tmp_path)
+    assert again.returncode == 0, (command, again.stderr)
+    assert documents_of(tmp_path / "out", gpt2) == [CHAT_TEXT]
 
 
 @pytest.mark.sample(5)
@@ -230,7 +312,7 @@ def test_a_folder_of_chats_is_converted_in_one_command(
 def test_a_conversion_that_fails_half_way_is_no_complete_output(
     run_prepare: RunPrepare, tmp_path: Path
 ) -> None:
-    path = write_lines(tmp_path / "a.jsonl", {"meta": {"text": "one"}})
+    path = write_lines(tmp_path / "a.jsonl", {"text": ["one"]})
     done = run_prepare("--input", path, "--output-dir", "out")
     path.write_text(path.read_text() + "{broken\n" + path.read_text())
     (command,) = commands_in(done.stderr)

@@ -232,7 +232,7 @@ def read_documents(path: Path, block_bytes: int) -> list[bytes]:
         with TextColumn(open_input(path), text_field="text", max_row_group_bytes=1 << 30) as column:
             groups = [column.read_rows(group.index, block_bytes=block_bytes) for group in column.row_groups]
             runs = [run for group in groups for run in group]
-            return [text for run in runs for text in parse_rows(*run, text_field="text").texts]
+            return [text for run in runs for text in parse_rows(*run).texts]
     with LocalFile(path) as file:
         stream = ByteStream(file, found.compression)
         texts = []

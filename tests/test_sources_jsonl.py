@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input import jsonl
 from nanogpt_compat.input.jsonl import parse_lines, read_lines
+from nanogpt_compat.input.native import native_decoder
 from nanogpt_compat.text import documents
 from nanogpt_compat.text.blocks import Records
+from tests.reference import field_of
 
 PATH = Path("data.jsonl")
 MORE_THAN_ASCII = 'caf\xe9 \u2028 \u4e2d\u6587 \U0001f600 \x85 \ufeff "quoted" \\ \n \r\n \t \0'
@@ -37,10 +39,10 @@ def parser(request: pytest.FixtureRequest) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "json":
             patch.setitem(sys.modules, "msgspec", None)
-        jsonl._native_decoder.cache_clear()
-        assert (jsonl._native_decoder("text") is None) == (request.param == "json")
+        native_decoder.cache_clear()
+        assert (native_decoder("text") is None) == (request.param == "json")
         yield request.param
-    jsonl._native_decoder.cache_clear()
+    native_decoder.cache_clear()
 
 
 def parse(raw: bytes, **options: Any) -> Records:
@@ -57,7 +59,7 @@ def refusal(raw: bytes, **options: Any) -> str:
     return str(error.value)
 
 
-def reference(raw: bytes) -> tuple[list[bytes], int, list[tuple[int, int]]]:
+def reference(raw: bytes, text_field: str) -> tuple[list[bytes], int, list[tuple[int, int]]]:
     """The documents, how many were empty, and where the bad ones are: json.loads on each line."""
     documents: list[bytes] = []
     bad: list[tuple[int, int]] = []
@@ -65,7 +67,7 @@ def reference(raw: bytes) -> tuple[list[bytes], int, list[tuple[int, int]]]:
     for k, line in enumerate(raw.split(b"\n")):
         try:
             # json.loads would guess at UTF-16.
-            text = json.loads(line.decode())["text"]
+            text = field_of(json.loads(line.decode()), text_field)
             if not isinstance(text, str):
                 raise TypeError  # noqa: TRY301 - one list of what makes a line bad
         except (ValueError, LookupError, TypeError, RecursionError):
@@ -80,9 +82,9 @@ def reference(raw: bytes) -> tuple[list[bytes], int, list[tuple[int, int]]]:
     return documents, n_empty, bad
 
 
-def check(raw: bytes) -> None:
-    documents, n_empty, bad = reference(raw)
-    parsed = parse(raw, skip_bad=True)
+def check(raw: bytes, text_field: str = "text") -> None:
+    documents, n_empty, bad = reference(raw, text_field)
+    parsed = parse(raw, text_field=text_field, skip_bad=True)
     assert parsed.texts == documents
     assert parsed.n_empty == n_empty
     assert places(parsed) == [f"line {line:,}, at byte {offset:,}" for line, offset in bad[:10]]
@@ -101,6 +103,51 @@ def test_documents_are_those_of_json_loads_on_each_line(
     raw = "".join(lines).encode("utf-8", "replace")
     check(raw)
     assert parse(raw) == parse(raw, skip_bad=True)
+
+
+names = st.sampled_from(["a", "b", "a.b", "b.a", "a,b", "a.b.a", "", "a.b,a"])
+nested = st.recursive(
+    st.sampled_from([None, "", "one", "two", "\ud800", 1, ["three"]]),
+    lambda inner: st.dictionaries(names, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    lines=st.lists(st.dictionaries(names, nested, max_size=4), max_size=6),
+    text_field=st.lists(names, min_size=1, max_size=3).map(",".join),
+)
+def test_nested_and_alternative_fields_are_those_of_the_definition(
+    lines: list[dict[str, Any]], text_field: str
+) -> None:
+    check("\n".join(map(json.dumps, lines)).encode(), text_field)
+
+
+@pytest.mark.parametrize(
+    ("text_field", "record", "reason"),
+    [
+        ("meta.text", {"meta": {"body": "a"}}, "no field 'meta.text' among the fields of 'meta' ('body')"),
+        ("meta.text", {"id": 1}, "no field 'meta.text' among its fields ('id')"),
+        ("meta.text", {"meta": {"text": None}}, "its field 'meta.text' is null, not a string"),
+        ("meta.text", {"meta": None}, "no field 'meta.text': its field 'meta' is null, not an object"),
+        ("talk.0.say", {"talk": [{"say": "a"}]}, "'talk.0.say': its field 'talk' is an array, not an object"),
+        ("text,body", {"id": 1}, "no field 'text' or 'body' among its fields ('id')"),
+        ("text,body", {"body": None, "id": 1}, "its field 'body' is null, not a string"),
+        ("text,body", {"text": 1, "body": "a"}, "its field 'text' is a number, not a string"),
+    ],
+)
+def test_a_record_without_the_text_is_named_with_what_it_has_instead(
+    text_field: str, record: dict[str, Any], reason: str
+) -> None:
+    raw = b'{"meta.text": "flat", "talk.0.say": "flat", "text": "flat"}\n' + json.dumps(record).encode()
+    assert reason in refusal(raw, text_field=text_field)
+
+
+@pytest.mark.parametrize("n_bytes", [100, 1 << 18, 5 << 20])
+def test_a_nested_text_of_any_length_is_read(n_bytes: int) -> None:
+    text = ("words \u00e9 " * (n_bytes // 8))[:n_bytes]
+    raw = json.dumps({"id": "x" * 70_000, "meta": {"note": text[:80_000], "text": text}}).encode() + b"\n"
+    assert parse(raw, text_field="none,meta.text").texts == [text.encode()]
 
 
 @given(

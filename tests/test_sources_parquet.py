@@ -48,7 +48,7 @@ Run = tuple[Rows, Records]
 
 def runs_of(column: TextColumn, row_group: int, *, skip_bad: bool = False, **options: Any) -> list[Run]:
     return [
-        (rows, parse_rows(raw, rows, text_field=column.text_field, skip_bad=skip_bad))
+        (rows, parse_rows(raw, rows, skip_bad=skip_bad))
         for raw, rows in column.read_rows(row_group, **({"block_bytes": 1 << 20} | options))
     ]
 
@@ -200,6 +200,79 @@ def test_a_column_of_no_strings_is_refused_with_its_type(
 ) -> None:
     write(path, values)
     assert f"its column 'text' is of type {request.node.callspec.id}" in refusal(path)
+
+
+def texts_in(path: Path, text_field: str) -> list[bytes]:
+    return [text for _, found in read_all(path, text_field=text_field, skip_bad=True) for text in found.texts]
+
+
+@pytest.mark.parametrize(
+    ("text_field", "texts"),
+    [
+        ("meta.text", ["n0", "n2"]),
+        ("meta.deep.text", ["d0", "d2"]),
+        ("meta.deep.en.us", ["e0", "e2"]),
+        ("a.b", ["flat0", "flat1", "flat2", "flat3"]),
+        ("a.c", ["c0"]),
+        ("none,meta.text", ["n0", "n2"]),
+        ("void,void.b,a.b", ["flat0", "flat1", "flat2", "flat3"]),
+        ("a,b", ["comma0", "comma1", "comma2", "comma3"]),
+    ],
+)
+def test_a_field_of_a_struct_is_read_and_a_null_struct_is_a_null(
+    path: Path, text_field: str, texts: list[str]
+) -> None:
+    metas = [
+        {"id": k, "deep": {"en.us": f"e{k}", "text": f"d{k}"}, "text": f"n{k}"} if k % 2 == 0 else None
+        for k in range(4)
+    ]
+    columns: dict[str, Any] = {
+        "void": pyarrow.nulls(4),
+        "meta": metas,
+        "a": [{"b": f"nested{k}", "c": f"c{k}" if k == 0 else None} for k in range(4)],
+        "a.b": [f"flat{k}" for k in range(4)],
+        "a,b": [f"comma{k}" for k in range(4)],
+    }
+    parquet.write_table(pyarrow.table(columns), path, row_group_size=3)
+    assert texts_in(path, text_field) == [text.encode() for text in texts]
+
+
+def test_a_flat_column_before_a_struct_with_a_field_of_its_name_is_told_from_it(path: Path) -> None:
+    columns = {"x": [[1, 2]], "a.b": ["flat"], "m": [{"l": [{"k": 1}]}], "a": [{"z": 1, "b": "nested"}]}
+    parquet.write_table(pyarrow.table(columns), path)
+    assert texts_in(path, "a.b") == [b"flat"]
+    parquet.write_table(pyarrow.table(dict(reversed(columns.items()))), path)
+    assert texts_in(path, "a.b") == [b"flat"]
+
+
+@pytest.mark.parametrize(
+    ("text_field", "reason"),
+    [
+        ("meta.body", "has no column 'meta.body' among the fields of its column 'meta' ('text')"),
+        ("talk.0.say", "has no column 'talk.0.say': its column 'talk' is of type list<"),
+        ("one,two", "has no column 'one' or 'two' among its columns ('meta', 'talk')"),
+        ("meta", "its column 'meta' is of type struct, not string"),
+    ],
+)
+def test_a_table_without_the_column_is_refused_with_what_it_has_instead(
+    path: Path, text_field: str, reason: str
+) -> None:
+    columns = {"meta": [{"text": "a"}], "talk": [[{"say": "a"}]]}
+    parquet.write_table(pyarrow.table(columns), path)
+    assert reason in refusal(path, text_field=text_field)
+
+
+def test_of_a_struct_only_the_field_of_the_text_is_read(path: Path) -> None:
+    texts = [{"text": f"text {k}", "other": "x" * 10_000} for k in range(100)]
+    parquet.write_table(pyarrow.table({"meta": texts}), path)
+    group = parquet.ParquetFile(path).metadata.row_group(0)
+    (other,) = (group.column(k) for k in range(2) if group.column(k).path_in_schema == "meta.other")
+    with path.open("r+b") as file:
+        file.seek(other.dictionary_page_offset)
+        file.write(b"\xff" * other.total_compressed_size)
+    assert texts_in(path, "meta.text") == [f"text {k}".encode() for k in range(100)]
+    with pytest.raises(InputError, match=r"'meta\.other' is damaged"):
+        texts_in(path, "meta.other")
 
 
 def test_bytes_of_one_length_are_read_and_those_that_are_no_utf8_are_bad_rows(path: Path) -> None:

@@ -1,7 +1,8 @@
 """Check before anything is encoded that each input has text in the field that was asked for.
 
-One error names all inputs that fail, and says where the text is instead. If all inputs have another field
-with text, the advice is the option that names it; otherwise a command that converts the records to documents.
+One error names all inputs that fail, and says where the text is instead. If the text of all inputs is in
+fields that one `--text-field` can name, the advice is that option; otherwise, as for the items of a list, it
+is a command that converts the records to documents.
 """
 
 from collections import Counter
@@ -10,6 +11,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.input.fieldpath import (
+    ABSENT,
+    Way,
+    alternatives,
+    find,
+    in_words,
+    name_of,
+    value_at,
+)
 from nanogpt_compat.input.reader import Fault, Reader
 from nanogpt_compat.input.repairs import Steps, convert_lines
 from nanogpt_compat.system.commands import show, this_command
@@ -23,9 +33,9 @@ class _WayOut:
     """What to do about an input: `repair`, `field`, `steps` or `words`."""
 
     repair: str = ""  # a command that converts the input to JSON lines
-    field: str = ""  # another field that has strings
+    field: str = ""  # the field at the end of `steps`, as it is typed
     others: tuple[str, ...] = ()  # more fields that have strings
-    steps: Steps | None = None  # the way to strings deeper in a record
+    steps: Steps = ()  # the way to strings in a record
     parts: str = ""  # some of these are lists of objects, with part of the text in this field
     is_number: bool = False
     words: str = ""
@@ -61,8 +71,8 @@ def _explain(faults: Sequence[Fault], sound: Sequence[Reader], *, n_inputs: int,
     form = faults[0].reader.form
     is_same = all((one.reader.form, two) == (form, way) for one, two in zip(compared, ways, strict=True))
     advice = ""
-    if {one.field for one in ways} == {way.field} and way.field and _all_have(way.field, sound):
-        advice = _name_field(way)
+    if (option := _common_option(compared, ways, sound)) is not None:
+        advice = _name_field(option, way.others)
     elif is_same and may_pipe and len(faults) == n_inputs <= _MOST_COMPARED:
         advice = _convert(faults, way, is_piped=True)
     if len(faults) == 1:
@@ -77,23 +87,41 @@ def _explain(faults: Sequence[Fault], sound: Sequence[Reader], *, n_inputs: int,
     return "\n  ".join([head, *items, *more]) + (f"\n{advice}" if advice else "")
 
 
-def _all_have(field: str, readers: Sequence[Reader]) -> bool:
-    """Return whether the inputs without a fault have text in this field, too."""
-    for reader in readers:
-        ways = text_ways(reader.first_records())
-        if ways and 2 * ways[field,] < ways[reader.documents.text_field,]:
-            return False
-    return True
+def _common_option(faults: Sequence[Fault], ways: Sequence[_WayOut], sound: Sequence[Reader]) -> str | None:
+    """Return a `--text-field` with which all inputs have their text; None if there is none."""
+    fields = list(dict.fromkeys(way.field for way in ways))
+    if "" in fields:
+        return None
+    own = faults[0].reader.documents.text_field
+
+    def has_all_texts(option: str) -> bool:
+        of_faults = ((one.reader, way.field, 1) for one, way in zip(faults, ways, strict=True))
+        of_sound = ((reader, own, 2) for reader in sound)
+        for reader, field, factor in (*of_faults, *of_sound):
+            records = reader.first_records()
+            if factor * _n_chars(option, records) < _n_chars(field, records):
+                return False
+        return True
+
+    options = [",".join([own, *fields]) if sound else ",".join(fields)]
+    options[:0] = fields if len(fields) == 1 else []
+    return next(filter(has_all_texts, options), None)
 
 
-def _name_field(way: _WayOut) -> str:
+def _n_chars(text_field: str, records: Iterable[object]) -> int:
+    """Count the characters of the text in a field of some records."""
+    found = (find(text_field, one) for one in records if isinstance(one, dict))
+    return sum(text_ways([one[1]])[()] for one in found if one is not None)
+
+
+def _name_field(option: str, others: Sequence[str]) -> str:
     """Return the advice to name another field."""
-    others = ", ".join(map(repr, way.others[:MAX_LISTED]))
-    also = f" (strings are also in {others})" if others else ""
-    is_dashed = way.field.startswith("-")  # argparse would take it for an option
-    words = [f"--text-field={way.field}"] if is_dashed else ["--text-field", way.field]
+    more = [name for name in others if name not in alternatives(option)]
+    also = f" (strings are also in {', '.join(map(repr, more[:MAX_LISTED]))})" if more else ""
+    is_dashed = option.startswith("-")  # argparse would take it for an option
+    words = [f"--text-field={option}"] if is_dashed else ["--text-field", option]
     command = this_command(*words, without=["--text-field"])
-    return f"if the text is in {way.field!r}{also}, run:{show(command)}"
+    return f"if the text is in {in_words(option)}{also}, run:{show(command)}"
 
 
 def _convert(faults: Sequence[Fault], way: _WayOut, *, is_piped: bool = False) -> str:
@@ -103,8 +131,7 @@ def _convert(faults: Sequence[Fault], way: _WayOut, *, is_piped: bool = False) -
     paths, reader = [one.reader.location for one in faults], faults[0].reader
     if way.repair:
         return convert_lines(paths, reader.form, way.repair, is_piped=is_piped)
-    steps = (way.field,) if way.steps is None else way.steps
-    return reader.conversion(paths, steps, is_number=way.is_number, parts=way.parts, is_piped=is_piped)
+    return reader.conversion(paths, way.steps, is_number=way.is_number, parts=way.parts, is_piped=is_piped)
 
 
 def _way_out(fault: Fault) -> _WayOut:
@@ -114,29 +141,45 @@ def _way_out(fault: Fault) -> _WayOut:
     text_field = fault.reader.documents.text_field
     records = fault.reader.first_records()
     ways = text_ways(records)
-    if (text_field,) in ways and fault.advice:
-        return _WayOut(words=fault.advice)  # the records after it have the field
     fields = [one for one in records if isinstance(one, dict)]
-    if not ways and any(isinstance(one.get(text_field), int | float) for one in fields):
-        return _WayOut(steps=(text_field,), is_number=True)
+    found = [one for one in (find(text_field, record) for record in fields) if one is not None]
+    if fault.advice and any(isinstance(value, str) for _, value in found):
+        return _WayOut(words=fault.advice)  # the records after it have the field
+    numbers = [way for way, value in found if isinstance(value, int | float)]
+    if not ways and numbers:
+        return _WayOut(steps=numbers[0], is_number=True)
     if not ways:
         is_named = bool(fields) or not fault.advice
         return _WayOut(words="name the text's field with --text-field" if is_named else fault.advice)
-    dotted = tuple(text_field.split("."))
-    inside = [steps for steps in ways if steps[:1] == (text_field,)] or [
-        steps for steps in ways if steps == dotted
-    ]
+    inside = _ways_inside(text_field, [way for way, _ in found], ways)
     steps = max(inside or ways, key=ways.__getitem__)
-    top = [one[0] for one in ways if len(one) == 1]
-    names = sorted((one for one in top if isinstance(one, str)), key=lambda name: -ways[name,])
-    alike = [name for name in names if name.lower() == text_field.lower()]
-    if not inside and (alike or (names and steps == (names[0],))):
-        first, *others = alike + [name for name in names if name not in alike]
-        return _WayOut(field=first, others=tuple(others))
+    names = {name: one for one in inside or ways if (name := _name_of(one, fields))}
+    sorted_names = sorted(names, key=lambda name: -ways[names[name]])
+    asked = [one.lower() for one in alternatives(text_field)]
+    alike = [name for name in sorted_names if name.lower() in asked]
+    if alike or (sorted_names and steps == names[sorted_names[0]]):
+        first, *others = dict.fromkeys(alike + sorted_names)
+        return _WayOut(field=first, steps=names[first], others=tuple(others))
     if steps[:-2] in ways and steps[-2:-1] == (None,):
         return _WayOut(steps=steps[:-2], parts=str(steps[-1]))
     parts = [one[-1] for one in ways if one[:-1] == (*steps, None)]
     return _WayOut(steps=steps, parts=str(parts[0]) if parts else "")
+
+
+def _ways_inside(text_field: str, found: Iterable[Way], ways: Iterable[Steps]) -> list[Steps]:
+    """Return the ways to strings inside of what was asked for: an object or list, or an item of a list."""
+    inside = [steps for steps in ways if any(steps[: len(way)] == way for way in found)]
+    asked = [tuple(step for step in one.split(".") if not step.isdigit()) for one in alternatives(text_field)]
+    return inside or [
+        steps for steps in ways if None in steps and tuple(one for one in steps if one is not None) in asked
+    ]
+
+
+def _name_of(steps: Steps, records: Iterable[dict[str, object]]) -> str:
+    """Return the `--text-field` that finds the strings at the end of `steps`; "" if there is none."""
+    way = tuple(one for one in steps if isinstance(one, str))
+    found = (find(name_of(way), one) for one in records if value_at(one, way) is not ABSENT)
+    return name_of(way) if way == steps and all(one is not None and one[0] == way for one in found) else ""
 
 
 def text_ways(records: Iterable[object]) -> Counter[Steps]:

@@ -6,14 +6,15 @@ r"""Read documents from JSON lines: one JSON object per line, with the text in o
 
 import codecs
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from io import BytesIO
-from typing import Any
 
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.input.fieldpath import deepest, find, in_words, name_of
 from nanogpt_compat.input.location import Location
+from nanogpt_compat.input.native import native_decoder
 from nanogpt_compat.input.repairs import (
     ARRAYS,
     ELEMENTS,
@@ -213,9 +214,7 @@ class _Parser:
     def __init__(self, text_field: str, *, are_utf8: bool) -> None:
         self._text_field = text_field
         self._are_utf8 = are_utf8
-        # msgspec is as strict as `json` (there is a test), except about UTF-8 in the fields that it skips. It
-        # makes no objects for those. Lines that it refuses are parsed again with `json`.
-        self._native = _native_decoder(text_field)
+        self._native = native_decoder(text_field)
 
     def line(self, line: bytes, ask: Callable[[], None] = lambda: None) -> str | None:
         """Return the text of a line, or None if it is blank; `ask` is called before `json` parses it.
@@ -260,33 +259,6 @@ class _Parser:
             note = f"a string of more than {format_bytes(LONG_STRING_BYTES)} counts as a short one"
             raise _NoDocument(f"{error.reason} ({note})", todo=error.todo, repair=error.repair) from error
         return made or (None if text is None else encode(text))
-
-
-@cache
-def _native_decoder(text_field: str) -> Callable[[bytes], str | None] | None:
-    """Return a function that reads the text of a line with msgspec; None if msgspec is not usable.
-
-    That is so if it is not installed, or cannot handle the name of the field. The function returns None for
-    a line that msgspec refuses.
-    """
-    try:
-        import msgspec  # not at the top: it is an optional dependency
-    except ImportError:
-        return None
-    try:
-        record = msgspec.defstruct("Record", [("text", str)], rename={"text": text_field}, gc=False)
-    except ValueError:  # the name has a quote, a backslash, a control character or a lone surrogate
-        return None
-    decode: Callable[[bytes], Any] = msgspec.json.Decoder(record).decode
-
-    def text_of(line: bytes) -> str | None:
-        try:
-            text: str = decode(line).text
-        except (msgspec.MsgspecError, RecursionError):
-            return None
-        return text
-
-    return text_of
 
 
 class _NoDocument(Exception):
@@ -359,14 +331,27 @@ def _text_of(record: object, text_field: str) -> str:
     if not isinstance(record, dict):
         is_array = isinstance(record, list) and record and isinstance(record[0], dict)
         raise _NoDocument(f"not a JSON object but {_kind(record)}", repair=ARRAYS if is_array else "")
-    if text_field not in record:
-        names = [_shorten(name) for name in record]
-        there = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
-        raise _NoDocument(f"no field {text_field!r} among its fields ({there})")
-    text = record[text_field]
+    text = record.get(text_field)
+    if isinstance(text, str):
+        return text
+    found = find(text_field, record)
+    if found is None:
+        raise _NoDocument(_missing(text_field, record))
+    way, text = found
     if not isinstance(text, str):
-        raise _NoDocument(f"its field {text_field!r} is {_kind(text)}, not a string")
+        raise _NoDocument(f"its field {name_of(way)!r} is {_kind(text)}, not a string")
     return text
+
+
+def _missing(text_field: str, record: Mapping[str, object]) -> str:
+    """Return in words that a record has no such field, and what it has instead."""
+    way, there = deepest(text_field, record)
+    no_field = f"no field {in_words(text_field)}"
+    if not isinstance(there, Mapping):
+        return f"{no_field}: its field {name_of(way)!r} is {_kind(there)}, not an object"
+    names = [_shorten(name) for name in there]
+    listed = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
+    return f"{no_field} among {f'the fields of {name_of(way)!r}' if way else 'its fields'} ({listed})"
 
 
 def _kind(value: object) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from io import BytesIO
 
 from nanogpt_compat.input.compressed import ByteStream
+from nanogpt_compat.input.fieldpath import alternatives, find, in_words, ways_to
 from nanogpt_compat.input.jsonl import lines_of, parse_lines, place_of_line, read_lines
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location, Url
@@ -75,7 +76,8 @@ class JsonLines(Streamed):
         head = stream.read(_HEAD_BYTES)
         used = head if len(head) < _HEAD_BYTES else head[: head.rfind(b"\n") + 1]
         # From a line longer than the head, take the part of its text that is there, or else of its JSON.
-        texts = self._texts_of(used or head_of_line(head))
+        depth = max(len(way) for some in ways_to(self.documents.text_field) for way in some)
+        texts = self._texts_of(used or head_of_line(head, depth))
         if not used:
             used, texts = head, texts or [_piece_of_string(head).encode()]
         pieces = [shorten(text, share) for text in texts]
@@ -149,7 +151,7 @@ class JsonLines(Streamed):
             is_pipe = isinstance(self.location, Pipe)
             return "" if is_pipe else _look_along_line(stream, head, lines, text_field)
         values = _values_of(lines)
-        if not values or any(not isinstance(one, dict) or text_field in one for one in values):
+        if not values or any(not isinstance(one, dict) or find(text_field, one) for one in values):
             return ""
         (first, *_) = parse_lines(lines, text_field=text_field, skip_bad=True).bad
         return f"none of its first {plural(len(values), 'record')} has the field; {first}"
@@ -182,7 +184,8 @@ class JsonLines(Streamed):
     def conversion(
         self, paths: Sequence[Location], steps: Steps, *, is_number: bool, parts: str, is_piped: bool
     ) -> str:
-        command = jq(steps, text_field=self.documents.text_field, is_number=is_number, parts=parts)
+        text_field, *_ = alternatives(self.documents.text_field)
+        command = jq(steps, text_field=text_field, is_number=is_number, parts=parts)
         return convert_lines(paths, self.form, command, is_piped=is_piped)
 
 
@@ -268,22 +271,26 @@ def _piece_of_string(data: bytes) -> str:
 
 def _look_along_line(stream: ByteStream, head: bytes, blank: bytes, text_field: str) -> str:
     """Search a first record of more than a megabyte for the field's name, without holding it in memory."""
-    name, part = json.dumps(text_field).encode(), head[len(blank) :]
+    part = head[len(blank) :]
     if not part.lstrip().startswith(b"{") or not text_field.isascii():
         return ""
+    ways = [{json.dumps(name).encode() for name in way} for some in ways_to(text_field) for way in some]
+    missing = set[bytes]().union(*ways)
+    n_kept = max(map(len, missing))
     n_bytes = 0
     while part and n_bytes < MAX_RECORD_BYTES:
         part, line_end, _ = part.partition(b"\n")
-        if name in part:
+        missing = {name for name in missing if name not in part}
+        if not all(way & missing for way in ways):
             return ""
         if line_end:
             break
         n_bytes += len(part)
         rest = stream.read(_STEP_BYTES)
-        part = part[-len(name) :] + rest if rest else b""
+        part = part[-n_kept:] + rest if rest else b""
     number = blank.count(b"\n") + 1
     where = f"line {number:,}, at byte {len(blank):,}"
-    return f"{where}: no field {text_field!r} in this record"
+    return f"{where}: no field {in_words(text_field)} in this record"
 
 
 def _values_of(lines: bytes) -> list[object]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nanogpt_compat.input.fieldpath import alternatives
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location, Url
 from nanogpt_compat.input.open import open_input
@@ -172,9 +173,8 @@ class Parquet(Reader):
     def conversion(
         self, paths: Sequence[Location], steps: Steps, *, is_number: bool, parts: str, is_piped: bool
     ) -> str:
-        return convert_table(
-            paths, steps, text_field=self.documents.text_field, is_number=is_number, is_piped=is_piped
-        )
+        text_field, *_ = alternatives(self.documents.text_field)
+        return convert_table(paths, steps, text_field=text_field, is_number=is_number, is_piped=is_piped)
 
 
 @dataclass(slots=True)
@@ -195,9 +195,7 @@ class _Rows(RecordBlock):
 
     def documents(self, *, skip_bad: bool, make_room: MakeRoom = has_room) -> Records:
         try:
-            return parse_rows(
-                self.raw, self.rows, text_field=self.reader.documents.text_field, skip_bad=skip_bad
-            )
+            return parse_rows(self.raw, self.rows, skip_bad=skip_bad)
         except BadRecord as error:
             raise error.of(self.reader.location, self.reader.form) from error
 

@@ -101,13 +101,13 @@ def take_out(line: bytes, done: int = 0) -> tuple[bytes, dict[str, LongString]]:
     return b"".join([*parts, line[done:]]) if parts else line[done:], strings
 
 
-def head_of_line(head: bytes) -> bytes:
+def head_of_line(head: bytes, depth: int = 1) -> bytes:
     """Complete the beginning of a line to valid JSON; it must end inside or after a string of its object.
 
-    Returns nothing if it ends anywhere else.
+    That may be one of at most `depth` nested objects. Returns nothing if it ends anywhere else.
     """
     end = _divide(head, 0, len(head) - 1, len(head))  # the last character may be incomplete
-    for closing in (b'"}', b"}"):
+    for closing in (quote + b"}" * n for n in range(1, depth + 1) for quote in (b'"', b"")):
         try:
             _decode((head[:end] + closing).decode())
         except (ValueError, RecursionError):

@@ -1,5 +1,7 @@
 """Read documents from one string column of a parquet file, row group by row group. Needs pyarrow.
 
+The column may be a field of a struct: parquet stores each such field by itself, and only it is read.
+
 Memory does not grow with the size of the row groups. Held are some pages (1 MiB each by default), a
 dictionary and some rows. The process peaks at 101 MiB with row groups of 1,000 documents of 4 KB, and at
 99 MiB with a single row group of 469 MB. 64 MiB of that are in use as soon as the file is open.
@@ -19,7 +21,7 @@ Reads 370 to 490 MB/s of text on one thread. (pyarrow 26, Python 3.11, 2-core VM
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -29,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import InputError, MemoryLimitError, TooSmallError
+from nanogpt_compat.input.fieldpath import Way, deepest, first_there, in_words, name_of, value_at, ways_to
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pages import Page, Pages, list_pages
@@ -81,6 +84,7 @@ class Rows:
     column_start: int  # byte of the file at which the column of the row group begins
     first_row: int  # in the file, from 0
     lengths: NDArray[np.int64]  # (n,) bytes of each text; -1 for null
+    column: str = ""  # its name, for messages
     is_void: bool = False  # the column has only nulls: its rows are always skipped, and counted
 
 
@@ -96,15 +100,16 @@ class TextColumn:
                 more than `max_row_group_bytes` of text, uncompressed.
         """
         self.path = stored.path
-        self.text_field = text_field
+        self.name = text_field  # of the column
         self._stored = stored
+        self._leaf: int | None = None  # its index among the columns that are stored; None without rows
         self._is_void = False  # whether the column has only nulls
         try:
             self._pyarrow = _import_pyarrow(self.path)
             _check_magic(self._stored)
             self._file = self._open()
             self._check_encryption()
-            self._check_column()
+            self._find_column(text_field)
             self.row_groups = self._list_row_groups()
             self._check_sizes(max_row_group_bytes)
         except UnicodeDecodeError as error:  # in the name of a column
@@ -171,7 +176,7 @@ class TextColumn:
         the rows do not.
         """
         group = self.row_groups[row_group]
-        run = _Run(group, max(first_row, group.first_row), is_void=self._is_void)
+        run = _Run(group, max(first_row, group.first_row), column=self.name, is_void=self._is_void)
         for batch in self._read_batches(group, block_bytes, run.first_row, make_room):
             parts = _apart(*batch.pop())
             while parts:
@@ -195,8 +200,9 @@ class TextColumn:
         """
         n_rows, row, end = 1, group.first_row, group.first_row + group.n_rows
         pages, page = self._pages_of(group, make_room), None
-        batches = self._file.iter_batches(
-            batch_size=n_rows, row_groups=[group.index], columns=[self.text_field], use_threads=False
+        # `ParquetFile.iter_batches` takes names, and a column `a.b` and a field `b` of `a` have the same.
+        batches = self._file.reader.iter_batches(
+            n_rows, row_groups=[group.index], column_indices=[self._leaf], use_threads=False
         )
         while row < end:
             if page is not (page := pages.at(row)) and page.n_bytes > _LARGE_PAGE_BYTES:
@@ -264,7 +270,7 @@ class TextColumn:
 
     def _too_long(self, group: RowGroup, row: int, n_bytes: int) -> InputError:
         return InputError(
-            f"{self.path}, {place_of_row(row, group.index, group.start)}: its field {self.text_field!r} has "
+            f"{self.path}, {place_of_row(row, group.index, group.start)}: its field {self.name!r} has "
             f"{format_bytes(n_bytes)}, but the limit is {format_bytes(MAX_RECORD_BYTES)}; split the text, or "
             "remove the row"
         )
@@ -274,7 +280,9 @@ class TextColumn:
     ) -> tuple[memoryview, NDArray[np.int64]]:
         """Return the text and lengths of the next rows from pyarrow's buffers, with no object per text."""
         try:
-            column = next(batches).column(self.text_field)
+            column = next(batches).column(0)
+            while self._pyarrow.types.is_struct(column.type):
+                (column,) = column.flatten()  # null where the struct is
             if self._is_void and column.null_count == len(column):
                 return memoryview(b""), np.full(len(column), -1)
             column = column.cast(self._pyarrow.large_binary())
@@ -284,7 +292,7 @@ class TextColumn:
         except (self._pyarrow.ArrowException, OSError, StopIteration) as error:
             raise InputError(
                 f"{self.path}, {place_of_row(row, group.index, group.start)} or a little further on: its "
-                f"column {self.text_field!r} is damaged ({str(error) or 'the row group ends here'}); fetch "
+                f"column {self.name!r} is damaged ({str(error) or 'the row group ends here'}); fetch "
                 "or make the file again"
             ) from error
         _, offsets, text = column.buffers()
@@ -316,40 +324,64 @@ class TextColumn:
         if footer_bytes - self._file.metadata.serialized_size == _SIGNATURE_BYTES:
             raise _encrypted(self.path)
 
-    def _check_column(self) -> None:
-        """Raise NoTextColumn if the file has rows, but no text column of the requested name."""
+    def _find_column(self, text_field: str) -> None:
+        """Find the text column; raise NoTextColumn if the file has rows, but no such column."""
         schema = self._file.schema_arrow
         if not self._file.metadata.num_rows:
             return
-        there = ", ".join(map(repr, schema.names[:MAX_LISTED])) + ", ..." * (len(schema) > MAX_LISTED)
-        if self.text_field not in schema.names:
-            found = f"{self.path} has no column {self.text_field!r} among its columns ({there})"
-            raise NoTextColumn(found, self.first_rows())
-        if schema.names.count(self.text_field) > 1:
+        columns = columns_of(schema)
+        found = first_there(ways_to(text_field), lambda way: self._kind_at(way, columns))
+        if found is None:
+            raise NoTextColumn(f"{self.path} has {missing_column(text_field, columns)}", self.first_rows())
+        way, kind = found
+        self.name = name_of(way)
+        if schema.names.count(way[0]) > 1:
             raise InputError(
-                f"{self.path} has two columns {self.text_field!r} among its columns ({there}); "
+                f"{self.path} has two columns {way[0]!r} among its columns ({_list(schema.names)}); "
                 "rename one of them and write the file again"
             )
-        kind = schema.field(self.text_field).type
-        self._is_void = self._pyarrow.types.is_null(kind) or self._holds_nulls_alone()
-        if not self._is_void and not self._holds_text(kind):
-            found = f"{self.path}: its column {self.text_field!r} is of type {kind}, not string"
-            raise NoTextColumn(found, self.first_rows())
+        self._is_void = kind is None
+        is_struct = isinstance(kind, Mapping)
+        if is_struct or not (self._is_void or self._holds_text(kind)):
+            shown = "struct" if is_struct else kind
+            raise NoTextColumn(
+                f"{self.path}: its column {self.name!r} is of type {shown}, not string", self.first_rows()
+            )
+        self._leaf = self._leaf_at(way)
 
-    def _holds_nulls_alone(self) -> bool:
+    def _kind_at(self, way: Way, columns: Mapping[str, object]) -> object:
+        """Return the type of a column, None if it holds only nulls; what `value_at` returns otherwise."""
+        kind = value_at(columns, way)
+        if isinstance(kind, self._pyarrow.DataType) and (
+            self._pyarrow.types.is_null(kind) or self._holds_nulls_alone(way)
+        ):
+            return None
+        return kind
+
+    def _holds_nulls_alone(self, way: Way) -> bool:
         """Whether the footer says that each row is null: pandas writes a column without text that way."""
+        leaf = self._leaf_at(way)
+        if leaf is None:
+            return False  # it is a list
         metadata = self._file.metadata
-        paths = self._leaf_paths()
-        if self.text_field not in paths:
-            return False  # it is nested
-        index = paths.index(self.text_field)
-        columns = (metadata.row_group(k).column(index) for k in range(metadata.num_row_groups))
+        columns = (metadata.row_group(k).column(leaf) for k in range(metadata.num_row_groups))
         found = ((column.num_values, column.statistics) for column in columns)
         return all(not n or (counts is not None and counts.null_count == n) for n, counts in found)
 
-    def _leaf_paths(self) -> list[str]:
+    def _leaf_at(self, way: Way) -> int | None:
+        """Return the index of a column among those that are stored: all fields of structs, in order."""
         schema = self._file.metadata.schema
-        return [schema.column(k).path for k in range(len(schema))]
+        leaves = [k for k in range(len(schema)) if schema.column(k).path == name_of(way)]
+        if len(leaves) < 2:
+            return leaves[0] if leaves else None
+        place, fields = 0, list(self._file.schema_arrow)
+        for name in way:
+            names = [field.name for field in fields]
+            index = names.index(name)
+            place += sum(_n_leaves(field.type) for field in fields[:index])
+            kind = fields[index].type
+            fields = [kind.field(k) for k in range(kind.num_fields)]
+        return place
 
     def _holds_text(self, kind: Any) -> bool:
         """Whether a column of this type holds strings, or bytes: some writers store strings as bytes."""
@@ -369,12 +401,11 @@ class TextColumn:
         statistics.
         """
         metadata = self._file.metadata
-        column_index = self._leaf_paths().index(self.text_field) if metadata.num_rows else None
         groups, n_rows = [], 0
         for k in range(metadata.num_row_groups):
             group = metadata.row_group(k)
-            if column_index is not None:
-                column = group.column(column_index)
+            if self._leaf is not None:
+                column = group.column(self._leaf)
                 if column.num_values != group.num_rows:
                     found = f"{column.num_values:,} of {group.num_rows:,} rows in row group {k:,}"
                     raise self._damaged_footer(found)
@@ -396,7 +427,7 @@ class TextColumn:
         for group in self.row_groups:
             if group.text_bytes > max_bytes:
                 raise InputError(
-                    f"{self.path}, row group {group.index:,}: its column {self.text_field!r}, which begins "
+                    f"{self.path}, row group {group.index:,}: its column {self.name!r}, which begins "
                     f"at byte {group.start:,}, has {format_bytes(group.text_bytes)} of text, but the limit "
                     f"is {format_bytes(max_bytes)}; "
                     "write the file again in smaller row groups (1,000 rows are usual)"
@@ -406,11 +437,12 @@ class TextColumn:
 class _Run:
     """Collects rows of a row group."""
 
-    def __init__(self, group: RowGroup, first_row: int, *, is_void: bool) -> None:
+    def __init__(self, group: RowGroup, first_row: int, *, column: str, is_void: bool) -> None:
         self.first_row = first_row
         self.n_rows = 0
         self.n_bytes = 0
         self._group = group
+        self._column = column
         self._is_void = is_void
         self._texts: list[memoryview] = []
         self._lengths: list[NDArray[np.int64]] = []
@@ -425,7 +457,8 @@ class _Run:
     def take(self) -> tuple[bytes, Rows]:
         """Return the collected rows, and start over with the row after them."""
         raw, lengths = b"".join(self._texts), np.concatenate(self._lengths)
-        rows = Rows(self._group.index, self._group.start, self.first_row, lengths, is_void=self._is_void)
+        group = self._group
+        rows = Rows(group.index, group.start, self.first_row, lengths, self._column, is_void=self._is_void)
         self.first_row += self.n_rows
         self.n_rows = self.n_bytes = 0
         self._texts.clear()
@@ -441,6 +474,37 @@ def _apart(text: memoryview, lengths: NDArray[np.int64]) -> list[tuple[memoryvie
     edges = np.unique(np.concatenate([[0, len(lengths)], long, long + 1]))
     ends = np.concatenate([[0], lengths.clip(0).cumsum()])
     return [(text[ends[first] : ends[last]], lengths[first:last]) for first, last in pairwise(edges.tolist())]
+
+
+def columns_of(schema: Any) -> dict[str, Any]:
+    """Return the type of each column of a pyarrow schema by name; for a struct, those of its fields."""
+    return {field.name: _kind_of(field.type) for field in schema}
+
+
+def _kind_of(kind: Any) -> Any:
+    from pyarrow.types import is_struct
+
+    return columns_of(kind.field(k) for k in range(kind.num_fields)) if is_struct(kind) else kind
+
+
+def missing_column(text_field: str, columns: Mapping[str, object]) -> str:
+    """Return in words that a table has no such column, and what it has instead."""
+    way, there = deepest(text_field, columns)
+    no_column = f"no column {in_words(text_field)}"
+    if not isinstance(there, Mapping):
+        return f"{no_column}: its column {name_of(way)!r} is of type {there}, not struct"
+    where = f"the fields of its column {name_of(way)!r}" if way else "its columns"
+    return f"{no_column} among {where} ({_list(list(there))})"
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names[:MAX_LISTED])) + ", ..." * (len(names) > MAX_LISTED)
+
+
+def _n_leaves(kind: Any) -> int:
+    """Return how many columns parquet stores for a column of this type."""
+    kind = getattr(kind, "storage_type", kind)
+    return sum(_n_leaves(kind.field(k).type) for k in range(kind.num_fields)) or 1
 
 
 def place_of_row(row: int, row_group: int, column_start: int) -> str:
@@ -475,7 +539,7 @@ def crc_of_rows(raw: bytes, lengths: NDArray[np.int64], crc: int) -> int:
     return crc32(frame_rows(raw, lengths), crc)
 
 
-def parse_rows(raw: bytes, rows: Rows, *, text_field: str, skip_bad: bool = False) -> Records:
+def parse_rows(raw: bytes, rows: Rows, *, skip_bad: bool = False) -> Records:
     """Split a run of rows into documents.
 
     Raises:
@@ -487,7 +551,7 @@ def parse_rows(raw: bytes, rows: Rows, *, text_field: str, skip_bad: bool = Fals
     records = Records()
     skip_bad = skip_bad or rows.is_void
     if rows.lengths.min(initial=0) < 0 or not _are_utf8(raw, starts):
-        values = _good_values(values, rows, records, text_field=text_field, skip_bad=skip_bad)
+        values = _good_values(values, rows, records, skip_bad=skip_bad)
     records.texts = [value for value in values if value]
     records.n_empty = len(values) - len(records.texts)
     return records
@@ -501,13 +565,11 @@ def _are_utf8(raw: bytes, starts: NDArray[np.int64]) -> bool:
     return is_utf8(raw) and not (firsts & 0xC0 == 0x80).any()
 
 
-def _good_values(
-    values: Sequence[bytes], rows: Rows, records: Records, *, text_field: str, skip_bad: bool
-) -> list[bytes]:
+def _good_values(values: Sequence[bytes], rows: Rows, records: Records, *, skip_bad: bool) -> list[bytes]:
     """Return the values that are documents; count the others in `records`, or raise BadRecord."""
     good = []
     for row, (value, length) in enumerate(zip(values, rows.lengths.tolist(), strict=True), rows.first_row):
-        reason = f"its field {text_field!r} is null" if length < 0 else _fault(value, text_field)
+        reason = f"its field {rows.column!r} is null" if length < 0 else _fault(value, rows.column)
         where = place_of_row(row, rows.row_group, rows.column_start)
         if reason is None:
             good.append(value)
@@ -518,13 +580,13 @@ def _good_values(
     return good
 
 
-def _fault(value: bytes, text_field: str) -> str | None:
+def _fault(value: bytes, column: str) -> str | None:
     """Return where a text is not valid UTF-8; None if it is valid."""
     try:
         value.decode()
     except UnicodeDecodeError as error:
         found = value[error.start : error.end].hex(" ")
-        return f"byte {error.start:,} of its field {text_field!r} is not UTF-8: found {found}"
+        return f"byte {error.start:,} of its field {column!r} is not UTF-8: found {found}"
     return None
 
 
