@@ -46,6 +46,7 @@ class TextOptions(TypedDict, total=False):
 
     n: int | None
     document_separator: str | None
+    one_document_per_file: bool
     text_field: str | None
     skip_bad_records: bool
     errors: str | None

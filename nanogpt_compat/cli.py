@@ -136,7 +136,7 @@ def _notice_of_end_of_text(output_dir: Path, words: Sequence[str], *, is_dry: bo
     """Return the notice that the text seems to hold a separator."""
     # The offered run starts over: nothing that is saved, now or later, is of use to it.
     new = ["--document-separator", END_OF_TEXT_NAME, "--restart"]
-    command = this_command(*new, without=["--dry-run", "--restart"], words=words)
+    command = this_command(*new, without=["--dry-run", "--restart", "--one-document-per-file"], words=words)
     n_saved = _saved_tokens(output_dir)
     cost = f" (which discards {plural(n_saved, 'saved token')})" if n_saved else ""
     return (

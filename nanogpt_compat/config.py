@@ -38,6 +38,7 @@ class Config:
     val_ratio: float = VAL_RATIO
     val_split: str = "spread"
     separator: str | None = None  # between documents of plain text; None: it is one stream
+    one_document_per_file: bool = False  # of plain text; else it has documents only with a separator
     eot: str = "append"
     output_format: str = "bin"
     shard_tokens: int | None = None
@@ -62,7 +63,8 @@ class Config:
     @property
     def documents(self) -> Documents | None:
         """How documents are separated, marked and split; None if the text is one stream."""
-        if self.separator is None and not any(one.has_records for one in self.formats):
+        are_split = self.separator is not None or self.one_document_per_file
+        if not (are_split or any(one.has_records for one in self.formats)):
             return None
         return Documents(
             self.separator,

@@ -73,6 +73,7 @@ class Options(argparse.Namespace):
     val_input: list[str] | None
     n: int | None
     document_separator: str | None
+    one_document_per_file: bool
     text_field: str | None
     skip_bad_records: bool
     errors: str | None
@@ -256,9 +257,16 @@ def _add_input_options(group: "argparse._ArgumentGroup", where: str) -> None:
         "stream, without documents)",
     )
     group.add_argument(
+        "--one-document-per-file",
+        action="store_true",
+        help="take each plain text file for one document, as for a folder of stories (default: one stream, "
+        "without documents)",
+    )
+    group.add_argument(
         "--text-field",
         metavar="NAME",
-        help="take the text of JSON lines and parquet from the field or column NAME (default: "
+        help="take the text of JSON lines and parquet from the field or column NAME. meta.text is the field "
+        "text inside the object meta; text,content is the first of the two that is there (default: "
         f"{DEFAULT_TEXT_FIELD}, as in FineWeb)",
     )
     group.add_argument(

@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 from pathlib import Path
@@ -20,7 +20,7 @@ from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.input.compressed import UNPACK_BYTES_PER_S
 from nanogpt_compat.input.fields import check_text_fields
 from nanogpt_compat.input.kinds import Kind
-from nanogpt_compat.input.location import Location
+from nanogpt_compat.input.location import Format, Location
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import UNKNOWN, Pipe
 from nanogpt_compat.input.reader import Reader
@@ -35,6 +35,7 @@ from nanogpt_compat.output.token_file import TOKEN, window_for
 from nanogpt_compat.output.writer import full_shards, n_begun, others, written_bytes
 from nanogpt_compat.pipeline import block_size
 from nanogpt_compat.resume.checkpoint import Found
+from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.resume.fingerprint import (
     DOCUMENT_SHARE,
     TEXT_BYTES,
@@ -42,6 +43,7 @@ from nanogpt_compat.resume.fingerprint import (
     describe_input,
     digest_of,
 )
+from nanogpt_compat.system.commands import show, this_command
 from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.documents import Documents
 from nanogpt_compat.text.val_split import (
@@ -55,6 +57,8 @@ from nanogpt_compat.text.val_split import (
     windows_for,
 )
 
+_MANY_FILES = 10
+_SMALL_FILE_BYTES = 64 * 1024
 _TIKTOKEN_BYTES = 16 * 1024 * 1024  # with the vocabulary
 
 REPORTED_OPTIONS = {
@@ -63,6 +67,7 @@ REPORTED_OPTIONS = {
     "--val-ratio": "val_ratio",
     "--val-split": "val_split",
     "--document-separator": "separator",
+    "--one-document-per-file": "one_document_per_file",
     "--eot": "eot",
     "--text-field": "text_field",
     "--skip-bad-records": "skip_bad_records",
@@ -71,6 +76,10 @@ REPORTED_OPTIONS = {
     "--shard-name": "shard_name",
 }
 """The options that decide the tokens, and their names in `Config` and in `options` of prepare.json."""
+
+_LATER_OPTIONS = {"--one-document-per-file"}
+"""Those that earlier versions did not have. They count only if they are given, so that the output and saved
+work of those versions stay valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +179,7 @@ class Job:
             "token format": TOKEN_FORMAT,
             "tiktoken": report.versions()["tiktoken"],
             "vocabulary": self.vocabulary.sha256,
-            **{option: getattr(self.config, name) for option, name in REPORTED_OPTIONS.items()},
+            **reported_options(self.config.as_options()),
         }
 
     @property
@@ -184,6 +193,15 @@ class Job:
         if self.text_bytes is None:
             return None
         return min(self.text_bytes, self.max_chars or self.text_bytes)
+
+    def empty_documents(self, tally: Tally) -> int:
+        """Return the number of documents without characters; an empty file has no block that counts it."""
+        if not self.config.one_document_per_file:
+            return tally.empty_documents
+        rows = zip(self.config.formats, tally.inputs, strict=False)
+        return tally.empty_documents + sum(
+            not (form.has_records or one.text_bytes or one.is_left) for form, one in rows
+        )
 
     @property
     def free_bytes(self) -> int:
@@ -299,6 +317,19 @@ def open_engine(config: Config, *, has_documents: bool, reader_bytes: int) -> tu
         reader_bytes=reader_bytes,
     )
     return vocabulary, chosen
+
+
+def reported_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that decide the tokens, from `options` of prepare.json, by the names of the options.
+
+    Raises:
+        KeyError: it is not a report of this program.
+    """
+    return {
+        option: options[name]
+        for option, name in REPORTED_OPTIONS.items()
+        if option not in _LATER_OPTIONS or options.get(name)
+    }
 
 
 def with_reference(job: Job) -> Job:
@@ -442,6 +473,30 @@ def notices(job: Job) -> list[str]:
             f"{config.val_ratio:.2%}, so that blocks can be sampled from val.bin"
         )
     return lines
+
+
+def offer_documents(job: Job, redo: Sequence[str]) -> list[str]:
+    """Return a notice if many small files of text are read as one stream: each may be a document.
+
+    `redo`: the options with which the offered command starts over.
+    """
+    config = job.config
+    sizes = [
+        size
+        for size, form in zip(job.sizes, config.formats, strict=True)
+        if size is not None and form == Format("text")
+    ]
+    if job.documents is not None or job.shows_end_of_text or len(sizes) < _MANY_FILES:
+        return []
+    median_bytes = sorted(sizes)[len(sizes) // 2]
+    if median_bytes > _SMALL_FILE_BYTES:
+        return []
+    without = ["--dry-run", *redo, *(["--val-split"] if config.has_val else [])]
+    command = this_command("--one-document-per-file", *redo, without=without)
+    return [
+        f"notice: {len(sizes):,} small text files (the median has {format_bytes(median_bytes)}) are read as "
+        f"one stream. If each is a document:{show(command)}"
+    ]
 
 
 def dry_run_lines(job: Job) -> list[str]:

@@ -60,12 +60,13 @@ def resolve(options: Options, *, home: Path | None) -> Request:
     if found.n_val_inputs:
         val_formats, val_notices = find_formats(inputs[n_train:], replace(asked, option=VAL_INPUT))
         formats, notices = (*formats, *val_formats), [*notices, *val_notices]
-    has_documents = has_separator or any(one.has_records for one in formats)
+    is_split = has_separator or options.one_document_per_file
+    has_documents = is_split or any(one.has_records for one in formats)
     for path, one in zip(inputs, formats, strict=True):
-        if has_documents and not has_separator and not one.has_records:
+        if has_documents and not is_split and not one.has_records:
             raise UsageError(
                 f"{path} is plain text, and another input holds documents: give the --document-separator of "
-                "the text, or read it in a separate run"
+                "the text or --one-document-per-file, or read it in a separate run"
             )
     _check_effects(options, formats)
     shard_tokens, shard_name = _shards(options)
@@ -77,6 +78,7 @@ def resolve(options: Options, *, home: Path | None) -> Request:
         val_ratio=VAL_RATIO if options.val_ratio is None else options.val_ratio,
         val_split=_val_split(options, has_documents=has_documents),
         separator=options.document_separator,
+        one_document_per_file=options.one_document_per_file,
         eot=_eot(options, has_documents=has_documents),
         output_format=options.format,
         shard_tokens=shard_tokens,
@@ -110,10 +112,15 @@ def _check_effects(options: Options, formats: Sequence[Format]) -> None:
         ("--skip-bad-records", options.skip_bad_records, has_records),
         ("--errors", options.errors is not None, has_text),
         ("--document-separator", options.document_separator is not None, has_text),
+        ("--one-document-per-file", options.one_document_per_file, has_text),
     ):
         if is_given and not has_effect:
             there = "JSON lines or parquet" if has_records else "plain text"
             raise UsageError(f"{option} has no effect: all of the input is {there}; run without it")
+    if options.one_document_per_file and options.document_separator is not None:
+        raise UsageError(
+            "--document-separator and --one-document-per-file both say where a document ends: give only one"
+        )
     if options.val_split == "none" and options.val_ratio:
         raise UsageError(
             f"--val-ratio {options.val_ratio:g} has no effect with --val-split none: give only one"
@@ -146,7 +153,7 @@ def _share(options: Options, config: Config) -> Share | None:
     if config.has_streams and config.documents is None and config.val_split == "spread" and config.has_val:
         raise UsageError(
             "validation windows in compressed text depend on all of the text before them, which is in other "
-            "spans: give --val-split none, or a --document-separator"
+            "spans: give --val-split none, --document-separator or --one-document-per-file"
         )
     if options.dry_run or options.verify:
         raise UsageError("--dry-run and --verify are for one machine: omit --cluster, --rank and --merge")
@@ -181,14 +188,18 @@ def _val_split(options: Options, *, has_documents: bool) -> str:
         )
     if split == "documents" and not has_documents:
         raise UsageError(
-            "--val-split documents needs documents: JSON lines, parquet, or text with --document-separator"
+            "--val-split documents needs documents: JSON lines, parquet, or text with --document-separator "
+            "or --one-document-per-file"
         )
     return split
 
 
 def _eot(options: Options, *, has_documents: bool) -> str:
     if options.eot is not None and not has_documents:
-        raise UsageError("--eot needs documents: JSON lines, parquet, or text with --document-separator")
+        raise UsageError(
+            "--eot needs documents: JSON lines, parquet, or text with --document-separator or "
+            "--one-document-per-file"
+        )
     return options.eot or ("append" if options.format == "bin" else "prepend")
 
 

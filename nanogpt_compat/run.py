@@ -38,13 +38,14 @@ from nanogpt_compat.output.writer import (
     written_bytes,
 )
 from nanogpt_compat.preflight import (
-    REPORTED_OPTIONS,
     Job,
     check_disk,
     check_names,
     describe_val,
     foreseen_tokens,
     notices,
+    offer_documents,
+    reported_options,
     with_reference,
 )
 from nanogpt_compat.resume.checkpoint import (
@@ -187,10 +188,9 @@ class Run:
 
     def _differences_from(self, made: Mapping[str, Any]) -> list[str]:
         """Return how complete output differs from this run: options, inputs, then sizes of files."""
-        folder, options = self._job.config.output_dir, self._job.token_options
+        folder = self._job.config.output_dir
         try:
-            old = {name: made["options"][field] for name, field in REPORTED_OPTIONS.items()}
-            new = {name: options[name] for name in old}
+            old, new = map(reported_options, (made["options"], self._job.config.as_options()))
             paths = self._job.config.inputs
             differing = differences(old, new, made["inputs"], self._job.inputs, paths)
             for one in made["files"] if not differing else ():
@@ -214,6 +214,8 @@ class Run:
             self._warn_of(find_odd(foreseen))
             if not found.has_anything:  # else another ratio would cost what is saved
                 self._warn_of(self._find_small_val(foreseen))
+                for line in offer_documents(job, redo) if self._fill is None else ():
+                    self._voice.say(line)
             short = find_short(foreseen)
             if is_dry:  # a run warns at its end, of its real output
                 self._warn_of(short)
@@ -547,8 +549,7 @@ class Run:
         """Return the message for an input without text."""
         paths = self._job.config.inputs
         message = f"there is no text in {report.name_inputs(paths[: self._job.config.n_train_inputs])}"
-        if tally.empty_documents:
-            n_empty = tally.empty_documents
+        if n_empty := self._job.empty_documents(tally):
             message += f"; {n_empty:,} document{' is' if n_empty == 1 else 's are'} empty"
         if tally.skipped:
             index, why = tally.skipped[0]
@@ -591,6 +592,7 @@ class Run:
             options=job.config.as_options(),
             guard=self._watch.guard.summary(),
             peak_own_bytes=self._watch.guard.peak_own_bytes,
+            empty_documents=None if job.documents is None else job.empty_documents(tally),
             has_documents=job.documents is not None,
             counts_chars=job.max_chars is not None,
             vocabulary=job.vocabulary.sha256,

@@ -16,7 +16,7 @@ from nanogpt_compat.output.check import find_surplus
 from nanogpt_compat.output.layout import by_split, by_stream, files_of, name_tokens
 from nanogpt_compat.output.reader import MAKE_AGAIN, Difference, FinishedFiles
 from nanogpt_compat.output.writer import is_there
-from nanogpt_compat.preflight import REPORTED_OPTIONS, Job
+from nanogpt_compat.preflight import Job, reported_options
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import differences
 from nanogpt_compat.resume.state import changed_inputs, consumed_in
@@ -25,7 +25,7 @@ from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.documents import END_OF_TEXT
 
-_COUNTS = ("documents", "empty_documents", "skipped_records", "invalid_bytes")
+_COUNTS = ("documents", "skipped_records", "invalid_bytes")
 
 
 def verify(job: Job, voice: Voice) -> None:
@@ -88,9 +88,8 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
     """Raise if the report is from a run with other inputs or options, or was not written by this program."""
     path = job.config.output_dir / report.REPORT_NAME
     try:
-        old = {name: made["options"][field] for name, field in REPORTED_OPTIONS.items()}
-        old["tiktoken"] = made["versions"]["tiktoken"]
-        new = {name: job.token_options[name] for name in old}
+        old, new = map(reported_options, (made["options"], job.config.as_options()))
+        old["tiktoken"], new["tiktoken"] = made["versions"]["tiktoken"], job.token_options["tiktoken"]
         found = differences(old, new, made["inputs"], job.inputs, job.config.inputs)
         if not found and made["fingerprint"] != job.fingerprint:
             found = [
@@ -144,7 +143,8 @@ def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) 
             f"{MAKE_AGAIN}"
         )
     tokens = by_split(job.outputs, {"train": tally.train_tokens, "val": tally.val_tokens})
-    found = {"tokens": tokens, **{name: getattr(tally, name) for name in _COUNTS}}
+    counts = {name: getattr(tally, name) for name in _COUNTS}
+    found = {"tokens": tokens, **counts, "empty_documents": job.empty_documents(tally)}
     for name, count in found.items():
         if made.get(name) != count and not (made.get(name) is None and not count):  # null: was not counted
             raise DifferenceError(

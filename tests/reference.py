@@ -3,8 +3,9 @@
 It is slow and simple on purpose, and shares nothing with the program.
 """
 
+import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +16,7 @@ import tiktoken
 from numpy.typing import NDArray
 
 from nanogpt_compat.text import cuts
+from nanogpt_compat.text.documents import END_OF_TEXT
 
 Tokens = NDArray[np.uint16]
 
@@ -133,6 +135,32 @@ def up_to(texts: Sequence[str], separator: str, max_chars: int | None) -> list[s
 
 def _joined(parts: list[Tokens]) -> Tokens:
     return np.concatenate(parts) if parts else np.array([], dtype=np.uint16)
+
+
+def goes_to_val(document: str, ratio: float) -> bool:
+    """What the design says: blake2b-64, seeded with 2357, of the first 64 KiB, below the ratio."""
+    digest = hashlib.blake2b(document.encode()[: 64 * 1024], digest_size=8, salt=b"2357").hexdigest()
+    return int(digest, 16) / 2**64 < ratio
+
+
+def each_document(
+    documents: Iterable[str], encoding: tiktoken.Encoding, *, eot: str, ratio: float
+) -> Iterator[tuple[bool, list[int]]]:
+    """For each document: is it for validation, and its tokens with that of its end."""
+    for document in filter(None, documents):
+        tokens = encoding.encode_ordinary(document)
+        tokens = [END_OF_TEXT] * (eot == "prepend") + tokens + [END_OF_TEXT] * (eot == "append")
+        yield goes_to_val(document, ratio), tokens
+
+
+def document_pair(
+    documents: Iterable[str], encoding: tiktoken.Encoding, *, eot: str, ratio: float
+) -> tuple[list[int], list[int]]:
+    """What has to be in train.bin and val.bin, one document after another."""
+    pair: dict[bool, list[int]] = {False: [], True: []}
+    for is_val, tokens in each_document(documents, encoding, eot=eot, ratio=ratio):
+        pair[is_val] += tokens
+    return pair[False], pair[True]
 
 
 def field_of(record: Any, text_field: str) -> Any:

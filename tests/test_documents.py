@@ -1,7 +1,6 @@
 """Documents in text: each is encoded like a file of its own, wherever blocks end and runs stop."""
 
 import gzip
-import hashlib
 import json
 import random
 import shlex
@@ -31,7 +30,7 @@ from nanogpt_compat.text.documents import END_OF_TEXT, EOTS, MARK, Documents
 from tests import faults
 from tests.engines import Lists, open_encoder, tokenise
 from tests.faults import Args, expect, make_text, prepare, report_of
-from tests.reference import Tokens, read_as_text
+from tests.reference import Tokens, each_document, goes_to_val, read_as_text
 from tests.texts import PIECES, real_text
 
 pytestmark = pytest.mark.costly
@@ -45,32 +44,22 @@ def marked(request: pytest.FixtureRequest, gpt2: tiktoken.Encoding) -> Encoder:
     return open_encoder(request.param, with_mark(gpt2))
 
 
-def goes_to_val(document: str, ratio: float) -> bool:
-    """What the design says: blake2b-64, seeded with 2357, of the first 64 KiB, below the ratio."""
-    digest = hashlib.blake2b(document.encode()[: 64 * 1024], digest_size=8, salt=b"2357").hexdigest()
-    return int(digest, 16) / 2**64 < ratio
-
-
 def expected_pair(
     texts: Sequence[str], documents: Documents, encoding: tiktoken.Encoding
 ) -> tuple[list[int], list[int]]:
     """What has to be in train.bin and val.bin, one document after another."""
     pair: dict[bool, list[int]] = {False: [], True: []}
-    for is_val, tokens in each_document(texts, documents, encoding):
+    for is_val, tokens in each_of(texts, documents, encoding):
         pair[is_val] += tokens
     return pair[False], pair[True]
 
 
-def each_document(
+def each_of(
     texts: Sequence[str], documents: Documents, encoding: tiktoken.Encoding
 ) -> Iterator[tuple[bool, list[int]]]:
     """For each document: is it for validation, and its tokens with that of its end."""
-    for text in texts:
-        for document in filter(None, text.split(documents.separator)):
-            tokens = encoding.encode_ordinary(document)
-            tokens = [END_OF_TEXT] * (documents.eot == "prepend") + tokens
-            tokens += [END_OF_TEXT] * (documents.eot == "append")
-            yield goes_to_val(document, documents.val_ratio), tokens
+    split = (one for text in texts for one in text.split(documents.separator))
+    return each_document(split, encoding, eot=documents.eot, ratio=documents.val_ratio)
 
 
 def expected_ends(
@@ -78,7 +67,7 @@ def expected_ends(
 ) -> dict[bool, list[int]]:
     """Where each document ends in the tokens of its split."""
     lengths: dict[bool, list[int]] = {False: [], True: []}
-    for is_val, tokens in each_document(texts, documents, encoding):
+    for is_val, tokens in each_of(texts, documents, encoding):
         lengths[is_val].append(len(tokens))
     return {is_val: list(accumulate(some)) for is_val, some in lengths.items()}
 
@@ -286,7 +275,6 @@ def test_a_document_of_hardly_any_text_is_on_one_side_and_takes_no_more_memory(
                     start=position,
                     block_bytes=block_bytes,
                     documents=documents,
-                    separator="--",
                     errors="ignore",
                 )
                 block = next(one for one in blocks if one.end.document)
@@ -327,7 +315,6 @@ def test_a_stretch_of_what_a_separator_begins_with_is_not_held_as_a_whole(
                     start=Position(0),
                     block_bytes=block_bytes,
                     documents=Documents("ab", "append", 0.0),
-                    separator="ab",
                     errors=errors,
                 )
             )
@@ -360,7 +347,6 @@ def test_a_stretch_of_separators_is_not_held_as_a_whole(
                 start=Position(0),
                 block_bytes=100,
                 documents=documents,
-                separator=separator,
                 errors="ignore",
             )
         )

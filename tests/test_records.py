@@ -21,7 +21,8 @@ from nanogpt_compat.text.blocks import Position
 from nanogpt_compat.text.documents import MARK, Documents
 from tests import faults
 from tests.faults import Args, Expected, expect, make_text, prepare, report_of, sha256s
-from tests.test_documents import assert_same, expected_pair, goes_to_val
+from tests.reference import goes_to_val
+from tests.test_documents import assert_same, expected_pair
 from tests.texts import real_text, zstd
 
 pytestmark = pytest.mark.costly

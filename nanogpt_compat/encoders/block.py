@@ -133,7 +133,9 @@ def _encode_documents(
 ) -> Encoded:
     """Encode the documents of a block, first those for train, then those for val."""
     start, end = empty.block.start, empty.block.end
-    parts, counts = split_documents(text, documents, before=start.document, after=end.document)
+    parts, counts = split_documents(
+        text, documents, before=start.document, after=end.document, is_end=end.at_end
+    )
     return _encode_pieces(replace(empty, documents=counts), _pieces_of(parts), encoder, check_at, documents)
 
 

@@ -25,7 +25,7 @@ _MOST_NAMED = 10
 _MOST_IN_COMMAND = 100
 _SUFFIXES = {"text": ".txt", "records": ".jsonl", "table": ".parquet"}
 _FOR_RECORDS = ("--text-field", "--skip-bad-records")
-_FOR_TEXT = ("--errors", "--document-separator")
+_FOR_TEXT = ("--errors", "--document-separator", "--one-document-per-file")
 _KEPT = "the originals are kept under names that begin with a dot; then run the same command again"
 
 

@@ -35,7 +35,6 @@ class SeparatedText(Text):
             start=start,
             block_bytes=how.block_bytes,
             documents=self.documents,
-            separator=self._separator,
             errors=lenient(self.errors),
         )
 
@@ -134,31 +133,35 @@ def read_documents(
     start: Position,
     block_bytes: int,
     documents: Documents,
-    separator: str,
     errors: str,
 ) -> Iterator[Block]:
     """Yield the file from `start` on in blocks of about `block_bytes`.
 
-    A block holds whole documents, each with the separator after it. Or it holds a part of a document that is
-    longer than a block. Such a part ends at an exact cut, or at a forced cut if there is no exact one for
-    `MAX_PIECE_BYTES`. Separators are found as `str.split` finds them in the file's text. `errors` must be a
-    policy that never raises.
+    A block holds whole documents, each with the separator after it; if there is no separator, the whole file.
+    Or it holds a part of a document that is longer than a block. Such a part ends at an exact cut, or at a
+    forced cut if there is no exact one for `MAX_PIECE_BYTES`. Separators are found as `str.split` finds them
+    in the file's text. `errors` must be a policy that never raises.
     """
-    window = _DocumentWindow(file, start, block_bytes, separator, errors)
+    if documents.separator is None:
+        window = Window(file, start.offset, block_bytes)
+    else:
+        window = _DocumentWindow(file, start, block_bytes, documents.separator, errors)
     while window.has(start.offset):
-        yield (block := _next_block(window, start, block_bytes, documents.val_ratio, separator, errors))
+        yield (block := _next_block(window, start, block_bytes, documents, errors))
         start = block.end
 
 
 def _next_block(
-    window: _DocumentWindow, start: Position, block_bytes: int, val_ratio: float, separator: str, errors: str
+    window: Window, start: Position, block_bytes: int, documents: Documents, errors: str
 ) -> Block:
-    reached = start
+    reached, separator = start, documents.separator
     while True:
         offset, anchor = block_end(window, reached, block_bytes, UNKNOWN)
         window.reach(offset)
         block = Block(window.data[: offset - window.base], start, start, is_val=False)
-        n_bytes = separator_end(block, separator, errors, is_first=bool(start.document))
+        n_bytes = None
+        if separator is not None:
+            n_bytes = separator_end(block, separator, errors, is_first=bool(start.document))
         is_last, document = offset == window.file.size_bytes, ""
         if n_bytes is not None and (start.document or not is_last):
             offset = anchor = start.offset + n_bytes
@@ -170,7 +173,7 @@ def _next_block(
                 reached = replace(start, offset=offset, anchor=anchor)
                 continue
             if head:  # otherwise the document has no text yet
-                document = "val" if are_val([head], val_ratio)[0] else "train"
+                document = "val" if are_val([head], documents.val_ratio)[0] else "train"
         at_end = offset == window.file.size_bytes
         return end_block(block, window.take(offset), anchor, errors, document, at_end=at_end)
 

@@ -10,6 +10,7 @@ from nanogpt_compat.input.parquet import Parquet
 from nanogpt_compat.input.reader import Check, Reader, Reading
 from nanogpt_compat.input.separated import SeparatedText
 from nanogpt_compat.input.text import Text
+from nanogpt_compat.input.whole import WholeText
 from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, has_room
 from nanogpt_compat.text.documents import NO_DOCUMENTS, Documents
 from nanogpt_compat.text.val_split import ALL_VAL, Windows
@@ -28,7 +29,7 @@ def reader_of(
     """Return the reader of an input; `documents` is None if the text is one continuous stream."""
     reader = _READERS[form.container]
     if reader is Text and documents is not None:
-        reader = SeparatedText
+        reader = WholeText if documents.separator is None else SeparatedText
     return reader(location, form, documents or NO_DOCUMENTS, errors, size_bytes)
 
 

@@ -26,7 +26,7 @@ EOTS = ("append", "prepend", "none")
 class Documents:
     """How a run treats documents."""
 
-    separator: str | None  # in plain text
+    separator: str | None  # in plain text; None: each text file is one document
     eot: str  # where the end-of-text token goes, one of EOTS
     val_ratio: float  # of documents, after `val_split.document_ratio`; 0 for none, 1 for all
     text_field: str = "text"  # of a record
@@ -67,24 +67,27 @@ def are_val(documents: Sequence[bytes], ratio: float) -> list[bool]:
 
 
 def split_documents(
-    text: bytes, documents: Documents, *, before: str, after: str
+    text: bytes, documents: Documents, *, before: str, after: str, is_end: bool = False
 ) -> tuple[dict[str, list[bytes]], Counts]:
-    r"""Split the text of a block at the separator.
+    r"""Split the text of a block at the separator; without one, it is a file or a part of it.
 
     Returns the documents of each split, with `MARK` at each place of an end-of-text token (also if `eot` is
     "none"). `before` and `after` are the splits of the documents that are open where the block begins and
-    ends, "" for none.
+    ends, "" for none. `is_end`: the file ends with the block.
 
     >>> lines = Documents("\n", "append", 0.0)
     >>> parts, _ = split_documents(b"a\n\nb\n", lines, before="", after="")
     >>> [part if part != MARK else None for part in parts["train"]]
     [b'a', None, b'b', None]
     """
-    texts = text.split((documents.separator or "").encode())
+    if documents.separator is not None:
+        texts = text.split(documents.separator.encode())
+    else:
+        texts = [text] if text or before or is_end else []  # else no byte of the file so far was text
     head = texts.pop(0) if before else None
     head_ends = bool(texts) or not after
     tail = texts.pop() if after and texts else None
-    if not after and texts and not texts[-1]:
+    if documents.separator is not None and not after and texts and not texts[-1]:
         texts.pop()  # the empty rest after the last separator is not a document
     whole = [one for one in texts if one]
     parts, counts = arrange(whole, documents, n_empty=len(texts) - len(whole))
