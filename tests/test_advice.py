@@ -336,6 +336,25 @@ def another_field(bench: Bench) -> tuple[str, ...]:
     return ("--input", "a b.jsonl", "--output-dir", "my out")
 
 
+def text_in_an_object(bench: Bench) -> tuple[str, ...]:
+    line = json.dumps({"my meta": {"it's text": "Some text. " * 50}})
+    (bench.folder / "a b.jsonl").write_text(f"{line}\n" * 100)
+    return ("--input", "a b.jsonl", "--output-dir", "my out", "--text-field", "body")
+
+
+def fields_that_differ(bench: Bench) -> tuple[str, ...]:
+    for name, record in (("a", {"text": "Some text. " * 50}), ("b", {"it's": {"text": "More text. " * 50}})):
+        (bench.folder / f"{name}.jsonl").write_text(f"{json.dumps(record)}\n" * 100)
+    return ("--input", "a.jsonl", "b.jsonl", "--output-dir", "my out")
+
+
+def stories(bench: Bench) -> tuple[str, ...]:
+    (bench.folder / "my stories").mkdir()
+    for k in range(40):
+        make_text(bench.folder / "my stories" / f"it's {k}.txt", 10_000, seed=k)
+    return ("--input", "my stories", "--output-dir", "my out", "--val-split", "tail")
+
+
 def list_of_texts(bench: Bench) -> tuple[str, ...]:
     import pyarrow as pa
     import pyarrow.parquet
@@ -431,6 +450,13 @@ CASES = {
     "the text is in another field": Case(
         "input.fields:_name_field", another_field, exit_code=3, check=has_documents(100)
     ),
+    "the text is in an object": Case(
+        "input.fields:_name_field", text_in_an_object, exit_code=3, check=has_documents(100)
+    ),
+    "the text is in fields that differ": Case(
+        "input.fields:_name_field", fields_that_differ, exit_code=3, check=has_documents(200)
+    ),
+    "many small text files": Case("preflight:offer_documents", stories, check=has_documents(40)),
     "a column of lists": Case(
         "input.repairs:_read_instead", list_of_texts, exit_code=3, check=has_documents(5)
     ),

@@ -4,6 +4,7 @@ reader.py        the interface of a reader, which is everything that differs by 
 source.py        the readers by format; the inputs of a run, in blocks
 text.py          the reader of plain text
 separated.py     the reader of text with documents between separators
+whole.py         the reader of text files each of which is one document
 lines.py         the reader of JSON lines
 parquet.py       the reader of a column of a parquet file
 location.py      Url and Format: where an input is, and how it is stored
@@ -21,7 +22,9 @@ signatures.py    the first bytes of files that are not text
 kinds.py         kinds of input that must be converted before they can be read
 charsets.py      guess the charset of text that is not UTF-8
 jsonshape.py     how JSON is laid out in a file
+fieldpath.py     find the text field in a record or among the columns of a table
 jsonl.py         parse JSON lines
+native.py        parse most JSON lines with msgspec
 strings.py       decode the long strings of a JSON line in parts
 tables.py        read a column of a parquet file in bounded memory, and parse its rows
 pages.py         the sizes of the pages of such a column
