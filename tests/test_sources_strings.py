@@ -113,5 +113,7 @@ def test_the_beginning_of_a_line_is_as_much_of_its_text_as_is_there() -> None:
         assert whole.startswith(found.removesuffix("\ud83d"))
         shortest = min(shortest, len(found) - len(line[:n_bytes].decode(errors="ignore")) // 12)
     assert shortest > -20
+    assert json.loads(head_of_line(b'{"a": 1, "b": {"c": {"d": "e ', 3)) == {"a": 1, "b": {"c": {"d": "e"}}}
+    assert head_of_line(b'{"a": 1, "b": {"c": {"d": "e ', 2) == b""
     assert head_of_line(b'["a", ') == b""
     assert head_of_line(b'{"text": [1, 2') == b""

@@ -106,21 +106,29 @@ def test_files_in_blocks_of_any_size_have_the_tokens_of_each_alone(
     assert tally.open_document_bytes == 0
 
 
+@pytest.mark.parametrize("max_chars", [None, 20_000, 100_000])
 @pytest.mark.parametrize("block_bytes", [5_000, 200_000, 1 << 20])
 def test_a_file_longer_than_a_block_goes_to_one_side_as_a_whole(
-    gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, block_bytes: int
+    gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, block_bytes: int, max_chars: int | None
 ) -> None:
     prose = real_text()
     lengths = [10, 70_000, 300_000, 64 * 1024, 64 * 1024 + 1, 1, 150_000, 1_500_000]
     raws = [prose[k * 1000 :][:length] for k, length in enumerate(lengths)]
-    raws.append(b"\xff" * 400_000 + prose[:200_000])
+    raws.append(b"\xff" * 1_300_000 + prose[:200_000])
+    n_read = {None: 9, 20_000: 2, 100_000: 3}[max_chars]
     paths = write_files(tmp_path, raws)
-    found, tally = tokenise(paths, marked, documents=Documents(None, "prepend", 0.5), block_bytes=block_bytes)
-    texts = [read_as_text(path, "ignore") for path in paths]
+    found, tally = tokenise(
+        paths,
+        marked,
+        documents=Documents(None, "prepend", 0.5),
+        block_bytes=block_bytes,
+        max_chars=max_chars,
+    )
+    texts = [read_as_text(path, "ignore") for path in paths[:n_read]]
     expected = document_pair(texts, gpt2, eot="prepend", ratio=0.5)
-    assert min(map(len, expected)) > 10_000
+    assert max_chars or min(map(len, expected)) > 10_000
     assert [one.tolist() for one in found] == list(expected)
-    assert (tally.documents, tally.open_document_bytes) == (9, 0)
+    assert (tally.documents, tally.empty_documents, tally.open_document_bytes) == (n_read, 0, 0)
 
 
 def test_a_stretch_without_a_cut_is_cut_by_force_at_the_same_places(marked: Encoder, tmp_path: Path) -> None:
