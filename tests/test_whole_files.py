@@ -245,6 +245,27 @@ def test_spans_make_the_same_and_cut_no_file(gpt2: tiktoken.Encoding, tmp_path: 
         assert report_of(tmp_path / "many")[name] == report_of(tmp_path / "one")[name], name
 
 
+@pytest.mark.parametrize("limit", [(), ("--n", "1")])
+def test_files_for_val_alone_are_documents_too_and_empty_ones_that_are_read_are_counted(
+    gpt2: tiktoken.Encoding, tmp_path: Path, limit: Args, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanogpt_compat.preflight.CHARS_PER_CHUNK", 100)
+    train = [b"", b"some words " * 7, b"more words " * 7, b"", b"unread with --n"]
+    write_files(tmp_path / "train", train)
+    val = [b"", b"words for val", b"others"]
+    write_files(tmp_path / "val", val)
+    done = prepare(
+        *("--input", tmp_path / "train", "--val-input", tmp_path / "val", "--output-dir", tmp_path / "out"),
+        *(*WHOLE, *limit),
+    )
+    assert done.returncode == 0, done.stderr
+    read = train[: 3 if limit else 5]
+    for name, raws in (("train", read), ("val", val)):
+        expected, _ = document_pair([raw.decode() for raw in raws], gpt2, eot="append", ratio=0.0)
+        assert np.fromfile(tmp_path / "out" / f"{name}.bin", np.uint16).tolist() == expected
+    assert report_of(tmp_path / "out")["empty_documents"] == (2 if limit else 3)
+
+
 def test_the_forecast_counts_one_end_of_text_for_each_file(tmp_path: Path) -> None:
     write_files(tmp_path / "in", [b"word" if k % 2 else b"word " * 3_000 for k in range(2_000)])
     (tmp_path / "in" / "z.txt.gz").write_bytes(gzip.compress(b"word"))
