@@ -95,10 +95,11 @@ def _common_option(faults: Sequence[Fault], ways: Sequence[_WayOut], sound: Sequ
     own = faults[0].reader.documents.text_field
 
     def has_all_texts(option: str) -> bool:
-        of_faults = ((one.reader, way.field, 1) for one, way in zip(faults, ways, strict=True))
-        of_sound = ((reader, own, 2) for reader in sound)
-        for reader, field, factor in (*of_faults, *of_sound):
-            records = reader.first_records()
+        wanted = [(one.reader, way.field, 1) for one, way in zip(faults, ways, strict=True)]
+        if not option.startswith(f"{own},"):  # else they keep their text
+            wanted += [(reader, own, 2) for reader in sound]
+        for reader, field, factor in wanted:
+            records = reader.first_records() if field != option else []
             if factor * _n_chars(option, records) < _n_chars(field, records):
                 return False
         return True
