@@ -412,7 +412,7 @@ CASES = {
         check=uses_gigatoken,
     ),
     "packages are missing": Case("__main__:find_problem", hidden("numpy", "tqdm"), exit_code=2, goes_on=True),
-    "pyarrow is missing": Case("input.tables:_import_pyarrow", parquet, exit_code=3, goes_on=True),
+    "pyarrow is missing": Case("input.columns:import_pyarrow", parquet, exit_code=3, goes_on=True),
     "the package for zstd is missing": Case("input.compressed:load", in_zstd, exit_code=3, goes_on=True),
     "s3fs is missing": Case(
         "input.server:_not_installed", s3, exit_code=3, check=lambda bench: bench.assert_installed("s3fs")

@@ -18,7 +18,8 @@ from nanogpt_compat.input.jsonl import parse_lines, read_lines
 from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.location import Format
 from nanogpt_compat.input.open import open_input
-from nanogpt_compat.input.tables import TextColumn, parse_rows
+from nanogpt_compat.input.rows import parse_rows
+from nanogpt_compat.input.tables import TextColumn
 from tests.texts import zstd
 
 TEXT = b"Once upon a time.\n"
@@ -230,7 +231,7 @@ def read_documents(path: Path, block_bytes: int) -> list[bytes]:
     (found,), _ = find_formats([path])
     if found.container == "parquet":
         with TextColumn(open_input(path), text_field="text", max_row_group_bytes=1 << 30) as column:
-            groups = [column.read_rows(group.index, block_bytes=block_bytes) for group in column.row_groups]
+            groups = [column.read_rows(group, block_bytes=block_bytes) for group in column.row_groups]
             runs = [run for group in groups for run in group]
             return [text for run in runs for text in parse_rows(*run).texts]
     with LocalFile(path) as file:

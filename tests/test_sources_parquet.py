@@ -15,7 +15,8 @@ import pytest
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.open import open_input
-from nanogpt_compat.input.tables import Rows, TextColumn, parse_rows
+from nanogpt_compat.input.rows import Rows, parse_rows
+from nanogpt_compat.input.tables import TextColumn
 from nanogpt_compat.text.blocks import Records
 from tests.conftest import REPOSITORY
 
@@ -49,7 +50,9 @@ Run = tuple[Rows, Records]
 def runs_of(column: TextColumn, row_group: int, *, skip_bad: bool = False, **options: Any) -> list[Run]:
     return [
         (rows, parse_rows(raw, rows, skip_bad=skip_bad))
-        for raw, rows in column.read_rows(row_group, **({"block_bytes": 1 << 20} | options))
+        for raw, rows in column.read_rows(
+            column.row_groups[row_group], **({"block_bytes": 1 << 20} | options)
+        )
     ]
 
 
@@ -115,7 +118,7 @@ def test_runs_of_every_size_hold_the_same_rows_and_know_where_they_are(block_byt
     assert texts_of(runs) == TEXTS
     row = 0
     for rows, _ in runs:
-        assert (rows.row_group, rows.first_row) == (row // 30, row)
+        assert (rows.group.index, rows.first_row) == (row // 30, row)
         row += len(rows.lengths)
     assert row == 100
 
@@ -367,7 +370,7 @@ def test_a_row_group_over_the_budget_is_refused_with_its_size_before_anything_is
 def test_a_text_over_the_budget_is_refused_with_its_row_and_size(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.input.tables.MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr("nanogpt_compat.input.rows.MAX_RECORD_BYTES", 1000)
     write(path, ["a" * 1000] * 3, rows=2)
     assert len(texts_of(read_all(path))) == 3
     write(path, ["a" * 10] * 45 + ["b" * 1001] + ["c"] * 20)
@@ -406,7 +409,7 @@ def test_a_damaged_row_group_is_named_and_those_before_it_are_read(path: Path) -
             match=rf"row 60 \(of row group 2, whose column begins at byte {group.start:,}\) or a little "
             "further on: its column 'text' is damaged",
         ):
-            list(column.read_rows(2, block_bytes=1 << 20))
+            list(column.read_rows(group, block_bytes=1 << 20))
 
 
 def test_flipped_bits_are_found_out_or_do_no_harm(path: Path) -> None:
@@ -463,7 +466,7 @@ from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.tables import TextColumn
 
 with TextColumn(open_input(Path(sys.argv[1])), text_field="text", max_row_group_bytes=1 << 30) as column:
-    n_bytes = sum(len(raw) for raw, _ in column.read_rows(0, block_bytes=1 << 20))
+    n_bytes = sum(len(raw) for raw, _ in column.read_rows(column.row_groups[0], block_bytes=1 << 20))
 status = Path("/proc/self/status").read_text()
 print(n_bytes, *(int(re.search(rf"{name}:\\s+(\\d+)", status)[1]) << 10 for name in ("VmHWM", "RssAnon")))
 """

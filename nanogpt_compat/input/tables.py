@@ -1,4 +1,4 @@
-"""Read documents from one string column of a parquet file, row group by row group. Needs pyarrow.
+"""Read one string column of a parquet file, row group by row group. Needs pyarrow.
 
 The column may be a field of a struct: parquet stores each such field by itself, and only it is read.
 
@@ -19,10 +19,9 @@ only once. Large pages do take memory: 313 MiB if the 469 MB are written with a 
 Reads 370 to 490 MB/s of text on one thread. (pyarrow 26, Python 3.11, 2-core VM.)
 """
 
-import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -31,61 +30,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import InputError, MemoryLimitError, TooSmallError
-from nanogpt_compat.input.fieldpath import Way, deepest, first_there, in_words, name_of, value_at, ways_to
+from nanogpt_compat.input.columns import (
+    AsFile,
+    NoTextColumn,
+    columns_of,
+    holds_text,
+    import_pyarrow,
+    list_names,
+    missing_column,
+)
+from nanogpt_compat.input.fieldpath import Way, first_there, name_of, value_at, ways_to
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pages import Page, Pages, list_pages
 from nanogpt_compat.input.remote import read_ahead
-from nanogpt_compat.input.repairs import BadRecord
-from nanogpt_compat.system.checksum import crc32
-from nanogpt_compat.system.commands import install, show
+from nanogpt_compat.input.rows import RowGroup, Rows, check_lengths, place_of_row, too_long
 from nanogpt_compat.system.units import format_bytes
-from nanogpt_compat.text.blocks import LONG_RECORD_BYTES, MAX_LISTED, MakeRoom, Need, Records, has_room
+from nanogpt_compat.text.blocks import LONG_RECORD_BYTES, MakeRoom, Need, has_room
 from nanogpt_compat.text.documents import MAX_RECORD_BYTES
-from nanogpt_compat.text.utf8 import is_utf8
 
 _MAGIC = b"PAR1"  # at both ends of a file
 _ENCRYPTED_MAGIC = b"PARE"
 _SIGNATURE_BYTES = 28  # after a plain-text footer of a file with encrypted columns
 _BUFFER_BYTES = 64 * 1024
 _N_SHOWN_ROWS = 4
-LENGTH_BYTES = 8  # of a row's length in the result of `frame_rows`
 _LARGE_PAGE_BYTES = 8 << 20  # `Parquet.memory_bytes` is enough for smaller pages
 _PAGE_OVERHEAD_BYTES = 1024  # in a page with a single text
 _MAX_BATCH_ROWS = 64  # with rows of 4 kB, 10 % faster than 32 and 6 times as fast as 1
-
-
-class NoTextColumn(InputError):
-    """A table has no text column of the requested name: what was found instead, and some rows."""
-
-    def __init__(self, found: str, rows: list[Any]) -> None:
-        super().__init__(f"{found}; name the column of the text with --text-field")
-        self.found = found
-        self.rows = rows
-
-
-@dataclass(frozen=True, slots=True)
-class RowGroup:
-    """A row group, and the place and size of its text column."""
-
-    index: int
-    first_row: int  # in the file
-    n_rows: int
-    start: int  # byte of the file at which the column begins
-    stored_bytes: int  # of the column in the file
-    text_bytes: int  # uncompressed but still encoded: a dictionary holds equal texts once
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """Rows of a row group, whose texts are concatenated in a block."""
-
-    row_group: int  # from 0
-    column_start: int  # byte of the file at which the column of the row group begins
-    first_row: int  # in the file, from 0
-    lengths: NDArray[np.int64]  # (n,) bytes of each text; -1 for null
-    column: str = ""  # its name, for messages
-    is_void: bool = False  # the column has only nulls: its rows are always skipped, and counted
 
 
 class TextColumn:
@@ -105,7 +76,7 @@ class TextColumn:
         self._leaf: int | None = None  # its index among the columns that are stored; None without rows
         self._is_void = False  # whether the column has only nulls
         try:
-            self._pyarrow = _import_pyarrow(self.path)
+            self._pyarrow = import_pyarrow(self.path, "a parquet file")
             _check_magic(self._stored)
             self._file = self._open()
             self._check_encryption()
@@ -133,18 +104,6 @@ class TextColumn:
         """Size of the file."""
         return self._stored.size_bytes
 
-    @property
-    def n_rows(self) -> int:
-        """Number of rows in all row groups."""
-        return sum(group.n_rows for group in self.row_groups)
-
-    def bytes_before(self, row_group: int, row: int) -> int:
-        """Estimate how many bytes of the file have been read before a row; all of them after the last row."""
-        group, last = self.row_groups[row_group], self.row_groups[-1]
-        if row == last.first_row + last.n_rows:
-            return self.size_bytes
-        return group.start + group.stored_bytes * (row - group.first_row) // group.n_rows
-
     def first_rows(self) -> list[Any]:
         """Read some rows with all columns, to show what the file holds; return none if that fails."""
         try:
@@ -156,9 +115,9 @@ class TextColumn:
         except (self._pyarrow.ArrowException, OSError, ValueError):
             return []
 
-    def read_ahead(self, row_group: int) -> None:
+    def read_ahead(self, group: RowGroup) -> None:
         """Announce that all row groups from this one on will be read, so that they can be fetched ahead."""
-        groups = self.row_groups[row_group:]
+        groups = self.row_groups[group.index :]
         read_ahead(self._stored, ((one.start, one.start + one.stored_bytes) for one in groups))
 
     def check_unchanged(self) -> None:
@@ -166,7 +125,7 @@ class TextColumn:
         self._stored.check_unchanged()
 
     def read_rows(
-        self, row_group: int, *, block_bytes: int, first_row: int = 0, make_room: MakeRoom = has_room
+        self, group: RowGroup, *, block_bytes: int, first_row: int = 0, make_room: MakeRoom = has_room
     ) -> Iterator[tuple[bytes, Rows]]:
         """Yield a row group from row `first_row` of the file on in runs with about `block_bytes` of text.
 
@@ -175,7 +134,6 @@ class TextColumn:
         `make_room` is called before a large page is read. Where runs begin and end depends on `block_bytes`;
         the rows do not.
         """
-        group = self.row_groups[row_group]
         run = _Run(group, max(first_row, group.first_row), column=self.name, is_void=self._is_void)
         for batch in self._read_batches(group, block_bytes, run.first_row, make_room):
             parts = _apart(*batch.pop())
@@ -212,14 +170,14 @@ class TextColumn:
                 n_rows = min(n_rows, max(1, page.n_rows * block_bytes // page.n_bytes))
             self._file.reader.set_batch_size(n_rows)
             text, lengths = self._next_batch(batches, group, row)
-            self._check_lengths(lengths, group, row)
+            check_lengths(self.path, row, group, self.name, lengths)
             n_before, n_bytes = max(0, first_row - row), len(text)
             if n_before < len(lengths):
                 batch = [(text[int(lengths[:n_before].clip(0).sum()) :], lengths[n_before:])]
                 del text
                 yield batch
             row += len(lengths)
-            self._stored.drop_before(self.bytes_before(group.index, row))
+            self._stored.drop_before(group.bytes_before(row))
             n_rows = max(1, min(2 * n_rows, _MAX_BATCH_ROWS, block_bytes * len(lengths) // max(1, n_bytes)))
 
     def _pages_of(self, group: RowGroup, make_room: MakeRoom) -> Pages:
@@ -251,8 +209,8 @@ class TextColumn:
         times if it is compressed with snappy or zstd (pyarrow 26).
         """
         if page.n_rows == 1 and page.n_bytes > MAX_RECORD_BYTES + _PAGE_OVERHEAD_BYTES:
-            raise self._too_long(group, page.first_row, page.n_bytes)
-        place, size = place_of_row(page.first_row, group.index, group.start), format_bytes(page.n_bytes)
+            raise too_long(self.path, page.first_row, group, self.name, page.n_bytes)
+        place, size = place_of_row(page.first_row, group), format_bytes(page.n_bytes)
         if page.n_rows == 1:
             what = f"{self.path}: {place} has {size}"
         else:
@@ -261,19 +219,6 @@ class TextColumn:
         most_bytes = page.n_bytes * 6 + 6 * _LARGE_PAGE_BYTES
         way_out = "split the text into several rows" if page.n_rows == 1 else "write it in smaller pages"
         make_room(n_bytes, lambda: Need(what, n_bytes, most_bytes, way_out))
-
-    def _check_lengths(self, lengths: NDArray[np.int64], group: RowGroup, row: int) -> None:
-        """Raise InputError if a text is over `MAX_RECORD_BYTES`."""
-        if lengths.max(initial=0) > MAX_RECORD_BYTES:
-            k = int(lengths.argmax())
-            raise self._too_long(group, row + k, int(lengths[k]))
-
-    def _too_long(self, group: RowGroup, row: int, n_bytes: int) -> InputError:
-        return InputError(
-            f"{self.path}, {place_of_row(row, group.index, group.start)}: its field {self.name!r} has "
-            f"{format_bytes(n_bytes)}, but the limit is {format_bytes(MAX_RECORD_BYTES)}; split the text, or "
-            "remove the row"
-        )
 
     def _next_batch(
         self, batches: Iterator[Any], group: RowGroup, row: int
@@ -291,7 +236,7 @@ class TextColumn:
                 column = column.fill_null(b"")
         except (self._pyarrow.ArrowException, OSError, StopIteration) as error:
             raise InputError(
-                f"{self.path}, {place_of_row(row, group.index, group.start)} or a little further on: its "
+                f"{self.path}, {place_of_row(row, group)} or a little further on: its "
                 f"column {self.name!r} is damaged ({str(error) or 'the row group ends here'}); fetch "
                 "or make the file again"
             ) from error
@@ -308,7 +253,7 @@ class TextColumn:
         try:
             path = self.path  # passed as bytes: pyarrow would encode a str in UTF-8
             return ParquetFile(
-                self._pyarrow.OSFile(os.fsencode(path)) if isinstance(path, Path) else _AsFile(self._stored),
+                self._pyarrow.OSFile(os.fsencode(path)) if isinstance(path, Path) else AsFile(self._stored),
                 memory_map=False,
                 buffer_size=_BUFFER_BYTES,
                 pre_buffer=False,
@@ -337,12 +282,12 @@ class TextColumn:
         self.name = name_of(way)
         if schema.names.count(way[0]) > 1:
             raise InputError(
-                f"{self.path} has two columns {way[0]!r} among its columns ({_list(schema.names)}); "
+                f"{self.path} has two columns {way[0]!r} among its columns ({list_names(schema.names)}); "
                 "rename one of them and write the file again"
             )
         self._is_void = kind is None
         is_struct = isinstance(kind, Mapping)
-        if is_struct or not (self._is_void or self._holds_text(kind)):
+        if is_struct or not (self._is_void or holds_text(self._pyarrow, kind)):
             shown = "struct" if is_struct else kind
             raise NoTextColumn(
                 f"{self.path}: its column {self.name!r} is of type {shown}, not string", self.first_rows()
@@ -382,16 +327,6 @@ class TextColumn:
             kind = fields[index].type
             fields = [kind.field(k) for k in range(kind.num_fields)]
         return place
-
-    def _holds_text(self, kind: Any) -> bool:
-        """Whether a column of this type holds strings, or bytes: some writers store strings as bytes."""
-        types = self._pyarrow.types
-        if isinstance(kind, self._pyarrow.BaseExtensionType):  # a UUID is not text, but JSON is
-            return bool(types.is_string(kind.storage_type))
-        if types.is_dictionary(kind):
-            kind = kind.value_type
-        kinds = "string", "large_string", "string_view", "binary", "large_binary", "binary_view"
-        return types.is_fixed_size_binary(kind) or any(getattr(types, f"is_{name}")(kind) for name in kinds)
 
     def _list_row_groups(self) -> tuple[RowGroup, ...]:
         """List the row groups from the footer; none if the file has no rows.
@@ -457,8 +392,7 @@ class _Run:
     def take(self) -> tuple[bytes, Rows]:
         """Return the collected rows, and start over with the row after them."""
         raw, lengths = b"".join(self._texts), np.concatenate(self._lengths)
-        group = self._group
-        rows = Rows(group.index, group.start, self.first_row, lengths, self._column, is_void=self._is_void)
+        rows = Rows(self._group, self.first_row, lengths, self._column, is_void=self._is_void)
         self.first_row += self.n_rows
         self.n_rows = self.n_bytes = 0
         self._texts.clear()
@@ -476,157 +410,10 @@ def _apart(text: memoryview, lengths: NDArray[np.int64]) -> list[tuple[memoryvie
     return [(text[ends[first] : ends[last]], lengths[first:last]) for first, last in pairwise(edges.tolist())]
 
 
-def columns_of(schema: Any) -> dict[str, Any]:
-    """Return the type of each column of a pyarrow schema by name; for a struct, those of its fields."""
-    return {field.name: _kind_of(field.type) for field in schema}
-
-
-def _kind_of(kind: Any) -> Any:
-    from pyarrow.types import is_struct
-
-    return columns_of(kind.field(k) for k in range(kind.num_fields)) if is_struct(kind) else kind
-
-
-def missing_column(text_field: str, columns: Mapping[str, object]) -> str:
-    """Return in words that a table has no such column, and what it has instead."""
-    way, there = deepest(text_field, columns)
-    no_column = f"no column {in_words(text_field)}"
-    if not isinstance(there, Mapping):
-        return f"{no_column}: its column {name_of(way)!r} is of type {there}, not struct"
-    where = f"the fields of its column {name_of(way)!r}" if way else "its columns"
-    return f"{no_column} among {where} ({_list(list(there))})"
-
-
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:MAX_LISTED])) + ", ..." * (len(names) > MAX_LISTED)
-
-
 def _n_leaves(kind: Any) -> int:
     """Return how many columns parquet stores for a column of this type."""
     kind = getattr(kind, "storage_type", kind)
     return sum(_n_leaves(kind.field(k).type) for k in range(kind.num_fields)) or 1
-
-
-def place_of_row(row: int, row_group: int, column_start: int) -> str:
-    """Return the place of a row, for messages."""
-    return f"row {row:,} (of row group {row_group:,}, whose column begins at byte {column_start:,})"
-
-
-def frame_rows(raw: bytes, lengths: NDArray[np.int64]) -> memoryview:
-    r"""Return the logical content: each row's length as little-endian int64 (-1 for null), then its text.
-
-    Without the lengths, moving a row boundary would change nothing. 0.5 ms per MiB for rows of 1 kB (2-core
-    VM).
-
-    >>> frame_rows(b"abc", np.array([1, 2])).tobytes()
-    b'\x01\x00\x00\x00\x00\x00\x00\x00a\x02\x00\x00\x00\x00\x00\x00\x00bc'
-    """
-    framed = np.empty(len(raw) + LENGTH_BYTES * len(lengths), np.uint8)
-    n_bytes = lengths.clip(0)
-    starts = n_bytes.cumsum() - n_bytes + LENGTH_BYTES * np.arange(len(lengths))
-    places = (starts[:, np.newaxis] + np.arange(LENGTH_BYTES)).ravel()
-    is_text = np.ones(len(framed), np.bool_)
-    is_text[places] = False
-    framed[places] = lengths.astype("<i8").view(np.uint8)
-    framed[is_text] = np.frombuffer(raw, np.uint8)
-    return framed.data
-
-
-def crc_of_rows(raw: bytes, lengths: NDArray[np.int64], crc: int) -> int:
-    """Continue the CRC-32 of the logical content; a single row, which may be long, is not copied."""
-    if len(lengths) == 1:
-        return crc32(raw, crc32(lengths.astype("<i8").tobytes(), crc))
-    return crc32(frame_rows(raw, lengths), crc)
-
-
-def parse_rows(raw: bytes, rows: Rows, *, skip_bad: bool = False) -> Records:
-    """Split a run of rows into documents.
-
-    Raises:
-        BadRecord: a row is not a document and `skip_bad` is false. It names the place, but not the file.
-    """
-    ends = rows.lengths.clip(0).cumsum()
-    starts = ends - rows.lengths.clip(0)
-    values = [raw[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
-    records = Records()
-    skip_bad = skip_bad or rows.is_void
-    if rows.lengths.min(initial=0) < 0 or not _are_utf8(raw, starts):
-        values = _good_values(values, rows, records, skip_bad=skip_bad)
-    records.texts = [value for value in values if value]
-    records.n_empty = len(values) - len(records.texts)
-    return records
-
-
-def _are_utf8(raw: bytes, starts: NDArray[np.int64]) -> bool:
-    """Whether each text is valid UTF-8, which pyarrow does not check: all joined, and no character cut."""
-    if raw.isascii():
-        return True
-    firsts = np.frombuffer(raw, np.uint8)[starts[starts < len(raw)]]
-    return is_utf8(raw) and not (firsts & 0xC0 == 0x80).any()
-
-
-def _good_values(values: Sequence[bytes], rows: Rows, records: Records, *, skip_bad: bool) -> list[bytes]:
-    """Return the values that are documents; count the others in `records`, or raise BadRecord."""
-    good = []
-    for row, (value, length) in enumerate(zip(values, rows.lengths.tolist(), strict=True), rows.first_row):
-        reason = f"its field {rows.column!r} is null" if length < 0 else _fault(value, rows.column)
-        where = place_of_row(row, rows.row_group, rows.column_start)
-        if reason is None:
-            good.append(value)
-        elif skip_bad:
-            records.add_bad(f"row {row:,}: {reason}")  # the same however the rows are grouped
-        else:
-            raise BadRecord(where, reason, noun="row")
-    return good
-
-
-def _fault(value: bytes, column: str) -> str | None:
-    """Return where a text is not valid UTF-8; None if it is valid."""
-    try:
-        value.decode()
-    except UnicodeDecodeError as error:
-        found = value[error.start : error.end].hex(" ")
-        return f"byte {error.start:,} of its field {column!r} is not UTF-8: found {found}"
-    return None
-
-
-class _AsFile(io.RawIOBase):
-    """An input with the interface of a Python file, which pyarrow needs."""
-
-    def __init__(self, stored: InputFile) -> None:
-        self._stored = stored
-        self._offset = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._offset
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._offset = offset + (0, self._offset, self._stored.size_bytes)[whence]
-        return self._offset
-
-    def read(self, n_bytes: int = -1) -> bytes:
-        data = self._stored.read(self._stored.size_bytes if n_bytes < 0 else n_bytes, self._offset)
-        self._offset += len(data)
-        return data
-
-
-def _import_pyarrow(path: Location) -> Any:
-    """Import pyarrow only when it is needed: it takes 55 MB."""
-    # Read when the library is loaded. After `set_memory_pool`, pages would still use the other allocator.
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    try:
-        import pyarrow
-    except ImportError as error:
-        raise InputError(
-            f"{path} is a parquet file, and the package that reads it is missing:{show(install('pyarrow'))}"
-        ) from error
-    return pyarrow
 
 
 def _encrypted(path: Location) -> InputError:

@@ -1,0 +1,103 @@
+"""What the readers of tables share that need pyarrow."""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.input.fieldpath import deepest, in_words, name_of
+from nanogpt_compat.input.local import InputFile
+from nanogpt_compat.input.location import Location
+from nanogpt_compat.system.commands import install, show
+from nanogpt_compat.text.blocks import MAX_LISTED
+
+
+class NoTextColumn(InputError):
+    """A table has no text column of the requested name: what was found instead, and some rows."""
+
+    def __init__(self, found: str, rows: list[Any]) -> None:
+        super().__init__(f"{found}; name the column of the text with --text-field")
+        self.found = found
+        self.rows = rows
+
+
+def holds_text(pyarrow: Any, kind: Any) -> bool:
+    """Whether a column of this type holds strings, or bytes: some writers store strings as bytes."""
+    types = pyarrow.types
+    if isinstance(kind, pyarrow.BaseExtensionType):  # a UUID is not text, but JSON is
+        return bool(types.is_string(kind.storage_type))
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    kinds = "string", "large_string", "string_view", "binary", "large_binary", "binary_view"
+    return types.is_fixed_size_binary(kind) or any(getattr(types, f"is_{name}")(kind) for name in kinds)
+
+
+def columns_of(schema: Any) -> dict[str, Any]:
+    """Return the type of each column of a pyarrow schema by name; for a struct, those of its fields."""
+    return {field.name: _kind_of(field.type) for field in schema}
+
+
+def _kind_of(kind: Any) -> Any:
+    from pyarrow.types import is_struct
+
+    return columns_of(kind.field(k) for k in range(kind.num_fields)) if is_struct(kind) else kind
+
+
+def missing_column(text_field: str, columns: Mapping[str, object]) -> str:
+    """Return in words that a table has no such column, and what it has instead."""
+    way, there = deepest(text_field, columns)
+    no_column = f"no column {in_words(text_field)}"
+    if not isinstance(there, Mapping):
+        return f"{no_column}: its column {name_of(way)!r} is of type {there}, not struct"
+    where = f"the fields of its column {name_of(way)!r}" if way else "its columns"
+    return f"{no_column} among {where} ({list_names(list(there))})"
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return the first names, for messages."""
+    return ", ".join(map(repr, names[:MAX_LISTED])) + ", ..." * (len(names) > MAX_LISTED)
+
+
+def import_pyarrow(path: Location, kind: str) -> Any:
+    """Import pyarrow only when it is needed: it takes 55 MB. `kind` is what the file is, for the message."""
+    # Read when the library is loaded. After `set_memory_pool`, pages would still use the other allocator.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise InputError(
+            f"{path} is {kind}, and the package that reads it is missing:{show(install('pyarrow'))}"
+        ) from error
+    return pyarrow
+
+
+class AsFile(io.RawIOBase):
+    """An input with the interface of a Python file, which pyarrow needs."""
+
+    def __init__(self, stored: InputFile) -> None:
+        self._stored = stored
+        self._offset = 0
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return that it can seek."""
+        return True
+
+    def tell(self) -> int:
+        """Return where the next read begins."""
+        return self._offset
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Choose where the next read begins."""
+        self._offset = offset + (0, self._offset, self._stored.size_bytes)[whence]
+        return self._offset
+
+    def read(self, n_bytes: int = -1) -> bytes:
+        """Read `n_bytes`, or up to the end."""
+        data = self._stored.read(self._stored.size_bytes if n_bytes < 0 else n_bytes, self._offset)
+        self._offset += len(data)
+        return data
