@@ -90,7 +90,9 @@ def look_at(location: Location, asked: Asked = Asked(), *, n_inputs: int = 1) ->
             look = replace(look, kind=kinds.BROTLI)  # it has no signature
         if look.kind is kinds.JSON_LINES and asked.wants_records:  # in a .txt file
             look = Look("jsonl")
-        if not (look.is_refused or is_utf8(head) or (look.container == "parquet" and not is_packed)):
+        if not (
+            look.is_refused or is_utf8(head) or (look.container in ("parquet", "arrow") and not is_packed)
+        ):
             samples = [trim(0, head)]
             if is_stored:
                 samples = take_samples(file, total_bytes=file.size_bytes, n_inputs=n_inputs)

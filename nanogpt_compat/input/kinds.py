@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 from nanogpt_compat.input.location import Compression
 from nanogpt_compat.system import commands
 
-Makes: TypeAlias = Literal["text", "records", "table", "folder", "inside", "itself", "nothing"]
+Makes: TypeAlias = Literal["text", "records", "table", "arrow", "folder", "inside", "itself", "nothing"]
 """What a command makes: `inside` is the data that was compressed; `itself` is the same file, made readable;
 `nothing` is for a command that only shows what the file is."""
 
@@ -61,22 +61,12 @@ def _extract(name: str, command: str) -> Kind:
     return Kind(name, Remedy("unpack it", command, makes="folder"))
 
 
-# Tables. Batches are converted one by one, so that a table of any size takes little memory.
-_TO_PARQUET = (
-    "import sys, pyarrow as pa, pyarrow.parquet as pq; {read}; w = pq.ParquetWriter(sys.argv[2], r.schema); "
-    "[w.write_batch(b) for b in {batches}]; w.close()"
-)
-_STREAM = _TO_PARQUET.format(read="r = pa.ipc.open_stream(pa.OSFile(sys.argv[1]))", batches="r")
-_FILE = _TO_PARQUET.format(
-    read="r = pa.ipc.open_file(pa.OSFile(sys.argv[1]))",
-    batches="map(r.get_batch, range(r.num_record_batches))",
-)
+# Tables.
 _ORC = (
     "import sys; from pyarrow import orc, parquet as pq; "
     "pq.write_table(orc.read_table(sys.argv[1]), sys.argv[2])"
 )
-ARROW_STREAM = _convert_with_python("an Arrow stream, which is not supported", _STREAM)
-ARROW_FILE = _convert_with_python("an Arrow (Feather) file, which is not supported", _FILE)
+ARROW_PACKED = Kind("Arrow", Remedy("write it to a file", "cat {old}", "cat", "arrow", to_file=True))
 FEATHER = Kind("a Feather file of version 1", advice="write it as parquet")
 ORC = _convert_with_python("an ORC file", _ORC)
 PARQUET_PACKED = Kind("parquet", Remedy("write it to a file", "cat {old}", "cat", "table", to_file=True))
@@ -192,8 +182,8 @@ def inside(outer: Kind, inner: Kind | None) -> Kind:
     if unpack is None or inner is None:
         return outer
     name, remedy = f"{inner.name}, {outer.name}", inner.remedy
-    if inner is PARQUET_PACKED:
-        remedy = replace(unpack, to_file=True, makes="table")
+    if inner in (PARQUET_PACKED, ARROW_PACKED) and remedy is not None:
+        remedy = replace(unpack, to_file=True, makes=remedy.makes)
     elif remedy is not None and not remedy.piped:
         remedy = replace(unpack, to_file=True)
     elif inner in COMPRESSED.values():

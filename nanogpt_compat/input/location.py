@@ -13,7 +13,7 @@ from nanogpt_compat.system import redaction
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+(?:://|::(?=/|[A-Za-z][\w+.-]*:))")
 _LOCAL = re.compile(r"(?:file|local)://(?:localhost(?=/))?", re.IGNORECASE)
 
-Container: TypeAlias = Literal["text", "jsonl", "parquet"]
+Container: TypeAlias = Literal["text", "jsonl", "parquet", "arrow", "csv", "tsv"]
 Compression: TypeAlias = Literal["none", "gz", "bz2", "xz", "zst"]
 
 

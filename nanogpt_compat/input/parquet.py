@@ -30,4 +30,11 @@ class Parquet(Table):
         self, paths: Sequence[Location], steps: Steps, *, is_number: bool, parts: str, is_piped: bool
     ) -> str:
         text_field, *_ = alternatives(self.documents.text_field)
-        return convert_table(paths, steps, text_field=text_field, is_number=is_number, is_piped=is_piped)
+        return convert_table(
+            paths,
+            steps,
+            container="parquet",
+            text_field=text_field,
+            is_number=is_number,
+            is_piped=is_piped,
+        )

@@ -26,7 +26,9 @@ NO_MARK = r"LC_ALL=C sed 's/^\xef\xbb\xbf//'"
 FAILED = "echo '{\"failed\":'"
 
 _UNPACK = {"gz": "zcat", "bz2": "bzcat", "xz": "xzcat", "zst": "zstdcat"}
-_SUFFIXES = re.compile(r"(\.(jsonl|ndjson|json|parquet))?(\.(gz|gzip|bz2|xz|zst|zstd))?$", re.IGNORECASE)
+_SUFFIXES = re.compile(
+    r"(\.(jsonl|ndjson|json|parquet|arrow|feather|csv|tsv))?(\.(gz|gzip|bz2|xz|zst|zstd))?$", re.IGNORECASE
+)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYWORDS = {
     *("and", "as", "catch", "def", "elif", "else", "end", "foreach", "if", "import", "include", "label"),
@@ -75,17 +77,37 @@ def convert_lines(
     return _read_instead(paths, made, is_piped=is_piped)
 
 
+_BATCHES = {
+    "parquet": (
+        "import pyarrow.parquet as p; batches = lambda f: p.ParquetFile(f).iter_batches(64, "
+        "columns=sys.argv[1:2])"
+    ),
+    "arrow": (
+        "from pyarrow import OSFile, ipc; "
+        "each = lambda r: map(r.get_batch, range(r.num_record_batches)); "
+        "batches = lambda f: each(ipc.open_file(OSFile(f))) if open(f, 'rb').read(6) == b'ARROW1' "
+        "else ipc.open_stream(OSFile(f))"
+    ),
+}
+
+
 def convert_table(
-    paths: Sequence[Location], steps: Steps, *, text_field: str, is_number: bool, is_piped: bool
+    paths: Sequence[Location],
+    steps: Steps,
+    *,
+    container: str,
+    text_field: str,
+    is_number: bool,
+    is_piped: bool,
 ) -> str:
     """Return the advice to convert a column of a table to JSON lines."""
     if not all(isinstance(path, Path) for path in paths):
         return "download it and convert the column to strings"
     column, *rest = steps
     script = (
-        f"import json, sys, pyarrow.parquet as p; sys.stdout.writelines("
+        f"import json, sys; {_BATCHES[container]}; sys.stdout.writelines("
         f'json.dumps({{{_literal(text_field)}: {_python(rest, is_number=is_number)}}}) + "\\n" '
-        f"for f in sys.argv[2:] for b in p.ParquetFile(f).iter_batches(64, columns=sys.argv[1:2]) "
+        f"for f in sys.argv[2:] for b in batches(f) "
         f"for t in b[sys.argv[1]].to_pylist())"
     )
     return _read_instead(

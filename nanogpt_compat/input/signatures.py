@@ -21,6 +21,7 @@ COMPRESSION_MAGIC: dict[Compression, bytes] = {
 PARQUET_MAGIC = b"PAR1"
 TAIL_BYTES = 8  # parquet ends with the size of its footer, and the signature again
 
+_ARROW_MAGIC = b"ARROW1\0\0"
 _AFTER_MAGIC: dict[Compression, re.Pattern[bytes]] = {
     "gz": re.compile(rb"\x08|\Z"),
     "bz2": re.compile(rb"[1-9](?:1AY&SY|\x17rE8P\x90)"),  # the digits of pi, or of its root
@@ -50,7 +51,6 @@ _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
     (b"\xc7\x71", kinds.OTHER_ARCHIVE),
     (b"\x71\xc7", kinds.OTHER_ARCHIVE),
     (b"PARE", kinds.PARQUET_ENCRYPTED),
-    (b"ARROW1\0\0", kinds.ARROW_FILE),
     (b"FEA1", kinds.FEATHER),
     (b"ORC", kinds.ORC),
     (b"Obj\x01", kinds.AVRO),
@@ -115,6 +115,16 @@ def is_parquet(head: bytes, tail: bytes) -> bool:
     return head.startswith(PARQUET_MAGIC) and ends
 
 
+def is_arrow(head: bytes) -> bool:
+    """Check for an Arrow file, or a stream: it begins with a marker and the size of the metadata."""
+    if head.startswith(_ARROW_MAGIC):
+        return True
+    if not head.startswith(b"\xff\xff\xff\xff") or len(head) < 16:
+        return False
+    n_bytes = int.from_bytes(head[4:8], "little")
+    return n_bytes % 8 == 0 and 0 < n_bytes < 1 << 28
+
+
 def signature_of(head: bytes, *, is_text: bool) -> Kind | None:
     """Return the kind of a file that begins with `head`; None if its signature is not known.
 
@@ -130,8 +140,6 @@ def signature_of(head: bytes, *, is_text: bool) -> Kind | None:
         return _kind_of_zip(head)
     if head.startswith(PARQUET_MAGIC) and not is_text:
         return kinds.PARQUET_CUT_OFF
-    if _is_arrow_stream(head):
-        return kinds.ARROW_STREAM
     if head[8:10] == b'{"' and 0 < int.from_bytes(head[:8], "little") < _MOST_HEADER_BYTES:
         return kinds.WEIGHTS  # safetensors
     if head[:2] == b"\0\0" and head[4:8] == b"ftyp":
@@ -163,14 +171,6 @@ def _is_plain_archive(head: bytes) -> bool:
     """Check for an ar or cpio archive. All of it but the files inside is ASCII, so it may look like text."""
     is_ar = head.startswith(b"!<arch>\n") and head[66:68] == b"`\n"
     return is_ar or re.match(rb"07070[127][0-7a-fA-F]{40}", head) is not None
-
-
-def _is_arrow_stream(head: bytes) -> bool:
-    """Check for an Arrow stream: it begins with a continuation marker and the size of the metadata."""
-    if not head.startswith(b"\xff\xff\xff\xff") or len(head) < 16:
-        return False
-    n_bytes = int.from_bytes(head[4:8], "little")
-    return n_bytes % 8 == 0 and 0 < n_bytes < 1 << 28
 
 
 def _kind_of_zip(head: bytes) -> Kind:

@@ -17,7 +17,7 @@ from nanogpt_compat.input.charsets import MAX_BAD_SHARE, quiet_charset
 from nanogpt_compat.input.jsonshape import Shape, shape_of
 from nanogpt_compat.input.kinds import Kind, csv_with, inside, text_in
 from nanogpt_compat.input.location import Container
-from nanogpt_compat.input.signatures import are_tokens, is_parquet, signature_of
+from nanogpt_compat.input.signatures import are_tokens, is_arrow, is_parquet, signature_of
 from nanogpt_compat.text.utf8 import is_utf8
 
 HEAD_BYTES = 64 * 1024  # bytes at the beginning of an input that are looked at, uncompressed
@@ -25,6 +25,7 @@ HEAD_BYTES = 64 * 1024  # bytes at the beginning of an input that are looked at,
 COMPRESSED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jl", ".jsonlines", ".ldjson", ".json")
 
+_TABLE_SUFFIXES: dict[str, Container] = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
 _BOM = b"\xef\xbb\xbf"
 _BINARY = bytes({*range(32), 127} - set(b"\b\t\n\v\f\r\x1a\x1b"))  # bytes not used in text; man pages have \b
 _HTML = re.compile(r"<(?:!doctype\s+html|html)\b", re.IGNORECASE)
@@ -62,8 +63,9 @@ def sniff(
     ('a PDF document', None)
     """
     by_name = _container_by_name(name)
-    if tail is not None and is_parquet(head, tail):
-        return Look("parquet")
+    table = _look_at_table(head, tail)
+    if table is not None:
+        return table
     text = head if separator is None else head.replace(separator.encode(), b"")
     binary = find_binary([text])
     is_text = binary is None and find_binary([head[:_BEGINNING_BYTES]]) is None
@@ -78,7 +80,7 @@ def sniff(
         charset = quiet_charset(text)
         if charset is not None:
             return _look_inside(text, charset, name)
-        kind = None if by_name == "parquet" else binary
+        kind = None if by_name in ("parquet", "arrow") else binary
     if kind is kinds.NUL_BYTES:
         look = sniff(text.translate(None, b"\0"), name=name, is_whole=is_whole)
         if look == Look("jsonl"):
@@ -86,6 +88,15 @@ def sniff(
     if kind is not None:
         return Look(by_name, kind, is_refused=True)
     return _look_at_text(text.removeprefix(_BOM).decode("latin-1"), name, by_name, is_whole=is_whole)
+
+
+def _look_at_table(head: bytes, tail: bytes | None) -> Look | None:
+    """Look for a table that is binary; it must be a file."""
+    if tail is not None and is_parquet(head, tail):
+        return Look("parquet")
+    if not is_arrow(head):
+        return None
+    return Look("arrow") if tail is not None else Look("arrow", kinds.ARROW_PACKED, is_refused=True)
 
 
 def find_binary(parts: Sequence[bytes]) -> Kind | None:
@@ -104,8 +115,8 @@ def _is_mostly_utf8(part: bytes) -> bool:
 
 def _container_by_name(name: str) -> Container:
     suffix = PurePath(name.lower()).suffix
-    if suffix == ".parquet":
-        return "parquet"  # the parquet reader refuses it if it is something else
+    if suffix in _TABLE_SUFFIXES:
+        return _TABLE_SUFFIXES[suffix]  # its reader refuses it if it is something else
     return "jsonl" if suffix in JSON_SUFFIXES else "text"
 
 

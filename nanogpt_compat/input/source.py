@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
+from nanogpt_compat.input.arrow import Arrow
 from nanogpt_compat.input.lines import JsonLines
 from nanogpt_compat.input.location import Container, Format, Location
 from nanogpt_compat.input.parquet import Parquet
@@ -15,7 +16,12 @@ from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, has_room
 from nanogpt_compat.text.documents import NO_DOCUMENTS, Documents
 from nanogpt_compat.text.val_split import ALL_VAL, Windows
 
-_READERS: Mapping[Container, type[Reader]] = {"text": Text, "jsonl": JsonLines, "parquet": Parquet}
+_READERS: Mapping[Container, type[Reader]] = {
+    "text": Text,
+    "jsonl": JsonLines,
+    "parquet": Parquet,
+    "arrow": Arrow,
+}
 
 
 def reader_of(

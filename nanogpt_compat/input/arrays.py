@@ -1,0 +1,318 @@
+"""Arrow arrays of texts, of every layout, read in pieces.
+
+Source: the Arrow columnar format, "Physical memory layout" and "Recordbatch message".
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt_compat.input.buffers import Source, open_buffer
+from nanogpt_compat.input.messages import BatchLayout, Read
+
+Texts = Callable[[int, int], bytes]
+"""Returns the texts of rows `[a, b)` of those whose lengths came with it, concatenated."""
+
+_VIEW_BYTES = 16
+_MOST_INLINE_BYTES = 12  # of a text in a view
+_VALUES_AT_A_TIME = 4096
+
+
+@dataclass(slots=True)
+class Array(ABC):
+    """An array of texts."""
+
+    n_rows: int
+    valid: Sequence[Source]  # each a bit for each row: of the array, and of the structs around it
+
+    @property
+    @abstractmethod
+    def n_bytes(self) -> int:
+        """About how many bytes its texts have."""
+
+    @abstractmethod
+    def rows(self, first: int, n_rows: int) -> tuple[NDArray[np.int64], Texts]:
+        """Return the lengths of some rows (-1 for null), and what reads their texts."""
+
+    def nulls(self, first: int, n_rows: int) -> NDArray[np.bool_]:
+        """Return which rows are null."""
+        start, end = first // 8, (first + n_rows + 7) // 8
+        are_valid = np.ones(n_rows, np.bool_)
+        for one in self.valid:
+            bits = np.unpackbits(np.frombuffer(one.read(end - start, start), np.uint8), bitorder="little")
+            are_valid &= bits[first % 8 :][:n_rows].astype(np.bool_)
+        return ~are_valid
+
+
+@dataclass(slots=True)
+class Nulls(Array):
+    """No texts."""
+
+    @property
+    def n_bytes(self) -> int:
+        return 0
+
+    def rows(self, _first: int, n_rows: int) -> tuple[NDArray[np.int64], Texts]:
+        return np.full(n_rows, -1), lambda _a, _b: b""
+
+
+@dataclass(slots=True)
+class Strings(Array):
+    """Texts one after the other, with the places where they begin."""
+
+    offsets: Source
+    data: Source
+    offset_type: Any  # int32 or int64
+
+    @property
+    def n_bytes(self) -> int:
+        return self.data.n_bytes
+
+    def rows(self, first: int, n_rows: int) -> tuple[NDArray[np.int64], Texts]:
+        size = np.dtype(self.offset_type).itemsize
+        raw = self.offsets.read((n_rows + 1) * size, first * size)
+        ends = np.frombuffer(raw, self.offset_type).astype(np.int64)
+        lengths = np.diff(ends)
+        if ends[0] < 0 or ends[-1] > self.data.n_bytes or lengths.min(initial=0) < 0:
+            raise ValueError("texts that overlap or are outside of their buffer")
+        nulls = self.nulls(first, n_rows)
+        has_gaps = bool(lengths[nulls].any())  # a null may have any text
+        lengths[nulls] = -1
+
+        def texts(a: int, b: int) -> bytes:
+            data = self.data.read(int(ends[b] - ends[a]), int(ends[a]))
+            if not has_gaps:
+                return data
+            starts = (ends[a:b] - ends[a]).tolist()
+            return b"".join(
+                data[k : k + n] for k, n in zip(starts, lengths[a:b].clip(0).tolist(), strict=True)
+            )
+
+        return lengths, texts
+
+
+@dataclass(slots=True)
+class FixedStrings(Array):
+    """Texts of one length."""
+
+    data: Source
+    width: int
+
+    @property
+    def n_bytes(self) -> int:
+        return self.data.n_bytes
+
+    def rows(self, first: int, n_rows: int) -> tuple[NDArray[np.int64], Texts]:
+        lengths = np.full(n_rows, self.width)
+        lengths[self.nulls(first, n_rows)] = -1
+
+        def texts(a: int, b: int) -> bytes:
+            data = self.data.read((b - a) * self.width, (first + a) * self.width)
+            parts = (data[k * self.width :][: max(0, n)] for k, n in enumerate(lengths[a:b].tolist()))
+            return data if lengths[a:b].min(initial=0) >= 0 else b"".join(parts)
+
+        return lengths, texts
+
+
+@dataclass(slots=True)
+class Views(Array):
+    """Texts anywhere in several buffers; a short one is in its view itself."""
+
+    views: Source
+    buffers: Sequence[Source]
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(one.n_bytes for one in self.buffers)
+
+    def rows(self, first: int, n_rows: int) -> tuple[NDArray[np.int64], Texts]:
+        raw = self.views.read(n_rows * _VIEW_BYTES, first * _VIEW_BYTES)
+        fields = np.frombuffer(raw, "<i4").reshape(n_rows, 4)  # length, first bytes, buffer, offset in it
+        lengths = fields[:, 0].astype(np.int64)
+        if lengths.min(initial=0) < 0:
+            raise ValueError("a text of negative length")
+        lengths[self.nulls(first, n_rows)] = -1
+
+        def texts(a: int, b: int) -> bytes:
+            return b"".join(self._parts(raw, fields, lengths, a, b))
+
+        return lengths, texts
+
+    def _parts(
+        self, raw: bytes, fields: NDArray[np.int32], lengths: NDArray[np.int64], a: int, b: int
+    ) -> Iterator[bytes]:
+        """Yield the texts; read those that follow one another in a buffer at once."""
+        held, index, start, end = b"", -1, 0, 0  # `held` is `[start, end)` of a buffer
+        places = fields[a:b, 2:].tolist()
+        sizes = lengths[a:b].tolist()
+        for row, (n_bytes, (buffer, offset)) in enumerate(zip(sizes, places, strict=True)):
+            if n_bytes <= _MOST_INLINE_BYTES:
+                place = (a + row) * _VIEW_BYTES + 4
+                yield raw[place : place + max(0, n_bytes)]
+                continue
+            if buffer != index or not start <= offset <= offset + n_bytes <= end:
+                index, start = buffer, offset
+                end = _end_of_run(sizes, places, row)
+                if not 0 <= index < len(self.buffers):
+                    raise ValueError(f"a text in buffer {index:,} of {len(self.buffers):,}")
+                held = self.buffers[index].read(end - start, start)
+            yield held[offset - start : offset - start + n_bytes]
+
+
+def _end_of_run(sizes: Sequence[int], places: Sequence[Sequence[int]], row: int) -> int:
+    """Return where the texts from `row` on end that are in the same buffer without a gap."""
+    index, end = places[row]
+    for k in range(row, len(sizes)):
+        if sizes[k] > _MOST_INLINE_BYTES:
+            if places[k] != [index, end]:
+                break
+            end += sizes[k]
+    return end
+
+
+@dataclass(slots=True)
+class Values:
+    """The values of a dictionary, in memory."""
+
+    parts: list[bytes] = field(default_factory=list)
+    lengths: list[NDArray[np.int64]] = field(default_factory=list)  # -1 for null
+
+    def add(self, array: Array) -> None:
+        """Read all texts of an array, and append them."""
+        for first in range(0, array.n_rows, _VALUES_AT_A_TIME):
+            n_rows = min(_VALUES_AT_A_TIME, array.n_rows - first)
+            lengths, texts = array.rows(first, n_rows)
+            data, start = texts(0, n_rows), 0
+            for length in lengths.tolist():
+                self.parts.append(data[start : start + max(0, length)])
+                start += max(0, length)
+            self.lengths.append(lengths)
+
+
+@dataclass(slots=True)
+class Indices(Array):
+    """Texts by their places in a dictionary."""
+
+    indices: Source
+    index_type: Any
+    values: Values
+
+    @property
+    def n_bytes(self) -> int:
+        return self.n_rows * sum(map(len, self.values.parts)) // max(1, len(self.values.parts))
+
+    def rows(self, first: int, n_rows: int) -> tuple[NDArray[np.int64], Texts]:
+        size = np.dtype(self.index_type).itemsize
+        raw = self.indices.read(n_rows * size, first * size)
+        indices = np.frombuffer(raw, self.index_type).astype(np.int64)
+        nulls = self.nulls(first, n_rows)
+        indices[nulls] = 0
+        n_values = len(self.values.parts)
+        if n_rows and not nulls.all() and not 0 <= indices.min() <= indices.max() < n_values:
+            raise ValueError(f"a text that is not among the {n_values:,} of its dictionary")
+        of_values = np.concatenate([*self.values.lengths, [-1]])
+        lengths = of_values[np.where(nulls, -1, indices)]
+
+        def texts(a: int, b: int) -> bytes:
+            parts = self.values.parts
+            rows = zip(indices[a:b].tolist(), lengths[a:b].tolist(), strict=True)
+            return b"".join(parts[k] for k, length in rows if length > 0)
+
+        return lengths, texts
+
+
+@dataclass(frozen=True, slots=True)
+class Opener:
+    """Opens the array of one column in each batch of a schema."""
+
+    pyarrow: Any
+    read: Read
+    kinds: Sequence[Any]  # of all columns
+    way: tuple[int, ...]  # the index of the column, and those of the fields in structs that lead to it
+
+    def open(self, layout: BatchLayout, values: Values) -> Array:
+        """Open the array of a batch with the values of its dictionary; raise ValueError if it is damaged."""
+        n_arrays, n_buffers, n_views = self._count(self.kinds)
+        n_data = sum(layout.n_variadic)
+        found = len(layout.nulls), len(layout.buffers) - n_data, len(layout.n_variadic)
+        if (n_arrays, n_buffers, n_views) != found:
+            raise ValueError("the buffers of its batch are not those of its schema")
+        array = place = view = 0  # arrays, buffers and arrays of views before the column
+        kind, kinds, valid = None, self.kinds, list[int]()
+        for index in self.way:
+            if kind is not None:  # the struct itself
+                array, place = array + 1, place + 1
+            n_arrays, n_buffers, n_views = self._count(kinds[:index])
+            array, place = array + n_arrays, place + n_buffers + sum(layout.n_variadic[view : view + n_views])
+            view += n_views
+            kind = kinds[index]
+            valid += [place] if layout.nulls[array] else []
+            kinds = [kind.field(k).type for k in range(kind.num_fields)]
+
+        def source(k: int) -> Source:
+            return open_buffer(self.pyarrow, self.read, layout.buffers[k], layout.codec)
+
+        if self.pyarrow.types.is_null(kind) or not layout.n_rows:
+            return Nulls(layout.n_rows, ())
+        n_data = layout.n_variadic[view] if view < len(layout.n_variadic) else 0
+        sources = [source(k) for k in valid]
+        return self._array(kind, layout.n_rows, sources, lambda k: source(place + k), n_data, values)
+
+    def _array(
+        self,
+        kind: Any,
+        n_rows: int,
+        valid: Sequence[Source],
+        source: Callable[[int], Source],
+        n_data: int,
+        values: Values,
+    ) -> Array:
+        types = self.pyarrow.types
+        if isinstance(kind, self.pyarrow.BaseExtensionType):
+            kind = kind.storage_type
+        if types.is_dictionary(kind):
+            return Indices(n_rows, valid, source(1), kind.index_type.to_pandas_dtype(), values)
+        if types.is_fixed_size_binary(kind):
+            return FixedStrings(n_rows, valid, source(1), kind.byte_width)
+        if types.is_string_view(kind) or types.is_binary_view(kind):
+            return Views(n_rows, valid, source(1), [source(2 + k) for k in range(n_data)])
+        is_large = types.is_large_string(kind) or types.is_large_binary(kind)
+        return Strings(n_rows, valid, source(1), source(2), np.int64 if is_large else np.int32)
+
+    def _count(self, kinds: Sequence[Any]) -> tuple[int, int, int]:
+        shapes = [_shape_of(one, self.pyarrow) for one in kinds]
+        n_arrays, n_buffers, n_views = (sum(one[k] for one in shapes) for k in range(3))
+        return n_arrays, n_buffers, n_views
+
+
+def _shape_of(kind: Any, pyarrow: Any) -> tuple[int, int, int]:
+    """Return how many arrays, buffers and arrays of views a column has, without the buffers of the views."""
+    types = pyarrow.types
+    if isinstance(kind, pyarrow.BaseExtensionType):
+        return _shape_of(kind.storage_type, pyarrow)
+    if types.is_dictionary(kind):
+        return 1, 2, 0
+    if types.is_null(kind):
+        return 1, 0, 0
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        return 1, 2, 1
+    if any(getattr(types, f"is_{one}")(kind) for one in ("string", "large_string", "binary", "large_binary")):
+        return 1, 3, 0
+    inner = [_shape_of(kind.field(k).type, pyarrow) for k in range(kind.num_fields)]
+    n_arrays, n_buffers, n_views = (sum(one[k] for one in inner) for k in range(3))
+    return 1 + n_arrays, _own_buffers(kind, types) + n_buffers, n_views
+
+
+def _own_buffers(kind: Any, types: Any) -> int:
+    """Return how many buffers an array of this type has apart from those of the arrays inside it."""
+    if types.is_run_end_encoded(kind):
+        return 0
+    if types.is_struct(kind) or types.is_fixed_size_list(kind):
+        return 1
+    if types.is_union(kind):
+        return 1 if kind.mode == "sparse" else 2
+    return 3 if types.is_list_view(kind) or types.is_large_list_view(kind) else 2

@@ -1,0 +1,404 @@
+"""Read one string column of an Arrow file or stream, record batch by record batch. Needs pyarrow.
+
+Memory does not grow with the size of the batches: of a batch, the buffers of this one column are read, and
+these in pieces. pyarrow itself reads the column of a batch as a whole.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.input import messages
+from nanogpt_compat.input.arrays import Array, Opener, Texts, Values, Views
+from nanogpt_compat.input.buffers import Held, Packed
+from nanogpt_compat.input.columns import (
+    AsFile,
+    NoTextColumn,
+    columns_of,
+    holds_text,
+    import_pyarrow,
+    list_names,
+    missing_column,
+)
+from nanogpt_compat.input.fieldpath import Way, alternatives, first_there, name_of, value_at, ways_to
+from nanogpt_compat.input.local import InputFile
+from nanogpt_compat.input.location import Location
+from nanogpt_compat.input.messages import BatchLayout, Damaged, Message, layout_of, read_message
+from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.reader import Check, go_on
+from nanogpt_compat.input.remote import read_ahead
+from nanogpt_compat.input.repairs import Steps, convert_table
+from nanogpt_compat.input.rows import RowGroup, Rows, check_lengths, place_of_row
+from nanogpt_compat.input.table import Table
+from nanogpt_compat.system.units import format_bytes
+from nanogpt_compat.text.blocks import (
+    LONG_RECORD_BYTES,
+    MakeRoom,
+    Need,
+    has_room,
+    need_of_record,
+)
+
+_N_SHOWN_ROWS = 4
+_END_BYTES = 8  # of the mark at the end of a stream
+_MOST_SHOWN_BYTES = 32 << 20  # of the file, which pyarrow reads as a whole for that
+_LARGE_BYTES = 8 << 20  # `Table.memory_bytes` is enough for less
+_MAX_ROWS = 16 * 1024  # whose lengths are in memory at a time
+
+
+class Arrow(Table):
+    """Reads documents from a column of an Arrow file or stream, such as the data of Hugging Face datasets."""
+
+    __slots__ = ()
+
+    def _open(self, check: Check = go_on, *, size_bytes: int | None = None) -> "ArrowColumn":
+        stored = open_input(self.location, size_bytes=size_bytes, check=check)
+        return ArrowColumn(stored, text_field=self.documents.text_field)
+
+    def conversion(
+        self, paths: Sequence[Location], steps: Steps, *, is_number: bool, parts: str, is_piped: bool
+    ) -> str:
+        text_field, *_ = alternatives(self.documents.text_field)
+        return convert_table(
+            paths,
+            steps,
+            container="arrow",
+            text_field=text_field,
+            is_number=is_number,
+            is_piped=is_piped,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Batch(RowGroup):
+    """A record batch."""
+
+    dictionaries: tuple[int, ...] = ()  # the bytes at which the parts of the column's dictionary begin
+
+    def __str__(self) -> str:
+        return f"record batch {self.index:,}, which begins at byte {self.start:,}"
+
+
+class ArrowColumn:
+    """The column of texts of an open Arrow file or stream that must not change while it is read."""
+
+    def __init__(self, stored: InputFile, *, text_field: str) -> None:
+        """Read the schema of `stored`, which is closed with the column, or if this raises.
+
+        Raises:
+            NoTextColumn: the file has no such column, or it is not of strings.
+            InputError: pyarrow is missing; the file is unreadable, truncated or not Arrow.
+        """
+        self.path = stored.path
+        self.name = text_field  # of the column
+        self._stored = stored
+        self._column: Opener | None = None
+        self._is_void = False  # whether the column has only nulls
+        self._entries: Opener | None = None  # of a dictionary; None if the column has none
+        self._dictionary = 0
+        self._values: tuple[tuple[int, ...], Values] = ((), Values())  # of the dictionary read last
+        try:
+            self._pyarrow = import_pyarrow(self.path, "an Arrow file")
+            self._start = messages.start_of_stream(stored.read(len(messages.MAGIC) + 2, 0))
+            self._check_end()
+            self._read_schema()
+            self._find_column(text_field)
+        except BaseException:
+            stored.__exit__()
+            raise
+
+    def __enter__(self) -> "ArrowColumn":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close the file, and have pyarrow release the memory that it keeps for reuse."""
+        self._stored.__exit__()
+        self._pyarrow.default_memory_pool().release_unused()
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file."""
+        return self._stored.size_bytes
+
+    @property
+    def row_groups(self) -> Iterator[Batch]:
+        """Find the record batches, one after the other; of each, only the metadata are read."""
+        place, n_batches, n_rows = self._schema.end, 0, 0
+        dictionaries: tuple[int, ...] = ()
+        while (message := self._read_message(place)) is not None:
+            place = message.end
+            if message.kind == "dictionary" and self._entries is not None:
+                number, adds = self._checked(messages.dictionary_of, message)
+                if number == self._dictionary:
+                    dictionaries = (*dictionaries, message.start) if adds else (message.start,)
+            if message.kind == "batch":
+                layout = self._checked(layout_of, message)
+                n_bytes = self._text_bytes(layout, dictionaries)
+                yield Batch(
+                    n_batches, n_rows, layout.n_rows, message.start, message.n_bytes, n_bytes, dictionaries
+                )
+                n_batches, n_rows = n_batches + 1, n_rows + layout.n_rows
+        if not self._start and place + _END_BYTES < self.size_bytes:
+            raise InputError(
+                f"{self.path}: its Arrow stream ends at byte {place:,}, and something else follows; if these "
+                "are several streams, make a file of each"
+            )
+
+    def first_rows(self) -> list[Any]:
+        """Read some rows with all columns, to show what the file holds.
+
+        If its first batch is large, the names of its columns of strings must do.
+        """
+        batch = next((one for one in self.row_groups if one.n_rows), None)
+        if batch is not None and batch.start + batch.stored_bytes <= _MOST_SHOWN_BYTES:
+            file = AsFile(self._stored)
+            file.seek(self._start)
+            try:
+                with self._pyarrow.ipc.open_stream(self._pyarrow.PythonFile(file, mode="r")) as stream:
+                    found = (one.slice(0, _N_SHOWN_ROWS).to_pylist() for one in stream if len(one))
+                    return next(found, [])
+            except (self._pyarrow.ArrowException, OSError, ValueError):
+                return []
+        return [{one.name: one.name for one in self._fields if holds_text(self._pyarrow, one.type)}]
+
+    def read_ahead(self, group: RowGroup) -> None:
+        """Announce that everything from this batch on will be read, so that it can be fetched ahead."""
+        read_ahead(self._stored, [(group.start, self.size_bytes)])
+
+    def check_unchanged(self) -> None:
+        """Raise InputError if the file has changed since it was opened."""
+        self._stored.check_unchanged()
+
+    def read_rows(
+        self, group: RowGroup, *, block_bytes: int, first_row: int = 0, make_room: MakeRoom = has_room
+    ) -> Iterator[tuple[bytes, Rows]]:
+        """Yield a batch from row `first_row` of the file on in runs with about `block_bytes` of text."""
+        assert isinstance(group, Batch)
+        array = self._open_array(group, make_room)
+        for first in range(max(0, first_row - group.first_row), group.n_rows, _MAX_ROWS):
+            row = group.first_row + first
+            lengths, texts = self._lengths(array, group, first, min(_MAX_ROWS, group.n_rows - first))
+            check_lengths(self.path, row, group, self.name, lengths)
+            for a, b in cut_rows(lengths, block_bytes):
+                if lengths[a] > LONG_RECORD_BYTES:
+                    self._make_room_for(group, row + a, int(lengths[a]), make_room)
+                rows = Rows(group, row + a, lengths[a:b], self.name, is_void=self._is_void)
+                yield self._texts(texts, rows, a, b), rows
+                self._stored.drop_before(group.bytes_before(row + b))
+
+    def _lengths(
+        self, array: Array, group: Batch, first: int, n_rows: int
+    ) -> tuple[NDArray[np.int64], Texts]:
+        try:
+            return array.rows(first, n_rows)
+        except ValueError as error:
+            raise self._damaged(group, group.first_row + first, error) from error
+
+    def _texts(self, texts: Texts, rows: Rows, a: int, b: int) -> bytes:
+        try:
+            return texts(a, b)
+        except ValueError as error:
+            assert isinstance(rows.group, Batch)
+            raise self._damaged(rows.group, rows.first_row, error) from error
+
+    def _make_room_for(self, group: Batch, row: int, n_bytes: int, make_room: MakeRoom) -> None:
+        what = f"{self.path}: {place_of_row(row, group)} has {format_bytes(n_bytes)}"
+        need = need_of_record(what, n_bytes)
+        make_room(need.n_bytes, lambda: need)
+
+    def _make_room_for_all(self, what: str, n_bytes: int, make_room: MakeRoom, way_out: str) -> None:
+        if n_bytes > _LARGE_BYTES:
+            need = Need(f"{self.path}: {what} has {format_bytes(n_bytes)}", 2 * n_bytes, 2 * n_bytes, way_out)
+            make_room(need.n_bytes, lambda: need)
+
+    def _damaged(self, group: Batch, row: int, error: ValueError) -> InputError:
+        return InputError(
+            f"{self.path}, {place_of_row(row, group)} or a little further on: its column "
+            f"{self.name!r} is damaged ({error}); fetch or make the file again"
+        )
+
+    def _damaged_at(self, error: Damaged) -> InputError:
+        return InputError(
+            f"{self.path} cannot be read as Arrow: {error.found}, at byte {error.offset:,}; fetch or make it "
+            "again"
+        )
+
+    def _checked(self, parse: Any, message: Message) -> Any:
+        try:
+            return parse(message)
+        except Damaged as error:
+            raise self._damaged_at(error) from error
+
+    def _read(self, n_bytes: int, offset: int) -> bytes:
+        return self._stored.read(n_bytes, offset)
+
+    def _read_message(self, place: int) -> Message | None:
+        try:
+            message = read_message(self._read, place)
+        except Damaged as error:
+            raise self._damaged_at(error) from error
+        if message is not None and message.end > self.size_bytes:
+            raise InputError(
+                f"{self.path} is truncated: it ends at byte {self.size_bytes:,}, within a message of "
+                f"{message.n_bytes:,} bytes that begins at byte {message.start:,}; fetch or make it again"
+            )
+        return message
+
+    # Opening the column:
+
+    def _check_end(self) -> None:
+        """Raise InputError if an Arrow file has not the signature at its end."""
+        n_bytes = len(messages.MAGIC)
+        tail = self._stored.read(n_bytes, max(0, self.size_bytes - n_bytes))
+        if self._start and tail != messages.MAGIC:
+            raise InputError(
+                f"{self.path} is truncated: it ends at byte {self.size_bytes:,} with {tail!r}, not with "
+                f"{messages.MAGIC!r}; fetch or make it again"
+            )
+
+    def _read_schema(self) -> None:
+        schema = self._read_message(self._start)
+        if schema is None or schema.kind != "schema":
+            raise self._damaged_at(Damaged("it does not begin with a schema", self._start))
+        if not messages.is_little_endian(schema):
+            raise InputError(
+                f"{self.path} is from a big-endian machine; write it again on another one, or as parquet"
+            )
+        self._schema = schema
+        try:
+            self._fields = list(self._pyarrow.ipc.read_schema(self._pyarrow.py_buffer(schema.framed)))
+        except (self._pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise self._damaged_at(Damaged(f"its schema is damaged ({error})", self._start)) from error
+
+    def _find_column(self, text_field: str) -> None:
+        """Find the text column; raise NoTextColumn if the file has rows, but no such column."""
+        if not self._has_rows():
+            return
+        columns, types = columns_of(self._fields), self._pyarrow.types
+        found = first_there(ways_to(text_field), lambda way: self._kind_at(way, columns))
+        if found is None:
+            raise NoTextColumn(f"{self.path} has {missing_column(text_field, columns)}", self.first_rows())
+        way, kind = found
+        self.name = name_of(way)
+        names = [one.name for one in self._fields]
+        if names.count(way[0]) > 1:
+            raise InputError(
+                f"{self.path} has two columns {way[0]!r} among its columns ({list_names(names)}); "
+                "rename one of them and write the file again"
+            )
+        self._is_void = kind is None
+        is_struct = isinstance(kind, Mapping)
+        if is_struct or not (self._is_void or holds_text(self._pyarrow, kind)):
+            shown = "struct" if is_struct else kind
+            raise NoTextColumn(
+                f"{self.path}: its column {self.name!r} is of type {shown}, not string", self.first_rows()
+            )
+        kinds = [one.type for one in self._fields]
+        steps, fields = list[int](), self._fields
+        leaf: Any = None
+        for name in way:
+            steps.append([one.name for one in fields].index(name))
+            leaf = fields[steps[-1]].type
+            fields = [leaf.field(k) for k in range(leaf.num_fields)]
+        self._column = Opener(self._pyarrow, self._read, kinds, tuple(steps))
+        if types.is_dictionary(leaf):
+            self._entries = Opener(self._pyarrow, self._read, [leaf.value_type], (0,))
+            self._dictionary = self._checked(partial(messages.dictionary_number, way=steps), self._schema)
+
+    def _kind_at(self, way: Way, columns: Mapping[str, object]) -> object:
+        """Return the type of a column, None if it holds only nulls; what `value_at` returns otherwise."""
+        kind = value_at(columns, way)
+        is_null = isinstance(kind, self._pyarrow.DataType) and self._pyarrow.types.is_null(kind)
+        return None if is_null else kind
+
+    def _has_rows(self) -> bool:
+        place = self._schema.end
+        while (message := self._read_message(place)) is not None:
+            if message.kind == "batch" and self._checked(layout_of, message).n_rows:
+                return True
+            place = message.end
+        return False
+
+    # The arrays of a batch:
+
+    def _text_bytes(self, layout: BatchLayout, dictionaries: Sequence[int]) -> int:
+        """Return about how many bytes of text a batch has."""
+        if self._column is None or not layout.n_rows:
+            return 0
+        if self._entries is None:
+            return self._open(self._column, layout).n_bytes
+        found = [self._open(self._entries, self._layout_at(place)) for place in dictionaries]
+        n_values = sum(one.n_rows for one in found)
+        return layout.n_rows * sum(one.n_bytes for one in found) // max(1, n_values)
+
+    def _message_at(self, place: int) -> Message:
+        message = self._read_message(place)
+        assert message is not None
+        return message
+
+    def _layout_at(self, place: int) -> BatchLayout:
+        layout: BatchLayout = self._checked(layout_of, self._message_at(place))
+        return layout
+
+    def _open(self, opener: Opener, layout: BatchLayout) -> Array:
+        try:
+            return opener.open(layout, self._values[1])
+        except ValueError as error:
+            raise self._damaged_at(Damaged(str(error), layout.start)) from error
+
+    def _open_array(self, group: Batch, make_room: MakeRoom) -> Array:
+        if self._column is None:
+            raise ValueError(f"there is no column {self.name!r}")
+        if self._entries is not None and self._values[0] != group.dictionaries:
+            self._values = group.dictionaries, self._load_values(self._entries, group.dictionaries, make_room)
+        return self._held(self._open(self._column, self._layout_at(group.start)), str(group), make_room)
+
+    def _load_values(self, entries: Opener, dictionaries: Sequence[int], make_room: MakeRoom) -> Values:
+        values = Values()
+        for place in dictionaries:
+            what = f"the dictionary at byte {place:,}"
+            array = self._open(entries, self._layout_at(place))
+            self._make_room_for_all(what, array.n_bytes, make_room, "write the texts without a dictionary")
+            try:
+                values.add(self._held(array, what, make_room))
+            except ValueError as error:
+                raise self._damaged_at(Damaged(str(error), place)) from error
+        return values
+
+    def _held(self, array: Array, what: str, make_room: MakeRoom) -> Array:
+        """Decompress the buffers of an array of views into memory: its texts are anywhere in them."""
+        if not isinstance(array, Views):
+            return array
+        packed = [one for one in array.buffers if isinstance(one, Packed)]
+        n_bytes = sum(one.n_bytes for one in packed)
+        self._make_room_for_all(what, n_bytes, make_room, "write it in smaller batches")
+        try:
+            held = {id(one): Held(one.read(one.n_bytes, 0)) for one in packed}
+        except ValueError as error:
+            raise InputError(
+                f"{self.path}: {what} is damaged ({error}); fetch or make the file again"
+            ) from error
+        return replace(array, buffers=[held.get(id(one), one) for one in array.buffers])
+
+
+def cut_rows(lengths: NDArray[np.int64], block_bytes: int) -> Iterator[tuple[int, int]]:
+    """Cut rows into ranges with at most `block_bytes` of text, or of one row; a long row is by itself.
+
+    >>> list(cut_rows(np.array([3, -1, 4, 9, 1]), 8))
+    [(0, 3), (3, 4), (4, 5)]
+    """
+    ends = np.concatenate([[0], lengths.clip(0).cumsum()])
+    long = np.flatnonzero(lengths > LONG_RECORD_BYTES)
+    a = 0
+    while a < len(lengths):
+        b = max(a + 1, int(ends.searchsorted(ends[a] + block_bytes, side="right")) - 1)
+        for k in islice(long[long.searchsorted(a) :], 1):
+            b = min(b, max(a + 1, int(k)))
+        yield a, b
+        a = b
