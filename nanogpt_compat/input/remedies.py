@@ -26,6 +26,8 @@ _MOST_IN_COMMAND = 100
 _SUFFIXES = {"text": ".txt", "records": ".jsonl", "table": ".parquet", "arrow": ".arrow"}
 _FOR_RECORDS = ("--text-field", "--skip-bad-records")
 _FOR_TEXT = ("--errors", "--document-separator", "--one-document-per-file")
+_FILES = ("table", "arrow")  # made of a stream that must be a file
+_RECORDS = ("records", *_FILES)
 _KEPT = "the originals are kept under names that begin with a dot; then run the same command again"
 
 
@@ -92,7 +94,7 @@ def _about_one(path: Location, kind: Kind, *, may_pipe: bool, option: str) -> st
         return f"{said}; {kind.advice}"
     more = f"\n{kind.advice}" if kind.advice else ""
     if isinstance(path, Pipe):
-        if not remedy.piped or remedy.makes in ("table", "arrow"):
+        if not remedy.piped or remedy.makes in _FILES:
             return f"{said}; write it to a file and name that file with {option}{more}"
         return f"{said}; to {remedy.aim}, send it through `{remedy.piped}` first{more}"
     if isinstance(path, Path):
@@ -148,9 +150,7 @@ def _made(remedy: Remedy, old: str, *, folder: str) -> str:
 
 def _with_input(new: object, remedy: Remedy, option: str) -> str:
     """Return the command that reads a converted input, without the options that no longer apply to it."""
-    without = {"text": _FOR_RECORDS, "records": _FOR_TEXT, "table": _FOR_TEXT, "arrow": _FOR_TEXT}.get(
-        remedy.makes, ()
-    )
+    without = _FOR_RECORDS if remedy.makes == "text" else _FOR_TEXT if remedy.makes in _RECORDS else ()
     fields = [option for option in remedy.options if option.startswith("-")]
     return this_command(option, new, *remedy.options, without=[option, *without, *fields])
 
@@ -165,11 +165,7 @@ def _new_name(remedy: Remedy, path: Path) -> Path:
     if remedy.makes == "inside":
         return _free(path.with_name(stem.name))
     if suffix and stem.suffix.lower() == suffix:
-        return _free(
-            path.with_name(
-                f"{stem.stem}.utf8{suffix}" if remedy.makes not in ("table", "arrow") else stem.name
-            )
-        )
+        return _free(path.with_name(stem.name if remedy.makes in _FILES else f"{stem.stem}.utf8{suffix}"))
     return _free(path.with_name(f"{stem.stem}{suffix}"))
 
 
