@@ -146,8 +146,8 @@ FILES: list[tuple[str, bytes, str]] = [
     # Tables.
     ("parquet without its end", PARQUET[:-20], "no: a truncated parquet file"),
     ("encrypted parquet", b"PARE" + random.Random(0).randbytes(500) + b"PARE", "no: encrypted parquet"),
-    ("Arrow file", arrow(pyarrow.ipc.new_file), "no: an Arrow (Feather) file, which is not supported"),
-    ("Arrow stream", arrow(pyarrow.ipc.new_stream), "no: an Arrow stream, which is not supported"),
+    ("Arrow file", arrow(pyarrow.ipc.new_file), "arrow"),
+    ("Arrow stream", arrow(pyarrow.ipc.new_stream), "arrow"),
     ("Feather 1", b"FEA1" + bytes(100) + b"FEA1",
      "no: a Feather file of version 1"),
     ("ORC", saved(lambda to: pyarrow.orc.write_table(TABLE, to)), "no: an ORC file"),
