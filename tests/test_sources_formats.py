@@ -239,7 +239,7 @@ def read_documents(path: Path, block_bytes: int) -> list[bytes]:
         texts = []
         for lines in read_lines(stream.read, path=path, block_bytes=block_bytes):
             texts += parse_lines(
-                lines.raw, text_field="text", first_line=lines.first_line, offset=lines.offset
+                lines.raw, text_field="text", first_line=lines.first, offset=lines.offset
             ).texts
         return texts
 

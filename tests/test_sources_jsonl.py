@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.input import jsonl
+from nanogpt_compat.input import runs
 from nanogpt_compat.input.jsonl import parse_lines, read_lines
 from nanogpt_compat.input.native import native_decoder
 from nanogpt_compat.text import documents
@@ -325,10 +325,10 @@ def test_runs_of_every_size_hold_the_same_lines_and_know_where_they_are() -> Non
         assert b"".join(run.raw for run in runs) == raw
         assert all(run.raw.endswith(b"\n") for run in runs[:-1])
         assert max(len(run.raw) for run in runs) < block_bytes + max(map(len, lines))
-        assert all(run.first_line == raw[: run.offset].count(b"\n") + 1 for run in runs)
+        assert all(run.first == raw[: run.offset].count(b"\n") + 1 for run in runs)
         assert [run.offset for run in runs[1:]] == [run.offset + len(run.raw) for run in runs[:-1]]
         parsed = [
-            parse_lines(r.raw, text_field="text", first_line=r.first_line, offset=r.offset) for r in runs
+            parse_lines(r.raw, text_field="text", first_line=r.first, offset=r.offset) for r in runs
         ]
         assert [text for each in parsed for text in each.texts] == whole.texts
         assert all(run.n_ends == run.raw.count(b"\n") for run in runs)
@@ -339,7 +339,7 @@ def test_reading_goes_on_from_any_run() -> None:
     runs = list(read_lines(io.BytesIO(raw).read, path=PATH, block_bytes=40))
     for k, run in enumerate(runs):
         rest = io.BytesIO(raw[run.offset :]).read
-        again = read_lines(rest, path=PATH, block_bytes=40, first_line=run.first_line, offset=run.offset)
+        again = read_lines(rest, path=PATH, block_bytes=40, first_line=run.first, offset=run.offset)
         assert b"".join(later.raw for later in again) == b"".join(later.raw for later in runs[k:])
 
 
@@ -357,7 +357,7 @@ def test_an_input_of_nothing_has_no_runs() -> None:
 
 @pytest.mark.parametrize("block_bytes", [1, 7, 64, 1000])
 def test_a_line_may_have_just_so_many_bytes(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jsonl, "MAX_RECORD_BYTES", 100)
+    monkeypatch.setattr(runs, "MAX_RECORD_BYTES", 100)
     fits = b"\nab\n" + b"x" * 100 + b"\n"
     assert (
         b"".join(run.raw for run in read_lines(io.BytesIO(fits).read, path=PATH, block_bytes=block_bytes))

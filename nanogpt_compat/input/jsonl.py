@@ -7,11 +7,8 @@ r"""Read documents from JSON lines: one JSON object per line, with the text in o
 import codecs
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import partial
 from io import BytesIO
 
-from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.fieldpath import deepest, find, in_words, name_of
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.native import native_decoder
@@ -24,6 +21,7 @@ from nanogpt_compat.input.repairs import (
     ONE_A_LINE,
     BadRecord,
 )
+from nanogpt_compat.input.runs import Kind, Run, read_runs
 from nanogpt_compat.input.strings import LONG_STRING_BYTES, BadString, encode, take_out
 from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import (
@@ -34,9 +32,7 @@ from nanogpt_compat.text.blocks import (
     Records,
     fits,
     has_room,
-    need_of_record,
 )
-from nanogpt_compat.text.documents import MAX_RECORD_BYTES
 from nanogpt_compat.text.utf8 import is_utf8
 
 _MAX_NAME_CHARS = 40
@@ -53,14 +49,13 @@ _JSON_FACTOR = 24  # bytes of memory that `json` takes per byte of `{},{},{}`, t
 _decode = json.JSONDecoder(parse_int=float).raw_decode
 
 
-@dataclass(frozen=True, slots=True)
-class Lines:
-    """A run of whole lines; only the last line of the input may lack its line end."""
+class _LineEnds:
+    """Finds the ends of lines."""
 
-    raw: bytes
-    n_ends: int  # number of line ends
-    first_line: int  # number of the first line, from 1
-    offset: int  # bytes of the (uncompressed) input before the run
+    def find(self, data: bytes) -> tuple[int, int, int]:
+        """Return the first and the last place after a line end, and the number of line ends."""
+        last = data.rfind(b"\n") + 1
+        return (data.find(b"\n") + 1, last, data.count(b"\n")) if last else (0, 0, 0)
 
 
 def read_lines(
@@ -71,75 +66,21 @@ def read_lines(
     first_line: int = 1,
     offset: int = 0,
     make_room: MakeRoom = has_room,
-) -> Iterator[Lines]:
-    """Cut the bytes that `read` returns into runs of whole lines of about `block_bytes`.
-
-    `read(n)` returns up to n bytes, and none only at the end. Its first byte is at `offset`, where line
-    `first_line` begins. One run is held in memory. A line of more than `LONG_RECORD_BYTES` is a run by
-    itself, and `make_room` is called as it grows. Where runs begin and end depends on `block_bytes`; the
-    lines do not.
-
-    Raises:
-        InputError: a line is longer than `MAX_RECORD_BYTES`.
-    """
-    read_more = partial(read, min(block_bytes, MAX_RECORD_BYTES))
-    held = BytesIO()  # the beginning of a line; it grows in place, since joining parts would hold it twice
-    while data := read_more():
-        place = f"{path}: {place_of_line(first_line, offset)},"
-        line = _Line(place, held.tell()).with_more(data)
-        ends = [data.rfind(b"\n") + 1]
-        if line.n_bytes > LONG_RECORD_BYTES:
-            make_room(line.need.n_bytes - held.tell(), partial(line.need_of_whole, read_more))
-            ends.insert(0, data.find(b"\n") + 1)
-        start = 0
-        for end in ends:
-            if end > start:
-                held.write(memoryview(data)[start:end])
-                start, run, held = end, [_run_of(held, first_line, offset)], BytesIO()
-                first_line, offset = first_line + run[0].n_ends, offset + len(run[0].raw)
-                yield run.pop()  # `run` must not keep a reference to it
-        held.write(memoryview(data)[start:])
-    if held.tell():
-        yield _run_of(held, first_line, offset)
-
-
-def _run_of(held: BytesIO, first_line: int, offset: int) -> Lines:
-    raw = held.getvalue()
-    return Lines(raw, raw.count(b"\n"), first_line, offset)
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """The size of a line, as far as the line has been read."""
-
-    place: str  # file, number and byte
-    n_bytes: int
-    is_whole: bool = False
-
-    def with_more(self, data: bytes) -> "_Line":
-        """Add the bytes of `data` up to the end of the line; raise InputError if the line is too long."""
-        end = data.find(b"\n")
-        part = data if end < 0 else data[:end]
-        n_bytes = self.n_bytes + len(part)
-        if n_bytes > MAX_RECORD_BYTES:
-            raise InputError(
-                f"{self.place} has more than {format_bytes(n_bytes)}; the limit is "
-                f"{format_bytes(MAX_RECORD_BYTES)}. Is this one JSON object per line? Split it into lines, "
-                "or remove it (--skip-bad-records does not skip it)"
-            )
-        return replace(self, n_bytes=n_bytes, is_whole=end >= 0)
-
-    @property
-    def need(self) -> Need:
-        """The memory that it needs."""
-        return need_of_record(f"{self.place} has {format_bytes(self.n_bytes)}", self.n_bytes)
-
-    def need_of_whole(self, read_more: Callable[[], bytes]) -> Need:
-        """Read to the end of the line without keeping it; return the memory that the whole line needs."""
-        line = self
-        while not line.is_whole and (data := read_more()):
-            line = line.with_more(data)
-        return line.need
+) -> Iterator[Run]:
+    """Cut the bytes that `read` returns into runs of whole lines, as `read_runs` does."""
+    advice = (
+        "Is this one JSON object per line? Split it into lines, or remove it (--skip-bad-records does not "
+        "skip it)"
+    )
+    return read_runs(
+        read,
+        Kind(place_of_line, _LineEnds(), advice),
+        path=path,
+        block_bytes=block_bytes,
+        first=first_line,
+        offset=offset,
+        make_room=make_room,
+    )
 
 
 def lines_of(raw: bytes) -> Iterable[bytes]:
