@@ -327,9 +327,7 @@ def test_runs_of_every_size_hold_the_same_lines_and_know_where_they_are() -> Non
         assert max(len(run.raw) for run in runs) < block_bytes + max(map(len, lines))
         assert all(run.first == raw[: run.offset].count(b"\n") + 1 for run in runs)
         assert [run.offset for run in runs[1:]] == [run.offset + len(run.raw) for run in runs[:-1]]
-        parsed = [
-            parse_lines(r.raw, text_field="text", first_line=r.first, offset=r.offset) for r in runs
-        ]
+        parsed = [parse_lines(r.raw, text_field="text", first_line=r.first, offset=r.offset) for r in runs]
         assert [text for each in parsed for text in each.texts] == whole.texts
         assert all(run.n_ends == run.raw.count(b"\n") for run in runs)
 

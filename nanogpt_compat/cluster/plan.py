@@ -112,7 +112,7 @@ def _absolute(locations: Sequence[Location]) -> tuple[Location, ...]:
 
 
 def cut_spans(sizes: Sequence[int], formats: Sequence[Format], span_bytes: int) -> tuple[Span, ...]:
-    """Cut each input into equal spans of at most `span_bytes`; a compressed input is one span.
+    """Cut each input into equal spans of at most `span_bytes`; some formats are one span.
 
     >>> [(one.start, one.end) for one in cut_spans([10], [Format("text")], 4)]
     [(0, 3), (3, 6), (6, 10)]
@@ -120,7 +120,7 @@ def cut_spans(sizes: Sequence[int], formats: Sequence[Format], span_bytes: int) 
     spans: list[Span] = []
     for index, (size, form) in enumerate(zip(sizes, formats, strict=True)):
         n_spans = -(-size // span_bytes)
-        if form.compression != "none":
+        if form.is_one_span:
             n_spans = min(1, n_spans)
         for k in range(n_spans):
             spans.append(Span(len(spans), index, size * k // n_spans, size * (k + 1) // n_spans))

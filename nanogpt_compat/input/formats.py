@@ -18,7 +18,7 @@ from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.remedies import Found, notices, refusal
 from nanogpt_compat.input.samples import Sample, foreign_kind, take_samples, trim
 from nanogpt_compat.input.signatures import PARQUET_MAGIC, TAIL_BYTES, compression_of
-from nanogpt_compat.input.sniff import COMPRESSED_SUFFIXES, HEAD_BYTES, Look, sniff
+from nanogpt_compat.input.sniff import COMPRESSED_SUFFIXES, HEAD_BYTES, RECORDS_IN_TEXT, Look, sniff
 from nanogpt_compat.text.utf8 import is_utf8
 
 
@@ -103,13 +103,14 @@ def look_at(location: Location, asked: Asked = Asked(), *, n_inputs: int = 1) ->
 
 
 def _look_at_charset(look: Look, samples: Sequence[Sample], asked: Asked) -> Look:
-    """Refuse text that is not UTF-8, except JSON lines if bad ones are skipped."""
-    if look.container == "jsonl" and asked.skips_bad_records:
+    """Refuse text that is not UTF-8, except records if bad ones are skipped."""
+    if look.container != "text" and asked.skips_bad_records:
         return look
     kind = foreign_kind(samples, separator=asked.separator, errors_given=asked.errors_given)
     if kind is None:
         return look
-    if look.container == "jsonl" and kind.remedy is not None:
-        advice = "or skip such lines with --skip-bad-records"
-        kind = replace(kind, remedy=replace(kind.remedy, makes="records"), advice=advice)
+    if look.container in RECORDS_IN_TEXT and kind.remedy is not None:
+        makes, noun = RECORDS_IN_TEXT[look.container]
+        advice = f"or skip such {noun} with --skip-bad-records"
+        kind = replace(kind, remedy=replace(kind.remedy, makes=makes), advice=advice)
     return Look(look.container, kind, is_refused=True)

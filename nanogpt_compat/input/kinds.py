@@ -6,7 +6,9 @@ from typing import Literal, TypeAlias
 from nanogpt_compat.input.location import Compression
 from nanogpt_compat.system import commands
 
-Makes: TypeAlias = Literal["text", "records", "table", "arrow", "folder", "inside", "itself", "nothing"]
+Makes: TypeAlias = Literal[
+    "text", "records", "table", "arrow", "csv", "tsv", "folder", "inside", "itself", "nothing"
+]
 """What a command makes: `inside` is the data that was compressed; `itself` is the same file, made readable;
 `nothing` is for a command that only shows what the file is."""
 
@@ -144,27 +146,6 @@ NUL_BYTES = _convert("text with NUL bytes in it", "tr -d '\\000' < {old}")
 def other(name: str) -> Kind:
     """Return the kind of a file that no command can turn into text."""
     return Kind(name, advice="give a text file")
-
-
-def csv_with(column: str, delimiter: str) -> Kind:
-    """Return the kind of a CSV or TSV table that has its texts in `column`."""
-    code = (
-        "import csv, json; csv.field_size_limit(1 << 30); "
-        "rows = csv.DictReader(open(0, encoding='utf-8-sig', newline=''), "
-        f"delimiter={delimiter!r}); [print(json.dumps(row)) for row in rows]"
-    )
-    program = commands.python(code)
-    options = ("--text-field", column)
-    return Kind(
-        "CSV" if delimiter != "\t" else "TSV",
-        Remedy(
-            f"read its column {column!a}",
-            f"{program} < {{old}}",
-            program,
-            makes="records",
-            options=options,
-        ),
-    )
 
 
 def text_in(charset: str, name: str) -> Kind:

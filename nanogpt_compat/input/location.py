@@ -89,6 +89,11 @@ class Format:
         return cls(*text.split("."))  # type: ignore[arg-type]
 
     @property
+    def is_one_span(self) -> bool:
+        """Whether a file can only be read from its beginning, or from where another reading has ended."""
+        return self.compression != "none" or self.container in ("csv", "tsv")
+
+    @property
     def has_records(self) -> bool:
         """Whether a file holds separate documents (JSON lines or rows), not continuous text."""
         return self.container != "text"

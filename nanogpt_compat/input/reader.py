@@ -247,8 +247,8 @@ class Streamed(Reader):
 
     def bounds(self, start: int, end: int, check: Check = go_on) -> tuple[int, int]:
         """Read no further than necessary, in steps of 64 KiB; call `check` before each."""
-        if self.form.compression != "none":
-            return start, end  # the whole file
+        if self.form.is_one_span:
+            return start, end
         find, before, after = self.finder
 
         def search(file: InputFile, start: int, stop: int) -> int:

@@ -23,11 +23,18 @@ Found = tuple[Location, Kind]
 
 _MOST_NAMED = 10
 _MOST_IN_COMMAND = 100
-_SUFFIXES = {"text": ".txt", "records": ".jsonl", "table": ".parquet", "arrow": ".arrow"}
+_SUFFIXES = {
+    "text": ".txt",
+    "records": ".jsonl",
+    "table": ".parquet",
+    "arrow": ".arrow",
+    "csv": ".csv",
+    "tsv": ".tsv",
+}
 _FOR_RECORDS = ("--text-field", "--skip-bad-records")
 _FOR_TEXT = ("--errors", "--document-separator", "--one-document-per-file")
 _FILES = ("table", "arrow")  # made of a stream that must be a file
-_RECORDS = ("records", *_FILES)
+_RECORDS = ("records", "csv", "tsv", *_FILES)
 _KEPT = "the originals are kept under names that begin with a dot; then run the same command again"
 
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.location import Format, Location
-from nanogpt_compat.system.commands import join, quote, show, this_command
+from nanogpt_compat.system.commands import join, python, quote, show, this_command
 
 # Commands that turn almost valid JSON lines into valid ones. Valid lines stay as they are, or equivalent.
 ONE_A_LINE = "jq -c ."
@@ -113,6 +113,19 @@ def convert_table(
     return _read_instead(
         paths, join(sys.executable or "python3", "-c", script, column, *paths), is_piped=is_piped
     )
+
+
+def convert_delimited(
+    paths: Sequence[Location], form: Format, column: str, delimiter: str, text_field: str, *, is_piped: bool
+) -> str:
+    """Return the advice to convert a column of a CSV or TSV file to JSON lines."""
+    code = (
+        "import csv, json; csv.field_size_limit(1 << 30); "
+        "rows = csv.DictReader(open(0, encoding='utf-8-sig', newline=''), "
+        f"delimiter={delimiter!r}); "
+        f"[print(json.dumps({{{_literal(text_field)}: row[{_literal(column)}]}})) for row in rows]"
+    )
+    return convert_lines(paths, form, python(code), is_piped=is_piped)
 
 
 def _read_instead(paths: Sequence[Location], made: str, *, is_piped: bool) -> str:

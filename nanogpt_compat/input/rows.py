@@ -137,7 +137,7 @@ def _good_values(values: Sequence[bytes], rows: Rows, records: Records, *, skip_
     """Return the values that are documents; count the others in `records`, or raise BadRecord."""
     good = []
     for row, (value, length) in enumerate(zip(values, rows.lengths.tolist(), strict=True), rows.first_row):
-        reason = f"its field {rows.column!r} is null" if length < 0 else _fault(value, rows.column)
+        reason = f"its field {rows.column!r} is null" if length < 0 else fault_of_text(value, rows.column)
         where = place_of_row(row, rows.group)
         if reason is None:
             good.append(value)
@@ -148,7 +148,7 @@ def _good_values(values: Sequence[bytes], rows: Rows, records: Records, *, skip_
     return good
 
 
-def _fault(value: bytes, column: str) -> str | None:
+def fault_of_text(value: bytes, column: str) -> str | None:
     """Return where a text is not valid UTF-8; None if it is valid."""
     try:
         value.decode()

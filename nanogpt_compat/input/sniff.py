@@ -4,9 +4,6 @@ A signature made of letters is not enough to refuse a text: a novel may begin wi
 '"', and Markdown with a piece of HTML. The bytes that follow must confirm it.
 """
 
-import contextlib
-import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +12,7 @@ from pathlib import PurePath
 from nanogpt_compat.input import kinds
 from nanogpt_compat.input.charsets import MAX_BAD_SHARE, quiet_charset
 from nanogpt_compat.input.jsonshape import Shape, shape_of
-from nanogpt_compat.input.kinds import Kind, csv_with, inside, text_in
+from nanogpt_compat.input.kinds import Kind, Makes, inside, text_in
 from nanogpt_compat.input.location import Container
 from nanogpt_compat.input.signatures import are_tokens, is_arrow, is_parquet, signature_of
 from nanogpt_compat.text.utf8 import is_utf8
@@ -25,7 +22,20 @@ HEAD_BYTES = 64 * 1024  # bytes at the beginning of an input that are looked at,
 COMPRESSED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jl", ".jsonlines", ".ldjson", ".json")
 
-_TABLE_SUFFIXES: dict[str, Container] = {".parquet": "parquet", ".arrow": "arrow", ".feather": "arrow"}
+_TABLE_SUFFIXES: dict[str, Container] = {
+    ".parquet": "parquet",  # the reader of a binary table refuses what is something else
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".csv": "csv",
+    ".tsv": "tsv",
+}
+RECORDS_IN_TEXT: dict[Container, tuple[Makes, str]] = {
+    "jsonl": ("records", "lines"),
+    "csv": ("csv", "records"),
+    "tsv": ("tsv", "records"),
+}
+"""What a command makes of them that changes the charset, and what they consist of."""
+
 _BOM = b"\xef\xbb\xbf"
 _BINARY = bytes({*range(32), 127} - set(b"\b\t\n\v\f\r\x1a\x1b"))  # bytes not used in text; man pages have \b
 _HTML = re.compile(r"<(?:!doctype\s+html|html)\b", re.IGNORECASE)
@@ -38,7 +48,6 @@ _ANNEX = re.compile(r"/annex/objects/[^\n]+\n?\Z")
 _MAX_CONTROL_SHARE = 0.05
 _BEGINNING_BYTES = 64  # a binary header has sizes, flags and the like here
 _MOST_POINTER_CHARS = 1024
-_CSV_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +125,7 @@ def _is_mostly_utf8(part: bytes) -> bool:
 def _container_by_name(name: str) -> Container:
     suffix = PurePath(name.lower()).suffix
     if suffix in _TABLE_SUFFIXES:
-        return _TABLE_SUFFIXES[suffix]  # its reader refuses it if it is something else
+        return _TABLE_SUFFIXES[suffix]
     return "jsonl" if suffix in JSON_SUFFIXES else "text"
 
 
@@ -127,9 +136,11 @@ def _look_inside(head: bytes, charset: str, name: str) -> Look:
     outer = text_in(charset, f"{charset} text")
     if look.is_refused:
         return replace(look, kind=inside(outer, look.kind))
-    if look.container == "jsonl":
-        remedy = outer.remedy and replace(outer.remedy, makes="records")
-        return Look("jsonl", Kind(f"JSON lines in {charset}", remedy), is_refused=True)
+    if look.container in RECORDS_IN_TEXT:
+        makes, _ = RECORDS_IN_TEXT[look.container]
+        remedy = outer.remedy and replace(outer.remedy, makes=makes)
+        name = "JSON lines" if look.container == "jsonl" else look.container.upper()
+        return Look(look.container, Kind(f"{name} in {charset}", remedy), is_refused=True)
     return Look("text", outer, is_refused=True)
 
 
@@ -145,8 +156,8 @@ def _look_at_text(text: str, name: str, by_name: Container, *, is_whole: bool) -
     if kind is not None:
         return Look(by_name, kind, is_refused=True)
     shape = shape_of(start)
-    if suffix in (".csv", ".tsv") and shape in (None, "lines"):
-        return Look("text", _csv_kind(_as_utf8(text), ",;\t" if suffix == ".csv" else "\t"))
+    if by_name in ("csv", "tsv") and shape in (None, "lines"):
+        return Look(by_name)
     if shape is not None:
         return _look_at_json(shape, suffix)
     if by_name == "text" and (kind := _kind_of_markup(start)) is not None:
@@ -205,18 +216,3 @@ def _kind_of_markup(start: str) -> Kind | None:
     if start.startswith("<?xml"):
         return Kind("XML")
     return Kind("a WARC archive") if start.startswith("WARC/1.") else None
-
-
-def _csv_kind(text: str, delimiters: str) -> Kind:
-    """Return the kind of a CSV or TSV table, with the command that reads its column of texts."""
-    first_line = text.partition("\n")[0]
-    delimiter = max(delimiters, key=first_line.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    rows = []
-    with contextlib.suppress(csv.Error):  # the rows read by then are enough
-        rows += [row for row, _ in zip(reader, range(_CSV_ROWS), strict=False)]
-    columns = rows[0] if rows else []
-    if "text" in columns or not columns:
-        return csv_with("text", delimiter)
-    lengths = [sum(len(row[k]) for row in rows[1:] if k < len(row)) for k in range(len(columns))]
-    return csv_with(columns[lengths.index(max(lengths))], delimiter)

@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 from nanogpt_compat.input.arrow import Arrow
+from nanogpt_compat.input.delimited import Delimited
 from nanogpt_compat.input.lines import JsonLines
 from nanogpt_compat.input.location import Container, Format, Location
 from nanogpt_compat.input.parquet import Parquet
@@ -21,6 +22,8 @@ _READERS: Mapping[Container, type[Reader]] = {
     "jsonl": JsonLines,
     "parquet": Parquet,
     "arrow": Arrow,
+    "csv": Delimited,
+    "tsv": Delimited,
 }
 
 

@@ -1,0 +1,329 @@
+"""Read CSV and TSV with a header, plain or compressed, in blocks of whole records."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from nanogpt_compat.errors import InputError
+from nanogpt_compat.input.cells import DELIMITERS, Header, Record, RecordEnds, parse_header, parse_record
+from nanogpt_compat.input.columns import list_names
+from nanogpt_compat.input.compressed import ByteStream
+from nanogpt_compat.input.fieldpath import alternatives, find, in_words, name_of
+from nanogpt_compat.input.local import InputFile
+from nanogpt_compat.input.location import Location, Url
+from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.reader import Check, Fault, Find, Reading, Streamed
+from nanogpt_compat.input.remote import read_ahead
+from nanogpt_compat.input.repairs import BadRecord, Steps, convert_delimited
+from nanogpt_compat.input.rows import fault_of_text
+from nanogpt_compat.input.runs import Kind, read_runs
+from nanogpt_compat.input.samples import N_PLACES, Excerpts, Sample, Share, shorten, spread, trim
+from nanogpt_compat.system.checksum import crc32
+from nanogpt_compat.system.units import format_bytes, plural
+from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, RecordBlock, Records, has_room
+from nanogpt_compat.text.utf8 import is_utf8
+from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
+
+_HEAD_BYTES = 256 * 1024
+_N_SHOWN_RECORDS = 20
+_N_REMOTE_PLACES = 64  # each is a request
+_WINDOW_BYTES = 16 * 1024  # read at a place
+_MOST_TRIED = 256  # line ends in a window, which may be inside of quotes
+_TOO_LONG = (
+    "Is the closing quote of one of its cells missing? Correct it, or remove it (--skip-bad-records does not "
+    "skip it)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """The header of a table, and which column has the texts."""
+
+    header: Header
+    column: int
+    name: str  # of the column
+
+    @property
+    def delimiter(self) -> bytes:
+        """What stands between two cells."""
+        return self.header.delimiter.encode()
+
+    def fault_of(self, record: Record, *, may_be_invalid: bool = True) -> str:
+        """Return why a record is not a document; "" if it is one, or a blank line."""
+        n_columns = len(self.header.columns)
+        if record.fault or not record.n_cells:
+            return record.fault
+        if record.n_cells != n_columns:
+            return f"it has {plural(record.n_cells, 'cell')}, the header {n_columns:,}"
+        return (fault_of_text(record.text or b"", self.name) or "") if may_be_invalid else ""
+
+    def piece_of(self, data: bytes, share: Share) -> tuple[str, float]:
+        """Return a piece of the text of a record in `data`, weighted for one byte of the file."""
+        start = 0
+        for _ in range(_MOST_TRIED):
+            start = data.find(b"\n", start) + 1
+            records = self._records_from(data, start) if start else []
+            if not start or records:
+                break
+        for record in records[:1]:
+            text, weight = shorten(record.text or b"", share)
+            return text, weight / (record.end - start)
+        piece = trim(1, data[: share.piece_bytes]).data
+        return piece.decode(errors="ignore"), 1 / max(1, len(piece))
+
+    def _records_from(self, data: bytes, start: int) -> list[Record]:
+        """Return the whole records from `start` on; none if one is bad, so that `start` may be in quotes."""
+        records = list[Record]()
+        while start < len(data):
+            record = parse_record(data, start, self.delimiter, self.column)
+            start = record.end
+            if start < len(data) and record.n_cells:
+                if self.fault_of(record):
+                    return []
+                records.append(record)
+        return records
+
+
+@dataclass(frozen=True, slots=True)
+class Delimited(Streamed):
+    """Reads documents from a column of a CSV or TSV file.
+
+    Only who reads it from its beginning knows what is inside quotes. So such a file is one span.
+    """
+
+    table: _Table | None = None  # known while it is read
+
+    def _header(self, head: bytes) -> Header | None:
+        """Parse the header; raise an InputError if the table cannot be read with it."""
+        delimiters = ("\t",) if self.form.container == "tsv" else DELIMITERS
+        header = parse_header(head, delimiters, wanted=alternatives(self.documents.text_field))
+        if header is None:
+            return None
+        if header.end == len(head) >= LOOK_AHEAD_BYTES:
+            raise InputError(
+                f"{self.location} has no header: its first record has more than "
+                f"{format_bytes(LOOK_AHEAD_BYTES)}; the first record must name the columns"
+            )
+        if any("\r" in one for one in header.columns):
+            raise InputError(
+                f"{self.location}: its lines end with CR alone; convert them with tr '\\r' '\\n', and read "
+                "the result"
+            )
+        return header
+
+    def _find_column(self, header: Header) -> _Table | None:
+        """Find the column of the texts; raise an InputError if there are two."""
+        found = find(self.documents.text_field, dict.fromkeys(header.columns, ""))
+        if found is None:
+            return None
+        name = name_of(found[0])
+        if header.columns.count(name) > 1:
+            raise InputError(
+                f"{self.location} has two columns {name!r} among its columns ({list_names(header.columns)}); "
+                "rename one of them"
+            )
+        return _Table(header, header.columns.index(name), name)
+
+    def _missing(self, header: Header) -> str:
+        text_field, names = in_words(self.documents.text_field), list_names(header.columns)
+        return f"{self.location} has no column {text_field} among its columns ({names})"
+
+    def _open_table(self, check: Check) -> _Table | None:
+        """Read the header; return None if there are no records."""
+        with open_input(self.location, size_bytes=self.size_bytes, check=check) as file:
+            head = ByteStream(file, self.form.compression).read(LOOK_AHEAD_BYTES)
+        header = self._header(head)
+        if header is None or header.end == len(head):
+            return None
+        table = self._find_column(header)
+        if table is None:
+            raise InputError(f"{self._missing(header)}; name the column of the text with --text-field")
+        return table
+
+    def blocks(self, start: Position, how: Reading) -> Blocks:
+        reader = replace(self, table=self._open_table(how.check))
+        return Streamed.blocks(reader, start, how)
+
+    def cut(
+        self, file: InputFile, stream: ByteStream, start: Position, how: Reading
+    ) -> Iterator[RecordBlock]:
+        table = self.table
+        n_skipped = table.header.start if table is not None and not start.offset else 0
+        ends = RecordEnds(b"," if table is None else table.delimiter, n_skipped=n_skipped)
+        runs = read_runs(
+            stream.read,
+            Kind(place_of_record, ends, _TOO_LONG),
+            path=self.location,
+            block_bytes=how.block_bytes,
+            first=start.records + 1,
+            offset=start.offset,
+            make_room=how.make_room,
+        )
+        for run in runs:
+            # If a stream ends after a line end, that is not known yet, and does not matter.
+            is_last = self.form.compression == "none" and run.offset + len(run.raw) == file.size_bytes
+            end = start.after(len(run.raw), run.n_ends, at_end=is_last or not run.n_ends)
+            block = _Block(run.raw, start, end, is_val=False, reader=self)
+            del run  # only the block must hold the bytes
+            yield block
+            start = block.end
+
+    @property
+    def finder(self) -> tuple[Find, int, int]:
+        raise NotImplementedError  # a span is a whole file
+
+    def fault(self, check: Check) -> Fault | None:
+        """Look at the header, and at the first record."""
+        with open_input(self.location, check=check) as file:
+            head, is_all = self._read_head(file)
+        header = self._header(head)
+        if header is None or header.end == len(head):
+            return None
+        table = self._find_column(header)
+        if table is None:
+            return Fault(self, self._missing(header))
+        first = parse_record(head, header.end, table.delimiter, table.column)
+        reason = table.fault_of(first)
+        if self.documents.skip_bad or not reason or (first.end == len(head) and not is_all):
+            return None
+        error = BadRecord(place_of_record(2, header.end), reason, noun="record")
+        return Fault(self, f"{self.location}: {error.where}: {error.reason}", error.advice)
+
+    def first_records(self) -> list[object]:
+        with open_input(self.location) as file:
+            head, _ = self._read_head(file)
+        header = self._header(head)
+        records = list[object]()
+        start = len(head) if header is None else header.end
+        while header is not None and start < len(head) and len(records) < _N_SHOWN_RECORDS:
+            found = [
+                parse_record(head, start, header.delimiter.encode(), k) for k in range(len(header.columns))
+            ]
+            texts = [(one.text or b"").decode(errors="replace") for one in found]
+            records += [dict(zip(header.columns, texts, strict=True))]
+            start = found[0].end
+        return records
+
+    def _read_head(self, file: InputFile) -> tuple[bytes, bool]:
+        """Return the first bytes, with at least a record after the header if it ends within a megabyte."""
+        stream = ByteStream(file, self.form.compression)
+        head = stream.read(_HEAD_BYTES)
+        if len(head) == _HEAD_BYTES and b"\n" not in head:
+            head += stream.read(LOOK_AHEAD_BYTES - len(head))
+        return head, len(head) not in (_HEAD_BYTES, LOOK_AHEAD_BYTES)
+
+    def sample(self, file: InputFile, _samples: list[Sample], share: Share, check: Check) -> Excerpts:
+        """Take the records at places spread over the file, or the first ones.
+
+        What begins at a line end is taken for a record if it has the right number of cells; where there is
+        none, a piece of the file is taken as it is.
+        """
+        table = self._open_table(check)
+        n_places = share.of(_N_REMOTE_PLACES if isinstance(file.path, Url) else N_PLACES)
+        if table is None or self.is_in_order or file.size_bytes <= n_places * _WINDOW_BYTES // 8:
+            return self._take_head(file, share, table)
+        places = spread(n_places, file.size_bytes)
+        windows = [(place, min(file.size_bytes, place + _WINDOW_BYTES)) for place in places]
+        read_ahead(file, windows)
+        pieces = [table.piece_of(file.read(end - start, start), share) for start, end in windows]
+        return self._excerpts(pieces, n_places, self.size_bytes)
+
+    def _take_head(self, file: InputFile, share: Share, table: _Table | None) -> Excerpts:
+        stream = ByteStream(file, self.form.compression)
+        head = stream.read(_HEAD_BYTES)
+        pieces = list[tuple[str, float]]()
+        used = start = 0 if table is None else table.header.end
+        while table is not None and start < len(head):
+            record = parse_record(head, start, table.delimiter, table.column)
+            is_cut = record.end == len(head) == _HEAD_BYTES
+            if is_cut and pieces:
+                break
+            if is_cut:  # a long text: take it to be all of the record
+                pieces.append(shorten(head[start:], share))
+            elif record.text and not table.fault_of(record):
+                pieces.append(shorten(record.text, share))
+            used = start = record.end
+        n_bytes = self.stored_bytes(stream, max(1, used))
+        text_bytes = self.size_bytes
+        if self.form.compression != "none":
+            stream.skip(LOOK_AHEAD_BYTES + 1 - stream.offset)
+            text_bytes = stream.offset if stream.offset <= LOOK_AHEAD_BYTES else None
+        return self._excerpts(pieces, n_bytes, text_bytes)
+
+    def _excerpts(
+        self, pieces: Sequence[tuple[str, float]], n_bytes: float, text_bytes: int | None
+    ) -> Excerpts:
+        texts, weights = [text + self.mark for text, _ in pieces], [weight for _, weight in pieces]
+        return Excerpts(texts, weights, n_bytes, text_bytes)
+
+    def conversion(
+        self, paths: Sequence[Location], steps: Steps, *, is_number: bool, parts: str, is_piped: bool
+    ) -> str:
+        with open_input(self.location) as file:
+            header = self._header(self._read_head(file)[0])
+        text_field, *_ = alternatives(self.documents.text_field)
+        delimiter = "," if header is None else header.delimiter
+        return convert_delimited(paths, self.form, str(steps[0]), delimiter, text_field, is_piped=is_piped)
+
+
+@dataclass(slots=True)
+class _Block(RecordBlock):
+    """A block of whole records; the first one of a file begins with the header."""
+
+    reader: Delimited = field(kw_only=True)
+
+    @property
+    def place(self) -> str:
+        return place_of_record(self.start.records + 1, self.start.offset)
+
+    @property
+    def _header_end(self) -> int:
+        table = self.reader.table
+        return 0 if self.start.offset or table is None else min(len(self.raw), table.header.end)
+
+    def documents(self, *, skip_bad: bool, make_room: MakeRoom = has_room) -> Records:
+        records, table = Records(), self.reader.table
+        place, number = self._header_end, self.start.records + (1 if self._header_end else 0)
+        are_utf8 = is_utf8(self.raw)
+        while table is not None and place < len(self.raw):
+            record = parse_record(self.raw, place, table.delimiter, table.column)
+            where, number = self.start.offset + place, number + 1
+            place = record.end
+            reason = table.fault_of(record, may_be_invalid=not are_utf8)
+            if reason and not skip_bad:
+                error = BadRecord(place_of_record(number, where), reason, noun="record")
+                raise error.of(self.reader.location, self.reader.form)
+            if reason:
+                records.add_bad(f"{place_of_record(number, where)}: {reason}")
+            elif record.text:
+                records.texts.append(record.text)
+            elif record.n_cells:
+                records.n_empty += 1
+        return records
+
+    def singles(self) -> Iterator[RecordBlock]:
+        start, place = self.start, 0
+        while place < len(self.raw):
+            end_place = self._header_end if not place and self._header_end else self._end_of(place)
+            at_end = self.end.at_end and end_place == len(self.raw)
+            stored_bytes = self.end.stored_bytes
+            end = start.after(end_place - place, 1, stored_bytes=stored_bytes, at_end=at_end)
+            yield replace(self, raw=self.raw[place:end_place], start=start, end=end)
+            start, place = end, end_place
+
+    def _end_of(self, place: int) -> int:
+        table = self.reader.table
+        return parse_record(self.raw, place, b"," if table is None else table.delimiter, 0).end
+
+    def up_to(self, end: Position) -> RecordBlock:
+        raw = self.raw[: end.offset - self.start.offset]
+        return replace(self, raw=raw, end=replace(end, crc=crc32(raw, self.start.crc)))
+
+    def count_as_bad(self, error: Exception, *, skip_bad: bool) -> Records:
+        if not skip_bad:
+            raise BadRecord(f"{self.reader.location}: {self.place}", str(error), noun="record") from error
+        return Records(n_bad=1, bad=[f"{self.place}: {error}"])
+
+
+def place_of_record(number: int, offset: int) -> str:
+    """Return the place of a record, for messages; the header is record 1."""
+    return f"record {number:,}, at byte {offset:,}"
