@@ -35,7 +35,7 @@ examples:
     {prog} a.txt 'more/*.txt.gz' stories
   Split text into documents, each with an end-of-text token:
     {prog} a.txt --document-separator '<|endoftext|>'
-  Read JSON lines or parquet with the text in a field of this name:
+  Read JSON lines or tables with the text in a field of this name:
     {prog} 'crawl/*.jsonl' --text-field content
   Read a pipe, and write to another folder:
     zcat a.gz | {prog} - --output-dir data/mine
@@ -228,9 +228,10 @@ def _add_input_options(group: "argparse._ArgumentGroup", where: str) -> None:
         action="extend",
         metavar="PATH",
         help="read these files, globs, folders (with all folders below them) and addresses (https://, s3://, "
-        "hf://), in this order, and the files of a glob or folder in natural order: text, JSON lines (both "
-        "may be .gz, .bz2, .xz or .zst) or parquet; - is standard input. Each text file is encoded on its "
-        "own, with nothing put between two. Inputs may also be named without the option; all are read in the "
+        "hf://), in this order, and the files of a glob or folder in natural order: text, JSON lines, CSV, TSV "
+        "(all may be .gz, .bz2, .xz or .zst), parquet or Arrow; - is standard input. Each text file is encoded "
+        "on its own, with nothing put between two. Inputs may also be named without the option; all are read "
+        "in the "
         f"order of the command line (default: {DEFAULT_INPUT} {where})",
     )
     group.add_argument(
@@ -265,7 +266,7 @@ def _add_input_options(group: "argparse._ArgumentGroup", where: str) -> None:
     group.add_argument(
         "--text-field",
         metavar="NAME",
-        help="take the text of JSON lines and parquet from the field or column NAME. meta.text is the field "
+        help="take the text of JSON lines and tables from the field or column NAME. meta.text is the field "
         "text inside the object meta; text,content is the first of the two that is there (default: "
         f"{DEFAULT_TEXT_FIELD}, as in FineWeb)",
     )

@@ -51,7 +51,7 @@ def resolve(options: Options, *, home: Path | None) -> Request:
         separator=options.document_separator,
         errors_given=options.errors is not None,
         skips_bad_records=options.skip_bad_records,
-        wants_records=options.text_field is not None or options.skip_bad_records,
+        text_field=options.text_field,
         # Inputs of both options may have to be converted, and only one can be a pipe.
         may_pipe=not (options.is_for_many or found.n_val_inputs),
     )
@@ -115,7 +115,7 @@ def _check_effects(options: Options, formats: Sequence[Format]) -> None:
         ("--one-document-per-file", options.one_document_per_file, has_text),
     ):
         if is_given and not has_effect:
-            there = "JSON lines or parquet" if has_records else "plain text"
+            there = "JSON lines or tables" if has_records else "plain text"
             raise UsageError(f"{option} has no effect: all of the input is {there}; run without it")
     if options.one_document_per_file and options.document_separator is not None:
         raise UsageError(
@@ -188,7 +188,7 @@ def _val_split(options: Options, *, has_documents: bool) -> str:
         )
     if split == "documents" and not has_documents:
         raise UsageError(
-            "--val-split documents needs documents: JSON lines, parquet, or text with --document-separator "
+            "--val-split documents needs documents: JSON lines, tables, or text with --document-separator "
             "or --one-document-per-file"
         )
     return split
@@ -197,7 +197,7 @@ def _val_split(options: Options, *, has_documents: bool) -> str:
 def _eot(options: Options, *, has_documents: bool) -> str:
     if options.eot is not None and not has_documents:
         raise UsageError(
-            "--eot needs documents: JSON lines, parquet, or text with --document-separator or "
+            "--eot needs documents: JSON lines, tables, or text with --document-separator or "
             "--one-document-per-file"
         )
     return options.eot or ("append" if options.format == "bin" else "prepend")

@@ -187,7 +187,20 @@ def test_data_in_a_folder_is_read_by_its_name(folder: Path, name: str) -> None:
     [
         *("README", "README.md", "LICENSE", "NOTICE.gz", "_SUCCESS", ".part-00000.crc", "Makefile", "a.crc"),
         *("state.json", "dataset_info.json", "a.py", "a.bin", "model-00001-of-00002.safetensors", "a.tar.gz"),
-        *("a.zip", "a.pdf", "a.html", "a.txt.part", "a.txt~", "a.log.1", "_part-00000", "a.csv", "vocab.bpe"),
+        *(
+            "a.zip",
+            "a.pdf",
+            "a.html",
+            "a.txt.part",
+            "a.txt~",
+            "a.log.1",
+            "_part-00000",
+            "a.csv",
+            "vocab.bpe",
+            "b.tsv.gz",
+            "cache-0123456789abcdef.arrow",
+            "cache-0123456789abcdef_00001_of_00004.arrow",
+        ),
     ],
 )
 def test_what_else_is_in_a_folder_is_skipped(folder: Path, name: str) -> None:
@@ -195,6 +208,16 @@ def test_what_else_is_in_a_folder_is_skipped(folder: Path, name: str) -> None:
     (folder / "set" / name).write_text("text")
     (folder / "set" / "0.txt").write_text("text")
     assert found("set") == ["set/0.txt"]
+
+
+def test_tables_in_text_are_read_from_a_folder_that_has_no_other_data(folder: Path) -> None:
+    (folder / "set").mkdir()
+    for name in ("10.csv", "2.CSV", "3.tsv.gz", "README.md", ".4.csv"):
+        (folder / "set" / name).write_text("text")
+    assert found("set") == ["set/2.CSV", "set/3.tsv.gz", "set/10.csv"]
+    assert find_inputs(["set"], home=None).notices == (
+        "notice: set: skipped 2 other entries, 8 bytes (.4.csv, README.md)",
+    )
 
 
 def test_two_names_of_a_file_in_a_folder_are_read_once_and_that_is_said(folder: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_separator_may_begin_with_dashes_and_be_made_of_them(
         ("a.txt", "--text-field content", "--text-field has no effect: all of the input is plain text"),
         ("a.txt a.txt.gz", "--text-field text", "--text-field has no effect: all of the input is plain text"),
         ("a.txt", "--skip-bad-records", "--skip-bad-records has no effect: all of the input is plain text"),
-        ("a.jsonl", "--errors ignore", "--errors has no effect: all of the input is JSON lines or parquet"),
+        ("a.jsonl", "--errors ignore", "--errors has no effect: all of the input is JSON lines or tables"),
         ("a.jsonl a.parquet", "--errors strict", "--errors has no effect: all of the input is JSON lines"),
         ("a.parquet", "--document-separator x", "--document-separator has no effect: all of the input is"),
         ("a.txt", "--val-split none --val-ratio 0.1", "--val-ratio 0.1 has no effect with --val-split none"),

@@ -25,7 +25,7 @@ import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt_compat.input.sniff import Look, sniff
+from nanogpt_compat.input.sniff import Look, find_table, sniff
 from tests.texts import zstd
 
 PROSE = (
@@ -387,27 +387,34 @@ def test_markup_is_read_as_text_and_that_is_said(text: str, expected: str) -> No
     assert verdict(look_at(text, "a.txt")) == expected
 
 
+def test_a_table_in_text_is_known_by_its_name() -> None:
+    assert verdict(look_at("id,body\n1,Some text\n", "a.csv")) == "csv"
+    assert verdict(look_at("id\tbody\n1\tSome text\n", "a.TSV")) == "tsv"
+    assert verdict(look_at("", "a.csv")) == verdict(look_at('"open\n' * 5, "a.csv")) == "csv"
+    assert verdict(look_at('{"text": "a"}\n' * 5, "a.csv")) == "csv"
+    assert verdict(look_at("id,text\n1,Some text\n", "a.txt")) == "text"
+    assert look_at('[{"text": "a"}]', "a.csv").is_refused
+    assert look_at(HTML, "a.csv").is_refused
+
+
 @pytest.mark.parametrize(
-    ("header", "name", "column"),
+    ("text", "expected"),
     [
-        ("id,text", "a.csv", "text"),
-        ("id;body", "a.csv", "body"),
-        ("id\tbody", "a.tsv", "body"),
-        ('"id","the ""body"""', "a.csv", 'the "body"'),
+        ("id,text\n1,a\n", "csv"),
+        ('id;text\r\n1;"a\nb"\r\n\r\n2;c', "csv"),
+        ("id\ttext\n1\ta\n", "tsv"),
+        ("id,text\n", None),  # no record
+        ("text\nSome text.\n", None),  # one column
+        ("id,body\n1,a\n", None),
+        ("The id, the text,text\nand two cells,b\n", None),
+        ('id,text\n1,"a" b\n', None),
     ],
 )
-def test_a_table_in_text_is_said_to_be_one_with_its_longest_column(
-    header: str, name: str, column: str
+def test_a_table_in_text_is_known_by_its_header_if_all_records_are_like_it(
+    text: str, expected: str | None
 ) -> None:
-    between = "\t" if "\t" in header else ";" if ";" in header else ","
-    look = look_at(header + "\n" + f'1{between}"Some text that is long, longer than the rest."\n' * 9, name)
-    assert verdict(look) == f"text: {'TSV' if name == 'a.tsv' else 'CSV'}"
-    assert look.kind is not None
-    assert look.kind.remedy is not None
-    assert look.kind.remedy.options == ("--text-field", column)
-    assert verdict(look_at("a, b, and c\nare letters\n", "a.txt")) == "text"
-    assert look_at("", "a.csv").container == "text"
-    assert look_at('"open\n' * 5, "a.csv").container == "text"
+    assert find_table(text.encode(), ["text", "content"]) == expected
+    assert find_table(text.encode(), ["nothing"]) is None
 
 
 def test_what_stands_between_documents_says_nothing_about_them() -> None:

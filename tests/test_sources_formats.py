@@ -118,7 +118,7 @@ def test_json_lines_that_are_called_text_are_read_as_such_if_an_option_is_about_
         path = tmp_path / name
         path.write_bytes(content)
         expected = "text" if content == TEXT else "jsonl"
-        assert format_of(path, Asked(wants_records=True)).startswith(expected)
+        assert format_of(path, Asked(text_field="text")).startswith(expected)
     _, notices = find_formats([tmp_path / "a.txt", tmp_path / "b.txt"])
     (notice,) = notices
     assert notice.startswith(f"notice: {tmp_path}/a.txt: JSON lines, read as plain text because of the name")

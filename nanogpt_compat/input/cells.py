@@ -167,10 +167,16 @@ def parse_header(
     return max(found, key=lambda one: (not {*wanted}.isdisjoint(one.columns), len(one.columns)), default=None)
 
 
+def all_cells(raw: bytes, start: int, delimiter: bytes) -> tuple[list[bytes], int]:
+    """Return all cells of the record that begins at `start`, and where it ends; for a few records only."""
+    record = parse_record(raw, start, delimiter, 0)
+    if raw.find(b'"', start, record.end) < 0:
+        line = raw[start : record.end].removesuffix(b"\n").removesuffix(b"\r")
+        return line.split(delimiter), record.end
+    cells = [parse_record(raw, start, delimiter, k).text for k in range(record.n_cells)]
+    return [one for one in cells if one is not None], record.end
+
+
 def _header(head: bytes, start: int, delimiter: str) -> Header:
-    columns = list[str]()
-    while True:
-        record = parse_record(head, start, delimiter.encode(), len(columns))
-        if record.text is None:
-            return Header(tuple(columns), delimiter, start, record.end)
-        columns.append(record.text.decode(errors="replace"))
+    cells, end = all_cells(head, start, delimiter.encode())
+    return Header(tuple(one.decode(errors="replace") for one in cells), delimiter, start, end)

@@ -4,7 +4,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.input.cells import DELIMITERS, Header, Record, RecordEnds, parse_header, parse_record
+from nanogpt_compat.input.cells import (
+    DELIMITERS,
+    Header,
+    Record,
+    RecordEnds,
+    all_cells,
+    parse_header,
+    parse_record,
+)
 from nanogpt_compat.input.columns import list_names
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.fieldpath import alternatives, find, in_words, name_of
@@ -195,12 +203,9 @@ class Delimited(Streamed):
         records = list[object]()
         start = len(head) if header is None else header.end
         while header is not None and start < len(head) and len(records) < _N_SHOWN_RECORDS:
-            found = [
-                parse_record(head, start, header.delimiter.encode(), k) for k in range(len(header.columns))
-            ]
-            texts = [(one.text or b"").decode(errors="replace") for one in found]
-            records += [dict(zip(header.columns, texts, strict=True))]
-            start = found[0].end
+            cells, start = all_cells(head, start, header.delimiter.encode())
+            texts = [one.decode(errors="replace") for one in cells]
+            records += [dict(zip(header.columns, texts, strict=False))]
         return records
 
     def _read_head(self, file: InputFile) -> tuple[bytes, bool]:

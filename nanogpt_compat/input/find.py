@@ -27,6 +27,9 @@ _DATA_SUFFIXES = {".txt", ".parquet", ".arrow", ".feather", *JSON_SUFFIXES} - {"
 _ONE_OF_MANY = re.compile(
     r"(?:part-(?:[mr]-)?\d+[\w-]*|.*\d{2,}-of-\d{2,}[\w-]*)(?:\.json|\.data)?|[^.]*\d|[^.]+\.\d{2,}", re.ASCII
 )
+# Read from a folder only if nothing else is: beside other data, they are lists of its files and the like.
+_TABLES_IN_TEXT = {".csv", ".tsv"}
+_CACHE = re.compile(r"cache-[0-9a-f]{16}(?:_\d+_of_\d+)?\.arrow")  # of `datasets`: a copy of other data
 _MOST_NAMED = 3
 _MOST_NAMES = 10_000  # that are compared with a name that was not found
 _SIMILAR = 0.8  # a letter more, less or exchanged in a name of five
@@ -49,12 +52,18 @@ def is_data(name: str) -> bool:
     >>> [is_data(name) for name in ("a.txt.gz", "part-00000", "0.json.gz", "0.json", "README.md", "LICENSE")]
     [True, True, True, False, False, False]
     """
-    path = PurePath(name.lower())
-    if path.suffix in COMPRESSED_SUFFIXES:
-        path = path.with_suffix("")
-        if path.suffix == ".json":
-            return True
+    path = _unpacked(name)
+    if path.suffix == ".json" and path.name != name.lower():
+        return True
+    if _CACHE.fullmatch(path.name):
+        return False
     return path.suffix in _DATA_SUFFIXES or _ONE_OF_MANY.fullmatch(path.name) is not None
+
+
+def _unpacked(name: str) -> PurePath:
+    """Return a name in lower case, without the suffix of a compression."""
+    path = PurePath(name.lower())
+    return path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +253,10 @@ def _choose(
     `sizes` has the size of each file by its path within the folder; `others` are entries that are not files.
     """
     is_hidden = {name: any(map(_HIDDEN.match, name.split("/"))) for name in sizes}
-    kept = [name for name in sizes if not is_hidden[name] and is_data(name.rpartition("/")[2])]
+    names = {name: name.rpartition("/")[2] for name in sizes if not is_hidden[name]}
+    kept = [name for name, last in names.items() if is_data(last)] or [
+        name for name, last in names.items() if _unpacked(last).suffix in _TABLES_IN_TEXT
+    ]
     skipped = sorted({*sizes, *others} - set(kept), key=natural_key)
     n_bytes = sum(sizes.get(name, 0) for name in skipped)
     if kept:

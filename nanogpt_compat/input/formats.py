@@ -11,6 +11,7 @@ from pathlib import PurePath
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input import kinds
 from nanogpt_compat.input.compressed import ByteStream
+from nanogpt_compat.input.fieldpath import alternatives
 from nanogpt_compat.input.kinds import inside
 from nanogpt_compat.input.location import Compression, Format, Location, Url
 from nanogpt_compat.input.open import open_input
@@ -18,7 +19,15 @@ from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.remedies import Found, notices, refusal
 from nanogpt_compat.input.samples import Sample, foreign_kind, take_samples, trim
 from nanogpt_compat.input.signatures import PARQUET_MAGIC, TAIL_BYTES, compression_of
-from nanogpt_compat.input.sniff import COMPRESSED_SUFFIXES, HEAD_BYTES, RECORDS_IN_TEXT, Look, sniff
+from nanogpt_compat.input.sniff import (
+    COMPRESSED_SUFFIXES,
+    HEAD_BYTES,
+    RECORDS_IN_TEXT,
+    Look,
+    find_table,
+    sniff,
+)
+from nanogpt_compat.text.documents import NO_DOCUMENTS
 from nanogpt_compat.text.utf8 import is_utf8
 
 
@@ -29,7 +38,7 @@ class Asked:
     separator: str | None = None  # between documents
     errors_given: bool = False  # --errors: what to do with undecodable bytes
     skips_bad_records: bool = False
-    wants_records: bool = False
+    text_field: str | None = None  # of records; None if the option is not given
     may_pipe: bool = True  # one process reads everything, so standard input can be an input
     option: str = "--input"  # that names these inputs
 
@@ -39,7 +48,7 @@ def find_formats(
 ) -> tuple[tuple[Format, ...], list[str]]:
     """Return the format of each input, and notices for the user.
 
-    Raise an InputError that names all inputs that cannot be read or are not text, JSON lines or parquet.
+    Raise an InputError that names all inputs that cannot be read or are not text, JSON lines or a table.
     """
     formats: list[Format] = []
     refused: list[Found] = []
@@ -88,8 +97,7 @@ def look_at(location: Location, asked: Asked = Asked(), *, n_inputs: int = 1) ->
         look = sniff(head, name=name.name, tail=tail, is_whole=is_whole, separator=asked.separator)
         if look.kind is kinds.BINARY and not is_packed and location.name.lower().endswith(".br"):
             look = replace(look, kind=kinds.BROTLI)  # it has no signature
-        if look.kind is kinds.JSON_LINES and asked.wants_records:  # in a .txt file
-            look = Look("jsonl")
+        look = _look_for_records(look, head, asked)
         if not (
             look.is_refused or is_utf8(head) or (look.container in ("parquet", "arrow") and not is_packed)
         ):
@@ -100,6 +108,20 @@ def look_at(location: Location, asked: Asked = Asked(), *, n_inputs: int = 1) ->
     if is_packed and look.is_refused:
         look = replace(look, kind=inside(kinds.COMPRESSED[compression], look.kind))
     return compression, look
+
+
+def _look_for_records(look: Look, head: bytes, asked: Asked) -> Look:
+    """Look for records in what is text by its name; the options decide whether they are meant."""
+    wants_records = asked.text_field is not None or asked.skips_bad_records
+    if look.kind is kinds.JSON_LINES:
+        return Look("jsonl") if wants_records else look
+    if look.container != "text" or look.is_refused:
+        return look
+    names = alternatives(asked.text_field or NO_DOCUMENTS.text_field)
+    container = find_table(head, names)
+    if container is None:
+        return look
+    return Look(container) if wants_records else replace(look, kind=kinds.table_in_text(container, names[0]))
 
 
 def _look_at_charset(look: Look, samples: Sequence[Sample], asked: Asked) -> Look:

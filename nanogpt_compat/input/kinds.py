@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from nanogpt_compat.input.location import Compression
+from nanogpt_compat.input.location import Compression, Container
 from nanogpt_compat.system import commands
 
 Makes: TypeAlias = Literal[
@@ -146,6 +146,15 @@ NUL_BYTES = _convert("text with NUL bytes in it", "tr -d '\\000' < {old}")
 def other(name: str) -> Kind:
     """Return the kind of a file that no command can turn into text."""
     return Kind(name, advice="give a text file")
+
+
+def table_in_text(container: Container, column: str) -> Kind:
+    """Return the kind of a table that is not named as one."""
+    options = ("--text-field", column)
+    return Kind(
+        container.upper(),
+        Remedy(f"read its column {column!a}", "", makes="itself", options=options),
+    )
 
 
 def text_in(charset: str, name: str) -> Kind:

@@ -83,7 +83,8 @@ def notices(
         remedy, path = kind.remedy, paths[0]
         if remedy is not None and remedy.makes == "itself":
             command = this_command(*remedy.options, without=_FOR_TEXT)
-            line += f" because of the name; to {_of_many(remedy.aim, len(paths))}:{show(command)}"
+            why = "" if isinstance(path, Pipe) else " because of the name"
+            line += f"{why}; to {_of_many(remedy.aim, len(paths))}:{show(command)}"
         elif remedy is not None and n_inputs == 1 and isinstance(path, Path):
             line += f"; to {remedy.aim} instead:{show(_command(remedy, path, option, may_pipe=may_pipe))}"
         else:

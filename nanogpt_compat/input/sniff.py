@@ -5,11 +5,12 @@ A signature made of letters is not enough to refuse a text: a novel may begin wi
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from nanogpt_compat.input import kinds
+from nanogpt_compat.input.cells import parse_header, parse_record
 from nanogpt_compat.input.charsets import MAX_BAD_SHARE, quiet_charset
 from nanogpt_compat.input.jsonshape import Shape, shape_of
 from nanogpt_compat.input.kinds import Kind, Makes, inside, text_in
@@ -106,6 +107,25 @@ def _look_at_table(head: bytes, tail: bytes | None) -> Look | None:
     if not is_arrow(head):
         return None
     return Look("arrow") if tail is not None else Look("arrow", kinds.ARROW_PACKED, is_refused=True)
+
+
+def find_table(head: bytes, wanted: Collection[str]) -> Container | None:
+    """Return the format of a table in text that begins with `head`, and has a column of a wanted name.
+
+    Nothing but its header tells it from other text. So all records in `head` must have as many cells.
+    """
+    header = parse_header(head, wanted=wanted)
+    if header is None or len(header.columns) < 2 or {*wanted}.isdisjoint(header.columns):
+        return None
+    n_records, start = 0, header.end
+    while start < len(head):
+        record = parse_record(head, start, header.delimiter.encode(), 0)
+        start = record.end
+        if start < len(head) or len(head) < HEAD_BYTES:
+            if record.fault or record.n_cells not in (0, len(header.columns)):
+                return None
+            n_records += 1
+    return None if not n_records else "tsv" if header.delimiter == "\t" else "csv"
 
 
 def find_binary(parts: Sequence[bytes]) -> Kind | None:
