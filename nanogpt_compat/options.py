@@ -228,10 +228,10 @@ def _add_input_options(group: "argparse._ArgumentGroup", where: str) -> None:
         action="extend",
         metavar="PATH",
         help="read these files, globs, folders (with all folders below them) and addresses (https://, s3://, "
-        "hf://), in this order, and the files of a glob or folder in natural order: text, JSON lines, CSV, TSV "
-        "(all may be .gz, .bz2, .xz or .zst), parquet or Arrow; - is standard input. Each text file is encoded "
-        "on its own, with nothing put between two. Inputs may also be named without the option; all are read "
-        "in the "
+        "hf://), in this order, and the files of a glob or folder in natural order: text, JSON lines, CSV or "
+        "TSV (all may be .gz, .bz2, .xz or .zst), parquet or Arrow; - is standard input. Each text file is "
+        "encoded on its own, with nothing put between two. Inputs may also be named without the option; all "
+        "are read in the "
         f"order of the command line (default: {DEFAULT_INPUT} {where})",
     )
     group.add_argument(

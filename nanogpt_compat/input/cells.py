@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
+from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import LONG_RECORD_BYTES
 
 DELIMITERS = (",", ";", "\t", "|")
@@ -52,7 +53,11 @@ def _parse_quoted(raw: bytes, place: int, delimiter: bytes, column: int) -> Reco
         if raw.startswith(b'"', start):
             close = _closing(raw, start + 1)
             if close < 0:
-                return Record(len(raw), n_cells + 1, None, f"its cell {n_cells + 1:,} has no closing quote")
+                n_left = format_bytes(len(raw) - start)
+                fault = (
+                    f"its cell {n_cells + 1:,} has no closing quote in the {n_left} to the end of the file"
+                )
+                return Record(len(raw), n_cells + 1, None, fault)
             place = close + 1
         if line_end < place:
             line_end = raw.find(b"\n", place) % (len(raw) + 1)  # -1 becomes the end

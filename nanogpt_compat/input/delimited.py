@@ -111,11 +111,6 @@ class Delimited(Streamed):
                 f"{self.location} has no header: its first record has more than "
                 f"{format_bytes(LOOK_AHEAD_BYTES)}; the first record must name the columns"
             )
-        if any("\r" in one for one in header.columns):
-            raise InputError(
-                f"{self.location}: its lines end with CR alone; convert them with tr '\\r' '\\n', and read "
-                "the result"
-            )
         return header
 
     def _find_column(self, header: Header) -> _Table | None:

@@ -88,6 +88,8 @@ JSON_NUMBERS = Kind("a JSON array of numbers", advice="give the text that they w
 JSON_INDENTED = _convert("JSON objects over several lines", "jq -c . {old}", makes="records")
 JSON_SEQUENCE = _convert("a JSON text sequence", "tr -d '\\036' < {old}", makes="records")
 
+_OF_TABLES: dict[Container, Makes] = {"csv": "csv", "tsv": "tsv"}
+
 # Archives and compressed files.
 TAR = Kind(
     "a tar archive",
@@ -146,6 +148,13 @@ NUL_BYTES = _convert("text with NUL bytes in it", "tr -d '\\000' < {old}")
 def other(name: str) -> Kind:
     """Return the kind of a file that no command can turn into text."""
     return Kind(name, advice="give a text file")
+
+
+def with_cr_alone(container: Container) -> Kind:
+    """Return the kind of a table in text as the first Macintosh computers wrote it."""
+    program = r"tr '\r' '\n'"
+    remedy = Remedy("convert it", f"{program} < {{old}}", program, makes=_OF_TABLES[container], to_file=True)
+    return Kind(f"{container.upper()} whose lines end with CR alone", remedy)
 
 
 def table_in_text(container: Container, column: str) -> Kind:
