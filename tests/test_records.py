@@ -1,6 +1,8 @@
-"""JSON lines and parquet, end to end: equal documents give equal files in any format, stopped or not."""
+"""JSON lines and tables, end to end: equal documents give equal files in any format, stopped or not."""
 
+import csv
 import gzip
+import io
 import json
 import random
 import re
@@ -27,7 +29,8 @@ from tests.texts import real_text, zstd
 
 pytestmark = pytest.mark.costly
 
-KINDS = ("jsonl", "jsonl.gz", "jsonl.zst", "json.gz", "parquet")
+KINDS = ("jsonl", "jsonl.gz", "jsonl.zst", "json.gz", "csv", "tsv.gz", "parquet", "arrow", "feather")
+ROWS = ("parquet", "arrow", "feather")  # these count rows, others bytes
 VAL: Args = ("--val-ratio", "0.05")
 
 
@@ -38,7 +41,19 @@ def write(folder: Path, kind: str, documents: list[str], *, name: str = "part") 
         table = pyarrow.table({"id": list(range(len(documents))), "text": documents})
         pyarrow.parquet.write_table(table, path, row_group_size=max(1, len(documents) // 3))
         return path
+    if kind in ROWS:
+        table = pyarrow.table({"id": list(range(len(documents))), "text": documents})
+        opener = pyarrow.ipc.new_stream if kind == "arrow" else pyarrow.ipc.new_file
+        packed = pyarrow.ipc.IpcWriteOptions(compression=None if kind == "arrow" else "lz4")
+        with opener(str(path), table.schema, options=packed) as file:
+            file.write_table(table, max_chunksize=max(1, len(documents) // 3))
+        return path
     lines = [json.dumps({"id": k, "text": one}).encode() + b"\n" for k, one in enumerate(documents)]
+    if kind.startswith(("csv", "tsv")):
+        text = io.StringIO(newline="")
+        rows = csv.writer(text, delimiter="," if kind == "csv" else "\t", quoting=csv.QUOTE_NONNUMERIC)
+        rows.writerows([("id", "text"), *enumerate(documents)])
+        lines = [text.getvalue().encode()]
     third = -(-len(lines) // 3)
     parts = [b"".join(lines[start : start + third]) for start in range(0, len(lines), max(1, third))]
     if kind.endswith("gz"):
@@ -107,7 +122,8 @@ def test_every_format_gives_each_document_as_it_stands(
     assert report["empty_documents"] == len(documents) - report["documents"]
     assert report["longest_document_bytes"] == max(len(one.encode()) for one in documents)
     assert report["bytes_read"] == report["bytes_total"] == path.stat().st_size
-    assert report["inputs"][0]["format"] == kind.replace("json.", "jsonl.")
+    name = kind.replace("json.", "jsonl.").replace("feather", "arrow")
+    assert report["inputs"][0]["format"] == name
     again = prepare("--input", path, "--output-dir", tmp_path, *VAL, "--eot", eot, "--engine", engine)
     assert "already complete" in again.stderr
     verified = prepare("--input", path, "--output-dir", tmp_path, *VAL, "--eot", eot, "--verify")
@@ -155,16 +171,21 @@ def test_a_wrong_token_is_traced_to_the_block_that_holds_its_document(
     done = prepare("--input", path, *options, "--verify")
     assert done.returncode == 1
     assert f"{final}: token {at:,}, at byte {2 * at:,}, is {tokens[at]} (" in done.stderr
-    unit = "rows" if kind == "parquet" else "bytes"
+    unit = "rows" if kind in ROWS else "bytes"
     block = re.search(rf"the block of {unit} ([\d,]+) to ([\d,]+) .*{re.escape(str(path))}; run", done.stderr)
     assert block is not None, done.stderr
     first, end = (int(number.replace(",", "")) for number in block.groups())
     n_before = which + 1 + (which >= 450)
-    if kind == "parquet":
+    if kind in ROWS:
         assert first <= n_before < end
         return
     if kind == "txt":
         ends = [len("\x1e".join([*some[:k], ""])) for k in (which, which + 1)]
+    elif "sv" in kind:
+        plain = write(tmp_path, kind.removesuffix(".gz"), ["", *some[:450], "", *some[450:]], name="plain")
+        text = plain.read_bytes()
+        start = text.index(some[which].encode())
+        ends = [start, start + len(some[which])]
     else:  # where it is in the uncompressed lines
         lines = write(tmp_path, "jsonl", ["", *some[:450], "", *some[450:]], name="plain").read_bytes()
         ends = [len(b"".join(lines.splitlines(keepends=True)[:k])) for k in (n_before, n_before + 1)]
@@ -202,8 +223,8 @@ def test_a_wrong_token_at_the_beginning_of_an_input_is_traced_to_that_input(
 def test_several_inputs_of_all_formats_are_one_run(
     documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
-    some = [one for one in documents if "\x1e" not in one and "\r" not in one][:150]
-    parts = [some[start : start + 30] for start in range(0, 150, 30)]
+    some = [one for one in documents if "\x1e" not in one and "\r" not in one][: 15 * len(KINDS)]
+    parts = [some[start : start + 15] for start in range(0, 15 * len(KINDS), 15)]
     paths = [
         write(tmp_path, kind, part, name=str(k))
         for k, (kind, part) in enumerate(zip(KINDS, parts, strict=True))
@@ -220,8 +241,8 @@ def test_several_inputs_of_all_formats_are_one_run(
     assert sha256s(out) == before
 
 
-@pytest.mark.sample(2)
-@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "parquet"])
+@pytest.mark.sample(3)
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "tsv.gz", *ROWS])
 def test_stopped_after_any_block_it_goes_on_at_the_record(
     kind: str, documents: list[str], tmp_path: Path
 ) -> None:
@@ -242,7 +263,7 @@ def test_stopped_after_any_block_it_goes_on_at_the_record(
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("n_kills", [2, pytest.param(10, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "parquet"])
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "tsv.gz", *ROWS])
 def test_killed_at_random_moments_it_ends_in_the_same_files(
     kind: str, n_kills: int, documents: list[str], tmp_path: Path
 ) -> None:
@@ -261,7 +282,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(
         shutil.rmtree(out)
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
+@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv", *ROWS])
 def test_an_input_changed_within_what_was_read_is_refused(
     kind: str, documents: list[str], tmp_path: Path
 ) -> None:
@@ -400,7 +421,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_stops_it_with_its_name(documents: list[str], tmp_path: Path) -> None:
-    for kind in ("jsonl.gz", "jsonl.zst", "parquet"):
+    for kind in ("jsonl.gz", "jsonl.zst", "tsv.gz", *ROWS):
         path = write(tmp_path, kind, documents[:200])
         path.write_bytes(path.read_bytes()[:-1000])
         done = prepare("--input", path, "--output-dir", tmp_path / kind)
