@@ -24,7 +24,7 @@ from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.reference import with_mark
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.input import separated as document_reader
-from nanogpt_compat.input.location import Compression, Format
+from nanogpt_compat.input.location import Compression, Container, Format
 from nanogpt_compat.input.source import Source, reader_of
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.state import consumed_at
@@ -144,7 +144,7 @@ def resume_after_edit(
     except InputError:
         return False  # a bad record or byte comes first
     at, tally = saved.tally.position, saved.tally
-    edit(at.records if case.form.container == "parquet" else at.offset)
+    edit(at.records if case.form.container in ("parquet", "arrow") else at.offset)
     if case.errors != now.errors and tally.invalid_bytes:
         return False
     if case.documents != now.documents and tally.skipped_records:
@@ -267,27 +267,70 @@ def lines_case(rng: random.Random, form: Format) -> tuple[Case, Case]:
 VALUES = ("a", "", None, "one two", "x" * 50, "\u4e2d\u6587")
 
 
+@pytest.mark.parametrize("container", ["parquet", "arrow"])
 def test_rows_that_were_edited_are_refused_or_resumed_as_from_the_beginning(
-    encoder: Encoder, tmp_path: Path, n_cases: int
+    container: Container, encoder: Encoder, tmp_path: Path, n_cases: int
 ) -> None:
-    path = tmp_path / "a.parquet"
+    path = tmp_path / f"a.{container}"
     rng = random.Random("rows")
     n_resumed = 0
 
     def write(values: Sequence[str | None]) -> None:
         table = pyarrow.table({"text": pyarrow.array(values, pyarrow.string())})
-        codec = rng.choice(("none", "snappy", "zstd"))
-        pyarrow.parquet.write_table(table, path, row_group_size=rng.choice((3, 7, 100)), compression=codec)
+        codec = rng.choice(("none", "lz4", "zstd"))
+        n_rows = rng.choice((3, 7, 100))
+        if container == "parquet":
+            pyarrow.parquet.write_table(table, path, row_group_size=n_rows, compression=codec)
+            return
+        options = pyarrow.ipc.IpcWriteOptions(compression=None if codec == "none" else codec)
+        with pyarrow.ipc.new_stream(str(path), table.schema, options=options) as file:
+            file.write_table(table, max_chunksize=n_rows)
+
+    def read() -> list[str | None]:
+        if container == "parquet":
+            found: list[str | None] = pyarrow.parquet.read_table(path)["text"].to_pylist()
+            return found
+        return list(pyarrow.ipc.open_stream(path.read_bytes()).read_all()["text"].to_pylist())
 
     def edit(place: int) -> None:
-        values = pyarrow.parquet.read_table(path)["text"].to_pylist()
+        values = read()
         start = max(0, min(len(values), place + rng.choice((0, 0, 1, 2, 5, -1, -2))))
         new = [rng.choice(VALUES) for _ in range(rng.randrange(3))]
         write(values[:start] + new + values[start + rng.choice((0, len(new), 1, len(values))) :])
 
     for _ in range(n_cases):
-        case, now = lines_case(rng, Format("parquet"))
+        case, now = lines_case(rng, Format(container))
         some = VALUES if rng.random() < 0.5 else [one for one in VALUES if one is not None]
         write([rng.choice(some) for _ in range(30)])
+        n_resumed += resume_after_edit(path, case, now, encoder, rng, edit)
+    assert n_cases * 0.2 < n_resumed < n_cases * 0.9
+
+
+CELLS = ("a", "", '"one\n""two"""', '"x,y"', 'z"', "x" * 50, "\u4e2d\u6587", "a,b", '"open', '"a"b')
+
+
+@pytest.mark.parametrize("compression", ["none", "gz"])
+def test_records_that_were_edited_are_refused_or_resumed_as_from_the_beginning(
+    compression: Compression, encoder: Encoder, tmp_path: Path, n_cases: int
+) -> None:
+    path = tmp_path / "a.csv"
+    rng = random.Random(f"records {compression}")
+    n_resumed = 0
+
+    def write(raw: bytes) -> None:
+        path.write_bytes(gzip.compress(raw) if compression == "gz" else raw)
+
+    def edit(place: int) -> None:
+        raw = gzip.decompress(path.read_bytes()) if compression == "gz" else path.read_bytes()
+        start = max(0, min(len(raw), place + rng.choice((0, 0, 1, 3, 9, -1, -2))))
+        new = "".join(rng.choice((*CELLS, "\n", ",")) for _ in range(rng.randrange(3))).encode()
+        write(raw[:start] + new + raw[start + rng.choice((0, len(new), 1, len(raw))) :])
+
+    for _ in range(n_cases):
+        case, now = lines_case(rng, Format("csv", compression))
+        some = CELLS[: rng.choice((7, len(CELLS)))]
+        end = rng.choice(("\n", "\r\n"))
+        rows = [f"{k},{rng.choice(some)}" for k in range(30)]
+        write(end.join(["id,text", *rows, ""][: rng.choice((31, 32))]).encode())
         n_resumed += resume_after_edit(path, case, now, encoder, rng, edit)
     assert n_cases * 0.2 < n_resumed < n_cases * 0.9

@@ -3,6 +3,7 @@
 Any other change is refused with what differs, and nothing is touched.
 """
 
+import csv
 import gzip
 import json
 import os
@@ -325,15 +326,23 @@ def write_rows(
     path: Path, values: Sequence[str | None], *, row_group_size: int = 100, codec: str = "none"
 ) -> Path:
     table = pyarrow.table({"text": pyarrow.array(values, pyarrow.string())})
-    pyarrow.parquet.write_table(table, path, row_group_size=row_group_size, compression=codec)
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path, row_group_size=row_group_size, compression=codec)
+        return path
+    options = pyarrow.ipc.IpcWriteOptions(compression=None if codec == "none" else codec)
+    with pyarrow.ipc.new_stream(str(path), table.schema, options=options) as file:
+        file.write_table(table, max_chunksize=row_group_size)
     return path
 
 
 VALUES = [f"document {k}, some words of it" for k in range(1000)]
 
 
-def test_rows_before_the_place_must_be_the_same_however_they_are_stored(tmp_path: Path, out: Path) -> None:
-    path = write_rows(tmp_path / "a.parquet", VALUES)
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_rows_before_the_place_must_be_the_same_however_they_are_stored(
+    name: str, tmp_path: Path, out: Path
+) -> None:
+    path = write_rows(tmp_path / name, VALUES)
     args: Args = ("--input", path)
     n_rows = begin(out, *args).records
     assert 0 < n_rows < 500
@@ -351,15 +360,48 @@ def test_rows_before_the_place_must_be_the_same_however_they_are_stored(tmp_path
     ],
     ids=["boundary", "joined", "empty", "null"],
 )
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
 def test_the_same_text_in_other_rows_is_refused(
-    change: Callable[[list[str]], list[str | None]], tmp_path: Path, out: Path
+    change: Callable[[list[str]], list[str | None]], name: str, tmp_path: Path, out: Path
 ) -> None:
     values = ["", *VALUES] if change([""] * 3)[0] is None else VALUES
-    path = write_rows(tmp_path / "a.parquet", values)
+    path = write_rows(tmp_path / name, values)
     args: Args = ("--input", path, "--skip-bad-records")
     n_rows = begin(out, *args).records
     write_rows(path, change([*values]))
     assert_refused(out, *args, why=f"was changed within the {n_rows:,} rows already read")
+
+
+# CSV
+
+
+def write_csv(path: Path, texts: Sequence[str]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("id", "text"), *enumerate(texts)])
+    return path
+
+
+QUOTED = [f'document {k},\nsome "words" of it' for k in range(1000)]
+
+
+def test_records_may_come_and_go_after_the_place(tmp_path: Path, out: Path) -> None:
+    path = write_csv(tmp_path / "a.csv", QUOTED)
+    args: Args = ("--input", path, "--val-split", "none")
+    at = begin(out, *args)
+    assert path.read_bytes()[at.offset - 2 : at.offset] == b"\r\n"
+    write_csv(path, [*QUOTED[:500], "another", *QUOTED[700:], 'and "one" more'])
+    assert_resumes(out, *args)
+
+
+@pytest.mark.parametrize("change", [("id,", "no,"), ("document 0", "document O"), ('""words""', "w")])
+def test_records_before_the_place_must_be_the_same(
+    change: tuple[str, str], tmp_path: Path, out: Path
+) -> None:
+    path = write_csv(tmp_path / "a.csv", QUOTED)
+    args: Args = ("--input", path, "--val-split", "none", "--text-field", "text")
+    n_bytes = begin(out, *args).offset
+    path.write_bytes(path.read_text().replace(*change, 1).encode())
+    assert_refused(out, *args, why=f"was changed within the {n_bytes:,} bytes already read")
 
 
 # Compressed text
