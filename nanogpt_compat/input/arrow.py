@@ -180,7 +180,9 @@ class ArrowColumn:
     ) -> Iterator[tuple[bytes, Rows]]:
         """Yield a batch from row `first_row` of the file on in runs with about `block_bytes` of text."""
         assert isinstance(group, Batch)
-        array = self._open_array(group, make_room)
+        if self._column is None:  # there are no rows
+            return
+        array = self._open_array(self._column, group, make_room)
         for first in range(max(0, first_row - group.first_row), group.n_rows, _MAX_ROWS):
             row = group.first_row + first
             lengths, texts = self._lengths(array, group, first, min(_MAX_ROWS, group.n_rows - first))
@@ -266,7 +268,7 @@ class ArrowColumn:
         schema = self._read_message(self._start)
         if schema is None or schema.kind != "schema":
             raise self._damaged_at(Damaged("it does not begin with a schema", self._start))
-        if not messages.is_little_endian(schema):
+        if not self._checked(messages.is_little_endian, schema):
             raise InputError(
                 f"{self.path} is from a big-endian machine; write it again on another one, or as parquet"
             )
@@ -352,12 +354,10 @@ class ArrowColumn:
         except ValueError as error:
             raise self._damaged_at(Damaged(str(error), layout.start)) from error
 
-    def _open_array(self, group: Batch, make_room: MakeRoom) -> Array:
-        if self._column is None:
-            raise ValueError(f"there is no column {self.name!r}")
+    def _open_array(self, column: Opener, group: Batch, make_room: MakeRoom) -> Array:
         if self._entries is not None and self._values[0] != group.dictionaries:
             self._values = group.dictionaries, self._load_values(self._entries, group.dictionaries, make_room)
-        return self._held(self._open(self._column, self._layout_at(group.start)), str(group), make_room)
+        return self._held(self._open(column, self._layout_at(group.start)), str(group), make_room)
 
     def _load_values(self, entries: Opener, dictionaries: Sequence[int], make_room: MakeRoom) -> Values:
         values = Values()

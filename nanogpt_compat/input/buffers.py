@@ -12,7 +12,7 @@ from nanogpt_compat.input.messages import Buffer, Read
 _LENGTH_BYTES = 8  # of the size before a compressed buffer
 _STORED_AS_IT_IS = -1  # in the place of this size
 _KEPT_BYTES = 16  # of what was read from a compressed buffer: the next read may overlap it by a value
-_SKIP_BYTES = 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
 
 
 class Source(ABC):
@@ -76,11 +76,17 @@ class Packed(Source):
             self._stream = self._pyarrow.CompressedInputStream(file, self._codec)
             self._place, self._kept = 0, b""
         while self._place < offset:
-            self._take(min(_SKIP_BYTES, offset - self._place))
+            self._take_some(min(_PIECE_BYTES, offset - self._place))
         kept = self._kept[len(self._kept) - (self._place - offset) :][:n_bytes]
         return kept + self._take(n_bytes - len(kept)) if kept else self._take(n_bytes)
 
     def _take(self, n_bytes: int) -> bytes:
+        parts = [self._take_some(min(_PIECE_BYTES, n_bytes))]
+        while n_bytes := n_bytes - len(parts[-1]):  # a damaged size must not be allocated at once
+            parts.append(self._take_some(min(_PIECE_BYTES, n_bytes)))
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _take_some(self, n_bytes: int) -> bytes:
         try:
             data: bytes = self._stream.read(n_bytes)
         except self._errors as error:

@@ -98,7 +98,7 @@ def read_message(read: Read, start: int, *, is_bare: bool = False) -> Message | 
     try:
         root = Flat.root(framed[n_head:])
         kind, header, body_bytes = root.number(1, "B"), root.table(2), root.number(3, "q")
-    except (ValueError, struct.error) as error:
+    except ValueError as error:
         raise Damaged(f"the metadata of a message make no sense ({error})", start) from error
     body_start = start + len(framed)
     if body_bytes < 0 or header is None:
@@ -121,7 +121,7 @@ def layout_of(message: Message) -> BatchLayout:
         compression = batch.table(3)
         codec = None if compression is None else _CODECS[compression.number(0, "b")]
         n_variadic = batch.numbers(4)
-    except (KeyError, ValueError, struct.error) as error:
+    except (KeyError, ValueError) as error:
         raise Damaged(f"the metadata of a record batch make no sense ({error})", message.start) from error
     buffers = tuple(Buffer(message.body_start + start, n_bytes) for start, n_bytes in places)
     if (
@@ -136,7 +136,7 @@ def dictionary_of(message: Message) -> tuple[int, bool]:
     """Return the number of the dictionary whose values a message holds, and whether it adds to them."""
     try:
         return message.header.number(0, "q"), bool(message.header.number(2, "B"))
-    except (ValueError, struct.error) as error:
+    except ValueError as error:
         raise Damaged(f"the metadata of a dictionary make no sense ({error})", message.start) from error
 
 
@@ -148,20 +148,23 @@ def dictionary_number(schema: Message, *, way: Sequence[int]) -> int:
             column = column.tables(5)[k]
         encoding = column.table(4)
         return 0 if encoding is None else encoding.number(0, "q")
-    except (ValueError, IndexError, struct.error) as error:
+    except (ValueError, IndexError) as error:
         raise Damaged(f"the schema makes no sense ({error})", schema.start) from error
 
 
 def is_little_endian(schema: Message) -> bool:
-    """Whether numbers in the batches have their lowest byte first."""
-    return schema.header.number(0, "h") == 0
+    """Whether numbers in the batches have their lowest byte first; raise Damaged if that is not known."""
+    try:
+        return schema.header.number(0, "h") == 0
+    except ValueError as error:
+        raise Damaged(f"the schema makes no sense ({error})", schema.start) from error
 
 
 @dataclass(frozen=True, slots=True)
 class Flat:
     """A table of a FlatBuffer: numbers, tables and vectors by the number of their field.
 
-    A field that is missing is 0, None or empty. Raises ValueError or struct.error where data make no sense.
+    A field that is missing is 0, None or empty. Raises ValueError where the data make no sense.
     """
 
     data: bytes
@@ -223,5 +226,8 @@ class Flat:
 def _unpack(form: str, data: bytes, place: int) -> int:
     if place < 0:  # struct counts it from the end
         raise ValueError(f"a place {-place:,} bytes before the beginning")
-    (value,) = struct.unpack_from(f"<{form}", data, place)
+    try:
+        (value,) = struct.unpack_from(f"<{form}", data, place)
+    except struct.error as error:
+        raise ValueError(str(error)) from error
     return int(value)
