@@ -65,30 +65,37 @@ class _Table:
         return (fault_of_text(record.text or b"", self.name) or "") if may_be_invalid else ""
 
     def piece_of(self, data: bytes, share: Share) -> tuple[str, float]:
-        """Return a piece of the text of a record in `data`, weighted for one byte of the file."""
-        start = 0
-        for _ in range(_MOST_TRIED):
-            start = data.find(b"\n", start) + 1
-            records = self._records_from(data, start) if start else []
-            if not start or records:
-                break
-        for record in records[:1]:
-            text, weight = shorten(record.text or b"", share)
-            return text, weight / (record.end - start)
-        piece = trim(1, data[: share.piece_bytes]).data
+        """Return a piece of the text at the middle of `data`, weighted for one byte of the file.
+
+        If the record there is not whole in `data`, or not found, it is a piece of the file as it is.
+        """
+        middle = len(data) // 2
+        for start, record in self._records_to(data, middle):
+            if start <= middle < record.end < len(data):
+                text, weight = shorten(record.text or b"", share)
+                return text, weight / (record.end - start)
+        piece = trim(1, data[middle : middle + share.piece_bytes]).data
         return piece.decode(errors="ignore"), 1 / max(1, len(piece))
 
-    def _records_from(self, data: bytes, start: int) -> list[Record]:
-        """Return the whole records from `start` on; none if one is bad, so that `start` may be in quotes."""
-        records = list[Record]()
-        while start < len(data):
-            record = parse_record(data, start, self.delimiter, self.column)
-            start = record.end
-            if start < len(data) and record.n_cells:
-                if self.fault_of(record):
-                    return []
-                records.append(record)
-        return records
+    def _records_to(self, data: bytes, end: int) -> list[tuple[int, Record]]:
+        """Return records in `data` up to that at `end`, and where they begin, after a line end that fits.
+
+        A line end may be inside of quotes. It is not if all records after it have the right number of cells.
+        """
+        first = 0
+        for _ in range(_MOST_TRIED):
+            first = data.find(b"\n", first, end) + 1
+            if not first:
+                break
+            found, start, is_sound = list[tuple[int, Record]](), first, True
+            while start < len(data) and is_sound:
+                record = parse_record(data, start, self.delimiter, self.column)
+                is_sound = record.end == len(data) or not self.fault_of(record)
+                found.append((start, record))
+                start = record.end
+            if is_sound:
+                return found
+        return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,8 +221,7 @@ class Delimited(Streamed):
     def sample(self, file: InputFile, _samples: list[Sample], share: Share, check: Check) -> Excerpts:
         """Take the records at places spread over the file, or the first ones.
 
-        What begins at a line end is taken for a record if it has the right number of cells; where there is
-        none, a piece of the file is taken as it is.
+        That takes long records more often than short ones, so each counts by its tokens per byte.
         """
         table = self._open_table(check)
         n_places = share.of(_N_REMOTE_PLACES if isinstance(file.path, Url) else N_PLACES)
