@@ -1,8 +1,10 @@
 """The commands in README.md and docs/ run, on small inputs in a temporary folder."""
 
+import csv
 import gzip
 import importlib.metadata
 import importlib.util
+import io
 import json
 import os
 import re
@@ -19,7 +21,7 @@ from tests.texts import real_text
 pytestmark = pytest.mark.costly
 
 BASH_TIMEOUT_S = 120
-NEEDS = {".parquet": "pyarrow", ".zst": "backports.zstd"}
+NEEDS = {".parquet": "pyarrow", "saved_dataset": "pyarrow", ".zst": "backports.zstd"}
 OUTSIDE = ("hf://", "pip ", "docker ", "systemd-run ", "srun ", "scontrol ")  # what these need is not here
 
 
@@ -43,10 +45,20 @@ def checkout(tmp_path: Path) -> Path:
         (folder / name).write_bytes(gzip.compress(text))
     lines = "".join(json.dumps({"content": one}) + "\n" for one in documents)
     (folder / "crawl" / "1.jsonl").write_text(lines)
+    for name, column in (("reviews.csv.gz", "review"), ("more/1.csv.gz", "content")):
+        rows = io.StringIO(newline="")
+        csv.writer(rows).writerows([("id", column), *enumerate(documents)])
+        (folder / name).write_bytes(gzip.compress(rows.getvalue().encode()))
     if importlib.util.find_spec("pyarrow"):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        table = pa.table({"text": documents, "content": documents})
+        (folder / "saved_dataset" / "train").mkdir(parents=True)
+        arrow = folder / "saved_dataset" / "train" / "data-00000-of-00001.arrow"
+        with pa.ipc.new_stream(str(arrow), table.schema) as file:
+            file.write_table(table)
+        (arrow.parent / "state.json").write_text("{}")
         pq.write_table(pa.table({"text": documents}), folder / "fineweb" / "1.parquet")
     if sys.version_info >= (3, 14) or importlib.util.find_spec("backports.zstd"):
         from tests.texts import zstd

@@ -6,7 +6,10 @@ text.py          the reader of plain text
 separated.py     the reader of text with documents between separators
 whole.py         the reader of text files each of which is one document
 lines.py         the reader of JSON lines
-parquet.py       the reader of a column of a parquet file
+delimited.py     the reader of CSV and TSV
+table.py         the reader of a column of a table; for these two formats:
+parquet.py       parquet
+arrow.py         Arrow files and streams
 location.py      Url and Format: where an input is, and how it is stored
 find.py          turn the arguments of --input and --val-input into an ordered list of files
 open.py          open a local file, a remote file or a pipe
@@ -26,8 +29,15 @@ fieldpath.py     find the text field in a record or among the columns of a table
 jsonl.py         parse JSON lines
 native.py        parse most JSON lines with msgspec
 strings.py       decode the long strings of a JSON line in parts
-tables.py        read a column of a parquet file in bounded memory, and parse its rows
+runs.py          cut a stream of bytes into runs of whole records
+cells.py         parse records of CSV
+rows.py          rows of a table: their places, checksum and documents
+columns.py       what the readers of tables share that need pyarrow
+tables.py        read a column of a parquet file in bounded memory
 pages.py         the sizes of the pages of such a column
+messages.py      find the record batches of an Arrow file, and the buffers in them
+buffers.py       read such a buffer in pieces
+arrays.py        Arrow arrays of texts, of every layout
 samples.py       sample an input: is it UTF-8 text, and how many tokens will it have?
 fields.py        check that each input has its text in the requested field, or find it elsewhere
 repairs.py       shell commands that turn bad records into good ones
