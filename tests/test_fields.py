@@ -36,6 +36,18 @@ def write_table(path: Path, **columns: Any) -> Path:
     return path
 
 
+def write_records(path: Path, *records: Any) -> Path:
+    """A table of records."""
+    table = pyarrow.Table.from_pylist(list(records))
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(table, path)
+        return path
+    opener = pyarrow.ipc.new_file if "file" in path.name else pyarrow.ipc.new_stream
+    with opener(str(path), table.schema) as file:
+        file.write_table(table)
+    return path
+
+
 def commands_in(message: str) -> list[str]:
     """Find the commands in a message: the lines indented by four spaces."""
     return [line.strip() for line in message.splitlines() if line.startswith("    ")]
@@ -200,17 +212,17 @@ ONLY_LINES = {
 
 
 @pytest.mark.sample(3)
-@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "arrow"])
 @pytest.mark.parametrize("name", NESTED)
 def test_a_text_in_an_object_comes_with_the_option_that_finds_it(
     name: str, kind: str, run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     record, text, field = NESTED[name]
     path = tmp_path / f"it's.{kind}"
-    if kind == "parquet":
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record, record]), path)
-    else:
+    if kind == "jsonl":
         write_lines(path, record, record)
+    else:
+        write_records(path, record, record)
     done = run_prepare("--input", path, "--output-dir", "out", "--val-split", "none")
     assert done.returncode == 3
     assert f"the text is in {field!r}" in done.stderr
@@ -262,19 +274,38 @@ def test_lines_with_their_text_elsewhere_come_with_a_jq_line_that_works(
 
 
 @pytest.mark.sample(3)
+@pytest.mark.parametrize("kind", ["parquet", "stream.arrow", "file.arrow"])
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_tables_with_their_text_elsewhere_come_with_a_line_that_works(
-    name: str, run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
+    name: str, kind: str, run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     record, text = ELSEWHERE[name]
-    path = tmp_path / "it's.parquet"
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([record, record]), path)
+    path = write_records(tmp_path / f"it's.{kind}", record, record)
     done = run_prepare("--input", path, "--output-dir", "out", "--val-split", "none")
     assert done.returncode == 3
     (command,) = commands_in(done.stderr)
     again = run_in_shell(command, tmp_path)
     assert again.returncode == 0, (command, again.stderr)
     assert documents_of(tmp_path / "out", gpt2) == [text, text]
+
+
+def test_tables_in_text_with_different_columns_come_with_the_option_or_a_line_for_each(
+    run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text('id,"the ""body"""\n1,"one, two\nthree"\n')
+    options = ("--output-dir", "out", "--val-split", "none")
+    refused = run_prepare("--input", "a.csv", *options)
+    (command,) = commands_in(refused.stderr)
+    assert "--text-field" in command
+    again = run_in_shell(command, tmp_path)
+    assert again.returncode == 0, (command, again.stderr)
+    assert documents_of(tmp_path / "out", gpt2) == ["one, two\nthree"]
+    (tmp_path / "b.tsv").write_text('text\tsome\tthe "body"\na\tb\tmuch longer than a\n')
+    (tmp_path / "a.csv").write_text('id;body\n1;"one; ""two""\nthree"\n')
+    refused = run_prepare("--input", "a.csv", "b.tsv", *options, "--overwrite")
+    (command,) = commands_in(refused.stderr)
+    again = run_in_shell(command, tmp_path)
+    assert again.returncode == 0, (command, again.stderr)
 
 
 def test_a_map_and_rows_of_null_are_converted_too(
