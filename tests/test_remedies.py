@@ -1,6 +1,7 @@
 """Each refused input comes with a command, and the command, run as it is printed, leads to the tokens."""
 
 import bz2
+import csv
 import gzip
 import io
 import json
@@ -107,6 +108,13 @@ def in_arrow(opener: Callable[[io.BytesIO, Any], Any]) -> bytes:
     return stream.getvalue()
 
 
+def in_csv(delimiter: str = ",", *, end: str = "\r\n") -> str:
+    file = io.StringIO(newline="")
+    rows = csv.writer(file, delimiter=delimiter, lineterminator=end, quoting=csv.QUOTE_ALL)
+    rows.writerows([("id", "text"), *enumerate(TEXTS)])
+    return file.getvalue()
+
+
 LINES = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS)
 RECORDS: dict[str, Callable[[], bytes]] = {
     "a.json": as_json,
@@ -120,8 +128,12 @@ RECORDS: dict[str, Callable[[], bytes]] = {
     "a.jsonl": lambda: LINES.encode("utf-16"),
     "b.jsonl": lambda: json.dumps({"text": TEXTS}).encode("utf-8"),
     "seq": lambda: b"".join(b"\x1e" + line.encode() + b"\n" for line in LINES.splitlines()),
-    "stream.arrow": lambda: in_arrow(pyarrow.ipc.new_stream),
-    "file.arrow": lambda: in_arrow(pyarrow.ipc.new_file),
+    "stream.arrow.gz": lambda: gzip.compress(in_arrow(pyarrow.ipc.new_stream)),
+    "file.feather.zst": lambda: zstd.compress(in_arrow(pyarrow.ipc.new_file)),
+    "a.csv": lambda: in_csv().encode("utf-16"),
+    "c.tsv": lambda: in_csv("\t").encode("utf-16-le"),
+    "d.csv": lambda: in_csv(end="\r").encode(),
+    "e.csv.gz": lambda: gzip.compress(in_csv(end="\r").encode()),
     "a.orc": lambda: saved(lambda to: pyarrow.orc.write_table(pyarrow.table({"text": TEXTS}), to)),
     "a.parquet.gz": lambda: gzip.compress(
         saved(lambda to: pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS}), to))
@@ -338,14 +350,13 @@ def test_where_all_are_refused_what_is_made_of_them_goes_to_a_folder(
     assert tokens_in(tmp_path / "out") == of_documents(gpt2, [f"Text {k} of some." for k in range(12)])
 
 
-def test_a_table_in_text_is_read_as_such_and_a_column_by_the_command(
+def test_a_table_that_is_called_text_is_read_as_such_and_a_column_by_the_command(
     run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:
-    rows = "".join(f'{k},"{text}"\n' for k, text in enumerate(TEXTS))
-    (tmp_path / "a.csv").write_text(f"id,the body\n{rows}", encoding="utf-8")
-    told = run_prepare("--input", "a.csv", "--output-dir", "plain", *PLAIN)
+    (tmp_path / "a.txt").write_text(in_csv(), encoding="utf-8", newline="")
+    told = run_prepare("--input", "a.txt", "--output-dir", "plain", *PLAIN)
     assert told.returncode == 0
-    assert "notice: a.csv: CSV, read as plain text; to read its column 'the body' instead:" in told.stderr
+    assert "notice: a.txt: CSV, read as plain text because of the name; to read its column" in told.stderr
     done = run_in(tmp_path, command_in(told.stderr).replace("plain", "out"))
     assert done.returncode == 0, done.stderr
     assert tokens_in(tmp_path / "out") == of_documents(gpt2, TEXTS)

@@ -302,8 +302,23 @@ def test_other_columns_are_not_transferred(served: Server, tmp_path: Path) -> No
     assert {(start, start + size) for start, size in zip(starts, sizes, strict=True)} <= ranges
 
 
+@pytest.mark.parametrize("kind", ["arrow", "feather", "csv", "tsv.gz"])
+def test_tables_of_other_formats_are_read_and_resumed_as_on_the_disk(
+    kind: str, served: Server, tmp_path: Path
+) -> None:
+    path = write(served.folder, kind, some_documents()[:300])
+    same: Args = ("--val-ratio", "0.05", "--block-size", "20000")
+    assert prepare("--input", path, "--output-dir", tmp_path / "expected", *same).returncode == 0
+    options: Args = ("--input", served.url(path.name), "--output-dir", tmp_path / "out", *same)
+    with pytest.raises(Stopped):
+        prepare(*options, stop_after_bytes=path.stat().st_size // 2)
+    assert prepare(*options).returncode == 0
+    assert sha256s(tmp_path / "out") == sha256s(tmp_path / "expected")
+    assert report_of(tmp_path / "out")["resumes"] == 1
+
+
 def test_magic_bytes_decide_where_an_address_says_nothing(served: Server, same: Same, tmp_path: Path) -> None:
-    for kind in ("jsonl.gz", "parquet"):
+    for kind in ("jsonl.gz", "parquet", "arrow"):
         path = write(served.folder, kind, some_documents()[:20])
         address = served.url(path.rename(served.folder / "get").name)
         out = tmp_path / kind

@@ -177,7 +177,7 @@ def _look_at_text(text: str, name: str, by_name: Container, *, is_whole: bool) -
         return Look(by_name, kind, is_refused=True)
     shape = shape_of(start)
     if by_name in ("csv", "tsv") and shape in (None, "lines"):
-        if "\r" in start and "\n" not in start:
+        if "\r" in start.partition("\n")[0].rstrip("\r"):
             return Look(by_name, kinds.with_cr_alone(by_name), is_refused=True)
         return Look(by_name)
     if shape is not None:
