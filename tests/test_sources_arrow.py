@@ -433,3 +433,27 @@ def test_without_pyarrow_its_pip_line_is_given(path: Path, monkeypatch: pytest.M
     write(path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "is an Arrow file, and the package that reads it is missing:" in refusal(path)
+
+
+def test_room_is_made_for_a_large_window_of_zstd(path: Path) -> None:
+    text = random.Random(1).randbytes(30_000).hex()
+    asked: list[str] = []
+
+    def make_room(n_bytes: int, need: Callable[[], Need]) -> None:
+        asked.append(f"{n_bytes:,}: {need().what}; {need().way_out}")
+
+    for level, expected in ((1, 0), (20, 1)):
+        write(path, [text] * 500, rows=500, compression=pyarrow.Codec("zstd", compression_level=level))
+        with ArrowColumn(open_input(path), text_field="text") as column:
+            for group in column.row_groups:
+                n_rows = sum(
+                    len(rows.lengths)
+                    for _, rows in column.read_rows(group, block_bytes=1 << 20, make_room=make_room)
+                )
+                assert n_rows == 500
+        assert len(asked) == expected
+    assert re.match(
+        rf"[\d,]+: {re.escape(str(path))}: the zstd window of record batch 0, which begins at byte \d+, has "
+        r"[\d.]+ MB; write it at a lower compression level",
+        asked[0],
+    )

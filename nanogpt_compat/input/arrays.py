@@ -28,6 +28,7 @@ class Array(ABC):
 
     n_rows: int
     valid: Sequence[Source]  # each a bit for each row: of the array, and of the structs around it
+    opened: list[Source] = field(default_factory=list, kw_only=True)  # all buffers of the array
 
     @property
     @abstractmethod
@@ -253,14 +254,19 @@ class Opener:
             valid += [place] if layout.nulls[array] else []
             kinds = [kind.field(k).type for k in range(kind.num_fields)]
 
+        opened = list[Source]()
+
         def source(k: int) -> Source:
-            return open_buffer(self.pyarrow, self.read, layout.buffers[k], layout.codec)
+            opened.append(open_buffer(self.pyarrow, self.read, layout.buffers[k], layout.codec))
+            return opened[-1]
 
         if self.pyarrow.types.is_null(kind) or not layout.n_rows:
             return Nulls(layout.n_rows, ())
         n_data = layout.n_variadic[view] if view < len(layout.n_variadic) else 0
         sources = [source(k) for k in valid]
-        return self._array(kind, layout.n_rows, sources, lambda k: source(place + k), n_data, values)
+        made = self._array(kind, layout.n_rows, sources, lambda k: source(place + k), n_data, values)
+        made.opened = opened
+        return made
 
     def _array(
         self,

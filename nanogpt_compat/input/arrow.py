@@ -183,6 +183,9 @@ class ArrowColumn:
         if self._column is None:  # there are no rows
             return
         array = self._open_array(self._column, group, make_room)
+        window_bytes = sum(one.window_bytes for one in array.opened)
+        what = f"the zstd window of {group},"
+        self._make_room_for_all(what, window_bytes, make_room, "write it at a lower compression level")
         for first in range(max(0, first_row - group.first_row), group.n_rows, _MAX_ROWS):
             row = group.first_row + first
             lengths, texts = self._lengths(array, group, first, min(_MAX_ROWS, group.n_rows - first))

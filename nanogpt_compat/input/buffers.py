@@ -7,18 +7,25 @@ import io
 from abc import ABC, abstractmethod
 from typing import Any
 
+from nanogpt_compat.input.compressed import zstd_window_bytes
 from nanogpt_compat.input.messages import Buffer, Read
 
 _LENGTH_BYTES = 8  # of the size before a compressed buffer
 _STORED_AS_IT_IS = -1  # in the place of this size
 _KEPT_BYTES = 16  # of what was read from a compressed buffer: the next read may overlap it by a value
 _PIECE_BYTES = 1024 * 1024
+_ZSTD_HEADER_BYTES = 18  # the longest of a frame
 
 
 class Source(ABC):
     """The bytes of a buffer, uncompressed."""
 
     n_bytes: int
+
+    @property
+    def window_bytes(self) -> int:
+        """The memory that its decoder takes."""
+        return 0
 
     @abstractmethod
     def read(self, n_bytes: int, offset: int) -> bytes:
@@ -66,6 +73,12 @@ class Packed(Source):
         self._stream: Any = None
         self._place = 0  # of the stream
         self._kept = b""  # the bytes before it
+
+    @property
+    def window_bytes(self) -> int:
+        """The window that its frame asks for; that of lz4 is small."""
+        read, start, _ = self._stored
+        return zstd_window_bytes(read(_ZSTD_HEADER_BYTES, start)) if self._codec == "zstd" else 0
 
     def read(self, n_bytes: int, offset: int) -> bytes:
         """Skip to `offset`, and read."""

@@ -245,7 +245,7 @@ class _Gzip:
         return piece
 
 
-def _zstd_window_bytes(header: bytes) -> int:
+def zstd_window_bytes(header: bytes) -> int:
     """Return the window that a zstd frame asks for (RFC 8878, 3.1.1.1)."""
     if not header.startswith(COMPRESSION_MAGIC["zst"]) or len(header) < 6:  # a skippable frame has none
         return 0
@@ -330,7 +330,7 @@ _CODECS: dict[Compression, _Codec] = {
         errors="ZstdError",
         unpack="zstd -d --long=31",
         part="a zstd frame",
-        window_bytes=_zstd_window_bytes,
+        window_bytes=zstd_window_bytes,
         smaller="without --long or --ultra",
     ),
 }
