@@ -3,6 +3,7 @@
 It is slow and simple on purpose, and shares nothing with the program.
 """
 
+import csv
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import tiktoken
 from numpy.typing import NDArray
 
@@ -176,3 +179,21 @@ def _under(record: Any, name: str) -> list[Any]:
         return [record[name]]
     outer, _, inner = name.partition(".")
     return _under(record[outer], inner) if "." in name and isinstance(record.get(outer), dict) else []
+
+
+def texts_of_table(path: Path, text_field: str) -> list[str | None]:
+    """The texts in a column of a whole CSV, TSV, parquet or Arrow file."""
+    if path.suffix in (".csv", ".tsv"):
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            csv.field_size_limit(1 << 30)
+            rows = csv.DictReader(file, delimiter="," if path.suffix == ".csv" else "\t")
+            return [row[text_field] for row in rows]
+    if path.suffix == ".parquet":
+        table = pyarrow.parquet.read_table(path)
+    else:
+        raw = path.read_bytes()
+        is_file = raw.startswith(b"ARROW1")
+        table = (pyarrow.ipc.open_file(raw) if is_file else pyarrow.ipc.open_stream(raw)).read_all()
+    records = table.select([text_field.partition(".")[0]]).to_pylist()
+    found = [_under(record, text_field) for record in records]
+    return [one[0] if one else None for one in found]

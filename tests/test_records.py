@@ -23,8 +23,9 @@ from nanogpt_compat.text.blocks import Position
 from nanogpt_compat.text.documents import MARK, Documents
 from tests import faults
 from tests.faults import Args, Expected, expect, make_text, prepare, report_of, sha256s
-from tests.reference import goes_to_val
+from tests.reference import goes_to_val, texts_of_table
 from tests.test_documents import assert_same, expected_pair
+from tests.test_streams import given
 from tests.texts import real_text, zstd
 
 pytestmark = pytest.mark.costly
@@ -218,6 +219,55 @@ def test_a_wrong_token_at_the_beginning_of_an_input_is_traced_to_that_input(
     unit = "rows" if kinds[1] == "parquet" else "bytes"
     assert f"comes from the block of {unit} 0 to " in done.stderr
     assert f" of {paths[1]}; run the same command" in done.stderr
+
+
+def test_a_folder_that_datasets_has_saved_is_read_without_its_caches(
+    documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    some = [one for one in documents if len(one) < 5000][:300]
+    kind = pyarrow.struct([("text", pyarrow.string()), ("n", pyarrow.int64())])
+    paths = []
+    for k in range(11):
+        rows = [None if j % 9 == 8 else {"text": one, "n": j} for j, one in enumerate(some[k::11])]
+        table = pyarrow.table({"id": range(len(rows)), "meta": pyarrow.array(rows, kind)})
+        paths.append(folder / f"data-{k:05}-of-00011.arrow")
+        with pyarrow.ipc.new_stream(str(paths[-1]), table.schema) as file:
+            file.write_table(table, max_chunksize=10)
+    shutil.copy(paths[0], folder / "cache-0123456789abcdef.arrow")
+    for name in ("state.json", "dataset_info.json"):
+        (folder / name).write_text("{}")
+    out = tmp_path / "out"
+    args: Args = ("--text-field", "meta.text", "--skip-bad-records", "--val-ratio", "0.1")
+    done = prepare("--input", folder, "--output-dir", out, *args)
+    assert done.returncode == 0, done.stderr
+    assert "skipped 3 other entries" in done.stderr
+    found = [one for path in paths for one in texts_of_table(path, "meta.text")]
+    assert_same(tokens_of(out), wanted([one for one in found if one], "append", 0.1, gpt2))
+    assert report_of(out)["skipped_records"] == found.count(None) > 20
+
+
+@pytest.mark.parametrize("kind", ["stdin", "stdin.gz"])
+def test_a_pipe_of_csv_is_resumed_from_its_beginning_and_must_be_the_same(
+    kind: str, documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path
+) -> None:
+    path = write(tmp_path, "csv", documents * 2)  # more than is kept of a pipe
+    raw, out = path.read_bytes(), tmp_path / "out"
+    assert len(raw) > 3_000_000
+    n_bytes = 2_500_000 if kind == "stdin" else 1_000_000  # as stored
+    same: Args = ("--output-dir", out, "--text-field", "text", "--val-ratio", "0.05", "--block-size", "50000")
+    with given(kind, raw, tmp_path) as name, pytest.raises(faults.Stopped):
+        prepare("--input", name, *same, stop_after_bytes=n_bytes, every_bytes=100_000)
+    with given(kind, raw.replace(b"the", b"teh", 1), tmp_path) as name:
+        assert prepare("--input", name, *same).returncode == 5
+    with given(kind, raw, tmp_path) as name:
+        done = prepare("--input", name, *same)
+    assert done.returncode == 0, done.stderr
+    found = [one for one in texts_of_table(path, "text") if one]
+    assert found == [one for one in documents * 2 if one]
+    assert_same(tokens_of(out), wanted(found, "append", 0.05, gpt2))
+    assert report_of(out)["resumes"] == 1
 
 
 def test_several_inputs_of_all_formats_are_one_run(
