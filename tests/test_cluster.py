@@ -148,7 +148,7 @@ def make_inputs(folder: Path, kind: str) -> Args:
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize(
-    "kind", ["text", "texts", "text.gz", "separator", "jsonl", "parquet", "jsonl.zst", "all"]
+    "kind", ["text", "texts", "text.gz", "separator", "jsonl", "parquet", "jsonl.zst", "csv", "arrow", "all"]
 )
 def test_processes_make_what_one_makes(kind: str, tmp_path: Path) -> None:
     inputs = make_inputs(tmp_path, kind)
@@ -175,12 +175,12 @@ def test_processes_make_what_one_makes(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("span_size", ["3k", "100k", "10M"])
-@pytest.mark.parametrize("kind", ["separator", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["separator", "jsonl", "parquet", "arrow"])
 def test_any_size_of_spans_makes_the_same(kind: str, span_size: str, tmp_path: Path) -> None:
     inputs = make_inputs(tmp_path, kind)
     if span_size == "3k":  # of a little only: each span takes some milliseconds
         (path := Path(inputs[1])).write_bytes(path.read_bytes()[:60_000].rpartition(b"\n")[0])
-        if kind == "parquet":
+        if kind in ("parquet", "arrow"):
             path = write(tmp_path, kind, some_documents()[:60])
         inputs = ("--input", path, *inputs[2:])
     options: Args = (*inputs, "--val-ratio", "0.05", "--engine", "tiktoken")

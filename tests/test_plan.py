@@ -257,11 +257,11 @@ def test_a_stretch_without_a_cut_is_one_span_and_is_cut_by_force_as_on_one_machi
     )
 
 
-def test_spans_cover_every_input_and_an_empty_one_has_none() -> None:
-    formats = [TEXT, TEXT, Format("jsonl", "gz"), Format("parquet")]
-    spans = cut_spans([0, 10, 10, 3], formats, 4)
+def test_spans_cover_every_input_and_an_empty_one_has_none_and_one_read_in_order_one() -> None:
+    formats = [TEXT, TEXT, Format("jsonl", "gz"), Format("parquet"), Format("csv")]
+    spans = cut_spans([0, 10, 10, 3, 10], formats, 4)
     found = [(one.index, one.input_index, one.start, one.end) for one in spans]
-    assert found == [(0, 1, 0, 3), (1, 1, 3, 6), (2, 1, 6, 10), (3, 2, 0, 10), (4, 3, 0, 3)]
+    assert found == [(0, 1, 0, 3), (1, 1, 3, 6), (2, 1, 6, 10), (3, 2, 0, 10), (4, 3, 0, 3), (5, 4, 0, 10)]
 
 
 def small_plan(folder: Path, **options: object) -> tuple[Plan, Job]:

@@ -105,3 +105,14 @@ def test_the_first_record_has_the_names(head: bytes, columns: tuple[str, ...], d
 def test_nothing_has_no_names() -> None:
     assert parse_header(b"") is None
     assert parse_header(b"\xef\xbb\xbf\r\n\n") is None
+
+
+@pytest.mark.parametrize("piece_bytes", [1, 2, 3, 4, 50])
+def test_a_byte_order_mark_is_no_part_of_the_first_cell(piece_bytes: int) -> None:
+    raw = b'\xef\xbb\xbf"id\n",text\n1,"a\nb"\n'
+    header = parse_header(raw, wanted=["text"])
+    assert header is not None
+    assert (header.columns, header.start, header.end) == (("id\n", "text"), 3, 14)
+    ends = RecordEnds(b",", n_skipped=header.start)
+    pieces = [raw[k : k + piece_bytes] for k in range(0, len(raw), piece_bytes)]
+    assert sum(ends.find(one)[2] for one in pieces) == 2

@@ -120,6 +120,18 @@ def test_any_text_comes_back_from_any_blocks_and_from_any_place(
         assert reader.change(Consumed(block.end.offset, 0, block.end.crc, is_all=False), lambda: None) == ""
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.gz"])
+@pytest.mark.parametrize("last", [b"2,b", b'2,"b\n"'])
+def test_a_last_record_without_line_end_ends_the_input(name: str, last: bytes, tmp_path: Path) -> None:
+    path = tmp_path / name
+    raw = b"id,text\n1,a\n" + last
+    path.write_bytes(gzip.compress(raw) if name == "a.gz" else raw)
+    for block_bytes in (1, 1000):
+        *_, block = blocks_of(reader_of(path), block_bytes=block_bytes)
+        assert block.end.at_end
+        assert block.documents(skip_bad=False).texts[-1].startswith(b"b")
+
+
 BAD = b"""id,text
 1,good
 2

@@ -114,7 +114,7 @@ class RecordEnds:
     def find(self, data: bytes) -> tuple[int, int, int]:
         """Return the first and the last place after the end of a record, 0 for none, and their number."""
         first = last = n_ends = 0
-        place = min(self._n_skipped, len(data))
+        place = first_place = min(self._n_skipped, len(data))
         self._n_skipped -= place
         before, self._last = self._last, data[-1:] if place < len(data) else b"\n"
         if self._may_close and data:
@@ -124,7 +124,7 @@ class RecordEnds:
             if self._is_inside:
                 place = self._close(data, place)
                 continue
-            start, place = place, self._find_opening(data, place, before)
+            start, place = place, self._find_opening(data, place, first_place, before)
             end = place if place >= 0 else len(data)
             if n := data.count(b"\n", start, end):
                 first = first or data.find(b"\n", start, end) + 1
@@ -139,10 +139,13 @@ class RecordEnds:
         self._is_inside = place < 0 or self._may_close
         return len(data) if self._is_inside else place + 1
 
-    def _find_opening(self, data: bytes, place: int, before: bytes) -> int:
-        """Return where the next quote is that opens a cell; -1 if there is none."""
+    def _find_opening(self, data: bytes, place: int, first: int, before: bytes) -> int:
+        """Return where the next quote is that opens a cell; -1 if there is none.
+
+        `before` is the byte before the place `first`, where the first record of the data begins.
+        """
         place = data.find(b'"', place)
-        while place >= 0 and (data[place - 1 : place] if place else before) not in self._openers:
+        while place >= 0 and (data[place - 1 : place] if place > first else before) not in self._openers:
             place = data.find(b'"', place + 1)
         return place
 
