@@ -29,9 +29,9 @@ class InputTally:
     documents: int = 0  # finished ones that are not empty
     invalid_bytes: int = 0
     bytes_read: int = 0  # of the file
-    text_bytes: int = 0  # uncompressed, and of parquet only the texts
+    text_bytes: int = 0  # uncompressed, and of columns only the texts
     records: int = 0  # lines or rows
-    crc: int = 0  # zlib.crc32 of the uncompressed content; for parquet, of the texts and their lengths
+    crc: int = 0  # zlib.crc32 of the uncompressed content; for columns, of the texts and their lengths
     skipped_records: int = 0
     first_skipped: str = ""  # its place and the reason
     is_left: bool = False  # a limit such as --n was reached, so the rest, or all of it, is not read

@@ -80,7 +80,7 @@ class Position:
     """
 
     input_index: int
-    offset: int = 0  # bytes from the beginning of this input, uncompressed; in parquet, only of the texts
+    offset: int = 0  # bytes from the beginning of this input, uncompressed; in columns, only of the texts
     anchor: int = 0
     after_cr: bool = False
     crc: int = 0  # zlib.crc32 of this input's logical content before `offset`

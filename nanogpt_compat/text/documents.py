@@ -17,7 +17,7 @@ MARK = b"\x01\x02\x0e\x0f\x10\x11\x12\x03"
 ASCII text stays fast."""
 
 HEAD_BYTES = 64 * 1024  # of a document, which decide its split
-MAX_RECORD_BYTES = 64 * 1024 * 1024  # of a JSON line, or of one text in parquet
+MAX_RECORD_BYTES = 64 * 1024 * 1024  # of a JSON line, a CSV record, or one text in a column
 _SALT = b"2357"  # the seed of the validation split in nanoGPT's own scripts
 EOTS = ("append", "prepend", "none")
 
