@@ -227,58 +227,68 @@ class Indices(Array):
 
 
 @dataclass(frozen=True, slots=True)
+class _Counts:
+    """How many arrays, buffers and arrays of views there are, without the buffers of the views."""
+
+    arrays: int = 0
+    buffers: int = 0
+    views: int = 0
+
+    def __add__(self, other: "_Counts") -> "_Counts":
+        return _Counts(self.arrays + other.arrays, self.buffers + other.buffers, self.views + other.views)
+
+
 class Opener:
     """Opens the array of one column in each batch of a schema."""
 
-    pyarrow: Any
-    read: Read
-    kinds: Sequence[Any]  # of all columns
-    way: tuple[int, ...]  # the index of the column, and those of the fields in structs that lead to it
+    def __init__(self, pyarrow: Any, read: Read, kinds: Sequence[Any], way: Sequence[int]) -> None:
+        """`kinds` are the types of all columns, `way` the index of one, and those in structs that lead on."""
+        self._pyarrow = pyarrow
+        self._read = read
+        self._all = _count(kinds, pyarrow)
+        self._before: list[_Counts] = []  # before the column, and before each field of structs on the way
+        self._kind: Any = None
+        before = _Counts()
+        for index in way:
+            if self._kind is not None:  # the struct itself
+                before += _Counts(1, 1)
+            before += _count(kinds[:index], pyarrow)
+            self._before.append(before)
+            self._kind = kinds[index]
+            kinds = [self._kind.field(k).type for k in range(self._kind.num_fields)]
 
     def open(self, layout: BatchLayout, values: Values) -> Array:
         """Open the array of a batch with the values of its dictionary; raise ValueError if it is damaged."""
-        n_arrays, n_buffers, n_views = self._count(self.kinds)
-        n_data = sum(layout.n_variadic)
-        found = len(layout.nulls), len(layout.buffers) - n_data, len(layout.n_variadic)
-        if (n_arrays, n_buffers, n_views) != found:
+        n_buffers = len(layout.buffers) - sum(layout.n_variadic)
+        if self._all != _Counts(len(layout.nulls), n_buffers, len(layout.n_variadic)):
             raise ValueError("the buffers of its batch are not those of its schema")
-        array = place = view = 0  # arrays, buffers and arrays of views before the column
-        kind, kinds, valid = None, self.kinds, list[int]()
-        for index in self.way:
-            if kind is not None:  # the struct itself
-                array, place = array + 1, place + 1
-            n_arrays, n_buffers, n_views = self._count(kinds[:index])
-            array, place = array + n_arrays, place + n_buffers + sum(layout.n_variadic[view : view + n_views])
-            view += n_views
-            kind = kinds[index]
-            valid += [place] if layout.nulls[array] else []
-            kinds = [kind.field(k).type for k in range(kind.num_fields)]
-
+        places = [one.buffers + sum(layout.n_variadic[: one.views]) for one in self._before]
+        valid = [place for place, one in zip(places, self._before, strict=True) if layout.nulls[one.arrays]]
+        place, view = places[-1], self._before[-1].views
         opened = list[Source]()
 
         def source(k: int) -> Source:
-            opened.append(open_buffer(self.pyarrow, self.read, layout.buffers[k], layout.codec))
+            opened.append(open_buffer(self._pyarrow, self._read, layout.buffers[k], layout.codec))
             return opened[-1]
 
-        if self.pyarrow.types.is_null(kind) or not layout.n_rows:
+        if not layout.n_rows or self._pyarrow.types.is_null(self._kind):
             return Nulls(layout.n_rows, ())
         n_data = layout.n_variadic[view] if view < len(layout.n_variadic) else 0
         sources = [source(k) for k in valid]
-        made = self._array(kind, layout.n_rows, sources, lambda k: source(place + k), n_data, values)
+        made = self._array(layout.n_rows, sources, lambda k: source(place + k), n_data, values)
         made.opened = opened
         return made
 
     def _array(
         self,
-        kind: Any,
         n_rows: int,
         valid: Sequence[Source],
         source: Callable[[int], Source],
         n_data: int,
         values: Values,
     ) -> Array:
-        types = self.pyarrow.types
-        if isinstance(kind, self.pyarrow.BaseExtensionType):
+        types, kind = self._pyarrow.types, self._kind
+        if isinstance(kind, self._pyarrow.BaseExtensionType):
             kind = kind.storage_type
         if types.is_dictionary(kind):
             return Indices(n_rows, valid, source(1), kind.index_type.to_pandas_dtype(), values)
@@ -289,28 +299,25 @@ class Opener:
         is_large = types.is_large_string(kind) or types.is_large_binary(kind)
         return Strings(n_rows, valid, source(1), source(2), np.int64 if is_large else np.int32)
 
-    def _count(self, kinds: Sequence[Any]) -> tuple[int, int, int]:
-        shapes = [_shape_of(one, self.pyarrow) for one in kinds]
-        n_arrays, n_buffers, n_views = (sum(one[k] for one in shapes) for k in range(3))
-        return n_arrays, n_buffers, n_views
+
+def _count(kinds: Sequence[Any], pyarrow: Any) -> _Counts:
+    return sum((_count_one(one, pyarrow) for one in kinds), _Counts())
 
 
-def _shape_of(kind: Any, pyarrow: Any) -> tuple[int, int, int]:
-    """Return how many arrays, buffers and arrays of views a column has, without the buffers of the views."""
+def _count_one(kind: Any, pyarrow: Any) -> _Counts:
     types = pyarrow.types
     if isinstance(kind, pyarrow.BaseExtensionType):
-        return _shape_of(kind.storage_type, pyarrow)
+        return _count_one(kind.storage_type, pyarrow)
     if types.is_dictionary(kind):
-        return 1, 2, 0
+        return _Counts(1, 2)
     if types.is_null(kind):
-        return 1, 0, 0
+        return _Counts(1)
     if types.is_string_view(kind) or types.is_binary_view(kind):
-        return 1, 2, 1
+        return _Counts(1, 2, 1)
     if any(getattr(types, f"is_{one}")(kind) for one in ("string", "large_string", "binary", "large_binary")):
-        return 1, 3, 0
-    inner = [_shape_of(kind.field(k).type, pyarrow) for k in range(kind.num_fields)]
-    n_arrays, n_buffers, n_views = (sum(one[k] for one in inner) for k in range(3))
-    return 1 + n_arrays, _own_buffers(kind, types) + n_buffers, n_views
+        return _Counts(1, 3)
+    inside = [kind.field(k).type for k in range(kind.num_fields)]
+    return _Counts(1, _own_buffers(kind, types)) + _count(inside, pyarrow)
 
 
 def _own_buffers(kind: Any, types: Any) -> int:
