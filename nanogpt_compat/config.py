@@ -43,6 +43,7 @@ class Config:
     output_format: str = "bin"
     shard_tokens: int | None = None
     shard_name: str | None = None
+    index: bool = False  # write train.idx and val.idx, too
     text_field: str = DEFAULT_TEXT_FIELD
     skip_bad_records: bool = False
     errors: str = "ignore"
@@ -72,6 +73,7 @@ class Config:
             self.val_ratio if self.val_split == "documents" else 0.0,
             text_field=self.text_field,
             skip_bad=self.skip_bad_records,
+            needs_ends=self.index,
         )
 
     @property

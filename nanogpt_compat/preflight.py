@@ -74,10 +74,11 @@ REPORTED_OPTIONS = {
     "--format": "output_format",
     "--shard-tokens": "shard_tokens",
     "--shard-name": "shard_name",
+    "--index": "index",
 }
-"""The options that decide the tokens, and their names in `Config` and in `options` of prepare.json."""
+"""The options that decide the output, and their names in `Config` and in `options` of prepare.json."""
 
-_LATER_OPTIONS = {"--one-document-per-file"}
+_LATER_OPTIONS = {"--one-document-per-file", "--index"}
 """Those that earlier versions did not have. They count only if they are given, so that the output and saved
 work of those versions stay valid."""
 

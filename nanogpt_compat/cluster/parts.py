@@ -4,6 +4,8 @@ For each finished span, `parts-<hash of the plan>/` has
 
     00000041.json                             the sidecar, written last: names of the files, and counts
     00000041.<host>.<pid>.<word>.train.bin    raw tokens; no file if a split has none
+    00000041.<host>.<pid>.<word>.train.bin.ends
+                                              where documents end in these tokens, if the run needs that
 
 File names are random, so two tasks that do the same span do not collide; the sidecar that is written last
 counts. Files that no sidecar names are leftovers.
@@ -13,8 +15,9 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -25,6 +28,7 @@ from nanogpt_compat.errors import CheckpointError, OutputError, SpansError
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.reader import Consumed
 from nanogpt_compat.input.source import Source, reader_of
+from nanogpt_compat.output.ends import END, EndsReader
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.output.writer import Sink
 from nanogpt_compat.preflight import REPORTED_OPTIONS
@@ -229,19 +233,30 @@ class Parts:
         listed = []
         for part in self._read():
             for split, one in part["files"].items():
-                path, n_bytes = folder / one["name"], one["tokens"] * TOKEN.itemsize
-                if not path.is_file() or path.stat().st_size != n_bytes:
-                    raise self._not_as_written(path, part["span"])
-                name = f"{folder.name}/{path.name}"
-                listed.append({**one, "name": name, "bytes": n_bytes, "split": split, "span": part["span"]})
+                n_bytes = self._check_size(part, one, one["tokens"] * TOKEN.itemsize)
+                name = f"{folder.name}/{one['name']}"
+                new = {**one, "name": name, "bytes": n_bytes, "split": split, "span": part["span"]}
+                if "ends" in one:
+                    ends = one["ends"]
+                    self._check_size(part, ends, ends["documents"] * END.itemsize)
+                    new["ends"] = {**ends, "name": f"{folder.name}/{ends['name']}"}
+                listed.append(new)
         return listed
+
+    def _check_size(self, part: Mapping[str, Any], one: Mapping[str, Any], n_bytes: int) -> int:
+        """Return `n_bytes`; raise SpansError if a file of a part is missing or has another size."""
+        path = parts_folder(self._work_dir, self.plan) / one["name"]
+        if not path.is_file() or path.stat().st_size != n_bytes:
+            raise self._not_as_written(path, part["span"])
+        return n_bytes
 
     def copy_into(
         self, sink: Sink, tally: Tally, *, after_part: Callable[[], None], check: Callable[[], None]
     ) -> None:
         """Append all parts from `tally.position` on to `sink`, and count them in `tally`.
 
-        If a part is missing or damaged, remove its sidecar and raise a SpansError.
+        `sink` also gets the ends of documents, if the plan's options need them. If a part is missing or
+        damaged, remove its sidecar and raise a SpansError.
         """
         for part in self._read():
             is_done = (part["input"], part["end"]) <= (tally.position.input_index, tally.position.offset)
@@ -272,22 +287,44 @@ class Parts:
     ) -> None:
         path = parts_folder(self._work_dir, self.plan) / one["name"]
         crc = n_tokens = 0
-        try:
-            with path.open("rb", buffering=0) as file:
+        with self._open_ends(part, one) as ends:
+            with self._opened(part, path) as file:
                 while data := file.read(_CHUNK_BYTES):
                     check()
-                    crc, n_tokens = crc32(data, crc), n_tokens + len(data) // TOKEN.itemsize
+                    tokens = np.frombuffer(data, TOKEN, len(data) // TOKEN.itemsize)
+                    before, n_tokens = n_tokens, n_tokens + len(tokens)
+                    crc = crc32(data, crc)
                     if n_tokens <= one["tokens"]:
-                        sink.append(
-                            np.frombuffer(data, TOKEN, len(data) // TOKEN.itemsize), is_val=split == "val"
-                        )
+                        found = None if ends is None else ends.up_to(n_tokens) - before
+                        sink.append(tokens, is_val=split == "val", ends=found)
+            if (n_tokens, crc) != (one["tokens"], one["crc32"]):
+                raise self._not_as_written(path, part["span"])
+
+    @contextmanager
+    def _open_ends(self, part: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator[EndsReader | None]:
+        """Open the ends of a file's documents, if it has any; raise SpansError if they are damaged."""
+        if "ends" not in one:
+            yield None
+            return
+        listed = one["ends"]
+        path = parts_folder(self._work_dir, self.plan) / listed["name"]
+        with self._opened(part, path) as file:
+            ends = EndsReader(file)
+            yield ends
+        if (ends.n_ends, ends.crc) != (listed["documents"], listed["crc32"]):
+            raise self._not_as_written(path, part["span"])
+
+    @contextmanager
+    def _opened(self, part: Mapping[str, Any], path: Path) -> Iterator[BinaryIO]:
+        """Open a file of a part, and drop it from the page cache at the end."""
+        try:
+            with path.open("rb") as file:
+                yield file
                 drop_cache(file.fileno(), 0, file.tell())
-        except FileNotFoundError:
-            n_tokens = -1
+        except FileNotFoundError as error:
+            raise self._not_as_written(path, part["span"]) from error
         except OSError as error:
             raise OutputError(f"cannot read {path}: {error.strerror}; {advice(error)}") from error
-        if (n_tokens, crc) != (one["tokens"], one["crc32"]):
-            raise self._not_as_written(path, part["span"])
 
     def _not_as_written(self, path: Path, span: int) -> SpansError:
         """Remove the sidecar of a span, so that it is done again, and return the error."""

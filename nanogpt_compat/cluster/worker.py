@@ -34,6 +34,7 @@ from nanogpt_compat.input.reader import Reader
 from nanogpt_compat.input.repairs import BadRecord
 from nanogpt_compat.input.source import reader_bytes
 from nanogpt_compat.memory.usage import peak_rss_bytes
+from nanogpt_compat.output.ends import WithEnds, ends_stream, lay_out_ends, n_ends
 from nanogpt_compat.output.layout import Outputs, Shards
 from nanogpt_compat.output.token_file import window_for
 from nanogpt_compat.output.writer import TokenFiles, work_folder
@@ -184,6 +185,7 @@ def _make_part(
     word = f"{span.index:08d}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
     splits = ["val", "train"] if job.config.has_val else ["train"]
     outputs = {split: Shards(folder, f"{word}.{split}.bin") for split in splits}
+    beside = lay_out_ends(outputs) if job.documents is not None and job.documents.needs_ends else {}
     at = reader.position(span.input_index, start)
     inputs = [InputTally(text_bytes=one["size"]) for one in plan.inputs]  # decides where the windows are
     tally = Tally(inputs, at)
@@ -194,7 +196,7 @@ def _make_part(
         work_folder(folder)
         window_bytes = window_for(2 * (span.end - span.start))
         if end > start:
-            files = _fill(outputs, job, tally, end, window_bytes, check)
+            files = _fill(outputs, beside, job, tally, end, window_bytes, check)
             _check_end(reader, tally.position, start, end)
         one.text_bytes -= at.offset
         one.records -= at.records
@@ -214,14 +216,14 @@ def _make_part(
         }
         commit_part(work_dir, plan, part)
     except BaseException as error:
-        for shards in outputs.values():
+        for shards in (outputs | beside).values():
             with suppress(OSError):
                 shards.path(0).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OutputError(f"cannot write to {folder}: {error.strerror}; {advice(error)}") from error
         raise
     finally:
-        for shards in outputs.values():
+        for shards in (outputs | beside).values():
             with suppress(OSError):
                 shards.partial(0).unlink(missing_ok=True)
     return part
@@ -238,23 +240,43 @@ def _check_end(reader: Reader, at: Position, start: int, end: int) -> None:
 
 
 def _fill(
-    outputs: Outputs, job: Job, tally: Tally, end: int, window_bytes: int, check: Check
+    outputs: Outputs,
+    beside: Outputs,
+    job: Job,
+    tally: Tally,
+    end: int,
+    window_bytes: int,
+    check: Check,
 ) -> dict[str, Any]:
-    """Write the tokens from `tally.position` to `end`; return the files by split, as the sidecar has them."""
+    """Write the tokens from `tally.position` to `end`; return the files by split, as the sidecar has them.
+
+    `beside`: the streams with the ends of documents, if they are needed.
+    """
     started_s = time.monotonic()
     watch = Watch(job, Voice(CalmStream(None), is_quiet=True, check=check))
-    with watch, TokenFiles(outputs, n_tokens={}, window_bytes=window_bytes) as sink:
+    with watch, TokenFiles(outputs, n_tokens={}, window_bytes=window_bytes, beside=beside) as written:
+        sink = WithEnds(written) if beside else written
         try:
-            watch.go_through(job, sink, tally, flush=sink.drop_pages, after_block=lambda: None, end=end)
+            watch.go_through(job, sink, tally, flush=written.drop_pages, after_block=lambda: None, end=end)
         except MemoryError as error:
             raise watch.memory_refused() from error
-        segment, _ = sink.begin_checkpoint()
-        sink.finish()
-    files = {}
+        segment, _ = written.begin_checkpoint()
+        written.finish()
+    files: dict[str, Any] = {}
     for split, shards in outputs.items():
         n_tokens = segment.tokens[split]
         if n_tokens:
             replace_durably(shards.partial(0), shards.path(0))
             files[split] = {"name": shards.name(0), "tokens": n_tokens, "crc32": segment.crcs[split]}
+            if beside:
+                stream = ends_stream(split)
+                ends = beside[stream]
+                replace_durably(ends.partial(0), ends.path(0))
+                n_documents = n_ends(segment.tokens, split)
+                files[split]["ends"] = {
+                    "name": ends.name(0),
+                    "documents": n_documents,
+                    "crc32": segment.crcs[stream],
+                }
     tally.wall_s = round(time.monotonic() - started_s, 3)
     return files
