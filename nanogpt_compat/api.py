@@ -68,6 +68,7 @@ class PrepareOptions(TextOptions, total=False):
     format: str | None
     shard_tokens: int | str | None
     shard_name: str | None
+    index: bool
     overwrite: bool
     restart: bool
 

@@ -13,7 +13,8 @@ from nanogpt_compat import report
 from nanogpt_compat.errors import DifferenceError, OutputError, PrepareError
 from nanogpt_compat.memory.usage import rss_bytes
 from nanogpt_compat.output.check import Listed, find_faults, find_surplus, list_files, outputs_of
-from nanogpt_compat.output.layout import WORK_FOLDER, Outputs, name_tokens
+from nanogpt_compat.output.index import IndexFile, lay_out_indexes
+from nanogpt_compat.output.layout import WORK_FOLDER, OutputFile, Outputs, name_tokens
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.resume.checkpoint import journal_in
 from nanogpt_compat.resume.lock import check_free
@@ -57,7 +58,7 @@ def check(output_dir: Path, voice: Voice) -> None:
         _check_same(output_dir, listed)
         raise (DifferenceError if surplus else kind)(_explain(output_dir, found, surplus))
     voice.say(
-        f"checked: {name_tokens([one.file for one in listed])}, all as they were written "
+        f"checked: {_name_files([one.file for one in listed])}, all as they were written "
         f"({reading.describe_speed()})"
     )
     if journal_in(output_dir).is_file():
@@ -72,7 +73,7 @@ def _find_listed(output_dir: Path) -> tuple[Outputs, list[Listed]]:
         raise _incomplete(output_dir, path)
     try:
         outputs = outputs_of(output_dir, made)
-        listed = list_files(outputs, made)
+        listed = list_files(outputs, lay_out_indexes(output_dir, outputs), made)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise OutputError(
             f"{path} is damaged, or not a report that this version can read ({_describe(error)}); "
@@ -84,6 +85,12 @@ def _find_listed(output_dir: Path) -> tuple[Outputs, list[Listed]]:
             "with --verify, compares every token with the input, and adds the checksums"
         )
     return outputs, listed
+
+
+def _name_files(files: Sequence[OutputFile | IndexFile]) -> str:
+    """Return the names of the files and the number of tokens in each split, for a message."""
+    indexes = [one.name for one in files if isinstance(one, IndexFile)]
+    return ", ".join([name_tokens([one for one in files if isinstance(one, OutputFile)]), *indexes])
 
 
 def _describe(error: Exception) -> str:

@@ -86,6 +86,7 @@ class Options(argparse.Namespace):
     format: str
     shard_tokens: int | None
     shard_name: str | None
+    index: bool
     overwrite: bool
     # speed and memory
     engine: str
@@ -345,6 +346,12 @@ def _add_output_options(group: "argparse._ArgumentGroup", where: str) -> None:
         metavar="NAME",
         help="begin the names of npy and llmc shards with NAME (default: edufineweb for npy, fineweb for "
         "llmc)",
+    )
+    group.add_argument(
+        "--index",
+        action="store_true",
+        help="also write train.idx and val.idx, which say where each document is. With them, train.bin and "
+        "val.bin are datasets of Megatron-LM, GPT-NeoX and NeMo as well (default: no index)",
     )
     group.add_argument(
         "--overwrite",

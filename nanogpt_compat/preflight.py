@@ -30,6 +30,8 @@ from nanogpt_compat.input.source import Source, reader_bytes, reader_of
 from nanogpt_compat.memory.guard import Sampler, check_fits
 from nanogpt_compat.memory.limits import own_bytes_reader
 from nanogpt_compat.memory.policy import SMALLEST_BYTES, margin_bytes
+from nanogpt_compat.output.ends import lay_out_ends
+from nanogpt_compat.output.index import SUFFIX, lay_out_indexes
 from nanogpt_compat.output.layout import Shards, by_split, lay_out
 from nanogpt_compat.output.token_file import TOKEN, window_for
 from nanogpt_compat.output.writer import full_shards, n_begun, others, written_bytes
@@ -148,7 +150,12 @@ class Job:
     @property
     def beside(self) -> dict[str, Shards]:
         """What is written beside them until they are complete; see `TokenFiles`."""
-        return {}
+        return lay_out_ends(self.outputs) if self.config.index else {}
+
+    @property
+    def indexes(self) -> dict[str, Shards]:
+        """The indexes to be written, by name."""
+        return indexes_of(self.config) if self.config.index else {}
 
     @property
     def window_bytes(self) -> int:
@@ -161,7 +168,7 @@ class Job:
     @property
     def folders(self) -> list[Path]:
         """All folders that are written to: a link in the output folder may lead to another folder."""
-        parents = [shards.folder for shards in self.outputs.values()]
+        parents = [shards.folder for shards in (self.outputs | self.indexes).values()]
         return [*{folder.resolve(): folder for folder in (*parents, self.config.output_dir)}.values()]
 
     @property
@@ -351,6 +358,11 @@ def outputs_of(config: Config) -> dict[str, Shards]:
     )
 
 
+def indexes_of(config: Config) -> dict[str, Shards]:
+    """Return the indexes that belong to the files of a run, by name, whether it makes them or not."""
+    return lay_out_indexes(config.output_dir, outputs_of(config))
+
+
 def _max_chars(config: Config) -> int | None:
     return None if config.n_chunks is None else config.n_chunks * CHARS_PER_CHUNK
 
@@ -364,14 +376,26 @@ def check_names(config: Config, found: Found, *, is_restart: bool = False) -> No
     Raises:
         OutputError: a file exists and `--overwrite` is missing; or it is a folder, an input, or both outputs.
     """
-    outputs = outputs_of(config)
-    first = [shards.path(0) for shards in outputs.values()]
-    if len(set(first)) < len(first):
-        raise OutputError(f"train.bin and val.bin are links to one file, {first[-1]}; remove one of them")
+    outputs, indexes = outputs_of(config), indexes_of(config)
+    named = {shards.listed_name(0): shards for shards in outputs.values()}
+    if config.index:
+        outputs, named = outputs | indexes, named | indexes
+    first: dict[Path, str] = {}
+    for name, shards in named.items():
+        path = shards.path(0)
+        if path in first:
+            raise OutputError(f"{first[path]} and {name} are links to one file, {path}; remove one of them")
+        first[path] = name
+    for path in [path for shards in indexes.values() for path in others(shards, n_own=0)]:
+        if not (config.index or config.overwrite):
+            raise OutputError(
+                f"{path} exists, but this run makes no index, and Megatron would read it with the new "
+                "tokens; pass --overwrite to remove it once the output is complete, or another --output-dir"
+            )
     for final in [
         final
-        for split, shards in outputs.items()
-        for n_tokens in [found.tokens.get(split, 0)]
+        for name, shards in outputs.items()
+        for n_tokens in [found.tokens.get(name.removesuffix(SUFFIX), 0)]
         for n_own in [0 if is_restart else n_begun(shards, n_tokens, is_torn=found.is_torn)]
         for final in others(shards, n_own=n_own, n_tokens=n_tokens)
     ]:
@@ -391,7 +415,7 @@ def check_disk(job: Job, tokens: Mapping[str, int]) -> None:
     config = job.config
     if job.expected_bytes is None:
         return  # if the disk runs full, the run stops, and resumes when there is space
-    have_bytes = job.free_bytes + written_bytes(full_shards(job.outputs, tokens))
+    have_bytes = job.free_bytes + written_bytes(full_shards(job.outputs | job.beside, tokens))
     if needed_bytes(job) > have_bytes:
         raise OutputError(
             f"the output will need about {format_bytes(needed_bytes(job))} and {config.output_dir} has "

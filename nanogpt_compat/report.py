@@ -242,18 +242,26 @@ def _describe_memory(made: Mapping[str, Any]) -> str:
     return resident if own_bytes is None else f"{format_bytes(own_bytes)}, {resident} with mapped files"
 
 
-def name_files(files: Sequence[OutputFile], *, val: str) -> list[str]:
-    """Return a line for each split: its files, tokens and bytes; `val`: where those of val come from."""
-    return [
+def name_files(files: Sequence[OutputFile], *, val: str, indexes: Sequence[str]) -> list[str]:
+    """Return a line for each split: its files, tokens and bytes; `val`: where those of val come from.
+
+    `indexes` are the names of those that were made, which get a line.
+    """
+    lines = [
         _describe_split(some, where=where)
         for split, where in (("train", ""), ("val", f": {val}"))
         if (some := [one for one in files if one.split == split])
     ]
+    if indexes:
+        lines.append(f"{' and '.join(indexes)}: where each document is, as Megatron reads it")
+    return lines
 
 
-def end_lines(made: Mapping[str, Any], files: Sequence[OutputFile], *, val: str) -> list[str]:
+def end_lines(
+    made: Mapping[str, Any], files: Sequence[OutputFile], *, val: str, indexes: Sequence[str]
+) -> list[str]:
     """Return the last lines: what was made, how fast, and everything that was dropped, replaced or cut."""
-    lines = name_files(files, val=val)
+    lines = name_files(files, val=val, indexes=indexes)
     lines.append(
         f"{format_bytes(made['bytes_read'])} in {format_duration(made['wall_s'])}: "
         f"{format_rate(made['bytes_read'], made['wall_s'])}, "

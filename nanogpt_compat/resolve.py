@@ -83,6 +83,7 @@ def resolve(options: Options, *, home: Path | None) -> Request:
         output_format=options.format,
         shard_tokens=shard_tokens,
         shard_name=shard_name,
+        index=_index(options, has_documents=has_documents),
         formats=formats,
         text_field=DEFAULT_TEXT_FIELD if options.text_field is None else options.text_field,
         skip_bad_records=options.skip_bad_records,
@@ -201,6 +202,19 @@ def _eot(options: Options, *, has_documents: bool) -> str:
             "--one-document-per-file"
         )
     return options.eot or ("append" if options.format == "bin" else "prepend")
+
+
+def _index(options: Options, *, has_documents: bool) -> bool:
+    if not options.index:
+        return False
+    for option, value in (("--format", options.format), ("--shard-tokens", options.shard_tokens)):
+        if value not in ("bin", None):
+            raise UsageError(
+                f"--index is for one train.bin, which {option} {value} does not make: omit either"
+            )
+    if not has_documents:
+        raise UsageError("--index needs documents: JSON lines, parquet, or text with --document-separator")
+    return True
 
 
 def _shards(options: Options) -> tuple[int | None, str | None]:

@@ -15,6 +15,8 @@ from nanogpt_compat.input.reader import Consumed
 from nanogpt_compat.output.check import read_crcs
 from nanogpt_compat.output.checksums import crcs_of_files, describe
 from nanogpt_compat.output.consumers import Output, find_odd, find_short, find_small_val, next_step
+from nanogpt_compat.output.ends import WithEnds, ends_stream, n_ends
+from nanogpt_compat.output.index import index_name, is_index, write_index
 from nanogpt_compat.output.layout import (
     WORK_FOLDER,
     OutputFile,
@@ -43,6 +45,7 @@ from nanogpt_compat.preflight import (
     check_names,
     describe_val,
     foreseen_tokens,
+    indexes_of,
     notices,
     offer_documents,
     reported_options,
@@ -87,6 +90,7 @@ class Run:
         self._watch = Watch(job, voice)
         self._outputs = job.outputs
         self._streams = job.outputs | job.beside  # all that the journal counts
+        self._indexes = indexes_of(job.config)  # that it makes, or that must not be there
         self._folders = job.folders
         self._work = job.config.output_dir / WORK_FOLDER
         self._journal = journal_in(job.config.output_dir)
@@ -142,7 +146,9 @@ class Run:
         if made is None or not self._is_complete(made):
             return False
         self._voice.say("already complete:")
-        for line in report.name_files(self._files(made), val=describe_val(self._job)):
+        for line in report.name_files(
+            self._files(made), val=describe_val(self._job), indexes=self._index_names
+        ):
             self._voice.say(line)
         self._voice.say("--overwrite makes it again")
         self._voice.found_complete()
@@ -273,8 +279,9 @@ class Run:
         if made.get("fingerprint") != self._job.fingerprint:
             return False
         try:
-            listed = [{name: one[name] for name in ("name", "tokens", "bytes")} for one in made["files"]]
-            is_ours = listed == describe_files(self._files(made))
+            listed = [one for one in made["files"] if not is_index(one)]
+            listed = [{name: one[name] for name in ("name", "tokens", "bytes")} for one in listed]
+            is_ours = listed == describe_files(self._files(made)) and self._have_indexes(made)
             return is_ours and self._have_sizes(made, is_named=True) and self._has_same_text(made)
         except (AttributeError, KeyError, TypeError, ValueError):  # written by another program
             return False
@@ -306,6 +313,14 @@ class Run:
             say=self._voice.say,
             check=self._watch.check,
             is_read_later=is_read_later,
+        )
+
+    def _have_indexes(self, made: Mapping[str, Any]) -> bool:
+        """Return whether the indexes that a report lists are those of this run, and have their sizes."""
+        listed = {one["name"]: one["bytes"] for one in made["files"] if is_index(one)}
+        paths = {name: shards.path(0) for name, shards in self._job.indexes.items()}
+        return listed.keys() == paths.keys() and all(
+            path.exists() and path.stat().st_size == listed[name] for name, path in paths.items()
         )
 
     def _have_sizes(self, made: Mapping[str, Any], *, is_named: bool) -> bool:
@@ -396,7 +411,7 @@ class Run:
     @property
     def _has_named(self) -> bool:
         """Whether a file has a final name of this run's output."""
-        return any(others(shards, n_own=0) for shards in self._outputs.values())
+        return any(others(shards, n_own=0) for shards in (self._outputs | self._indexes).values())
 
     def _does_not_fit(self, why: object) -> CheckpointError:
         # An unfinished run may have given full shards their final names.
@@ -515,13 +530,16 @@ class Run:
         with (
             TokenFiles(
                 self._outputs, n_tokens=n_tokens, window_bytes=job.window_bytes, beside=job.beside
-            ) as sink,
-            Checkpointer(journal, sink, tally, publishes=not config.overwrite, header=header) as checkpointer,
+            ) as files,
+            Checkpointer(
+                journal, files, tally, publishes=not config.overwrite, header=header
+            ) as checkpointer,
         ):
+            sink = WithEnds(files) if job.beside else files
             try:
                 if self._fill is None:
                     self._watch.go_through(
-                        job, sink, tally, flush=sink.drop_pages, after_block=checkpointer.after_block
+                        job, sink, tally, flush=files.drop_pages, after_block=checkpointer.after_block
                     )
                 else:
                     self._watch.fill(self._fill, sink, tally, after_part=checkpointer.after_block)
@@ -542,8 +560,8 @@ class Run:
                 self._remove_work_files()  # without tokens, other options may be used next
                 raise InputError(self._why_no_text(tally))
             tally.wall_s = checkpointer.wall_s
-            sink.finish()
-            return sink.tokens
+            files.finish()
+            return files.tokens
 
     def _why_no_text(self, tally: Tally) -> str:
         """Return the message for an input without text."""
@@ -603,14 +621,34 @@ class Run:
     def _publish(self, made: Mapping[str, Any]) -> None:
         """Remove an old report, rename the finished files to their final names, and write the report last."""
         folder = self._job.config.output_dir
-        files = all_shards(self._outputs, by_stream(self._outputs, made["tokens"]))
-        described = self._describe(made, files)
+        written = all_shards(self._outputs, by_stream(self._outputs, made["tokens"]))
+        described = self._describe(made, written) + self._write_indexes()
+        indexes = {name: Written(one, int(self._job.config.index)) for name, one in self._indexes.items()}
+        files = _with_indexes(written, indexes)
         if not self._job.config.overwrite:
             check_vacant(files)  # before the old report is removed
         report.remove_report(folder)
         publish(files, may_replace=self._job.config.overwrite)
         # The journal omits the list of files, which may be longer than its lines may be.
         report.write_report(folder, {**made, "files": described})
+
+    def _write_indexes(self) -> list[dict[str, Any]]:
+        """Write the indexes to working files; return what prepare.json says of them, train first.
+
+        A run that was stopped in between writes them again: that takes seconds, and needs no record of
+        whether they are complete.
+        """
+        tokens = read_found(self._journal).tokens
+        return [
+            write_index(
+                index_name(split),
+                self._indexes[index_name(split)],
+                self._job.beside[ends_stream(split)].partial(0),
+                n_ends(tokens, split),
+                self._watch.check,
+            )
+            for split in (reversed(self._outputs) if self._job.config.index else ())
+        ]
 
     def _describe(self, made: Mapping[str, Any], files: Mapping[str, Written]) -> list[dict[str, Any]]:
         """Return what prepare.json says of the files, with their checksums from the journal."""
@@ -627,6 +665,10 @@ class Run:
             described.append(describe(one, sections))
         return described
 
+    @property
+    def _index_names(self) -> list[str]:
+        return list(reversed(self._job.indexes))
+
     def _files(self, made: Mapping[str, Any]) -> list[OutputFile]:
         return list(files_of(self._outputs, by_stream(self._outputs, made["tokens"])))
 
@@ -636,7 +678,8 @@ class Run:
 
     def _tell(self, made: Mapping[str, Any]) -> None:
         """Print the result, warnings and the next step."""
-        for line in report.end_lines(made, self._files(made), val=describe_val(self._job)):
+        files, names = self._files(made), self._index_names
+        for line in report.end_lines(made, files, val=describe_val(self._job), indexes=names):
             self._voice.say(line)
         with suppress(OSError):  # these look into the folder; the output is complete
             config, tokens = self._job.config, by_stream(self._outputs, made["tokens"])
@@ -655,7 +698,18 @@ class Run:
             return
         config = self._job.config
         made_here = [config.output_dir / report.REPORT_NAME, *(one.path for one in self._files(made))]
+        made_here += [one.path(0) for one in self._job.indexes.values()]
         read = [one for one in config.inputs if isinstance(one, Path)]
         with suppress(OSError):  # the output is complete
             if line := notice_unignored(config.output_dir, [*made_here, *read]):
                 self._voice.say(line)
+
+
+def _with_indexes(files: Mapping[str, Written], indexes: Mapping[str, Written]) -> dict[str, Written]:
+    """Return all files in the order of publishing: an index comes right before the tokens that it is of."""
+    found = {}
+    for split, one in files.items():
+        if index_name(split) in indexes:
+            found[index_name(split)] = indexes[index_name(split)]
+        found[split] = one
+    return found

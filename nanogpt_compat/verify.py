@@ -13,6 +13,7 @@ from nanogpt_compat import report
 from nanogpt_compat.errors import CheckpointError, DifferenceError, InputError, OutputError
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.output.check import find_surplus
+from nanogpt_compat.output.index_reader import FinishedIndexes
 from nanogpt_compat.output.layout import by_split, by_stream, files_of, name_tokens
 from nanogpt_compat.output.reader import MAKE_AGAIN, Difference, FinishedFiles
 from nanogpt_compat.output.writer import is_there
@@ -47,10 +48,10 @@ def verify(job: Job, voice: Voice) -> None:
         made = _finished(job)
         _check_belongs(job, made, watch)
         _check_names(job, made)
-        with watch, FinishedFiles(job.outputs) as files:
-            tally = _compare(job, files, watch)
+        with watch, FinishedFiles(job.outputs) as files, FinishedIndexes(files, job.indexes) as all_files:
+            tally = _compare(job, all_files, watch)
         _check_counts(job, made, tally, files.n_ends)
-        described = files.describe()
+        described = all_files.describe()
         _check_files(job, made, described)
         report.write_report(job.config.output_dir, made | {"files": described})
     names = name_tokens(list(files_of(job.outputs, by_stream(job.outputs, made["tokens"]))))
@@ -77,6 +78,7 @@ def _incomplete(path: Path) -> OutputError:
 def _check_names(job: Job, made: Mapping[str, Any]) -> None:
     """Raise if a file that the report lists is missing, or if there is one that it does not list."""
     own = {one.path for one in files_of(job.outputs, by_stream(job.outputs, made["tokens"]))}
+    own |= {shards.path(0) for shards in job.indexes.values()}
     missing = [path for path in own if not is_there(path)]
     if missing:
         raise _incomplete(min(missing))
@@ -117,7 +119,7 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
         )
 
 
-def _compare(job: Job, files: FinishedFiles, watch: Watch) -> Tally:
+def _compare(job: Job, files: FinishedIndexes, watch: Watch) -> Tally:
     """Run the pipeline from the beginning, compare, and return its counters."""
     tally = Tally([InputTally() for _ in job.inputs])
     try:

@@ -35,7 +35,7 @@ from tests.texts import real_text
 DRIVER = Path(__file__).parent / "driver.py"
 SECTION_BYTES = 50_000  # so that small files have several sections with checksums
 FINALS = ("train.bin", "val.bin")
-SUFFIXES = (".bin", ".npy")
+SUFFIXES = (".bin", ".npy", ".idx")
 Args: TypeAlias = tuple[str | Path, ...]
 TIMEOUT_S = 120.0  # every run here takes seconds; a hang must fail
 
@@ -46,7 +46,7 @@ _PASSING |= {"engine_checked_slices", "engine_fallback_blocks"}
 _PASSING |= {"engine"}  # with less memory available, a resumed run uses tiktoken
 _LASTING_OPTIONS = (  # a resumed run may change all other options
     *("errors", "n_chunks", "val_ratio", "val_split", "separator", "eot", "text_field", "skip_bad_records"),
-    *("output_format", "shard_tokens", "shard_name", "one_document_per_file"),
+    *("output_format", "shard_tokens", "shard_name", "one_document_per_file", "index"),
 )
 
 

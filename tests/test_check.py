@@ -516,7 +516,7 @@ def test_it_takes_little_more_than_to_read_the_files_and_to_compute_one_checksum
     out = tmp_path / "out"
     make_zeros(out, 4)
     outputs = outputs_of(out, report_of(out))
-    (listed,) = list_files(outputs, report_of(out)) or []
+    (listed,) = list_files(outputs, {}, report_of(out)) or []
 
     def read_plainly() -> None:
         crc, buffer = 0, bytearray(1 << 20)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat.errors import OutputError, UsageError
+from nanogpt_compat.output.index import index_name, is_index, read_counts
 from nanogpt_compat.output.layout import split_in_name
 from nanogpt_compat.output.open import TokenFile, look_at
 from nanogpt_compat.output.stream import TokenStream
@@ -38,6 +39,7 @@ class Dataset:
     misfits: Mapping[str, str] = field(default_factory=dict)  # how files differ from prepare.json, by name
     unlisted: tuple[str, ...] = ()  # token files that prepare.json does not list
     offset: int = 0  # of one file: the tokens of its split in the files before it
+    indexes: Mapping[str, int] = field(default_factory=dict)  # the documents in each index, by name
 
     @property
     def is_folder(self) -> bool:
@@ -76,7 +78,8 @@ def open_dataset(path: Path) -> Dataset:
     if not path.is_dir():
         return _open_file(path)
     made, there = _read(path), _token_files(path)
-    listed = dict.fromkeys(there) if made is None else {one["name"]: one for one in made["files"]}
+    files = [] if made is None else made["files"]
+    listed = {one["name"]: one for one in files if not is_index(one)} if files else dict.fromkeys(there)
     found = dict[tuple[str, str, bool], list[TokenFile]]()
     misfits = dict[str, str]()
     for name, expected in listed.items():
@@ -86,7 +89,28 @@ def open_dataset(path: Path) -> Dataset:
             word, split, number = split_in_name(name) or (name, "", -1)
             found.setdefault((split, word, number < 0), []).append(one)
     parts = [Part(split, TokenStream(files)) for (split, *_), files in sorted(found.items())]
-    return Dataset(path, made, tuple(parts), misfits, tuple(set(there) - listed.keys()))
+    listed_indexes = {one["name"]: one for one in files if is_index(one)}
+    indexes, damaged = _look_at_indexes(path, listed_indexes)
+    unlisted = {*there, *indexes} - listed.keys() - listed_indexes.keys() if files else ()
+    return Dataset(path, made, tuple(parts), misfits | damaged, tuple(unlisted), indexes=indexes)
+
+
+def _look_at_indexes(
+    folder: Path, listed: Mapping[str, Mapping[str, Any]]
+) -> tuple[dict[str, int], dict[str, str]]:
+    """Return the documents in each index of a folder, and how indexes differ from what prepare.json says."""
+    found, misfits = dict[str, int](), dict[str, str]()
+    for name in map(index_name, ("train", "val")):
+        path = folder / name
+        counts = read_counts(path) if path.is_file() else None
+        if counts is not None:
+            found[name] = counts.n_documents
+        if name in listed and (counts is None or counts.n_bytes != listed[name]["bytes"]):
+            misfits[name] = (
+                f"{path} is missing, or not the index that {REPORT_NAME} lists, of "
+                f"{plural(listed[name]['documents'], 'document')}"
+            )
+    return found, misfits
 
 
 def _open_file(path: Path) -> Dataset:
@@ -96,6 +120,8 @@ def _open_file(path: Path) -> Dataset:
     made = _read(path.parent)
     offset = 0
     for one in made["files"] if made is not None else ():
+        if is_index(one):
+            continue
         if one["name"] == path.name and one["tokens"] == file.n_tokens:
             return Dataset(path, made, parts, offset=offset)
         offset += one["tokens"] if split_of(one["name"]) == split else 0
@@ -120,7 +146,7 @@ def _read(folder: Path) -> Mapping[str, Any] | None:
     try:
         if made is not None:  # look at all that is used later
             for one in made["files"]:
-                split_of(one["name"]), one["tokens"] + one["bytes"]
+                split_of(one["name"]), one["documents" if is_index(one) else "tokens"] + one["bytes"]
             for one in made["inputs"]:
                 one["path"] + "", one["tokens"] + one["text_bytes"] + (one["documents"] or 0)
             made["tokens"]["train"] + 0, made["options"]["eot"], made["val_split"]["name"]

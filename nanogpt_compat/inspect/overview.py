@@ -38,6 +38,10 @@ def overview(dataset: Dataset, decode: Decode | None, *, width: int) -> Iterator
         if dataset.is_folder:
             yield ""
         yield from _describe_part(part, decode, width=width)
+    if dataset.indexes:
+        yield ""
+    for name, n_documents in dataset.indexes.items():
+        yield f"{name}: an index of {plural(n_documents, 'document')}, as Megatron reads it"
     if dataset.parts and (dataset.parts[0].stream.files[0].path.parent / _META).exists():
         yield f"{_META} is next to these files: their tokens may be of another vocabulary than GPT-2's"
     if made is not None and made["inputs"]:

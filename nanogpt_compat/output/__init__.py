@@ -4,6 +4,8 @@ layout.py        names, headers and lengths of the files
 token_file.py    an append-only file of tokens that grows through a small mapped window
 writer.py        write tokens to working files, check them, publish them
 ends.py          where documents end: kept beside the tokens
+index.py         write Megatron's index of documents from these ends
+index_reader.py  compare a finished index with the documents
 open.py          open a finished file of any of these forms
 stream.py        read the tokens of one file, or of many as if they were one; find a document
 checksums.py     a CRC-32 for each file, and for each 64 MiB of it

@@ -13,6 +13,7 @@ import numpy as np
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output import layout
 from nanogpt_compat.output.checksums import CRC, SECTIONS, SectionCrcs, combine_sections
+from nanogpt_compat.output.index import IndexFile, is_index, list_indexes
 from nanogpt_compat.output.layout import (
     OutputFile,
     Outputs,
@@ -32,7 +33,7 @@ from nanogpt_compat.text.documents import END_OF_TEXT
 class Listed:
     """A finished file and its CRC-32 as prepare.json lists them."""
 
-    file: OutputFile
+    file: OutputFile | IndexFile
     crc: int
     sections: Sequence[int]
 
@@ -54,19 +55,23 @@ def outputs_of(output_dir: Path, made: Mapping[str, Any]) -> Outputs:
     )
 
 
-def list_files(outputs: Outputs, made: Mapping[str, Any]) -> list[Listed] | None:
+def list_files(outputs: Outputs, indexes: Outputs, made: Mapping[str, Any]) -> list[Listed] | None:
     """Return the files of a report; None if an older version wrote it, without checksums.
+
+    `indexes`: all that the output can have.
 
     Raises:
         KeyError, TypeError, ValueError: it is not a report of this version, or its parts disagree.
     """
     files = list(files_of(outputs, by_stream(outputs, made["tokens"])))
     described = describe_files(files)
-    if [{name: one[name] for name in ("name", "tokens", "bytes")} for one in made["files"]] != described:
+    entries = [one for one in made["files"] if not is_index(one)]
+    if [{name: one[name] for name in ("name", "tokens", "bytes")} for one in entries] != described:
         raise ValueError("the list of files does not fit the number of tokens")
     if not all(CRC in one for one in made["files"]):
         return None
-    listed = [Listed(file, one[CRC], one[SECTIONS]) for file, one in zip(files, made["files"], strict=True)]
+    listed = [Listed(file, one[CRC], one[SECTIONS]) for file, one in zip(files, entries, strict=True)]
+    listed += [Listed(file, one[CRC], one[SECTIONS]) for file, one in list_indexes(indexes, made)]
     for one in listed:
         n_sections = -(-one.file.n_bytes // layout.SECTION_BYTES)
         if len(one.sections) != n_sections or combine_sections(one.sections, one.file.n_bytes) != one.crc:
@@ -97,7 +102,7 @@ def find_faults(listed: Listed, after_chunk: Callable[[int], None]) -> list[str]
         OutputError: the file is missing or cannot be read.
     """
     file, crcs = listed.file, SectionCrcs()
-    path, header = file.path, file.header
+    path = file.path
     if not is_there(path):
         raise OutputError(f"{path} is missing")
     if (n_bytes := path.stat().st_size) != file.n_bytes:
@@ -105,15 +110,20 @@ def find_faults(listed: Listed, after_chunk: Callable[[int], None]) -> list[str]
     faults = []
     n_tokens, has_odd = 0, False
     for chunk in read_chunks(path):
-        if not crcs.n_bytes and (place := first_difference(chunk[: len(header)], header)) is not None:
-            faults.append(f"its header is not that of {plural(file.n_tokens, 'token')}, from byte {place} on")
-        start = max(0, len(header) - crcs.n_bytes)
-        tokens = np.frombuffer(chunk, np.uint8)[start : len(chunk) - len(chunk) % TOKEN.itemsize].view(TOKEN)
-        if not has_odd and len(tokens) and tokens.max() > END_OF_TEXT:
-            has_odd = True
-            index = int(np.argmax(tokens > END_OF_TEXT))
-            faults.append(_wrong_token(file, n_tokens + index, int(tokens[index])))
-        n_tokens += len(tokens)
+        if isinstance(file, OutputFile):
+            header = file.header
+            if not crcs.n_bytes and (place := first_difference(chunk[: len(header)], header)) is not None:
+                faults.append(
+                    f"its header is not that of {plural(file.n_tokens, 'token')}, from byte {place} on"
+                )
+            start = max(0, len(header) - crcs.n_bytes)
+            end = len(chunk) - len(chunk) % TOKEN.itemsize
+            tokens = np.frombuffer(chunk, np.uint8)[start:end].view(TOKEN)
+            if not has_odd and len(tokens) and tokens.max() > END_OF_TEXT:
+                has_odd = True
+                index = int(np.argmax(tokens > END_OF_TEXT))
+                faults.append(_wrong_token(file, n_tokens + index, int(tokens[index])))
+            n_tokens += len(tokens)
         crcs.update(chunk)
         after_chunk(len(chunk))
     if crcs.n_bytes != file.n_bytes:  # it has changed meanwhile
@@ -130,7 +140,7 @@ def read_crcs(path: Path, check: Callable[[], None]) -> list[int]:
     return crcs.crcs
 
 
-def _wrong_size(n_bytes: int, file: OutputFile) -> str:
+def _wrong_size(n_bytes: int, file: OutputFile | IndexFile) -> str:
     return f"it has {plural(n_bytes, 'byte')} and should have {file.n_bytes:,}"
 
 

@@ -4,7 +4,8 @@ Each split has one, with an int64 for each document, in order: the number of tok
 of that document.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -52,6 +53,20 @@ class WithEnds:
         self._files.write(split, tokens)
         if ends is not None and len(ends):
             self._files.write(ends_stream(split), (ends + n_before).astype(END, copy=False).view(TOKEN))
+
+
+def read_ends(path: Path) -> Iterator[NDArray[np.int64]]:
+    """Yield the ends of documents from a file, 8,192 at a time.
+
+    Raises:
+        OutputError: the file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            while data := file.read(_CHUNK_BYTES):
+                yield np.frombuffer(data, END).astype(np.int64, copy=False)
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}") from error
 
 
 class EndsReader:
