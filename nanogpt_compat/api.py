@@ -45,6 +45,7 @@ class TextOptions(TypedDict, total=False):
     """
 
     n: int | None
+    max_tokens: int | str | None
     document_separator: str | None
     one_document_per_file: bool
     text_field: str | None

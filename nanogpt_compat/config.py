@@ -35,6 +35,7 @@ class Config:
     output_dir: Path
     n_val_inputs: int = 0  # the last of `inputs`, from --val-input
     n_chunks: int | None = None  # of 10,000,000 characters each
+    max_tokens: int | None = None  # train and val together
     val_ratio: float = VAL_RATIO
     val_split: str = "spread"
     separator: str | None = None  # between documents of plain text; None: it is one stream

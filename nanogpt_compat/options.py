@@ -72,6 +72,7 @@ class Options(argparse.Namespace):
     input: list[str] | None
     val_input: list[str] | None
     n: int | None
+    max_tokens: int | None
     document_separator: str | None
     one_document_per_file: bool
     text_field: str | None
@@ -249,6 +250,14 @@ def _add_input_options(group: "argparse._ArgumentGroup", where: str) -> None:
         metavar="N",
         help="stop after N chunks of 10,000,000 characters of --input, at the next place where a token ends "
         "anyway (default: read all of the input)",
+    )
+    group.add_argument(
+        "--max-tokens",
+        type=_count,
+        metavar="N",
+        help="stop at N tokens, train and val together: 10B, 100M or 5000 (K, M, B, T). With documents, stop "
+        "after the one with which they reach N, without, exactly there; the input after it is not read. With "
+        "--n too, stop at what comes first (default: read all of the input)",
     )
     group.add_argument(
         "--document-separator",

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FuturesTimeoutError  # another class before Python 3.11
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from random import Random
@@ -28,6 +28,7 @@ from nanogpt_compat.text.blocks import (
     has_room,
     need_of_record,
 )
+from nanogpt_compat.token_limit import TokenLimit
 
 _MIN_BLOCK_BYTES = 16 * 1024
 _BLOCK_OVERHEAD_BYTES = 4096  # a block's future, object and array; this counts for blocks of a few bytes
@@ -58,8 +59,12 @@ def run(
     check: Callable[[], None],
     make_room: MakeRoom = has_room,
     check_room: MakeRoom = has_room,
+    max_tokens: int | None = None,
 ) -> None:
-    """Tokenise a source into `sink`, from `tally.position` on. `max_chars` does not limit inputs for val.
+    """Tokenise a source into `sink`, from `tally.position` on.
+
+    Reading ends at `max_chars`, or after the document with which all tokens reach `max_tokens`; without
+    documents, exactly there. Inputs for val have no limit.
 
     `admit(cost, cost of all blocks in flight)` is asked before a block goes to a thread and before a long
     record is read. While it refuses, the oldest block in flight is waited for and written. For a long record
@@ -77,32 +82,51 @@ def run(
         in_flight.make_room(n_bytes)
         make_room(n_bytes, need)
 
-    def write(encoded: Encoded) -> None:
+    def write(future: Future[Encoded], block: Block | None) -> None:
+        encoded = future.result() if limit is None else limit.shorten(future.result, block, tally.tokens)
         for one in encoded.stretches:
             sink.append(one.ids, is_val=one.is_val, ends=one.ends)
         _count_ended(tally, source, encoded.block.start.input_index)
         _count(tally, encoded)
         after_block()
+        if limit is not None and limit.is_reached(tally):
+            raise _Enough
 
     for start in source.phases(tally.position):
         tally.position = start
+        is_val = start.input_index >= source.n_train_inputs
         blocks = source.blocks(
             start, bytes_before=tally.text_bytes_before, check=check, make_room=wait_for_room
         )
-        limit = max_chars if start.input_index < source.n_train_inputs else None
-        if limit is not None:
-            blocks = source.limit(blocks, limit - tally.chars, start, wait_for_room)
+        if max_chars is not None and not is_val:
+            blocks = source.limit(blocks, max_chars - tally.chars, start, wait_for_room)
         work = _Work(source, encoder, start, check_room)
-        with closing(blocks), _InFlight(work, write, admit, n_workers, check) as in_flight:
-            in_flight.put_through(blocks)
-        index = tally.position.input_index
-        if source.end is not None:
-            # A compressed input is one span, so it has ended; another input may go beyond this span.
-            _count_ended(tally, source, index + (source.formats[index].compression != "none"))
-        elif limit is None or tally.chars < limit:
-            _count_ended(tally, source, source.phase_end(start))
-        else:
-            tally.count_left(source.phase_end(start))
+        limit: TokenLimit | None = None
+        if max_tokens is not None and not is_val:
+            limit = TokenLimit(source, work.encode, max_tokens, make_room)
+        in_flight = _InFlight(work, write, admit, n_workers, check, keeps_blocks=limit is not None)
+        with closing(blocks), in_flight, suppress(_Enough):
+            if limit is None or not limit.is_reached(tally):
+                in_flight.put_through(blocks)
+        has_enough = limit is not None and limit.is_reached(tally)
+        has_enough |= max_chars is not None and not is_val and tally.chars >= max_chars
+        _count_phase(tally, source, source.phase_end(start), has_enough=has_enough)
+
+
+def _count_phase(tally: Tally, source: Source, end: int, *, has_enough: bool) -> None:
+    """Count how much was read of the inputs before number `end`, when no more of them is read."""
+    index = tally.position.input_index
+    if source.end is not None:
+        # A compressed input is one span, so it has ended; another input may go beyond this span.
+        _count_ended(tally, source, index + (source.formats[index].compression != "none"))
+    elif has_enough:
+        tally.count_left(end)
+    else:
+        _count_ended(tally, source, end)
+
+
+class _Enough(Exception):
+    """The limit of tokens is reached. What was read after it, errors too, does not count."""
 
 
 def _count_ended(tally: Tally, source: Source, end: int) -> None:
@@ -118,7 +142,7 @@ def _count(tally: Tally, encoded: Encoded) -> None:
     n_val = sum(len(one.ids) for one in encoded.stretches if one.is_val)
     tally.count_block(
         block.end,
-        n_train_tokens=sum(len(one.ids) for one in encoded.stretches) - n_val,
+        n_train_tokens=encoded.n_tokens - n_val,
         n_val_tokens=n_val,
         n_chars=block.n_chars,
         n_forced=block.ends_by_force + encoded.n_forced,
@@ -169,16 +193,20 @@ class _InFlight:
     def __init__(
         self,
         work: _Work,
-        write: Callable[[Encoded], None],
+        write: Callable[[Future[Encoded], Block | None], None],
         admit: Callable[[int, int], bool],
         n_workers: int,
         check: Callable[[], None],
+        *,
+        keeps_blocks: bool = False,
     ) -> None:
+        """`keeps_blocks`: hand blocks to `write`, too, except long records, whose text is freed earlier."""
         self._work = work
         self._write = write
         self._admit = admit
         self._check = check
-        self._pending: deque[tuple[Future[Encoded], int]] = deque()
+        self._keeps_blocks = keeps_blocks
+        self._pending: deque[tuple[Future[Encoded], Block | None, int]] = deque()
         self._n_bytes = 0  # the cost of all of them
         self._has_failed = False  # a block could not be encoded or written, so none after it may be written
         self._pool = start_pool(n_workers, "encode")
@@ -186,9 +214,9 @@ class _InFlight:
     def __enter__(self) -> "_InFlight":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         # After an error the blocks still in flight will not be written: do not wait for them.
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.shutdown(wait=kind is None, cancel_futures=True)
 
     def put_through(self, blocks: Blocks) -> None:
         """Encode and write all blocks.
@@ -201,9 +229,10 @@ class _InFlight:
                 cost_bytes = self._work.cost_bytes(block)
                 self.make_room(cost_bytes)
                 self._check()
-                self._pending.append((self._pool.submit(self._work.encode, block), cost_bytes))
+                kept = block if self._keeps_blocks and not block.is_long_record else None
+                self._pending.append((self._pool.submit(self._work.encode, block), kept, cost_bytes))
                 self._n_bytes += cost_bytes
-                del block
+                del block, kept
         except Exception as error:
             is_stop = not isinstance(error, InputError)
             while self._pending and not self._has_failed and (not is_stop or self._is_next_done):
@@ -225,13 +254,13 @@ class _InFlight:
 
     def _write_next(self) -> None:
         """Wait for the oldest block, calling `check` meanwhile, and write it."""
-        future, cost_bytes = self._pending.popleft()
+        future, block, cost_bytes = self._pending.popleft()
         self._has_failed = True
         while not future.done():
             self._check()
             with contextlib.suppress(TimeoutError, FuturesTimeoutError):
-                future.result(timeout=_LOOK_UP_EVERY_S)
-        self._write(future.result())
+                future.exception(timeout=_LOOK_UP_EVERY_S)
+        self._write(future, block)
         self._n_bytes -= cost_bytes
         self._has_failed = False
 

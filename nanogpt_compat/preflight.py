@@ -66,6 +66,7 @@ _TIKTOKEN_BYTES = 16 * 1024 * 1024  # with the vocabulary
 REPORTED_OPTIONS = {
     "--errors": "errors",
     "--n": "n_chunks",
+    "--max-tokens": "max_tokens",
     "--val-ratio": "val_ratio",
     "--val-split": "val_split",
     "--document-separator": "separator",
@@ -80,7 +81,7 @@ REPORTED_OPTIONS = {
 }
 """The options that decide the output, and their names in `Config` and in `options` of prepare.json."""
 
-_LATER_OPTIONS = {"--one-document-per-file", "--index"}
+_LATER_OPTIONS = {"--max-tokens", "--one-document-per-file", "--index"}
 """Those that earlier versions did not have. They count only if they are given, so that the output and saved
 work of those versions stay valid."""
 
@@ -197,10 +198,11 @@ class Job:
 
     @property
     def split_bytes(self) -> int | None:
-        """Size of the text that the windows are a share of; with `--n`, a character counts as one byte."""
-        if self.text_bytes is None:
-            return None
-        return min(self.text_bytes, self.max_chars or self.text_bytes)
+        """Size of the text that the windows are a share of, as far as it may be read; None if unknown."""
+        most_bytes = _most_bytes(self.config)
+        if self.text_bytes is None or most_bytes is None:
+            return self.text_bytes
+        return min(self.text_bytes, most_bytes)
 
     def empty_documents(self, tally: Tally) -> int:
         """Return the number of documents without characters; an empty file has no block that counts it."""
@@ -242,7 +244,10 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
         config, has_documents=has_documents, reader_bytes=reader_bytes(config.formats)
     )
     estimator = Estimator(
-        chosen.encoder.encode, slowness=chosen.encoder.slowness, max_chars=_max_chars(config)
+        chosen.encoder.encode,
+        slowness=chosen.encoder.slowness,
+        max_chars=_max_chars(config),
+        max_tokens=config.max_tokens,
     )
     inputs, text_sizes, shows_end_of_text = [], [], False
     refused: list[tuple[Location, Kind]] = []
@@ -285,7 +290,7 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
         chosen.line,
         forecast,
         text_bytes,
-        document_ratio(text_sizes[:n_train], config.val_ratio, max_bytes=_max_chars(config)),
+        document_ratio(text_sizes[:n_train], config.val_ratio, max_bytes=_most_bytes(config)),
         shows_end_of_text,
     )
 
@@ -365,6 +370,15 @@ def indexes_of(config: Config) -> dict[str, Shards]:
 
 def _max_chars(config: Config) -> int | None:
     return None if config.n_chunks is None else config.n_chunks * CHARS_PER_CHUNK
+
+
+def _most_bytes(config: Config) -> int | None:
+    """Return how many bytes of text a limit lets the run read, for the split: a character counts as one.
+
+    A token counts as four bytes, as in English. None without a limit.
+    """
+    limits = [_max_chars(config), None if config.max_tokens is None else 4 * config.max_tokens]
+    return min((one for one in limits if one is not None), default=None)
 
 
 def check_names(config: Config, found: Found, *, is_restart: bool = False) -> None:

@@ -54,6 +54,7 @@ def build_report(
     empty_documents: int | None,
     has_documents: bool,
     counts_chars: bool,
+    stopped_by: tuple[str, int] | None,
     vocabulary: str,
     fingerprint: str,
 ) -> dict[str, Any]:
@@ -74,6 +75,7 @@ def build_report(
         "bytes_total": sum(one["bytes"] for one in described),
         "text_bytes": tally.text_bytes,
         "chars": tally.chars if counts_chars else None,
+        "stopped_at": None if stopped_by is None else _describe_stop(*stopped_by, tally, paths, formats),
         "invalid_bytes": tally.invalid_bytes,
         "invalid_offsets": [[str(paths[index]), offset] for index, offset in tally.invalid_offsets],
         "forced_cuts": tally.forced_cuts,
@@ -98,6 +100,16 @@ def build_report(
         "fingerprint": fingerprint,
         "versions": versions(),
     }
+
+
+def _describe_stop(
+    option: str, index: int, tally: Tally, paths: Sequence[Location], formats: Sequence[Format]
+) -> dict[str, object]:
+    """Return which limit was reached, and where: the input, and what was read of it."""
+    one = tally.inputs[index]
+    places = {"text": {"bytes": one.text_bytes}, "jsonl": {"bytes": one.text_bytes, "lines": one.records}}
+    place = places.get(formats[index].container, {"rows": one.records})
+    return {"option": option, "input": str(paths[index]), **place}
 
 
 def _describe_input(
@@ -271,6 +283,14 @@ def end_lines(
         empty = f"; {plural(made['empty_documents'], 'empty one')} dropped" if made["empty_documents"] else ""
         longest = format_bytes(made["longest_document_bytes"])
         lines.append(f"{plural(made['documents'], 'document')}, the longest of {longest}{empty}")
+    if (stop := made["stopped_at"]) is not None:
+        unit = next(name for name in ("rows", "lines", "bytes") if name in stop)
+        place = plural(stop[unit], unit.removesuffix("s"))
+        lines.append(f"stopped by {stop['option']} after {place} of {stop['input']}")
+    elif made["options"]["max_tokens"] is not None:
+        lines.append(
+            f"notice: the input ended before the {made['options']['max_tokens']:,} tokens of --max-tokens"
+        )
     if made["engine_checked_slices"]:
         lines.append(f"{plural(made['engine_checked_slices'], 'slice')} checked against tiktoken: 0 differ")
     if made["engine_mismatch"]:

@@ -75,6 +75,7 @@ def resolve(options: Options, *, home: Path | None) -> Request:
         n_val_inputs=found.n_val_inputs,
         output_dir=options.output_dir or folder,
         n_chunks=options.n,
+        max_tokens=options.max_tokens,
         val_ratio=VAL_RATIO if options.val_ratio is None else options.val_ratio,
         val_split=_val_split(options, has_documents=has_documents),
         separator=options.document_separator,
@@ -101,6 +102,11 @@ def resolve(options: Options, *, home: Path | None) -> Request:
         raise UsageError(
             f"--val-split {config.val_split} needs the size of the text, which is unknown for a pipe and for "
             "compressed text; give spread or none"
+        )
+    if config.max_tokens is not None and config.val_split == "tail":
+        raise UsageError(
+            "--val-split tail is the end of the input, which --max-tokens may not reach; give spread, head "
+            "or none"
         )
     return Request(config, _share(options, config), (*found.notices, *notices))
 
@@ -147,8 +153,7 @@ def _share(options: Options, config: Config) -> Share | None:
         raise UsageError("--cluster, --rank and --merge need --work-dir DIR, which all machines can reach")
     if is_rank and (options.cluster is not None or options.merge or options.restart):
         raise UsageError("--rank only encodes its spans: omit --cluster, --merge and --restart")
-    if options.n is not None:
-        raise UsageError("--n counts characters from the beginning, which spans cannot do: omit it")
+    _check_limits(options)
     if any(isinstance(one, Pipe) for one in config.inputs):
         raise UsageError("a pipe can be read by one process only; write it to a file first")
     if config.has_streams and config.documents is None and config.val_split == "spread" and config.has_val:
@@ -160,6 +165,14 @@ def _share(options: Options, config: Config) -> Share | None:
         raise UsageError("--dry-run and --verify are for one machine: omit --cluster, --rank and --merge")
     rank = None if options.rank is None else rank_of(options.rank, options.world_size, os.environ)
     return Share(options.work_dir.absolute(), options.span_size, options.cluster, rank, options.merge)
+
+
+def _check_limits(options: Options) -> None:
+    """Raise UsageError for a limit that the spans of a plan cannot have."""
+    limits = {"--n": (options.n, "characters"), "--max-tokens": (options.max_tokens, "tokens")}
+    for option, (value, unit) in limits.items():
+        if value is not None:
+            raise UsageError(f"{option} counts {unit} from the beginning, which spans cannot do: omit it")
 
 
 def _val_split(options: Options, *, has_documents: bool) -> str:

@@ -508,11 +508,12 @@ class Run:
         return tally
 
     def _has_enough(self, tally: Tally) -> bool:
-        """Return whether `--n` is reached, so that no more of the current input will be read."""
-        at, max_chars = tally.position, self._job.max_chars
-        if max_chars is None or at.input_index >= self._job.config.n_train_inputs:
+        """Return whether a limit is reached, so that no more of the current input will be read."""
+        at, job = tally.position, self._job
+        if at.input_index >= job.config.n_train_inputs or at.anchor != at.offset or at.document:
             return False
-        return tally.chars >= max_chars and at.anchor == at.offset and not at.document
+        limits = (job.max_chars, tally.chars), (job.config.max_tokens, tally.tokens)
+        return any(most is not None and n >= most for most, n in limits)
 
     def _write(
         self,
@@ -613,6 +614,7 @@ class Run:
             empty_documents=None if job.documents is None else job.empty_documents(tally),
             has_documents=job.documents is not None,
             counts_chars=job.max_chars is not None,
+            stopped_by=_stopped_by(tally, job),
             vocabulary=job.vocabulary.sha256,
             fingerprint=job.fingerprint,
         )
@@ -713,3 +715,13 @@ def _with_indexes(files: Mapping[str, Written], indexes: Mapping[str, Written]) 
             found[index_name(split)] = indexes[index_name(split)]
         found[split] = one
     return found
+
+
+def _stopped_by(tally: Tally, job: Job) -> tuple[str, int] | None:
+    """Return the option whose limit is reached, and the index of the input that was not read any further."""
+    train = tally.inputs[: job.config.n_train_inputs]
+    left = next((index for index, one in enumerate(train) if one.is_left), None)
+    if left is None:
+        return None
+    most = job.config.max_tokens
+    return ("--max-tokens" if most is not None and sum(one.tokens for one in train) >= most else "--n"), left

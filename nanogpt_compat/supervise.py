@@ -157,6 +157,7 @@ class Watch:
                 encoder,
                 n_workers=job.config.n_workers,
                 max_chars=job.max_chars,
+                max_tokens=job.config.max_tokens,
                 admit=self.guard.admit,
                 after_block=after_each_block,
                 check=self.check,

@@ -46,7 +46,7 @@ _PASSING |= {"engine_checked_slices", "engine_fallback_blocks"}
 _PASSING |= {"engine"}  # with less memory available, a resumed run uses tiktoken
 _LASTING_OPTIONS = (  # a resumed run may change all other options
     *("errors", "n_chunks", "val_ratio", "val_split", "separator", "eot", "text_field", "skip_bad_records"),
-    *("output_format", "shard_tokens", "shard_name", "one_document_per_file", "index"),
+    *("output_format", "shard_tokens", "shard_name", "one_document_per_file", "index", "max_tokens"),
 )
 
 

@@ -66,6 +66,11 @@ class Encoded:
     records: Records | None = None  # without their texts
     n_forced: int = 0  # cuts inside the block
 
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens, train and val."""
+        return sum(len(one.ids) for one in self.stretches)
+
 
 def encode_block(
     block: Block,

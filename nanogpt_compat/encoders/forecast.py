@@ -36,9 +36,14 @@ class Estimator:
     """
 
     def __init__(
-        self, encode: Callable[[bytes], Any], *, slowness: float = 1.0, max_chars: int | None = None
+        self,
+        encode: Callable[[bytes], Any],
+        *,
+        slowness: float = 1.0,
+        max_chars: int | None = None,
+        max_tokens: int | None = None,
     ) -> None:
-        """Forecast for the first `max_chars` characters of all inputs together; None is all of them.
+        """Forecast for the first `max_chars` characters, or `max_tokens`, of all inputs; None is all of them.
 
         Inputs for val alone do not count, and are never limited.
 
@@ -48,6 +53,7 @@ class Estimator:
         self._encode = encode
         self._slowness = slowness
         self._left_chars = float("inf") if max_chars is None else float(max_chars)
+        self._left_tokens = float("inf") if max_tokens is None else float(max_tokens)
         self._timed_chars = 0
         self._text_bytes = self._chars = self._tokens = self._elapsed_s = self._reading_s = 0.0
         self._val_tokens = 0.0
@@ -74,18 +80,19 @@ class Estimator:
         for text in timed:
             self._count(text)
         self._elapsed_s += self._slowness * (time.perf_counter() - started_s)
-        n_tokens = sum(map(mul, counts, weights))
         scale = size_bytes / max(1, sampled_bytes)
         n_chars = scale * sum(map(mul, map(len, texts), weights))
+        n_tokens = scale * sum(map(mul, counts, weights))
         share = 1.0
         if not is_val:
-            share = min(1.0, self._left_chars / max(1.0, n_chars))
+            share = min(1.0, self._left_chars / max(1.0, n_chars), self._left_tokens / max(1.0, n_tokens))
             self._left_chars -= share * n_chars
+            self._left_tokens -= share * n_tokens
         self._text_bytes += share * size_bytes
         self._timed_chars += sum(map(len, timed))
         self._chars += share * n_chars
-        self._tokens += share * scale * n_tokens
-        self._val_tokens += scale * n_tokens if is_val else 0.0
+        self._tokens += share * n_tokens
+        self._val_tokens += n_tokens if is_val else 0.0
         self._reading_s += share * n_chars / read_bytes_per_s
 
     def _count(self, text: str) -> int:

@@ -91,7 +91,10 @@ def consumed_in(made: Mapping[str, Any], max_chars: int | None) -> list[Consumed
     Raises:
         KeyError, TypeError: it is not a report of this version.
     """
-    has_ended = max_chars is None or made["chars"] < max_chars
+    if "stopped_at" in made:
+        has_ended = made["stopped_at"] is None
+    else:  # from an earlier version
+        has_ended = max_chars is None or made["chars"] < max_chars
     return [
         Consumed(one["text_bytes"], one["records"], one["crc32"], has_ended or one.get("split") == "val")
         for one in made["inputs"]

@@ -7,7 +7,7 @@ from nanogpt_compat.errors import UsageError
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
 _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,18})?) *([kmgt]?)(i?b?)", re.ASCII | re.IGNORECASE)
-_COUNT = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)([kmgt]?)", re.ASCII | re.IGNORECASE)
+_COUNT = re.compile(r"(\d{1,18}(?:\.\d{1,18})?)([kmgbt]?)", re.ASCII | re.IGNORECASE)
 
 
 def parse_size(text: str) -> int:
@@ -34,7 +34,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_count(text: str) -> int:
-    """Parse `100M` or `100000000` into a number; K, M, G and T are powers of 1000.
+    """Parse `100M` or `100000000` into a number; K, M, G (or B, for billions) and T are powers of 1000.
 
     Raises:
         UsageError: it is not a whole number of at least one.
@@ -43,7 +43,8 @@ def parse_count(text: str) -> int:
     1500000
     """
     match = _COUNT.fullmatch(text.strip())
-    number = Fraction(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " ") if match else Fraction()
+    unit = match[2].lower().replace("b", "g") if match else ""
+    number = Fraction(match[1]) * 1000 ** " kmgt".index(unit or " ") if match else Fraction()
     if number < 1 or number.denominator != 1:
         raise UsageError(f"{text!r} is not a whole number of at least 1, such as 100000000 or 100M")
     return int(number)
