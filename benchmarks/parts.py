@@ -144,6 +144,17 @@ def documents_large(*, is_short: bool) -> Part:
     )
 
 
+def options(*, is_short: bool) -> Part:
+    """Compare a run on documents with the same run with an option; the short form has none."""
+    if is_short:
+        return Part()
+    kind, names = "english.jsonl", ("gigatoken-index", "gigatoken-max-tokens")
+    return Part(
+        _cases(kind, 2 * G, "gigatoken", *names),
+        tuple(_ratio(kind, 2 * G, name, 0.95, "gigatoken") for name in names),
+    )
+
+
 PARTS: dict[str, Callable[..., Part]] = {
     "compare": compare,
     "compare-large": compare_large,
@@ -154,4 +165,5 @@ PARTS: dict[str, Callable[..., Part]] = {
     "hard": hard,
     "documents": documents,
     "documents-large": documents_large,
+    "options": options,
 }

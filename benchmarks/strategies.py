@@ -86,5 +86,9 @@ BY_NAME = {
         _bare("gigatoken", "bare-gigatoken", "bare loop, gigatoken, 2 threads", 2),
         _prepare("tiktoken", "tiktoken-two-threads", "prepare.py, tiktoken, 2 threads", *_TWO),
         _bare("tiktoken", "bare-tiktoken", "bare loop, tiktoken, 2 threads", 2),
+        _prepare("gigatoken", "gigatoken-index", "prepare.py, gigatoken, --index", "--index"),
+        _prepare(
+            "gigatoken", "gigatoken-max-tokens", "prepare.py, gigatoken, --max-tokens", "--max-tokens", "1T"
+        ),
     )
 }
