@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import struct
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 import nanogpt_compat
 from nanogpt_compat.output import index
 from nanogpt_compat.output.index import index_parts
+from nanogpt_compat.output.layout import Shards
 from nanogpt_compat.text.documents import END_OF_TEXT, Documents
 from tests import faults
 from tests.disks import MIB, Disks
@@ -139,6 +141,19 @@ def test_a_document_of_more_than_two_billion_tokens_is_several_sequences() -> No
     assert found.sizes == [5, most, most, 1, most, most, most, 7, 1]
     assert found.documents == [0, 1, 2, 4, 8, 9]
     assert found.pointers[-1] == 2 * sum(sizes[:-1])
+
+
+def test_nothing_for_each_document_stays_in_memory_when_the_index_is_written(tmp_path: Path) -> None:
+    n_documents = 2_000_000
+    np.arange(1, n_documents + 1, dtype="<i8").tofile(tmp_path / "ends")
+    shards = Shards(tmp_path, "train.idx")
+    tracemalloc.start()
+    made = index.write_index("train.idx", shards, tmp_path / "ends", n_documents, lambda: None)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert made["documents"] == n_documents
+    assert made["bytes"] == shards.partial(0).stat().st_size == 34 + 20 * n_documents + 8
+    assert peak_bytes < 3_000_000 < 2 * n_documents
 
 
 @pytest.mark.parametrize("eot", ["append", "prepend", "none"])

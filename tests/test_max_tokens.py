@@ -445,6 +445,40 @@ def test_a_pipe_is_read_up_to_the_limit(tmp_path: Path) -> None:
     assert sha256s(tmp_path / "pipe") == sha256s(tmp_path / "file")
 
 
+def test_inputs_for_val_alone_are_not_limited(tmp_path: Path) -> None:
+    paths = [make_text(tmp_path / f"{k}.txt", 40_000, seed=k) for k in range(4)]
+    args: Args = ("--input", *paths[:2], "--val-input", *paths[2:])
+    expected = prepare(*args, "--output-dir", tmp_path / "all")
+    assert expected.returncode == 0, expected.stderr
+    limited: Args = (*args, "--max-tokens", "20000", "--block-size", "5000")
+    for skip in (None, 2, 5):
+        out = tmp_path / f"out {skip}"
+        if skip is not None:
+            faults.run(*limited, "--output-dir", out, at="write journal", skip=skip, every_bytes=10_000)
+        done = prepare(*limited, "--output-dir", out)
+        assert done.returncode == 0, done.stderr
+        made, whole = report_of(out), report_of(tmp_path / "all")
+        assert made["tokens"] == {"train": 20_000, "val": whole["tokens"]["val"]}
+        assert made["stopped_at"]["input"] == str(paths[1])
+        assert made["stopped_at"]["bytes"] == made["inputs"][1]["text_bytes"] < 40_000
+        train = (tmp_path / "all" / "train.bin").read_bytes()
+        assert (out / "train.bin").read_bytes() == train[:40_000]
+        assert sha256s(out)["val.bin"] == sha256s(tmp_path / "all")["val.bin"]
+        assert "already complete" in prepare(*limited, "--output-dir", out).stderr
+        assert prepare(*limited, "--output-dir", out, "--verify").returncode == 0
+
+
+def test_a_record_of_many_megabytes_may_be_the_last(tmp_path: Path) -> None:
+    texts = ["short", real_text().decode()[:2_500_000], "after it"]
+    write(tmp_path / "a.jsonl", texts, "jsonl")
+    args: Args = ("--input", tmp_path / "a.jsonl", "--val-ratio", "0", "--max-tokens", "1000")
+    done = prepare(*args, "--output-dir", tmp_path / "out", "--index")
+    assert done.returncode == 0, done.stderr
+    made = report_of(tmp_path / "out")
+    assert made["documents"] == made["stopped_at"]["lines"] == 2
+    assert made["tokens"]["train"] > 100_000
+
+
 def test_a_dry_run_forecasts_only_so_many_tokens(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 2_000_000)
     args: Args = ("--input", path, "--max-tokens", "100k", "--output-dir", tmp_path / "out", "--dry-run")

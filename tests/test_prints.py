@@ -58,6 +58,7 @@ class Case:
     errors: str
     block_bytes: int
     max_chars: int | None = None
+    max_tokens: int | None = None
     windows: Sequence[tuple[int, int]] = ()
 
 
@@ -122,6 +123,7 @@ def make(
             encoder,
             n_workers=1,
             max_chars=case.max_chars,
+            max_tokens=case.max_tokens,
             admit=lambda cost, in_flight: cost + in_flight < 1 << 20,
             after_block=after_block,
             check=lambda: None,
@@ -149,7 +151,8 @@ def resume_after_edit(
         return False
     if case.documents != now.documents and tally.skipped_records:
         return False
-    is_enough = case.max_chars is not None and tally.chars >= case.max_chars
+    limits = (case.max_chars, tally.chars), (case.max_tokens, tally.tokens)
+    is_enough = any(most is not None and n >= most for most, n in limits)
     is_stream = case.form.compression != "none"
     try:
         expected = make(path, now, encoder)
@@ -226,6 +229,8 @@ def test_text_that_was_edited_is_refused_or_resumed_as_from_the_beginning(
         )
         if rng.random() < 0.2:
             case = replace(case, max_chars=rng.randrange(1, 300))
+        elif rng.random() < 0.2:
+            case = replace(case, max_tokens=rng.randrange(1, 150))
         if documents is None:
             edges = sorted(rng.sample(range(1000), 4))
             case = replace(case, windows=((edges[0], edges[1]), (edges[2], edges[3])))
@@ -260,6 +265,8 @@ def lines_case(rng: random.Random, form: Format) -> tuple[Case, Case]:
     case = Case(form, documents, "ignore", rng.choice((1, 100, 300)))
     if rng.random() < 0.2:
         case = replace(case, max_chars=rng.randrange(1, 200))
+    elif rng.random() < 0.2:
+        case = replace(case, max_tokens=rng.randrange(1, 100))
     skips = rng.random() < 0.5
     return case, replace(case, documents=replace(documents, skip_bad=skips)) if rng.random() < 0.3 else case
 
