@@ -48,7 +48,7 @@ SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16}
 # These may fail without anything being wrong with the files: what they should have removed is hidden, and
 # removed by the next run.
 MAY_FAIL = {"unlink", "rmdir"}
-BEGUN = ["nothing", "a part"]
+BEGUN = ["nothing", "a part", "nothing, with an index"]
 TIMES = pytest.mark.parametrize(
     "times", ["first, middle, last", pytest.param("every", marks=pytest.mark.slow)]
 )
@@ -80,16 +80,20 @@ def scenes(
     """The run by what it begins with and whether its output is mapped."""
     folder = tmp_path_factory.mktemp("scenes")
     args = ("--input", make_text(folder / "a.txt", 600_000), "--block-size", "30000")
+    with_index = (*args, "--document-separator", r"\n", "--index")
     expected = expect(folder / "expected", *args, **SETTINGS)
-    (folder / "nothing").mkdir()
+    expected_index = expect(folder / "expected index", *with_index, **SETTINGS)
+    for name in ("nothing", "nothing, with an index"):
+        (folder / name).mkdir()
     done = faults.run(*args, "--output-dir", folder / "a part", at="write journal", skip=3, **SETTINGS)
     assert done.returncode == -9
     made = {}
     for begun in BEGUN:
         for is_mapped in (True, False):
-            scene = Scene(args, folder / begun, expected, Counter(), is_mapped, failing_calls)
+            which = (with_index, expected_index) if begun.endswith("index") else (args, expected)
+            scene = Scene(which[0], folder / begun, which[1], Counter(), is_mapped, failing_calls)
             assert scene.run(folder / "out", folder / "log", None).returncode == 0
-            expected.assert_reached(folder / "out")
+            scene.expected.assert_reached(folder / "out")
             scene.calls.update(call.name for call in read_log(folder / "log"))
             made[begun, is_mapped] = scene
     return made

@@ -56,7 +56,7 @@ def some_or_all(calls: list[Call], n_cuts: int | None, *, only_publishing: bool)
 
 @pytest.mark.sample(2)
 @KINDS
-@pytest.mark.parametrize("begun", ["nothing", "a part", "old files"])
+@pytest.mark.parametrize("begun", ["nothing", "a part", "old files", "an index"])
 @pytest.mark.parametrize("n_cuts", [4, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_after_a_power_cut_at_any_call_it_goes_on_from_the_last_checkpoint(
     n_cuts: int | None,
@@ -70,9 +70,11 @@ def test_after_a_power_cut_at_any_call_it_goes_on_from_the_last_checkpoint(
     disk = disks.make(kind, size_bytes)
     text = make_text(tmp_path / "a.txt", 600_000)
     args: Args = ("--input", text, "--block-size", "30000", "--workers", "1")
+    if begun == "an index":
+        args = (*args, "--document-separator", r"\n", "--index")
     expected = expect(tmp_path / "expected", *args, **SETTINGS)
     begin = tmp_path / "begin"
-    if begun == "nothing":
+    if begun in ("nothing", "an index"):
         begin.mkdir()
     elif begun == "old files":
         expected.old, overwrite = make_old_files(begin)
