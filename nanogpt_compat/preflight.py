@@ -30,8 +30,8 @@ from nanogpt_compat.input.source import Source, reader_bytes, reader_of
 from nanogpt_compat.memory.guard import Sampler, check_fits
 from nanogpt_compat.memory.limits import own_bytes_reader
 from nanogpt_compat.memory.policy import SMALLEST_BYTES, margin_bytes
-from nanogpt_compat.output.ends import lay_out_ends
-from nanogpt_compat.output.index import SUFFIX, lay_out_indexes
+from nanogpt_compat.output.ends import END, lay_out_ends
+from nanogpt_compat.output.index import DOCUMENT_BYTES, SUFFIX, lay_out_indexes
 from nanogpt_compat.output.layout import Shards, by_split, lay_out
 from nanogpt_compat.output.token_file import TOKEN, window_for
 from nanogpt_compat.output.writer import full_shards, n_begun, others, written_bytes
@@ -441,7 +441,9 @@ def needed_bytes(job: Job) -> int:
     """Return the disk space that the run takes at most: each file grows by whole windows."""
     tokens = foreseen_tokens(job)
     n_bytes = sum(shards.size_bytes(tokens[stream]) for stream, shards in job.outputs.items())
-    return n_bytes + len(job.outputs) * job.window_bytes
+    if job.config.index:
+        n_bytes += (END.itemsize + DOCUMENT_BYTES) * job.forecast.documents
+    return n_bytes + (len(job.outputs) + len(job.beside)) * job.window_bytes
 
 
 def start_line(job: Job) -> str:

@@ -19,6 +19,7 @@ from nanogpt_compat.input.location import Container, Format
 from nanogpt_compat.input.samples import Share
 from nanogpt_compat.input.source import reader_of
 from nanogpt_compat.preflight import look_into
+from nanogpt_compat.text.documents import MARK
 from tests.engines import open_encoder
 from tests.texts import documents_in_many_languages, real_text
 
@@ -79,6 +80,22 @@ def test_n_counts_characters_over_the_inputs_and_not_bytes() -> None:
     enough = Estimator(one_token_each, max_chars=1000)
     enough.add(["x" * 8], sampled_bytes=8, size_bytes=999)
     assert forecast(enough) == (999, 999)
+
+
+def test_max_tokens_counts_tokens_over_the_inputs_except_those_for_val_alone() -> None:
+    limited = Estimator(one_token_each, max_tokens=1000)
+    limited.add(["x" * 8], sampled_bytes=8, size_bytes=700)
+    limited.add(["x" * 8], sampled_bytes=8, size_bytes=10_000, is_val=True)
+    limited.add(["x" * 8], sampled_bytes=16, size_bytes=4_000)  # half of its bytes are tokens
+    limited.add(["x" * 8], sampled_bytes=8, size_bytes=10_000)
+    assert forecast(limited) == (700 + 10_000 + 600, 11_000)
+
+
+def test_documents_are_as_many_as_the_samples_have_marks() -> None:
+    estimator = Estimator(one_token_each)
+    mark = MARK.decode()
+    estimator.add([f"one{mark}two{mark}", "x" * 2], weights=[1.0, 3.0], sampled_bytes=100, size_bytes=5_000)
+    assert estimator.estimate(n_workers=1).documents == 100
 
 
 def test_real_text_sampled_at_a_few_places_is_forecast_within_five_percent(encoder: Encoder) -> None:

@@ -362,6 +362,18 @@ def test_a_disk_that_is_full_when_the_index_is_written_is_an_error_until_there_i
     expected.assert_reached(out)
 
 
+def test_a_disk_without_room_for_the_index_is_found_before_anything_is_read(
+    tmp_path: Path, disks: Disks
+) -> None:
+    path = write_text(tmp_path / "a.txt", ["x"] * 400_000)
+    disk = disks.make("tmpfs", 8 * MIB)
+    args: Args = ("--input", path, *SEPARATED, "--val-ratio", "0", "--output-dir", disk.folder / "out")
+    done = prepare(*args, "--index")
+    assert done.returncode == 4, done.stderr
+    assert "the output will need about" in done.stderr
+    assert prepare(*args).returncode == 0
+
+
 def test_another_option_than_the_saved_run_had_is_refused(args: Args, tmp_path: Path) -> None:
     out = tmp_path / "out"
     faults.run(*args, "--output-dir", out, at="write journal", skip=2, **SETTINGS)

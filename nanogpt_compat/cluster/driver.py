@@ -187,7 +187,7 @@ class Driver:
         job = replace(
             job,
             config=replace(job.config, inputs=config.inputs, engine=config.engine),
-            forecast=Estimate(n_bytes, parts.n_tokens, 0.0, parts.tally.val_tokens),
+            forecast=Estimate(n_bytes, parts.n_tokens, 0.0, parts.tally.val_tokens, parts.tally.documents),
         )
         return Run(job, self._voice, fill=parts), parts
 

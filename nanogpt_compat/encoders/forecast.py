@@ -7,6 +7,7 @@ from operator import mul
 from typing import Any
 
 from nanogpt_compat.errors import EngineFailure
+from nanogpt_compat.text.documents import MARK
 
 _THREAD_YIELD = 0.75  # speed-up by n threads, divided by n: measured with two tiktoken threads on 2 cores
 _TIMED_CHARS = 128 * 1024
@@ -21,6 +22,7 @@ class Estimate:
     tokens: int
     seconds: float
     val_tokens: int = 0  # of inputs for val alone
+    documents: int = 0  # as far as the samples mark their ends
 
     @property
     def output_bytes(self) -> int:
@@ -56,7 +58,7 @@ class Estimator:
         self._left_tokens = float("inf") if max_tokens is None else float(max_tokens)
         self._timed_chars = 0
         self._text_bytes = self._chars = self._tokens = self._elapsed_s = self._reading_s = 0.0
-        self._val_tokens = 0.0
+        self._val_tokens = self._documents = 0.0
 
     def add(
         self,
@@ -93,6 +95,8 @@ class Estimator:
         self._chars += share * n_chars
         self._tokens += share * n_tokens
         self._val_tokens += n_tokens if is_val else 0.0
+        marks = [text.count(MARK.decode()) for text in texts]
+        self._documents += share * scale * sum(map(mul, marks, weights))
         self._reading_s += share * n_chars / read_bytes_per_s
 
     def _count(self, text: str) -> int:
@@ -108,7 +112,8 @@ class Estimator:
         seconds = self._elapsed_s * self._chars / max(1, self._timed_chars) / threads
         # One thread reads while the others encode.
         seconds = max(seconds, self._reading_s)
-        return Estimate(round(self._text_bytes), round(self._tokens), seconds, round(self._val_tokens))
+        counts = map(round, (self._val_tokens, self._documents))
+        return Estimate(round(self._text_bytes), round(self._tokens), seconds, *counts)
 
 
 def _join(texts: Sequence[str]) -> list[str]:

@@ -31,6 +31,7 @@ from nanogpt_compat.output.writer import work_folder
 SUFFIX = ".idx"
 MAX_SEQUENCE_TOKENS = 2**31 - 1
 SIZE, PLACE = np.dtype("<i4"), np.dtype("<i8")
+DOCUMENT_BYTES = SIZE.itemsize + 2 * PLACE.itemsize  # in an index, if it is one sequence
 _HEADER = struct.Struct("<9sQBQQ")
 _MAGIC, _VERSION, _UINT16 = b"MMIDIDX\0\0", 1, 8
 
@@ -204,7 +205,7 @@ def write_index(
     """
     crcs = SectionCrcs()
     work_folder(shards.folder)
-    window_bytes = window_for(n_documents * (SIZE.itemsize + 2 * PLACE.itemsize))
+    window_bytes = window_for(n_documents * DOCUMENT_BYTES)
     with GrowingMemmap(shards.partial(0), window_bytes=window_bytes) as file:
         for part in index_parts(lambda: read_ends(ends)):
             check()
