@@ -226,7 +226,10 @@ def _index(options: Options, *, has_documents: bool) -> bool:
                 f"--index is for one train.bin, which {option} {value} does not make: omit either"
             )
     if not has_documents:
-        raise UsageError("--index needs documents: JSON lines, parquet, or text with --document-separator")
+        raise UsageError(
+            "--index needs documents: JSON lines, parquet, or text with --document-separator or "
+            "--one-document-per-file"
+        )
     return True
 
 

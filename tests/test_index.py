@@ -29,7 +29,7 @@ from nanogpt_compat.text.documents import END_OF_TEXT, Documents
 from tests import faults
 from tests.disks import MIB, Disks
 from tests.faults import Args, Expected, assert_refused, expect, prepare, report_of, sha256s
-from tests.test_documents import each_document
+from tests.test_documents import each_of
 from tests.texts import real_text
 
 SEPARATOR = "\n--\n"
@@ -173,7 +173,7 @@ def test_every_document_is_found_through_the_index(
         pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=7)
     made = nanogpt_compat.prepare(path, tmp_path, block_size=5_000, engine="tiktoken", **options)
     documents = Documents(SEPARATOR, eot, made["val_split"]["document_ratio"])
-    expected = [*each_document([SEPARATOR.join(texts)], documents, gpt2)]
+    expected = [*each_of([SEPARATOR.join(texts)], documents, gpt2)]
     for is_val, split in ((False, "train"), (True, "val")):
         tokens, found = tokens_in(tmp_path, split), index_in(tmp_path, split)
         assert found.documents_of(tokens) == [some for goes_to_val, some in expected if goes_to_val == is_val]

@@ -34,7 +34,7 @@ from tests.conftest import REPOSITORY
 from tests.engines import Lists, open_encoder, tokenise
 from tests.faults import Args, assert_refused, expect, make_text, prepare, report_of, sha256s
 from tests.reference import exact_cuts, read_as_text, text_of
-from tests.test_documents import each_document, raw_documents
+from tests.test_documents import each_of, raw_documents
 from tests.texts import any_bytes, real_text
 
 same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -159,7 +159,7 @@ def documents_up_to(
     max_tokens: int, texts: Sequence[str], documents: Documents, gpt2: tiktoken.Encoding
 ) -> list[tuple[bool, list[int]]]:
     """The documents in order, up to the one with which all tokens reach the number."""
-    found = [*each_document(texts, documents, gpt2)]
+    found = [*each_of(texts, documents, gpt2)]
     sums = accumulate(len(tokens) for _, tokens in found)
     n = next((k for k, n_tokens in enumerate(sums, 1) if n_tokens >= max_tokens), len(found))
     return found[:n]
@@ -216,6 +216,41 @@ def test_documents_end_with_the_one_that_reaches_so_many_tokens_whatever_their_b
         assert len(sink.ends[False]) + len(sink.ends[True]) == len(expected) == tally.documents
         made.append(counted(tally))
     assert made[0] == made[1]
+
+
+@given(
+    raws=st.lists(any_bytes, min_size=1, max_size=5),
+    block_bytes=st.integers(1, 60),
+    eot=st.sampled_from(EOTS),
+    max_tokens=st.integers(1, 120),
+)
+@settings(same_folder, max_examples=150)
+def test_files_that_are_documents_end_with_the_one_that_reaches_so_many_tokens(
+    gpt2: tiktoken.Encoding,
+    marked: Encoder,
+    tmp_path: Path,
+    raws: list[bytes],
+    block_bytes: int,
+    eot: str,
+    max_tokens: int,
+) -> None:
+    paths = [tmp_path / f"{k}.txt" for k in range(len(raws))]
+    for path, raw in zip(paths, raws, strict=True):
+        path.write_bytes(raw)
+    # No text has a character of the separator, which only joins them for the oracle.
+    texts = [read_as_text(path, "ignore") for path in paths]
+    joined = Documents("\ue000", eot, 0.4)
+    expected = documents_up_to(max_tokens, ["\ue000".join(texts)], joined, gpt2)
+    sink = Lists()
+    whole = Documents(None, eot, 0.4, needs_ends=True)
+    found, tally = tokenise(
+        paths, marked, documents=whole, block_bytes=block_bytes, max_tokens=max_tokens, sink=sink
+    )
+    assert tuple(one.tolist() for one in found) == pair_of(expected)
+    for is_val in (False, True):
+        lengths = [len(tokens) for goes_to_val, tokens in expected if goes_to_val == is_val]
+        assert sink.ends[is_val] == list(accumulate(lengths))
+    assert tally.documents == len(expected)
 
 
 def some_texts(n: int) -> list[str]:
