@@ -54,7 +54,8 @@ def verify(job: Job, voice: Voice) -> None:
         described = all_files.describe()
         _check_files(job, made, described)
         report.write_report(job.config.output_dir, made | {"files": described})
-    names = name_tokens(list(files_of(job.outputs, by_stream(job.outputs, made["tokens"]))))
+    made_files = list(files_of(job.outputs, by_stream(job.outputs, made["tokens"])))
+    names = ", ".join([name_tokens(made_files), *reversed(job.indexes)])
     voice.say(f"verified: {names}, all as tiktoken {job.encoder.version} makes them")
 
 

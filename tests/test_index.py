@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import struct
 import tracemalloc
@@ -422,6 +423,7 @@ def test_complete_output_is_left_as_it_is_and_is_checked_and_verified(made: tupl
     assert prepare("--check", "--output-dir", out).returncode == 0
     done = prepare(*args, "--verify")
     assert done.returncode == 0, done.stderr
+    assert re.search(r"verified: .*, train\.idx, val\.idx, all as tiktoken", done.stderr)
     assert all("sha256" in one for one in report_of(out)["files"])
     assert prepare("--check", "--output-dir", out).returncode == 0
     shown = faults.run("--inspect", out)

@@ -39,8 +39,8 @@ def parse_count(text: str) -> int:
     Raises:
         UsageError: it is not a whole number of at least one.
 
-    >>> parse_count("1.5M")
-    1500000
+    >>> parse_count("1.5M"), parse_count("10b") == parse_count("10G")
+    (1500000, True)
     """
     match = _COUNT.fullmatch(text.strip())
     unit = match[2].lower().replace("b", "g") if match else ""
