@@ -718,10 +718,11 @@ def _with_indexes(files: Mapping[str, Written], indexes: Mapping[str, Written]) 
 
 
 def _stopped_by(tally: Tally, job: Job) -> tuple[str, int] | None:
-    """Return the option whose limit is reached, and the index of the input that was not read any further."""
+    """Return the option whose limit is reached, and the index of the input in which it was."""
     train = tally.inputs[: job.config.n_train_inputs]
-    left = next((index for index, one in enumerate(train) if one.is_left), None)
-    if left is None:
-        return None
-    most = job.config.max_tokens
-    return ("--max-tokens" if most is not None and sum(one.tokens for one in train) >= most else "--n"), left
+    n_tokens = sum(one.tokens for one in train)
+    limits = {"--max-tokens": (job.config.max_tokens, n_tokens), "--n": (job.max_chars, tally.chars)}
+    for option, (most, n) in limits.items():
+        if most is not None and n >= most:
+            return option, max(index for index, one in enumerate(train) if one.text_bytes or one.records)
+    return None

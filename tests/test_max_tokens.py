@@ -406,6 +406,34 @@ def test_a_run_that_was_stopped_at_the_limit_reads_nothing_more(tmp_path: Path) 
     assert report_of(out)["tokens"] == {"train": 30_000}
 
 
+def test_a_last_document_that_has_grown_since_the_limit_was_reached_in_it_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\n--\n" + "two " * 20)
+    out = tmp_path / "out"
+    args: Args = (
+        "--input",
+        path,
+        "--document-separator",
+        r"\n--\n",
+        "--val-ratio",
+        "0",
+        "--max-tokens",
+        "10",
+    )
+    calls = tmp_path / "calls"
+    assert faults.run(*args, "--output-dir", out, log=str(calls)).returncode == 0
+    assert report_of(out)["stopped_at"]["bytes"] == path.stat().st_size
+    shutil.rmtree(out)
+    n_lines = calls.read_text().splitlines().count("write journal")
+    killed = faults.run(*args, "--output-dir", out, at="write journal", skip=n_lines - 1)
+    assert killed.returncode == -9, killed.stderr
+    with path.open("a") as file:
+        file.write("and more")
+    again = faults.run(*args, "--output-dir", out)
+    assert again.returncode == 5, again.stderr
+    assert "has grown since" in again.stderr
+
+
 def test_complete_output_is_known_verified_and_not_taken_for_another_limit(tmp_path: Path) -> None:
     paths = [make_text(tmp_path / f"{k}.txt", 60_000, seed=k) for k in range(3)]
     out = tmp_path / "out"

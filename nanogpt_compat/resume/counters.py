@@ -112,8 +112,9 @@ class Tally:
         self.position = end
 
     def count_left(self, end: int) -> None:
-        """Count the current input, and those after it before number `end`, as not read any further."""
-        for one in self.inputs[self.position.input_index : end]:
+        """Count the current input, unless it is at its end, and those before number `end` as not read on."""
+        at = self.position
+        for one in self.inputs[at.input_index + at.at_end : end]:
             one.is_left = True
 
     def count_documents(self, counts: Counts) -> None:
