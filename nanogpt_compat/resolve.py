@@ -227,7 +227,7 @@ def _index(options: Options, *, has_documents: bool) -> bool:
             )
     if not has_documents:
         raise UsageError(
-            "--index needs documents: JSON lines, parquet, or text with --document-separator or "
+            "--index needs documents: JSON lines, tables, or text with --document-separator or "
             "--one-document-per-file"
         )
     return True

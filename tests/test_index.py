@@ -249,7 +249,7 @@ def test_a_split_without_documents_has_an_index_of_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "--index needs documents: JSON lines, parquet, or text with --document-separator"),
+        ((), "--index needs documents: JSON lines, tables, or text with --document-separator"),
         ((*SEPARATED, "--format", "npy"), "--index is for one train.bin, which --format npy does not make"),
         ((*SEPARATED, "--format", "llmc"), "--index is for one train.bin, which --format llmc does not make"),
         ((*SEPARATED, "--shard-tokens", "1000"), "which --shard-tokens 1000 does not make: omit either"),
