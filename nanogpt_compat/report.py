@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # --check imports no encoder
     from nanogpt_compat.encoders.forecast import Estimate
 
 REPORT_NAME = "prepare.json"
+_RECORDS = {"text": "bytes", "jsonl": "lines", "csv": "records", "tsv": "records"}
+"""What is counted of an input of each format; rows of all others. The header of CSV is a record."""
 _PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken")
 
 
@@ -107,9 +109,12 @@ def _describe_stop(
 ) -> dict[str, object]:
     """Return which limit was reached, and where: the input, and what was read of it."""
     one = tally.inputs[index]
-    places = {"text": {"bytes": one.text_bytes}, "jsonl": {"bytes": one.text_bytes, "lines": one.records}}
-    place = places.get(formats[index].container, {"rows": one.records})
-    return {"option": option, "input": str(paths[index]), **place}
+    unit = _RECORDS.get(formats[index].container, "rows")
+    # A text in a table of columns has no place in the file.
+    places = {} if unit == "rows" else {"bytes": one.text_bytes}
+    if unit != "bytes":
+        places[unit] = one.records
+    return {"option": option, "input": str(paths[index]), **places}
 
 
 def _describe_input(
@@ -284,7 +289,7 @@ def end_lines(
         longest = format_bytes(made["longest_document_bytes"])
         lines.append(f"{plural(made['documents'], 'document')}, the longest of {longest}{empty}")
     if (stop := made["stopped_at"]) is not None:
-        unit = next(name for name in ("rows", "lines", "bytes") if name in stop)
+        unit = next(name for name in ("rows", "records", "lines", "bytes") if name in stop)
         place = plural(stop[unit], unit.removesuffix("s"))
         lines.append(f"stopped by {stop['option']} after {place} of {stop['input']}")
     elif made["options"]["max_tokens"] is not None:

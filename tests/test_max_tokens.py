@@ -542,6 +542,24 @@ def test_a_record_of_many_megabytes_may_be_the_last(tmp_path: Path) -> None:
     assert made["tokens"]["train"] > 100_000
 
 
+def test_csv_says_after_which_record_it_has_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('text,n\n"one\ntwo",1\nthree four,2\nfive,3\n')
+    args: Args = ("--input", path, "--max-tokens", "5", "--val-ratio", "0", "--output-dir", tmp_path / "out")
+    done = prepare(*args)
+    assert done.returncode == 0, done.stderr
+    made = report_of(tmp_path / "out")
+    assert made["documents"] == 2
+    n_bytes = path.read_text().index("five")
+    assert made["stopped_at"] == {
+        "option": "--max-tokens",
+        "input": str(path),
+        "bytes": n_bytes,
+        "records": 3,
+    }
+    assert f"stopped by --max-tokens after 3 records of {path}" in done.stderr
+
+
 def test_a_dry_run_forecasts_only_so_many_tokens(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 2_000_000)
     args: Args = ("--input", path, "--max-tokens", "100k", "--output-dir", tmp_path / "out", "--dry-run")
