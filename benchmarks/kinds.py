@@ -77,6 +77,19 @@ def short_lines(text: Text, seed: int) -> Iterator[bytes]:
     return (("\n".join(document.split()) + "\n").encode() for document in _real_then_invented(text, seed))
 
 
+def separated(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield documents in many languages, each with U+001E after it."""
+    return (f"{document}\x1e".encode() for document in _real_then_invented(text, seed))
+
+
+def fifty(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield documents of about 50 bytes, each with U+001E after it: 20 million in 1 GB."""
+    for document in _real_then_invented(text, seed):
+        raw = document.encode()
+        starts = range(0, len(raw), 49)
+        yield b"".join(raw[start : start + 49] + b"\x1e" for start in starts)
+
+
 def crlf(text: Text, seed: int) -> Iterator[bytes]:
     """Yield prose with Windows line ends."""
     return (document.replace("\n", "\r\n").encode() for document in _real_then_invented(text, seed))
@@ -177,6 +190,8 @@ KINDS = {
     "cjk": Kind(cjk, "Chinese and Japanese, one line"),
     "letters": Kind(letters, "random letters, no break"),
     "short_lines": Kind(short_lines, "prose, one word a line"),
+    "separated": Kind(separated, "prose, documents with a separator"),
+    "fifty": Kind(fifty, "prose, documents of 50 bytes with a separator"),
     "crlf": Kind(crlf, "prose, Windows line ends"),
     "invalid": Kind(invalid, "prose, invalid bytes throughout"),
     "words": Kind(words, "random 8-letter words"),

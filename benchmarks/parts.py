@@ -155,6 +155,16 @@ def options(*, is_short: bool) -> Part:
     )
 
 
+def shuffle(*, is_short: bool) -> Part:
+    """Compare a shuffled run, which has a second pass, with one in the order of the input."""
+    sizes = {"separated": 40 * M, "fifty": 24 * M} if is_short else {"separated": 2 * G, "fifty": G}
+    at_least = 0.35 if is_short else 0.5
+    return Part(
+        tuple(case for kind, size in sizes.items() for case in _cases(kind, size, "in-order", "shuffled")),
+        tuple(_ratio(kind, size, "shuffled", at_least, "in-order") for kind, size in sizes.items()),
+    )
+
+
 PARTS: dict[str, Callable[..., Part]] = {
     "compare": compare,
     "compare-large": compare_large,
@@ -166,4 +176,5 @@ PARTS: dict[str, Callable[..., Part]] = {
     "documents": documents,
     "documents-large": documents_large,
     "options": options,
+    "shuffle": shuffle,
 }

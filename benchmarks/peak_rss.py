@@ -74,6 +74,7 @@ def _on_both(kind: str, *sizes_bytes: int, n_workers: int = _N_WORKERS) -> tuple
 
 
 _SAME = Case("prose", 0)  # with any size: the cases whose peaks must not grow with the size
+_SHUFFLED = ("separated", "fifty")  # kinds of documents, which prepare.py shuffles
 _KINDS = ("no_space", "cjk", "letters", "short_lines", "invalid")
 FULL = (
     *_on_both("prose", 300_000_000),
@@ -82,12 +83,14 @@ FULL = (
     *_on_both("one_line", 1_000_000_000),
     *(case for kind in _KINDS for case in _on_both(kind, 256_000_000)),
     *_on_both("prose", 1_000_000_000, n_workers=_MANY_WORKERS),
+    *(case for kind in _SHUFFLED for case in _on_both(kind, 1_000_000_000)),
 )
 SHORT = (
     *(Case("prose", 24_000_000, strategy) for strategy in _NAIVE),
     *_on_both("prose", 40_000_000, 120_000_000),
     *(case for kind in ("one_line", *_KINDS) for case in _on_both(kind, 24_000_000)),
     *_on_both("prose", 120_000_000, n_workers=_MANY_WORKERS),
+    *(case for kind in _SHUFFLED for case in _on_both(kind, 40_000_000)),
 )
 
 
@@ -119,6 +122,8 @@ def _command(case: Case, path: Path, output_dir: str) -> list[str]:
     ]
     if case.kind == "invalid":  # so many bytes are invalid that prepare.py asks for --errors
         options += ["--errors", "ignore"]
+    if case.kind in _SHUFFLED:
+        options += ["--document-separator", r"\x1e", "--shuffle"]
     return [sys.executable, "prepare.py", "--input", str(path), *options]
 
 

@@ -69,11 +69,14 @@ def _bare(engine: str, name: str, label: str, n_threads: int, *, is_pinned: bool
 
 _TWO = ("--workers", "2")
 _ONE = ("--workers", "1")
+_DOCUMENTS = ("--document-separator", r"\x1e")  # of the kinds `separated` and `fifty`
 BY_NAME = {
     strategy.name: strategy
     for strategy in (
         _prepare("gigatoken", "gigatoken", "prepare.py, gigatoken"),
         _prepare("tiktoken", "tiktoken", "prepare.py, tiktoken"),
+        _prepare("gigatoken", "in-order", "prepare.py, documents", *_DOCUMENTS),
+        _prepare("gigatoken", "shuffled", "prepare.py, documents, --shuffle", *_DOCUMENTS, "--shuffle"),
         _naive("whole", "whole file at once", memory_per_byte=18),
         _naive("list", "chunks into one list", memory_per_byte=13),
         _naive("stream", "chunk by chunk to the file"),

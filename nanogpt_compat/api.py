@@ -70,6 +70,8 @@ class PrepareOptions(TextOptions, total=False):
     shard_tokens: int | str | None
     shard_name: str | None
     index: bool
+    shuffle: bool
+    seed: int | None
     overwrite: bool
     restart: bool
 

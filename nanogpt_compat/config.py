@@ -10,6 +10,7 @@ from nanogpt_compat.text.documents import Documents
 DEFAULT_INPUT = "train_fineweb.txt"
 DEFAULT_TEXT_FIELD = "text"
 VAL_RATIO = 0.0005
+SEED = 2357  # nanoGPT's
 SPAN_BYTES = 1 << 30
 """Nominal size of a span: large, because each costs the scheduler 1 ms and 3 KiB; not larger, because a lost
 span is encoded again."""
@@ -45,6 +46,8 @@ class Config:
     shard_tokens: int | None = None
     shard_name: str | None = None
     index: bool = False  # write train.idx and val.idx, too
+    shuffle: bool = False  # documents, in an order that `seed` decides
+    seed: int | None = None  # None without `shuffle`
     text_field: str = DEFAULT_TEXT_FIELD
     skip_bad_records: bool = False
     errors: str = "ignore"
@@ -74,7 +77,7 @@ class Config:
             self.val_ratio if self.val_split == "documents" else 0.0,
             text_field=self.text_field,
             skip_bad=self.skip_bad_records,
-            needs_ends=self.index,
+            needs_ends=self.index or self.shuffle,
         )
 
     @property

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from nanogpt_compat import __version__
-from nanogpt_compat.config import DEFAULT_INPUT, DEFAULT_TEXT_FIELD, SPAN_BYTES, VAL_RATIO
+from nanogpt_compat.config import DEFAULT_INPUT, DEFAULT_TEXT_FIELD, SEED, SPAN_BYTES, VAL_RATIO
 from nanogpt_compat.encoders import ENGINES, GIGATOKEN_VERSIONS
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.input.location import is_url, local_path
@@ -88,6 +88,8 @@ class Options(argparse.Namespace):
     shard_tokens: int | None
     shard_name: str | None
     index: bool
+    shuffle: bool
+    seed: int | None
     overwrite: bool
     # speed and memory
     engine: str
@@ -363,6 +365,19 @@ def _add_output_options(group: "argparse._ArgumentGroup", where: str) -> None:
         "val.bin are datasets of Megatron-LM, GPT-NeoX and NeMo as well (default: no index)",
     )
     group.add_argument(
+        "--shuffle",
+        action="store_true",
+        help="write the documents in a random order, the same for the same input and --seed. It takes a "
+        "second pass over the tokens, and while it runs the disk space of the output twice. With npy and "
+        "llmc the first shard then is a random sample (default: in the order of the input)",
+    )
+    group.add_argument(
+        "--seed",
+        type=_seed,
+        metavar="N",
+        help=f"with --shuffle: write another order for each N (default: {SEED})",
+    )
+    group.add_argument(
         "--overwrite",
         action="store_true",
         help="replace the output of an earlier run, or make the same output again. The old files stay until "
@@ -561,6 +576,14 @@ def _positive(text: str) -> int:
         if (number := int(text)) >= 1:
             return number
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+
+
+def _seed(text: str) -> int:
+    """Parse a number of 64 bits."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (seed := int(text)) < 1 << 64:
+            return seed
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^64 - 1")
 
 
 def _ratio(text: str) -> float:

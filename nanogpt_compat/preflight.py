@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import report
-from nanogpt_compat.config import Config
+from nanogpt_compat.config import SEED, Config
 from nanogpt_compat.encoders.choose import OPENING_BYTES, Choice, choose_encoder
 from nanogpt_compat.encoders.forecast import Estimate, Estimator
 from nanogpt_compat.encoders.interface import Encoder
@@ -33,6 +33,7 @@ from nanogpt_compat.memory.policy import SMALLEST_BYTES, margin_bytes
 from nanogpt_compat.output.ends import END, lay_out_ends
 from nanogpt_compat.output.index import DOCUMENT_BYTES, SUFFIX, lay_out_indexes
 from nanogpt_compat.output.layout import Shards, by_split, lay_out
+from nanogpt_compat.output.spill import SpillFiles, spill_bytes
 from nanogpt_compat.output.token_file import TOKEN, window_for
 from nanogpt_compat.output.writer import full_shards, n_begun, others, written_bytes
 from nanogpt_compat.pipeline import block_size
@@ -62,6 +63,7 @@ from nanogpt_compat.text.val_split import (
 _MANY_FILES = 10
 _SMALL_FILE_BYTES = 64 * 1024
 _TIKTOKEN_BYTES = 16 * 1024 * 1024  # with the vocabulary
+_SHUFFLED_BYTES_PER_S = 100e6  # of tokens: sorted, written, read and written again (busy 2-core VM, SSD)
 
 REPORTED_OPTIONS = {
     "--errors": "errors",
@@ -78,10 +80,12 @@ REPORTED_OPTIONS = {
     "--shard-tokens": "shard_tokens",
     "--shard-name": "shard_name",
     "--index": "index",
+    "--shuffle": "shuffle",
+    "--seed": "seed",
 }
 """The options that decide the output, and their names in `Config` and in `options` of prepare.json."""
 
-_LATER_OPTIONS = {"--max-tokens", "--one-document-per-file", "--index"}
+_LATER_OPTIONS = {"--max-tokens", "--one-document-per-file", "--index", "--shuffle", "--seed"}
 """Those that earlier versions did not have. They count only if they are given, so that the output and saved
 work of those versions stay valid."""
 
@@ -157,6 +161,15 @@ class Job:
     def indexes(self) -> dict[str, Shards]:
         """The indexes to be written, by name."""
         return indexes_of(self.config) if self.config.index else {}
+
+    @property
+    def seed(self) -> int:
+        """The seed of a shuffle."""
+        return SEED if self.config.seed is None else self.config.seed
+
+    def spill(self, number: int, *, word: str = "spill") -> SpillFiles:
+        """Return the names of a spill of a shuffle, on the disk of train.bin."""
+        return SpillFiles(self.outputs["train"].folder, number, word)
 
     @property
     def window_bytes(self) -> int:
@@ -281,6 +294,9 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
         raise refusal(refused, n_inputs=len(config.inputs), may_pipe=may_pipe, option=option)
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     forecast = estimator.estimate(n_workers=config.n_workers)
+    if config.shuffle:
+        seconds = forecast.seconds + forecast.output_bytes / _SHUFFLED_BYTES_PER_S
+        forecast = replace(forecast, seconds=seconds)
     text_bytes = total_bytes(text_sizes, has_streams=config.has_streams)
     return Job(
         config,
@@ -341,8 +357,12 @@ def reported_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return {
         option: options[name]
         for option, name in REPORTED_OPTIONS.items()
-        if option not in _LATER_OPTIONS or options.get(name)
+        if option not in _LATER_OPTIONS or _is_given(options.get(name))
     }
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value is not False  # 0 is a seed
 
 
 def with_reference(job: Job) -> Job:
@@ -430,10 +450,12 @@ def check_disk(job: Job, tokens: Mapping[str, int]) -> None:
     if job.expected_bytes is None:
         return  # if the disk runs full, the run stops, and resumes when there is space
     have_bytes = job.free_bytes + written_bytes(full_shards(job.outputs | job.beside, tokens))
+    shuffling = " while it is shuffled" if config.shuffle else ""
     if needed_bytes(job) > have_bytes:
         raise OutputError(
-            f"the output will need about {format_bytes(needed_bytes(job))} and {config.output_dir} has "
-            f"{format_bytes(have_bytes)} for it; free some space, or give an --output-dir on a larger disk"
+            f"the output will need about {format_bytes(needed_bytes(job))}{shuffling} and "
+            f"{config.output_dir} has {format_bytes(have_bytes)} for it; free some space, or give an "
+            "--output-dir on a larger disk"
         )
 
 
@@ -443,7 +465,16 @@ def needed_bytes(job: Job) -> int:
     n_bytes = sum(shards.size_bytes(tokens[stream]) for stream, shards in job.outputs.items())
     if job.config.index:
         n_bytes += (END.itemsize + DOCUMENT_BYTES) * job.forecast.documents
-    return n_bytes + (len(job.outputs) + len(job.beside)) * job.window_bytes
+    n_bytes += (len(job.outputs) + len(job.beside)) * job.window_bytes
+    return n_bytes + needed_for_spill(job)
+
+
+def needed_for_spill(job: Job) -> int:
+    """Return the disk space that a shuffle takes until the output is complete."""
+    if not job.config.shuffle:
+        return 0
+    n_files = len(job.spill(0).outputs)
+    return spill_bytes(job.forecast.tokens, job.forecast.documents) + n_files * job.window_bytes
 
 
 def start_line(job: Job) -> str:
@@ -464,6 +495,7 @@ def forecast_record(job: Job) -> dict[str, object]:
         "tokens": by_split(job.outputs, foreseen_tokens(job)) if is_known else None,
         "tokens_per_byte": round(forecast.tokens / max(1, forecast.text_bytes), 4),
         "output_bytes": forecast.output_bytes if is_known else None,
+        "spill_bytes": needed_for_spill(job) if is_known else None,
         "free_bytes": job.free_bytes,
         "memory_bytes": job.encoder.peak_bytes,
         "wall_s": round(forecast.seconds, 1) if is_known else None,
@@ -556,6 +588,8 @@ def dry_run_lines(job: Job) -> list[str]:
             f"output: {format_bytes(forecast.output_bytes)} of {format_bytes(job.free_bytes)} free in "
             f"{config.output_dir}"
         )
+        if config.shuffle:
+            lines.append(f"shuffling: {format_bytes(needed_for_spill(job))} more there while it runs")
     lines.append(f"memory: at most {format_bytes(job.encoder.peak_bytes)} of its own")
     if config.has_val:
         name = next(shards.listed_name(0) for shards in job.outputs.values() if shards.n_val)

@@ -50,6 +50,7 @@ def build_report(
     engine: str,
     engine_mismatch: str,
     val_split: Mapping[str, object],
+    shuffle_seed: int | None,
     options: Mapping[str, object],
     guard: Mapping[str, object],
     peak_own_bytes: int | None,
@@ -92,6 +93,7 @@ def build_report(
         "engine_fallback_blocks": tally.fallback_blocks,
         "engine_mismatch": engine_mismatch,
         "val_split": dict(val_split),
+        "shuffle": None if shuffle_seed is None else {"seed": shuffle_seed},
         "resumes": tally.resumes,
         "checkpoint_fallbacks": tally.checkpoint_fallbacks,
         "guard": dict(guard),
@@ -287,7 +289,8 @@ def end_lines(
     if made["documents"] or made["empty_documents"]:
         empty = f"; {plural(made['empty_documents'], 'empty one')} dropped" if made["empty_documents"] else ""
         longest = format_bytes(made["longest_document_bytes"])
-        lines.append(f"{plural(made['documents'], 'document')}, the longest of {longest}{empty}")
+        order = f", shuffled with seed {made['shuffle']['seed']}" if made.get("shuffle") else ""
+        lines.append(f"{plural(made['documents'], 'document')}{order}, the longest of {longest}{empty}")
     if (stop := made["stopped_at"]) is not None:
         unit = next(name for name in ("rows", "records", "lines", "bytes") if name in stop)
         place = plural(stop[unit], unit.removesuffix("s"))

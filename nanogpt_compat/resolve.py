@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nanogpt_compat.config import DEFAULT_INPUT, DEFAULT_TEXT_FIELD, VAL_RATIO, Config, Share
+from nanogpt_compat.config import DEFAULT_INPUT, DEFAULT_TEXT_FIELD, SEED, VAL_RATIO, Config, Share
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.input.find import find_inputs
 from nanogpt_compat.input.formats import Asked, find_formats
@@ -69,6 +69,7 @@ def resolve(options: Options, *, home: Path | None) -> Request:
                 "the text or --one-document-per-file, or read it in a separate run"
             )
     _check_effects(options, formats)
+    _check_shuffle(options, has_documents=has_documents)
     shard_tokens, shard_name = _shards(options)
     config = Config(
         inputs=inputs,
@@ -85,6 +86,8 @@ def resolve(options: Options, *, home: Path | None) -> Request:
         shard_tokens=shard_tokens,
         shard_name=shard_name,
         index=_index(options, has_documents=has_documents),
+        shuffle=options.shuffle,
+        seed=SEED if options.shuffle and options.seed is None else options.seed,
         formats=formats,
         text_field=DEFAULT_TEXT_FIELD if options.text_field is None else options.text_field,
         skip_bad_records=options.skip_bad_records,
@@ -173,6 +176,22 @@ def _check_limits(options: Options) -> None:
     for option, (value, unit) in limits.items():
         if value is not None:
             raise UsageError(f"{option} counts {unit} from the beginning, which spans cannot do: omit it")
+
+
+def _check_shuffle(options: Options, *, has_documents: bool) -> None:
+    """Raise UsageError if `--shuffle` cannot be done, or `--seed` has no effect."""
+    if options.seed is not None and not options.shuffle:
+        raise UsageError("--seed decides the order of --shuffle, and has no effect without it")
+    if options.shuffle and not has_documents:
+        raise UsageError(
+            "--shuffle needs documents: JSON lines, parquet, or text with --one-document-per-file or with "
+            "--document-separator, such as --document-separator '\\n\\n' for paragraphs"
+        )
+    if options.shuffle and options.cluster is not None and not options.merge:
+        raise UsageError(
+            "--shuffle shuffles while it joins the parts: give --merge too, or shuffle in a later --merge "
+            "with the same options"
+        )
 
 
 def _val_split(options: Options, *, has_documents: bool) -> str:

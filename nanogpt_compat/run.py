@@ -1,7 +1,8 @@
 """Do a job: resume an earlier run or start, tokenise, check, publish, report."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,10 @@ from nanogpt_compat.output.layout import (
     describe_files,
     files_of,
 )
+from nanogpt_compat.output.shuffle import Place
+from nanogpt_compat.output.spill import Spill, SpillReader, SpillWriter, remove_spill
 from nanogpt_compat.output.writer import (
+    Sink,
     TokenFiles,
     Written,
     all_shards,
@@ -37,6 +41,7 @@ from nanogpt_compat.output.writer import (
     publish,
     remove_work_files,
     take_back,
+    unpublished,
     written_bytes,
 )
 from nanogpt_compat.preflight import (
@@ -54,6 +59,9 @@ from nanogpt_compat.preflight import (
 from nanogpt_compat.resume.checkpoint import (
     Checkpointer,
     Found,
+    Mark,
+    Savable,
+    Saved,
     first_unsound_mark,
     journal_in,
     last_sound_mark,
@@ -67,6 +75,7 @@ from nanogpt_compat.resume.journal import Journal
 from nanogpt_compat.resume.state import (
     changed_inputs,
     consumed_at,
+    consumed_by,
     consumed_in,
     differences_at,
     fixed_differences,
@@ -341,7 +350,7 @@ class Run:
         """
         if found.header != self._header(found.mismatch):
             return False  # its report would differ
-        self._note_saved(made["bytes_read"], sum(made["tokens"].values()))
+        self._note_saved(Saved(made["bytes_read"], sum(made["tokens"].values())))
         if (
             self._have_sizes(made, is_named=False)
             and first_unsound_mark(found.marks, all_shards(self._streams, found.tokens), self._watch.check)
@@ -404,7 +413,12 @@ class Run:
     def _check_inputs(self, found: Found, tally: Tally, *, is_read_later: bool) -> None:
         """Raise CheckpointError if an input has changed within the part that was read."""
         if self._fill is None and found.header is not None:  # else they were checked before
+            is_read = tally.shuffled is not None
             read = consumed_at(tally)
+            if is_read:
+                has_ended = _stopped_by(tally, self._job) is None
+                read = consumed_by(tally, has_ended, n_limited=self._job.config.n_train_inputs)
+            is_read_later = is_read_later and not is_read
             for path, change in self._changes(read, found.header["inputs"], is_read_later=is_read_later):
                 raise CheckpointError(f"{path} {change}")
 
@@ -437,8 +451,7 @@ class Run:
 
     def _tokenise(self, found: Found) -> Mapping[str, Any]:
         """Make and finish the files; return the report, which is then in the journal."""
-        files = self._files_of(found)
-        mark = last_sound_mark(found, files)
+        mark = last_sound_mark(found, self._files_of(found))
         if found.mismatch:
             if found.header is not None and self._job.encoder.name != TiktokenEncoder.name:
                 self._voice.say(
@@ -448,29 +461,42 @@ class Run:
         while True:
             tally = self._load(found, mark)
             earlier = found.marks[: mark + 1]
-            take_back(files, earlier[-1].segment.tokens if earlier else {})
+            take_back(self._files_of(found), earlier[-1].segment.tokens if earlier else {})
             header: dict[str, object] | None = self._header(found.mismatch)
-            with Journal(self._journal, valid_bytes=earlier[-1].end_byte if earlier else 0) as journal:
-                if not earlier:
-                    journal.append(self._header(found.mismatch))
-                    header = None
-                elif found.header == header and found.header_end_byte <= earlier[-1].end_byte:
-                    header = None  # it is in the journal already
-                n_tokens = self._write(journal, tally, earlier[-1].segment.tokens if earlier else {}, header)
-                files = full_shards(self._streams, n_tokens)
-                unsound = first_unsound_mark(earlier, files, self._watch.check)
-                if unsound is None:
+            try:
+                with Journal(self._journal, valid_bytes=earlier[-1].end_byte if earlier else 0) as journal:
+                    if not earlier:
+                        journal.append(self._header(found.mismatch))
+                        header = None
+                    elif found.header == header and found.header_end_byte <= earlier[-1].end_byte:
+                        header = None  # it is in the journal already
+                    n_tokens = self._write(journal, tally, earlier, header)
+                    self._check_marks(earlier, full_shards(self._streams, n_tokens))
                     made = self.build_report(tally, found.mismatch)
                     journal.append({"report": made})
                     return made
-            # An older segment was damaged after it was written: redo it and everything after it.
-            found, mark = read_found(self._journal), unsound - 1
+            except _DamagedError as damage:  # redo what was damaged, and everything after it
+                found, mark = read_found(self._journal), damage.mark - 1
+
+    def _check_marks(self, earlier: list[Mark], files: Mapping[str, Written]) -> None:
+        """Raise _DamagedError if a segment in these files was damaged after an earlier run had written it."""
+        unsound = first_unsound_mark(earlier, files, self._watch.check)
+        if unsound is not None:
+            raise _DamagedError(unsound)
 
     def _files_of(self, found: Found) -> dict[str, Written]:
         """Return the token files of the saved run."""
+        spills = self._spills(found)
         if self._job.config.overwrite:  # files with final names may be from another run
-            return full_shards(self._streams, found.tokens)
-        return found_shards(self._streams, found.tokens, is_torn=found.is_torn)
+            return full_shards(self._streams, found.tokens) | spills
+        return found_shards(self._streams, found.tokens, is_torn=found.is_torn) | spills
+
+    def _spills(self, found: Found) -> dict[str, Written]:
+        """Return the files of the spills that the saved run has written, if it shuffles."""
+        n_spills = 0
+        while any(self._job.spill(n_spills).outputs.keys() & mark.segment.crcs for mark in found.marks):
+            n_spills += 1
+        return unpublished({k: v for n in range(n_spills) for k, v in self._job.spill(n).outputs.items()})
 
     def _header(self, mismatch: str) -> dict[str, object]:
         """Return the journal's header: what a later run must know, or have in common with this one."""
@@ -487,7 +513,7 @@ class Run:
         if found.header is None:
             return Tally([InputTally() for _ in self._job.inputs])
         tally = self._tally_at(found, mark)
-        self._note_saved(tally.bytes_read, tally.tokens)
+        self._note_saved(Saved.of(tally))
         self._check_inputs(found, tally, is_read_later=not self._has_enough(tally))
         del tally.inputs[len(self._job.inputs) :]
         sizes = self._job.sizes
@@ -504,7 +530,7 @@ class Run:
         done = "nothing was saved"
         if tally.tokens:
             done = f"{format_duration(tally.wall_s)} of work already done"
-        self._voice.say(f"resuming at {self._progress(tally.bytes_read, tally.tokens)}: {done}")
+        self._voice.say(f"resuming at {self._progress(Saved.of(tally))}: {done}")
         return tally
 
     def _has_enough(self, tally: Tally) -> bool:
@@ -516,35 +542,131 @@ class Run:
         return any(most is not None and n >= most for most, n in limits)
 
     def _write(
+        self, journal: Journal, tally: Tally, earlier: list[Mark], header: Mapping[str, object] | None
+    ) -> Mapping[str, int]:
+        """Make the output from `tally` to the end, and make it durable at its exact sizes.
+
+        Returns the number of tokens in each stream. `earlier`: the marks that this run resumes from. `header`
+        is journaled with the first checkpoint: before that, nothing of this run counts.
+        """
+        n_tokens = earlier[-1].segment.tokens if earlier else {}
+        if self._job.config.shuffle:
+            if tally.shuffled is None:
+                self._spill(journal, tally, n_tokens, header)
+                n_tokens, header = {}, None
+            return self._shuffle(journal, tally, earlier, n_tokens, header)
+        with self._open_output(n_tokens) as files:
+
+            def fill(after_block: Callable[[], None]) -> None:
+                self._encode(self._sink_of(files), tally, files.drop_pages, after_block)
+                self._voice.enter("finishing")
+
+            self._save_as_it_goes(journal, files, tally, header, fill)
+            files.finish()
+            return files.tokens
+
+    def _open_output(self, n_tokens: Mapping[str, int]) -> TokenFiles:
+        job = self._job
+        return TokenFiles(self._outputs, n_tokens=n_tokens, window_bytes=job.window_bytes, beside=job.beside)
+
+    def _sink_of(self, files: TokenFiles) -> Sink:
+        """Return what writes tokens, and what is beside them, to `files`."""
+        return WithEnds(files) if self._job.beside else files
+
+    def _encode(
+        self, sink: Sink, tally: Tally, flush: Callable[[], None], after_block: Callable[[], None]
+    ) -> None:
+        """Append all tokens from `tally` on to `sink`."""
+        if self._fill is None:
+            self._watch.go_through(self._job, sink, tally, flush=flush, after_block=after_block)
+        else:
+            self._watch.fill(self._fill, sink, tally, after_part=after_block)
+
+    def _spill(
         self,
         journal: Journal,
         tally: Tally,
         n_tokens: Mapping[str, int],
         header: Mapping[str, object] | None,
-    ) -> Mapping[str, int]:
-        """Run the pipeline from `tally` to the end, and make the files durable at their exact sizes.
+    ) -> None:
+        """Make the first pass of a shuffle: all tokens from `tally` on, to the first spill."""
+        job = self._job
+        with Spill(
+            job.spill(0), seed=job.seed, n_tokens=n_tokens, file_window_bytes=job.window_bytes
+        ) as spill:
 
-        Returns the number of tokens in each stream. `header` is journaled with the first checkpoint: before
-        that, nothing of this run counts.
+            def fill(after_block: Callable[[], None]) -> None:
+                self._encode(spill, tally, spill.drop_pages, after_block)
+
+            self._save_as_it_goes(journal, spill, tally, header, fill)
+            spill.finish()
+            tally.shuffled = Place(0, spill.n_windows)
+
+    def _shuffle(
+        self,
+        journal: Journal,
+        tally: Tally,
+        earlier: list[Mark],
+        n_tokens: Mapping[str, int],
+        header: Mapping[str, object] | None,
+    ) -> Mapping[str, int]:
+        """Make the other passes of a shuffle, from `tally` on: from spill to spill, then to the output."""
+        while (place := tally.shuffled) is not None:
+            names = self._job.spill(place.number)
+            self._check_marks(earlier, unpublished(names.outputs))  # before it is read
+            with SpillReader(names, place.n_windows) as spill, self._open_next(place, n_tokens) as sink:
+                fill = partial(self._read_spill, spill, place, sink, tally)
+                self._save_as_it_goes(journal, sink, tally, header, fill, is_new=not n_tokens)
+                sink.finish()
+                if isinstance(sink, TokenFiles):
+                    break
+                tally.shuffled = Place(place.number + 1, sink.n_windows)
+            n_tokens, header = {}, None
+        return sink.tokens
+
+    def _open_next(self, place: Place, n_tokens: Mapping[str, int]) -> TokenFiles | SpillWriter:
+        """Open what is made of a spill: the output, or a spill with fewer windows."""
+        if place.is_last:
+            return self._open_output(n_tokens)
+        names = self._job.spill(place.number + 1)
+        return SpillWriter(names, n_tokens=n_tokens, window_bytes=self._job.window_bytes)
+
+    def _read_spill(
+        self,
+        spill: SpillReader,
+        place: Place,
+        sink: TokenFiles | SpillWriter,
+        tally: Tally,
+        after_chunk: Callable[[], None],
+    ) -> None:
+        """Append what is left of a spill to `sink`; the spill that it was made of is not needed any more."""
+        if place.number:
+            remove_spill(self._job.spill(place.number - 1))
+        target = sink if isinstance(sink, SpillWriter) else self._sink_of(sink)
+        self._watch.shuffle(spill, place, target, tally, flush=sink.drop_pages, after_chunk=after_chunk)
+        if place.is_last:
+            self._voice.enter("finishing")
+
+    def _save_as_it_goes(
+        self,
+        journal: Journal,
+        sink: Savable,
+        tally: Tally,
+        header: Mapping[str, object] | None,
+        fill: Callable[[Callable[[], None]], None],
+        *,
+        is_new: bool = False,
+    ) -> None:
+        """Fill `sink`, with checkpoints; save what there is if anything ends that.
+
+        `is_new`: a pass of a shuffle begins, so that what the one before it has read counts as read.
         """
-        job, config = self._job, self._job.config
-        with (
-            TokenFiles(
-                self._outputs, n_tokens=n_tokens, window_bytes=job.window_bytes, beside=job.beside
-            ) as files,
-            Checkpointer(
-                journal, files, tally, publishes=not config.overwrite, header=header
-            ) as checkpointer,
-        ):
-            sink = WithEnds(files) if job.beside else files
+        publishes = not self._job.config.overwrite
+        with Checkpointer(journal, sink, tally, publishes=publishes, header=header) as checkpointer:
             try:
-                if self._fill is None:
-                    self._watch.go_through(
-                        job, sink, tally, flush=files.drop_pages, after_block=checkpointer.after_block
-                    )
-                else:
-                    self._watch.fill(self._fill, sink, tally, after_part=checkpointer.after_block)
-                self._voice.enter("finishing")
+                if is_new:
+                    checkpointer.now()
+                fill(checkpointer.after_block)
                 checkpointer.now()
             except (EngineMismatch, CheckpointError):
                 raise  # do not save this work
@@ -556,13 +678,11 @@ class Run:
                     raise self._watch.memory_refused() from error
                 raise
             finally:
-                self._note_saved(checkpointer.saved_bytes, checkpointer.saved_tokens)
-            if not tally.tokens or (config.n_val_inputs and not tally.train_tokens):
+                self._note_saved(checkpointer.saved)
+            if not tally.tokens or (self._job.config.n_val_inputs and not tally.train_tokens):
                 self._remove_work_files()  # without tokens, other options may be used next
                 raise InputError(self._why_no_text(tally))
             tally.wall_s = checkpointer.wall_s
-            files.finish()
-            return files.tokens
 
     def _why_no_text(self, tally: Tally) -> str:
         """Return the message for an input without text."""
@@ -575,20 +695,22 @@ class Run:
             message += f"; {report.describe_skipped(tally.skipped_records, paths[index], why)}"
         return message
 
-    def _note_saved(self, n_bytes: int, n_tokens: int) -> None:
+    def _note_saved(self, saved: Saved) -> None:
         """Remember the saved progress, for the message if this run ends early."""
-        self._saved = self._progress(n_bytes, n_tokens) if n_tokens else ""
+        self._saved = self._progress(saved) if saved.n_tokens else ""
 
-    def _progress(self, n_bytes: int, n_tokens: int) -> str:
+    def _progress(self, saved: Saved) -> str:
         """Return the progress for a message: share, bytes and tokens."""
+        n_tokens = f"{format_count(saved.n_tokens)} tokens"
+        if saved.n_shuffled is not None:
+            share = saved.n_shuffled / max(1, saved.n_tokens)
+            return f"{share:.0%} of the second pass (all {n_tokens} are made, and are being shuffled)"
+        what = " of the first of two passes" if self._job.config.shuffle else ""
         total_bytes = self._job.expected_bytes
         if total_bytes is None:
-            return f"{format_bytes(n_bytes)}, {format_count(n_tokens)} tokens"
-        share = n_bytes / max(1, total_bytes)
-        return (
-            f"{share:.0%} ({format_bytes(n_bytes)} of {format_bytes(total_bytes)}, "
-            f"{format_count(n_tokens)} tokens)"
-        )
+            return f"{format_bytes(saved.n_bytes)}, {n_tokens}{what}"
+        share = saved.n_bytes / max(1, total_bytes)
+        return f"{share:.0%}{what} ({format_bytes(saved.n_bytes)} of {format_bytes(total_bytes)}, {n_tokens})"
 
     def build_report(self, tally: Tally, mismatch: str) -> dict[str, Any]:
         """Return the contents of prepare.json except `files`."""
@@ -608,6 +730,7 @@ class Run:
                 document_ratio=job.document_ratio,
                 n_inputs=job.config.n_val_inputs,
             ),
+            shuffle_seed=job.config.seed,
             options=job.config.as_options(),
             guard=self._watch.guard.summary(),
             peak_own_bytes=self._watch.guard.peak_own_bytes,
@@ -656,7 +779,7 @@ class Run:
         """Return what prepare.json says of the files, with their checksums from the journal."""
         tokens = by_stream(self._outputs, made["tokens"])
         crcs = {
-            stream: crcs_of_files(segments_in(self._journal), stream, shards, tokens[stream])
+            stream: crcs_of_files(segments_in(self._journal, stream), stream, shards, tokens[stream])
             for stream, shards in self._outputs.items()
         }
         described = []
@@ -726,3 +849,11 @@ def _stopped_by(tally: Tally, job: Job) -> tuple[str, int] | None:
         if most is not None and n >= most:
             return option, max(index for index, one in enumerate(train) if one.text_bytes or one.records)
     return None
+
+
+class _DamagedError(Exception):
+    """A segment is not what an earlier run has written; `mark` is the index of its mark."""
+
+    def __init__(self, mark: int) -> None:
+        super().__init__(mark)
+        self.mark = mark

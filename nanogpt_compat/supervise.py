@@ -13,6 +13,9 @@ from nanogpt_compat.memory.malloc import trim_heap
 from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES, SMALL_BLOCK_BYTES, Step, room_bytes
 from nanogpt_compat.memory.usage import rss_bytes
 from nanogpt_compat.output.layout import WORK_FOLDER
+from nanogpt_compat.output.shuffle import Place, regroup, write_out
+from nanogpt_compat.output.spill import SpillReader, SpillWriter
+from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.output.writer import Sink, remove_work_folder, work_folder
 from nanogpt_compat.preflight import Job
 from nanogpt_compat.resume.counters import Tally
@@ -177,3 +180,39 @@ class Watch:
                 display.show(bytes_read=tally.bytes_read, tokens=tally.tokens)
 
             fill.copy_into(sink, tally, after_part=after_each, check=self.check)
+
+    def shuffle(
+        self,
+        spill: SpillReader,
+        place: Place,
+        sink: Sink | SpillWriter,
+        tally: Tally,
+        *,
+        flush: Callable[[], None] = _do_nothing,
+        after_chunk: Callable[[], None] = _do_nothing,
+    ) -> None:
+        """Append what is left of a spill to `sink`, in the order of its keys, and count it in `tally`.
+
+        The engine is not needed any more, and its memory pays for what is read.
+
+        Raises:
+            OutputError: the disk is full or failing.
+            MemoryLimitError, TooSmallError: memory is about to run out.
+        """
+        self._encoder.drop_caches()
+        trim_heap()
+        self._has_written = lambda: tally.shuffled != place
+        n_bytes, n_done = (TOKEN.itemsize * n for n in (tally.tokens, place.n_tokens))
+        with self.voice.open_display(n_bytes, n_done, rss_bytes, state="shuffling") as display:
+
+            def after(place: Place) -> None:
+                tally.shuffled = place
+                after_chunk()
+                if self.guard.take_step() is not None:
+                    flush()
+                display.show(bytes_read=TOKEN.itemsize * place.n_tokens, tokens=place.n_tokens)
+
+            if isinstance(sink, SpillWriter):
+                regroup(spill, place, sink, after=after, check=self.check)
+            else:
+                write_out(spill, place, sink, after=after, check=self.check)

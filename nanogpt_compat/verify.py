@@ -16,14 +16,16 @@ from nanogpt_compat.output.check import find_surplus
 from nanogpt_compat.output.index_reader import FinishedIndexes
 from nanogpt_compat.output.layout import by_split, by_stream, files_of, name_tokens
 from nanogpt_compat.output.reader import MAKE_AGAIN, Difference, FinishedFiles
+from nanogpt_compat.output.shuffle import Place
+from nanogpt_compat.output.spill import Spill, SpillFiles, SpillReader, SpillWriter, remove_spill
 from nanogpt_compat.output.writer import is_there
-from nanogpt_compat.preflight import Job, reported_options
+from nanogpt_compat.preflight import Job, needed_for_spill, reported_options
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import differences
 from nanogpt_compat.resume.state import changed_inputs, consumed_in
 from nanogpt_compat.supervise import Check, Watch, locked
 from nanogpt_compat.system.display import Voice
-from nanogpt_compat.system.units import plural
+from nanogpt_compat.system.units import format_bytes, plural
 from nanogpt_compat.text.documents import END_OF_TEXT
 
 _COUNTS = ("documents", "skipped_records", "invalid_bytes")
@@ -124,13 +126,52 @@ def _compare(job: Job, files: FinishedIndexes, watch: Watch) -> Tally:
     """Run the pipeline from the beginning, compare, and return its counters."""
     tally = Tally([InputTally() for _ in job.inputs])
     try:
-        watch.go_through(job, files, tally)
+        if job.config.shuffle:
+            _compare_shuffled(job, files, tally, watch)
+        else:
+            watch.go_through(job, files, tally)
     except Difference as difference:
         raise DifferenceError(_describe(difference, job, tally, watch.check)) from difference
     except MemoryError as error:
         raise watch.memory_refused() from error
     files.finish()
     return tally
+
+
+def _compare_shuffled(job: Job, files: FinishedIndexes, tally: Tally, watch: Watch) -> None:
+    """Make both passes of the shuffle again, with a spill of its own, and compare what the second gives."""
+    if needed_for_spill(job) > job.free_bytes:
+        raise OutputError(
+            f"to verify shuffled documents, {job.config.output_dir} needs about "
+            f"{format_bytes(needed_for_spill(job))} for a while and has {format_bytes(job.free_bytes)}; free "
+            "some space, or run --check, which compares the files with their checksums"
+        )
+    number, window_bytes = 0, job.window_bytes
+
+    def names() -> SpillFiles:
+        return job.spill(number, word="verify")
+
+    try:
+        with Spill(names(), seed=job.seed, n_tokens={}, file_window_bytes=window_bytes) as spill:
+            watch.go_through(job, spill, tally, flush=spill.drop_pages)
+            spill.end_window()
+            spill.finish()
+            place = Place(number, spill.n_windows)
+        while True:
+            tally.shuffled = place
+            with SpillReader(names(), place.n_windows) as reader:
+                if place.is_last:
+                    watch.shuffle(reader, place, files, tally)
+                    return
+                number += 1
+                with SpillWriter(names(), n_tokens={}, window_bytes=window_bytes) as writer:
+                    watch.shuffle(reader, place, writer, tally, flush=writer.drop_pages)
+                    writer.finish()
+                    place = Place(number, writer.n_windows)
+            remove_spill(job.spill(number - 1, word="verify"))
+    finally:
+        for k in range(number + 1):
+            remove_spill(job.spill(k, word="verify"))
 
 
 def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) -> None:
@@ -189,6 +230,8 @@ def _describe(difference: Difference, job: Job, done: Tally, check: Check) -> st
 
 def _next_block(job: Job, done: Tally, check: Check) -> str:
     """Return where in the input the first block after `done` is, in words; reads that block again."""
+    if done.shuffled is not None:
+        return "an unknown place in the input, because the documents are shuffled"
     path = job.config.inputs[done.position.input_index]
     with suppress(InputError):  # the difference stands even if the input cannot be read again
         if not isinstance(path, Pipe):

@@ -16,6 +16,10 @@ settings are all optional:
     every_bytes   bytes of output between two checkpoints
     section_bytes bytes of a file that have a checksum of their own in prepare.json
     window_bytes  bytes of output that are mapped at a time
+    spill_bytes   memory of a window of a shuffle
+    range_bytes   memory of a range of keys of a shuffle
+    chunk_tokens  tokens of a shuffle that are written at a time
+    most_windows  windows of a shuffle that are read at a time
     mapped        whether the output is mapped at all; otherwise the file system decides
     errs_at       a word at which gigatoken errs: wherever it begins in the text, the token is wrong
     check_every_bytes  distance of the places at which gigatoken is checked
@@ -44,7 +48,7 @@ from nanogpt_compat.encoders.fast import GigatokenEncoder
 from nanogpt_compat.encoders.forecast import Estimator
 from nanogpt_compat.encoders.interface import Tokens
 from nanogpt_compat.encoders.reference import TiktokenEncoder
-from nanogpt_compat.output import layout, token_file
+from nanogpt_compat.output import layout, pieces, shuffle, spill, token_file
 from nanogpt_compat.resume import checkpoint
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -173,6 +177,10 @@ def main() -> int:
     checkpoint.EVERY_OUTPUT_BYTES = settings.get("every_bytes", 200_000)
     layout.SECTION_BYTES = settings.get("section_bytes", layout.SECTION_BYTES)
     token_file.WINDOW_BYTES = settings.get("window_bytes", token_file.WINDOW_BYTES)
+    spill.WINDOW_BYTES = settings.get("spill_bytes", spill.WINDOW_BYTES)
+    shuffle.RANGE_BYTES = settings.get("range_bytes", shuffle.RANGE_BYTES)
+    pieces.CHUNK_TOKENS = settings.get("chunk_tokens", pieces.CHUNK_TOKENS)
+    shuffle.MOST_WINDOWS = settings.get("most_windows", shuffle.MOST_WINDOWS)
     defaults = token_file.GrowingMemmap.__init__.__kwdefaults__ or {}
     defaults["mapped"] = settings.get("mapped")
     pipeline._CHECK_EVERY_BYTES = settings.get("check_every_bytes", pipeline._CHECK_EVERY_BYTES)

@@ -67,7 +67,7 @@ class Lists:
     def append(
         self, tokens: NDArray[np.uint16], *, is_val: bool, ends: NDArray[np.int64] | None = None
     ) -> None:
-        self.parts[is_val].append(tokens)
+        self.parts[is_val].append(tokens.copy())  # a shuffle uses its memory again
         self.ends[is_val] += [] if ends is None else (ends + self._n_tokens[is_val]).tolist()
         self._n_tokens[is_val] += len(tokens)
 

@@ -35,6 +35,9 @@ from tests.texts import real_text
 DRIVER = Path(__file__).parent / "driver.py"
 SECTION_BYTES = 50_000  # so that small files have several sections with checksums
 FINALS = ("train.bin", "val.bin")
+SHUFFLED = ("--document-separator", r"\n", "--shuffle")  # of a text of lines
+# A window of each takes a part of what comes between two checkpoints, and a range a part of that.
+SMALL_SHUFFLE = {"spill_bytes": 60_000, "range_bytes": 50_000, "chunk_tokens": 3_000}
 SUFFIXES = (".bin", ".npy", ".idx")
 Args: TypeAlias = tuple[str | Path, ...]
 TIMEOUT_S = 120.0  # every run here takes seconds; a hang must fail
@@ -47,6 +50,7 @@ _PASSING |= {"engine"}  # with less memory available, a resumed run uses tiktoke
 _LASTING_OPTIONS = (  # a resumed run may change all other options
     *("errors", "n_chunks", "val_ratio", "val_split", "separator", "eot", "text_field", "skip_bad_records"),
     *("output_format", "shard_tokens", "shard_name", "one_document_per_file", "index", "max_tokens"),
+    *("shuffle", "seed"),
 )
 
 

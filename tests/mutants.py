@@ -85,6 +85,38 @@ def names_of_folders_are_not_synced() -> None:
     _replace(writer, sync_folder=_nothing)
 
 
+@noticed_by("tests/test_power_cut.py")
+def spill_is_not_synced() -> None:
+    from nanogpt_compat.output.spill import SpillWriter
+
+    begin_checkpoint = SpillWriter.begin_checkpoint
+
+    def begin_without_sync(self: Any) -> tuple[Any, Any]:
+        segment, _ = begin_checkpoint(self)
+        return segment, _nothing
+
+    _replace(SpillWriter, begin_checkpoint=begin_without_sync)
+
+
+@noticed_by("tests/test_shuffle.py::test_a_damaged_spill_is_noticed_before_it_is_read")
+def damaged_spill_is_read() -> None:
+    from nanogpt_compat import run
+
+    _replace(run, unpublished=lambda _: {})
+
+
+@noticed_by("tests/test_shuffle.py::test_killed_at_any_call_it_ends_in_the_same_files")
+def second_pass_forgets_which_pieces_are_done() -> None:
+    from nanogpt_compat.output import shuffle
+
+    in_order: Any = shuffle._in_order
+
+    def from_the_key(spill: Any, first: int, last: int, key: int, _: int, check: Any) -> Any:
+        return in_order(spill, first, last, key, 0, check)
+
+    _replace(shuffle, _in_order=from_the_key)
+
+
 @noticed_by("tests/test_journal.py")
 def torn_journal_is_not_cut() -> None:
     from nanogpt_compat.resume import journal

@@ -197,3 +197,15 @@ def texts_of_table(path: Path, text_field: str) -> list[str | None]:
     records = table.select([text_field.partition(".")[0]]).to_pylist()
     found = [_under(record, text_field) for record in records]
     return [one[0] if one else None for one in found]
+
+
+def shuffled(documents: Sequence[tuple[bool, list[int]]], seed: int) -> tuple[list[int], list[int]]:
+    """Train and val of `--shuffle`: each split in the order of the numbers that a generator gives it."""
+    pair: dict[bool, list[int]] = {False: [], True: []}
+    for is_val, tokens in pair.items():
+        some = [one for goes_to_val, one in documents if goes_to_val == is_val]
+        generator = np.random.Philox(key=np.array([seed, is_val], np.uint64))
+        keys = [int(number) >> 1 for number in generator.random_raw(len(some))] if some else []
+        for index in sorted(range(len(some)), key=keys.__getitem__):
+            tokens += some[index]
+    return pair[False], pair[True]

@@ -134,7 +134,7 @@ checkpoint.EVERY_OUTPUT_BYTES = 40_000
 settle = Checkpointer._settle
 def interrupt(self):
     settle(self)
-    if self.saved_tokens and not os.path.exists("interrupted"):
+    if self.saved.n_tokens and not os.path.exists("interrupted"):
         open("interrupted", "w").close()
         os.kill(os.getpid(), signal.SIGINT)
 Checkpointer._settle = interrupt

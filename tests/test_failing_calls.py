@@ -20,7 +20,7 @@ import pytest
 
 from tests import faults
 from tests.failing import Call, FailingCalls, Fault, read_log
-from tests.faults import Expected, expect, make_text
+from tests.faults import SMALL_SHUFFLE, Args, Expected, expect, make_text
 
 pytestmark = pytest.mark.costly
 
@@ -44,11 +44,11 @@ WAYS = {
     "rmdir": ["EIO"],
 }
 SYNCS = ("fsync", "fdatasync")
-SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16}
+SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16, **SMALL_SHUFFLE}
 # These may fail without anything being wrong with the files: what they should have removed is hidden, and
 # removed by the next run.
 MAY_FAIL = {"unlink", "rmdir"}
-BEGUN = ["nothing", "a part", "nothing, with an index"]
+BEGUN = ["nothing", "a part", "nothing, with an index", "nothing of a shuffle", "its second pass"]
 TIMES = pytest.mark.parametrize(
     "times", ["first, middle, last", pytest.param("every", marks=pytest.mark.slow)]
 )
@@ -79,21 +79,26 @@ def scenes(
 ) -> dict[tuple[str, bool], Scene]:
     """The run by what it begins with and whether its output is mapped."""
     folder = tmp_path_factory.mktemp("scenes")
-    args = ("--input", make_text(folder / "a.txt", 600_000), "--block-size", "30000")
-    with_index = (*args, "--document-separator", r"\n", "--index")
-    expected = expect(folder / "expected", *args, **SETTINGS)
-    expected_index = expect(folder / "expected index", *with_index, **SETTINGS)
-    for name in ("nothing", "nothing, with an index"):
-        (folder / name).mkdir()
-    done = faults.run(*args, "--output-dir", folder / "a part", at="write journal", skip=3, **SETTINGS)
-    assert done.returncode == -9
-    made = {}
+    plain: Args = ("--input", make_text(folder / "a.txt", 600_000), "--block-size", "30000")
+    documents = (*plain, "--document-separator", r"\n", "--index")
+    shuffled = (*documents, "--shuffle")
+    of_plain, of_documents, of_shuffled = (
+        (args, expect(folder / f"expected{k}", *args, **SETTINGS))
+        for k, args in enumerate((plain, documents, shuffled))
+    )
+    which = dict(zip(BEGUN, (of_plain, of_plain, of_documents, of_shuffled, of_shuffled), strict=True))
+    for begun, at in ((BEGUN[1], "write journal"), (BEGUN[4], "fallocate train.bin.partial")):
+        args = which[begun][0]
+        done = faults.run(*args, "--output-dir", folder / begun, at=at, skip=3, **SETTINGS)
+        assert done.returncode == -9
     for begun in BEGUN:
+        (folder / begun).mkdir(exist_ok=True)
+    made = {}
+    for begun, (args, expected) in which.items():
         for is_mapped in (True, False):
-            which = (with_index, expected_index) if begun.endswith("index") else (args, expected)
-            scene = Scene(which[0], folder / begun, which[1], Counter(), is_mapped, failing_calls)
+            scene = Scene(args, folder / begun, expected, Counter(), is_mapped, failing_calls)
             assert scene.run(folder / "out", folder / "log", None).returncode == 0
-            scene.expected.assert_reached(folder / "out")
+            expected.assert_reached(folder / "out")
             scene.calls.update(call.name for call in read_log(folder / "log"))
             made[begun, is_mapped] = scene
     return made

@@ -27,7 +27,7 @@ NUMBERS = {
     *("percent", "bytes", "bytes_total", "tokens", "bytes_per_s", "left_s", "memory_bytes"),
 }
 FIELDS = {"state", *NUMBERS, "exit_code", "message", "forecast"}
-UNDER_WAY = ("preparing", "running", "merging", "finishing", "saving")
+UNDER_WAY = ("preparing", "running", "merging", "shuffling", "finishing", "saving")
 ENDS = {"done", "complete", "stopped", "memory", "failed"}
 
 Line = dict[str, Any]

@@ -18,11 +18,11 @@ from tests import faults
 from tests.conftest import REPOSITORY
 from tests.disks import MIB, MIN_BYTES, Disk, Disks, tool
 from tests.failing import FailingCalls, Fault
-from tests.faults import Expected, expect, make_text, prepare
+from tests.faults import SHUFFLED, SMALL_SHUFFLE, Expected, expect, make_text, prepare
 
 pytestmark = pytest.mark.costly
 
-SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16}
+SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16, **SMALL_SHUFFLE}
 
 Args = tuple[str | Path, ...]
 Done = subprocess.CompletedProcess[str]
@@ -126,6 +126,28 @@ def test_a_disk_that_runs_full_is_an_error_until_there_is_room_again(
     if not saved:  # the journal has room of its own, so its header may have been written
         resumes = int(any(read_journal(out / ".prepare" / "journal")))
     assert_goes_on(expected, out, *args, resumes=resumes)
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("kind", ["ext4", "tmpfs"])
+@pytest.mark.parametrize("stream", ["spill-0-tokens", "spill-0-records", "train.bin"])
+def test_a_shuffle_resumes_after_a_full_disk_in_either_pass(
+    stream: str, kind: str, tmp_path: Path, disks: Disks
+) -> None:
+    args: Args = ("--input", make_text(tmp_path / "a.txt", 1_500_000), "--block-size", "30000", *SHUFFLED)
+    expected = expect(tmp_path / "expected", *args, **SETTINGS)
+    disk = make_disk(disks, kind)
+    out = disk.folder / "out"
+    args = (*args, "--output-dir", out)
+    call = f"fallocate {stream}.partial"
+    process = faults.start(*args, at=call, skip=2, do="SIGSTOP", **SETTINGS)
+    faults.wait_until_stopped(process)
+    disk.fill()
+    assert_stopped(faults.go_on(process), f"cannot take .* more: {FULL}.* Free some space and run the same")
+    expected.assert_nothing_partial(out)
+    assert saved_tokens(out)
+    disk.make_room()
+    assert_goes_on(expected, out, *args, resumes=1)
 
 
 def test_shards_on_a_disk_that_runs_full_stay_and_the_rest_follows(

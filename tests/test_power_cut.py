@@ -20,11 +20,20 @@ from nanogpt_compat.resume.journal import read_journal
 from tests import faults
 from tests.disks import MIB, Disk, Disks
 from tests.failing import Call, FailingCalls, Fault, read_log
-from tests.faults import OLD_REPORT, Args, Expected, expect, make_old_files, make_text
+from tests.faults import (
+    OLD_REPORT,
+    SHUFFLED,
+    SMALL_SHUFFLE,
+    Args,
+    Expected,
+    expect,
+    make_old_files,
+    make_text,
+)
 
 pytestmark = pytest.mark.costly
 
-SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16}
+SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16, **SMALL_SHUFFLE}
 KINDS = pytest.mark.parametrize(("kind", "size_bytes"), [("ext4", 64 * MIB), ("xfs", 300 * MIB)])
 
 
@@ -56,7 +65,9 @@ def some_or_all(calls: list[Call], n_cuts: int | None, *, only_publishing: bool)
 
 @pytest.mark.sample(2)
 @KINDS
-@pytest.mark.parametrize("begun", ["nothing", "a part", "old files", "an index"])
+@pytest.mark.parametrize(
+    "begun", ["nothing", "a part", "old files", "an index", "a shuffle", "its second pass"]
+)
 @pytest.mark.parametrize("n_cuts", [4, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_after_a_power_cut_at_any_call_it_goes_on_from_the_last_checkpoint(
     n_cuts: int | None,
@@ -72,15 +83,18 @@ def test_after_a_power_cut_at_any_call_it_goes_on_from_the_last_checkpoint(
     args: Args = ("--input", text, "--block-size", "30000", "--workers", "1")
     if begun == "an index":
         args = (*args, "--document-separator", r"\n", "--index")
+    if begun in ("a shuffle", "its second pass"):
+        args = (*args, *SHUFFLED, "--index")
     expected = expect(tmp_path / "expected", *args, **SETTINGS)
     begin = tmp_path / "begin"
-    if begun in ("nothing", "an index"):
+    if begun in ("nothing", "an index", "a shuffle"):
         begin.mkdir()
     elif begun == "old files":
         expected.old, overwrite = make_old_files(begin)
         args = (*args, *overwrite)
     else:
-        done = faults.run(*args, "--output-dir", begin, at="write journal", skip=3, **SETTINGS)
+        call = "write journal" if begun == "a part" else "fallocate train.bin.partial"
+        done = faults.run(*args, "--output-dir", begin, at=call, skip=3, **SETTINGS)
         assert done.returncode == -9
     out, log = disk.folder / "out", tmp_path / "log"
     shutil.copytree(begin, out)

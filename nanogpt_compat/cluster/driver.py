@@ -130,6 +130,8 @@ class Driver:
         self._voice.say(job_of(plan, settings, work_dir).engine_line)
         self._drive(plan, _ThisProcess(self._voice.check), settings, lambda: 1, plan.spans[rank::size])
         self._voice.say(f"rank {rank} of {size} is done: its parts are in {work_dir}")
+        if self._config.shuffle:  # joining the parts shuffles, so they are of no use as they are
+            return
         if next(spans_to_do(work_dir, plan, settings), None) is None:  # this was the last rank at work
             self._write_index(plan)
 

@@ -59,7 +59,8 @@ def _describe_run(made: Mapping[str, Any]) -> str:
         return f"{by} from one stream of text, without documents"
     eot = {"append": "after", "prepend": "before"}.get(made["options"]["eot"])
     end = "without end-of-text tokens" if eot is None else f"with an end-of-text token {eot} each"
-    return f"{by} from {plural(made['documents'], 'document')}, {end}"
+    order = f", shuffled with seed {made['shuffle']['seed']}" if made.get("shuffle") else ""
+    return f"{by} from {plural(made['documents'], 'document')}{order}, {end}"
 
 
 def _describe_part(part: Part, decode: Decode | None, *, width: int) -> Iterator[str]:

@@ -118,6 +118,8 @@ def _input_of(dataset: Dataset, part: Part, position: int) -> str:
         return f"input: unknown, without the {REPORT_NAME} of the run"
     if dataset.misfits:
         return f"input: unknown, because some files are not as {REPORT_NAME} says"
+    if made.get("shuffle"):
+        return "input: unknown, because the documents are shuffled"
     origin = origin_of(made, part.split, dataset.offset + position)
     if origin is None:
         return f"input: unknown, because {REPORT_NAME} is of a version that did not count by input and split"

@@ -10,6 +10,7 @@ from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.layout import WORK_FOLDER
 from nanogpt_compat.preflight import REPORTED_OPTIONS
 from nanogpt_compat.resume.checkpoint import journal_in, load_tally, read_found
+from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.supervise import check_unlocked
 from nanogpt_compat.system.commands import join
 from nanogpt_compat.system.units import format_bytes, plural
@@ -31,11 +32,18 @@ def describe_saved(folder: Path) -> Iterator[str]:
     yield (
         f"{folder / WORK_FOLDER}: {'a run is at work' if is_running else 'a stopped run'}, with "
         f"{plural(tally.tokens, 'token')} saved, from {format_bytes(tally.bytes_read)} of "
-        f"{plural(n_inputs, 'input')}"
+        f"{plural(n_inputs, 'input')}{_shuffled(tally)}"
     )
     if not is_running:
         options = _options_in(found.header["options"])
         yield f"resume it with the command that began it{f', which had {options}' if options else ''}"
+
+
+def _shuffled(tally: Tally) -> str:
+    """Return how far the second pass of a shuffle is."""
+    if tally.shuffled is None:
+        return ""
+    return f"; {tally.written_tokens / max(1, tally.tokens):.0%} of them are shuffled"
 
 
 def _is_unlocked(folder: Path) -> bool:

@@ -6,6 +6,9 @@ writer.py        write tokens to working files, check them, publish them
 ends.py          where documents end: kept beside the tokens
 index.py         write Megatron's index of documents from these ends
 index_reader.py  compare a finished index with the documents
+pieces.py        the random order of documents, and putting pieces of them into it
+spill.py         a file of sorted windows, which a shuffle is made from
+shuffle.py       read a spill in order, to another spill or to the output
 open.py          open a finished file of any of these forms
 stream.py        read the tokens of one file, or of many as if they were one; find a document
 checksums.py     a CRC-32 for each file, and for each 64 MiB of it

@@ -295,6 +295,11 @@ def found_shards(outputs: Outputs, tokens: Mapping[str, int], *, is_torn: bool) 
     }
 
 
+def unpublished(streams: Outputs) -> dict[str, Written]:
+    """Return the files of streams that never get final names."""
+    return {name: Written(shards, 0) for name, shards in streams.items()}
+
+
 def all_shards(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, Written]:
     """Return the files of a complete run with `tokens` in each stream."""
     return {split: Written(shards, shards.n_shards(tokens[split])) for split, shards in outputs.items()}
@@ -327,10 +332,14 @@ def is_there(path: Path) -> bool:
 
 
 def is_sound(files: Mapping[str, Written], start: Mapping[str, int], segment: Segment) -> bool:
-    """Return whether `files` hold exactly this segment, which begins at `start`, on the disk."""
+    """Return whether `files` hold exactly this segment, which begins at `start`, on the disk.
+
+    Streams that are only in one of the two do not count: each pass of a shuffle writes streams of its own.
+    """
     return all(
         _crc_of(one, start.get(split, 0), segment.tokens[split]) == segment.crcs[split]
         for split, one in files.items()
+        if split in segment.crcs
     )
 
 

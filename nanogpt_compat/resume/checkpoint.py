@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.layout import WORK_FOLDER
 from nanogpt_compat.output.token_file import TOKEN
-from nanogpt_compat.output.writer import Segment, TokenFiles, Written, is_sound
+from nanogpt_compat.output.writer import Segment, Written, is_sound
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.journal import Journal, read_journal
 from nanogpt_compat.system.threads import start_pool
@@ -111,11 +111,14 @@ def first_unsound_mark(
     return None
 
 
-def segments_in(journal: Path) -> Iterator[Segment]:
-    """Yield the segments of a complete run, with the checksums of sections; holds one at a time."""
+def segments_in(journal: Path, stream: str) -> Iterator[Segment]:
+    """Yield the segments of a complete run that have a stream, with the checksums of sections.
+
+    Holds one at a time.
+    """
     for entry in read_journal(journal):
         record: Mapping[str, Any] = entry.record
-        if "crcs" in record:
+        if stream in record.get("crcs", ()):
             yield Segment(record["tokens"], record["crcs"], record.get("section_crcs", {}))
 
 
@@ -131,6 +134,34 @@ def load_tally(journal: Path, *, n_inputs: int, end_byte: int) -> Tally:
     return tally
 
 
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """How much is in the journal."""
+
+    n_bytes: int  # of the input
+    n_tokens: int
+    n_shuffled: int | None = None  # of these tokens, in the pass that is under way; None: not that far
+
+    @classmethod
+    def of(cls, tally: Tally) -> "Saved":
+        """Return what a checkpoint at `tally` saves."""
+        return cls(tally.bytes_read, tally.tokens, None if tally.shuffled is None else tally.written_tokens)
+
+
+class Savable(Protocol):
+    """What is written between two checkpoints: `TokenFiles`, or a spill."""
+
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens so far."""
+
+    def begin_checkpoint(self) -> tuple[Segment, Callable[[], None]]:
+        """End the segment; return it and a function that waits, in any thread, until it is durable."""
+
+    def publish_full(self, tokens: Mapping[str, int]) -> None:
+        """Rename each shard that is full at `tokens`, which must be journaled, to its final name."""
+
+
 class Checkpointer:
     """Writes a checkpoint every 64 MiB of output or 30 s, in a background thread.
 
@@ -141,7 +172,7 @@ class Checkpointer:
     def __init__(
         self,
         journal: Journal,
-        sink: TokenFiles,
+        sink: Savable,
         tally: Tally,
         *,
         publishes: bool,
@@ -160,8 +191,8 @@ class Checkpointer:
         self._thread = start_pool(1, "checkpoint")
         self._pending: Future[None] | None = None
         self._input_index = tally.position.input_index
-        self._tokens = tally.tokens
-        self.saved_bytes, self.saved_tokens = tally.bytes_read, tally.tokens
+        self._tokens = tally.written_tokens
+        self.saved = Saved.of(tally)
         self._started_s = self._last_s = time.monotonic()
 
     @property
@@ -173,7 +204,7 @@ class Checkpointer:
         """Start a checkpoint if one is due; raise OutputError if the one before failed."""
         if self._pending is not None and self._pending.done():
             self._settle()
-        n_bytes = (self._tally.tokens - self._tokens) * TOKEN.itemsize
+        n_bytes = (self._tally.written_tokens - self._tokens) * TOKEN.itemsize
         if n_bytes >= EVERY_OUTPUT_BYTES or (n_bytes and time.monotonic() - self._last_s >= EVERY_S):
             self._begin()
 
@@ -184,7 +215,7 @@ class Checkpointer:
 
     def _begin(self) -> None:
         self._settle()
-        if self._sink.n_tokens != self._tally.tokens:
+        if self._sink.n_tokens != self._tally.written_tokens:
             raise OutputError("the last block is only partly written; the checkpoint before it is valid")
         segment, wait = self._sink.begin_checkpoint()
         state = self._tally.to_record(since_input=self._input_index)
@@ -194,19 +225,18 @@ class Checkpointer:
             "section_crcs": {stream: crcs for stream, crcs in segment.section_crcs.items() if crcs},
             "tally": state | {"wall_s": round(self.wall_s, 3)},
         }
-        saved = self._tally.bytes_read, self._tally.tokens
-        self._pending = self._thread.submit(self._write, wait, record, saved)
+        self._pending = self._thread.submit(self._write, wait, record, Saved.of(self._tally))
         self._input_index = self._tally.position.input_index
-        self._tokens = self._tally.tokens
+        self._tokens = self._tally.written_tokens
         self._last_s = time.monotonic()
 
-    def _write(self, wait: Callable[[], None], record: Mapping[str, Any], saved: tuple[int, int]) -> None:
+    def _write(self, wait: Callable[[], None], record: Mapping[str, Any], saved: Saved) -> None:
         if self._header is not None:
             self._journal.append(self._header)
             self._header = None
         wait()
         self._journal.append(record)
-        self.saved_bytes, self.saved_tokens = saved
+        self.saved = saved
         if self._publishes:
             self._sink.publish_full(record["tokens"])
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nanogpt_compat.output.shuffle import Place
 from nanogpt_compat.system.checksum import combine_crcs
 from nanogpt_compat.text.blocks import Position, Records
 from nanogpt_compat.text.documents import Counts
@@ -62,11 +63,17 @@ class Tally:
     resumes: int = 0
     checkpoint_fallbacks: int = 0
     wall_s: float = 0.0  # of the earlier runs
+    shuffled: Place | None = None  # all input is read and counted, and its documents are shuffled up to here
 
     @property
     def tokens(self) -> int:
         """The number of tokens so far, train and val."""
         return self.train_tokens + self.val_tokens
+
+    @property
+    def written_tokens(self) -> int:
+        """The number of tokens in the files that are being written."""
+        return self.tokens if self.shuffled is None else self.shuffled.n_tokens
 
     @property
     def bytes_read(self) -> int:
@@ -164,6 +171,8 @@ class Tally:
         each input, only the counters that are not zero are in it.
         """
         record = {name: value for name, value in asdict(self).items() if name != "inputs"}
+        if self.shuffled is None:
+            del record["shuffled"]
         changed = range(since_input, self.position.input_index + 1)
         return record | {"inputs": {str(index): _non_zero(self.inputs[index]) for index in changed}}
 
@@ -172,6 +181,7 @@ class Tally:
         for index, one in record["inputs"].items():
             self.inputs[int(index)] = InputTally(**one)
         self.position = Position(**record["position"])
+        self.shuffled = Place(**record["shuffled"]) if "shuffled" in record else None
         self.skipped = [(index, why) for index, why in record["skipped"]]
         self.invalid_offsets = [(index, offset) for index, offset in record["invalid_offsets"]]
         for name in _PLAIN:

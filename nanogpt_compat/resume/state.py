@@ -48,6 +48,12 @@ def differences_at(
             (text,) = option_differences(was, now)
             noun = count.replace("_", " ").removesuffix("s" if n_met == 1 else "")
             found.append(f"{text}, but the saved part has {n_met:,} {noun}")
+    if tally.shuffled is not None and len(new["inputs"]) != len(old["inputs"]):
+        found.append(
+            f"the number of inputs was {len(old['inputs']):,}, is {len(new['inputs']):,}, but all of them "
+            "are read, and their documents are being shuffled"
+        )
+        return found
     n_begun = _n_begun(tally)
     if len(new["inputs"]) < n_begun:
         found.append(
@@ -83,6 +89,17 @@ def consumed_at(tally: Tally) -> list[Consumed]:
         is_all = (position is None or position.at_end) and not one.is_left
         found.append(Consumed(one.text_bytes, one.records, one.crc, is_all, position))
     return found
+
+
+def consumed_by(tally: Tally, has_ended: bool, *, n_limited: int) -> list[Consumed]:
+    """Return how much was read of each input by a run that has read all that it will read.
+
+    `has_ended`: no limit was reached in the first `n_limited` inputs.
+    """
+    return [
+        Consumed(one.text_bytes, one.records, one.crc, has_ended or index >= n_limited)
+        for index, one in enumerate(tally.inputs)
+    ]
 
 
 def consumed_in(made: Mapping[str, Any], max_chars: int | None) -> list[Consumed]:

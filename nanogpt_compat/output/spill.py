@@ -1,0 +1,386 @@
+"""Pieces of documents on the disk, sorted by their keys within windows: what a shuffle reads its output from.
+
+A spill is three streams in `.prepare/`, as durable as the output:
+
+    tokens    the pieces of the first window in the order of their keys, then those of the second, ...
+    records   the key of each piece, and its first token in `tokens`: 16 bytes for each
+    windows   how far each window reaches, and how many documents have ended by then
+
+A piece ends where the next one begins, or its window ends.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt_compat.errors import OutputError
+from nanogpt_compat.output.layout import Outputs, Shards
+from nanogpt_compat.output.pieces import FIRST_TRAIN_KEY, chunk_ends, gather, keys_of
+from nanogpt_compat.output.token_file import TOKEN
+from nanogpt_compat.output.writer import Segment, TokenFiles
+from nanogpt_compat.system.filesystem import advice, drop_cache
+
+RECORD = np.dtype([("key", "<u8"), ("start", "<u8")])
+GOES_ON = 1 << 63
+"""In `start`: the document goes on in a later piece."""
+
+WINDOW = np.dtype(
+    [
+        *(("records", "<u8"), ("tokens", "<u8")),  # where the window ends in these streams
+        *(("val_records", "<u8"), ("val_tokens", "<u8")),  # how many of them are for val
+        *(("train_documents", "<u8"), ("val_documents", "<u8")),  # the documents that have ended so far
+    ]
+)
+WINDOW_BYTES = 16 << 20
+"""The memory that a window takes until it is written: tokens, records and what sorting needs."""
+
+PIECE_BYTES = 64
+"""The part of that for each piece."""
+
+Rows = NDArray[Any]  # of RECORD or WINDOW
+
+
+def spill_bytes(n_tokens: int, n_documents: int) -> int:
+    """Return the disk space that a spill takes; that of its windows is too little to count."""
+    return n_tokens * TOKEN.itemsize + n_documents * RECORD.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class SpillFiles:
+    """The names of a spill's streams. Spill 0 is written first; each other is made of the one before."""
+
+    folder: Path
+    number: int
+    word: str = "spill"
+
+    def name(self, what: str) -> str:
+        """Return the name of a stream: of "tokens", "records" or "windows"."""
+        return f"{self.word}-{self.number}-{what}"
+
+    @property
+    def outputs(self) -> Outputs:
+        """The streams, by name."""
+        names = map(self.name, ("tokens", "records", "windows"))
+        return {name: Shards(self.folder, name) for name in names}
+
+    def path(self, what: str) -> Path:
+        """Return the path of a stream."""
+        return Shards(self.folder, self.name(what)).partial(0)
+
+
+def remove_spill(names: SpillFiles) -> None:
+    """Remove the files of a spill, if they are there."""
+    for what in ("tokens", "records", "windows"):
+        with contextlib.suppress(OSError):  # they go at the end of the run at the latest
+            names.path(what).unlink()
+
+
+class SpillWriter:
+    """A spill being written: windows of sorted pieces; a context manager."""
+
+    def __init__(self, names: SpillFiles, *, n_tokens: Mapping[str, int], window_bytes: int) -> None:
+        """Open the files, and truncate each stream to its `n_tokens` (0 if missing).
+
+        Raises:
+            OutputError: a file cannot be created, or is shorter.
+        """
+        self._names = names
+        self._files = TokenFiles({}, n_tokens=n_tokens, window_bytes=window_bytes, beside=names.outputs)
+        counts = self._files.tokens
+        self.n_tokens = counts[names.name("tokens")]
+        self.n_windows = counts[names.name("windows")] * TOKEN.itemsize // WINDOW.itemsize
+        self._n_records = counts[names.name("records")] * TOKEN.itemsize // RECORD.itemsize
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """The length of each stream, counted as if they were tokens."""
+        return self._files.tokens
+
+    def add(
+        self,
+        tokens: NDArray[np.uint16],
+        keys: NDArray[np.uint64],
+        lengths: NDArray[np.int64],
+        goes_on: NDArray[np.bool_],
+    ) -> None:
+        """Append pieces to the window, in the order of their keys.
+
+        Raises:
+            OutputError: the disk is full or failing.
+        """
+        rows = np.empty(len(keys), RECORD)
+        rows["key"] = keys
+        rows["start"] = self.n_tokens + np.cumsum(lengths) - lengths
+        rows["start"] |= np.where(goes_on, np.uint64(GOES_ON), np.uint64(0))
+        self._files.write(self._names.name("tokens"), tokens)
+        self._files.write(self._names.name("records"), rows.view(TOKEN))
+        self.n_tokens += len(tokens)
+        self._n_records += len(rows)
+
+    def end_window(self, row: Rows) -> None:
+        """End the window, of which `row`, `(1,) WINDOW`, tells all but where it ends."""
+        row["records"], row["tokens"] = self._n_records, self.n_tokens
+        self._files.write(self._names.name("windows"), row.view(TOKEN))
+        self.n_windows += 1
+
+    def begin_checkpoint(self) -> tuple[Segment, Callable[[], None]]:
+        """As `TokenFiles.begin_checkpoint`."""
+        return self._files.begin_checkpoint()
+
+    def publish_full(self, tokens: object) -> None:
+        """Do nothing: a spill is never published."""
+
+    def drop_pages(self) -> None:
+        """As `TokenFiles.drop_pages`."""
+        self._files.drop_pages()
+
+    def finish(self) -> None:
+        """Truncate the files to their exact sizes and make them durable."""
+        self._files.finish()
+
+    def __enter__(self) -> "SpillWriter":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._files.__exit__(*exc)
+
+
+class Spill:
+    """A sink that sorts documents by their keys, window by window, into a spill; a context manager.
+
+    A checkpoint ends the window, so what is journaled is as if all tokens so far had been written in order.
+    """
+
+    def __init__(
+        self,
+        names: SpillFiles,
+        *,
+        seed: int,
+        n_tokens: Mapping[str, int],
+        file_window_bytes: int,
+    ) -> None:
+        """Open the files as `SpillWriter` does, and resume where the last window ends."""
+        self._seed = seed
+        self._window_bytes = WINDOW_BYTES
+        self._writer = SpillWriter(names, n_tokens=n_tokens, window_bytes=file_window_bytes)
+        self._is_broken = False
+        # Pages that were never touched take no memory.
+        self._tokens = np.empty(WINDOW_BYTES // TOKEN.itemsize + 1, TOKEN)
+        self._keys = np.empty(WINDOW_BYTES // PIECE_BYTES + 1, np.uint64)
+        self._starts = np.empty(len(self._keys) + 1, np.int64)
+        self._goes_on = np.empty(len(self._keys), np.bool_)
+        self._n_tokens = self._n_pieces = 0  # in the window so far
+        self._row = np.zeros(1, WINDOW)
+        self._is_val = False  # the split of the last piece
+        if self._writer.n_windows:
+            with SpillReader(names, self._writer.n_windows) as reader:
+                self._row[:] = reader.windows[-1:]
+
+    @property
+    def n_tokens(self) -> int:
+        """The number of tokens so far."""
+        return self._writer.n_tokens + self._n_tokens
+
+    @property
+    def n_windows(self) -> int:
+        """The number of windows that are written."""
+        return self._writer.n_windows
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """As of `SpillWriter`."""
+        return self._writer.tokens
+
+    def append(
+        self, tokens: NDArray[np.uint16], *, is_val: bool, ends: NDArray[np.int64] | None = None
+    ) -> None:
+        """Append `(n,) uint16` to a split, whose documents end at `ends`.
+
+        Raises:
+            OutputError: the disk is full or failing.
+        """
+        if ends is None:
+            raise TypeError("a shuffle needs the places where documents end")
+        while True:
+            n_tokens, n_ends = self._room(len(tokens), ends)
+            self._put(tokens[:n_tokens], ends[:n_ends], is_val=is_val)
+            if n_tokens == len(tokens) and n_ends == len(ends):
+                return
+            self.end_window()
+            tokens, ends = tokens[n_tokens:], ends[n_ends:] - n_tokens
+
+    def _room(self, n_tokens: int, ends: NDArray[np.int64]) -> tuple[int, int]:
+        """Return how many of the next tokens and ends fit into the window."""
+        left = self._window_bytes - TOKEN.itemsize * self._n_tokens - PIECE_BYTES * self._n_pieces
+        costs = TOKEN.itemsize * ends + PIECE_BYTES * np.arange(1, len(ends) + 1)
+        n_ends = int(np.searchsorted(costs, left, side="right"))
+        done = int(ends[n_ends - 1]) if n_ends else 0
+        most = done + max(0, left - TOKEN.itemsize * done - PIECE_BYTES * (n_ends + 1)) // TOKEN.itemsize
+        if n_ends < len(ends):
+            most = min(most, int(ends[n_ends]))
+        return min(most, n_tokens), n_ends
+
+    def _put(self, tokens: NDArray[np.uint16], ends: NDArray[np.int64], *, is_val: bool) -> None:
+        """Add tokens to the window, which has room for them."""
+        split = "val_documents" if is_val else "train_documents"
+        first = int(self._row[split][0])
+        is_open = len(tokens) > (int(ends[-1]) if len(ends) else 0)
+        n_new = len(ends) + is_open
+        if not n_new:
+            return
+        keys = keys_of(self._seed, is_val=is_val, first=first, n=n_new)
+        starts = np.concatenate([np.zeros(1, np.int64), ends])[:n_new] + self._n_tokens
+        at = self._n_pieces
+        if at and self._goes_on[at - 1] and self._is_val == is_val:
+            at -= 1  # the last piece is of this document: it becomes longer
+            starts[0] = self._starts[at]
+        self._keys[at : at + n_new] = keys
+        self._starts[at : at + n_new] = starts
+        self._goes_on[at : at + n_new] = False
+        self._goes_on[at + n_new - 1] = is_open
+        self._tokens[self._n_tokens : self._n_tokens + len(tokens)] = tokens
+        self._n_tokens += len(tokens)
+        self._n_pieces = at + n_new
+        self._is_val = is_val
+        self._row[split] += len(ends)
+        self._row["val_tokens"] += len(tokens) if is_val else 0
+
+    def end_window(self) -> None:
+        """Sort the window and write it, unless it is empty.
+
+        Raises:
+            OutputError: the disk is full or failing, or was at an earlier window.
+        """
+        if self._is_broken:
+            raise OutputError("a window is only partly written; the checkpoint before it is valid")
+        n_pieces, self._n_pieces = self._n_pieces, 0
+        if not n_pieces:
+            return
+        self._is_broken = True  # unless all of it is written
+        self._starts[n_pieces] = self._n_tokens
+        order = np.argsort(self._keys[:n_pieces], kind="stable")
+        keys, goes_on = self._keys[order], self._goes_on[order]
+        starts = self._starts[order]
+        lengths = self._starts[1:][order] - starts
+        n_tokens, self._n_tokens = self._n_tokens, 0
+        for first, last in chunk_ends(lengths):
+            some = slice(first, last)
+            found = gather(self._tokens[:n_tokens], starts[some], lengths[some])
+            self._writer.add(found, keys[some], lengths[some], goes_on[some])
+        self._row["val_records"] += int(np.searchsorted(keys, np.uint64(FIRST_TRAIN_KEY)))
+        self._writer.end_window(self._row)
+        self._is_broken = False
+
+    def begin_checkpoint(self) -> tuple[Segment, Callable[[], None]]:
+        """End the window, then as `TokenFiles.begin_checkpoint`.
+
+        Raises:
+            OutputError: the disk is full or failing, or was at an earlier window.
+        """
+        self.end_window()
+        return self._writer.begin_checkpoint()
+
+    def publish_full(self, tokens: object) -> None:
+        """Do nothing: a spill is never published."""
+
+    def drop_pages(self) -> None:
+        """Write everything that is on its way to the disk, and release its pages."""
+        self._writer.drop_pages()
+
+    def finish(self) -> None:
+        """Truncate the files to their exact sizes and make them durable; no window may be open."""
+        self._writer.finish()
+
+    def __enter__(self) -> "Spill":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._writer.__exit__(*exc)
+
+
+class SpillReader:
+    """A spill that is complete, read by position; a context manager."""
+
+    def __init__(self, names: SpillFiles, n_windows: int) -> None:
+        """Open the files; raise OutputError if that fails, or a file is shorter than its windows say."""
+        self._names = names
+        self._fds: dict[str, int] = {}
+        try:
+            for what in ("tokens", "records", "windows"):
+                flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
+                self._fds[what] = os.open(names.path(what), flags)
+            self.windows: Rows = self._read("windows", 0, n_windows, WINDOW)
+        except OSError as error:
+            self.close()
+            raise OutputError(
+                f"cannot open {names.path(what)}: {error.strerror}; {advice(error)} and run the same command "
+                "again"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def records(self, start: int, end: int) -> Rows:
+        """Return records `[start, end)`."""
+        return self._read("records", start, end, RECORD)
+
+    def tokens_into(self, tokens: NDArray[np.uint16], start: int) -> None:
+        """Fill `tokens` with those from `start` on, and drop their pages from the page cache."""
+        self._fill("tokens", tokens.view(np.uint8).data, start * TOKEN.itemsize)
+
+    def _read(self, what: str, start: int, end: int, row: np.dtype[Any]) -> Rows:
+        rows = np.empty(end - start, row)
+        self._fill(what, rows.view(np.uint8).data, start * row.itemsize)
+        return rows
+
+    def _fill(self, what: str, data: memoryview, offset: int) -> None:
+        n_done, fd = 0, self._fds[what]
+        try:
+            while n_done < len(data):
+                n_read = _pread_into(fd, data[n_done:], offset + n_done)
+                if not n_read:
+                    raise OutputError(
+                        f"{self._names.path(what)} ends at byte {offset + n_done:,}: another program has "
+                        "truncated or replaced it. Pass --restart to start from scratch"
+                    )
+                n_done += n_read
+        except OSError as error:
+            raise OutputError(
+                f"cannot read {self._names.path(what)} at byte {offset + n_done:,}: {error.strerror}; "
+                f"{advice(error)} and run the same command again"
+            ) from error
+        if what == "tokens":  # a page is dropped only as a whole, so go back to where the first one begins
+            drop_cache(fd, offset - offset % _PAGE_BYTES, offset + len(data))
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def __enter__(self) -> "SpillReader":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_PAGE_BYTES = 4096
+
+
+def _pread_into(fd: int, data: memoryview, offset: int) -> int:
+    """Read into `data`; return the number of bytes, 0 at the end of the file."""
+    if hasattr(os, "preadv"):
+        return os.preadv(fd, [data], offset)
+    os.lseek(fd, offset, os.SEEK_SET)
+    found = os.read(fd, len(data))
+    data[: len(found)] = found
+    return len(found)
