@@ -33,6 +33,7 @@ from nanogpt_compat.memory.policy import SMALLEST_BYTES, margin_bytes
 from nanogpt_compat.output.ends import END, lay_out_ends
 from nanogpt_compat.output.index import DOCUMENT_BYTES, SUFFIX, lay_out_indexes
 from nanogpt_compat.output.layout import Shards, by_split, lay_out
+from nanogpt_compat.output.shuffle import most_spill_bytes
 from nanogpt_compat.output.spill import SpillFiles, spill_bytes
 from nanogpt_compat.output.token_file import TOKEN, window_for
 from nanogpt_compat.output.writer import full_shards, n_begun, others, written_bytes
@@ -469,12 +470,17 @@ def needed_bytes(job: Job) -> int:
     return n_bytes + needed_for_spill(job)
 
 
-def needed_for_spill(job: Job) -> int:
-    """Return the disk space that a shuffle takes until the output is complete."""
+def needed_for_spill(job: Job, *, with_output: bool = True) -> int:
+    """Return the disk space that a shuffle takes until the output is complete.
+
+    `with_output`: besides the space for the output, which it uses as long as there is no output.
+    """
     if not job.config.shuffle:
         return 0
     n_files = len(job.spill(0).outputs)
-    return spill_bytes(job.forecast.tokens, job.forecast.documents) + n_files * job.window_bytes
+    counts = job.forecast.tokens, job.forecast.documents
+    before_output = most_spill_bytes(*counts) - (job.forecast.output_bytes if with_output else 0)
+    return max(spill_bytes(*counts), before_output) + n_files * job.window_bytes
 
 
 def start_line(job: Job) -> str:

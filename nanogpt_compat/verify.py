@@ -140,10 +140,11 @@ def _compare(job: Job, files: FinishedIndexes, watch: Watch) -> Tally:
 
 def _compare_shuffled(job: Job, files: FinishedIndexes, tally: Tally, watch: Watch) -> None:
     """Make both passes of the shuffle again, with a spill of its own, and compare what the second gives."""
-    if needed_for_spill(job) > job.free_bytes:
+    needed_bytes = needed_for_spill(job, with_output=False)
+    if needed_bytes > job.free_bytes:
         raise OutputError(
             f"to verify shuffled documents, {job.config.output_dir} needs about "
-            f"{format_bytes(needed_for_spill(job))} for a while and has {format_bytes(job.free_bytes)}; free "
+            f"{format_bytes(needed_bytes)} for a while and has {format_bytes(job.free_bytes)}; free "
             "some space, or run --check, which compares the files with their checksums"
         )
     number, window_bytes = 0, job.window_bytes

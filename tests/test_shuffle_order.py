@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nanogpt_compat.output import pieces, shuffle, spill
 from nanogpt_compat.output.pieces import KEY_END, chunk_ends, gather, keys_of
-from nanogpt_compat.output.shuffle import Place, regroup, write_out
+from nanogpt_compat.output.shuffle import Place, most_spill_bytes, regroup, write_out
 from nanogpt_compat.output.spill import Spill, SpillFiles, SpillReader, SpillWriter
 from nanogpt_compat.output.token_file import TOKEN
 from tests.engines import Lists
@@ -202,6 +202,12 @@ def test_an_order_of_100_000_documents_is_uniform(seed: int) -> None:
     for counts in (positions, neighbours, distances):
         assert 0.001 < chi_square_p(counts.ravel()) < 0.999
     assert not (order[1:] - order[:-1] == 1).sum() > 10  # of neighbours that stayed so; one is expected
+
+
+def test_the_forecast_of_disk_space_counts_two_spills_where_windows_are_merged() -> None:
+    assert most_spill_bytes(1_000_000, 1_000) == 2_016_000
+    assert most_spill_bytes(3_000_000_000, 1_000_000) == 2 * (6_000_000_000 + 16_000_000)
+    assert most_spill_bytes(400_000_000, 40_000_000) == 2 * (800_000_000 + 640_000_000)
 
 
 def test_another_seed_gives_another_order() -> None:

@@ -16,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.output.pieces import FIRST_TRAIN_KEY, KEY_END, chunk_ends, gather
-from nanogpt_compat.output.spill import GOES_ON, PIECE_BYTES, Rows, SpillReader, SpillWriter
+from nanogpt_compat.output.spill import (
+    GOES_ON,
+    PIECE_BYTES,
+    WINDOW_BYTES,
+    Rows,
+    SpillReader,
+    SpillWriter,
+    spill_bytes,
+)
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.output.writer import Sink
 
@@ -27,6 +35,13 @@ MOST_WINDOWS = 256
 """So many are read at a time: with more, a read of one window for one range would fall below 128 KiB."""
 
 _FILL = 0.9  # of a range, on average: what does not fit is read twice
+
+
+def most_spill_bytes(n_tokens: int, n_documents: int) -> int:
+    """Return the disk space that spills take at most: there are two while windows are merged in groups."""
+    window_bytes = TOKEN.itemsize * n_tokens + PIECE_BYTES * n_documents
+    are_many = window_bytes > MOST_WINDOWS * WINDOW_BYTES // 2  # a window that a checkpoint ends is not full
+    return spill_bytes(n_tokens, n_documents) * (1 + are_many)
 
 
 @dataclass(frozen=True, slots=True)
