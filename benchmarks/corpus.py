@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None) -> int:
         choices=kinds,
         default="prose",
         metavar="KIND",
-        help=f"{summaries}; with .jsonl or .parquet after it, that much text in such a file",
+        help=f"{summaries}; with .jsonl, .parquet, .csv or .arrow after it, that much text in such a file",
     )
     parser.add_argument(
         "--text", choices=("debian", "builtin"), default="debian", help="builtin needs no apt"

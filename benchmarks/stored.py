@@ -1,15 +1,17 @@
-"""Documents in JSON lines and parquet: write them for the benchmarks, and read them as simple scripts do.
+"""Documents in JSON lines and tables: write them for the benchmarks, and read them as simple scripts do.
 
 A document is whole paragraphs with together 3,000 characters or more, about the size of FineWeb's documents.
-It has an id, a URL and a score next to its text. In parquet a row group has 1,000 documents.
+It has an id, a URL and a score next to its text. In parquet a row group, and in Arrow
+a record batch, has 1,000 documents.
 """
 
+import csv
 import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-FORMS = ("jsonl", "parquet")
+FORMS = ("jsonl", "parquet", "csv", "arrow")
 _DOCUMENT_CHARS = 3_000
 _ROWS = 1_000
 
@@ -39,8 +41,13 @@ def store(source: Path, form: str) -> Path:
         {"id": f"<urn:uuid:{k}>", "text": text, "url": f"https://example.org/{k}", "score": k % 100 / 100}
         for k, text in enumerate(paragraphs(source))
     )
-    if form == "parquet":
-        _write_parquet(partial, rows)
+    if form in ("parquet", "arrow"):
+        _write_table(partial, form, rows)
+    elif form == "csv":
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, ("id", "text", "url", "score"))
+            writer.writeheader()
+            writer.writerows(rows)
     else:
         with partial.open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -48,24 +55,35 @@ def store(source: Path, form: str) -> Path:
     return path
 
 
-def _write_parquet(path: Path, rows: Iterator[dict[str, object]]) -> None:
+def _write_table(path: Path, form: str, rows: Iterator[dict[str, object]]) -> None:
     import pyarrow  # here: it is an extra
     from pyarrow.parquet import ParquetWriter
 
     group = list(itertools.islice(rows, _ROWS))
-    with ParquetWriter(path, pyarrow.Table.from_pylist(group).schema) as writer:
+    schema = pyarrow.Table.from_pylist(group).schema
+    opened = ParquetWriter(path, schema) if form == "parquet" else pyarrow.ipc.new_stream(str(path), schema)
+    with opened as writer:
         while group:
             writer.write_table(pyarrow.Table.from_pylist(group))
             group = list(itertools.islice(rows, _ROWS))
 
 
 def documents(source: Path) -> Iterator[str]:
-    """Yield the documents of a text file, of JSON lines or of parquet, with a simple loop."""
+    """Yield the documents of a text file, of JSON lines or of a table, with a simple loop."""
     if source.suffix == ".parquet":
         from pyarrow.parquet import ParquetFile
 
         for batch in ParquetFile(source).iter_batches(columns=["text"]):
             yield from batch.column("text").to_pylist()
+    elif source.suffix == ".arrow":
+        import pyarrow
+
+        for batch in pyarrow.ipc.open_stream(source.open("rb")):
+            yield from batch.column("text").to_pylist()
+    elif source.suffix == ".csv":
+        csv.field_size_limit(1 << 30)
+        with source.open(encoding="utf-8", newline="") as file:
+            yield from (row["text"] for row in csv.DictReader(file))
     elif source.suffix == ".jsonl":
         with source.open(encoding="utf-8") as file:
             for line in file:

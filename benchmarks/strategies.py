@@ -7,7 +7,7 @@ from pathlib import Path
 
 INPUT, OUTPUT = "INPUT", "OUTPUT"  # placeholders in a command for the file and the folder
 _MAX_GIGATOKEN_BYTES = 256_000_000
-_MAX_PARQUET_BYTES = 400_000_000
+_MAX_TABLE_BYTES = 400_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,8 @@ class Strategy:
 
     def max_peak_bytes(self, kind: str) -> int | None:
         """Return the bound on the peak, or None; peak_rss.py checks that of tiktoken on text."""
-        if self.engine and kind.endswith(".parquet"):
-            return _MAX_PARQUET_BYTES
+        if self.engine and kind.endswith((".parquet", ".arrow")):
+            return _MAX_TABLE_BYTES
         return _MAX_GIGATOKEN_BYTES if self.engine == "gigatoken" else None
 
     def command(self, path: Path, output_dir: Path) -> list[str]:
@@ -92,6 +92,14 @@ BY_NAME = {
         _prepare("gigatoken", "gigatoken-index", "prepare.py, gigatoken, --index", "--index"),
         _prepare(
             "gigatoken", "gigatoken-max-tokens", "prepare.py, gigatoken, --max-tokens", "--max-tokens", "1T"
+        ),
+        _prepare(
+            *("gigatoken", "gigatoken-fields", "prepare.py, gigatoken, --text-field content,text"),
+            *("--text-field", "content,text"),
+        ),
+        _prepare(
+            *("gigatoken", "gigatoken-whole", "prepare.py, gigatoken, --one-document-per-file"),
+            "--one-document-per-file",
         ),
     )
 }
