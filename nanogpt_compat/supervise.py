@@ -14,7 +14,7 @@ from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES, SMALL_BLOCK_BYTES, Ste
 from nanogpt_compat.memory.usage import rss_bytes
 from nanogpt_compat.output.layout import WORK_FOLDER
 from nanogpt_compat.output.shuffle import Place, regroup, write_out
-from nanogpt_compat.output.spill import SpillReader, SpillWriter
+from nanogpt_compat.output.spill import SORTING_BYTES, SpillReader, SpillWriter
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.output.writer import Sink, remove_work_folder, work_folder
 from nanogpt_compat.preflight import Job
@@ -76,6 +76,7 @@ class Watch:
         self.voice = voice
         self._encoder = job.encoder
         self._expected_bytes = job.expected_bytes
+        self._sorting_bytes = SORTING_BYTES if job.config.shuffle else 0
         self._is_smallest = job.config.n_workers == 1 and job.block_bytes <= SMALL_BLOCK_BYTES
         self._has_written: Callable[[], bool] = lambda: False
         sampler = Sampler(
@@ -90,6 +91,8 @@ class Watch:
         most_bytes = room_bytes(self.guard.readings)
         if most_bytes is not None:  # the output and the system's buffers need the other half
             self._encoder.lower_cache_bytes(min(self._encoder.cache_bytes, most_bytes // 2))
+        if self._sorting_bytes:
+            self._encoder.lower_cache_bytes(max(0, self._encoder.cache_bytes - self._sorting_bytes))
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import OutputError
+from nanogpt_compat.memory.malloc import uses_block
 from nanogpt_compat.output.layout import Outputs, Shards
 from nanogpt_compat.output.pieces import FIRST_TRAIN_KEY, chunk_ends, gather, keys_of
 from nanogpt_compat.output.token_file import TOKEN
@@ -41,6 +42,10 @@ WINDOW = np.dtype(
 WINDOW_BYTES = 16 << 20
 """The memory that a window takes until it is written: tokens, records and what sorting needs."""
 
+SORTING_BYTES = WINDOW_BYTES * 3 // 2
+"""The memory that writing a spill takes in all."""
+
+_MAPPED_BYTES = 2 << 20  # of each stream at a time: there are three
 PIECE_BYTES = 64
 """The part of that for each piece."""
 
@@ -92,6 +97,7 @@ class SpillWriter:
             OutputError: a file cannot be created, or is shorter.
         """
         self._names = names
+        window_bytes = min(window_bytes, _MAPPED_BYTES)
         self._files = TokenFiles({}, n_tokens=n_tokens, window_bytes=window_bytes, beside=names.outputs)
         counts = self._files.tokens
         self.n_tokens = counts[names.name("tokens")]
@@ -171,6 +177,7 @@ class Spill:
         self._window_bytes = WINDOW_BYTES
         self._writer = SpillWriter(names, n_tokens=n_tokens, window_bytes=file_window_bytes)
         self._is_broken = False
+        self._memory = contextlib.ExitStack()
         # Pages that were never touched take no memory.
         self._tokens = np.empty(WINDOW_BYTES // TOKEN.itemsize + 1, TOKEN)
         self._keys = np.empty(WINDOW_BYTES // PIECE_BYTES + 1, np.uint64)
@@ -299,9 +306,11 @@ class Spill:
         self._writer.finish()
 
     def __enter__(self) -> "Spill":
+        self._memory.enter_context(uses_block(self._window_bytes))
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._memory.close()
         self._writer.__exit__(*exc)
 
 
