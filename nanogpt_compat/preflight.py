@@ -412,7 +412,7 @@ def check_names(config: Config, found: Found, *, is_restart: bool = False) -> No
         OutputError: a file exists and `--overwrite` is missing; or it is a folder, an input, or both outputs.
     """
     outputs, indexes = outputs_of(config), indexes_of(config)
-    named = {shards.listed_name(0): shards for shards in outputs.values()}
+    named = {shards.listed_name(0): shards for shards in reversed(outputs.values())}
     if config.index:
         outputs, named = outputs | indexes, named | indexes
     first: dict[Path, str] = {}

@@ -631,7 +631,7 @@ def test_what_no_span_could_begin_in_is_refused(tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(real_text()[:10_000]))
     done = run(*args, packed)
     assert done.returncode == 2
-    assert "give --val-split none, or a --document-separator" in done.stderr
+    assert "give --val-split none, --document-separator or --one-document-per-file" in done.stderr
     done = run(*args, "-")
     assert done.returncode == 2, done.stderr
     assert "a pipe can be read by one process only" in done.stderr

@@ -235,7 +235,7 @@ import logging, sys, threading, warnings
 from nanogpt_compat import cli, resolve
 from nanogpt_compat.input import find
 
-def fail(patterns, home):
+def fail(patterns, home, val_patterns):
     logging.getLogger("some.library").warning("lost %s", patterns[0])
     handler = logging.StreamHandler()
     logging.getLogger("another").addHandler(handler)
