@@ -4,7 +4,7 @@ Memory does not grow with the size of the batches: of a batch, the buffers of th
 these in pieces. pyarrow itself reads the column of a batch as a whole.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -19,21 +19,16 @@ from nanogpt_compat.input.arrays import Array, Opener, Texts, Values, Views
 from nanogpt_compat.input.buffers import Held, Packed
 from nanogpt_compat.input.columns import (
     AsFile,
-    NoTextColumn,
-    columns_of,
+    find_column,
     holds_text,
     import_pyarrow,
-    list_names,
-    missing_column,
 )
-from nanogpt_compat.input.fieldpath import Way, alternatives, first_there, name_of, value_at, ways_to
+from nanogpt_compat.input.fieldpath import name_of
 from nanogpt_compat.input.local import InputFile
-from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.messages import BatchLayout, Damaged, Message, layout_of, read_message
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.reader import Check, go_on
 from nanogpt_compat.input.remote import read_ahead
-from nanogpt_compat.input.repairs import Steps, convert_table
 from nanogpt_compat.input.rows import RowGroup, Rows, check_lengths, place_of_row
 from nanogpt_compat.input.table import Table
 from nanogpt_compat.system.units import format_bytes
@@ -60,19 +55,6 @@ class Arrow(Table):
     def _open(self, check: Check = go_on, *, size_bytes: int | None = None) -> "ArrowColumn":
         stored = open_input(self.location, size_bytes=size_bytes, check=check)
         return ArrowColumn(stored, text_field=self.documents.text_field)
-
-    def conversion(
-        self, paths: Sequence[Location], steps: Steps, *, is_number: bool, parts: str, is_piped: bool
-    ) -> str:
-        text_field, *_ = alternatives(self.documents.text_field)
-        return convert_table(
-            paths,
-            steps,
-            container="arrow",
-            text_field=text_field,
-            is_number=is_number,
-            is_piped=is_piped,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,25 +267,10 @@ class ArrowColumn:
         """Find the text column; raise NoTextColumn if the file has rows, but no such column."""
         if not self._has_rows():
             return
-        columns, types = columns_of(self._fields), self._pyarrow.types
-        found = first_there(ways_to(text_field), lambda way: self._kind_at(way, columns))
-        if found is None:
-            raise NoTextColumn(f"{self.path} has {missing_column(text_field, columns)}", self.first_rows())
-        way, kind = found
+        way, self._is_void = find_column(
+            self._pyarrow, self.path, self._fields, text_field, first_rows=self.first_rows
+        )
         self.name = name_of(way)
-        names = [one.name for one in self._fields]
-        if names.count(way[0]) > 1:
-            raise InputError(
-                f"{self.path} has two columns {way[0]!r} among its columns ({list_names(names)}); "
-                "rename one of them and write the file again"
-            )
-        self._is_void = kind is None
-        is_struct = isinstance(kind, Mapping)
-        if is_struct or not (self._is_void or holds_text(self._pyarrow, kind)):
-            shown = "struct" if is_struct else kind
-            raise NoTextColumn(
-                f"{self.path}: its column {self.name!r} is of type {shown}, not string", self.first_rows()
-            )
         kinds = [one.type for one in self._fields]
         steps, fields = list[int](), self._fields
         leaf: Any = None
@@ -312,15 +279,9 @@ class ArrowColumn:
             leaf = fields[steps[-1]].type
             fields = [leaf.field(k) for k in range(leaf.num_fields)]
         self._column = Opener(self._pyarrow, self._read, kinds, tuple(steps))
-        if types.is_dictionary(leaf):
+        if self._pyarrow.types.is_dictionary(leaf):
             self._entries = Opener(self._pyarrow, self._read, [leaf.value_type], (0,))
             self._dictionary = self._checked(partial(messages.dictionary_number, way=steps), self._schema)
-
-    def _kind_at(self, way: Way, columns: Mapping[str, object]) -> object:
-        """Return the type of a column, None if it holds only nulls; what `value_at` returns otherwise."""
-        kind = value_at(columns, way)
-        is_null = isinstance(kind, self._pyarrow.DataType) and self._pyarrow.types.is_null(kind)
-        return None if is_null else kind
 
     def _has_rows(self) -> bool:
         place = self._schema.end

@@ -2,11 +2,11 @@
 
 import io
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.input.fieldpath import deepest, in_words, name_of
+from nanogpt_compat.input.fieldpath import Way, deepest, first_there, in_words, name_of, value_at, ways_to
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.system.commands import install, show
@@ -31,6 +31,50 @@ def holds_text(pyarrow: Any, kind: Any) -> bool:
         kind = kind.value_type
     kinds = "string", "large_string", "string_view", "binary", "large_binary", "binary_view"
     return types.is_fixed_size_binary(kind) or any(getattr(types, f"is_{name}")(kind) for name in kinds)
+
+
+def find_column(
+    pyarrow: Any,
+    path: Location,
+    fields: Iterable[Any],
+    text_field: str,
+    *,
+    first_rows: Callable[[], list[Any]],
+    holds_nulls_alone: Callable[[Way], bool] = lambda _way: False,
+) -> tuple[Way, bool]:
+    """Return the way to the text column of a table with rows, and whether it holds only nulls.
+
+    `fields` are the columns, of pyarrow. `holds_nulls_alone` is asked of columns of any type but null.
+
+    Raises:
+        NoTextColumn: there is no such column, or it is not of strings.
+        InputError: there are two.
+    """
+
+    def kind_at(way: Way) -> object:
+        """Return the type of a column, None if it holds only nulls; what `value_at` returns otherwise."""
+        kind = value_at(columns, way)
+        is_type = isinstance(kind, pyarrow.DataType)
+        return None if is_type and (pyarrow.types.is_null(kind) or holds_nulls_alone(way)) else kind
+
+    fields = list(fields)
+    columns, names = columns_of(fields), [one.name for one in fields]
+    found = first_there(ways_to(text_field), kind_at)
+    if found is None:
+        raise NoTextColumn(f"{path} has {missing_column(text_field, columns)}", first_rows())
+    way, kind = found
+    if names.count(way[0]) > 1:
+        raise InputError(
+            f"{path} has two columns {way[0]!r} among its columns ({list_names(names)}); "
+            "rename one of them and write the file again"
+        )
+    is_struct = isinstance(kind, Mapping)
+    if is_struct or not (kind is None or holds_text(pyarrow, kind)):
+        shown = "struct" if is_struct else kind
+        raise NoTextColumn(
+            f"{path}: its column {name_of(way)!r} is of type {shown}, not string", first_rows()
+        )
+    return way, kind is None
 
 
 def columns_of(schema: Any) -> dict[str, Any]:

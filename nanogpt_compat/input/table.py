@@ -1,16 +1,17 @@
 """The reader of a column of texts, whatever the file around it: blocks of rows of one row group."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from nanogpt_compat.input.columns import NoTextColumn
+from nanogpt_compat.input.fieldpath import alternatives
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location, Url
 from nanogpt_compat.input.reader import Check, Consumed, Fault, Reader, Reading, go_on
-from nanogpt_compat.input.repairs import BadRecord
+from nanogpt_compat.input.repairs import BadRecord, Steps, convert_table
 from nanogpt_compat.input.rows import LENGTH_BYTES, RowGroup, Rows, crc_of_rows, parse_rows
 from nanogpt_compat.input.samples import N_PLACES, Excerpts, Sample, Share, shorten, spread
 from nanogpt_compat.system.units import plural
@@ -209,6 +210,19 @@ class Table(Reader):
                 return column.first_rows()
         except NoTextColumn as error:
             return error.rows
+
+    def conversion(
+        self, paths: Sequence[Location], steps: Steps, *, is_number: bool, parts: str, is_piped: bool
+    ) -> str:
+        text_field, *_ = alternatives(self.documents.text_field)
+        return convert_table(
+            paths,
+            steps,
+            container=self.form.container,
+            text_field=text_field,
+            is_number=is_number,
+            is_piped=is_piped,
+        )
 
 
 @dataclass(slots=True)

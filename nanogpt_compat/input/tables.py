@@ -20,7 +20,7 @@ Reads 370 to 490 MB/s of text on one thread. (pyarrow 26, Python 3.11, 2-core VM
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, pairwise
 from pathlib import Path
@@ -32,14 +32,10 @@ from numpy.typing import NDArray
 from nanogpt_compat.errors import InputError, MemoryLimitError, TooSmallError
 from nanogpt_compat.input.columns import (
     AsFile,
-    NoTextColumn,
-    columns_of,
-    holds_text,
+    find_column,
     import_pyarrow,
-    list_names,
-    missing_column,
 )
-from nanogpt_compat.input.fieldpath import Way, first_there, name_of, value_at, ways_to
+from nanogpt_compat.input.fieldpath import Way, name_of
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pages import Page, Pages, list_pages
@@ -271,37 +267,18 @@ class TextColumn:
 
     def _find_column(self, text_field: str) -> None:
         """Find the text column; raise NoTextColumn if the file has rows, but no such column."""
-        schema = self._file.schema_arrow
         if not self._file.metadata.num_rows:
             return
-        columns = columns_of(schema)
-        found = first_there(ways_to(text_field), lambda way: self._kind_at(way, columns))
-        if found is None:
-            raise NoTextColumn(f"{self.path} has {missing_column(text_field, columns)}", self.first_rows())
-        way, kind = found
+        way, self._is_void = find_column(
+            self._pyarrow,
+            self.path,
+            self._file.schema_arrow,
+            text_field,
+            first_rows=self.first_rows,
+            holds_nulls_alone=self._holds_nulls_alone,
+        )
         self.name = name_of(way)
-        if schema.names.count(way[0]) > 1:
-            raise InputError(
-                f"{self.path} has two columns {way[0]!r} among its columns ({list_names(schema.names)}); "
-                "rename one of them and write the file again"
-            )
-        self._is_void = kind is None
-        is_struct = isinstance(kind, Mapping)
-        if is_struct or not (self._is_void or holds_text(self._pyarrow, kind)):
-            shown = "struct" if is_struct else kind
-            raise NoTextColumn(
-                f"{self.path}: its column {self.name!r} is of type {shown}, not string", self.first_rows()
-            )
         self._leaf = self._leaf_at(way)
-
-    def _kind_at(self, way: Way, columns: Mapping[str, object]) -> object:
-        """Return the type of a column, None if it holds only nulls; what `value_at` returns otherwise."""
-        kind = value_at(columns, way)
-        if isinstance(kind, self._pyarrow.DataType) and (
-            self._pyarrow.types.is_null(kind) or self._holds_nulls_alone(way)
-        ):
-            return None
-        return kind
 
     def _holds_nulls_alone(self, way: Way) -> bool:
         """Whether the footer says that each row is null: pandas writes a column without text that way."""
