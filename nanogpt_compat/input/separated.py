@@ -20,14 +20,10 @@ _HEAD_IN_BYTES = 8 * 1024 * 1024  # more than any block has
 _STEP_BYTES = 16 * 1024
 
 
-class SeparatedText(Text):
-    """Reads text whose documents stand between separators."""
+class DocumentText(Text):
+    """Reads text that holds documents."""
 
     __slots__ = ()
-
-    @property
-    def _separator(self) -> str:
-        return self.documents.separator or ""
 
     def _cut(self, text: Readable, start: Position, how: Reading) -> Iterator[Block]:
         return read_documents(
@@ -40,6 +36,16 @@ class SeparatedText(Text):
 
     def may_end_at(self, at: Position) -> bool:
         return not at.document
+
+
+class SeparatedText(DocumentText):
+    """Reads text whose documents stand between separators."""
+
+    __slots__ = ()
+
+    @property
+    def _separator(self) -> str:
+        return self.documents.separator or ""
 
     def shorten(self, block: Block, n_chars: int, _make_room: MakeRoom) -> Block:
         errors = lenient(self.errors)

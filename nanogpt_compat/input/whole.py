@@ -1,35 +1,20 @@
 """Read text files each of which is one document, in blocks: the whole file, or parts of a long one."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.open import open_input
-from nanogpt_compat.input.reader import Check, Reading, go_on
+from nanogpt_compat.input.reader import Check, go_on
 from nanogpt_compat.input.samples import Excerpts, Sample, Share
-from nanogpt_compat.input.separated import read_documents
-from nanogpt_compat.input.text import Text
-from nanogpt_compat.text.blocks import Block, MakeRoom, Position
-from nanogpt_compat.text.cutting import Readable
+from nanogpt_compat.input.separated import DocumentText
+from nanogpt_compat.text.blocks import Block, MakeRoom
 from nanogpt_compat.text.decoding import decode, lenient
 
 
-class WholeText(Text):
+class WholeText(DocumentText):
     """Reads text that is one document. There is no block of an empty file, which is an empty document."""
 
     __slots__ = ()
-
-    def _cut(self, text: Readable, start: Position, how: Reading) -> Iterator[Block]:
-        return read_documents(
-            text,
-            start=start,
-            block_bytes=how.block_bytes,
-            documents=self.documents,
-            errors=lenient(self.errors),
-        )
-
-    def may_end_at(self, at: Position) -> bool:
-        return not at.document
 
     def shorten(self, block: Block, _n_chars: int, _make_room: MakeRoom) -> Block:
         return replace(block, n_chars=len(decode(block, lenient(self.errors))))
