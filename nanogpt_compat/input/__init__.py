@@ -29,6 +29,7 @@ fieldpath.py     find the text field in a record or among the columns of a table
 jsonl.py         parse JSON lines
 native.py        parse most JSON lines with msgspec
 strings.py       decode the long strings of a JSON line in parts
+records.py       what the readers of JSON lines and of CSV share
 runs.py          cut a stream of bytes into runs of whole records
 cells.py         parse records of CSV
 rows.py          rows of a table: their places, checksum and documents

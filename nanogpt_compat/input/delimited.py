@@ -1,6 +1,6 @@
 """Read CSV and TSV with a header, plain or compressed, in blocks of whole records."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from nanogpt_compat.errors import InputError
@@ -19,15 +19,15 @@ from nanogpt_compat.input.fieldpath import alternatives, find, in_words, name_of
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location, Url
 from nanogpt_compat.input.open import open_input
-from nanogpt_compat.input.reader import Check, Fault, Find, Reading, Streamed
+from nanogpt_compat.input.reader import Check, Fault, Find, Reading
+from nanogpt_compat.input.records import RecordStream, RunBlock
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.repairs import BadRecord, Steps, convert_delimited
 from nanogpt_compat.input.rows import fault_of_text
-from nanogpt_compat.input.runs import Kind, read_runs
+from nanogpt_compat.input.runs import Kind, Run, read_runs
 from nanogpt_compat.input.samples import N_PLACES, Excerpts, Sample, Share, shorten, spread, trim
-from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.units import format_bytes, plural
-from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, RecordBlock, Records, has_room
+from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, Records, has_room
 from nanogpt_compat.text.utf8 import is_utf8
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 
@@ -99,7 +99,7 @@ class _Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Delimited(Streamed):
+class Delimited(RecordStream):
     """Reads documents from a column of a CSV or TSV file.
 
     Only who reads it from its beginning knows what is inside quotes. So such a file is one span.
@@ -151,16 +151,14 @@ class Delimited(Streamed):
 
     def blocks(self, start: Position, how: Reading) -> Blocks:
         reader = replace(self, table=self._open_table(how.check))
-        return Streamed.blocks(reader, start, how)
+        return RecordStream.blocks(reader, start, how)
 
-    def cut(
-        self, file: InputFile, stream: ByteStream, start: Position, how: Reading
-    ) -> Iterator[RecordBlock]:
+    def runs(self, read: Callable[[int], bytes], start: Position, how: Reading) -> Iterator[Run]:
         table = self.table
         n_skipped = table.header.start if table is not None and not start.offset else 0
         ends = RecordEnds(b"," if table is None else table.delimiter, n_skipped=n_skipped)
-        runs = read_runs(
-            stream.read,
+        return read_runs(
+            read,
             Kind(place_of_record, ends, _TOO_LONG),
             path=self.location,
             block_bytes=how.block_bytes,
@@ -168,14 +166,9 @@ class Delimited(Streamed):
             offset=start.offset,
             make_room=how.make_room,
         )
-        for run in runs:
-            # If a stream ends after a line end, that is not known yet, and does not matter.
-            is_last = self.form.compression == "none" and run.offset + len(run.raw) == file.size_bytes
-            end = start.after(len(run.raw), run.n_ends, at_end=is_last or not run.n_ends)
-            block = _Block(run.raw, start, end, is_val=False, reader=self)
-            del run  # only the block must hold the bytes
-            yield block
-            start = block.end
+
+    def block(self, raw: bytes, start: Position, end: Position) -> "_Block":
+        return _Block(raw, start, end, is_val=False, reader=self)
 
     @property
     def finder(self) -> tuple[Find, int, int]:
@@ -231,7 +224,7 @@ class Delimited(Streamed):
         windows = [(place, min(file.size_bytes, place + _WINDOW_BYTES)) for place in places]
         read_ahead(file, windows)
         pieces = [table.piece_of(file.read(end - start, start), share) for start, end in windows]
-        return self._excerpts(pieces, n_places, self.size_bytes)
+        return self.excerpts(pieces, n_places, self.size_bytes)
 
     def _take_head(self, file: InputFile, share: Share, table: _Table | None) -> Excerpts:
         stream = ByteStream(file, self.form.compression)
@@ -249,17 +242,7 @@ class Delimited(Streamed):
                 pieces.append(shorten(record.text, share))
             used = start = record.end
         n_bytes = self.stored_bytes(stream, max(1, used))
-        text_bytes = self.size_bytes
-        if self.form.compression != "none":
-            stream.skip(LOOK_AHEAD_BYTES + 1 - stream.offset)
-            text_bytes = stream.offset if stream.offset <= LOOK_AHEAD_BYTES else None
-        return self._excerpts(pieces, n_bytes, text_bytes)
-
-    def _excerpts(
-        self, pieces: Sequence[tuple[str, float]], n_bytes: float, text_bytes: int | None
-    ) -> Excerpts:
-        texts, weights = [text + self.mark for text, _ in pieces], [weight for _, weight in pieces]
-        return Excerpts(texts, weights, n_bytes, text_bytes)
+        return self.excerpts(pieces, n_bytes, self.text_bytes(stream))
 
     def conversion(
         self, paths: Sequence[Location], steps: Steps, *, is_number: bool, parts: str, is_piped: bool
@@ -272,9 +255,10 @@ class Delimited(Streamed):
 
 
 @dataclass(slots=True)
-class _Block(RecordBlock):
+class _Block(RunBlock):
     """A block of whole records; the first one of a file begins with the header."""
 
+    noun = "record"
     reader: Delimited = field(kw_only=True)
 
     @property
@@ -306,28 +290,16 @@ class _Block(RecordBlock):
                 records.n_empty += 1
         return records
 
-    def singles(self) -> Iterator[RecordBlock]:
-        start, place = self.start, 0
+    def each(self) -> Iterator[bytes]:
+        place = 0
         while place < len(self.raw):
-            end_place = self._header_end if not place and self._header_end else self._end_of(place)
-            at_end = self.end.at_end and end_place == len(self.raw)
-            stored_bytes = self.end.stored_bytes
-            end = start.after(end_place - place, 1, stored_bytes=stored_bytes, at_end=at_end)
-            yield replace(self, raw=self.raw[place:end_place], start=start, end=end)
-            start, place = end, end_place
+            end = self._header_end if not place and self._header_end else self._end_of(place)
+            yield self.raw[place:end]
+            place = end
 
     def _end_of(self, place: int) -> int:
         table = self.reader.table
         return parse_record(self.raw, place, b"," if table is None else table.delimiter, 0).end
-
-    def up_to(self, end: Position) -> RecordBlock:
-        raw = self.raw[: end.offset - self.start.offset]
-        return replace(self, raw=raw, end=replace(end, crc=crc32(raw, self.start.crc)))
-
-    def count_as_bad(self, error: Exception, *, skip_bad: bool) -> Records:
-        if not skip_bad:
-            raise BadRecord(f"{self.reader.location}: {self.place}", str(error), noun="record") from error
-        return Records(n_bad=1, bad=[f"{self.place}: {error}"])
 
 
 def place_of_record(number: int, offset: int) -> str:

@@ -3,9 +3,9 @@
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BytesIO
 
 from nanogpt_compat.input.compressed import ByteStream
@@ -15,14 +15,15 @@ from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location, Url
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import Pipe
-from nanogpt_compat.input.reader import Check, Fault, Find, Reading, Streamed
+from nanogpt_compat.input.reader import Check, Fault, Find, Reading
+from nanogpt_compat.input.records import RecordStream, RunBlock
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.repairs import BadRecord, Steps, convert_lines, jq
+from nanogpt_compat.input.runs import Run
 from nanogpt_compat.input.samples import N_PLACES, Excerpts, Sample, Share, shorten, spread, trim
 from nanogpt_compat.input.strings import head_of_line
-from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.units import plural
-from nanogpt_compat.text.blocks import MakeRoom, Position, RecordBlock, Records, has_room
+from nanogpt_compat.text.blocks import MakeRoom, Position, Records, has_room
 from nanogpt_compat.text.documents import MAX_RECORD_BYTES
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 
@@ -35,30 +36,23 @@ _BROKEN_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?$")
 _CLOSINGS = ('"}', '"}]}', '"]}', '"}}')  # to complete a record that is cut off within its text
 
 
-class JsonLines(Streamed):
+class JsonLines(RecordStream):
     """Reads documents from the lines of a file."""
 
     __slots__ = ()
 
-    def cut(
-        self, file: InputFile, stream: ByteStream, start: Position, how: Reading
-    ) -> Iterator[RecordBlock]:
-        lines = read_lines(
-            stream.read,
+    def runs(self, read: Callable[[int], bytes], start: Position, how: Reading) -> Iterator[Run]:
+        return read_lines(
+            read,
             path=self.location,
             block_bytes=how.block_bytes,
             first_line=start.records + 1,
             offset=start.offset,
             make_room=how.make_room,
         )
-        for one in lines:
-            # If a stream ends after a line end, that is not known yet, and does not matter.
-            is_last = self.form.compression == "none" and one.offset + len(one.raw) == file.size_bytes
-            end = start.after(len(one.raw), one.n_ends, at_end=is_last or not one.raw.endswith(b"\n"))
-            block = _Lines(one.raw, start, end, is_val=False, reader=self)
-            del one  # only the block must hold the bytes
-            yield block
-            start = block.end
+
+    def block(self, raw: bytes, start: Position, end: Position) -> "_Lines":
+        return _Lines(raw, start, end, is_val=False, reader=self)
 
     @property
     def finder(self) -> tuple[Find, int, int]:
@@ -82,11 +76,7 @@ class JsonLines(Streamed):
             used, texts = head, texts or [_piece_of_string(head).encode()]
         pieces = [shorten(text, share) for text in texts]
         n_bytes = self.stored_bytes(stream, len(used))
-        text_bytes = self.size_bytes
-        if self.form.compression != "none":
-            stream.skip(LOOK_AHEAD_BYTES + 1 - stream.offset)
-            text_bytes = stream.offset if stream.offset <= LOOK_AHEAD_BYTES else None
-        return self._excerpts(pieces, n_bytes, text_bytes)
+        return self.excerpts(pieces, n_bytes, self.text_bytes(stream))
 
     def _take_lines(self, file: InputFile, share: Share) -> Excerpts:
         """Take the records at places spread over the file; each represents one byte.
@@ -110,14 +100,10 @@ class JsonLines(Streamed):
             for found in self._texts_of(line, offset=1):
                 text, weight = shorten(found, share)
                 pieces.append((text, weight / len(line)))
-        return self._excerpts(pieces, n_places, self.size_bytes)
+        return self.excerpts(pieces, n_places, self.size_bytes)
 
     def _texts_of(self, lines: bytes, offset: int = 0) -> list[bytes]:
         return parse_lines(lines, text_field=self.documents.text_field, skip_bad=True, offset=offset).texts
-
-    def _excerpts(self, pieces: list[tuple[str, float]], n_bytes: float, text_bytes: int | None) -> Excerpts:
-        texts, weights = [text + self.mark for text, _ in pieces], [weight for _, weight in pieces]
-        return Excerpts(texts, weights, n_bytes, text_bytes)
 
     def fault(self, check: Check) -> Fault | None:
         """Read the first record; skip bad ones if the run does.
@@ -190,9 +176,10 @@ class JsonLines(Streamed):
 
 
 @dataclass(slots=True)
-class _Lines(RecordBlock):
+class _Lines(RunBlock):
     """A block of whole lines."""
 
+    noun = "line"
     reader: JsonLines = field(kw_only=True)
 
     @property
@@ -212,23 +199,8 @@ class _Lines(RecordBlock):
         except BadRecord as error:
             raise error.of(self.reader.location, self.reader.form) from error
 
-    def singles(self) -> Iterator[RecordBlock]:
-        start, left_bytes = self.start, len(self.raw)
-        for line in lines_of(self.raw):
-            left_bytes -= len(line)
-            at_end = self.end.at_end and not left_bytes
-            end = start.after(len(line), 1, stored_bytes=self.end.stored_bytes, at_end=at_end)
-            yield replace(self, raw=line, start=start, end=end)
-            start = end
-
-    def up_to(self, end: Position) -> RecordBlock:
-        raw = self.raw[: end.offset - self.start.offset]
-        return replace(self, raw=raw, end=replace(end, crc=crc32(raw, self.start.crc)))
-
-    def count_as_bad(self, error: Exception, *, skip_bad: bool) -> Records:
-        if not skip_bad:
-            raise BadRecord(f"{self.reader.location}: {self.place}", str(error)) from error
-        return Records(n_bad=1, bad=[f"{self.place}: {error}"])
+    def each(self) -> Iterator[bytes]:
+        return iter(lines_of(self.raw))
 
 
 def _find_line(data: bytes, start: int, end: int) -> int | None:
