@@ -1,30 +1,45 @@
 """What a run reads, and how it is cut into blocks."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from nanogpt_compat.input.arrow import Arrow
-from nanogpt_compat.input.delimited import Delimited
-from nanogpt_compat.input.lines import JsonLines
 from nanogpt_compat.input.location import Container, Format, Location
-from nanogpt_compat.input.parquet import Parquet
 from nanogpt_compat.input.reader import Check, Reader, Reading
-from nanogpt_compat.input.separated import SeparatedText
-from nanogpt_compat.input.text import Text
-from nanogpt_compat.input.whole import WholeText
 from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, has_room
 from nanogpt_compat.text.documents import NO_DOCUMENTS, Documents
 from nanogpt_compat.text.val_split import ALL_VAL, Windows
 
-_READERS: Mapping[Container, type[Reader]] = {
-    "text": Text,
-    "jsonl": JsonLines,
-    "parquet": Parquet,
-    "arrow": Arrow,
-    "csv": Delimited,
-    "tsv": Delimited,
-}
+
+def _class_of(container: Container, documents: Documents | None = None) -> type[Reader]:
+    """Return the class of a reader. Imported here, as all of them would delay the start of each run."""
+    if container == "jsonl":
+        from nanogpt_compat.input.lines import JsonLines
+
+        return JsonLines
+    if container == "parquet":
+        from nanogpt_compat.input.parquet import Parquet
+
+        return Parquet
+    if container == "arrow":
+        from nanogpt_compat.input.arrow import Arrow
+
+        return Arrow
+    if container in ("csv", "tsv"):
+        from nanogpt_compat.input.delimited import Delimited
+
+        return Delimited
+    if documents is None:
+        from nanogpt_compat.input.text import Text
+
+        return Text
+    if documents.separator is None:
+        from nanogpt_compat.input.whole import WholeText
+
+        return WholeText
+    from nanogpt_compat.input.separated import SeparatedText
+
+    return SeparatedText
 
 
 def reader_of(
@@ -36,15 +51,13 @@ def reader_of(
     size_bytes: int | None = None,
 ) -> Reader:
     """Return the reader of an input; `documents` is None if the text is one continuous stream."""
-    reader = _READERS[form.container]
-    if reader is Text and documents is not None:
-        reader = WholeText if documents.separator is None else SeparatedText
+    reader = _class_of(form.container, documents)
     return reader(location, form, documents or NO_DOCUMENTS, errors, size_bytes)
 
 
 def reader_bytes(formats: Iterable[Format]) -> int:
     """Return the memory that reading inputs of these formats takes, in addition to their blocks."""
-    return max((_READERS[one.container].memory_bytes for one in formats), default=0)
+    return max((_class_of(one).memory_bytes for one in {form.container for form in formats}), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
