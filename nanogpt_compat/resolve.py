@@ -17,6 +17,8 @@ from nanogpt_compat.output.layout import FIRST_WORDS, MAX_LLMC_TOKENS, SHARD_TOK
 from nanogpt_compat.system.ranks import rank_of
 from nanogpt_compat.text.val_split import FIRST_SHARD, VAL_INPUT
 
+_WITH_DOCUMENTS = "JSON lines, tables, or text with --document-separator or --one-document-per-file"
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -184,8 +186,8 @@ def _check_shuffle(options: Options, *, has_documents: bool) -> None:
         raise UsageError("--seed decides the order of --shuffle, and has no effect without it")
     if options.shuffle and not has_documents:
         raise UsageError(
-            "--shuffle needs documents: JSON lines, parquet, or text with --one-document-per-file or with "
-            "--document-separator, such as --document-separator '\\n\\n' for paragraphs"
+            f"--shuffle needs documents: {_WITH_DOCUMENTS}; for paragraphs, give --document-separator "
+            "'\\n\\n'"
         )
     if options.shuffle and options.cluster is not None and not options.merge:
         raise UsageError(
@@ -197,42 +199,37 @@ def _check_shuffle(options: Options, *, has_documents: bool) -> None:
 def _val_split(options: Options, *, has_documents: bool) -> str:
     """Choose whole documents for validation where there are documents, else windows."""
     if options.val_input:
-        for option, value in (("--val-split", options.val_split), ("--val-ratio", options.val_ratio)):
-            if value is not None:
-                raise UsageError(
-                    f"{option} {value} does not go with --val-input, which is all of val: give only one of "
-                    "them"
-                )
+        _refuse_split(options, "--val-input, which is all of val: give only one of them")
         return VAL_INPUT
     split: str = options.val_split or ("documents" if has_documents else "spread")
     if options.format != "bin":
         if options.val_split == "none" or options.val_ratio == 0:
             return "none"
-        for option, value in (("--val-split", options.val_split), ("--val-ratio", options.val_ratio)):
-            if value is not None:
-                raise UsageError(
-                    f"{option} {value} does not go with --format {options.format}: its readers "
-                    "take the first shard for validation; give --val-split none to use it for training"
-                )
+        _refuse_split(
+            options,
+            f"--format {options.format}: its readers take the first shard for validation; give --val-split "
+            "none to use it for training",
+        )
         return FIRST_SHARD
     if has_documents and split not in ("documents", "none"):
         raise UsageError(
             f"--val-split {split} would cut documents in two; give --val-split documents or none"
         )
     if split == "documents" and not has_documents:
-        raise UsageError(
-            "--val-split documents needs documents: JSON lines, tables, or text with --document-separator "
-            "or --one-document-per-file"
-        )
+        raise UsageError(f"--val-split documents needs documents: {_WITH_DOCUMENTS}")
     return split
+
+
+def _refuse_split(options: Options, why: str) -> None:
+    """Raise UsageError if an option of the split is given, which does not go with another."""
+    for option, value in (("--val-split", options.val_split), ("--val-ratio", options.val_ratio)):
+        if value is not None:
+            raise UsageError(f"{option} {value} does not go with {why}")
 
 
 def _eot(options: Options, *, has_documents: bool) -> str:
     if options.eot is not None and not has_documents:
-        raise UsageError(
-            "--eot needs documents: JSON lines, tables, or text with --document-separator or "
-            "--one-document-per-file"
-        )
+        raise UsageError(f"--eot needs documents: {_WITH_DOCUMENTS}")
     return options.eot or ("append" if options.format == "bin" else "prepend")
 
 
@@ -245,10 +242,7 @@ def _index(options: Options, *, has_documents: bool) -> bool:
                 f"--index is for one train.bin, which {option} {value} does not make: omit either"
             )
     if not has_documents:
-        raise UsageError(
-            "--index needs documents: JSON lines, tables, or text with --document-separator or "
-            "--one-document-per-file"
-        )
+        raise UsageError(f"--index needs documents: {_WITH_DOCUMENTS}")
     return True
 
 

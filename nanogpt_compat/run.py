@@ -535,11 +535,10 @@ class Run:
 
     def _has_enough(self, tally: Tally) -> bool:
         """Return whether a limit is reached, so that no more of the current input will be read."""
-        at, job = tally.position, self._job
-        if at.input_index >= job.config.n_train_inputs or at.anchor != at.offset or at.document:
+        at = tally.position
+        if at.input_index >= self._job.config.n_train_inputs or at.anchor != at.offset or at.document:
             return False
-        limits = (job.max_chars, tally.chars), (job.config.max_tokens, tally.tokens)
-        return any(most is not None and n >= most for most, n in limits)
+        return _stopped_by(tally, self._job) is not None
 
     def _write(
         self, journal: Journal, tally: Tally, earlier: list[Mark], header: Mapping[str, object] | None

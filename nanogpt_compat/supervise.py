@@ -204,6 +204,7 @@ class Watch:
         """
         self._encoder.drop_caches()
         trim_heap()
+        tally.shuffled = place
         self._has_written = lambda: tally.shuffled != place
         n_bytes, n_done = (TOKEN.itemsize * n for n in (tally.tokens, place.n_tokens))
         with self.voice.open_display(n_bytes, n_done, rss_bytes, state="shuffling") as display:

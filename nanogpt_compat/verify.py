@@ -6,6 +6,7 @@ other engine, no journal and no checkpoint.
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from nanogpt_compat.output.index_reader import FinishedIndexes
 from nanogpt_compat.output.layout import by_split, by_stream, files_of, name_tokens
 from nanogpt_compat.output.reader import MAKE_AGAIN, Difference, FinishedFiles
 from nanogpt_compat.output.shuffle import Place
-from nanogpt_compat.output.spill import Spill, SpillFiles, SpillReader, SpillWriter, remove_spill
+from nanogpt_compat.output.spill import Spill, SpillReader, SpillWriter, remove_spill
 from nanogpt_compat.output.writer import is_there
 from nanogpt_compat.preflight import Job, needed_for_spill, reported_options
 from nanogpt_compat.resume.counters import InputTally, Tally
@@ -147,32 +148,29 @@ def _compare_shuffled(job: Job, files: FinishedIndexes, tally: Tally, watch: Wat
             f"{format_bytes(needed_bytes)} for a while and has {format_bytes(job.free_bytes)}; free "
             "some space, or run --check, which compares the files with their checksums"
         )
-    number, window_bytes = 0, job.window_bytes
-
-    def names() -> SpillFiles:
-        return job.spill(number, word="verify")
-
+    names = partial(job.spill, word="verify")
+    place = Place(0, 0)
     try:
-        with Spill(names(), seed=job.seed, n_tokens={}, file_window_bytes=window_bytes) as spill:
+        with Spill(names(0), seed=job.seed, n_tokens={}, file_window_bytes=job.window_bytes) as spill:
             watch.go_through(job, spill, tally, flush=spill.drop_pages)
             spill.end_window()
             spill.finish()
-            place = Place(number, spill.n_windows)
-        while True:
-            tally.shuffled = place
-            with SpillReader(names(), place.n_windows) as reader:
-                if place.is_last:
-                    watch.shuffle(reader, place, files, tally)
-                    return
-                number += 1
-                with SpillWriter(names(), n_tokens={}, window_bytes=window_bytes) as writer:
-                    watch.shuffle(reader, place, writer, tally, flush=writer.drop_pages)
-                    writer.finish()
-                    place = Place(number, writer.n_windows)
-            remove_spill(job.spill(number - 1, word="verify"))
+            place = Place(0, spill.n_windows)
+        while not place.is_last:
+            following = names(place.number + 1)
+            with (
+                SpillReader(names(place.number), place.n_windows) as reader,
+                SpillWriter(following, n_tokens={}, window_bytes=job.window_bytes) as writer,
+            ):
+                watch.shuffle(reader, place, writer, tally, flush=writer.drop_pages)
+                writer.finish()
+            remove_spill(names(place.number))
+            place = Place(following.number, writer.n_windows)
+        with SpillReader(names(place.number), place.n_windows) as reader:
+            watch.shuffle(reader, place, files, tally)
     finally:
-        for k in range(number + 1):
-            remove_spill(job.spill(k, word="verify"))
+        for number in (place.number, place.number + 1):
+            remove_spill(names(number))
 
 
 def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) -> None:

@@ -62,7 +62,6 @@ _ALPHABETS = [
         "\xe2\xe7\u011f\u0131\xee\xf6\u015f\xfb\xfc",  # Turkish
     )
 ]
-_TURKISH_CAPITAL = "\u0130"
 _PUNCTUATION = set(
     "\xa0\xa1\xa7\xa9\xab\xae\xb0\xb7\xbb\xbf\u2013\u2014\u2018\u2019\u201a\u201c\u201d\u201e\u2022\u2026"
 )

@@ -10,11 +10,10 @@ A piece ends where the next one begins, or its window ends.
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from nanogpt_compat.errors import OutputError
 from nanogpt_compat.memory.malloc import uses_block
 from nanogpt_compat.output.layout import Outputs, Shards
 from nanogpt_compat.output.pieces import FIRST_TRAIN_KEY, chunk_ends, gather, keys_of
+from nanogpt_compat.output.reader import fill
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.output.writer import Segment, TokenFiles
 from nanogpt_compat.system.filesystem import advice, drop_cache
@@ -45,6 +45,7 @@ WINDOW_BYTES = 16 << 20
 SORTING_BYTES = WINDOW_BYTES * 3 // 2
 """The memory that writing a spill takes in all."""
 
+_PAGE_BYTES = 4096
 _MAPPED_BYTES = 2 << 20  # of each stream at a time: there are three
 PIECE_BYTES = 64
 """The part of that for each piece."""
@@ -320,21 +321,19 @@ class SpillReader:
     def __init__(self, names: SpillFiles, n_windows: int) -> None:
         """Open the files; raise OutputError if that fails, or a file is shorter than its windows say."""
         self._names = names
-        self._fds: dict[str, int] = {}
-        try:
+        self._files: dict[str, FileIO] = {}
+        with contextlib.ExitStack() as stack:
             for what in ("tokens", "records", "windows"):
-                flags = os.O_RDONLY | getattr(os, "O_BINARY", 0)
-                self._fds[what] = os.open(names.path(what), flags)
+                path = names.path(what)
+                try:
+                    self._files[what] = stack.enter_context(path.open("rb", buffering=0))
+                except OSError as error:
+                    raise OutputError(
+                        f"cannot open {path}: {error.strerror}; {advice(error)} and run the same command "
+                        "again"
+                    ) from error
             self.windows: Rows = self._read("windows", 0, n_windows, WINDOW)
-        except OSError as error:
-            self.close()
-            raise OutputError(
-                f"cannot open {names.path(what)}: {error.strerror}; {advice(error)} and run the same command "
-                "again"
-            ) from error
-        except BaseException:
-            self.close()
-            raise
+            self._stack = stack.pop_all()
 
     def records(self, start: int, end: int) -> Rows:
         """Return records `[start, end)`."""
@@ -350,46 +349,25 @@ class SpillReader:
         return rows
 
     def _fill(self, what: str, data: memoryview, offset: int) -> None:
-        n_done, fd = 0, self._fds[what]
+        file = self._files[what]
         try:
-            while n_done < len(data):
-                n_read = _pread_into(fd, data[n_done:], offset + n_done)
-                if not n_read:
-                    raise OutputError(
-                        f"{self._names.path(what)} ends at byte {offset + n_done:,}: another program has "
-                        "truncated or replaced it. Pass --restart to start from scratch"
-                    )
-                n_done += n_read
+            file.seek(offset)
+            n_read = fill(data, file)
         except OSError as error:
             raise OutputError(
-                f"cannot read {self._names.path(what)} at byte {offset + n_done:,}: {error.strerror}; "
+                f"cannot read {self._names.path(what)} at byte {offset:,}: {error.strerror}; "
                 f"{advice(error)} and run the same command again"
             ) from error
+        if n_read < len(data):
+            raise OutputError(
+                f"{self._names.path(what)} ends at byte {offset + n_read:,}: another program has "
+                "truncated or replaced it. Pass --restart to start from scratch"
+            )
         if what == "tokens":  # a page is dropped only as a whole, so go back to where the first one begins
-            drop_cache(fd, offset - offset % _PAGE_BYTES, offset + len(data))
-
-    def close(self) -> None:
-        """Close the files."""
-        while self._fds:
-            os.close(self._fds.popitem()[1])
+            drop_cache(file.fileno(), offset - offset % _PAGE_BYTES, offset + len(data))
 
     def __enter__(self) -> "SpillReader":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-_PAGE_BYTES = 4096
-
-
-def _pread_into(fd: int, data: memoryview, offset: int) -> int:
-    """Read into `data`; return the number of bytes, 0 at the end of the file."""
-    if hasattr(os, "preadv"):
-        return os.preadv(fd, [data], offset)
-    os.lseek(fd, offset, os.SEEK_SET)
-    found = os.read(fd, len(data))
-    data[: len(found)] = found
-    return len(found)
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()

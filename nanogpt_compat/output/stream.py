@@ -36,10 +36,6 @@ class TokenStream:
         """The size of the files, with their headers."""
         return sum(one.n_bytes for one in self.files)
 
-    def start_of(self, index: int) -> int:
-        """Return the position of the first token of a file."""
-        return self._starts[index]
-
     def place_of(self, position: int) -> tuple[TokenFile, int]:
         """Return the file that a token is in, and its position there."""
         index = bisect_right(self._starts, position) - 1
