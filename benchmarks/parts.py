@@ -64,6 +64,14 @@ def compare_languages(*, is_short: bool) -> Part:
     return Part() if is_short else Part(_cases("prose", size, *names), _against_others("prose", size, 5, 0.8))
 
 
+def memory(*, is_short: bool) -> Part:
+    """Compare with more memory for words, on text in many languages; the short form has none."""
+    if is_short:
+        return Part()
+    size, names = 300 * M, ("gigatoken", "gigatoken-700M", "gigatoken-1G", "gigatoken-2G", "gigatoken-4G")
+    return Part(_cases("prose", size, *names), (_ratio("prose", size, names[-1], 1.05, names[0]),))
+
+
 def _against_others(
     kind: str, size: int, stream: float, encode_files: float = 0.95, tiktoken: float = 1.8
 ) -> tuple[Ratio, ...]:
@@ -170,6 +178,7 @@ PARTS: dict[str, Callable[..., Part]] = {
     "compare": compare,
     "compare-large": compare_large,
     "compare-languages": compare_languages,
+    "memory": memory,
     "one-core": one_core,
     "overhead": overhead,
     "linear": linear,

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 INPUT, OUTPUT = "INPUT", "OUTPUT"  # placeholders in a command for the file and the folder
@@ -23,12 +23,13 @@ class Strategy:
     memory_per_byte: float = (
         0.0  # bytes that it needs for each byte of input; skipped if there is less memory
     )
+    max_bytes: int = _MAX_GIGATOKEN_BYTES  # the bound on the peak with gigatoken
 
     def max_peak_bytes(self, kind: str) -> int | None:
         """Return the bound on the peak, or None; peak_rss.py checks that of tiktoken on text."""
         if self.engine and kind.endswith((".parquet", ".arrow")):
             return _MAX_TABLE_BYTES
-        return _MAX_GIGATOKEN_BYTES if self.engine == "gigatoken" else None
+        return self.max_bytes if self.engine == "gigatoken" else None
 
     def command(self, path: Path, output_dir: Path) -> list[str]:
         """Return the command for this file and this folder."""
@@ -47,6 +48,13 @@ def _prepare(engine: str, name: str, label: str, *options: str, is_pinned: bool 
     """Return a run of prepare.py, with all tokens in train.bin so that outputs can be compared."""
     command = ("prepare.py", "--input", INPUT, "--output-dir", OUTPUT, "--val-split", "none")
     return Strategy(name, label, (*command, "--engine", engine, *options), engine, is_pinned=is_pinned)
+
+
+def _allowed(size: str, max_bytes: int) -> Strategy:
+    """Return a run with more memory for gigatoken's words."""
+    name = f"--max-memory {size}"
+    prepared = _prepare("gigatoken", f"gigatoken-{size}", f"prepare.py, gigatoken, {name}", *name.split())
+    return replace(prepared, max_bytes=max_bytes)
 
 
 def _naive(name: str, label: str, memory_per_byte: float = 0.0) -> Strategy:
@@ -77,6 +85,10 @@ BY_NAME = {
         _prepare("tiktoken", "tiktoken", "prepare.py, tiktoken"),
         _prepare("gigatoken", "in-order", "prepare.py, documents", *_DOCUMENTS),
         _prepare("gigatoken", "shuffled", "prepare.py, documents, --shuffle", *_DOCUMENTS, "--shuffle"),
+        _allowed("700M", 320_000_000),
+        _allowed("1G", 415_000_000),
+        _allowed("2G", 730_000_000),
+        _allowed("4G", 1_600_000_000),
         _naive("whole", "whole file at once", memory_per_byte=18),
         _naive("list", "chunks into one list", memory_per_byte=13),
         _naive("stream", "chunk by chunk to the file"),

@@ -417,8 +417,9 @@ def _add_memory_options(group: "argparse._ArgumentGroup") -> None:
         "--max-memory",
         type=_size,
         metavar="SIZE",
-        help="stop before this process's own memory (without the page cache) comes near SIZE (default: only "
-        "the limits of the machine, its cgroups and ulimits)",
+        help="stop before this process's own memory (without the page cache) comes near SIZE; gigatoken uses "
+        "what it allows above 600M to remember more words (default: only the limits of the machine, its "
+        "cgroups and ulimits)",
     )
     group.add_argument(
         "--min-available",

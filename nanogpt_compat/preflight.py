@@ -28,8 +28,8 @@ from nanogpt_compat.input.remedies import refusal
 from nanogpt_compat.input.samples import Share, foreign_kind, take_samples
 from nanogpt_compat.input.source import Source, reader_bytes, reader_of
 from nanogpt_compat.memory.guard import Sampler, check_fits
-from nanogpt_compat.memory.limits import own_bytes_reader
-from nanogpt_compat.memory.policy import SMALLEST_BYTES, margin_bytes
+from nanogpt_compat.memory.limits import MAX_MEMORY, own_bytes_reader
+from nanogpt_compat.memory.policy import SMALLEST_BYTES, margin_bytes, room_bytes
 from nanogpt_compat.output.ends import END, lay_out_ends
 from nanogpt_compat.output.index import DOCUMENT_BYTES, SUFFIX, lay_out_indexes
 from nanogpt_compat.output.layout import Shards, by_split, lay_out
@@ -289,7 +289,6 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
             read_bytes_per_s=UNPACK_BYTES_PER_S.get(reader.form.compression, float("inf")),
             is_val=is_val,
         )
-        chosen.encoder.expect("".join(found.texts).encode())
     if refused:
         option = "" if config.n_val_inputs else "--input"
         raise refusal(refused, n_inputs=len(config.inputs), may_pipe=may_pipe, option=option)
@@ -337,13 +336,16 @@ def open_engine(config: Config, *, has_documents: bool, reader_bytes: int) -> tu
     needed_bytes = engine_bytes + SMALLEST_BYTES
     check_fits(sampler.sample(), own_bytes=sampler.own_bytes(), smallest_bytes=needed_bytes)
     vocabulary = find_gpt2(config.vocab_dir)
+    readings = sampler.sample(is_fresh=True)
+    allowed_bytes = room_bytes([one for one in readings if one.name == MAX_MEMORY])
     chosen = choose_encoder(
         config.engine,
         vocabulary.encoding,
         has_documents=has_documents,
         n_workers=config.n_workers,
         own_bytes=own_bytes_reader(),
-        spare_bytes=min(map(margin_bytes, sampler.sample(is_fresh=True)), default=sys.maxsize),
+        spare_bytes=min(map(margin_bytes, readings), default=sys.maxsize),
+        cache_bytes=(allowed_bytes or 0) // 2,  # the other half is for blocks, output and surprises
         reader_bytes=reader_bytes,
     )
     return vocabulary, chosen

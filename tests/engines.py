@@ -11,9 +11,9 @@ import tiktoken
 from numpy.typing import NDArray
 
 from nanogpt_compat import pipeline
-from nanogpt_compat.encoders.classes import GROUP
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 from nanogpt_compat.encoders.interface import Encoder
+from nanogpt_compat.encoders.new_letters import NEW_LETTERS
 from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.input.location import Format
 from nanogpt_compat.input.source import Source
@@ -23,7 +23,6 @@ from tests.reference import Tokens
 
 NAMES = ("tiktoken", "gigatoken")
 SURROGATES = range(0xD800, 0xE000)
-N_GROUPS = 0x110000 // GROUP
 
 
 def open_encoder(name: str, gpt2: tiktoken.Encoding) -> Encoder:
@@ -49,11 +48,9 @@ def open_gigatoken(
 
 
 @cache
-def differing_chars(fast: GigatokenEncoder) -> tuple[str, ...]:
-    """Every character that is of another class in gigatoken's tables than in tiktoken's."""
-    groups = fast._differences.in_groups(set(range(N_GROUPS)))
-    codes = np.concatenate([group * GROUP + np.flatnonzero(groups[group]) for group in range(N_GROUPS)])
-    return tuple(map(chr, codes.tolist()))
+def new_letters() -> tuple[str, ...]:
+    """Every character that not all versions of Unicode know: those that need tiktoken."""
+    return tuple(chr(code) for first, last in NEW_LETTERS for code in range(first, last + 1))
 
 
 class Lists:

@@ -35,13 +35,15 @@ def choose_encoder(
     n_workers: int,
     own_bytes: Callable[[], int],
     spare_bytes: int,
+    cache_bytes: int = 0,
     reader_bytes: int = 0,
 ) -> Choice:
     """Open an engine: `tiktoken`, `gigatoken`, or `auto`, which is gigatoken if it is tested and fits.
 
     `own_bytes` reads this process's anonymous memory; `spare_bytes` is what is available on top of it, and
     `auto` takes gigatoken only if that suffices. With `has_documents`, the mark between documents becomes the
-    end-of-text token. The `reader_bytes` that reading takes besides the blocks do not count as word cache.
+    end-of-text token. gigatoken's word caches get `cache_bytes` if that is more than the default; the
+    `reader_bytes` that reading takes besides the blocks do not count as such.
 
     Raises:
         UsageError: gigatoken was asked for, but is not installed or fails.
@@ -72,7 +74,11 @@ def choose_encoder(
         return Choice(reference, f"{plain}; gigatoken needs {need} more memory, but only {have} is available")
     try:
         fast = GigatokenEncoder(
-            reference, version=found, n_workers=n_workers, own_bytes=own_bytes, reader_bytes=reader_bytes
+            reference,
+            version=found,
+            n_workers=n_workers,
+            own_bytes=own_bytes,
+            cache_bytes=max(cache_bytes, cache_bytes_for(n_workers)) + reader_bytes,
         )
     except BaseException as error:  # a broken package may fail in any way, even with a panic
         if not (isinstance(error, Exception) or is_failure(error)):

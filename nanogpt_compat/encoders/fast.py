@@ -4,25 +4,23 @@ gigatoken 0.10 encodes 120 to 380 MB/s on one core of a 2-core AMD EPYC VM, tikt
 keep its memory bounded and its tokens tiktoken's:
 
 - It never drops a word from its cache, so it is rebuilt when that takes too much memory: bounded.py.
-- Its Unicode tables are not tiktoken's, so text with a character on which they differ goes through tiktoken:
-  classes.py.
+- Its Unicode tables are newer than tiktoken's, so text with a letter that is not in both goes through
+  tiktoken: new_letters.py.
 - It is young, so tiktoken encodes a sample of the rest too.
 """
 
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from math import inf
 from typing import Any
 
 import numpy as np
-import tiktoken
 from numpy.typing import NDArray
 
 from nanogpt_compat.encoders.bounded import BoundedTokenizer
-from nanogpt_compat.encoders.classes import ClassDifferences, Encode
 from nanogpt_compat.encoders.interface import EngineMismatch, Tokens, is_failure
+from nanogpt_compat.encoders.new_letters import has_new_letter
 from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.text.cuts import first_cut, last_cut
 from nanogpt_compat.text.documents import END_OF_TEXT, MARK
@@ -49,11 +47,10 @@ class GigatokenEncoder:
         n_workers: int,
         own_bytes: Callable[[], int],
         cache_bytes: int | None = None,
-        reader_bytes: int = 0,
     ) -> None:
         """Build it from the reference's ranks; `own_bytes` reads this process's anonymous memory.
 
-        Reading the input will take `reader_bytes` of that memory.
+        That may grow by `cache_bytes` (default: `cache_bytes_for`) by word caches and blocks.
 
         Raises:
             ImportError: gigatoken, or a package that it needs, is not installed.
@@ -64,11 +61,12 @@ class GigatokenEncoder:
 
         self.version = version
         self.most_workers = n_workers
-        self.peak_bytes = 256_000_000 + 34_000_000 * (n_workers - 2) + reader_bytes
+        default_bytes = cache_bytes_for(n_workers)
+        self.cache_bytes = default_bytes if cache_bytes is None else cache_bytes
+        more_bytes = max(0, self.cache_bytes - default_bytes)
+        self.peak_bytes = 256_000_000 + 34_000_000 * (n_workers - 2) + more_bytes
         self._gigatoken: Any = gigatoken
         self._reference = reference
-        self._own_bytes = own_bytes
-        self.cache_bytes = cache_bytes_for(n_workers) + reader_bytes if cache_bytes is None else cache_bytes
         has_limit = hasattr(gigatoken, "set_max_cache_bytes")  # not in 0.10
         if has_limit:
             self._gigatoken.set_max_cache_bytes(self.cache_bytes // n_workers)
@@ -79,8 +77,6 @@ class GigatokenEncoder:
         self._length_of = np.zeros(END_OF_TEXT + 1, np.uint8)
         self._length_of[list(ranks.values())] = [len(token) for token in ranks]
         self._length_of[END_OF_TEXT] = len(MARK)
-        self._differences = ClassDifferences(self._make_probes)
-        self._is_expecting = False
         self._few = threading.BoundedSemaphore(_AT_A_TIME)
         self._tokenizer = BoundedTokenizer(
             gigatoken,
@@ -90,21 +86,6 @@ class GigatokenEncoder:
             most_bytes=inf if has_limit else self.cache_bytes,
         )
         self._tokenizer.encode(b"to be, or not to be")  # a broken package fails now, not at the first block
-
-    def expect(self, text: bytes) -> None:
-        """Probe the characters of `text` in the background: a core is idle until the first block is read."""
-        if not (text.isascii() or self._is_expecting):
-            self._is_expecting = True
-            threading.Thread(target=self._probe_ahead, args=(text,), name="probe", daemon=True).start()
-
-    def _probe_ahead(self, text: bytes) -> None:
-        # The block that needs the probe repeats it and reports the error.
-        with suppress(MemoryError, EngineMismatch):
-            try:
-                self._differences.are_in(text)
-            except BaseException as error:
-                if not is_failure(error):
-                    raise
 
     def lower_cache_bytes(self, n_bytes: int) -> None:
         """Lower the limit of the word caches."""
@@ -132,7 +113,7 @@ class GigatokenEncoder:
             EngineFailure: tiktoken failed too.
         """
         try:
-            if self._differences.are_in(text):
+            if has_new_letter(text):
                 return self._encode_by_reference(text)
             ids = self._tokenizer.encode(text)
         except BaseException as error:
@@ -155,12 +136,6 @@ class GigatokenEncoder:
     def _encode_by_reference(self, text: bytes) -> Tokens:
         with self._few:
             return Tokens(self._reference.encode(text), by_reference=True)
-
-    def _make_probes(self, ranks: dict[bytes, int]) -> tuple[Encode, Encode]:
-        pattern = self._reference.encoding._pat_str
-        probe = tiktoken.Encoding("probe", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-        tokenizer = BoundedTokenizer(self._gigatoken, ranks, own_bytes=self._own_bytes)
-        return TiktokenEncoder(probe).encode, tokenizer.encode
 
     def _check(self, text: bytes, ids: NDArray[np.uint16], check_at: Sequence[int] | None) -> int:
         """Encode slices with tiktoken too, and compare; return the number of slices."""

@@ -80,10 +80,6 @@ class Encoder(Protocol):
         """Return the tokens of tiktoken's `encode_ordinary`, with `documents.MARK` as ordinary text."""
         ...
 
-    def expect(self, text: bytes) -> None:
-        """Prepare for text like this in the background."""
-        ...
-
     def cost_bytes(self, text: bytes) -> int:
         """Bound the memory that encoding `text` takes, with the text and its tokens."""
         ...

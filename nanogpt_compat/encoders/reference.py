@@ -72,9 +72,6 @@ class TiktokenEncoder:
         """Encode; there is nothing to check it against."""
         return Tokens(self.encode(text))
 
-    def expect(self, text: bytes) -> None:
-        """Do nothing."""
-
     def cost_bytes(self, text: bytes) -> int:
         """Bound the memory: 8 bytes a byte for raw, text and tokens, 45 more for BPE in unbroken text."""
         return 8 * len(text) + 45 * longest_stretch_bytes(text)

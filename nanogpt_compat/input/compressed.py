@@ -136,6 +136,8 @@ class ByteStream:
 class Unpacked:
     """A stream with the interface that `Window` reads from: in order, and of unknown size."""
 
+    reads_anywhere = False
+
     def __init__(self, stream: ByteStream) -> None:
         self.size_bytes = UNKNOWN
         self._stream = stream

@@ -45,6 +45,8 @@ class InputFile(Readable, Protocol):
 class LocalFile:
     """An open local file, whose size must not change while it is read."""
 
+    reads_anywhere = True
+
     def __init__(self, path: Path, *, size_bytes: int | None = None) -> None:
         """Open `path`; `size_bytes` is its size when the run began, if the run began earlier."""
         self.path = path

@@ -42,6 +42,7 @@ class _Beginning:
         self.size_bytes = size_bytes
         self.path = file.path
         self.hints = file.hints
+        self.reads_anywhere = file.reads_anywhere
         self.drop_before = file.drop_before
         self.check_unchanged = file.check_unchanged
 

@@ -25,6 +25,7 @@ class Pipe:
     and then read again. While a read waits for data, it calls `check` every 0.1 s.
     """
 
+    reads_anywhere = False
     hints: tuple[object, ...] = ()  # there are none: a change shows only when all of it is read again
 
     def __init__(self, fd: int, name: str) -> None:

@@ -130,6 +130,8 @@ class _Piece:
 class RemoteFile:
     """A file on a server, whose size must not change while it is read."""
 
+    reads_anywhere = False  # it fetches ahead what is read in order
+
     def __init__(
         self, url: Url, *, size_bytes: int | None = None, check: Callable[[], None] = lambda: None
     ) -> None:

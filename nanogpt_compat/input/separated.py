@@ -90,6 +90,7 @@ class _DocumentWindow(Window):
         self._errors = errors
 
     def last_cut(self, start: int, end: int) -> int | None:
+        self.reach(end)  # a separator may begin anywhere before a cut
         cut = super().last_cut(start, end)
         while cut is not None and self._is_pending(cut):
             cut = super().last_cut(start, cut - 1)

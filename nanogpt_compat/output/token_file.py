@@ -44,6 +44,8 @@ MAPPED_FILE_SYSTEMS = frozenset({"ext4", "xfs", "tmpfs"})
 _INTERRUPTED = OSError(errno.EIO, "a sync was interrupted")
 
 _MADV_POPULATE_WRITE = 23  # the mmap module has no name for it
+_MADV_HUGEPAGE = 14  # nor does it have this one outside Linux
+_HUGE_BYTES = 2 << 20
 
 
 def window_for(output_bytes: int) -> int:
@@ -273,6 +275,10 @@ class _Mapped:
             offset_bytes = start_tokens * TOKEN.itemsize
             self._window = np.memmap(self._file, TOKEN, "r+", offset_bytes, (n_tokens,))
             self._start_tokens = start_tokens
+            if self._window.nbytes >= _HUGE_BYTES:
+                # A fault then maps 2 MiB instead of 4 KiB, if the system can: a megabyte takes 0.5 ms of CPU
+                # time instead of 1.7, hardly more than with pwrite (ext4, Linux 6.18).
+                self._advise(0, n_tokens, _MADV_HUGEPAGE)
         first = start_tokens - self._start_tokens
         self._fault_in(first, first + len(tokens))
         self._window[first : first + len(tokens)] = tokens
@@ -283,16 +289,21 @@ class _Mapped:
         A file system may shut down after an error; then this call fails, where a store would raise SIGBUS. It
         has no measurable cost, since the store needs the pages anyway.
         """
-        assert self._window is not None
-        base = self._window.ctypes.data
-        start, end = (base + place * TOKEN.itemsize for place in (first, last))
-        start -= start % mmap.PAGESIZE
-        # Not with mmap.madvise, which holds the GIL for the 0.1 ms of the call.
-        if _system_madvise()(start, end - start, _MADV_POPULATE_WRITE):
+        if self._advise(first, last, _MADV_POPULATE_WRITE):
             number = ctypes.get_errno()
             if number != errno.EINVAL:  # Linux before 5.14
                 number = errno.EIO if number == errno.EFAULT else number
                 raise OSError(number, os.strerror(number))
+
+    def _advise(self, first: int, last: int, advice: int) -> int:
+        """Call madvise for the pages of `self._window[first:last]`; return 0 unless it fails."""
+        assert self._window is not None
+        base = self._window.ctypes.data
+        start, end = (base + place * TOKEN.itemsize for place in (first, last))
+        start -= start % mmap.PAGESIZE
+        # Not with mmap.madvise, which holds the GIL for the 0.1 ms of a call.
+        found: int = _system_madvise()(start, end - start, advice)
+        return found
 
     def release(self) -> None:
         self._window = None

@@ -50,7 +50,7 @@ _EXACT_CUT = re.compile(
 )
 
 _MAX_CHAR_BYTES = 4
-_FIRST_SPAN_BYTES = 64  # in nearly all text, any 64 bytes contain a cut
+_FIRST_SPAN_BYTES = 16  # in most text, any 16 bytes contain a cut
 _CELL_BYTES = 16 * 1024
 
 

@@ -3,7 +3,7 @@
 At most one block, one piece of 512 KiB and one read-ahead are in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from nanogpt_compat.text.blocks import Block, Position
@@ -13,12 +13,18 @@ from nanogpt_compat.text.utf8 import char_start
 from nanogpt_compat.text.val_split import Windows, val_at
 
 _LOOK_BYTES = 4  # the longest character; a cut depends on the one to its right
+_NEAR_BYTES = 1024  # nearly all text has a cut in the last kilobyte of a block
 
 
 class Readable(Protocol):
     """What a `Window` reads from."""
 
     size_bytes: int  # UNKNOWN for a stream, until a read has reached the end
+
+    @property
+    def reads_anywhere(self) -> bool:
+        """Whether reading back and forth costs nothing."""
+        ...
 
     def read(self, n_bytes: int, offset: int) -> bytes:
         """Read exactly `[offset, offset + n_bytes)`, or up to the end."""
@@ -31,6 +37,8 @@ class Readable(Protocol):
 
 class InMemory:
     """Bytes in memory, readable like a file that ends with them; the first is at `start`."""
+
+    reads_anywhere = True
 
     def __init__(self, data: bytes, start: int = 0) -> None:
         self._data = data
@@ -53,7 +61,11 @@ def cut_text(text: bytes, *, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
 
 
 class Window:
-    """The bytes `[base, base + len(data))` of a file that are in memory."""
+    """The bytes `[base, base + len(data))` of a file that are in memory.
+
+    As long as a look at the end of a block finds where to cut, nothing is: `take` then reads just the block,
+    and no byte is copied.
+    """
 
     def __init__(self, file: Readable, base: int, step_bytes: int) -> None:
         self.file = file
@@ -72,25 +84,39 @@ class Window:
 
     def has(self, offset: int) -> bool:
         """Whether the file has a byte at `offset`, which must not be before the window."""
-        self.reach(offset + 1)
+        if not self.file.reads_anywhere:  # its size may be unknown
+            self.reach(offset + 1)
         return offset < self.file.size_bytes
 
     def take(self, end: int) -> bytes:
         """Remove the bytes before `end` from the window and return them."""
-        taken = self.data[: end - self.base]
-        self.data = self.data[end - self.base :]
+        if not self.data:
+            taken = self.file.read(end - self.base, self.base)
+        else:
+            taken = self.data[: end - self.base]
+            self.data = b"" if self.file.reads_anywhere else self.data[end - self.base :]
         self.base = end
         self.file.drop_before(end)
         return taken
 
     def last_cut(self, start: int, end: int) -> int | None:
         """Do the same as `cuts.last_cut`, with offsets in the file."""
+        if self._is_empty:
+            near = max(start, end - _NEAR_BYTES)
+            cut = self._look_for(last_cut, near, end)
+            if cut is not None or near == start:
+                return cut
         self.reach(end + _LOOK_BYTES)
         cut = last_cut(self.data, start - self.base, end - self.base)
         return None if cut is None else self.base + cut
 
     def first_cut(self, start: int, end: int) -> int | None:
         """Do the same as `cuts.first_cut`, with offsets in the file; read no further than necessary."""
+        if self._is_empty:
+            near = min(end, start + _NEAR_BYTES)
+            cut = self._look_for(first_cut, start, near)
+            if cut is not None or near == end:
+                return cut
         while start <= min(end, self.file.size_bytes - 1):
             high = min(end, max(start, self.base + len(self.data) - _LOOK_BYTES))
             self.reach(high + _LOOK_BYTES)
@@ -100,6 +126,16 @@ class Window:
             self.reach(high + 2 * _LOOK_BYTES)  # reads one more step, of the current step size
             start = high + 1
         return None
+
+    @property
+    def _is_empty(self) -> bool:
+        return self.file.reads_anywhere and not self.data
+
+    def _look_for(self, find: Callable[[bytes, int, int], int | None], start: int, end: int) -> int | None:
+        """Find a cut by reading only what decides about the places from `start` to `end`."""
+        low = max(self.base, start - _LOOK_BYTES)
+        cut = find(self.file.read(end + _LOOK_BYTES - low, low), start - low, end - low)
+        return None if cut is None else low + cut
 
     def forced_cut(self, nominal: int) -> int:
         """Find the character boundary at or just before `nominal`; both are offsets in the file."""
@@ -143,7 +179,7 @@ def block_end(window: Window, start: Position, block_bytes: int, edge: int) -> t
     exact cut in steps of at most one piece: otherwise it would miss the stretches that need a forced cut.
     """
     target = start.offset + block_bytes
-    window.reach(target + 1)  # a stream's size is known afterwards, if it ends within this block
+    window.has(target)  # a stream's size is known afterwards, if it ends within this block
     edge = min(edge, window.file.size_bytes)
     offset, anchor = start.offset, start.anchor
     while True:
