@@ -25,7 +25,7 @@ from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.text.cuts import first_cut, last_cut
 from nanogpt_compat.text.documents import END_OF_TEXT, MARK
 
-MOST_WORKERS = 8  # the one thread that reads and writes does 570 MB/s, so it keeps no more workers busy
+MOST_WORKERS = 8  # the one thread that reads and writes does 0.6 to 1 GB/s: docs/engines.md, "Many cores"
 _MIB = 1024 * 1024
 SLICE_BYTES = 8 * 1024  # tiktoken takes 0.5 ms
 _NEAR_BYTES = 64 * 1024  # how far from a slice to look for a cut, on either side

@@ -7,7 +7,7 @@ from typing import Any
 
 from nanogpt_compat.system.redaction import redact_record
 
-TOKEN_FORMAT = 2
+TOKEN_FORMAT = 3
 """Increase it by hand whenever the program makes other tokens or splits from the same input."""
 
 TEXT_BYTES = "bytes of text"

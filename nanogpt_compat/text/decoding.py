@@ -4,11 +4,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
+import numpy as np
+
 from nanogpt_compat.text.blocks import Block, Position
 from nanogpt_compat.text.utf8 import is_utf8
 
 INVALID = re.compile("[\udc80-\udcff]")  # what `surrogateescape` decodes an invalid byte to
 _MAX_OFFSETS = 10
+_CR, _LF = b"\r\n"
 _PART_BYTES = 16 * 1024
 _PART_START = re.compile(rb"[\0-\t\v-\x7f]")  # begins a character, and is no LF: a CR may precede that
 
@@ -52,9 +55,20 @@ def as_utf8(block: Block, errors: str) -> bytes:
         return decode(block, errors).encode()
     if block.start.after_cr:
         raw = raw.removeprefix(b"\n")
-    if b"\r" in raw:  # which is never a part of another character
-        raw = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return raw
+    return _with_line_feeds(raw) if b"\r" in raw else raw  # it is never a part of another character
+
+
+def _with_line_feeds(raw: bytes) -> bytes:
+    r"""Replace each `\r\n` and `\r` with `\n`.
+
+    >>> _with_line_feeds(b"a\r\nb\rc\r"), _with_line_feeds(b"a\r\n")
+    (b'a\nb\nc\n', b'a\n')
+    """
+    data = np.frombuffer(raw, np.uint8)
+    is_cr = data == _CR
+    if np.count_nonzero(is_cr) == np.count_nonzero(is_cr[:-1] & (data[1:] == _LF)):
+        return raw.replace(b"\r", b"")  # a quarter of the time of the other way
+    return raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def find_invalid_bytes(raw: bytes) -> tuple[int, tuple[int, ...]]:
