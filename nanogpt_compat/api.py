@@ -22,8 +22,8 @@ from nanogpt_compat.options import parse_options
 from nanogpt_compat.preflight import Job, with_reference
 from nanogpt_compat.resolve import resolve
 from nanogpt_compat.resume.counters import InputTally, Tally
-from nanogpt_compat.run import Run
-from nanogpt_compat.supervise import Watch
+from nanogpt_compat.run.run import Run
+from nanogpt_compat.run.supervise import Watch
 from nanogpt_compat.system.commands import module, typed
 from nanogpt_compat.system.display import LOG, CalmStream, Voice
 from nanogpt_compat.system.redaction import learn_all, redact

@@ -157,7 +157,7 @@ def _do(
     if options.inspect is not None:
         _inspect(Path(options.inspect) if options.inspect else folder, options)
     elif options.check:
-        from nanogpt_compat.check import check
+        from nanogpt_compat.run.check import check
 
         with signals:
             check(folder, voice)
@@ -198,11 +198,11 @@ def _run(
     _say_all(preflight.dry_run_lines(work) if options.dry_run else lines, voice)
     with signals:
         if options.verify:
-            from nanogpt_compat.verify import verify
+            from nanogpt_compat.run.verify import verify
 
             verify(work, voice)
             return
-        from nanogpt_compat.run import Run
+        from nanogpt_compat.run.run import Run
 
         run = Run(work, voice)
         (run.rehearse if options.dry_run else run.do)(restart=options.restart)

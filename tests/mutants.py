@@ -100,9 +100,9 @@ def spill_is_not_synced() -> None:
 
 @noticed_by("tests/test_shuffle.py::test_a_damaged_spill_is_noticed_before_it_is_read")
 def damaged_spill_is_read() -> None:
-    from nanogpt_compat import run
+    from nanogpt_compat.run import passes
 
-    _replace(run, unpublished=lambda _: {})
+    _replace(passes, unpublished=lambda _: {})
 
 
 @noticed_by("tests/test_shuffle.py::test_killed_at_any_call_it_ends_in_the_same_files")
@@ -133,14 +133,14 @@ def damaged_data_counts_as_sound() -> None:
 
 @noticed_by("tests/test_resume_changes.py", "tests/test_resume_edits.py")
 def changed_input_is_not_noticed() -> None:
-    from nanogpt_compat import run
+    from nanogpt_compat.run import run
 
     _replace(run, changed_inputs=lambda *_args, **_options: iter(()))
 
 
 @noticed_by("tests/test_resume.py::test_a_second_run_is_refused_too_where_links_lead_both_to_one_file")
 def only_the_output_folder_is_locked() -> None:
-    from nanogpt_compat import run, supervise
+    from nanogpt_compat.run import run, supervise
 
     locked = supervise.locked
     _replace(run, locked=lambda folders: locked(folders[-1:]))

@@ -21,7 +21,7 @@ import pytest
 from nanogpt_compat.output import layout
 from nanogpt_compat.output.check import find_faults, list_files, outputs_of
 from nanogpt_compat.output.checksums import combine_sections
-from nanogpt_compat.supervise import locked
+from nanogpt_compat.run.supervise import locked
 from nanogpt_compat.system import filesystem
 from nanogpt_compat.system.checksum import crc32
 from tests import faults

@@ -20,7 +20,7 @@ import tiktoken
 
 from nanogpt_compat import __version__
 from nanogpt_compat.encoders import block as encode
-from nanogpt_compat.supervise import locked
+from nanogpt_compat.run.supervise import locked
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.val_split import val_windows
 from tests import faults

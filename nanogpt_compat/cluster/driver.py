@@ -33,8 +33,8 @@ from nanogpt_compat.preflight import check_names, look_into
 from nanogpt_compat.report import read_report, warn_of_empty
 from nanogpt_compat.resume.checkpoint import Found, journal_in, read_found
 from nanogpt_compat.resume.lock import FolderLock
-from nanogpt_compat.run import Run
-from nanogpt_compat.supervise import Check
+from nanogpt_compat.run.run import Run
+from nanogpt_compat.run.supervise import Check
 from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.filesystem import advice
 from nanogpt_compat.system.progress import Display

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.supervise import Check
+from nanogpt_compat.run.supervise import Check
 from nanogpt_compat.system.commands import install, module, show
 from nanogpt_compat.system.display import use_calm_streams
 

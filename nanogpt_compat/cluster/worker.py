@@ -40,7 +40,7 @@ from nanogpt_compat.output.token_file import window_for
 from nanogpt_compat.output.writer import TokenFiles, work_folder
 from nanogpt_compat.preflight import Job, open_engine, with_reference
 from nanogpt_compat.resume.counters import InputTally, Tally
-from nanogpt_compat.supervise import Check, Watch
+from nanogpt_compat.run.supervise import Check, Watch
 from nanogpt_compat.system.display import CalmStream, Voice
 from nanogpt_compat.system.filesystem import advice, replace_durably
 from nanogpt_compat.system.redaction import learn_all, redact

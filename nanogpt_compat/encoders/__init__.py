@@ -4,7 +4,7 @@ interface.py     the interface of an engine
 reference.py     tiktoken
 fast.py          gigatoken, checked against tiktoken during the run
 bounded.py       keep gigatoken's word cache within a memory limit
-classes.py       the characters on which the two disagree
+new_letters.py   the letters on which the two may disagree
 choose.py        choose the engine of a run
 vocabulary.py    GPT-2's vocabulary, from a cache, a folder, a package or the network
 block.py         encode one block: a stretch of text, or its documents

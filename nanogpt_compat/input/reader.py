@@ -34,7 +34,7 @@ _STEP_BYTES = 64 * 1024
 
 
 def go_on() -> None:
-    """Let the reading go on; a `Check`."""
+    """Let the reading continue; a `Check`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

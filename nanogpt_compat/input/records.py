@@ -42,7 +42,7 @@ class RecordStream(Streamed):
             start = block.end
 
     def text_bytes(self, stream: ByteStream) -> int | None:
-        """Return the size of the text; None if it is unknown, because `stream` goes on for a megabyte."""
+        """Return the size of the text; None if it is unknown, because `stream` has more than a megabyte."""
         if self.form.compression == "none":
             return self.size_bytes
         stream.skip(LOOK_AHEAD_BYTES + 1 - stream.offset)

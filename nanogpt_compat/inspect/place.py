@@ -186,7 +186,7 @@ def _eot_of(dataset: Dataset, part: Part) -> str:
 
 
 def _may_continue(dataset: Dataset, part: Part, end: int, eot: str) -> bool:
-    """Return whether a document may go on after the tokens of `part`: shards are cut anywhere."""
+    """Return whether a document may continue after the tokens of `part`: shards are cut anywhere."""
     if end < part.stream.n_tokens:
         return False
     if eot == "append":

@@ -11,7 +11,7 @@ from nanogpt_compat.output.layout import WORK_FOLDER
 from nanogpt_compat.preflight import REPORTED_OPTIONS
 from nanogpt_compat.resume.checkpoint import journal_in, load_tally, read_found
 from nanogpt_compat.resume.counters import Tally
-from nanogpt_compat.supervise import check_unlocked
+from nanogpt_compat.run.supervise import check_unlocked
 from nanogpt_compat.system.commands import join
 from nanogpt_compat.system.units import format_bytes, plural
 from nanogpt_compat.text.val_split import FIRST_SHARD, VAL_INPUT

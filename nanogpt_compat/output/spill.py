@@ -30,7 +30,7 @@ from nanogpt_compat.system.filesystem import advice, drop_cache
 
 RECORD = np.dtype([("key", "<u8"), ("start", "<u8")])
 GOES_ON = 1 << 63
-"""In `start`: the document goes on in a later piece."""
+"""In `start`: the document continues in a later piece."""
 
 WINDOW = np.dtype(
     [

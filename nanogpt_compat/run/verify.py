@@ -24,7 +24,7 @@ from nanogpt_compat.preflight import Job, needed_for_spill, reported_options
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import differences
 from nanogpt_compat.resume.state import changed_inputs, consumed_in
-from nanogpt_compat.supervise import Check, Watch, locked
+from nanogpt_compat.run.supervise import Check, Watch, locked
 from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.units import format_bytes, plural
 from nanogpt_compat.text.documents import END_OF_TEXT

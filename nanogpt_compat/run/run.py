@@ -1,9 +1,7 @@
 """Do a job: resume an earlier run or start, tokenise, check, publish, report."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from nanogpt_compat import report
@@ -13,11 +11,7 @@ from nanogpt_compat.errors import CheckpointError, InputError, OutputError
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.reader import Consumed
-from nanogpt_compat.output.check import read_crcs
-from nanogpt_compat.output.checksums import crcs_of_files, describe
-from nanogpt_compat.output.consumers import Output, find_odd, find_short, find_small_val, next_step
-from nanogpt_compat.output.ends import WithEnds, ends_stream, n_ends
-from nanogpt_compat.output.index import index_name, is_index, write_index
+from nanogpt_compat.output.index import is_index
 from nanogpt_compat.output.layout import (
     WORK_FOLDER,
     OutputFile,
@@ -26,19 +20,13 @@ from nanogpt_compat.output.layout import (
     describe_files,
     files_of,
 )
-from nanogpt_compat.output.shuffle import Place
-from nanogpt_compat.output.spill import Spill, SpillReader, SpillWriter, remove_spill
 from nanogpt_compat.output.writer import (
-    Sink,
-    TokenFiles,
     Written,
     all_shards,
-    check_vacant,
     check_writable,
     found_shards,
     full_shards,
     others,
-    publish,
     remove_work_files,
     take_back,
     unpublished,
@@ -49,25 +37,18 @@ from nanogpt_compat.preflight import (
     check_disk,
     check_names,
     describe_val,
-    foreseen_tokens,
     indexes_of,
-    notices,
-    offer_documents,
     reported_options,
     with_reference,
 )
 from nanogpt_compat.resume.checkpoint import (
-    Checkpointer,
     Found,
-    Mark,
-    Savable,
     Saved,
     first_unsound_mark,
     journal_in,
     last_sound_mark,
     load_tally,
     read_found,
-    segments_in,
 )
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import TEXT_BYTES, differences
@@ -80,8 +61,10 @@ from nanogpt_compat.resume.state import (
     differences_at,
     fixed_differences,
 )
-from nanogpt_compat.supervise import Fill, Watch, check_unlocked, locked
-from nanogpt_compat.system.checkout import notice_unignored
+from nanogpt_compat.run.notices import Notices
+from nanogpt_compat.run.passes import Damaged, Passes
+from nanogpt_compat.run.publishing import publish_output
+from nanogpt_compat.run.supervise import Fill, Watch, check_unlocked, locked
 from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.units import format_bytes, format_count, format_duration, plural
 
@@ -104,7 +87,7 @@ class Run:
         self._work = job.config.output_dir / WORK_FOLDER
         self._journal = journal_in(job.config.output_dir)
         self._saved = ""  # the saved progress, for messages
-        self._warned_of: set[str] = set()
+        self._notices = Notices(job, voice, is_merge=fill is not None)
 
     def do(self, *, restart: bool) -> None:
         """Make the token files and prepare.json, unless they are complete already.
@@ -123,10 +106,10 @@ class Run:
         with locked(self._folders):
             made = self._make(restart=restart)
             self._voice.enter("finishing")
-            self._publish(made)
+            publish_output(self._job, made, self._watch.check)
             with suppress(OSError):  # the output is complete: a failing disk no longer matters
                 self._remove_work_files()
-        self._tell(made)
+        self._notices.after(made)
 
     def rehearse(self, *, restart: bool) -> None:
         """Make the same checks as `do` before its first token, by the same calls; write nothing.
@@ -140,7 +123,7 @@ class Run:
         with self._reporting_saved():
             found, old = self._find(restart=restart)
             redo = ["--restart", "--overwrite"] if (old or found).has_anything else []
-            self._warn_beforehand(found, redo, is_dry=True)
+            self._notices.before(redo, has_saved=found.has_anything, is_dry=True)
             if found.report is not None:
                 self._voice.say(f"all tokens are saved ({self._saved}); only the files must still be renamed")
                 return
@@ -219,41 +202,13 @@ class Run:
             return []
         return differing
 
-    def _warn_beforehand(self, found: Found, redo: Sequence[str], *, is_dry: bool) -> None:
-        """Print how the run departs from its options, and which output a training program could not read."""
-        job = self._job
-        for line in notices(job):
-            self._voice.say(line)
-        if job.expected_bytes is not None:
-            foreseen = Output(job.config, self._outputs, foreseen_tokens(job), is_made=False, redo=redo)
-            self._warn_of(find_odd(foreseen))
-            if not found.has_anything:  # else another ratio would cost what is saved
-                self._warn_of(self._find_small_val(foreseen))
-                for line in offer_documents(job, redo) if self._fill is None else ():
-                    self._voice.say(line)
-            short = find_short(foreseen)
-            if is_dry:  # a run warns at its end, of its real output
-                self._warn_of(short)
-            elif job.config.n_val_inputs:  # other inputs can be given now, and nothing is lost
-                self._warn_of({kind: line for kind, line in short.items() if kind == "splits"})
-
-    def _find_small_val(self, output: Output) -> dict[str, str]:
-        """Return a notice about a small val.bin; none for a merge, which cannot change its plan's ratio."""
-        return find_small_val(output) if self._fill is None else {}
-
-    def _warn_of(self, faults: Mapping[str, str]) -> None:
-        """Warn of each kind of fault, once."""
-        for kind, line in faults.items():
-            if kind not in self._warned_of:
-                (self._voice.say if line.startswith("notice:") else self._voice.warn)(line)
-        self._warned_of |= faults.keys()
-
     def _make(self, *, restart: bool) -> Mapping[str, Any]:
         """Make all tokens, or find them complete; return the report. Only renaming is left."""
         with self._reporting_saved():
             found, old = self._find(restart=restart)
             if found.report is None:
-                self._warn_beforehand(found, ["--restart", "--overwrite"], is_dry=False)
+                redo = ["--restart", "--overwrite"]
+                self._notices.before(redo, has_saved=found.has_anything, is_dry=False)
             if old is not None:
                 self._remove_work_files()
             if found.report is not None:
@@ -458,6 +413,7 @@ class Run:
                     f"{found.mismatch}: resuming with tiktoken"
                 )  # only an earlier run has said it
             self._job = with_reference(self._job)
+        passes = Passes(self._job, self._watch, fill=self._fill, note_saved=self._note_saved)
         while True:
             tally = self._load(found, mark)
             earlier = found.marks[: mark + 1]
@@ -470,19 +426,13 @@ class Run:
                         header = None
                     elif found.header == header and found.header_end_byte <= earlier[-1].end_byte:
                         header = None  # it is in the journal already
-                    n_tokens = self._write(journal, tally, earlier, header)
-                    self._check_marks(earlier, full_shards(self._streams, n_tokens))
+                    n_tokens = passes.make(journal, tally, earlier, header)
+                    passes.check_marks(earlier, full_shards(self._streams, n_tokens))
                     made = self.build_report(tally, found.mismatch)
                     journal.append({"report": made})
                     return made
-            except _DamagedError as damage:  # redo what was damaged, and everything after it
+            except Damaged as damage:  # redo what was damaged, and everything after it
                 found, mark = read_found(self._journal), damage.mark - 1
-
-    def _check_marks(self, earlier: list[Mark], files: Mapping[str, Written]) -> None:
-        """Raise _DamagedError if a segment in these files was damaged after an earlier run had written it."""
-        unsound = first_unsound_mark(earlier, files, self._watch.check)
-        if unsound is not None:
-            raise _DamagedError(unsound)
 
     def _files_of(self, found: Found) -> dict[str, Written]:
         """Return the token files of the saved run."""
@@ -540,160 +490,6 @@ class Run:
             return False
         return _stopped_by(tally, self._job) is not None
 
-    def _write(
-        self, journal: Journal, tally: Tally, earlier: list[Mark], header: Mapping[str, object] | None
-    ) -> Mapping[str, int]:
-        """Make the output from `tally` to the end, and make it durable at its exact sizes.
-
-        Returns the number of tokens in each stream. `earlier`: the marks that this run resumes from. `header`
-        is journaled with the first checkpoint: before that, nothing of this run counts.
-        """
-        n_tokens = earlier[-1].segment.tokens if earlier else {}
-        if self._job.config.shuffle:
-            if tally.shuffled is None:
-                self._spill(journal, tally, n_tokens, header)
-                n_tokens, header = {}, None
-            return self._shuffle(journal, tally, earlier, n_tokens, header)
-        with self._open_output(n_tokens) as files:
-
-            def fill(after_block: Callable[[], None]) -> None:
-                self._encode(self._sink_of(files), tally, files.drop_pages, after_block)
-                self._voice.enter("finishing")
-
-            self._save_as_it_goes(journal, files, tally, header, fill)
-            files.finish()
-            return files.tokens
-
-    def _open_output(self, n_tokens: Mapping[str, int]) -> TokenFiles:
-        job = self._job
-        return TokenFiles(self._outputs, n_tokens=n_tokens, window_bytes=job.window_bytes, beside=job.beside)
-
-    def _sink_of(self, files: TokenFiles) -> Sink:
-        """Return what writes tokens, and what is beside them, to `files`."""
-        return WithEnds(files) if self._job.beside else files
-
-    def _encode(
-        self, sink: Sink, tally: Tally, flush: Callable[[], None], after_block: Callable[[], None]
-    ) -> None:
-        """Append all tokens from `tally` on to `sink`."""
-        if self._fill is None:
-            self._watch.go_through(self._job, sink, tally, flush=flush, after_block=after_block)
-        else:
-            self._watch.fill(self._fill, sink, tally, after_part=after_block)
-
-    def _spill(
-        self,
-        journal: Journal,
-        tally: Tally,
-        n_tokens: Mapping[str, int],
-        header: Mapping[str, object] | None,
-    ) -> None:
-        """Make the first pass of a shuffle: all tokens from `tally` on, to the first spill."""
-        job = self._job
-        with Spill(
-            job.spill(0), seed=job.seed, n_tokens=n_tokens, file_window_bytes=job.window_bytes
-        ) as spill:
-
-            def fill(after_block: Callable[[], None]) -> None:
-                self._encode(spill, tally, spill.drop_pages, after_block)
-
-            self._save_as_it_goes(journal, spill, tally, header, fill)
-            spill.finish()
-            tally.shuffled = Place(0, spill.n_windows)
-
-    def _shuffle(
-        self,
-        journal: Journal,
-        tally: Tally,
-        earlier: list[Mark],
-        n_tokens: Mapping[str, int],
-        header: Mapping[str, object] | None,
-    ) -> Mapping[str, int]:
-        """Make the other passes of a shuffle, from `tally` on: from spill to spill, then to the output."""
-        while (place := tally.shuffled) is not None:
-            names = self._job.spill(place.number)
-            self._check_marks(earlier, unpublished(names.outputs))  # before it is read
-            with SpillReader(names, place.n_windows) as spill, self._open_next(place, n_tokens) as sink:
-                fill = partial(self._read_spill, spill, place, sink, tally)
-                self._save_as_it_goes(journal, sink, tally, header, fill, is_new=not n_tokens)
-                sink.finish()
-                if isinstance(sink, TokenFiles):
-                    break
-                tally.shuffled = Place(place.number + 1, sink.n_windows)
-            n_tokens, header = {}, None
-        return sink.tokens
-
-    def _open_next(self, place: Place, n_tokens: Mapping[str, int]) -> TokenFiles | SpillWriter:
-        """Open what is made of a spill: the output, or a spill with fewer windows."""
-        if place.is_last:
-            return self._open_output(n_tokens)
-        names = self._job.spill(place.number + 1)
-        return SpillWriter(names, n_tokens=n_tokens, window_bytes=self._job.window_bytes)
-
-    def _read_spill(
-        self,
-        spill: SpillReader,
-        place: Place,
-        sink: TokenFiles | SpillWriter,
-        tally: Tally,
-        after_chunk: Callable[[], None],
-    ) -> None:
-        """Append what is left of a spill to `sink`; the spill that it was made of is not needed any more."""
-        if place.number:
-            remove_spill(self._job.spill(place.number - 1))
-        target = sink if isinstance(sink, SpillWriter) else self._sink_of(sink)
-        self._watch.shuffle(spill, place, target, tally, flush=sink.drop_pages, after_chunk=after_chunk)
-        if place.is_last:
-            self._voice.enter("finishing")
-
-    def _save_as_it_goes(
-        self,
-        journal: Journal,
-        sink: Savable,
-        tally: Tally,
-        header: Mapping[str, object] | None,
-        fill: Callable[[Callable[[], None]], None],
-        *,
-        is_new: bool = False,
-    ) -> None:
-        """Fill `sink`, with checkpoints; save what there is if anything ends that.
-
-        `is_new`: a pass of a shuffle begins, so that what the one before it has read counts as read.
-        """
-        publishes = not self._job.config.overwrite
-        with Checkpointer(journal, sink, tally, publishes=publishes, header=header) as checkpointer:
-            try:
-                if is_new:
-                    checkpointer.now()
-                fill(checkpointer.after_block)
-                checkpointer.now()
-            except (EngineMismatch, CheckpointError):
-                raise  # do not save this work
-            except BaseException as error:
-                self._voice.enter("saving")
-                with suppress(Exception):  # report the error that ended the run
-                    checkpointer.now()
-                if isinstance(error, MemoryError):
-                    raise self._watch.memory_refused() from error
-                raise
-            finally:
-                self._note_saved(checkpointer.saved)
-            if not tally.tokens or (self._job.config.n_val_inputs and not tally.train_tokens):
-                self._remove_work_files()  # without tokens, other options may be used next
-                raise InputError(self._why_no_text(tally))
-            tally.wall_s = checkpointer.wall_s
-
-    def _why_no_text(self, tally: Tally) -> str:
-        """Return the message for an input without text."""
-        paths = self._job.config.inputs
-        message = f"there is no text in {report.name_inputs(paths[: self._job.config.n_train_inputs])}"
-        if n_empty := self._job.empty_documents(tally):
-            message += f"; {n_empty:,} document{' is' if n_empty == 1 else 's are'} empty"
-        if tally.skipped:
-            index, why = tally.skipped[0]
-            message += f"; {report.describe_skipped(tally.skipped_records, paths[index], why)}"
-        return message
-
     def _note_saved(self, saved: Saved) -> None:
         """Remember the saved progress, for the message if this run ends early."""
         self._saved = self._progress(saved) if saved.n_tokens else ""
@@ -742,53 +538,6 @@ class Run:
         )
         return made if self._fill is None else self._fill.complete(made)
 
-    def _publish(self, made: Mapping[str, Any]) -> None:
-        """Remove an old report, rename the finished files to their final names, and write the report last."""
-        folder = self._job.config.output_dir
-        written = all_shards(self._outputs, by_stream(self._outputs, made["tokens"]))
-        described = self._describe(made, written) + self._write_indexes()
-        indexes = {name: Written(one, int(self._job.config.index)) for name, one in self._indexes.items()}
-        files = _with_indexes(written, indexes)
-        if not self._job.config.overwrite:
-            check_vacant(files)  # before the old report is removed
-        report.remove_report(folder)
-        publish(files, may_replace=self._job.config.overwrite)
-        # The journal omits the list of files, which may be longer than its lines may be.
-        report.write_report(folder, {**made, "files": described})
-
-    def _write_indexes(self) -> list[dict[str, Any]]:
-        """Write the indexes to working files; return what prepare.json says of them, train first.
-
-        A run that was stopped in between writes them again: that takes seconds, and needs no record of
-        whether they are complete.
-        """
-        tokens = read_found(self._journal).tokens
-        return [
-            write_index(
-                index_name(split),
-                self._indexes[index_name(split)],
-                self._job.beside[ends_stream(split)].partial(0),
-                n_ends(tokens, split),
-                self._watch.check,
-            )
-            for split in (reversed(self._outputs) if self._job.config.index else ())
-        ]
-
-    def _describe(self, made: Mapping[str, Any], files: Mapping[str, Written]) -> list[dict[str, Any]]:
-        """Return what prepare.json says of the files, with their checksums from the journal."""
-        tokens = by_stream(self._outputs, made["tokens"])
-        crcs = {
-            stream: crcs_of_files(segments_in(self._journal, stream), stream, shards, tokens[stream])
-            for stream, shards in self._outputs.items()
-        }
-        described = []
-        for one in self._files(made):
-            of_stream, path = crcs[one.stream], files[one.stream].path(one.k)
-            # None: an older version began this run, and its journal says too little.
-            sections = read_crcs(path, self._watch.check) if of_stream is None else of_stream[one.k]
-            described.append(describe(one, sections))
-        return described
-
     @property
     def _index_names(self) -> list[str]:
         return list(reversed(self._job.indexes))
@@ -800,44 +549,6 @@ class Run:
         for folder in self._folders:
             remove_work_files(folder)
 
-    def _tell(self, made: Mapping[str, Any]) -> None:
-        """Print the result, warnings and the next step."""
-        files, names = self._files(made), self._index_names
-        for line in report.end_lines(made, files, val=describe_val(self._job), indexes=names):
-            self._voice.say(line)
-        with suppress(OSError):  # these look into the folder; the output is complete
-            config, tokens = self._job.config, by_stream(self._outputs, made["tokens"])
-            output = Output(config, self._outputs, tokens, True, made["documents"], ["--overwrite"])
-            self._warn_of(find_short(output) | find_odd(output) | self._find_small_val(output))
-        for line in report.warn_of_empty(made["inputs"]):
-            self._voice.warn(line)
-        self._tell_of_git(made)
-        step = next_step(self._job.config, self._files(made))
-        if step:
-            self._voice.say(step)
-
-    def _tell_of_git(self, made: Mapping[str, Any]) -> None:
-        """Print which of the files that this run has read or made git would add to a checkout."""
-        if self._voice.is_quiet:
-            return
-        config = self._job.config
-        made_here = [config.output_dir / report.REPORT_NAME, *(one.path for one in self._files(made))]
-        made_here += [one.path(0) for one in self._job.indexes.values()]
-        read = [one for one in config.inputs if isinstance(one, Path)]
-        with suppress(OSError):  # the output is complete
-            if line := notice_unignored(config.output_dir, [*made_here, *read]):
-                self._voice.say(line)
-
-
-def _with_indexes(files: Mapping[str, Written], indexes: Mapping[str, Written]) -> dict[str, Written]:
-    """Return all files in the order of publishing: an index comes right before the tokens that it is of."""
-    found = {}
-    for split, one in files.items():
-        if index_name(split) in indexes:
-            found[index_name(split)] = indexes[index_name(split)]
-        found[split] = one
-    return found
-
 
 def _stopped_by(tally: Tally, job: Job) -> tuple[str, int] | None:
     """Return the option whose limit is reached, and the index of the input in which it was."""
@@ -848,11 +559,3 @@ def _stopped_by(tally: Tally, job: Job) -> tuple[str, int] | None:
         if most is not None and n >= most:
             return option, max(index for index, one in enumerate(train) if one.text_bytes or one.records)
     return None
-
-
-class _DamagedError(Exception):
-    """A segment is not what an earlier run has written; `mark` is the index of its mark."""
-
-    def __init__(self, mark: int) -> None:
-        super().__init__(mark)
-        self.mark = mark

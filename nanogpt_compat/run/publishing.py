@@ -1,0 +1,86 @@
+"""Give finished files their final names, with the report that lists them and their checksums."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from nanogpt_compat import report
+from nanogpt_compat.output.check import read_crcs
+from nanogpt_compat.output.checksums import crcs_of_files, describe
+from nanogpt_compat.output.ends import ends_stream, n_ends
+from nanogpt_compat.output.index import index_name, write_index
+from nanogpt_compat.output.layout import by_stream, files_of
+from nanogpt_compat.output.writer import Written, all_shards, check_vacant, publish
+from nanogpt_compat.preflight import Job, indexes_of
+from nanogpt_compat.resume.checkpoint import journal_in, read_found, segments_in
+from nanogpt_compat.run.supervise import Check
+
+
+def publish_output(job: Job, made: Mapping[str, Any], check: Check) -> None:
+    """Remove an old report, rename the finished files to their final names, and write the report last.
+
+    `made` is the report but for the files.
+
+    Raises:
+        OutputError: another file has a final name, or the disk is full or failing.
+    """
+    folder = job.config.output_dir
+    written = all_shards(job.outputs, by_stream(job.outputs, made["tokens"]))
+    described = _describe(job, made, written, check) + _write_indexes(job, check)
+    files = _with_indexes(job, written)
+    if not job.config.overwrite:
+        check_vacant(files)  # before the old report is removed
+    report.remove_report(folder)
+    publish(files, may_replace=job.config.overwrite)
+    # The journal omits the list of files, which may be longer than its lines may be.
+    report.write_report(folder, {**made, "files": described})
+
+
+def _write_indexes(job: Job, check: Check) -> list[dict[str, Any]]:
+    """Write the indexes to working files; return what prepare.json says of them, train first.
+
+    A run that was stopped in between writes them again: that takes seconds, and needs no record of whether
+    they are complete.
+    """
+    tokens = read_found(journal_in(job.config.output_dir)).tokens
+    return [
+        write_index(
+            index_name(split),
+            job.indexes[index_name(split)],
+            job.beside[ends_stream(split)].partial(0),
+            n_ends(tokens, split),
+            check,
+        )
+        for split in (reversed(job.outputs) if job.config.index else ())
+    ]
+
+
+def _describe(
+    job: Job, made: Mapping[str, Any], files: Mapping[str, Written], check: Check
+) -> list[dict[str, Any]]:
+    """Return what prepare.json says of the files, with their checksums from the journal."""
+    tokens, journal = by_stream(job.outputs, made["tokens"]), journal_in(job.config.output_dir)
+    crcs = {
+        stream: crcs_of_files(segments_in(journal, stream), stream, shards, tokens[stream])
+        for stream, shards in job.outputs.items()
+    }
+    described = []
+    for one in files_of(job.outputs, tokens):
+        of_stream, path = crcs[one.stream], files[one.stream].path(one.k)
+        # None: an older version began this run, and its journal says too little.
+        sections = read_crcs(path, check) if of_stream is None else of_stream[one.k]
+        described.append(describe(one, sections))
+    return described
+
+
+def _with_indexes(job: Job, files: Mapping[str, Written]) -> dict[str, Written]:
+    """Return all files in the order of publishing: an index comes right before the tokens that it is of.
+
+    Without `--index`, an index that an earlier run has left is in the way, or replaced by none.
+    """
+    indexes, found = indexes_of(job.config), {}
+    for split, one in files.items():
+        name = index_name(split)
+        if name in indexes:
+            found[name] = Written(indexes[name], int(job.config.index))
+        found[split] = one
+    return found
