@@ -70,9 +70,8 @@ def are_val(documents: Sequence[bytes], ratio: float) -> list[bool]:
 
 
 def _sample_of(document: bytes) -> bytes:
-    if len(document) <= _DENSE_BYTES:
-        return document
-    return document[:_DENSE_BYTES] + document[_DENSE_BYTES:HEAD_BYTES:_STRIDE]
+    head = document[:HEAD_BYTES]
+    return head if len(head) <= _DENSE_BYTES else head[:_DENSE_BYTES] + head[_DENSE_BYTES::_STRIDE]
 
 
 def split_documents(
