@@ -33,6 +33,8 @@ from tests.faults import Args, Expected, assert_refused, expect, prepare, report
 from tests.test_documents import each_of
 from tests.texts import real_text
 
+pytestmark = pytest.mark.costly
+
 SEPARATOR = "\n--\n"
 SEPARATED: Args = ("--document-separator", r"\n--\n")
 MANY: Args = (*SEPARATED, "--index", "--val-ratio", "0.2")

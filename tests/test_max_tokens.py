@@ -41,6 +41,9 @@ same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixtur
 SETTINGS: dict[str, Any] = {"every_bytes": 40_000, "window_bytes": 1 << 16}
 
 
+pytestmark = pytest.mark.costly
+
+
 class InOrder(Lists):
     """A sink that also keeps the order of the splits."""
 

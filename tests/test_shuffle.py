@@ -39,6 +39,8 @@ from tests.test_index import index_in
 from tests.test_shuffle_order import sizes
 from tests.texts import PIECES
 
+pytestmark = pytest.mark.costly
+
 SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16, **SMALL_SHUFFLE}
 GROUPS = {**SETTINGS, "most_windows": 3}
 LINES: Args = SHUFFLED
