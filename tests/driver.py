@@ -100,9 +100,9 @@ class Calls:
     def _wrap_encode(self, engine: Any) -> None:
         encode_checked = engine.encode_checked
 
-        def see_and_encode(engine: Any, text: bytes, check_at: Any) -> Tokens:
+        def see_and_encode(engine: Any, *args: Any) -> Tokens:
             self._see("encode", "text")
-            tokens: Tokens = encode_checked(engine, text, check_at)
+            tokens: Tokens = encode_checked(engine, *args)
             return tokens
 
         engine.encode_checked = see_and_encode
@@ -152,9 +152,9 @@ def err_at(word: bytes) -> None:
     encode_with = tokenizer._encode_with
     length_of: list[Any] = []
 
-    def take_lengths(self: Any, text: bytes, check_at: Any) -> Any:
+    def take_lengths(self: Any, *args: Any) -> Any:
         length_of[:] = [self._length_of]
-        return encode(self, text, check_at)
+        return encode(self, *args)
 
     def err(self: Any, tokenizer: Any, text: bytes) -> Any:
         ids = encode_with(self, tokenizer, text)

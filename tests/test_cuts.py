@@ -2,13 +2,15 @@
 
 import re
 from itertools import pairwise
+from unittest.mock import patch
 
 import pytest
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat.text import cuts
+from nanogpt_compat.text import cuts, cutting
+from nanogpt_compat.text.blocks import Position
 from nanogpt_compat.text.cuts import first_cut, last_cut, longest_stretch_bytes
 from nanogpt_compat.text.utf8 import char_start
 from tests.reference import class_of, exact_cuts, is_cut
@@ -123,3 +125,31 @@ def test_the_longest_stretch_is_never_underestimated_and_small_for_prose() -> No
     for where in (0, 5_000, 100_000, 250_000):
         raw = b"a b " * (where // 4) + b"z" * 200_000 + b" a b" * ((300_000 - where) // 4)
         assert 200_000 <= longest_stretch_bytes(raw) <= 240_000
+
+
+class InOrder(cutting.InMemory):
+    """Bytes that can only be read in order."""
+
+    reads_anywhere = False
+
+
+@given(
+    raw=st.lists(
+        st.sampled_from([b" ", b"\n", b"1", b"\xe4\xb8\xad", b"word", b"word" * 30]) | any_bytes
+    ).map(b"".join),
+    block_bytes=st.integers(1, 200),
+    windows=st.lists(st.integers(0, 400), min_size=2, max_size=2, unique=True).map(sorted),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_look_at_the_ends_of_blocks_finds_the_blocks_of_reading_in_order(
+    raw: bytes, block_bytes: int, windows: list[int]
+) -> None:
+    def blocks(file: cutting.InMemory) -> list[object]:
+        start, end = windows
+        found = cutting.read_blocks(
+            file, start=Position(0), block_bytes=block_bytes, errors="ignore", windows=[(start, end)]
+        )
+        return list(found)
+
+    with patch.object(cutting, "_NEAR_BYTES", 16), patch.object(cutting, "MAX_PIECE_BYTES", 80):
+        assert blocks(cutting.InMemory(raw)) == blocks(InOrder(raw))

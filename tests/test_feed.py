@@ -96,6 +96,17 @@ def test_a_second_run_is_complete_and_one_with_overwrite_is_done(args: Args) -> 
     assert verified[-1]["bytes"] == 1_500_000
 
 
+def test_a_dry_run_says_that_gigatoken_uses_what_max_memory_allows(args: Args) -> None:
+    pytest.importorskip("gigatoken", exc_type=ImportError)
+
+    def most_bytes(*more: str) -> int:
+        forecast: dict[str, int] = lines_in(faults.run(*args, "--dry-run", *more).stdout)[-1]["forecast"]
+        return forecast["memory_bytes"]
+
+    sizes = [most_bytes("--max-memory", size) for size in ("550M", "1G", "4G")]
+    assert most_bytes() == sizes[0] < sizes[1] < sizes[2] < 4_000_000_000 / 2
+
+
 def test_a_dry_run_gives_its_forecast(args: Args, tmp_path: Path) -> None:
     done = faults.run(*args, "--dry-run")
     assert "tokens per byte: " in done.stderr

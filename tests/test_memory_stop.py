@@ -43,9 +43,9 @@ from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 def before_each_block(do):
     for engine in (TiktokenEncoder, GigatokenEncoder):
-        def wrapped(self, text, check_at, encode=engine.encode_checked):
+        def wrapped(self, *args, encode=engine.encode_checked):
             do()
-            return encode(self, text, check_at)
+            return encode(self, *args)
         engine.encode_checked = wrapped
 """
 LEAK = f"""{BOTH_ENGINES}

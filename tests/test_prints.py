@@ -192,7 +192,7 @@ def edit_bytes(
 TEXT_PIECES = (
     *[piece.encode() for piece in PIECES],
     *[b"aa", b"b" * 50, b"\xe4\xb8\xad" * 20, b" " * 45, b"-\n", b"\r"],
-    *[b" w-"] * 10,  # the beginning of a separator
+    *[b" w-", b" w1"] * 5,  # the beginning of a separator
     *[b" word"] * 20,
     *[b"\n\n"] * 5,
 )
@@ -214,7 +214,7 @@ def write(path: Path, raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("compression", ["none", "gz"])
-@pytest.mark.parametrize("separator", [None, "\n", "\n\n", "aa", "-\n", " "])
+@pytest.mark.parametrize("separator", [None, "\n", "\n\n", "aa", "-\n", " ", "1a"])
 def test_text_that_was_edited_is_refused_or_resumed_as_from_the_beginning(
     separator: str | None, compression: Compression, encoder: Encoder, tmp_path: Path, n_cases: int
 ) -> None:

@@ -347,12 +347,10 @@ def test_an_encoder_that_fails_at_one_place_only_is_passed_at_the_second_try(tmp
     for k in (10, 12, 14):
         left = iter(range(k))
 
-        def failing(
-            engine: GigatokenEncoder, one: bytes, check_at: list[int] | None, left: Iterator[int] = left
-        ) -> object:
+        def failing(engine: GigatokenEncoder, *args: Any, left: Iterator[int] = left) -> object:
             if next(left, None) is None:
                 raise Stopped
-            return encode(engine, one, check_at)
+            return encode(engine, *args)
 
         with patch.object(GigatokenEncoder, "encode_checked", failing), pytest.raises(Stopped):
             prepare("--input", path, "--output-dir", tmp_path / "out", "--block-size", "10000")

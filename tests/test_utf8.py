@@ -3,6 +3,8 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from nanogpt_compat.text.blocks import Block, Position
+from nanogpt_compat.text.decoding import as_utf8, decode
 from nanogpt_compat.text.utf8 import is_utf8, non_ascii_part
 from tests.texts import any_bytes
 
@@ -33,3 +35,17 @@ def test_of_a_text_with_little_in_it_little_is_left() -> None:
     raw = (b"word " * 1000 + b"\xc3\xa9") * 100
     assert len(non_ascii_part(raw)) < len(raw) // 100
     assert len(non_ascii_part(b"word " * 1000)) <= 8
+
+
+@given(
+    raw=st.lists(st.sampled_from([b"\r\n"] * 3 + [b"\r", b"\n", b"a", b"\xc3\xa9"])).map(b"".join),
+    after_cr=st.booleans(),
+)
+@example(raw=b"a\r\nb\r\n", after_cr=False)  # all are pairs
+@example(raw=b"a\r\nb\r", after_cr=False)
+def test_line_ends_become_line_feeds_as_in_text_mode(raw: bytes, after_cr: bool) -> None:
+    block = Block(raw, Position(0, after_cr=after_cr), Position(0), is_val=False)
+    text, non_ascii = as_utf8(block, "strict")
+    assert text == decode(block, "strict").encode()
+    assert non_ascii is not None
+    assert chars_of(non_ascii) == chars_of(text)

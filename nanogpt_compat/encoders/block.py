@@ -37,6 +37,7 @@ class _Piece:
 
     text: bytes
     is_val: bool
+    non_ascii: bytes | None = None  # the part of it that is not ASCII, if known
     is_literal: bool = False  # it may hold `MARK` as ordinary text
     ends_by_force: bool = False
 
@@ -95,11 +96,11 @@ def encode_block(
         return _encode_records(block, encoder, documents, path, check_at, naming(path, make_room))
     n_invalid, offsets = 0, tuple[int, ...]()
     try:
-        text = as_utf8(block, "strict")
+        text, non_ascii = as_utf8(block, "strict")
     except UnicodeDecodeError as error:
         if errors == "strict":
             raise _undecodable(block, path, error) from error
-        text = as_utf8(block, errors)
+        text, non_ascii = as_utf8(block, errors)
         n_invalid, offsets = find_invalid_bytes(block.raw)
     offsets = tuple(block.start.offset + offset for offset in offsets)
     empty = Encoded(block.without_text(), (), n_invalid=n_invalid, invalid_offsets=offsets)
@@ -107,8 +108,11 @@ def encode_block(
         if documents is not None:
             return _encode_documents(empty, text, encoder, documents, check_at)
         # The reader has cut long stretches already, but each U+FFFD makes three bytes of one.
-        cut = [(text, False)] if len(text) <= len(block.raw) else cut_text(text, block_bytes=_JOINED_BYTES)
-        pieces = (_Piece(one, block.is_val, ends_by_force=is_forced) for one, is_forced in cut)
+        if len(text) <= len(block.raw):
+            pieces = [_Piece(text, block.is_val, non_ascii)]
+        else:
+            cut = cut_text(text, block_bytes=_JOINED_BYTES)
+            pieces = [_Piece(one, block.is_val, ends_by_force=is_forced) for one, is_forced in cut]
         return _encode_pieces(empty, pieces, encoder, check_at)
     except EngineFailure as error:
         start, end = _failing_bytes(block, encoder, errors)
@@ -126,7 +130,7 @@ def _failing_bytes(block: Block, encoder: Encoder, errors: str) -> tuple[int, in
     found = 0, end
     for part in read_blocks(InMemory(block.raw), start=start, block_bytes=_LOCATED_BYTES, errors=errors):
         try:
-            encoder.encode_literally(as_utf8(part, errors))
+            encoder.encode_literally(as_utf8(part, errors)[0])
         except EngineFailure:
             found = part.start.offset, part.end.offset
             break
@@ -252,16 +256,16 @@ def _pieces_of(parts: Mapping[str, Sequence[bytes]]) -> Iterator[_Piece]:
         for part in some:
             is_long = len(part) > MAX_PIECE_BYTES
             if joined and (is_long or n_bytes + len(part) > most_bytes):
-                yield _Piece(_join(joined), is_val, has_mark)
+                yield _Piece(_join(joined), is_val, is_literal=has_mark)
                 joined, n_bytes = [], 0
             if is_long:
                 for text, is_forced in cut_text(part, block_bytes=_JOINED_BYTES):
-                    yield _Piece(text, is_val, has_mark, is_forced)
+                    yield _Piece(text, is_val, is_literal=has_mark, ends_by_force=is_forced)
             else:
                 joined.append(part)
                 n_bytes += len(part)
         if joined:
-            yield _Piece(_join(joined), is_val, has_mark)
+            yield _Piece(_join(joined), is_val, is_literal=has_mark)
 
 
 def _join(parts: Sequence[bytes]) -> bytes:
@@ -285,7 +289,7 @@ def _encode_pieces(
         elif piece.is_literal:
             made = Tokens(encoder.encode_literally(piece.text))
         else:
-            made = encoder.encode_checked(piece.text, check_at)
+            made = encoder.encode_checked(piece.text, check_at, piece.non_ascii)
             check_at = []  # all of these places are in the first piece
         stretches.append(Stretch(made.ids, piece.is_val))
         n_checked += made.n_checked

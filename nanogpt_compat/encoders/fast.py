@@ -105,7 +105,9 @@ class GigatokenEncoder:
         """Encode with tiktoken."""
         return self._reference.encode_literally(text)
 
-    def encode_checked(self, text: bytes, check_at: Sequence[int] | None) -> Tokens:
+    def encode_checked(
+        self, text: bytes, check_at: Sequence[int] | None, non_ascii: bytes | None = None
+    ) -> Tokens:
         """Encode with gigatoken, and check slices; with tiktoken where gigatoken would differ or fails.
 
         Raises:
@@ -113,7 +115,7 @@ class GigatokenEncoder:
             EngineFailure: tiktoken failed too.
         """
         try:
-            if has_new_letter(text):
+            if has_new_letter(text if non_ascii is None else non_ascii):
                 return self._encode_by_reference(text)
             ids = self._tokenizer.encode(text)
         except BaseException as error:

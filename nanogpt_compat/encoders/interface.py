@@ -64,11 +64,13 @@ class Encoder(Protocol):
         """Return tokens of `text`, (n,) uint16, as fast as possible; they may differ from tiktoken's."""
         ...
 
-    def encode_checked(self, text: bytes, check_at: Sequence[int] | None) -> Tokens:
+    def encode_checked(
+        self, text: bytes, check_at: Sequence[int] | None, non_ascii: bytes | None = None
+    ) -> Tokens:
         """Return the tokens of tiktoken's `encode_ordinary`.
 
         Unless this engine is tiktoken, tiktoken encodes a slice at each offset of `check_at` too (all of
-        `text` if that is None).
+        `text` if that is None). `non_ascii` is the part of `text` that is not ASCII, if the caller knows it.
 
         Raises:
             EngineMismatch: the tokens differ.

@@ -68,7 +68,9 @@ class TiktokenEncoder:
             raise EngineFailure(f"tiktoken {tiktoken.__version__} failed: {error}") from error
         return ids.astype(TOKEN_DTYPE)
 
-    def encode_checked(self, text: bytes, check_at: Sequence[int] | None) -> Tokens:
+    def encode_checked(
+        self, text: bytes, check_at: Sequence[int] | None, non_ascii: bytes | None = None
+    ) -> Tokens:
         """Encode; there is nothing to check it against."""
         return Tokens(self.encode(text))
 

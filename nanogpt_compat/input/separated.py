@@ -84,13 +84,14 @@ class SeparatedText(DocumentText):
 class _DocumentWindow(Window):
     """A window that has no cuts inside a possible separator."""
 
+    looks_first = False  # the text before a cut decides, too
+
     def __init__(self, file: Readable, start: Position, step_bytes: int, separator: str, errors: str) -> None:
         super().__init__(file, start.offset, step_bytes)
         self._separator = separator
         self._errors = errors
 
     def last_cut(self, start: int, end: int) -> int | None:
-        self.reach(end)  # a separator may begin anywhere before a cut
         cut = super().last_cut(start, end)
         while cut is not None and self._is_pending(cut):
             cut = super().last_cut(start, cut - 1)

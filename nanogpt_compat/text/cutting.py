@@ -67,6 +67,8 @@ class Window:
     and no byte is copied.
     """
 
+    looks_first = True
+
     def __init__(self, file: Readable, base: int, step_bytes: int) -> None:
         self.file = file
         self.base = base
@@ -101,7 +103,7 @@ class Window:
 
     def last_cut(self, start: int, end: int) -> int | None:
         """Do the same as `cuts.last_cut`, with offsets in the file."""
-        if self._is_empty:
+        if self._may_look:
             near = max(start, end - _NEAR_BYTES)
             cut = self._look_for(last_cut, near, end)
             if cut is not None or near == start:
@@ -112,7 +114,7 @@ class Window:
 
     def first_cut(self, start: int, end: int) -> int | None:
         """Do the same as `cuts.first_cut`, with offsets in the file; read no further than necessary."""
-        if self._is_empty:
+        if self._may_look:
             near = min(end, start + _NEAR_BYTES)
             cut = self._look_for(first_cut, start, near)
             if cut is not None or near == end:
@@ -128,8 +130,8 @@ class Window:
         return None
 
     @property
-    def _is_empty(self) -> bool:
-        return self.file.reads_anywhere and not self.data
+    def _may_look(self) -> bool:
+        return self.looks_first and self.file.reads_anywhere and not self.data
 
     def _look_for(self, find: Callable[[bytes, int, int], int | None], start: int, end: int) -> int | None:
         """Find a cut by reading only what decides about the places from `start` to `end`."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from nanogpt_compat.text.blocks import Block, Position
-from nanogpt_compat.text.utf8 import is_utf8
+from nanogpt_compat.text.utf8 import valid_non_ascii
 
 INVALID = re.compile("[\udc80-\udcff]")  # what `surrogateescape` decodes an invalid byte to
 _MAX_OFFSETS = 10
@@ -44,18 +44,22 @@ def lenient(errors: str) -> str:
     return "ignore" if errors == "strict" else errors
 
 
-def as_utf8(block: Block, errors: str) -> bytes:
+def as_utf8(block: Block, errors: str) -> tuple[bytes, bytes | None]:
     r"""Return what `decode` returns, as UTF-8; without a copy if the block is valid and has no `\r`.
+
+    Returns also the part of it that is not ASCII (`utf8.non_ascii_part`), or None if a byte is not valid.
 
     Raises:
         UnicodeDecodeError: as `decode` does.
     """
     raw = block.raw
-    if not is_utf8(raw):
-        return decode(block, errors).encode()
+    non_ascii = valid_non_ascii(raw)
+    if non_ascii is None:
+        return decode(block, errors).encode(), None
     if block.start.after_cr:
         raw = raw.removeprefix(b"\n")
-    return _with_line_feeds(raw) if b"\r" in raw else raw  # it is never a part of another character
+    # A carriage return is never a part of another character.
+    return _with_line_feeds(raw) if b"\r" in raw else raw, non_ascii
 
 
 def _with_line_feeds(raw: bytes) -> bytes:

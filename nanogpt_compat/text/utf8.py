@@ -36,13 +36,33 @@ def non_ascii_part(raw: bytes) -> bytes:
 
 def is_utf8(raw: bytes) -> bool:
     """Whether `raw` is valid UTF-8; needs only some megabytes of memory, however long `raw` is."""
-    if not raw.isascii():
-        try:
-            for part in parts_of(raw, _PART_BYTES):
-                non_ascii_part(part).decode()
-        except UnicodeDecodeError:
-            return False
+    try:
+        for _ in _valid_parts(raw):
+            pass
+    except UnicodeDecodeError:
+        return False
     return True
+
+
+def valid_non_ascii(raw: bytes) -> bytes | None:
+    r"""Check UTF-8, and return the part that is not ASCII, as `non_ascii_part` does; None if it is not valid.
+
+    >>> valid_non_ascii(b"to be"), valid_non_ascii(b"caf\xe9")
+    (b'', None)
+    """
+    try:
+        return b"".join(_valid_parts(raw))
+    except UnicodeDecodeError:
+        return None
+
+
+def _valid_parts(raw: bytes) -> Iterator[bytes]:
+    """Yield the parts that are not ASCII; raise UnicodeDecodeError at one that is not valid."""
+    if not raw.isascii():
+        for part in parts_of(raw, _PART_BYTES):
+            rest = non_ascii_part(part)
+            rest.decode()
+            yield rest
 
 
 def count_chars(text: bytes) -> int:
