@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+from zlib import crc32
 
 import pyarrow
 import pyarrow.parquet
@@ -25,11 +26,13 @@ from nanogpt_compat.encoders.reference import with_mark
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.input import separated as document_reader
 from nanogpt_compat.input.location import Compression, Container, Format
+from nanogpt_compat.input.reader import Consumed
 from nanogpt_compat.input.source import Source, reader_of
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.state import consumed_at
 from nanogpt_compat.text import cutting
 from nanogpt_compat.text import documents as documents_module
+from nanogpt_compat.text.blocks import Position
 from nanogpt_compat.text.documents import Documents
 from tests.engines import Lists, open_encoder
 from tests.texts import INVALID, PIECES
@@ -342,3 +345,17 @@ def test_records_that_were_edited_are_refused_or_resumed_as_from_the_beginning(
         write(end.join(["id,text", *rows, ""][: rng.choice((31, 32))]).encode())
         n_resumed += resume_after_edit(path, case, now, encoder, rng, edit)
     assert n_cases * 0.2 < n_resumed < n_cases * 0.9
+
+
+@pytest.mark.parametrize(("after", "is_changed"), [(b"b more", False), (b"c less", False), (b"a more", True)])
+def test_a_separator_that_now_begins_before_the_saved_place_is_a_change(
+    after: bytes, is_changed: bool, tmp_path: Path
+) -> None:
+    read = b"a word 1"
+    path = tmp_path / "a"
+    path.write_bytes(read + after)
+    documents = Documents("1a", "append", 0.0)
+    at = Position(0, len(read), len(read), crc=crc32(read), document="train")
+    reader = reader_of(path, Format("text"), documents=documents, errors="ignore")
+    consumed = Consumed(at.offset, at.records, at.crc, at.at_end, at)
+    assert bool(reader.change(consumed, lambda: None)) == is_changed
