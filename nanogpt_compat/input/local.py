@@ -85,8 +85,9 @@ class LocalFile:
             except OSError as error:
                 raise InputError(f"cannot read {self.path} at byte {offset:,}: {error.strerror}") from error
             if not part:
+                now_bytes = os.fstat(self._fd).st_size
                 raise InputError(
-                    f"{self.path} ends at byte {offset:,} but had {self.size_bytes:,} bytes when it was "
+                    f"{self.path} ends at byte {now_bytes:,} but had {self.size_bytes:,} bytes when it was "
                     "opened: something is writing to it; wait until that is done and run again"
                 )
             parts.append(part)
