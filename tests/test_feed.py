@@ -103,7 +103,7 @@ def test_a_dry_run_says_that_gigatoken_uses_what_max_memory_allows(args: Args) -
         forecast: dict[str, int] = lines_in(faults.run(*args, "--dry-run", *more).stdout)[-1]["forecast"]
         return forecast["memory_bytes"]
 
-    sizes = [most_bytes("--max-memory", size) for size in ("400M", "1G", "4G")]
+    sizes = [most_bytes("--max-memory", size) for size in ("300M", "1G", "4G")]
     assert most_bytes() == sizes[0] < sizes[1] < sizes[2] < 4_000_000_000 / 2
 
 
