@@ -136,17 +136,14 @@ def hard(*, is_short: bool) -> Part:
 
 
 def documents(*, is_short: bool) -> Part:
-    """Compare prepare.py with a pool of processes on JSON lines and tables; the short form has not all.
-
-    CSV is parsed in Python here, and in C by the pool, so half is enough for it.
-    """
+    """Compare prepare.py with a pool of processes on JSON lines and tables; the short form has not all."""
     text, size = ("prose", 24 * M) if is_short else ("english", 300 * M)
     gigatoken, tiktoken = (1.2, 0.6) if is_short else (8, 1)  # a sixth of gigatoken's time is start-up
     kinds = [f"{text}.{form}" for form in (FORMS[:2] if is_short else FORMS)]
     return Part(
         tuple(case for kind in kinds for case in _cases(kind, size, "gigatoken", "tiktoken", "pool")),
         tuple(
-            _ratio(kind, size, ours, at_least / (2 if kind.endswith(".csv") else 1), "pool")
+            _ratio(kind, size, ours, at_least, "pool")
             for kind in kinds
             for ours, at_least in (("gigatoken", gigatoken), ("tiktoken", tiktoken))
         ),

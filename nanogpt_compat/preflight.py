@@ -337,7 +337,6 @@ def open_engine(config: Config, *, has_documents: bool, reader_bytes: int) -> tu
     check_fits(sampler.sample(), own_bytes=sampler.own_bytes(), smallest_bytes=needed_bytes)
     vocabulary = find_gpt2(config.vocab_dir)
     readings = sampler.sample(is_fresh=True)
-    allowed_bytes = room_bytes([one for one in readings if one.name == MAX_MEMORY])
     chosen = choose_encoder(
         config.engine,
         vocabulary.encoding,
@@ -345,7 +344,7 @@ def open_engine(config: Config, *, has_documents: bool, reader_bytes: int) -> tu
         n_workers=config.n_workers,
         own_bytes=own_bytes_reader(),
         spare_bytes=min(map(margin_bytes, readings), default=sys.maxsize),
-        cache_bytes=(allowed_bytes or 0) // 2,  # the other half is for blocks, output and surprises
+        cache_bytes=room_bytes([one for one in readings if one.name == MAX_MEMORY]) or 0,
         reader_bytes=reader_bytes,
     )
     return vocabulary, chosen

@@ -24,10 +24,11 @@ from nanogpt_compat.encoders.new_letters import has_new_letter
 from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.text.cuts import first_cut, last_cut
 from nanogpt_compat.text.documents import END_OF_TEXT, MARK
+from nanogpt_compat.text.utf8 import non_ascii_part
 
 MOST_WORKERS = 8  # the one thread that reads and writes does 0.6 to 1 GB/s: docs/engines.md, "Many cores"
 _MIB = 1024 * 1024
-SLICE_BYTES = 8 * 1024  # tiktoken takes 0.5 ms
+SLICE_BYTES = 8 * 1024  # tiktoken takes 1 to 2 ms
 _NEAR_BYTES = 64 * 1024  # how far from a slice to look for a cut, on either side
 _AT_A_TIME = 2  # blocks that tiktoken encodes at the same time; each may take 45 times 512 KiB
 
@@ -50,7 +51,7 @@ class GigatokenEncoder:
     ) -> None:
         """Build it from the reference's ranks; `own_bytes` reads this process's anonymous memory.
 
-        That may grow by `cache_bytes` (default: `cache_bytes_for`) by word caches and blocks.
+        Word caches and blocks may take `cache_bytes` of it; default: `cache_bytes_for`.
 
         Raises:
             ImportError: gigatoken, or a package that it needs, is not installed.
@@ -115,7 +116,7 @@ class GigatokenEncoder:
             EngineFailure: tiktoken failed too.
         """
         try:
-            if has_new_letter(text if non_ascii is None else non_ascii):
+            if has_new_letter(non_ascii_part(text) if non_ascii is None else non_ascii):
                 return self._encode_by_reference(text)
             ids = self._tokenizer.encode(text)
         except BaseException as error:

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt_compat.text.utf8 import non_ascii_part
-
 # Ranges from first to last, of Unicode 15.0, 15.1, 16, 17 and 18: the output of scripts/new_letters.
 # fmt: off
 NEW_LETTERS = (
@@ -42,10 +40,10 @@ _FEW = 3
 
 
 def has_new_letter(text: bytes) -> bool:
-    """Return whether `text`, which is valid UTF-8, has such a character; takes at most 1 ms a megabyte."""
-    if text.isascii():
-        return False
-    text = non_ascii_part(text)
+    """Return whether `text`, which is valid UTF-8, has such a character; takes at most 1 ms a megabyte.
+
+    Of a long text, give the part that is not ASCII (`utf8.non_ascii_part`).
+    """
     data = np.frombuffer(text, np.uint8)
     for lead, seconds in _beginnings().items():
         if bytes((lead,)) in text:

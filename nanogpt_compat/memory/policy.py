@@ -202,6 +202,10 @@ def default_budget(
 
 
 def room_bytes(readings: Sequence[Reading]) -> int | None:
-    """Return how much more may be used with every limit above its recover reserve; None without limits."""
+    """Return how much more caches may take; None without limits.
+
+    It is half of what leaves every limit above its recover reserve. The other half is for blocks, output and
+    the system's buffers.
+    """
     rooms = [reading.headroom_bytes - reserves_for(reading).recover_bytes for reading in readings]
-    return max(0, min(rooms)) if rooms else None
+    return max(0, min(rooms)) // 2 if rooms else None

@@ -558,18 +558,18 @@ def _taken(path: Path) -> OutputError:
     )
 
 
-def remove_work_files(folder: Path) -> None:
-    """Remove everything in `.prepare/` but the lock, which must be held.
+def remove_work_files(folders: Iterable[Path]) -> None:
+    """Remove everything in the `.prepare/` of each folder but the lock, which must be held.
 
     The journal goes last. Without it, the files that an interrupted removal leaves would look like lost work.
     """
-    work = folder / WORK_FOLDER
-    for path in sorted(work.glob("*"), key=lambda path: path.name == "journal"):
-        if path.suffix and path.is_dir():  # `lock.*`: a process was killed while taking the lock
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.is_file():
-            with contextlib.suppress(OSError):  # a leftover is hidden and harmless
-                path.unlink()
+    for folder in folders:
+        for path in sorted((folder / WORK_FOLDER).glob("*"), key=lambda path: path.name == "journal"):
+            if path.suffix and path.is_dir():  # `lock.*`: a process was killed while taking the lock
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.is_file():
+                with contextlib.suppress(OSError):  # a leftover is hidden and harmless
+                    path.unlink()
 
 
 def remove_work_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from nanogpt_compat import report
 from nanogpt_compat.output.consumers import Output, find_odd, find_short, find_small_val, next_step
-from nanogpt_compat.output.layout import by_stream, files_of
+from nanogpt_compat.output.layout import OutputFile, by_stream, files_of
 from nanogpt_compat.preflight import Job, describe_val, foreseen_tokens, notices, offer_documents
 from nanogpt_compat.system.checkout import notice_unignored
 from nanogpt_compat.system.display import Voice
@@ -46,14 +46,22 @@ class Notices:
             elif job.config.n_val_inputs:  # other inputs can be given now, and nothing is lost
                 self._warn_of({kind: line for kind, line in short.items() if kind == "splits"})
 
+    def complete(self, made: Mapping[str, Any]) -> None:
+        """Print which files of the report `made` are complete already."""
+        self._voice.say("already complete:")
+        for line in report.name_files(self._files(made), **self._names()):
+            self._voice.say(line)
+        self._voice.say("--overwrite makes it again")
+        self._voice.found_complete()
+
     def after(self, made: Mapping[str, Any]) -> None:
         """Print the result, warnings and the next step; `made` is the report."""
         job = self._job
-        tokens = by_stream(job.outputs, made["tokens"])
-        files = list(files_of(job.outputs, tokens))
-        for line in report.end_lines(made, files, val=describe_val(job), indexes=list(reversed(job.indexes))):
+        files = self._files(made)
+        for line in report.end_lines(made, files, **self._names()):
             self._voice.say(line)
         with suppress(OSError):  # these look into the folder; the output is complete
+            tokens = by_stream(job.outputs, made["tokens"])
             output = Output(job.config, job.outputs, tokens, True, made["documents"], ["--overwrite"])
             self._warn_of(find_short(output) | find_odd(output) | self._find_small_val(output))
         for line in report.warn_of_empty(made["inputs"]):
@@ -63,6 +71,13 @@ class Notices:
         step = next_step(job.config, files)
         if step:
             self._voice.say(step)
+
+    def _files(self, made: Mapping[str, Any]) -> list[OutputFile]:
+        return list(files_of(self._job.outputs, by_stream(self._job.outputs, made["tokens"])))
+
+    def _names(self) -> dict[str, Any]:
+        """Return what the report of files needs besides them."""
+        return {"val": describe_val(self._job), "indexes": list(reversed(self._job.indexes))}
 
     def _find_small_val(self, output: Output) -> dict[str, str]:
         return {} if self._is_merge else find_small_val(output)

@@ -13,7 +13,14 @@ from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.output.ends import WithEnds
 from nanogpt_compat.output.shuffle import Place
 from nanogpt_compat.output.spill import Spill, SpillReader, SpillWriter, remove_spill
-from nanogpt_compat.output.writer import Sink, TokenFiles, Written, remove_work_files, unpublished
+from nanogpt_compat.output.writer import (
+    Sink,
+    TokenFiles,
+    Written,
+    full_shards,
+    remove_work_files,
+    unpublished,
+)
 from nanogpt_compat.preflight import Job
 from nanogpt_compat.resume.checkpoint import Checkpointer, Mark, Savable, Saved, first_unsound_mark
 from nanogpt_compat.resume.counters import Tally
@@ -37,12 +44,22 @@ class Passes:
 
     def make(
         self, journal: Journal, tally: Tally, earlier: list[Mark], header: Mapping[str, object] | None
-    ) -> Mapping[str, int]:
-        """Make the output from `tally` to the end, and make it durable at its exact sizes.
+    ) -> None:
+        """Make the output from `tally` to the end, make it durable at its exact sizes, and check `earlier`.
 
-        Returns the number of tokens in each stream. `earlier`: the marks that this run resumes from. `header`
-        is journaled with the first checkpoint: before that, nothing of this run counts.
+        These are the marks that this run resumes from. `header` is journaled with the first checkpoint:
+        before that, nothing of this run counts.
+
+        Raises:
+            Damaged: what an earlier run has written is not as it was.
         """
+        n_tokens = self._fill_files(journal, tally, earlier, header)
+        self._check_marks(earlier, full_shards(self._job.outputs | self._job.beside, n_tokens))
+
+    def _fill_files(
+        self, journal: Journal, tally: Tally, earlier: list[Mark], header: Mapping[str, object] | None
+    ) -> Mapping[str, int]:
+        """Return the number of tokens in each stream."""
         n_tokens = earlier[-1].segment.tokens if earlier else {}
         if self._job.config.shuffle:
             if tally.shuffled is None:
@@ -59,7 +76,7 @@ class Passes:
             files.finish()
             return files.tokens
 
-    def check_marks(self, earlier: list[Mark], files: Mapping[str, Written]) -> None:
+    def _check_marks(self, earlier: list[Mark], files: Mapping[str, Written]) -> None:
         """Raise Damaged if a segment in these files was damaged after an earlier run had written it."""
         unsound = first_unsound_mark(earlier, files, self._watch.check)
         if unsound is not None:
@@ -113,7 +130,7 @@ class Passes:
         """Make the other passes of a shuffle, from `tally` on: from spill to spill, then to the output."""
         while (place := tally.shuffled) is not None:
             names = self._job.spill(place.number)
-            self.check_marks(earlier, unpublished(names.outputs))  # before it is read
+            self._check_marks(earlier, unpublished(names.outputs))  # before it is read
             with SpillReader(names, place.n_windows) as spill, self._open_next(place, n_tokens) as sink:
                 fill = partial(self._read_spill, spill, place, sink, tally)
                 self._save_as_it_goes(journal, sink, tally, header, fill, is_new=not n_tokens)
@@ -180,8 +197,7 @@ class Passes:
             finally:
                 self._note_saved(checkpointer.saved)
             if not tally.tokens or (self._job.config.n_val_inputs and not tally.train_tokens):
-                for folder in self._job.folders:  # without tokens, other options may be used next
-                    remove_work_files(folder)
+                remove_work_files(self._job.folders)  # without tokens, other options may be used next
                 raise InputError(self._why_no_text(tally))
             tally.wall_s = checkpointer.wall_s
 

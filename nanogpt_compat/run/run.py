@@ -36,7 +36,6 @@ from nanogpt_compat.preflight import (
     Job,
     check_disk,
     check_names,
-    describe_val,
     indexes_of,
     reported_options,
     with_reference,
@@ -108,7 +107,7 @@ class Run:
             self._voice.enter("finishing")
             publish_output(self._job, made, self._watch.check)
             with suppress(OSError):  # the output is complete: a failing disk no longer matters
-                self._remove_work_files()
+                remove_work_files(self._folders)
         self._notices.after(made)
 
     def rehearse(self, *, restart: bool) -> None:
@@ -137,13 +136,7 @@ class Run:
         made = report.read_report(self._job.config.output_dir)
         if made is None or not self._is_complete(made):
             return False
-        self._voice.say("already complete:")
-        for line in report.name_files(
-            self._files(made), val=describe_val(self._job), indexes=self._index_names
-        ):
-            self._voice.say(line)
-        self._voice.say("--overwrite makes it again")
-        self._voice.found_complete()
+        self._notices.complete(made)
         return True
 
     def _find(self, *, restart: bool) -> tuple[Found, Found | None]:
@@ -210,7 +203,7 @@ class Run:
                 redo = ["--restart", "--overwrite"]
                 self._notices.before(redo, has_saved=found.has_anything, is_dry=False)
             if old is not None:
-                self._remove_work_files()
+                remove_work_files(self._folders)
             if found.report is not None:
                 return found.report
             with self._watch:
@@ -339,7 +332,7 @@ class Run:
                 self._job.inputs,
                 self._job.config.inputs,
             ):  # else it belongs to another, stopped run
-                self._remove_work_files()
+                remove_work_files(self._folders)
 
     def _check_options(self, found: Found) -> None:
         """Raise CheckpointError if the saved run has other options or inputs; reads no input."""
@@ -400,7 +393,7 @@ class Run:
             mismatch = f"{erring.name} {erring.version} gave other tokens than tiktoken for {error}"
         self._voice.warn(f"{mismatch}: starting over with tiktoken")
         take_back(full_shards(self._streams, read_found(self._journal).tokens), {})
-        self._remove_work_files()  # earlier tokens may be wrong, too
+        remove_work_files(self._folders)  # earlier tokens may be wrong, too
         self._saved = ""
         return self._tokenise(Found(mismatch=mismatch))
 
@@ -426,8 +419,7 @@ class Run:
                         header = None
                     elif found.header == header and found.header_end_byte <= earlier[-1].end_byte:
                         header = None  # it is in the journal already
-                    n_tokens = passes.make(journal, tally, earlier, header)
-                    passes.check_marks(earlier, full_shards(self._streams, n_tokens))
+                    passes.make(journal, tally, earlier, header)
                     made = self.build_report(tally, found.mismatch)
                     journal.append({"report": made})
                     return made
@@ -538,16 +530,8 @@ class Run:
         )
         return made if self._fill is None else self._fill.complete(made)
 
-    @property
-    def _index_names(self) -> list[str]:
-        return list(reversed(self._job.indexes))
-
     def _files(self, made: Mapping[str, Any]) -> list[OutputFile]:
         return list(files_of(self._outputs, by_stream(self._outputs, made["tokens"])))
-
-    def _remove_work_files(self) -> None:
-        for folder in self._folders:
-            remove_work_files(folder)
 
 
 def _stopped_by(tally: Tally, job: Job) -> tuple[str, int] | None:

@@ -89,8 +89,8 @@ class Watch:
         self.guard.__enter__()
         self.voice.say(describe_limits(self.guard.readings, self.guard.budget_bytes))
         most_bytes = room_bytes(self.guard.readings)
-        if most_bytes is not None:  # the output and the system's buffers need the other half
-            self._encoder.lower_cache_bytes(min(self._encoder.cache_bytes, most_bytes // 2))
+        if most_bytes is not None:
+            self._encoder.lower_cache_bytes(min(self._encoder.cache_bytes, most_bytes))
         if self._sorting_bytes:
             self._encoder.lower_cache_bytes(max(0, self._encoder.cache_bytes - self._sorting_bytes))
         return self

@@ -16,7 +16,7 @@ MARK = b"\x01\x02\x0e\x0f\x10\x11\x12\x03"
 """Represents the end-of-text token on the way to an encoder. It contains no exact cut. It is ASCII, so that
 ASCII text stays fast."""
 
-HEAD_BYTES = 64 * 1024  # of a document, in which the bytes are that decide its split
+HEAD_BYTES = 64 * 1024  # of a document; bytes from these decide its split
 _DENSE_BYTES, _STRIDE = 1024, 64  # all of the first, then every 64th: 2,032 bytes at most
 MAX_RECORD_BYTES = 64 * 1024 * 1024  # of a JSON line, a CSV record, or one text in a column
 _SALT = b"2357"  # the seed of the validation split in nanoGPT's own scripts

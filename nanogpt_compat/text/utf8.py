@@ -15,11 +15,14 @@ def non_ascii_part(raw: bytes) -> bytes:
     r"""Return `raw` without most of the ASCII that is not next to a byte above 7F.
 
     The result has the same characters above U+007F in the same order. It is valid UTF-8 if and only if `raw`
-    is, and ends in the middle of a character if `raw` does. Takes 0.1 ms per MiB; decoding takes 0.6 to 1 ms.
+    is, and ends in the middle of a character if `raw` does. It is empty for ASCII. Takes 0.1 ms per MiB;
+    decoding takes 0.6 to 1 ms.
 
     >>> non_ascii_part(b"a long" + b" way" * 20 + b" caf\xc3\xa9")
     b'ay way way way caf\xc3\xa9'
     """
+    if raw.isascii():
+        return b""
     n_words = len(raw) // _WORD_BYTES
     words = np.frombuffer(raw, np.uint64, count=n_words)
     is_high = (words & _HIGH_BITS) != 0
