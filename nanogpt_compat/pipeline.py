@@ -270,7 +270,7 @@ class _InFlight:
 def places_at_first(block: Block) -> Sequence[int] | None:
     """Choose where in the first block the engine is checked: everywhere (None) in a short one."""
     n_bytes = len(block.raw)
-    return None if n_bytes <= _SHORT_BYTES else range(0, n_bytes, n_bytes // _N_AT_FIRST)
+    return None if n_bytes <= _SHORT_BYTES else range(0, n_bytes, -(-n_bytes // _N_AT_FIRST))
 
 
 def places_to_check(block: Block) -> list[int]:
