@@ -48,7 +48,10 @@ def has_new_letter(text: bytes) -> bool:
     for lead, seconds in _beginnings().items():
         if bytes((lead,)) in text:
             is_lead = data[:-1] == lead
-            if _is_followed(is_lead, data[1:], seconds) and _has_one(data, np.flatnonzero(is_lead), lead):
+            # To compare with a few second bytes takes less time than to list all places.
+            is_few = len(seconds) <= _FEW
+            candidates = (is_lead & (data[1:] == second) for second in seconds) if is_few else (is_lead,)
+            if any(found.any() and _has_one(data, np.flatnonzero(found), lead) for found in candidates):
                 return True
     return False
 
@@ -62,11 +65,6 @@ def _beginnings() -> dict[int, bytes]:
             lead, second, *_ = chr(code).encode()
             found.setdefault(lead, set()).add(second)
     return {lead: bytes(sorted(seconds)) for lead, seconds in found.items()}
-
-
-def _is_followed(is_lead: NDArray[np.bool_], after: NDArray[np.uint8], seconds: bytes) -> bool:
-    """Return whether one of a few second bytes may follow; to list the places would take longer."""
-    return len(seconds) > _FEW or any((is_lead & (after == second)).any() for second in seconds)
 
 
 @cache

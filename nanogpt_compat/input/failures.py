@@ -6,7 +6,6 @@ None of them is imported here, since most are not installed.
 
 import re
 from collections.abc import Iterator, Sequence
-from http import HTTPStatus
 from typing import Any, Literal
 
 from nanogpt_compat.errors import InputError
@@ -18,6 +17,7 @@ Kind = Literal["missing", "denied", "final", "passing"]
 
 _MAX_SAID_CHARS = 240
 _MAX_WISHED_WAIT_S = 60.0
+_FORBIDDEN = 403
 _PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _PASSING_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
 _FINAL_TYPES = (
@@ -104,7 +104,7 @@ def _statuses_in(error: BaseException) -> Iterator[object]:
     if type(error).__module__.startswith(("gcsfs.", "google.")):
         yield getattr(error, "code", None)
     if isinstance(error, OSError) and str(error).startswith("Forbidden: "):  # from gcsfs
-        yield int(HTTPStatus.FORBIDDEN)
+        yield _FORBIDDEN
 
 
 def kind_of(error: BaseException) -> Kind:
@@ -159,6 +159,8 @@ def describe(error: BaseException) -> str:
     for answer, code, message in filter(None, map(_response_of, causes)):
         if code and not code.isdecimal():
             return _one_line(f"{answer} {code}: {message}")
+    from http import HTTPStatus  # here: it takes 10 ms
+
     status = status_of(error)
     if status is not None and status in set(HTTPStatus):
         return f"{status} {HTTPStatus(status).phrase}"

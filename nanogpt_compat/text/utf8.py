@@ -8,6 +8,7 @@ _HIGH_BITS = np.uint64(0x8080808080808080)
 _WORD_BYTES = 8
 _MAX_CHAR_BYTES = 4
 _PART_BYTES = 128 * 1024  # a part and its text stay in a core's cache: a quarter less time than with 1 MiB
+_REDUCED_BYTES = 1024 * 1024  # each call of numpy gives up the GIL: in smaller parts, threads wait for it
 _DENSE = 4  # if more than one word in four has non-ASCII bytes, dropping the others saves nothing
 
 
@@ -62,9 +63,10 @@ def valid_non_ascii(raw: bytes) -> bytes | None:
 def _valid_parts(raw: bytes) -> Iterator[bytes]:
     """Yield the parts that are not ASCII; raise UnicodeDecodeError at one that is not valid."""
     if not raw.isascii():
-        for part in parts_of(raw, _PART_BYTES):
+        for part in parts_of(raw, _REDUCED_BYTES):
             rest = non_ascii_part(part)
-            rest.decode()
+            for few in parts_of(rest, _PART_BYTES):
+                few.decode()
             yield rest
 
 
