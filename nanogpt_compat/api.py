@@ -171,7 +171,7 @@ def _look_into(words: Sequence[str], *, verbose: bool) -> tuple[Job, Voice]:
         Voice(CalmStream(sys.stderr), is_quiet=False) if verbose else _Log(CalmStream(None), is_quiet=True)
     )
     request = resolve(parse_options(words, home=None), home=None)
-    job = preflight.look_into(request.config)
+    job = preflight.look_into(request.config, request.inputs)
     for line in (*request.notices, preflight.start_line(job), job.engine_line):
         voice.say(line)
     return job, voice

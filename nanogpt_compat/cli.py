@@ -179,10 +179,10 @@ def _run(
 
         _say_all(request.notices, voice)
         with signals:
-            Driver(config, request.share, voice).do(restart=options.restart)
+            Driver(config, request.inputs, request.share, voice).do(restart=options.restart)
         return
     try:
-        work = preflight.look_into(config)
+        work = preflight.look_into(config, request.inputs)
     except InputError:
         _print_saved(config.output_dir, voice.warn)
         raise

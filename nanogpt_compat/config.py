@@ -3,8 +3,6 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from nanogpt_compat.input.location import Format, Location
-from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.text.documents import Documents
 
 DEFAULT_INPUT = "train_fineweb.txt"
@@ -29,18 +27,17 @@ class Share:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """The options of one run, checked and complete."""
+    """The options of one run, checked against its inputs and complete."""
 
-    inputs: tuple[Location, ...]  # those of --val-input after all others
-    formats: tuple[Format, ...]  # one for each input
     output_dir: Path
-    n_val_inputs: int = 0  # the last of `inputs`, from --val-input
+    has_documents: bool = False  # else the text is one continuous stream
+    n_val_inputs: int = 0  # the last of the inputs, from --val-input
     n_chunks: int | None = None  # of 10,000,000 characters each
     max_tokens: int | None = None  # train and val together
     val_ratio: float = VAL_RATIO
     val_split: str = "spread"
     separator: str | None = None  # between documents of plain text; None: it is one stream
-    one_document_per_file: bool = False  # of plain text; else it has documents only with a separator
+    one_document_per_file: bool = False  # of plain text; else that has documents only with a separator
     eot: str = "append"
     output_format: str = "bin"
     shard_tokens: int | None = None
@@ -61,15 +58,9 @@ class Config:
     min_available_bytes: int | None = None
 
     @property
-    def n_train_inputs(self) -> int:
-        """How many of `inputs` are from --input; only these are split into train and val."""
-        return len(self.inputs) - self.n_val_inputs
-
-    @property
     def documents(self) -> Documents | None:
         """How documents are separated, marked and split; None if the text is one stream."""
-        are_split = self.separator is not None or self.one_document_per_file
-        if not (are_split or any(one.has_records for one in self.formats)):
+        if not self.has_documents:
             return None
         return Documents(
             self.separator,
@@ -81,19 +72,12 @@ class Config:
         )
 
     @property
-    def has_streams(self) -> bool:
-        """Whether an input is a pipe or compressed text, whose size is unknown until it has been read."""
-        return any(isinstance(one, Pipe) for one in self.inputs) or any(
-            one.is_packed_text for one in self.formats
-        )
-
-    @property
     def has_val(self) -> bool:
         """Whether there is a val.bin at all."""
         return self.val_split != "none" and self.val_ratio > 0
 
     def as_options(self) -> dict[str, object]:
         """Return the options by name, as JSON can hold them."""
-        names = [one.name for one in fields(self) if one.name not in ("inputs", "formats")]
+        names = [one.name for one in fields(self) if one.name != "has_documents"]
         values = ((name, getattr(self, name)) for name in names)
         return {name: str(value) if isinstance(value, Path) else value for name, value in values}

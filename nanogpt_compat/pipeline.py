@@ -120,7 +120,7 @@ def _count_phase(tally: Tally, source: Source, end: int, *, has_enough: bool) ->
     index = tally.position.input_index
     if source.end is not None:
         # A compressed input is one span, so it has ended; another input may go beyond this span.
-        _count_ended(tally, source, index + (source.formats[index].compression != "none"))
+        _count_ended(tally, source, index + (source.inputs[index].form.compression != "none"))
     elif has_enough:
         tally.count_left(end)
     else:
@@ -134,7 +134,8 @@ class _Enough(Exception):
 def _count_ended(tally: Tally, source: Source, end: int) -> None:
     """Count the inputs before number `end` as read in full: no block holds what follows the last record."""
     for index in range(tally.position.input_index, end):
-        tally.inputs[index].bytes_read = source.sizes[index] or tally.inputs[index].bytes_read
+        one = tally.inputs[index]
+        one.bytes_read = source.inputs[index].size_bytes or one.bytes_read
 
 
 def _count(tally: Tally, encoded: Encoded) -> None:
@@ -170,7 +171,7 @@ class _Work:
     def encode(self, block: Block) -> Encoded:
         """Encode a block, in a worker thread."""
         check_at = places_at_first(block) if block.start == self.beginning else places_to_check(block)
-        source, path = self.source, self.source.paths[block.start.input_index]
+        source, path = self.source, self.source.inputs[block.start.input_index].location
         documents = source.documents_in(block.start.input_index)
         return encode_block(block, self.encoder, source.errors, path, check_at, documents, self.check_room)
 

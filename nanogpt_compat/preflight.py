@@ -20,7 +20,7 @@ from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.input.compressed import UNPACK_BYTES_PER_S
 from nanogpt_compat.input.fields import check_text_fields
 from nanogpt_compat.input.kinds import Kind
-from nanogpt_compat.input.location import Format, Location
+from nanogpt_compat.input.location import Format, Input, Location
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import UNKNOWN, Pipe
 from nanogpt_compat.input.reader import Reader
@@ -96,7 +96,7 @@ class Job:
     """A run that is ready to start: its options, and what preflight found out."""
 
     config: Config
-    inputs: tuple[Mapping[str, Any], ...]  # from `describe_input`
+    inputs: tuple[Input, ...]  # with their descriptions
     vocabulary: Vocabulary
     encoder: Encoder
     engine_line: str  # for people: which engine, and why
@@ -106,14 +106,14 @@ class Job:
     shows_end_of_text: bool = False  # the samples hold `<|endoftext|>` as text
 
     @property
-    def sizes(self) -> list[int | None]:
-        """Size of each input in bytes; None for a pipe that has more than preflight has looked at."""
-        return [one["size"] for one in self.inputs]
+    def n_train_inputs(self) -> int:
+        """How many of `inputs` are from --input; only these are split into train and val."""
+        return len(self.inputs) - self.config.n_val_inputs
 
     @property
     def expected_bytes(self) -> int | None:
         """Bytes of the inputs that will be read, as they are stored; None if unknown."""
-        return None if None in self.sizes else self.forecast.text_bytes
+        return None if any(one.size_bytes is None for one in self.inputs) else self.forecast.text_bytes
 
     @property
     def windows(self) -> Windows:
@@ -130,9 +130,7 @@ class Job:
         """The inputs, and how they are cut into blocks."""
         config = self.config
         return Source(
-            paths=config.inputs,
-            sizes=self.sizes,
-            formats=config.formats,
+            inputs=self.inputs,
             n_val_inputs=config.n_val_inputs,
             windows=self.windows,
             documents=self.documents,
@@ -198,7 +196,7 @@ class Job:
         return {
             **({TEXT_BYTES: self.split_bytes} if self.windows else {}),
             **({DOCUMENT_SHARE: self.document_ratio} if is_split_by_hash else {}),
-            "documents": "no" if self.config.documents is None else "yes",
+            "documents": "yes" if self.config.has_documents else "no",
             "token format": TOKEN_FORMAT,
             "tiktoken": report.versions()["tiktoken"],
             "vocabulary": self.vocabulary.sha256,
@@ -222,9 +220,9 @@ class Job:
         """Return the number of documents without characters; an empty file has no block that counts it."""
         if not self.config.one_document_per_file:
             return tally.empty_documents
-        rows = zip(self.config.formats, tally.inputs, strict=False)
+        rows = zip(self.inputs, tally.inputs, strict=False)
         return tally.empty_documents + sum(
-            not (form.has_records or one.text_bytes or one.is_left) for form, one in rows
+            not (one.form.has_records or counts.text_bytes or counts.is_left) for one, counts in rows
         )
 
     @property
@@ -236,7 +234,13 @@ class Job:
         return 0
 
 
-def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], None] = lambda: None) -> Job:
+def look_into(
+    config: Config,
+    inputs: Sequence[Input],
+    *,
+    is_planned: bool = False,
+    check: Callable[[], None] = lambda: None,
+) -> Job:
     """Load the vocabulary, sample the inputs, and forecast; holds the samples of one input at a time.
 
     `is_planned`: this is for a plan, which cannot read pipes. `check` is called for each input; an exception
@@ -245,34 +249,33 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
     Raises:
         InputError: an input is unreadable, empty or not UTF-8 text, or there is no vocabulary.
     """
-    readers = _readers_of(config, repeat(None))
-    n_train = config.n_train_inputs
+    readers = _readers_of(config, inputs, repeat(None))
+    n_train = len(inputs) - config.n_val_inputs
     may_pipe = not (is_planned or config.n_val_inputs)  # one pipe cannot be in place of both
-    check_text_fields(readers, n_inputs=len(config.inputs), may_pipe=may_pipe, check=check)
-    sizes = [_size_of(path, check) for path in config.inputs]
+    check_text_fields(readers, n_inputs=len(inputs), may_pipe=may_pipe, check=check)
+    sizes = [_size_of(one.location, check) for one in inputs]
     if not any(size is None or size for size in sizes[:n_train]):
-        raise InputError(f"there is no text: {report.name_inputs(config.inputs[:n_train])} has 0 bytes")
+        raise InputError(f"there is no text: {report.name_inputs(inputs[:n_train])} has 0 bytes")
     stored_bytes = sum(LOOK_AHEAD_BYTES if size is None else size for size in sizes)
-    has_documents = config.documents is not None
-    vocabulary, chosen = open_engine(
-        config, has_documents=has_documents, reader_bytes=reader_bytes(config.formats)
-    )
+    vocabulary, chosen = open_engine(config, reader_bytes=reader_bytes(one.form for one in inputs))
     estimator = Estimator(
         chosen.encoder.encode,
         slowness=chosen.encoder.slowness,
         max_chars=_max_chars(config),
         max_tokens=config.max_tokens,
     )
-    inputs, text_sizes, shows_end_of_text = [], [], False
+    described: list[Input] = []
+    text_sizes, shows_end_of_text = [], False
     refused: list[tuple[Location, Kind]] = []
-    for index, reader in enumerate(_readers_of(config, sizes)):
+    for one, reader in zip(inputs, _readers_of(config, inputs, sizes), strict=True):
         check()
-        is_val = index >= n_train
+        is_val = len(described) >= n_train
         split = ("val" if is_val else "train") if config.n_val_inputs else ""
         with open_input(reader.location, check=check) as file:
             samples = take_samples(file, total_bytes=stored_bytes, n_inputs=len(sizes))
             data = (sample.data for sample in samples)
-            inputs.append(describe_input(reader.size_bytes, file.hints, data, split=split))
+            description = describe_input(reader.size_bytes, file.hints, data, split=split)
+            described.append(replace(one, description=description))
             share = Share(len(sizes), file.size_bytes, stored_bytes)
             found = reader.sample(file, samples, share, check)
         text_sizes.append(found.text_bytes)
@@ -291,16 +294,16 @@ def look_into(config: Config, *, is_planned: bool = False, check: Callable[[], N
         )
     if refused:
         option = "" if config.n_val_inputs else "--input"
-        raise refusal(refused, n_inputs=len(config.inputs), may_pipe=may_pipe, option=option)
+        raise refusal(refused, n_inputs=len(inputs), may_pipe=may_pipe, option=option)
     config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
     forecast = estimator.estimate(n_workers=config.n_workers)
     if config.shuffle:
         seconds = forecast.seconds + forecast.output_bytes / _SHUFFLED_BYTES_PER_S
         forecast = replace(forecast, seconds=seconds)
-    text_bytes = total_bytes(text_sizes, has_streams=config.has_streams)
+    text_bytes = total_bytes(text_sizes, has_streams=any(one.is_stream for one in inputs))
     return Job(
         config,
-        tuple(inputs),
+        tuple(described),
         vocabulary,
         chosen.encoder,
         chosen.line,
@@ -320,13 +323,13 @@ def _size_of(path: Location, check: Callable[[], None]) -> int | None:
         return None if file.size_bytes == UNKNOWN else file.size_bytes
 
 
-def _readers_of(config: Config, sizes: Iterable[int | None]) -> Iterator[Reader]:
-    documents = config.documents  # asks the format of each input
-    for path, form, size in zip(config.inputs, config.formats, sizes, strict=False):
-        yield reader_of(path, form, documents=documents, errors=config.errors, size_bytes=size)
+def _readers_of(config: Config, inputs: Sequence[Input], sizes: Iterable[int | None]) -> Iterator[Reader]:
+    documents = config.documents
+    for one, size in zip(inputs, sizes, strict=False):
+        yield reader_of(one.location, one.form, documents=documents, errors=config.errors, size_bytes=size)
 
 
-def open_engine(config: Config, *, has_documents: bool, reader_bytes: int) -> tuple[Vocabulary, Choice]:
+def open_engine(config: Config, *, reader_bytes: int) -> tuple[Vocabulary, Choice]:
     """Load the vocabulary and the engine, if there is memory for them."""
     engine_bytes = _TIKTOKEN_BYTES + (OPENING_BYTES if config.engine == "gigatoken" else 0)
     sampler = Sampler(
@@ -340,7 +343,7 @@ def open_engine(config: Config, *, has_documents: bool, reader_bytes: int) -> tu
     chosen = choose_encoder(
         config.engine,
         vocabulary.encoding,
-        has_documents=has_documents,
+        has_documents=config.has_documents,
         n_workers=config.n_workers,
         own_bytes=own_bytes_reader(),
         spare_bytes=min(map(margin_bytes, readings), default=sys.maxsize),
@@ -370,7 +373,8 @@ def _is_given(value: object) -> bool:
 def with_reference(job: Job) -> Job:
     """Replace the engine by tiktoken."""
     encoding = job.vocabulary.encoding
-    return replace(job, encoder=TiktokenEncoder(with_mark(encoding) if job.config.documents else encoding))
+    encoder = TiktokenEncoder(with_mark(encoding) if job.config.has_documents else encoding)
+    return replace(job, encoder=encoder)
 
 
 def outputs_of(config: Config) -> dict[str, Shards]:
@@ -403,7 +407,7 @@ def _most_bytes(config: Config) -> int | None:
     return min((one for one in limits if one is not None), default=None)
 
 
-def check_names(config: Config, found: Found, *, is_restart: bool = False) -> None:
+def check_names(config: Config, inputs: Sequence[Input], found: Found, *, is_restart: bool = False) -> None:
     """Refuse to write over files that exist, unless `--overwrite` allows it and they may be replaced.
 
     Shards that the saved run (`found`) has named already may exist. With `is_restart` they may not, because
@@ -437,7 +441,8 @@ def check_names(config: Config, found: Found, *, is_restart: bool = False) -> No
     ]:
         if final.is_dir():
             raise OutputError(f"{final} is a folder; move it away, or give another --output-dir")
-        if final.exists() and any(final.samefile(path) for path in config.inputs if isinstance(path, Path)):
+        paths = [one.location for one in inputs if isinstance(one.location, Path)]
+        if final.exists() and any(map(final.samefile, paths)):
             raise OutputError(f"{final} is an input of this run; give another --output-dir")
         if not config.overwrite:
             raise OutputError(
@@ -487,7 +492,7 @@ def needed_for_spill(job: Job, *, with_output: bool = True) -> int:
 def start_line(job: Job) -> str:
     """Return the first line of a run: what it is about to do."""
     return report.start_line(
-        job.config.inputs,
+        job.inputs,
         None if job.expected_bytes is None else job.forecast,
         free_bytes=job.free_bytes,
         n_workers=job.config.n_workers,
@@ -515,8 +520,8 @@ def describe_val(job: Job) -> str:
     """Describe in a few words where the validation tokens come from."""
     documents = job.documents
     ratio = job.config.val_ratio if documents is None else documents.val_ratio
-    paths = job.config.inputs[job.config.n_train_inputs :]
-    return report.describe_val(job.config.val_split, job.windows, ratio=ratio, paths=paths)
+    inputs = job.inputs[job.n_train_inputs :]
+    return report.describe_val(job.config.val_split, job.windows, ratio=ratio, inputs=inputs)
 
 
 def foreseen_tokens(job: Job) -> dict[str, int]:
@@ -562,9 +567,7 @@ def offer_documents(job: Job, redo: Sequence[str]) -> list[str]:
     """
     config = job.config
     sizes = [
-        size
-        for size, form in zip(job.sizes, config.formats, strict=True)
-        if size is not None and form == Format("text")
+        one.size_bytes for one in job.inputs if one.size_bytes is not None and one.form == Format("text")
     ]
     if job.documents is not None or job.shows_end_of_text or len(sizes) < _MANY_FILES:
         return []

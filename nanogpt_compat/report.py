@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nanogpt_compat import __version__
 from nanogpt_compat.errors import OutputError
-from nanogpt_compat.input.location import Format, Location
+from nanogpt_compat.input.location import Input
 from nanogpt_compat.memory.usage import peak_rss_bytes
 from nanogpt_compat.output.layout import OutputFile
 from nanogpt_compat.output.token_file import TOKEN
@@ -43,9 +43,7 @@ def versions() -> Mapping[str, str]:
 def build_report(
     *,
     tally: Tally,
-    inputs: Sequence[Mapping[str, Any]],
-    paths: Sequence[Location],
-    formats: Sequence[Format],
+    inputs: Sequence[Input],
     tokens: Mapping[str, int],
     engine: str,
     engine_mismatch: str,
@@ -62,13 +60,13 @@ def build_report(
     fingerprint: str,
 ) -> dict[str, Any]:
     """Build the content of `prepare.json`, except `files`. A count that was not taken is None."""
-    rows = zip(paths, formats, inputs, tally.inputs, strict=True)
     # An earlier version, which began the run, did not count them for each input.
     counts_val = sum(one.val_tokens for one in tally.inputs) == tally.val_tokens
     described = [
-        _describe_input(path, form, hints, one, has_documents=has_documents, counts_val=counts_val)
-        for path, form, hints, one in rows
+        _describe_input(one, counts, has_documents=has_documents, counts_val=counts_val)
+        for one, counts in zip(inputs, tally.inputs, strict=True)
     ]
+    names = [str(one.location) for one in inputs]
     return {
         "tokens": dict(tokens),
         "dtype": TOKEN.str,
@@ -78,15 +76,15 @@ def build_report(
         "bytes_total": sum(one["bytes"] for one in described),
         "text_bytes": tally.text_bytes,
         "chars": tally.chars if counts_chars else None,
-        "stopped_at": None if stopped_by is None else _describe_stop(*stopped_by, tally, paths, formats),
+        "stopped_at": None if stopped_by is None else _describe_stop(*stopped_by, tally, inputs),
         "invalid_bytes": tally.invalid_bytes,
-        "invalid_offsets": [[str(paths[index]), offset] for index, offset in tally.invalid_offsets],
+        "invalid_offsets": [[names[index], offset] for index, offset in tally.invalid_offsets],
         "forced_cuts": tally.forced_cuts,
         "documents": tally.documents if has_documents else None,
         "empty_documents": empty_documents,
         "longest_document_bytes": tally.longest_document_bytes if has_documents else None,
         "skipped_records": tally.skipped_records,
-        "first_skipped_records": [[str(paths[index]), why] for index, why in tally.skipped],
+        "first_skipped_records": [[names[index], why] for index, why in tally.skipped],
         "replaced_surrogates": tally.replaced_surrogates,
         "engine": engine,
         "engine_checked_slices": tally.checked_slices,
@@ -106,44 +104,36 @@ def build_report(
     }
 
 
-def _describe_stop(
-    option: str, index: int, tally: Tally, paths: Sequence[Location], formats: Sequence[Format]
-) -> dict[str, object]:
+def _describe_stop(option: str, index: int, tally: Tally, inputs: Sequence[Input]) -> dict[str, object]:
     """Return which limit was reached, and where: the input, and what was read of it."""
     one = tally.inputs[index]
-    unit = _RECORDS.get(formats[index].container, "rows")
+    unit = _RECORDS.get(inputs[index].form.container, "rows")
     # A text in a table of columns has no place in the file.
     places = {} if unit == "rows" else {"bytes": one.text_bytes}
     if unit != "bytes":
         places[unit] = one.records
-    return {"option": option, "input": str(paths[index]), **places}
+    return {"option": option, "input": str(inputs[index].location), **places}
 
 
 def _describe_input(
-    path: Location,
-    form: Format,
-    description: Mapping[str, Any],
-    one: InputTally,
-    *,
-    has_documents: bool,
-    counts_val: bool,
+    one: Input, counts: InputTally, *, has_documents: bool, counts_val: bool
 ) -> dict[str, Any]:
     """Return the counts of one input, and what identifies it in a later run."""
     return {
-        "path": str(path),
-        "format": str(form),
-        "bytes": one.bytes_read if description["size"] is None else description["size"],
-        "bytes_read": one.bytes_read,
-        "text_bytes": one.text_bytes,
-        "records": one.records,
-        "tokens": one.tokens,
-        "val_tokens": one.val_tokens if counts_val else None,
-        "documents": one.documents if has_documents else None,
-        "invalid_bytes": one.invalid_bytes,
-        "skipped_records": one.skipped_records,
-        **({"first_skipped_record": one.first_skipped} if one.first_skipped else {}),
-        "crc32": one.crc,
-        **description,
+        "path": str(one.location),
+        "format": str(one.form),
+        "bytes": counts.bytes_read if one.size_bytes is None else one.size_bytes,
+        "bytes_read": counts.bytes_read,
+        "text_bytes": counts.text_bytes,
+        "records": counts.records,
+        "tokens": counts.tokens,
+        "val_tokens": counts.val_tokens if counts_val else None,
+        "documents": counts.documents if has_documents else None,
+        "invalid_bytes": counts.invalid_bytes,
+        "skipped_records": counts.skipped_records,
+        **({"first_skipped_record": counts.first_skipped} if counts.first_skipped else {}),
+        "crc32": counts.crc,
+        **one.description,
     }
 
 
@@ -179,20 +169,21 @@ def _what_is_left(error: OSError) -> str:
     return f"the token files are complete: {advice(error)} and run the same command again"
 
 
-def name_inputs(paths: Sequence[Location]) -> str:
+def name_inputs(inputs: Sequence[Input]) -> str:
     """Return the name of the only input, or of the first and how many more there are."""
-    return paths[0].name if len(paths) == 1 else f"{paths[0].name} and {len(paths) - 1} more"
+    name = inputs[0].location.name
+    return name if len(inputs) == 1 else f"{name} and {len(inputs) - 1} more"
 
 
 def start_line(
-    paths: Sequence[Location], forecast: "Estimate | None", *, free_bytes: int, n_workers: int
+    inputs: Sequence[Input], forecast: "Estimate | None", *, free_bytes: int, n_workers: int
 ) -> str:
     """Return the first line of a run; `forecast` is None for a pipe, whose size is unknown."""
     threads = "1 thread" if n_workers == 1 else f"{n_workers} threads"
     if forecast is None:
-        return f"{name_inputs(paths)}, size unknown ({format_bytes(free_bytes)} free); {threads}"
+        return f"{name_inputs(inputs)}, size unknown ({format_bytes(free_bytes)} free); {threads}"
     return (
-        f"{name_inputs(paths)} {format_bytes(forecast.text_bytes)} -> about {format_count(forecast.tokens)} "
+        f"{name_inputs(inputs)} {format_bytes(forecast.text_bytes)} -> about {format_count(forecast.tokens)} "
         f"tokens, {format_bytes(forecast.output_bytes)} ({format_bytes(free_bytes)} free); {threads}; "
         f"about {format_duration(forecast.seconds)}"
     )
@@ -212,10 +203,10 @@ def val_split(
     return found | {"windows": len(windows), "bytes": sum(end - start for start, end in windows)}
 
 
-def describe_val(split: str, windows: Windows, *, ratio: float, paths: Sequence[Location]) -> str:
-    """Describe in a few words where the validation tokens come from; `paths`: the inputs for val alone."""
+def describe_val(split: str, windows: Windows, *, ratio: float, inputs: Sequence[Input]) -> str:
+    """Describe in a few words where the validation tokens come from; `inputs`: those for val alone."""
     if split == VAL_INPUT:
-        return f"all of {name_inputs(paths)}"
+        return f"all of {name_inputs(inputs)}"
     if split == FIRST_SHARD:
         return "the first shard"
     if split == "documents":

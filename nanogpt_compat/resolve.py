@@ -9,7 +9,7 @@ from nanogpt_compat.config import DEFAULT_INPUT, DEFAULT_TEXT_FIELD, SEED, VAL_R
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.input.find import find_inputs
 from nanogpt_compat.input.formats import Asked, find_formats
-from nanogpt_compat.input.location import Format
+from nanogpt_compat.input.location import Input
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.memory.limits import available_cpus, default_workers
 from nanogpt_compat.options import Options, option_meant
@@ -25,6 +25,7 @@ class Request:
     """What a run is asked to do."""
 
     config: Config
+    inputs: tuple[Input, ...]  # those of --val-input after all others
     share: Share | None  # None: the run is on one machine
     notices: tuple[str, ...]  # about the inputs
 
@@ -47,8 +48,6 @@ def resolve(options: Options, *, home: Path | None) -> Request:
     found = find_inputs(
         options.input or [str(folder / DEFAULT_INPUT)], val_patterns=options.val_input or (), home=home
     )
-    inputs = found.inputs
-    has_separator = options.document_separator is not None
     asked = Asked(
         separator=options.document_separator,
         errors_given=options.errors is not None,
@@ -57,26 +56,27 @@ def resolve(options: Options, *, home: Path | None) -> Request:
         # Inputs of both options may have to be converted, and only one can be a pipe.
         may_pipe=not (options.is_for_many or found.n_val_inputs),
     )
-    n_train = len(inputs) - found.n_val_inputs
-    formats, notices = find_formats(inputs[:n_train], asked)
+    n_train = len(found.inputs) - found.n_val_inputs
+    formats, notices = find_formats(found.inputs[:n_train], asked)
     if found.n_val_inputs:
-        val_formats, val_notices = find_formats(inputs[n_train:], replace(asked, option=VAL_INPUT))
+        val_formats, val_notices = find_formats(found.inputs[n_train:], replace(asked, option=VAL_INPUT))
         formats, notices = (*formats, *val_formats), [*notices, *val_notices]
-    is_split = has_separator or options.one_document_per_file
-    has_documents = is_split or any(one.has_records for one in formats)
-    for path, one in zip(inputs, formats, strict=True):
-        if has_documents and not is_split and not one.has_records:
+    inputs = tuple(map(Input, found.inputs, formats))
+    is_split = options.document_separator is not None or options.one_document_per_file
+    has_documents = is_split or any(one.form.has_records for one in inputs)
+    for one in inputs:
+        if has_documents and not is_split and not one.form.has_records:
             raise UsageError(
-                f"{path} is plain text, and another input holds documents: give the --document-separator of "
-                "the text or --one-document-per-file, or read it in a separate run"
+                f"{one.location} is plain text, and another input holds documents: give the "
+                "--document-separator of the text or --one-document-per-file, or read it in a separate run"
             )
-    _check_effects(options, formats)
+    _check_effects(options, inputs)
     _check_shuffle(options, has_documents=has_documents)
     shard_tokens, shard_name = _shards(options)
     config = Config(
-        inputs=inputs,
-        n_val_inputs=found.n_val_inputs,
         output_dir=options.output_dir or folder,
+        has_documents=has_documents,
+        n_val_inputs=found.n_val_inputs,
         n_chunks=options.n,
         max_tokens=options.max_tokens,
         val_ratio=VAL_RATIO if options.val_ratio is None else options.val_ratio,
@@ -90,7 +90,6 @@ def resolve(options: Options, *, home: Path | None) -> Request:
         index=_index(options, has_documents=has_documents),
         shuffle=options.shuffle,
         seed=SEED if options.shuffle and options.seed is None else options.seed,
-        formats=formats,
         text_field=DEFAULT_TEXT_FIELD if options.text_field is None else options.text_field,
         skip_bad_records=options.skip_bad_records,
         errors=options.errors or "ignore",
@@ -103,7 +102,7 @@ def resolve(options: Options, *, home: Path | None) -> Request:
         max_memory_bytes=options.max_memory,
         min_available_bytes=options.min_available,
     )
-    if config.has_streams and config.val_split in ("head", "tail"):
+    if config.val_split in ("head", "tail") and any(one.is_stream for one in inputs):
         raise UsageError(
             f"--val-split {config.val_split} needs the size of the text, which is unknown for a pipe and for "
             "compressed text; give spread or none"
@@ -113,12 +112,13 @@ def resolve(options: Options, *, home: Path | None) -> Request:
             "--val-split tail is the end of the input, which --max-tokens may not reach; give spread, head "
             "or none"
         )
-    return Request(config, _share(options, config), (*found.notices, *notices))
+    return Request(config, inputs, _share(options, config, inputs), (*found.notices, *notices))
 
 
-def _check_effects(options: Options, formats: Sequence[Format]) -> None:
+def _check_effects(options: Options, inputs: Sequence[Input]) -> None:
     """Raise UsageError for an option without effect on these inputs: it was given for a reason."""
-    has_records, has_text = (any(one.has_records == wanted for one in formats) for wanted in (True, False))
+    has_records = any(one.form.has_records for one in inputs)
+    has_text = not all(one.form.has_records for one in inputs)
     for option, is_given, has_effect in (
         ("--text-field", options.text_field is not None, has_records),
         ("--skip-bad-records", options.skip_bad_records, has_records),
@@ -143,7 +143,7 @@ def _check_effects(options: Options, formats: Sequence[Format]) -> None:
         )
 
 
-def _share(options: Options, config: Config) -> Share | None:
+def _share(options: Options, config: Config, inputs: Sequence[Input]) -> Share | None:
     """Return the part of this process in a run on many machines; None for a run on one."""
     is_rank = options.rank is not None
     if options.world_size is not None and not is_rank:
@@ -159,9 +159,10 @@ def _share(options: Options, config: Config) -> Share | None:
     if is_rank and (options.cluster is not None or options.merge or options.restart):
         raise UsageError("--rank only encodes its spans: omit --cluster, --merge and --restart")
     _check_limits(options)
-    if any(isinstance(one, Pipe) for one in config.inputs):
+    if any(isinstance(one.location, Pipe) for one in inputs):
         raise UsageError("a pipe can be read by one process only; write it to a file first")
-    if config.has_streams and config.documents is None and config.val_split == "spread" and config.has_val:
+    has_windows = not config.has_documents and config.val_split == "spread" and config.has_val
+    if has_windows and any(one.is_stream for one in inputs):
         raise UsageError(
             "validation windows in compressed text depend on all of the text before them, which is in other "
             "spans: give --val-split none, --document-separator or --one-document-per-file"

@@ -15,7 +15,7 @@ from nanogpt_compat.encoders.fast import GigatokenEncoder
 from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.new_letters import NEW_LETTERS
 from nanogpt_compat.encoders.reference import TiktokenEncoder
-from nanogpt_compat.input.location import Format
+from nanogpt_compat.input.location import Format, Input
 from nanogpt_compat.input.source import Source
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.text.documents import Documents
@@ -94,9 +94,7 @@ def tokenise(
     sink = sink or Lists()
     tally = tally or Tally([InputTally() for _ in paths])
     source = Source(
-        paths=paths,
-        sizes=[path.stat().st_size for path in paths],
-        formats=[Format("text") for _ in paths],
+        inputs=[Input(path, Format("text"), {"size": path.stat().st_size}) for path in paths],
         n_val_inputs=n_val_inputs,
         windows=windows,
         documents=documents,

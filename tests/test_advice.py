@@ -615,7 +615,7 @@ def test_any_number_of_shards_is_put_together_in_order(n_shards: int, tmp_path: 
     out = tmp_path / "it's my out"
     out.mkdir()
     (out / f"train_shard_{n_shards:04d}.bin").write_bytes(b"not of this run")
-    config = Config(inputs=(), formats=(), output_dir=out, shard_tokens=5)
+    config = Config(output_dir=out, shard_tokens=5)
     outputs = lay_out(out, form="bin", shard_tokens=5, word=None, has_val=True)
     files = list(files_of(outputs, {"train": 5 * n_shards - 2, "val": 5000}))
     expected = b""
@@ -629,7 +629,7 @@ def test_any_number_of_shards_is_put_together_in_order(n_shards: int, tmp_path: 
 
 def test_a_train_bin_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "train.bin").write_bytes(b"of another run")
-    config = Config(inputs=(), formats=(), output_dir=tmp_path, shard_tokens=5)
+    config = Config(output_dir=tmp_path, shard_tokens=5)
     outputs = lay_out(tmp_path, form="bin", shard_tokens=5, word=None, has_val=True)
     assert next_step(config, list(files_of(outputs, {"train": 50, "val": 5000}))) == ""
 
@@ -647,9 +647,7 @@ def test_nothing_is_told_that_would_fail(
     (tmp_path / "train.py").touch()
     shards = None if form == "bin" else n_val
     word = None if form == "bin" else "fineweb"
-    config = Config(
-        inputs=(), formats=(), output_dir=out, output_format=form, shard_tokens=shards, shard_name=word
-    )
+    config = Config(output_dir=out, output_format=form, shard_tokens=shards, shard_name=word)
     outputs = lay_out(out, form=form, shard_tokens=shards, word=word, has_val=True)
     tokens = {"train": n_train, "val": n_val} if form == "bin" else {"train": n_train + n_val}
     assert (next_step(config, list(files_of(outputs, tokens))) != "") == works
@@ -659,7 +657,7 @@ def test_nothing_is_told_that_would_fail(
 def test_train_py_is_told_only_for_a_dataset_in_a_checkout(folder: str, tmp_path: Path) -> None:
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "train.py").touch()
-    config = Config(inputs=(), formats=(), output_dir=tmp_path / folder)
+    config = Config(output_dir=tmp_path / folder)
     outputs = lay_out(tmp_path / folder, form="bin", shard_tokens=None, word=None, has_val=True)
     assert next_step(config, list(files_of(outputs, {"train": 5000, "val": 5000}))) == ""
 
@@ -670,16 +668,14 @@ def test_a_dataset_that_is_a_link_to_another_disk_is_one_of_the_checkout(tmp_pat
     (tmp_path / "train.py").touch()
     (tmp_path / "data" / "set").symlink_to(tmp_path / "disk")
     out = tmp_path / "data" / "set"
-    config = Config(inputs=(), formats=(), output_dir=out)
+    config = Config(output_dir=out)
     outputs = lay_out(out, form="bin", shard_tokens=None, word=None, has_val=True)
     assert "--dataset=set" in next_step(config, list(files_of(outputs, {"train": 5000, "val": 5000})))
 
 
 def test_the_line_for_build_nanogpt_is_python_that_names_the_folder(tmp_path: Path) -> None:
     out = tmp_path / "it's \xe9"
-    config = Config(
-        inputs=(), formats=(), output_dir=out, output_format="npy", shard_tokens=5000, shard_name="a"
-    )
+    config = Config(output_dir=out, output_format="npy", shard_tokens=5000, shard_name="a")
     outputs = lay_out(out, form="npy", shard_tokens=5000, word="a", has_val=True)
     line = next_step(config, list(files_of(outputs, {"train": 12_000})))
     found = re.search(r"set data_root = (.*) in train_gpt2.py of build-nanogpt", line)

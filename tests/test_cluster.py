@@ -36,6 +36,7 @@ from nanogpt_compat.errors import (
     TooSmallError,
     UsageError,
 )
+from nanogpt_compat.input.location import Format, Input
 from nanogpt_compat.input.parquet import Parquet
 from nanogpt_compat.input.rows import RowGroup
 from nanogpt_compat.input.tables import TextColumn
@@ -789,7 +790,7 @@ def place_without_samples(path: Path, folder: Path) -> int:
     for place in range(10_000, 300_000, 10_000):
         path.write_bytes(text[:place] + b"edited" + text[place + 6 :])
         with suppress(CheckpointError):
-            plan_module.check_inputs(plan, [path], folder)
+            plan_module.check_inputs(plan, [Input(path, Format("text"))], folder)
             return place
     raise AssertionError("samples are everywhere")
 
@@ -811,7 +812,7 @@ def test_a_worker_reads_an_input_where_the_driver_says_it_is(tmp_path: Path) -> 
     assert not attempt(str(work), 0, plan.hash, settings, tmp_path / "a.txt").error
     moved = (tmp_path / "a.txt").rename(tmp_path / "b.txt")
     assert "No such file" in attempt(str(work), 1, plan.hash, settings, tmp_path / "a.txt").error
-    assert plan_module.check_inputs(plan, [moved], work).locations == (moved,)
+    assert plan_module.check_inputs(plan, [Input(moved, Format("text"))], work).inputs[0].location == moved
     assert not attempt(str(work), 1, plan.hash, settings, moved).error
 
 

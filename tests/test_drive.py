@@ -54,7 +54,7 @@ def do_all(
 
 
 def to_do(work: Path) -> list[int]:
-    return [one.index for one in spans_to_do(work, plan_in(work), Config((), (), work))]
+    return [one.index for one in spans_to_do(work, plan_in(work), Config(work))]
 
 
 def remove_sidecar(work: Path, index: int) -> None:

@@ -12,7 +12,7 @@ from nanogpt_compat.cluster.plan import Plan, make_plan
 from nanogpt_compat.cluster.worker import run_span
 from nanogpt_compat.config import Config
 from nanogpt_compat.errors import SpansError
-from nanogpt_compat.input.location import Format
+from nanogpt_compat.input.location import Format, Input
 from nanogpt_compat.preflight import look_into
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.text.documents import Documents
@@ -25,7 +25,8 @@ SEPARATOR = "\n--\n"
 
 def make_parts(folder: Path, config: Config) -> Plan:
     """All parts of some documents, in spans of 20 kB."""
-    plan = make_plan(look_into(config), span_bytes=20_000)
+    inputs = [Input(folder / "text.txt", Format("text"))]
+    plan = make_plan(look_into(config, inputs), span_bytes=20_000)
     for span in plan.spans:
         run_span(folder, plan, span, config, check=lambda: None)
     assert len(plan.spans) > 3
@@ -44,12 +45,10 @@ def some_config(folder: Path, eot: str) -> tuple[Config, str]:
     text = SEPARATOR.join(
         prose[start : start + rng.randrange(2_000)] for start in rng.sample(range(100_000), 200)
     )
-    path = folder / "text.txt"
-    path.write_text(text, encoding="utf-8")
+    (folder / "text.txt").write_text(text, encoding="utf-8")
     config = Config(
-        inputs=(path,),
-        formats=(Format("text"),),
         output_dir=folder,
+        has_documents=True,
         val_ratio=0.3,
         val_split="documents",
         separator=SEPARATOR,

@@ -15,7 +15,7 @@ from nanogpt_compat.config import Config
 from nanogpt_compat.encoders.forecast import Estimate, Estimator
 from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.input.local import LocalFile
-from nanogpt_compat.input.location import Container, Format
+from nanogpt_compat.input.location import Container, Format, Input
 from nanogpt_compat.input.samples import Share
 from nanogpt_compat.input.source import reader_of
 from nanogpt_compat.preflight import look_into
@@ -161,10 +161,10 @@ def test_text_in_many_languages_is_forecast_within_ten_percent(
         pq = pytest.importorskip("pyarrow.parquet")
         table = pytest.importorskip("pyarrow").table({"text": texts})
         pq.write_table(table, path, row_group_size=200 if form == "parquet" else len(texts))
-    config = Config(
-        inputs=(path,), formats=(Format(container),), output_dir=tmp_path, eot="none", val_split="none"
+    config = Config(tmp_path, has_documents=form != "text", eot="none", val_split="none")
+    assert look_into(config, [Input(path, Format(container))]).forecast.tokens == pytest.approx(
+        n_tokens, rel=0.1
     )
-    assert look_into(config).forecast.tokens == pytest.approx(n_tokens, rel=0.1)
 
 
 def test_lines_that_are_very_long_are_forecast_by_pieces_of_them(
@@ -176,10 +176,10 @@ def test_lines_that_are_very_long_are_forecast_by_pieces_of_them(
         books.setdefault(language, []).append(text)
     path = tmp_path / "books.jsonl"
     path.write_text("".join(json.dumps({"text": "".join(book)}) + "\n" for book in books.values()))
-    config = Config(
-        inputs=(path,), formats=(Format("jsonl"),), output_dir=tmp_path, eot="none", val_split="none"
+    config = Config(tmp_path, has_documents=True, eot="none", val_split="none")
+    assert look_into(config, [Input(path, Format("jsonl"))]).forecast.tokens == pytest.approx(
+        n_tokens, rel=0.1
     )
-    assert look_into(config).forecast.tokens == pytest.approx(n_tokens, rel=0.1)
 
 
 def test_many_inputs_take_no_more_samples_than_one(

@@ -16,7 +16,7 @@ from nanogpt_compat.config import Config
 from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.reference import with_mark
 from nanogpt_compat.errors import CheckpointError
-from nanogpt_compat.input.location import Format
+from nanogpt_compat.input.location import Format, Input
 from nanogpt_compat.input.source import reader_of
 from nanogpt_compat.preflight import Job, look_into
 from nanogpt_compat.resume.counters import InputTally, Tally
@@ -49,7 +49,7 @@ def places(paths: list[Path], span_bytes: int, separator: str | None = None) -> 
     """The input, the real beginning and the real end of each span."""
     sizes = [path.stat().st_size for path in paths]
     found = []
-    for span in cut_spans(sizes, [TEXT] * len(paths), span_bytes):
+    for span in cut_spans([Input(path, TEXT, {"size": path.stat().st_size}) for path in paths], span_bytes):
         place = span.start, span.end
         size_bytes, path = sizes[span.input_index], paths[span.input_index]
         start, end = bounds(path, *place, size_bytes=size_bytes, separator=separator)
@@ -259,7 +259,8 @@ def test_a_stretch_without_a_cut_is_one_span_and_is_cut_by_force_as_on_one_machi
 
 def test_spans_cover_every_input_and_an_empty_one_has_none_and_one_read_in_order_one() -> None:
     formats = [TEXT, TEXT, Format("jsonl", "gz"), Format("parquet"), Format("csv")]
-    spans = cut_spans([0, 10, 10, 3, 10], formats, 4)
+    rows = zip([0, 10, 10, 3, 10], formats, strict=True)
+    spans = cut_spans([Input(Path("a"), form, {"size": size}) for size, form in rows], 4)
     found = [(one.index, one.input_index, one.start, one.end) for one in spans]
     assert found == [(0, 1, 0, 3), (1, 1, 3, 6), (2, 1, 6, 10), (3, 2, 0, 10), (4, 3, 0, 3), (5, 4, 0, 10)]
 
@@ -267,7 +268,8 @@ def test_spans_cover_every_input_and_an_empty_one_has_none_and_one_read_in_order
 def small_plan(folder: Path, **options: object) -> tuple[Plan, Job]:
     path = folder / "a.txt"
     path.write_bytes(real_text()[:50_000])
-    job = look_into(Config((path,), (TEXT,), folder, engine="tiktoken", **options))  # type: ignore[arg-type]
+    config = Config(folder, engine="tiktoken", **options)  # type: ignore[arg-type]
+    job = look_into(config, [Input(path, TEXT)])
     return make_plan(job, span_bytes=10_000), job
 
 
@@ -298,15 +300,16 @@ def test_an_input_that_was_changed_is_refused_and_one_that_was_touched_is_not(tm
     path = tmp_path / "a.txt"
     text = path.read_bytes()
     path.write_bytes(text)
-    check_inputs(plan, [path], tmp_path)
+    given = Input(path, TEXT)
+    check_inputs(plan, [given], tmp_path)
     path.write_bytes(text[:-1] + b"!")
     with pytest.raises(CheckpointError, match="has different content than before"):
-        check_inputs(plan, [path], tmp_path)
+        check_inputs(plan, [given], tmp_path)
     with pytest.raises(CheckpointError, match="the number of inputs was 1, is 2"):
-        check_inputs(plan, [path, path], tmp_path)
+        check_inputs(plan, [given, given], tmp_path)
 
 
 def test_a_hundred_thousand_spans_are_planned_at_once(tmp_path: Path) -> None:
-    spans = cut_spans([44 << 30] * 1000, [TEXT] * 1000, 450 << 20)
+    spans = cut_spans([Input(Path("a"), TEXT, {"size": 44 << 30})] * 1000, 450 << 20)
     assert len(spans) > 100_000
     assert np.all(np.diff([span.index for span in spans]) == 1)

@@ -25,7 +25,7 @@ from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.reference import with_mark
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.input import separated as document_reader
-from nanogpt_compat.input.location import Compression, Container, Format
+from nanogpt_compat.input.location import Compression, Container, Format, Input
 from nanogpt_compat.input.reader import Consumed
 from nanogpt_compat.input.source import Source, reader_of
 from nanogpt_compat.resume.counters import InputTally, Tally
@@ -103,9 +103,7 @@ def make(
     sink, n_blocks = Lists(), 0
     tally = tally or Tally([InputTally()])
     source = Source(
-        paths=[path],
-        sizes=[path.stat().st_size],
-        formats=[case.form],
+        inputs=[Input(path, case.form, {"size": path.stat().st_size})],
         windows=case.windows,
         documents=case.documents,
         errors=case.errors,

@@ -15,7 +15,15 @@ from typing import Any
 
 from nanogpt_compat.cluster.executors import open_executor
 from nanogpt_compat.cluster.parts import Parts, list_some, remove_parts, spans_to_do, write_index
-from nanogpt_compat.cluster.plan import PLAN_NAME, Plan, Span, check_inputs, find_plan, read_plan
+from nanogpt_compat.cluster.plan import (
+    PLAN_NAME,
+    Plan,
+    Span,
+    check_inputs,
+    find_plan,
+    planned_as_given,
+    read_plan,
+)
 from nanogpt_compat.cluster.worker import Outcome, attempt, job_of
 from nanogpt_compat.config import Config, Share
 from nanogpt_compat.encoders.forecast import Estimate
@@ -28,6 +36,7 @@ from nanogpt_compat.errors import (
     TooSmallError,
     UsageError,
 )
+from nanogpt_compat.input.location import Input
 from nanogpt_compat.memory.usage import rss_bytes
 from nanogpt_compat.preflight import check_names, look_into
 from nanogpt_compat.report import read_report, warn_of_empty
@@ -56,8 +65,9 @@ class Driver:
     An error that `voice.check` raises ends the work, and finished spans are kept.
     """
 
-    def __init__(self, config: Config, share: Share, voice: Voice) -> None:
+    def __init__(self, config: Config, inputs: Sequence[Input], share: Share, voice: Voice) -> None:
         self._config = config
+        self._inputs = inputs
         self._modest = replace(config, engine="tiktoken")  # for steps that encode only samples
         self._share = share
         self._voice = voice
@@ -92,18 +102,19 @@ class Driver:
             return False
         if read_report(self._config.output_dir) is None:  # the usual case is cheap
             return False
-        return Run(look_into(self._modest), self._voice).has_nothing_to_do(restart=restart)
+        return Run(look_into(self._modest, self._inputs), self._voice).has_nothing_to_do(restart=restart)
 
     def _check_names(self, *, restart: bool) -> None:
         """Refuse now to replace files that the merge would refuse to replace hours later."""
         found = Found() if restart else read_found(journal_in(self._config.output_dir))
         if found.report is None:  # otherwise, an earlier merge may have published some of them
-            check_names(self._config, found, is_restart=restart)
+            check_names(self._config, self._inputs, found, is_restart=restart)
 
     def _find_plan(self) -> Plan:
         """Check that the plan is for this run; make it if there is none."""
         work_dir = self._share.work_dir
-        plan = find_plan(self._modest, work_dir, span_bytes=self._share.span_bytes, check=self._voice.check)
+        span_bytes, check = self._share.span_bytes, self._voice.check
+        plan = find_plan(self._modest, self._inputs, work_dir, span_bytes=span_bytes, check=check)
         job_of(plan, self._modest, work_dir)  # refuses another vocabulary or version
         self._voice.say(
             f"plan {plan.hash[:12]}: {plural(len(plan.spans), 'span')} of {plural(len(plan.inputs), 'input')}"
@@ -126,7 +137,7 @@ class Driver:
     def _do_rank(self, rank: int, size: int) -> None:
         """Do the spans with numbers `rank`, `rank + size`, `rank + 2 * size` and so on."""
         work_dir = self._share.work_dir
-        plan, settings = self._find_plan(), _without_inputs(self._config)
+        plan, settings = self._find_plan(), _for_tasks(self._config)
         self._voice.say(job_of(plan, settings, work_dir).engine_line)
         self._drive(plan, _ThisProcess(self._voice.check), settings, lambda: 1, plan.spans[rank::size])
         self._voice.say(f"rank {rank} of {size} is done: its parts are in {work_dir}")
@@ -179,17 +190,19 @@ class Driver:
         """Return the run that merges all parts of a plan, and the parts."""
         work_dir, config = self._share.work_dir, self._config
         plan = check_inputs(
-            plan, config.inputs, work_dir, n_val_inputs=config.n_val_inputs, check=self._voice.check
+            plan, self._inputs, work_dir, n_val_inputs=config.n_val_inputs, check=self._voice.check
         )
         job = job_of(plan, self._modest, work_dir)  # reports options that differ before missing parts
         parts = Parts(work_dir, plan, config)
         self._voice.say(parts.line())
         parts.check_texts(job.source, say=self._voice.say, check=self._voice.check)
-        n_bytes = sum(one["size"] for one in plan.inputs)
         job = replace(
             job,
-            config=replace(job.config, inputs=config.inputs, engine=config.engine),
-            forecast=Estimate(n_bytes, parts.n_tokens, 0.0, parts.tally.val_tokens, parts.tally.documents),
+            config=replace(job.config, engine=config.engine),
+            inputs=tuple(map(planned_as_given, plan.inputs, self._inputs)),
+            forecast=Estimate(
+                plan.n_bytes, parts.n_tokens, 0.0, parts.tally.val_tokens, parts.tally.documents
+            ),
         )
         return Run(job, self._voice, fill=parts), parts
 
@@ -215,7 +228,7 @@ def drive(
         MemoryLimitError, TooSmallError: the same, if all of them failed with this error.
         UsageError, OutputError, CheckpointError, TooSmallError: a worker met an error that all spans would.
     """
-    settings = _without_inputs(settings)
+    settings = _for_tasks(settings)
     asked = plan.spans if spans is None else spans
     queue, n_most = _Queue(), 1
 
@@ -241,7 +254,7 @@ def drive(
                 if n_before and not n_most:
                     voice.warn("no worker is available; waiting for one")
                 while next_one := queue.take(n_most):
-                    location = plan.locations[next_one.input_index]
+                    location = plan.inputs[next_one.input_index].location
                     arguments = (str(work_dir), next_one.index, plan.hash, settings, location)
                     queue.pending[_ask(executor.submit, attempt_elsewhere, *arguments)] = next_one
     lost = [Outcome(one.index, "an unknown host", error=_LOST) for one in list_todo()]
@@ -305,13 +318,9 @@ def _gone(error: Exception) -> str:
     )
 
 
-def _without_inputs(config: Config) -> Config:
-    """Return the options without the inputs, which are in the plan, so that a task is small to send.
-
-    The worker may have another current folder, so paths become absolute.
-    """
-    vocab_dir = None if config.vocab_dir is None else config.vocab_dir.absolute()
-    return replace(config, inputs=(), formats=(), vocab_dir=vocab_dir)
+def _for_tasks(config: Config) -> Config:
+    """Return the options with an absolute path: a worker may have another current folder."""
+    return replace(config, vocab_dir=config.vocab_dir and config.vocab_dir.absolute())
 
 
 def _outcome_of(future: "Future[Outcome]", span: Span) -> Outcome:
@@ -334,7 +343,7 @@ def _outcome_of(future: "Future[Outcome]", span: Span) -> Outcome:
 
 def _describe_failure(plan: Plan, outcome: Outcome) -> str:
     span = plan.spans[outcome.index]
-    where = f"bytes {span.start:,} to {span.end:,} of {plan.locations[span.input_index]}"
+    where = f"bytes {span.start:,} to {span.end:,} of {plan.inputs[span.input_index].location}"
     return f"span {span.index:,} ({where}) failed on {outcome.host}: {outcome.error}"
 
 

@@ -16,6 +16,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -158,7 +159,7 @@ class Parts:
         self._hosts = sorted(hosts)
 
     def _gap(self, part: Mapping[str, Any], end: int) -> str:
-        path = self.plan.locations[part["input"]]
+        path = self.plan.inputs[part["input"]].location
         sidecar = _sidecar(self._work_dir, self.plan, part["span"])
         return (
             f"span {part['span']:,} of {path} begins at {part['start']:,} and the one before it ends at "
@@ -171,15 +172,15 @@ class Parts:
         Each span compares only samples, so a text may have been edited between two spans unnoticed. Raise a
         CheckpointError if one was.
         """
-        old, new = self.plan.inputs, []
-        for path, one in zip(source.paths, old, strict=True):
+        old, new = [one.description for one in self.plan.inputs], []
+        for one, was in zip(source.inputs, old, strict=True):
             check()
-            with open_input(path, check=check) as file:
-                new.append(
-                    {**one, **describe_input(file.size_bytes, file.hints, ()), "samples": one["samples"]}
-                )
+            with open_input(one.location, check=check) as file:
+                now = describe_input(file.size_bytes, file.hints, ())
+            new.append(replace(one, description={**was, **now, "samples": was["samples"]}))
+        source = replace(source, inputs=new)
         read = [Consumed(one.text_bytes, one.records, one.crc, is_all=True) for one in self.tally.inputs]
-        for path, change in changed_inputs(source, read, old, new, say=say, check=check):
+        for path, change in changed_inputs(source, read, old, say=say, check=check):
             raise CheckpointError(
                 f"{path} {change}, after some of its spans were done; remove "
                 f"{parts_folder(self._work_dir, self.plan)} and run the command that makes the parts again"
@@ -273,7 +274,8 @@ class Parts:
         n_lines = at.records if part["input"] == at.input_index else 0
         end = Position(part["input"], part["end"], anchor=part["end"], records=n_lines + new.position.records)
         one = new.inputs[0]
-        reader = reader_of(self.plan.locations[part["input"]], self.plan.formats[part["input"]])
+        planned = self.plan.inputs[part["input"]]
+        reader = reader_of(planned.location, planned.form)
         crc_bytes = reader.logical_bytes(one.text_bytes, one.records)
         tally.add(new, end, crc_bytes=crc_bytes, n_lines_before=n_lines)
 

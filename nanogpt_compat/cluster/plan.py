@@ -16,11 +16,11 @@ from typing import Any
 from nanogpt_compat import __version__
 from nanogpt_compat.config import SPAN_BYTES, Config
 from nanogpt_compat.errors import CheckpointError, OutputError
-from nanogpt_compat.input.location import Format, Location, Url, is_url
+from nanogpt_compat.input.location import Format, Input, Location, Url, is_url
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.samples import take_samples
 from nanogpt_compat.preflight import Job, look_into
-from nanogpt_compat.resume.fingerprint import describe_input, differences, has_hint_of_change, split_of
+from nanogpt_compat.resume.fingerprint import certain_of, describe_input, differences, has_hint_of_change
 from nanogpt_compat.resume.state import ABOUT_FAULTS
 from nanogpt_compat.system.filesystem import advice, write_json
 
@@ -42,41 +42,39 @@ class Plan:
     """What all processes of a run have in common."""
 
     options: Mapping[str, Any]  # the options that decide the tokens, and the program's version
-    locations: tuple[Location, ...]  # of the inputs; those read from plan.json are only good for messages
-    formats: tuple[Format, ...]
-    inputs: tuple[Mapping[str, Any], ...]  # as returned by `describe_input`
+    inputs: tuple[Input, ...]  # locations read from plan.json are only good for messages
     text_bytes: int | None  # of all inputs, uncompressed; None if unknown
     span_bytes: int
     document_ratio: float  # the share of documents for validation
     spans: tuple[Span, ...]
     hash: str
 
+    @property
+    def n_bytes(self) -> int:
+        """The size of all inputs."""
+        return sum(one.size_bytes or 0 for one in self.inputs)
 
-def find_plan(config: Config, work_dir: Path, *, span_bytes: int, check: Callable[[], None]) -> Plan:
-    """Return the plan in a work folder, which must be for the inputs of `config`; make it if there is none.
+
+def find_plan(
+    config: Config, inputs: Sequence[Input], work_dir: Path, *, span_bytes: int, check: Callable[[], None]
+) -> Plan:
+    """Return the plan in a work folder, which must be for these inputs; make it if there is none.
 
     `check` is called for each input; if it raises, nothing is written.
     """
     plan = read_plan(work_dir)
     if plan is None:
-        made = make_plan(look_into(config, is_planned=True, check=check), span_bytes=span_bytes)
+        made = make_plan(look_into(config, inputs, is_planned=True, check=check), span_bytes=span_bytes)
         plan = write_plan(work_dir, made)
         if plan is made:
             return plan
-    return check_inputs(plan, config.inputs, work_dir, n_val_inputs=config.n_val_inputs, check=check)
+    return check_inputs(plan, inputs, work_dir, n_val_inputs=config.n_val_inputs, check=check)
 
 
 def make_plan(job: Job, *, span_bytes: int = SPAN_BYTES) -> Plan:
     """Make the plan for a job."""
-    config = job.config
     return _plan(
-        options_of(job),
-        _absolute(config.inputs),
-        config.formats,
-        job.inputs,
-        job.text_bytes,
-        span_bytes,
-        job.document_ratio,
+        options_of(job), tuple(map(_absolute, job.inputs)), job.text_bytes, span_bytes, job.document_ratio
     )
 
 
@@ -91,36 +89,34 @@ def options_of(job: Job) -> dict[str, Any]:
 
 def _plan(
     options: Mapping[str, Any],
-    locations: tuple[Location, ...],
-    formats: tuple[Format, ...],
-    inputs: tuple[Mapping[str, Any], ...],
+    inputs: tuple[Input, ...],
     text_bytes: int | None,
     span_bytes: int,
     document_ratio: float,
 ) -> Plan:
-    rows = zip(formats, inputs, strict=True)
-    certain = [[str(form), one["size"], one["samples"], *split_of(one)] for form, one in rows]
+    certain = [[str(one.form), *certain_of(one.description)] for one in inputs]
     text = json.dumps([options, certain, text_bytes, span_bytes, document_ratio], sort_keys=True)
     digest = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-    spans = cut_spans([one["size"] for one in inputs], formats, span_bytes)
-    return Plan(options, locations, formats, inputs, text_bytes, span_bytes, document_ratio, spans, digest)
+    spans = cut_spans(inputs, span_bytes)
+    return Plan(options, inputs, text_bytes, span_bytes, document_ratio, spans, digest)
 
 
-def _absolute(locations: Sequence[Location]) -> tuple[Location, ...]:
-    """Return absolute paths, for processes with another current folder."""
-    return tuple(one.absolute() if isinstance(one, Path) else one for one in locations)
+def _absolute(one: Input) -> Input:
+    """Return an input with an absolute path, for processes with another current folder."""
+    return replace(one, location=one.location.absolute()) if isinstance(one.location, Path) else one
 
 
-def cut_spans(sizes: Sequence[int], formats: Sequence[Format], span_bytes: int) -> tuple[Span, ...]:
+def cut_spans(inputs: Sequence[Input], span_bytes: int) -> tuple[Span, ...]:
     """Cut each input into equal spans of at most `span_bytes`; some formats are one span.
 
-    >>> [(one.start, one.end) for one in cut_spans([10], [Format("text")], 4)]
+    >>> [(one.start, one.end) for one in cut_spans([Input(Path("a"), Format("text"), {"size": 10})], 4)]
     [(0, 3), (3, 6), (6, 10)]
     """
     spans: list[Span] = []
-    for index, (size, form) in enumerate(zip(sizes, formats, strict=True)):
+    for index, one in enumerate(inputs):
+        size = one.size_bytes or 0
         n_spans = -(-size // span_bytes)
-        if form.is_one_span:
+        if one.form.is_one_span:
             n_spans = min(1, n_spans)
         for k in range(n_spans):
             spans.append(Span(len(spans), index, size * k // n_spans, size * (k + 1) // n_spans))
@@ -153,14 +149,13 @@ def write_plan(work_dir: Path, plan: Plan) -> Plan:
 
 def _as_record(plan: Plan) -> dict[str, Any]:
     """Return the contents of plan.json, with addresses of inputs, but without their passwords and queries."""
-    rows = zip(plan.locations, plan.formats, plan.inputs, strict=True)
     return {
         "hash": plan.hash,
         "text_bytes": plan.text_bytes,
         "span_bytes": plan.span_bytes,
         "document_ratio": plan.document_ratio,
         "options": plan.options,
-        "inputs": [{"location": str(one), "format": str(form), **described} for one, form, described in rows],
+        "inputs": [{"location": str(one.location), **one.as_record()} for one in plan.inputs],
     }
 
 
@@ -174,13 +169,9 @@ def read_plan(work_dir: Path) -> Plan | None:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot read {path}: {error}; {_start_over(work_dir)}") from error
     try:
-        inputs = made["inputs"]
-        places = [one.pop("location") for one in inputs]
         plan = _plan(
             made["options"],
-            tuple(Url(one) if is_url(one) else Path(one) for one in places),
-            tuple(Format.named(one.pop("format")) for one in inputs),
-            tuple(inputs),
+            tuple(map(_input_of, made["inputs"])),
             made["text_bytes"],
             made["span_bytes"],
             made["document_ratio"],
@@ -192,56 +183,68 @@ def read_plan(work_dir: Path) -> Plan | None:
     return plan
 
 
+def _input_of(record: dict[str, Any]) -> Input:
+    """Return the input that plan.json has as `record`, which is used up."""
+    place, form = record.pop("location"), Format.named(record.pop("format"))
+    record["size"], record["samples"]  # raise KeyError
+    return Input(Url(place) if is_url(place) else Path(place), form, record)
+
+
 def _start_over(work_dir: Path) -> str:
     return f"give another --work-dir, or remove {work_dir} to start over"
 
 
 def check_options(plan: Plan, job: Job, work_dir: Path) -> None:
     """Raise a CheckpointError with the differences if a job would not make the plan's tokens."""
-    _refuse(work_dir, differences(plan.options, options_of(job), [], [], []))
+    _refuse(work_dir, differences(plan.options, options_of(job), [], []))
 
 
 def check_input(plan: Plan, index: int, work_dir: Path, *, path: Location | None = None) -> None:
     """Raise a CheckpointError if an input is not the planned one. It may have moved to `path`."""
-    old, planned = plan.inputs[index], plan.locations[index]
-    path = planned if path is None else path
+    planned = plan.inputs[index]
+    old = planned.description
+    path = planned.location if path is None else path
     # Files uploaded together may have the same date and size, and addresses that differ only in a query.
-    is_same_place = str(path) == str(planned) and not (isinstance(path, Url) and not path.is_shown_whole)
+    is_same_place = str(path) == str(planned.location) and (not isinstance(path, Url) or path.is_shown_whole)
     with open_input(path) as file:
         new = describe_input(file.size_bytes, file.hints, (), split=old.get("split", ""))
         if not is_same_place or has_hint_of_change(old, new) or old["size"] != new["size"]:
-            total_bytes = sum(one["size"] for one in plan.inputs)
-            samples = take_samples(file, total_bytes=total_bytes, n_inputs=len(plan.inputs))
+            samples = take_samples(file, total_bytes=plan.n_bytes, n_inputs=len(plan.inputs))
             data = (sample.data for sample in samples)
             new = describe_input(file.size_bytes, file.hints, data, split=old.get("split", ""))
-            _refuse(work_dir, differences({}, {}, [old], [new], [path]))
+            _refuse(work_dir, differences({}, {}, [old], [Input(path, planned.form, new)]))
 
 
 def check_inputs(
     plan: Plan,
-    paths: Sequence[Location],
+    inputs: Sequence[Input],
     work_dir: Path,
     *,
     n_val_inputs: int = 0,
     check: Callable[[], None] = lambda: None,
 ) -> Plan:
-    """Raise a CheckpointError unless the inputs are the planned ones; return the plan with these paths.
+    """Raise a CheckpointError unless the inputs are the planned ones; return the plan with their paths.
 
     Each process takes the paths from its own command line: plan.json has no passwords, a signed address may
     have been renewed, and a file may have been moved.
     """
-    n_planned = sum(one.get("split") == "val" for one in plan.inputs)
+    n_planned = sum(one.description.get("split") == "val" for one in plan.inputs)
     for what, was, now in (
-        ("inputs", len(plan.inputs), len(paths)),
+        ("inputs", len(plan.inputs), len(inputs)),
         ("inputs of --val-input", n_planned, n_val_inputs),
     ):
         if was != now:
             _refuse(work_dir, [f"the number of {what} was {was:,}, is {now:,}"])
-    locations = _absolute(paths)
-    for index, path in enumerate(locations):
+    found = tuple(map(planned_as_given, plan.inputs, map(_absolute, inputs)))
+    for index, one in enumerate(found):
         check()
-        check_input(plan, index, work_dir, path=path)
-    return replace(plan, locations=locations)
+        check_input(plan, index, work_dir, path=one.location)
+    return replace(plan, inputs=found)
+
+
+def planned_as_given(planned: Input, given: Input) -> Input:
+    """Return a planned input at the place that is given for it now."""
+    return replace(planned, location=given.location)
 
 
 def _not_written(path: Path, error: OSError) -> OutputError:

@@ -70,16 +70,16 @@ def attempt(
 ) -> Outcome:
     """Do a span in this process; errors are returned as an outcome, not raised.
 
-    `settings`: the options without the inputs, which are in the plan. `location`: the input of this span,
-    including the secrets of its address, which are not in the plan.
+    `location`: the input of this span, including the secrets of its address, which are not in the plan.
     """
     host = platform.node()
     learn_all([location.address] if isinstance(location, Url) else [], os.environ)
     try:
         plan = _load_plan(Path(work_dir), plan_hash)
         span = plan.spans[index]
-        locations = (*plan.locations[: span.input_index], location, *plan.locations[span.input_index + 1 :])
-        plan = replace(plan, locations=locations)
+        inputs = list(plan.inputs)
+        inputs[span.input_index] = replace(inputs[span.input_index], location=location)
+        plan = replace(plan, inputs=tuple(inputs))
         part = run_span(Path(work_dir), plan, span, settings, check=check)
     except StoppedBySignal:
         raise
@@ -116,17 +116,12 @@ def job_of(plan: Plan, settings: Config, work_dir: Path) -> Job:
     Raise a CheckpointError if the options, the vocabulary, tiktoken or this program's version differ from the
     plan's.
     """
-    settings = replace(settings, inputs=(), formats=())
-    config = replace(settings, inputs=plan.locations, formats=plan.formats)
     opened: tuple[Vocabulary, Choice] = _open_engine(
-        settings,
-        has_documents=config.documents is not None,
-        reader_bytes=reader_bytes(config.formats),
+        settings, reader_bytes=reader_bytes(one.form for one in plan.inputs)
     )
     vocabulary, chosen = opened
-    config = replace(config, n_workers=min(config.n_workers, chosen.encoder.most_workers))
-    n_bytes = sum(one["size"] for one in plan.inputs)
-    forecast = Estimate(n_bytes, 0, 0.0)
+    config = replace(settings, n_workers=min(settings.n_workers, chosen.encoder.most_workers))
+    forecast = Estimate(plan.n_bytes, 0, 0.0)
     job = Job(
         config,
         plan.inputs,
@@ -187,8 +182,8 @@ def _make_part(
     outputs = {split: Shards(folder, f"{word}.{split}.bin") for split in splits}
     beside = lay_out_ends(outputs) if job.documents is not None and job.documents.needs_ends else {}
     at = reader.position(span.input_index, start)
-    inputs = [InputTally(text_bytes=one["size"]) for one in plan.inputs]  # decides where the windows are
-    tally = Tally(inputs, at)
+    # The sizes of the inputs decide where the windows are.
+    tally = Tally([InputTally(text_bytes=one.size_bytes or 0) for one in plan.inputs], at)
     one = tally.inputs[span.input_index]
     one.text_bytes, one.records = at.offset, at.records
     files: dict[str, Any] = {}

@@ -2,9 +2,10 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote
 
 from nanogpt_compat.input.pipes import Pipe
@@ -100,3 +101,28 @@ class Format:
 
     def __str__(self) -> str:
         return self.container if self.compression == "none" else f"{self.container}.{self.compression}"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One input of a run: where it is, how it is stored, and what it holds."""
+
+    location: Location
+    form: Format
+    description: Mapping[str, Any] = field(default_factory=dict)
+    """From `resume.fingerprint.describe_input`; empty until preflight has looked at the input."""
+
+    @property
+    def size_bytes(self) -> int | None:
+        """The size of the file; None for a pipe that has more than preflight has looked at."""
+        size: int | None = self.description.get("size")
+        return size
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the size of its text is unknown until it has been read."""
+        return isinstance(self.location, Pipe) or self.form.is_packed_text
+
+    def as_record(self) -> dict[str, Any]:
+        """Return it without the location, as JSON can hold it."""
+        return {**self.description, "format": str(self.form)}

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 
-from nanogpt_compat.input.location import Container, Format, Location
+from nanogpt_compat.input.location import Container, Format, Input, Location
 from nanogpt_compat.input.reader import Check, Reader, Reading
 from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, has_room
 from nanogpt_compat.text.documents import NO_DOCUMENTS, Documents
@@ -64,9 +64,7 @@ def reader_bytes(formats: Iterable[Format]) -> int:
 class Source:
     """The inputs, in order, and the options that decide the blocks. Those for val alone come last."""
 
-    paths: Sequence[Location]
-    sizes: Sequence[int | None]  # bytes of each file; None for a pipe
-    formats: Sequence[Format]
+    inputs: Sequence[Input]
     n_val_inputs: int = 0  # all of their text is for val
     windows: Windows = ()  # the validation ranges in the others, if the text is one continuous stream
     documents: Documents | None = None  # None if it is
@@ -78,7 +76,7 @@ class Source:
     @property
     def n_train_inputs(self) -> int:
         """How many inputs come before those for val alone."""
-        return len(self.paths) - self.n_val_inputs
+        return len(self.inputs) - self.n_val_inputs
 
     def documents_in(self, index: int) -> Documents | None:
         """Return how the documents of an input are treated; None if its text is one continuous stream."""
@@ -88,12 +86,13 @@ class Source:
 
     def reader(self, index: int) -> Reader:
         """Return the reader of an input."""
+        one = self.inputs[index]
         return reader_of(
-            self.paths[index],
-            self.formats[index],
+            one.location,
+            one.form,
             documents=self.documents_in(index),
             errors=self.errors,
-            size_bytes=self.sizes[index],
+            size_bytes=one.size_bytes,
         )
 
     def phases(self, start: Position) -> Iterator[Position]:
@@ -108,7 +107,7 @@ class Source:
     def phase_end(self, start: Position) -> int:
         """Return the index of the input before which the phase ends that `start` is in."""
         n_train = self.n_train_inputs
-        return n_train if start.input_index < n_train else len(self.paths)
+        return n_train if start.input_index < n_train else len(self.inputs)
 
     def blocks(
         self, start: Position, *, bytes_before: int, check: Check, make_room: MakeRoom = has_room

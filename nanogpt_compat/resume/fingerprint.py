@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from nanogpt_compat.input.location import Input
 from nanogpt_compat.system.redaction import redact_record
 
 TOKEN_FORMAT = 3
@@ -55,16 +56,16 @@ def may_have_changed(old: Mapping[str, Any], new: Mapping[str, Any], *, same_sam
     return bool(old["samples"] != new["samples"]) if same_samples else not new[_HINTS]
 
 
-def digest_of(config: Mapping[str, Any], inputs: Sequence[Mapping[str, Any]]) -> str:
+def digest_of(config: Mapping[str, Any], inputs: Sequence[Input]) -> str:
     """Return a digest of everything that decides the tokens."""
-    certain = [[one["size"], one["samples"], *split_of(one)] for one in inputs]
+    certain = [certain_of(one.description) for one in inputs]
     text = json.dumps([config, certain], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
 
 
-def split_of(described: Mapping[str, Any]) -> list[str]:
-    """Return the split of an input in a list; none if all inputs are for both."""
-    return [described["split"]] if "split" in described else []
+def certain_of(described: Mapping[str, Any]) -> list[Any]:
+    """Return what cannot differ for the same input: size, digest, and split if it is not for both."""
+    return [described["size"], described["samples"], *([described["split"]] if "split" in described else [])]
 
 
 def _show(value: object) -> str:
@@ -99,32 +100,28 @@ def differences(
     old_config: Mapping[str, Any],
     new_config: Mapping[str, Any],
     old_inputs: Sequence[Mapping[str, Any]],
-    new_inputs: Sequence[Mapping[str, Any]],
-    paths: Sequence[object],
+    inputs: Sequence[Input],
 ) -> list[str]:
     """Return a phrase for each option or input that differs, for a message."""
     found = option_differences(old_config, new_config)
-    if len(old_inputs) != len(new_inputs):
-        found.append(f"the number of inputs was {len(old_inputs):,}, is {len(new_inputs):,}")
+    if len(old_inputs) != len(inputs):
+        found.append(f"the number of inputs was {len(old_inputs):,}, is {len(inputs):,}")
         return found
-    found += size_differences(old_inputs, new_inputs, paths)
-    for path, old, new in zip(paths, old_inputs, new_inputs, strict=True):
+    found += size_differences(old_inputs, inputs)
+    for old, one in zip(old_inputs, inputs, strict=True):
+        new = one.description
         if old["size"] == new["size"] and old["samples"] != new["samples"]:
-            found.append(f"{path} has different content than before")
-        for was, now in zip(split_of(old), split_of(new), strict=False):
-            if was != now:
-                found.append(f"{path} was for {was} and is for {now}")
+            found.append(f"{one.location} has different content than before")
+        was, now = old.get("split"), new.get("split")
+        if was and now and was != now:
+            found.append(f"{one.location} was for {was} and is for {now}")
     return found
 
 
-def size_differences(
-    old_inputs: Sequence[Mapping[str, Any]],
-    new_inputs: Sequence[Mapping[str, Any]],
-    paths: Sequence[object],
-) -> list[str]:
+def size_differences(old_inputs: Sequence[Mapping[str, Any]], inputs: Sequence[Input]) -> list[str]:
     """Return a phrase for each input whose size differs; compares only as many as both have."""
     return [
-        f"{path} had {_count(old['size'])} bytes and has {_count(new['size'])}"
-        for path, old, new in zip(paths, old_inputs, new_inputs, strict=False)
-        if old["size"] != new["size"]
+        f"{one.location} had {_count(old['size'])} bytes and has {_count(one.size_bytes)}"
+        for old, one in zip(old_inputs, inputs, strict=False)
+        if old["size"] != one.size_bytes
     ]

@@ -7,7 +7,7 @@ such fault was found. Inputs must be the same as far as they were read: see `inp
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from nanogpt_compat.input.location import Format, Location
+from nanogpt_compat.input.location import Format, Input, Location
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.reader import Consumed
 from nanogpt_compat.input.source import Source
@@ -24,57 +24,56 @@ ABOUT_FAULTS = {"--errors": "invalid_bytes", "--skip-bad-records": "skipped_reco
 """Options about faults in the input, and the counter of `Tally` that must be 0 for the option to change."""
 
 
-def fixed_differences(old: Mapping[str, Any], new: Mapping[str, Any], paths: Sequence[object]) -> list[str]:
-    """Return phrases for differences between two headers that always prevent resuming."""
-    options = [
-        {name: value for name, value in header["options"].items() if name not in ABOUT_FAULTS}
-        for header in (old, new)
-    ]
-    found = option_differences(*options)
-    if options[0].get(TEXT_BYTES) != options[1].get(TEXT_BYTES):
-        found += size_differences(old["inputs"], new["inputs"], paths)
+def fixed_differences(
+    old: Mapping[str, Any], options: Mapping[str, Any], inputs: Sequence[Input]
+) -> list[str]:
+    """Return phrases for differences from an old header that always prevent resuming."""
+    was, now = (
+        {name: value for name, value in one.items() if name not in ABOUT_FAULTS}
+        for one in (old["options"], options)
+    )
+    found = option_differences(was, now)
+    if was.get(TEXT_BYTES) != now.get(TEXT_BYTES):
+        found += size_differences(old["inputs"], inputs)
     return found
 
 
 def differences_at(
-    tally: Tally, old: Mapping[str, Any], new: Mapping[str, Any], paths: Sequence[object]
+    tally: Tally, old: Mapping[str, Any], options: Mapping[str, Any], inputs: Sequence[Input]
 ) -> list[str]:
     """Return phrases for other differences that prevent resuming at `tally`; reads no input."""
     found = []
     for name, count in ABOUT_FAULTS.items():
         n_met = getattr(tally, count)
-        was, now = ({name: header["options"].get(name)} for header in (old, new))
+        was, now = ({name: one.get(name)} for one in (old["options"], options))
         if n_met and was != now:
             (text,) = option_differences(was, now)
             noun = count.replace("_", " ").removesuffix("s" if n_met == 1 else "")
             found.append(f"{text}, but the saved part has {n_met:,} {noun}")
-    if tally.shuffled is not None and len(new["inputs"]) != len(old["inputs"]):
-        found.append(
-            f"the number of inputs was {len(old['inputs']):,}, is {len(new['inputs']):,}, but all of them "
-            "are read, and their documents are being shuffled"
-        )
+    n_inputs = f"the number of inputs was {len(old['inputs']):,}, is {len(inputs):,}"
+    if tally.shuffled is not None and len(inputs) != len(old["inputs"]):
+        found.append(f"{n_inputs}, but all of them are read, and their documents are being shuffled")
         return found
     n_begun = _n_begun(tally)
-    if len(new["inputs"]) < n_begun:
-        found.append(
-            f"the number of inputs was {len(old['inputs']):,}, is {len(new['inputs']):,}, but the saved "
-            f"part comes from {'the first' if n_begun == 1 else f'the first {n_begun:,}'}"
-        )
-    found += _moved(old["inputs"][:n_begun], new["inputs"], paths)
-    rows = zip(paths[:n_begun], old["inputs"], new["inputs"], strict=False)
-    containers = [(path, *(Format.named(one["format"]).container for one in pair)) for path, *pair in rows]
-    return found + [f"{path} was {was} and is {now}" for path, was, now in containers if was != now]
+    if len(inputs) < n_begun:
+        first = "the first" if n_begun == 1 else f"the first {n_begun:,}"
+        found.append(f"{n_inputs}, but the saved part comes from {first}")
+    found += _moved(old["inputs"][:n_begun], inputs)
+    for was, one in zip(old["inputs"][:n_begun], inputs, strict=False):
+        container = Format.named(was["format"]).container
+        if container != one.form.container:
+            found.append(f"{one.location} was {container} and is {one.form.container}")
+    return found
 
 
-def _moved(
-    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], paths: Sequence[object]
-) -> list[str]:
+def _moved(old: Sequence[Mapping[str, Any]], inputs: Sequence[Input]) -> list[str]:
     """Return a phrase about the first input in whose place there was one for another split, if any."""
-    for path, was, now in zip(paths, old, new, strict=False):
-        if was.get("split") != now.get("split"):
-            n_now = sum(one.get("split") == "train" for one in new)
+    for was, one in zip(old, inputs, strict=False):
+        split = one.description.get("split")
+        if was.get("split") != split:
+            n_now = sum(one.description.get("split") == "train" for one in inputs)
             return [
-                f"{path} is for {now['split']}, but the saved part has an input for {was['split']} in its "
+                f"{one.location} is for {split}, but the saved part has an input for {was['split']} in its "
                 f"place (--input now has {plural(n_now, 'input')})"
             ]
     return []
@@ -127,7 +126,6 @@ def changed_inputs(
     source: Source,
     read: Sequence[Consumed],
     old: Sequence[Mapping[str, Any]],
-    new: Sequence[Mapping[str, Any]],
     *,
     say: Callable[[str], None],
     check: Callable[[], None],
@@ -136,25 +134,26 @@ def changed_inputs(
 ) -> Iterator[tuple[Location, str]]:
     """Yield each input that has changed within the part that was `read`, and a phrase that says how.
 
-    `old` and `new` are descriptions from `describe_input`. An input is read again only if they suggest a
-    change, but a pipe always. With `is_read_later`, skip the pipe at which reading resumes: it can be read
-    only once, and its reader checks it. `only`: the indices of the inputs to check.
+    `old` are earlier descriptions of the inputs. One is read again only if its description suggests a change,
+    but a pipe always. With `is_read_later`, skip the pipe at which reading resumes: it can be read only once,
+    and its reader checks it. `only`: the indices of the inputs to check.
 
     Raises:
         InputError: an input cannot be read.
     """
-    same_samples = [one["size"] for one in old] == [one["size"] for one in new]
+    inputs = source.inputs
+    same_samples = [one["size"] for one in old] == [one.size_bytes for one in inputs]
     # Pipes come last: reading one uses it up, for nothing if another input has changed.
     some = range(len(read)) if only is None else only
-    for index in sorted(some, key=lambda index: isinstance(source.paths[index], Pipe)):
-        path, one = source.paths[index], read[index]
+    for index in sorted(some, key=lambda index: isinstance(inputs[index].location, Pipe)):
+        path, one = inputs[index].location, read[index]
         if not (one.n_bytes or one.n_records or one.is_all):
             continue
         if isinstance(path, Pipe):
             if is_read_later and one.position is not None:
                 continue
             say(f"reading {format_bytes(one.n_bytes)} of {path} to compare them with what was read before")
-        elif not may_have_changed(old[index], new[index], same_samples=same_samples):
+        elif not may_have_changed(old[index], inputs[index].description, same_samples=same_samples):
             continue
         elif one.n_bytes:
             say(f"{path} may have changed: reading {format_bytes(one.n_bytes)} of it again to check")

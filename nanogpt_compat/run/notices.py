@@ -93,7 +93,7 @@ class Notices:
         config = self._job.config
         made_here = [config.output_dir / report.REPORT_NAME, *files]
         made_here += [one.path(0) for one in self._job.indexes.values()]
-        read = [one for one in config.inputs if isinstance(one, Path)]
+        read = [one.location for one in self._job.inputs if isinstance(one.location, Path)]
         with suppress(OSError):  # the output is complete
             if line := notice_unignored(config.output_dir, [*made_here, *read]):
                 self._voice.say(line)

@@ -203,13 +203,13 @@ class Passes:
 
     def _why_no_text(self, tally: Tally) -> str:
         """Return the message for an input without text."""
-        paths = self._job.config.inputs
-        message = f"there is no text in {report.name_inputs(paths[: self._job.config.n_train_inputs])}"
+        inputs = self._job.inputs
+        message = f"there is no text in {report.name_inputs(inputs[: self._job.n_train_inputs])}"
         if n_empty := self._job.empty_documents(tally):
             message += f"; {n_empty:,} document{' is' if n_empty == 1 else 's are'} empty"
         if tally.skipped:
             index, why = tally.skipped[0]
-            message += f"; {report.describe_skipped(tally.skipped_records, paths[index], why)}"
+            message += f"; {report.describe_skipped(tally.skipped_records, inputs[index].location, why)}"
         return message
 
 

@@ -156,7 +156,7 @@ class Run:
         if found.report is None:
             self._check_other_output(found)
             # These may raise: check before saved work is discarded.
-            check_names(self._job.config, found, is_restart=restart)
+            check_names(self._job.config, self._job.inputs, found, is_restart=restart)
             check_disk(self._job, found.tokens)
         return found, old
 
@@ -182,8 +182,7 @@ class Run:
         folder = self._job.config.output_dir
         try:
             old, new = map(reported_options, (made["options"], self._job.config.as_options()))
-            paths = self._job.config.inputs
-            differing = differences(old, new, made["inputs"], self._job.inputs, paths)
+            differing = differences(old, new, made["inputs"], self._job.inputs)
             for one in made["files"] if not differing else ():
                 path, n_bytes = folder / one["name"], one["bytes"]
                 now_bytes = path.stat().st_size if path.exists() else None
@@ -266,7 +265,6 @@ class Run:
             self._job.source,
             read,
             old,
-            self._job.inputs,
             say=self._voice.say,
             check=self._watch.check,
             is_read_later=is_read_later,
@@ -326,11 +324,7 @@ class Run:
             found = read_found(self._journal)
             header = found.header
             if header is None or not differences(
-                header["options"],
-                self._options(),
-                header["inputs"],
-                self._job.inputs,
-                self._job.config.inputs,
+                header["options"], self._options(), header["inputs"], self._job.inputs
             ):  # else it belongs to another, stopped run
                 remove_work_files(self._folders)
 
@@ -344,9 +338,9 @@ class Run:
         """Return the reasons why this run cannot resume the saved one; reads no input."""
         if found.header is None:
             return []
-        old, new, paths = found.header, self._header(found.mismatch), self._job.config.inputs
-        return fixed_differences(old, new, paths) or differences_at(
-            self._tally_at(found, len(found.marks) - 1), old, new, paths
+        old, options, inputs = found.header, self._options(), self._job.inputs
+        return fixed_differences(old, options, inputs) or differences_at(
+            self._tally_at(found, len(found.marks) - 1), old, options, inputs
         )
 
     def _tally_at(self, found: Found, mark: int) -> Tally:
@@ -365,7 +359,7 @@ class Run:
             read = consumed_at(tally)
             if is_read:
                 has_ended = _stopped_by(tally, self._job) is None
-                read = consumed_by(tally, has_ended, n_limited=self._job.config.n_train_inputs)
+                read = consumed_by(tally, has_ended, n_limited=self._job.n_train_inputs)
             is_read_later = is_read_later and not is_read
             for path, change in self._changes(read, found.header["inputs"], is_read_later=is_read_later):
                 raise CheckpointError(f"{path} {change}")
@@ -442,8 +436,7 @@ class Run:
 
     def _header(self, mismatch: str) -> dict[str, object]:
         """Return the journal's header: what a later run must know, or have in common with this one."""
-        rows = zip(self._job.inputs, self._job.config.formats, strict=True)
-        inputs = [{**one, "format": str(form)} for one, form in rows]
+        inputs = [one.as_record() for one in self._job.inputs]
         return {"options": self._options(), "inputs": inputs, "engine_mismatch": mismatch}
 
     def _options(self) -> dict[str, Any]:
@@ -458,10 +451,10 @@ class Run:
         self._note_saved(Saved.of(tally))
         self._check_inputs(found, tally, is_read_later=not self._has_enough(tally))
         del tally.inputs[len(self._job.inputs) :]
-        sizes = self._job.sizes
-        for one, size in zip(tally.inputs[: tally.position.input_index], sizes, strict=False):
-            if not one.is_left:  # a compressed file may have been replaced
-                one.bytes_read = size or one.bytes_read
+        begun = tally.inputs[: tally.position.input_index]
+        for one, counts in zip(self._job.inputs, begun, strict=False):
+            if not counts.is_left:  # a compressed file may have been replaced
+                counts.bytes_read = one.size_bytes or counts.bytes_read
         tally.resumes += 1
         n_given_up = len(found.marks) - 1 - mark
         if n_given_up:
@@ -478,7 +471,7 @@ class Run:
     def _has_enough(self, tally: Tally) -> bool:
         """Return whether a limit is reached, so that no more of the current input will be read."""
         at = tally.position
-        if at.input_index >= self._job.config.n_train_inputs or at.anchor != at.offset or at.document:
+        if at.input_index >= self._job.n_train_inputs or at.anchor != at.offset or at.document:
             return False
         return _stopped_by(tally, self._job) is not None
 
@@ -505,8 +498,6 @@ class Run:
         made = report.build_report(
             tally=tally,
             inputs=job.inputs,
-            paths=job.config.inputs,
-            formats=job.config.formats,
             tokens=by_split(self._outputs, {"train": tally.train_tokens, "val": tally.val_tokens}),
             engine=job.encoder.name,
             engine_mismatch=mismatch,
@@ -536,7 +527,7 @@ class Run:
 
 def _stopped_by(tally: Tally, job: Job) -> tuple[str, int] | None:
     """Return the option whose limit is reached, and the index of the input in which it was."""
-    train = tally.inputs[: job.config.n_train_inputs]
+    train = tally.inputs[: job.n_train_inputs]
     n_tokens = sum(one.tokens for one in train)
     limits = {"--max-tokens": (job.config.max_tokens, n_tokens), "--n": (job.max_chars, tally.chars)}
     for option, (most, n) in limits.items():

@@ -96,19 +96,18 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
     try:
         old, new = map(reported_options, (made["options"], job.config.as_options()))
         old["tiktoken"], new["tiktoken"] = made["versions"]["tiktoken"], job.token_options["tiktoken"]
-        found = differences(old, new, made["inputs"], job.inputs, job.config.inputs)
+        found = differences(old, new, made["inputs"], job.inputs)
         if not found and made["fingerprint"] != job.fingerprint:
             found = [
                 "the vocabulary or the version of this program is not the same, so the tokens may differ"
             ]
         if not found:
             read = consumed_in(made, job.max_chars)
-            files = [index for index, one in enumerate(job.config.inputs) if not isinstance(one, Pipe)]
+            files = [index for index, one in enumerate(job.inputs) if not isinstance(one.location, Pipe)]
             changes = changed_inputs(
                 job.source,
                 read,
                 made["inputs"],
-                job.inputs,
                 say=watch.voice.say,
                 check=watch.check,
                 only=files,
@@ -231,12 +230,12 @@ def _next_block(job: Job, done: Tally, check: Check) -> str:
     """Return where in the input the first block after `done` is, in words; reads that block again."""
     if done.shuffled is not None:
         return "an unknown place in the input, because the documents are shuffled"
-    path = job.config.inputs[done.position.input_index]
+    path = job.inputs[done.position.input_index].location
     with suppress(InputError):  # the difference stands even if the input cannot be read again
         if not isinstance(path, Pipe):
             blocks = job.source.blocks(done.position, bytes_before=done.text_bytes_before, check=check)
             with closing(blocks):
                 block = next(blocks)
-            path = job.config.inputs[block.start.input_index]
+            path = job.inputs[block.start.input_index].location
             return f"the block of {block.where} of {path}"
     return f"the text after byte {done.position.offset:,} of {path}, if that text has not changed"
