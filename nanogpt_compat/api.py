@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt_compat import preflight, report
+from nanogpt_compat import report
 from nanogpt_compat.encoders.interface import EngineMismatch
 from nanogpt_compat.errors import MemoryLimitError, OutputError, PrepareError, UsageError
 from nanogpt_compat.options import parse_options
-from nanogpt_compat.preflight import Job, with_reference
+from nanogpt_compat.preflight.job import Job, with_reference
+from nanogpt_compat.preflight.look import look_into
+from nanogpt_compat.preflight.words import start_line
 from nanogpt_compat.resolve import resolve
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.run.run import Run
@@ -171,8 +173,8 @@ def _look_into(words: Sequence[str], *, verbose: bool) -> tuple[Job, Voice]:
         Voice(CalmStream(sys.stderr), is_quiet=False) if verbose else _Log(CalmStream(None), is_quiet=True)
     )
     request = resolve(parse_options(words, home=None), home=None)
-    job = preflight.look_into(request.config, request.inputs)
-    for line in (*request.notices, preflight.start_line(job), job.engine_line):
+    job = look_into(request.config, request.inputs)
+    for line in (*request.notices, start_line(job), job.engine_line):
         voice.say(line)
     return job, voice
 

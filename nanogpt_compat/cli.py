@@ -169,7 +169,8 @@ def _run(
     options: Options, words: Sequence[str], signals: StopSignals, voice: Voice, *, home: Path | None
 ) -> None:
     """Make output, or what --dry-run and --verify do in place of that."""
-    from nanogpt_compat import preflight
+    from nanogpt_compat.preflight.look import look_into
+    from nanogpt_compat.preflight.words import dry_run_lines, forecast_record, start_line
     from nanogpt_compat.resolve import resolve
 
     request = resolve(options, home=home)
@@ -182,7 +183,7 @@ def _run(
             Driver(config, request.inputs, request.share, voice).do(restart=options.restart)
         return
     try:
-        work = preflight.look_into(config, request.inputs)
+        work = look_into(config, request.inputs)
     except InputError:
         _print_saved(config.output_dir, voice.warn)
         raise
@@ -191,11 +192,11 @@ def _run(
         voice.say(_notice_of_end_of_text(config.output_dir, words, is_dry=options.dry_run))
     stdout = calm(sys.stdout)
     if options.dry_run and voice.feed is not None:
-        voice.feed.forecast(preflight.forecast_record(work))
+        voice.feed.forecast(forecast_record(work))
     elif options.dry_run:
         voice = replace(voice, is_quiet=False, stdout=stdout)
-    lines = (preflight.start_line(work), work.engine_line)
-    _say_all(preflight.dry_run_lines(work) if options.dry_run else lines, voice)
+    lines = (start_line(work), work.engine_line)
+    _say_all(dry_run_lines(work) if options.dry_run else lines, voice)
     with signals:
         if options.verify:
             from nanogpt_compat.run.verify import verify

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from nanogpt_compat.text.documents import Documents
+from nanogpt_compat.text.val_split import CHARS_PER_CHUNK
 
 DEFAULT_INPUT = "train_fineweb.txt"
 DEFAULT_TEXT_FIELD = "text"
@@ -70,6 +71,20 @@ class Config:
             skip_bad=self.skip_bad_records,
             needs_ends=self.index or self.shuffle,
         )
+
+    @property
+    def max_chars(self) -> int | None:
+        """The limit that `--n` sets, in characters."""
+        return None if self.n_chunks is None else self.n_chunks * CHARS_PER_CHUNK
+
+    @property
+    def most_bytes(self) -> int | None:
+        """How many bytes of text a limit lets the run read, for the split; None without a limit.
+
+        A character counts as one byte, and a token as four, as in English.
+        """
+        limits = [self.max_chars, None if self.max_tokens is None else 4 * self.max_tokens]
+        return min((one for one in limits if one is not None), default=None)
 
     @property
     def has_val(self) -> bool:

@@ -23,10 +23,11 @@ from unittest.mock import patch
 
 import psutil
 
-from nanogpt_compat import cli, preflight
+from nanogpt_compat import cli
 from nanogpt_compat.encoders.forecast import Estimator
 from nanogpt_compat.encoders.vocabulary import Vocabulary, find_gpt2
 from nanogpt_compat.output import layout
+from nanogpt_compat.preflight import look
 from nanogpt_compat.resume import checkpoint
 from nanogpt_compat.resume.checkpoint import Checkpointer
 from nanogpt_compat.system.signals import StopSignals
@@ -191,7 +192,7 @@ def prepare(
     with (
         patch.object(checkpoint, "EVERY_OUTPUT_BYTES", every_bytes),
         patch.object(layout, "SECTION_BYTES", SECTION_BYTES),
-        patch.object(preflight, "find_gpt2", _find_gpt2),
+        patch.object(look, "find_gpt2", _find_gpt2),
         patch.object(StopSignals, "check", check_both),
         patch.object(Checkpointer, "after_block", after_block),
         patch.object(Estimator, "add", add_little),

@@ -456,7 +456,7 @@ CASES = {
     "the text is in fields that differ": Case(
         "input.fields:_name_field", fields_that_differ, exit_code=3, check=has_documents(200)
     ),
-    "many small text files": Case("preflight:offer_documents", stories, check=has_documents(40)),
+    "many small text files": Case("preflight.words:offer_documents", stories, check=has_documents(40)),
     "a column of lists": Case(
         "input.repairs:_read_instead", list_of_texts, exit_code=3, check=has_documents(5)
     ),

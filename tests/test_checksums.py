@@ -16,7 +16,8 @@ from nanogpt_compat.output import layout
 from nanogpt_compat.output.check import read_crcs
 from nanogpt_compat.output.checksums import combine_sections, crcs_of_files
 from nanogpt_compat.output.layout import Outputs, files_of, lay_out
-from nanogpt_compat.output.writer import Segment, TokenFiles, all_shards, publish
+from nanogpt_compat.output.writer import TokenFiles
+from nanogpt_compat.output.written import Segment, all_shards, publish
 from nanogpt_compat.resume.journal import format_line, read_journal
 from nanogpt_compat.system.checksum import combine_crcs
 from tests import faults

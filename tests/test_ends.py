@@ -13,7 +13,7 @@ from nanogpt_compat.cluster.worker import run_span
 from nanogpt_compat.config import Config
 from nanogpt_compat.errors import SpansError
 from nanogpt_compat.input.location import Format, Input
-from nanogpt_compat.preflight import look_into
+from nanogpt_compat.preflight.look import look_into
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.text.documents import Documents
 from tests.engines import Lists

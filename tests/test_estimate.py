@@ -18,7 +18,7 @@ from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.location import Container, Format, Input
 from nanogpt_compat.input.samples import Share
 from nanogpt_compat.input.source import reader_of
-from nanogpt_compat.preflight import look_into
+from nanogpt_compat.preflight.look import look_into
 from nanogpt_compat.text.documents import MARK
 from tests.engines import open_encoder
 from tests.texts import documents_in_many_languages, real_text

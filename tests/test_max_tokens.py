@@ -477,7 +477,7 @@ def test_an_input_that_ends_before_the_limit_is_said(tmp_path: Path) -> None:
 def test_of_two_limits_the_first_one_ends_it(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 100_000)
     made = {}
-    with patch.object(nanogpt_compat.preflight, "CHARS_PER_CHUNK", 20_000):
+    with patch.object(nanogpt_compat.config, "CHARS_PER_CHUNK", 20_000):
         for name, options in {
             "n": ("--n", "1"),
             "both": ("--n", "1", "--max-tokens", "1M"),

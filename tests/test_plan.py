@@ -18,7 +18,8 @@ from nanogpt_compat.encoders.reference import with_mark
 from nanogpt_compat.errors import CheckpointError
 from nanogpt_compat.input.location import Format, Input
 from nanogpt_compat.input.source import reader_of
-from nanogpt_compat.preflight import Job, look_into
+from nanogpt_compat.preflight.job import Job
+from nanogpt_compat.preflight.look import look_into
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.text.blocks import Position
 from nanogpt_compat.text.cuts import MAX_PIECE_BYTES

@@ -367,7 +367,7 @@ def test_reading_through_what_an_earlier_run_read_can_be_stopped(
 def test_a_number_of_characters_ends_with_a_document(
     kind: str, documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.preflight.CHARS_PER_CHUNK", 100_000)
+    monkeypatch.setattr("nanogpt_compat.config.CHARS_PER_CHUNK", 100_000)
     some = [one for one in documents if len(one) < 50_000]
     path = write(tmp_path, kind, some)
     done = prepare("--input", path, "--output-dir", tmp_path, "--n", "2", "--val-ratio", "0.1")
@@ -379,7 +379,7 @@ def test_a_number_of_characters_ends_with_a_document(
 def test_with_a_number_of_characters_lines_end_only_where_they_end(
     gpt2: tiktoken.Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.preflight.CHARS_PER_CHUNK", 10)
+    monkeypatch.setattr("nanogpt_compat.config.CHARS_PER_CHUNK", 10)
     path = tmp_path / "a.jsonl"
     path.write_bytes(
         b'{"id": 1,\r "text": "seven ch"}\n{"id": 2,\r"text": "and more"}\n{"text": "no more"}\n'

@@ -20,7 +20,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat import pipeline, preflight
+from nanogpt_compat import config, pipeline
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 from nanogpt_compat.resume import checkpoint
 from nanogpt_compat.resume.checkpoint import Checkpointer
@@ -271,7 +271,7 @@ def test_the_report_of_a_stopped_run_is_that_of_an_uninterrupted_one(seed: int, 
     with inputs[1].open("ab") as file:
         file.write(b"a" * 5_000 + b" b\xff")
     args: Args = ("--input", *inputs, "--errors", "ignore", "--n", "4", "--val-ratio", "0.5")
-    with patch.object(preflight, "CHARS_PER_CHUNK", 100_000), patch.object(cutting, "MAX_PIECE_BYTES", 1_000):
+    with patch.object(config, "CHARS_PER_CHUNK", 100_000), patch.object(cutting, "MAX_PIECE_BYTES", 1_000):
         assert prepare(*args, "--output-dir", tmp_path / "expected").returncode == 0
         expected = expected_of(tmp_path / "expected")
         run_with_stops(random.Random(seed), tmp_path / "out", *args, n_stops=6, mean_checks=20)

@@ -11,9 +11,10 @@ from unittest.mock import patch
 
 import pytest
 
-from nanogpt_compat import preflight, report
+from nanogpt_compat import report
 from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.samples import take_samples
+from nanogpt_compat.preflight import job
 from nanogpt_compat.resume.fingerprint import TOKEN_FORMAT
 from tests import faults
 from tests.faults import Args, Expected, Outcome, Stopped, make_text, prepare
@@ -294,7 +295,7 @@ def test_an_option_that_changes_the_tokens_is_refused_until_restart(
 @pytest.mark.parametrize(
     ("where", "name", "value", "message"),
     [
-        (preflight, "TOKEN_FORMAT", TOKEN_FORMAT + 1, f"token format was {TOKEN_FORMAT} and is "),
+        (job, "TOKEN_FORMAT", TOKEN_FORMAT + 1, f"token format was {TOKEN_FORMAT} and is "),
         (report, "versions", lambda: VERSIONS | {"tiktoken": "99.0"}, "and is 99.0"),
         (faults, "_find_gpt2", lambda folder: replace(faults.gpt2(), sha256="0" * 64), "and is 000000"),
     ],

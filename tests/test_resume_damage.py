@@ -12,7 +12,7 @@ import pytest
 
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.layout import Shards
-from nanogpt_compat.output.writer import Written, publish
+from nanogpt_compat.output.written import Written, publish
 from nanogpt_compat.resume.journal import read_journal
 from nanogpt_compat.system.units import format_count
 from tests import faults

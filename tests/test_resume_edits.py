@@ -19,7 +19,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from nanogpt_compat import preflight
+from nanogpt_compat import config
 from nanogpt_compat.resume.checkpoint import load_tally, read_found
 from nanogpt_compat.text.blocks import Position
 from tests import faults
@@ -122,7 +122,7 @@ def test_text_may_only_change_its_size_where_no_window_moves(
     splice(text, at + 100, b"of this size   ", 15)
     assert_resumes(out, "--input", text)
     shutil.rmtree(out)
-    monkeypatch.setattr(preflight, "CHARS_PER_CHUNK", 10_000)  # the windows are in so many bytes of the text
+    monkeypatch.setattr(config, "CHARS_PER_CHUNK", 10_000)  # the windows are in so many bytes of the text
     begin(out, "--input", text, "--n", "1")
     splice(text, at + 100, b"some words more")
     assert_resumes(out, "--input", text, "--n", "1")
@@ -677,7 +677,7 @@ def test_paths_may_change_while_only_the_names_are_missing(
 
 
 def test_where_enough_was_read_the_place_is_decided_again(text: Path, out: Path) -> None:
-    with patch.object(preflight, "CHARS_PER_CHUNK", 5_000):
+    with patch.object(config, "CHARS_PER_CHUNK", 5_000):
         args: Args = ("--input", text, "--n", "1")
         at = begin(out, *args, after_bytes=5_000).offset
         raw = text.read_bytes()

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nanogpt_compat.output.layout import Outputs, Shards, lay_out
-from nanogpt_compat.output.writer import Segment, TokenFiles, all_shards, full_shards, is_sound, publish
+from nanogpt_compat.output.writer import TokenFiles
+from nanogpt_compat.output.written import Segment, all_shards, full_shards, is_sound, publish
 from nanogpt_compat.text.documents import END_OF_TEXT
 from tests import faults
 from tests.faults import Args, Expected, Stopped, expect, make_text, prepare, report_of, sha256s

@@ -17,7 +17,7 @@ import tiktoken
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat import preflight
+from nanogpt_compat import config
 from nanogpt_compat.output.open import open_tokens
 from nanogpt_compat.resume.journal import read_journal
 from nanogpt_compat.text.documents import END_OF_TEXT, Documents
@@ -578,7 +578,7 @@ def test_inspect_says_how_far_a_stopped_shuffle_is(
 def test_n_limits_what_is_read(
     tmp_path: Path, gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "CHARS_PER_CHUNK", 50_000)
+    monkeypatch.setattr(config, "CHARS_PER_CHUNK", 50_000)
     text = make(tmp_path, 300_000)
     args = (*text.args, "--val-ratio", "0", "--n", "1")
     assert prepare_small(*args, "--output-dir", tmp_path / "out").returncode == 0

@@ -354,7 +354,7 @@ def test_a_complete_output_is_not_that_of_another_stream(text: Path, tmp_path: P
 def test_a_number_of_characters_is_taken_of_a_stream(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.preflight.CHARS_PER_CHUNK", 300_000)
+    monkeypatch.setattr("nanogpt_compat.config.CHARS_PER_CHUNK", 300_000)
     raw = text.read_bytes()
     options: Args = ("--val-split", "none", "--n", "2")
     assert prepare("--input", text, "--output-dir", tmp_path / "plain", *options).returncode == 0

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import nanogpt_compat
-from nanogpt_compat import preflight
+from nanogpt_compat import config
 from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.reference import TiktokenEncoder, with_mark
 from nanogpt_compat.errors import UsageError
@@ -233,7 +233,7 @@ def test_stopped_anywhere_it_ends_in_the_same_files(
         args = (*args, "--shard-tokens", str(SHARD))
     if seed % 2:
         args = (*args, "--document-separator", r"\n")
-    with patch.object(preflight, "CHARS_PER_CHUNK", 130_000):
+    with patch.object(config, "CHARS_PER_CHUNK", 130_000):
         if seed > 1:
             args = (*args, "--n", "1")
         expected = expect_here(tmp_path / "expected", *args)
@@ -361,7 +361,7 @@ def test_a_run_without_it_is_not_resumed_with_it(paths: list[Path], out: Path) -
 def test_what_the_limit_left_of_train_may_change_while_val_is_read(
     paths: list[Path], tmp_path: Path, out: Path
 ) -> None:
-    with patch.object(preflight, "CHARS_PER_CHUNK", 50_000):
+    with patch.object(config, "CHARS_PER_CHUNK", 50_000):
         args: Args = (*both(paths), "--n", "1")
         expected = expect_here(tmp_path / "expected", *args)
         begin(out, *args, after_bytes=100_000)
@@ -378,7 +378,7 @@ def test_what_the_limit_left_of_train_may_change_while_val_is_read(
 
 
 def test_what_the_limit_took_of_train_may_not_change_while_val_is_read(paths: list[Path], out: Path) -> None:
-    with patch.object(preflight, "CHARS_PER_CHUNK", 50_000):
+    with patch.object(config, "CHARS_PER_CHUNK", 50_000):
         args: Args = (*both(paths), "--n", "1")
         begin(out, *args, after_bytes=100_000)
         with paths[0].open("r+b") as file:
@@ -402,7 +402,7 @@ def test_a_pipe_is_compared_once_when_val_is_resumed(
             args: Args = ("--input", inputs[0], "--val-input", inputs[1], *options)
             return prepare(*args, stop_after_bytes=stop_after_bytes)
 
-    with patch.object(preflight, "CHARS_PER_CHUNK", 50_000):
+    with patch.object(config, "CHARS_PER_CHUNK", 50_000):
         with pytest.raises(Stopped):
             run(raw, stop_after_bytes=100_000)
         assert position_in(out) == 1

@@ -249,7 +249,7 @@ def test_spans_make_the_same_and_cut_no_file(gpt2: tiktoken.Encoding, tmp_path: 
 def test_files_for_val_alone_are_documents_too_and_empty_ones_that_are_read_are_counted(
     gpt2: tiktoken.Encoding, tmp_path: Path, limit: Args, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.preflight.CHARS_PER_CHUNK", 100)
+    monkeypatch.setattr("nanogpt_compat.config.CHARS_PER_CHUNK", 100)
     train = [b"", b"some words " * 7, b"more words " * 7, b"", b"unread with --n"]
     write_files(tmp_path / "train", train)
     val = [b"", b"words for val", b"others"]

@@ -38,7 +38,8 @@ from nanogpt_compat.errors import (
 )
 from nanogpt_compat.input.location import Input
 from nanogpt_compat.memory.usage import rss_bytes
-from nanogpt_compat.preflight import check_names, look_into
+from nanogpt_compat.preflight.checks import check_names
+from nanogpt_compat.preflight.look import look_into
 from nanogpt_compat.report import read_report, warn_of_empty
 from nanogpt_compat.resume.checkpoint import Found, journal_in, read_found
 from nanogpt_compat.resume.lock import FolderLock

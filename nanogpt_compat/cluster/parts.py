@@ -32,7 +32,7 @@ from nanogpt_compat.input.source import Source, reader_of
 from nanogpt_compat.output.ends import END, EndsReader
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.output.writer import Sink
-from nanogpt_compat.preflight import REPORTED_OPTIONS
+from nanogpt_compat.preflight.job import REPORTED_OPTIONS
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import describe_input
 from nanogpt_compat.resume.state import ABOUT_FAULTS, changed_inputs

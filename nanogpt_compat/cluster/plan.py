@@ -19,7 +19,8 @@ from nanogpt_compat.errors import CheckpointError, OutputError
 from nanogpt_compat.input.location import Format, Input, Location, Url, is_url
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.samples import take_samples
-from nanogpt_compat.preflight import Job, look_into
+from nanogpt_compat.preflight.job import Job
+from nanogpt_compat.preflight.look import look_into
 from nanogpt_compat.resume.fingerprint import certain_of, describe_input, differences, has_hint_of_change
 from nanogpt_compat.resume.state import ABOUT_FAULTS
 from nanogpt_compat.system.filesystem import advice, write_json
@@ -183,11 +184,11 @@ def read_plan(work_dir: Path) -> Plan | None:
     return plan
 
 
-def _input_of(record: dict[str, Any]) -> Input:
-    """Return the input that plan.json has as `record`, which is used up."""
-    place, form = record.pop("location"), Format.named(record.pop("format"))
-    record["size"], record["samples"]  # raise KeyError
-    return Input(Url(place) if is_url(place) else Path(place), form, record)
+def _input_of(record: Mapping[str, Any]) -> Input:
+    """Return the input that plan.json has as `record`."""
+    place, form = record["location"], Format.named(record["format"])
+    described = {name: value for name, value in record.items() if name not in ("location", "format")}
+    return Input(Url(place) if is_url(place) else Path(place), form, described)
 
 
 def _start_over(work_dir: Path) -> str:

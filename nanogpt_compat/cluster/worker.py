@@ -35,10 +35,12 @@ from nanogpt_compat.input.repairs import BadRecord
 from nanogpt_compat.input.source import reader_bytes
 from nanogpt_compat.memory.usage import peak_rss_bytes
 from nanogpt_compat.output.ends import WithEnds, ends_stream, lay_out_ends, n_ends
+from nanogpt_compat.output.folders import work_folder
 from nanogpt_compat.output.layout import Outputs, Shards
 from nanogpt_compat.output.token_file import window_for
-from nanogpt_compat.output.writer import TokenFiles, work_folder
-from nanogpt_compat.preflight import Job, open_engine, with_reference
+from nanogpt_compat.output.writer import TokenFiles
+from nanogpt_compat.preflight.job import Job, with_reference
+from nanogpt_compat.preflight.look import open_engine
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.run.supervise import Check, Watch
 from nanogpt_compat.system.display import CalmStream, Voice

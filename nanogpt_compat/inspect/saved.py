@@ -8,7 +8,7 @@ from typing import Any
 from nanogpt_compat.config import Config
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.layout import WORK_FOLDER
-from nanogpt_compat.preflight import REPORTED_OPTIONS
+from nanogpt_compat.preflight.job import REPORTED_OPTIONS
 from nanogpt_compat.resume.checkpoint import journal_in, load_tally, read_found
 from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.run.supervise import check_unlocked

@@ -2,7 +2,9 @@
 
 layout.py        names, headers and lengths of the files
 token_file.py    an append-only file of tokens that grows through a small mapped window
-writer.py        write tokens to working files, check them, publish them
+folders.py       the folder of unfinished files
+writer.py        write tokens to working files
+written.py       what is on the disk: unfinished or published; check it, and give it final names
 ends.py          where documents end: kept beside the tokens
 index.py         write Megatron's index of documents from these ends
 index_reader.py  compare a finished index with the documents

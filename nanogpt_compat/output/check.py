@@ -24,7 +24,7 @@ from nanogpt_compat.output.layout import (
 )
 from nanogpt_compat.output.reader import first_difference, read_chunks
 from nanogpt_compat.output.token_file import TOKEN
-from nanogpt_compat.output.writer import is_there, others
+from nanogpt_compat.output.written import is_there, others
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.documents import END_OF_TEXT
 

@@ -12,7 +12,7 @@ from typing import Any
 from nanogpt_compat.output import layout
 from nanogpt_compat.output.layout import OutputFile, Shards, describe_files
 from nanogpt_compat.output.token_file import TOKEN
-from nanogpt_compat.output.writer import Segment
+from nanogpt_compat.output.written import Segment
 from nanogpt_compat.system.checksum import combine_crcs, crc32
 
 CRC, SECTIONS = "crc32", "crc32_per_64_mib"

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.checksums import CRC, SECTIONS, SectionCrcs, combine_sections
 from nanogpt_compat.output.ends import read_ends
+from nanogpt_compat.output.folders import work_folder
 from nanogpt_compat.output.layout import Outputs, Shards
 from nanogpt_compat.output.token_file import TOKEN, GrowingMemmap, window_for
-from nanogpt_compat.output.writer import work_folder
 
 SUFFIX = ".idx"
 MAX_SEQUENCE_TOKENS = 2**31 - 1

@@ -25,7 +25,8 @@ from nanogpt_compat.output.layout import Outputs, Shards
 from nanogpt_compat.output.pieces import FIRST_TRAIN_KEY, chunk_ends, gather, keys_of
 from nanogpt_compat.output.reader import fill
 from nanogpt_compat.output.token_file import TOKEN
-from nanogpt_compat.output.writer import Segment, TokenFiles
+from nanogpt_compat.output.writer import TokenFiles
+from nanogpt_compat.output.written import Segment
 from nanogpt_compat.system.filesystem import advice, drop_cache
 
 RECORD = np.dtype([("key", "<u8"), ("start", "<u8")])

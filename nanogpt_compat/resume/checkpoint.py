@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.layout import WORK_FOLDER
 from nanogpt_compat.output.token_file import TOKEN
-from nanogpt_compat.output.writer import Segment, Written, is_sound
+from nanogpt_compat.output.written import Segment, Written, is_sound
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.journal import Journal, read_journal
 from nanogpt_compat.system.threads import start_pool

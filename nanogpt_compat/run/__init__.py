@@ -1,6 +1,7 @@
 """Running a job: make its output, or compare output with what it should be.
 
 run.py         a run from its start, or from where an earlier one stopped, to its end
+complete.py    is complete output that of this job?
 passes.py      fill the files with tokens, with checkpoints; the passes of a shuffle
 publishing.py  final names, and the report
 notices.py     what is printed before and after

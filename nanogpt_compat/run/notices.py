@@ -8,7 +8,9 @@ from typing import Any
 from nanogpt_compat import report
 from nanogpt_compat.output.consumers import Output, find_odd, find_short, find_small_val, next_step
 from nanogpt_compat.output.layout import OutputFile, by_stream, files_of
-from nanogpt_compat.preflight import Job, describe_val, foreseen_tokens, notices, offer_documents
+from nanogpt_compat.preflight.checks import foreseen_tokens
+from nanogpt_compat.preflight.job import Job
+from nanogpt_compat.preflight.words import describe_val, notices, offer_documents
 from nanogpt_compat.system.checkout import notice_unignored
 from nanogpt_compat.system.display import Voice
 

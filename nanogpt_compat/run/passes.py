@@ -11,17 +11,12 @@ from nanogpt_compat import report
 from nanogpt_compat.encoders.interface import EngineMismatch
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.output.ends import WithEnds
+from nanogpt_compat.output.folders import remove_work_files
 from nanogpt_compat.output.shuffle import Place
 from nanogpt_compat.output.spill import Spill, SpillReader, SpillWriter, remove_spill
-from nanogpt_compat.output.writer import (
-    Sink,
-    TokenFiles,
-    Written,
-    full_shards,
-    remove_work_files,
-    unpublished,
-)
-from nanogpt_compat.preflight import Job
+from nanogpt_compat.output.writer import Sink, TokenFiles
+from nanogpt_compat.output.written import Written, full_shards, unpublished
+from nanogpt_compat.preflight.job import Job
 from nanogpt_compat.resume.checkpoint import Checkpointer, Mark, Savable, Saved, first_unsound_mark
 from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.resume.journal import Journal

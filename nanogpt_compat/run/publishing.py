@@ -9,8 +9,8 @@ from nanogpt_compat.output.checksums import crcs_of_files, describe
 from nanogpt_compat.output.ends import ends_stream, n_ends
 from nanogpt_compat.output.index import index_name, write_index
 from nanogpt_compat.output.layout import by_stream, files_of
-from nanogpt_compat.output.writer import Written, all_shards, check_vacant, publish
-from nanogpt_compat.preflight import Job, indexes_of
+from nanogpt_compat.output.written import Written, all_shards, check_vacant, publish
+from nanogpt_compat.preflight.job import Job, indexes_of
 from nanogpt_compat.resume.checkpoint import journal_in, read_found, segments_in
 from nanogpt_compat.run.supervise import Check
 

@@ -11,35 +11,23 @@ from nanogpt_compat.errors import CheckpointError, InputError, OutputError
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.reader import Consumed
-from nanogpt_compat.output.index import is_index
+from nanogpt_compat.output.folders import check_writable, remove_work_files
 from nanogpt_compat.output.layout import (
     WORK_FOLDER,
-    OutputFile,
     by_split,
-    by_stream,
-    describe_files,
-    files_of,
 )
-from nanogpt_compat.output.writer import (
+from nanogpt_compat.output.written import (
     Written,
     all_shards,
-    check_writable,
     found_shards,
     full_shards,
     others,
-    remove_work_files,
     take_back,
     unpublished,
     written_bytes,
 )
-from nanogpt_compat.preflight import (
-    Job,
-    check_disk,
-    check_names,
-    indexes_of,
-    reported_options,
-    with_reference,
-)
+from nanogpt_compat.preflight.checks import check_disk, check_names
+from nanogpt_compat.preflight.job import Job, indexes_of, with_reference
 from nanogpt_compat.resume.checkpoint import (
     Found,
     Saved,
@@ -60,6 +48,7 @@ from nanogpt_compat.resume.state import (
     differences_at,
     fixed_differences,
 )
+from nanogpt_compat.run.complete import differences_from, have_sizes, is_as_reported
 from nanogpt_compat.run.notices import Notices
 from nanogpt_compat.run.passes import Damaged, Passes
 from nanogpt_compat.run.publishing import publish_output
@@ -169,30 +158,13 @@ class Run:
         made = report.read_report(config.output_dir)
         if made is None or config.overwrite or found.has_anything or not self._has_named:
             return
-        differing = self._differences_from(made)
+        differing = differences_from(self._job, made)
         if differing:
             raise OutputError(
                 f"{config.output_dir} holds complete output that does not match this run: "
                 f"{'; '.join(differing)}. Run with the original options and inputs to keep it, pass "
                 "--overwrite to replace it once the new one is complete, or choose another --output-dir"
             )
-
-    def _differences_from(self, made: Mapping[str, Any]) -> list[str]:
-        """Return how complete output differs from this run: options, inputs, then sizes of files."""
-        folder = self._job.config.output_dir
-        try:
-            old, new = map(reported_options, (made["options"], self._job.config.as_options()))
-            differing = differences(old, new, made["inputs"], self._job.inputs)
-            for one in made["files"] if not differing else ():
-                path, n_bytes = folder / one["name"], one["bytes"]
-                now_bytes = path.stat().st_size if path.exists() else None
-                if now_bytes is None:
-                    differing.append(f"{path} is gone")
-                elif now_bytes != n_bytes:
-                    differing.append(f"{path} had {plural(n_bytes, 'byte')} and has {now_bytes:,}")
-        except (AttributeError, KeyError, TypeError, ValueError):  # written by another program or version
-            return []
-        return differing
 
     def _make(self, *, restart: bool) -> Mapping[str, Any]:
         """Make all tokens, or find them complete; return the report. Only renaming is left."""
@@ -232,13 +204,8 @@ class Run:
 
     def _is_complete(self, made: Mapping[str, Any]) -> bool:
         """Return whether a report says that the files are complete, with this input and these options."""
-        if made.get("fingerprint") != self._job.fingerprint:
-            return False
         try:
-            listed = [one for one in made["files"] if not is_index(one)]
-            listed = [{name: one[name] for name in ("name", "tokens", "bytes")} for one in listed]
-            is_ours = listed == describe_files(self._files(made)) and self._have_indexes(made)
-            return is_ours and self._have_sizes(made, is_named=True) and self._has_same_text(made)
+            return is_as_reported(self._job, made) and self._has_same_text(made)
         except (AttributeError, KeyError, TypeError, ValueError):  # written by another program
             return False
 
@@ -248,7 +215,7 @@ class Run:
         Raises:
             CheckpointError: a pipe has other text than before, and cannot be read again.
         """
-        for path, change in self._changes(consumed_in(made, self._job.max_chars), made["inputs"]):
+        for path, change in self._changes(consumed_in(made, self._job.config.max_chars), made["inputs"]):
             if isinstance(path, Pipe):
                 raise CheckpointError(
                     f"{path} {change}, and cannot be read again; pass --overwrite to make the output in "
@@ -270,24 +237,6 @@ class Run:
             is_read_later=is_read_later,
         )
 
-    def _have_indexes(self, made: Mapping[str, Any]) -> bool:
-        """Return whether the indexes that a report lists are those of this run, and have their sizes."""
-        listed = {one["name"]: one["bytes"] for one in made["files"] if is_index(one)}
-        paths = {name: shards.path(0) for name, shards in self._job.indexes.items()}
-        return listed.keys() == paths.keys() and all(
-            path.exists() and path.stat().st_size == listed[name] for name, path in paths.items()
-        )
-
-    def _have_sizes(self, made: Mapping[str, Any], *, is_named: bool) -> bool:
-        """Return whether all files exist, with their final names if `is_named`, and have the right sizes."""
-        tokens = by_stream(self._outputs, made["tokens"])
-        found = all_shards(self._outputs, tokens)
-        for one in files_of(self._outputs, tokens):
-            path = one.path if is_named else found[one.stream].path(one.k)
-            if not path.exists() or path.stat().st_size != one.n_bytes:
-                return False
-        return True
-
     def _is_whole(self, made: Mapping[str, Any], found: Found) -> bool:
         """Return whether an earlier run with the same header has all its tokens intact in the files.
 
@@ -298,7 +247,7 @@ class Run:
             return False  # its report would differ
         self._note_saved(Saved(made["bytes_read"], sum(made["tokens"].values())))
         if (
-            self._have_sizes(made, is_named=False)
+            have_sizes(self._job, made, are_named=False)
             and first_unsound_mark(found.marks, all_shards(self._streams, found.tokens), self._watch.check)
             is None
         ):
@@ -514,22 +463,19 @@ class Run:
             peak_own_bytes=self._watch.guard.peak_own_bytes,
             empty_documents=None if job.documents is None else job.empty_documents(tally),
             has_documents=job.documents is not None,
-            counts_chars=job.max_chars is not None,
+            counts_chars=job.config.max_chars is not None,
             stopped_by=_stopped_by(tally, job),
             vocabulary=job.vocabulary.sha256,
             fingerprint=job.fingerprint,
         )
         return made if self._fill is None else self._fill.complete(made)
 
-    def _files(self, made: Mapping[str, Any]) -> list[OutputFile]:
-        return list(files_of(self._outputs, by_stream(self._outputs, made["tokens"])))
-
 
 def _stopped_by(tally: Tally, job: Job) -> tuple[str, int] | None:
     """Return the option whose limit is reached, and the index of the input in which it was."""
     train = tally.inputs[: job.n_train_inputs]
     n_tokens = sum(one.tokens for one in train)
-    limits = {"--max-tokens": (job.config.max_tokens, n_tokens), "--n": (job.max_chars, tally.chars)}
+    limits = {"--max-tokens": (job.config.max_tokens, n_tokens), "--n": (job.config.max_chars, tally.chars)}
     for option, (most, n) in limits.items():
         if most is not None and n >= most:
             return option, max(index for index, one in enumerate(train) if one.text_bytes or one.records)

@@ -12,12 +12,13 @@ from nanogpt_compat.memory.guard import MemoryGuard, Sampler, describe_limits
 from nanogpt_compat.memory.malloc import trim_heap
 from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES, SMALL_BLOCK_BYTES, Step, room_bytes
 from nanogpt_compat.memory.usage import rss_bytes
+from nanogpt_compat.output.folders import remove_work_folder, work_folder
 from nanogpt_compat.output.layout import WORK_FOLDER
 from nanogpt_compat.output.shuffle import Place, regroup, write_out
 from nanogpt_compat.output.spill import SORTING_BYTES, SpillReader, SpillWriter
 from nanogpt_compat.output.token_file import TOKEN
-from nanogpt_compat.output.writer import Sink, remove_work_folder, work_folder
-from nanogpt_compat.preflight import Job
+from nanogpt_compat.output.writer import Sink
+from nanogpt_compat.preflight.job import Job
 from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.resume.lock import FolderLock, check_free
 from nanogpt_compat.system.display import Voice
@@ -162,7 +163,7 @@ class Watch:
                 sink,
                 encoder,
                 n_workers=job.config.n_workers,
-                max_chars=job.max_chars,
+                max_chars=job.config.max_chars,
                 max_tokens=job.config.max_tokens,
                 admit=self.guard.admit,
                 after_block=after_each_block,

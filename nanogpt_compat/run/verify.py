@@ -19,8 +19,9 @@ from nanogpt_compat.output.layout import by_split, by_stream, files_of, name_tok
 from nanogpt_compat.output.reader import MAKE_AGAIN, Difference, FinishedFiles
 from nanogpt_compat.output.shuffle import Place
 from nanogpt_compat.output.spill import Spill, SpillReader, SpillWriter, remove_spill
-from nanogpt_compat.output.writer import is_there
-from nanogpt_compat.preflight import Job, needed_for_spill, reported_options
+from nanogpt_compat.output.written import is_there
+from nanogpt_compat.preflight.checks import needed_for_spill
+from nanogpt_compat.preflight.job import Job, reported_options
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import differences
 from nanogpt_compat.resume.state import changed_inputs, consumed_in
@@ -102,7 +103,7 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
                 "the vocabulary or the version of this program is not the same, so the tokens may differ"
             ]
         if not found:
-            read = consumed_in(made, job.max_chars)
+            read = consumed_in(made, job.config.max_chars)
             files = [index for index, one in enumerate(job.inputs) if not isinstance(one.location, Pipe)]
             changes = changed_inputs(
                 job.source,

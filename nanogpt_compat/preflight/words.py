@@ -1,0 +1,116 @@
+"""What is said about a run before it starts."""
+
+from collections.abc import Sequence
+
+from nanogpt_compat import report
+from nanogpt_compat.input.location import Format
+from nanogpt_compat.output.layout import by_split
+from nanogpt_compat.preflight.checks import foreseen_tokens, needed_for_spill
+from nanogpt_compat.preflight.job import Job
+from nanogpt_compat.system.commands import show, this_command
+from nanogpt_compat.system.units import format_bytes
+from nanogpt_compat.text.val_split import val_bytes
+
+_MANY_FILES = 10
+_SMALL_FILE_BYTES = 64 * 1024
+
+
+def start_line(job: Job) -> str:
+    """Return the first line of a run: what it is about to do."""
+    return report.start_line(
+        job.inputs,
+        None if job.expected_bytes is None else job.forecast,
+        free_bytes=job.free_bytes,
+        n_workers=job.config.n_workers,
+    )
+
+
+def dry_run_lines(job: Job) -> list[str]:
+    """Return the lines of a dry run: what a run would need and make."""
+    config, forecast = job.config, job.forecast
+    lines = [start_line(job), job.engine_line, f"vocabulary: {job.vocabulary.source}"]
+    across = "of its beginning" if job.text_bytes is None else "across the input"
+    lines.append(f"tokens per byte: {forecast.tokens / forecast.text_bytes:.3f}, from samples {across}")
+    if job.expected_bytes is None:
+        lines.append(
+            f"output: {format_bytes(job.free_bytes)} free in {config.output_dir}; the size of the input is "
+            "unknown"
+        )
+    else:
+        lines.append(
+            f"output: {format_bytes(forecast.output_bytes)} of {format_bytes(job.free_bytes)} free in "
+            f"{config.output_dir}"
+        )
+        if config.shuffle:
+            lines.append(f"shuffling: {format_bytes(needed_for_spill(job))} more there while it runs")
+    lines.append(f"memory: at most {format_bytes(job.encoder.peak_bytes)} of its own")
+    if config.has_val:
+        name = next(shards.listed_name(0) for shards in job.outputs.values() if shards.n_val)
+        lines.append(f"{name}: {describe_val(job)}")
+    return lines
+
+
+def forecast_record(job: Job) -> dict[str, object]:
+    """Return the forecast of a dry run for a program; null where the size of an input is unknown."""
+    forecast, is_known = job.forecast, job.expected_bytes is not None
+    return {
+        "text_bytes": forecast.text_bytes if is_known else None,
+        "tokens": by_split(job.outputs, foreseen_tokens(job)) if is_known else None,
+        "tokens_per_byte": round(forecast.tokens / max(1, forecast.text_bytes), 4),
+        "output_bytes": forecast.output_bytes if is_known else None,
+        "spill_bytes": needed_for_spill(job) if is_known else None,
+        "free_bytes": job.free_bytes,
+        "memory_bytes": job.encoder.peak_bytes,
+        "wall_s": round(forecast.seconds, 1) if is_known else None,
+        "engine": job.encoder.name,
+        "workers": job.config.n_workers,
+    }
+
+
+def describe_val(job: Job) -> str:
+    """Describe in a few words where the validation tokens come from."""
+    documents = job.documents
+    ratio = job.config.val_ratio if documents is None else documents.val_ratio
+    inputs = job.inputs[job.n_train_inputs :]
+    return report.describe_val(job.config.val_split, job.windows, ratio=ratio, inputs=inputs)
+
+
+def notices(job: Job) -> list[str]:
+    """Return notices about a share for validation that is larger than `--val-ratio`."""
+    config, lines = job.config, []
+    n_bytes = job.split_bytes
+    if job.windows and n_bytes is not None:
+        n_nominal, n_val = round(n_bytes * config.val_ratio), val_bytes(n_bytes, config.val_ratio)
+        if n_val > n_nominal:
+            lines.append(
+                f"notice: val.bin was raised from {format_bytes(n_nominal)} to {format_bytes(n_val)} of text "
+                "so that blocks can be sampled from it"
+            )
+    if config.val_split == "documents" and job.document_ratio > config.val_ratio:
+        lines.append(
+            f"notice: {job.document_ratio:.2%} of the documents are for validation instead of "
+            f"{config.val_ratio:.2%}, so that blocks can be sampled from val.bin"
+        )
+    return lines
+
+
+def offer_documents(job: Job, redo: Sequence[str]) -> list[str]:
+    """Return a notice if many small files of text are read as one stream: each may be a document.
+
+    `redo`: the options with which the offered command starts over.
+    """
+    config = job.config
+    sizes = [
+        one.size_bytes for one in job.inputs if one.size_bytes is not None and one.form == Format("text")
+    ]
+    if job.documents is not None or job.shows_end_of_text or len(sizes) < _MANY_FILES:
+        return []
+    median_bytes = sorted(sizes)[len(sizes) // 2]
+    if median_bytes > _SMALL_FILE_BYTES:
+        return []
+    without = ["--dry-run", *redo, *(["--val-split"] if config.has_val else [])]
+    command = this_command("--one-document-per-file", *redo, without=without)
+    return [
+        f"notice: {len(sizes):,} small text files (the median has {format_bytes(median_bytes)}) are read as "
+        f"one stream. If each is a document:{show(command)}"
+    ]
