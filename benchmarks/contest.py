@@ -12,7 +12,7 @@ import psutil
 
 from benchmarks.inputs import ROOT, read_into_cache
 from benchmarks.measure import Measurement, measure
-from benchmarks.strategies import Strategy
+from benchmarks.strategies import EARLIER, Strategy
 from nanogpt_compat.system.units import format_bytes, format_duration, format_rate
 
 _CHUNK_BYTES = 1 << 20
@@ -71,19 +71,29 @@ class Result:
 
 
 def run_in_turn(
-    cases: Sequence[Case], inputs: Mapping[tuple[str, int], Path], *, n_rounds: int, scratch_dir: Path
+    cases: Sequence[Case],
+    inputs: Mapping[tuple[str, int], Path],
+    *,
+    n_rounds: int,
+    scratch_dir: Path,
+    earlier: Path | None = None,
 ) -> Iterator[list[Result]]:
-    """Run every case once a round; yield the results so far after each run."""
-    results = [Result(case, left_out=_why_not(case)) for case in cases]
+    """Run every case once a round; yield the results so far after each run.
+
+    `earlier` is a checkout of an earlier version; without it, the cases that need it are skipped.
+    """
+    results = [Result(case, left_out=_why_not(case, earlier)) for case in cases]
     for _ in range(n_rounds):
         for result in results:
             if not (result.failure or result.left_out):
-                _run_once(result, inputs[result.case.input], scratch_dir)
+                _run_once(result, inputs[result.case.input], scratch_dir, earlier)
             yield results
 
 
-def _why_not(case: Case) -> str:
-    """Return why a case is skipped: it would take most of the machine's memory; empty if it would not."""
+def _why_not(case: Case, earlier: Path | None) -> str:
+    """Return why a case is skipped, such as for the memory it would take; empty if it is not."""
+    if EARLIER in case.strategy.arguments and earlier is None:
+        return "needs --earlier"
     needed_bytes = case.strategy.memory_per_byte * case.size_bytes
     available_bytes = psutil.virtual_memory().available
     if needed_bytes <= _MOST_OF_MEMORY * available_bytes:
@@ -92,12 +102,12 @@ def _why_not(case: Case) -> str:
     return f"needs some {needed} of memory, {available} are available"
 
 
-def _run_once(result: Result, path: Path, scratch_dir: Path) -> None:
+def _run_once(result: Result, path: Path, scratch_dir: Path, earlier: Path | None) -> None:
     """Add a round to `result`, with the output in a temporary folder; print one line about it."""
     case = result.case
     read_into_cache(path)
     with tempfile.TemporaryDirectory(dir=scratch_dir, prefix="output-") as folder:
-        command = case.strategy.command(path, Path(folder))
+        command = case.strategy.command(path, Path(folder), earlier)
         run = measure(command, cwd=ROOT, with_children=case.strategy.has_children)
         digest = _digest(Path(folder, "train.bin"))
     if run.exit_code:

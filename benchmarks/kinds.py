@@ -56,6 +56,11 @@ def real(text: Text, seed: int) -> Iterator[bytes]:
     return (document.encode() for document in text.documents(seed))
 
 
+def repeated(text: Text, seed: int) -> Iterator[bytes]:
+    """Yield the real documents in English again and again."""
+    return itertools.cycle([document.encode() for document in text.documents(seed, only="en")])
+
+
 def one_line(text: Text, seed: int) -> Iterator[bytes]:
     """Yield prose with single spaces and no newline."""
     return ((" ".join(document.split()) + " ").encode() for document in _real_then_invented(text, seed))
@@ -184,6 +189,7 @@ KINDS = {
     "prose": Kind(prose, "prose in many languages"),
     "english": Kind(english, "prose in English"),
     "real": Kind(real, "only the real part of that; --size must not be larger"),
+    "repeated": Kind(repeated, "only the real part of english, again and again"),
     "one_line": Kind(one_line, "prose, one line"),
     "no_space": Kind(no_space, "prose, all white space removed"),
     "cjk": Kind(cjk, "Chinese and Japanese, one line"),

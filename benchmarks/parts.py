@@ -30,8 +30,9 @@ def _cases(kind: str, size_bytes: int, *names: str) -> tuple[Case, ...]:
     return tuple(Case(BY_NAME[name], kind, size_bytes) for name in names)
 
 
-def _ratio(kind: str, size_bytes: int, ours: str, at_least: float, other: str) -> Ratio:
-    return Ratio(Case(BY_NAME[ours], kind, size_bytes), Case(BY_NAME[other], kind, size_bytes), at_least)
+def _ratio(kind: str, size_bytes: int, ours: str, at_least: float, other: str, start_bytes: int = 0) -> Ratio:
+    of_input = Case(BY_NAME[ours], kind, size_bytes), Case(BY_NAME[other], kind, size_bytes)
+    return Ratio(*of_input, at_least, start_bytes)
 
 
 def compare(*, is_short: bool) -> Part:
@@ -105,6 +106,39 @@ def overhead(*, is_short: bool) -> Part:
             _ratio(kind, tiktoken, "tiktoken-two-threads", at_least, "bare-tiktoken"),
         ),
     )
+
+
+def earlier(*, is_short: bool) -> Part:
+    """Compare with an earlier version, the same engine without any safety, and neighbours, on real text."""
+    if is_short:
+        return Part()
+    ours, before, bare, start = "gigatoken", "gigatoken-earlier", "bare-gigatoken", 2000
+    english, languages, lines = ("repeated", 570 * M), ("prose", 300 * M), ("english.jsonl", 300 * M)
+    return Part(
+        (
+            *_cases("repeated", start, ours, before, bare),
+            *_cases(*english, ours, before, bare, "encode_files"),
+            *_cases(*languages, ours, before, bare, "encode_files"),
+            *_cases(*lines, ours, before, "pool"),
+        ),
+        (
+            _ratio(*english, ours, 0.85, bare, start),
+            _ratio(*english, ours, 1.3, before, start),
+            *(
+                _ratio(*languages, ours, at_least, other)
+                for other, at_least in ((before, 1.05), ("encode_files", 1))
+            ),
+            *(_ratio(*lines, ours, at_least, other) for other, at_least in ((before, 1.1), ("pool", 8))),
+        ),
+    )
+
+
+def largest(*, is_short: bool) -> Part:
+    """Compare the rates on 20 GB, which is read from the disk, and on 2 GB; the short form has none."""
+    if is_short:
+        return Part()
+    small, large = (Case(BY_NAME["gigatoken"], "repeated", size) for size in (2 * G, 20 * G))
+    return Part((small, large), (Ratio(large, small, at_least=0.9),))
 
 
 def linear(*, is_short: bool) -> Part:
@@ -190,7 +224,9 @@ PARTS: dict[str, Callable[..., Part]] = {
     "memory": memory,
     "one-core": one_core,
     "overhead": overhead,
+    "earlier": earlier,
     "linear": linear,
+    "largest": largest,
     "line-ends": line_ends,
     "hard": hard,
     "documents": documents,

@@ -8,6 +8,7 @@ from benchmarks.measure import describe_machine
 from benchmarks.thresholds import Finding, Reference, has_reference_tokens
 from nanogpt_compat.system.units import format_bytes
 
+_LEAST_RATE = 0.1  # MB/s; below it, there is nothing but start-up
 _SAID = {True: "yes", False: "no", None: "-"}
 
 
@@ -63,4 +64,5 @@ def _render_case(case: Mapping[str, Any]) -> str:
     wall, cpu_s = case["wall_s"], sorted(case["cpu_s"])[len(case["cpu_s"]) // 2]
     spread = f"{case['median_s']:.2f} s ({min(wall):.2f} to {max(wall):.2f})"
     peak, same = format_bytes(max(case["peak_bytes"])), _SAID[case["tokens_as_whole_file"]]
-    return f"{start} {case['rate_mb_per_s']:.1f} MB/s | {spread} | {cpu_s:.2f} s | {peak} | {same} |"
+    rate = f"{case['rate_mb_per_s']:.1f} MB/s" if case["rate_mb_per_s"] >= _LEAST_RATE else "-"
+    return f"{start} {rate} | {spread} | {cpu_s:.2f} s | {peak} | {same} |"

@@ -5,7 +5,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-INPUT, OUTPUT = "INPUT", "OUTPUT"  # placeholders in a command for the file and the folder
+# Placeholders in a command: the file, the folder, and prepare.py of an earlier version.
+INPUT, OUTPUT, EARLIER = "INPUT", "OUTPUT", "EARLIER"
 _MAX_GIGATOKEN_BYTES = 256_000_000
 _MAX_TABLE_BYTES = 400_000_000
 
@@ -31,9 +32,11 @@ class Strategy:
             return _MAX_TABLE_BYTES
         return self.max_bytes if self.engine == "gigatoken" else None
 
-    def command(self, path: Path, output_dir: Path) -> list[str]:
-        """Return the command for this file and this folder."""
+    def command(self, path: Path, output_dir: Path, earlier: Path | None = None) -> list[str]:
+        """Return the command for this file, this folder, and this checkout of an earlier version."""
         words = {INPUT: str(path), OUTPUT: str(output_dir)}
+        if earlier:
+            words[EARLIER] = str(earlier / "prepare.py")
         pin = ["taskset", "--cpu-list", str(max(os.sched_getaffinity(0)))] if self.is_pinned else []
         return [*pin, sys.executable, *(words.get(word, word) for word in self.arguments)]
 
@@ -48,6 +51,12 @@ def _prepare(engine: str, name: str, label: str, *options: str, is_pinned: bool 
     """Return a run of prepare.py, with all tokens in train.bin so that outputs can be compared."""
     command = ("prepare.py", "--input", INPUT, "--output-dir", OUTPUT, "--val-split", "none")
     return Strategy(name, label, (*command, "--engine", engine, *options), engine, is_pinned=is_pinned)
+
+
+def _earlier(engine: str) -> Strategy:
+    """Return such a run with an earlier version, whose tokens and memory are not judged."""
+    now = _prepare(engine, f"{engine}-earlier", f"prepare.py, {engine}, earlier version")
+    return replace(now, arguments=(EARLIER, *now.arguments[1:]), engine="")
 
 
 def _allowed(size: str, max_bytes: int) -> Strategy:
@@ -83,6 +92,8 @@ BY_NAME = {
     for strategy in (
         _prepare("gigatoken", "gigatoken", "prepare.py, gigatoken"),
         _prepare("tiktoken", "tiktoken", "prepare.py, tiktoken"),
+        _earlier("gigatoken"),
+        _earlier("tiktoken"),
         _prepare("gigatoken", "in-order", "prepare.py, documents", *_DOCUMENTS),
         _prepare("gigatoken", "shuffled", "prepare.py, documents, --shuffle", *_DOCUMENTS, "--shuffle"),
         _allowed("700M", 320_000_000),

@@ -1,7 +1,7 @@
 """The thresholds of throughput.py: ratios between strategies, peaks of memory, and equal tokens."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from benchmarks.contest import Case, Result
@@ -12,11 +12,19 @@ Reference: TypeAlias = Mapping[tuple[str, int], str]  # input -> sha256 of the t
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A threshold: `ours` must be at least `at_least` times as fast, in MB/s, as `other`."""
+    """A threshold: `ours` must be at least `at_least` times as fast, in MB/s, as `other`.
+
+    With `start_bytes`, the time that the same strategy takes for so little text is taken off both.
+    """
 
     ours: Case
     other: Case
     at_least: float
+    start_bytes: int = 0
+
+    def start(self, case: Case) -> Case:
+        """Return the case whose time is taken off that of `case`."""
+        return replace(case, size_bytes=self.start_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +44,7 @@ def judge(ratios: Sequence[Ratio], results: Sequence[Result], reference: Referen
     by_case = {result.case: result for result in results if result.wall_s}
     for ratio in ratios:
         if ratio.ours in by_case and ratio.other in by_case:
-            found.append(_judge_ratio(ratio.at_least, by_case[ratio.ours], by_case[ratio.other]))
+            found.append(_judge_ratio(ratio, by_case))
     for result in by_case.values():
         most_bytes = result.case.strategy.max_peak_bytes(result.case.kind)
         if most_bytes:
@@ -48,17 +56,22 @@ def judge(ratios: Sequence[Ratio], results: Sequence[Result], reference: Referen
     return found
 
 
-def _judge_ratio(at_least: float, ours: Result, other: Result) -> Finding:
-    ratio = ours.rate / other.rate
+def _judge_ratio(ratio: Ratio, by_case: Mapping[Case, Result]) -> Finding:
+    ours, other = by_case[ratio.ours], by_case[ratio.other]
+    starts = [by_case.get(ratio.start(case)) for case in (ratio.ours, ratio.other)]
+    ours_off, other_off = (one.median_s if one else 0.0 for one in starts)
+    ours_rate = ours.case.size_bytes / (ours.median_s - ours_off) / 1e6
+    other_rate = other.case.size_bytes / (other.median_s - other_off) / 1e6
     rounds = [
-        (theirs_s / other.case.size_bytes) / (ours_s / ours.case.size_bytes)
+        ((theirs_s - other_off) / other.case.size_bytes) / ((ours_s - ours_off) / ours.case.size_bytes)
         for ours_s, theirs_s in zip(ours.wall_s, other.wall_s, strict=False)
     ]
     sentence = (
-        f"{ours.case}: {ours.rate:.1f} MB/s, {ratio:.2f} times the {other.rate:.1f} MB/s of {other.case} "
-        f"(round by round {min(rounds):.2f} to {max(rounds):.2f}); at least {at_least:.2f} times"
+        f"{ours.case}: {ours_rate:.1f} MB/s, {ours_rate / other_rate:.2f} times the {other_rate:.1f} MB/s of "
+        f"{other.case} (round by round {min(rounds):.2f} to {max(rounds):.2f}); at least "
+        f"{ratio.at_least:.2f} times{', start-up taken off both' * all(starts)}"
     )
-    return Finding(sentence, is_broken=ratio < at_least)
+    return Finding(sentence, is_broken=ours_rate < ratio.at_least * other_rate)
 
 
 def _judge_peak(result: Result, max_peak_bytes: int) -> Finding:

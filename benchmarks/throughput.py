@@ -56,7 +56,9 @@ def _run_part(
     cases = [case for case in part.cases if not options.only or case.strategy.name in options.only]
     inputs = _make_inputs(cases, corpus_dir, "builtin" if options.short else "debian")
     findings: list[Finding] = []
-    for results in run_in_turn(cases, inputs, n_rounds=options.repeat, scratch_dir=corpus_dir):
+    for results in run_in_turn(
+        cases, inputs, n_rounds=options.repeat, scratch_dir=corpus_dir, earlier=options.earlier
+    ):
         add_reference(reference, results)
         findings = judge(part.ratios, results, reference)
         record[name] = describe(results, findings, reference)
@@ -115,6 +117,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds; the median counts")
     parser.add_argument(
         "--corpus-dir", type=Path, default=Path("/tmp/bench_corpus"), help="inputs and scratch; up to 30 GB"
+    )
+    parser.add_argument(
+        "--earlier",
+        type=Path,
+        metavar="DIR",
+        help="a checkout of an earlier version, for the part of that name",
     )
     parser.add_argument("--output", type=Path, help="a folder for the record, the tables and the picture")
     parser.add_argument("--short", action="store_true", help="tens of megabytes of built-in text, no picture")

@@ -37,6 +37,17 @@ def test_a_ratio_that_is_missed_is_told_with_both_numbers() -> None:
     assert "at least 10.00 times" in sentence
 
 
+def test_the_start_is_taken_off_both_where_it_was_measured() -> None:
+    ratio = Ratio(OURS, OTHER, at_least=10, start_bytes=2000)
+    results = [measured(OURS, [1.5, 1.5]), measured(OTHER, [10, 10])]
+    starts = [measured(ratio.start(OURS), [0.5]), measured(ratio.start(OTHER), [1])]
+    whole, loop = (judge([ratio], some, {})[0].sentence for some in (results, [*results, *starts]))
+    assert "66.7 MB/s, 6.67 times the 10.0 MB/s" in whole
+    assert whole.endswith("at least 10.00 times")
+    assert "100.0 MB/s, 9.00 times the 11.1 MB/s" in loop
+    assert loop.endswith("(round by round 9.00 to 9.00); at least 10.00 times, start-up taken off both")
+
+
 def test_a_peak_over_the_bound_is_told() -> None:
     (sentence,) = broken([measured(OURS, [1], peak_bytes=256_000_001)])
     assert "peak memory 256 MB; at most 256 MB" in sentence
@@ -70,6 +81,21 @@ def test_strategies_take_turns_and_one_that_fails_takes_no_more(tmp_path: Path) 
     assert log.read_text() == "abcac"
     assert [len(result.wall_s) for result in results] == [2, 0, 2]
     assert results[1].failure == "exit code 1: no message"
+
+
+def test_an_earlier_version_runs_from_its_checkout_and_is_left_out_without_one(tmp_path: Path) -> None:
+    path = tmp_path / "input.txt"
+    path.write_text("text")
+    (tmp_path / "prepare.py").write_text(
+        "import sys; print('an earlier version', file=sys.stderr); sys.exit(1)"
+    )
+    case = Case(BY_NAME["gigatoken-earlier"], "prose", 4)
+    for earlier in (None, tmp_path):
+        *_, (result,) = run_in_turn(
+            [case], {case.input: path}, n_rounds=1, scratch_dir=tmp_path, earlier=earlier
+        )
+        assert result.left_out == ("" if earlier else "needs --earlier")
+        assert result.failure == ("exit code 1: an earlier version" if earlier else "")
 
 
 @pytest.mark.parametrize("is_short", [False, True])
