@@ -271,33 +271,25 @@ class Opener:
             opened.append(open_buffer(self._pyarrow, self._read, layout.buffers[k], layout.codec))
             return opened[-1]
 
-        if not layout.n_rows or self._pyarrow.types.is_null(self._kind):
-            return Nulls(layout.n_rows, ())
-        n_data = layout.n_variadic[view] if view < len(layout.n_variadic) else 0
-        sources = [source(k) for k in valid]
-        made = self._array(layout.n_rows, sources, lambda k: source(place + k), n_data, values)
-        made.opened = opened
-        return made
-
-    def _array(
-        self,
-        n_rows: int,
-        valid: Sequence[Source],
-        source: Callable[[int], Source],
-        n_data: int,
-        values: Values,
-    ) -> Array:
-        types, kind = self._pyarrow.types, self._kind
+        types, kind, n_rows = self._pyarrow.types, self._kind, layout.n_rows
+        if not n_rows or types.is_null(kind):
+            return Nulls(n_rows, ())
+        bits = [source(k) for k in valid]
         if isinstance(kind, self._pyarrow.BaseExtensionType):
             kind = kind.storage_type
+        made: Array
         if types.is_dictionary(kind):
-            return Indices(n_rows, valid, source(1), kind.index_type.to_pandas_dtype(), values)
-        if types.is_fixed_size_binary(kind):
-            return FixedStrings(n_rows, valid, source(1), kind.byte_width)
-        if types.is_string_view(kind) or types.is_binary_view(kind):
-            return Views(n_rows, valid, source(1), [source(2 + k) for k in range(n_data)])
-        is_large = types.is_large_string(kind) or types.is_large_binary(kind)
-        return Strings(n_rows, valid, source(1), source(2), np.int64 if is_large else np.int32)
+            made = Indices(n_rows, bits, source(place + 1), kind.index_type.to_pandas_dtype(), values)
+        elif types.is_fixed_size_binary(kind):
+            made = FixedStrings(n_rows, bits, source(place + 1), kind.byte_width)
+        elif types.is_string_view(kind) or types.is_binary_view(kind):
+            n_data = layout.n_variadic[view] if view < len(layout.n_variadic) else 0
+            made = Views(n_rows, bits, source(place + 1), [source(place + 2 + k) for k in range(n_data)])
+        else:
+            offset_type = np.int64 if types.is_large_string(kind) or types.is_large_binary(kind) else np.int32
+            made = Strings(n_rows, bits, source(place + 1), source(place + 2), offset_type)
+        made.opened = opened
+        return made
 
 
 def _count(kinds: Sequence[Any], pyarrow: Any) -> _Counts:
@@ -317,15 +309,12 @@ def _count_one(kind: Any, pyarrow: Any) -> _Counts:
     if any(getattr(types, f"is_{one}")(kind) for one in ("string", "large_string", "binary", "large_binary")):
         return _Counts(1, 3)
     inside = [kind.field(k).type for k in range(kind.num_fields)]
-    return _Counts(1, _own_buffers(kind, types)) + _count(inside, pyarrow)
-
-
-def _own_buffers(kind: Any, types: Any) -> int:
-    """Return how many buffers an array of this type has apart from those of the arrays inside it."""
     if types.is_run_end_encoded(kind):
-        return 0
-    if types.is_struct(kind) or types.is_fixed_size_list(kind):
-        return 1
-    if types.is_union(kind):
-        return 1 if kind.mode == "sparse" else 2
-    return 3 if types.is_list_view(kind) or types.is_large_list_view(kind) else 2
+        n_own = 0  # buffers apart from those of the arrays inside
+    elif types.is_struct(kind) or types.is_fixed_size_list(kind):
+        n_own = 1
+    elif types.is_union(kind):
+        n_own = 1 if kind.mode == "sparse" else 2
+    else:
+        n_own = 3 if types.is_list_view(kind) or types.is_large_list_view(kind) else 2
+    return _Counts(1, n_own) + _count(inside, pyarrow)

@@ -164,7 +164,10 @@ class ArrowColumn:
         assert isinstance(group, Batch)
         if self._column is None:  # there are no rows
             return
-        array = self._open_array(self._column, group, make_room)
+        if self._entries is not None and self._values[0] != group.dictionaries:
+            self._values = group.dictionaries, self._load_values(self._entries, group.dictionaries, make_room)
+        array = self._open(self._column, self._layout_at(group.start))
+        array = self._held(array, str(group), make_room)
         window_bytes = sum(one.window_bytes for one in array.opened)
         what = f"the zstd window of {group},"
         self._make_room_for_all(what, window_bytes, make_room, "write it at a lower compression level")
@@ -265,7 +268,12 @@ class ArrowColumn:
 
     def _find_column(self, text_field: str) -> None:
         """Find the text column; raise NoTextColumn if the file has rows, but no such column."""
-        if not self._has_rows():
+        place = self._schema.end
+        while (message := self._read_message(place)) is not None:
+            if message.kind == "batch" and self._checked(layout_of, message).n_rows:
+                break
+            place = message.end
+        if message is None:  # there are no rows
             return
         way, self._is_void = find_column(
             self._pyarrow, self.path, self._fields, text_field, first_rows=self.first_rows
@@ -283,14 +291,6 @@ class ArrowColumn:
             self._entries = Opener(self._pyarrow, self._read, [leaf.value_type], (0,))
             self._dictionary = self._checked(partial(messages.dictionary_number, way=steps), self._schema)
 
-    def _has_rows(self) -> bool:
-        place = self._schema.end
-        while (message := self._read_message(place)) is not None:
-            if message.kind == "batch" and self._checked(layout_of, message).n_rows:
-                return True
-            place = message.end
-        return False
-
     # The arrays of a batch:
 
     def _text_bytes(self, layout: BatchLayout, dictionaries: Sequence[int]) -> int:
@@ -303,13 +303,10 @@ class ArrowColumn:
         n_values = sum(one.n_rows for one in found)
         return layout.n_rows * sum(one.n_bytes for one in found) // max(1, n_values)
 
-    def _message_at(self, place: int) -> Message:
+    def _layout_at(self, place: int) -> BatchLayout:
         message = self._read_message(place)
         assert message is not None
-        return message
-
-    def _layout_at(self, place: int) -> BatchLayout:
-        layout: BatchLayout = self._checked(layout_of, self._message_at(place))
+        layout: BatchLayout = self._checked(layout_of, message)
         return layout
 
     def _open(self, opener: Opener, layout: BatchLayout) -> Array:
@@ -317,11 +314,6 @@ class ArrowColumn:
             return opener.open(layout, self._values[1])
         except ValueError as error:
             raise self._damaged_at(Damaged(str(error), layout.start)) from error
-
-    def _open_array(self, column: Opener, group: Batch, make_room: MakeRoom) -> Array:
-        if self._entries is not None and self._values[0] != group.dictionaries:
-            self._values = group.dictionaries, self._load_values(self._entries, group.dictionaries, make_room)
-        return self._held(self._open(column, self._layout_at(group.start)), str(group), make_room)
 
     def _load_values(self, entries: Opener, dictionaries: Sequence[int], make_room: MakeRoom) -> Values:
         values = Values()
