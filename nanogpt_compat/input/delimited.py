@@ -291,15 +291,13 @@ class _Block(RunBlock):
         return records
 
     def each(self) -> Iterator[bytes]:
+        table = self.reader.table
+        delimiter = b"," if table is None else table.delimiter
         place = 0
         while place < len(self.raw):
-            end = self._header_end if not place and self._header_end else self._end_of(place)
+            end = (0 if place else self._header_end) or parse_record(self.raw, place, delimiter, 0).end
             yield self.raw[place:end]
             place = end
-
-    def _end_of(self, place: int) -> int:
-        table = self.reader.table
-        return parse_record(self.raw, place, b"," if table is None else table.delimiter, 0).end
 
 
 def place_of_record(number: int, offset: int) -> str:
