@@ -80,18 +80,18 @@ def quiet_charset(data: bytes, offset: int = 0) -> str | None:
             if data.startswith(mark) and _is_text(data[:_WIDE_BYTES], charset):
                 return charset
     aligned = data[-offset % 4 :][:_WIDE_BYTES]
-    return next((one for one in _WIDE if _is_text(aligned, one) and _has_frequent(aligned, one)), None)
+    for charset in _WIDE:
+        if _is_text(aligned, charset):
+            # Spaces and full stops appear only if the text is decoded with the right charset.
+            text = aligned.decode(charset, "replace")
+            if sum(map(text.count, _FREQUENT)) > len(text) * _FREQUENT_SHARE:
+                return charset
+    return None
 
 
 def _is_text(data: bytes, charset: str) -> bool:
     text = data[: len(data) // 4 * 4].decode(charset, "replace")
     return len(_NO_TEXT.findall(text)) <= len(text) * MAX_BAD_SHARE
-
-
-def _has_frequent(data: bytes, charset: str) -> bool:
-    """Check for spaces and full stops, which appear only if the text is decoded with the right charset."""
-    text = data.decode(charset, "replace")
-    return sum(map(text.count, _FREQUENT)) > len(text) * _FREQUENT_SHARE
 
 
 def guess_charsets(samples: Sequence[bytes]) -> list[str]:
@@ -103,7 +103,12 @@ def guess_charsets(samples: Sequence[bytes]) -> list[str]:
     foreign = [sample for sample in samples if not is_utf8(sample)]
     for sample in foreign:
         for piece in _pieces(sample):
-            found = [one for one in _guess(piece) if _reads_all(one, foreign)]
+            found = [
+                one
+                for one in _guess(piece)
+                # Characters may be cut off at the beginning or end of a sample.
+                if all("\ufffd" not in other.decode(one, "replace")[4:-4] for other in foreign)
+            ]
             if found:
                 return [_iconv_name(one) for one in found[:_MAX_NAMED]]
     return []
@@ -135,10 +140,22 @@ def _pieces(sample: bytes) -> Iterator[bytes]:
 
 def _guess(data: bytes) -> list[str]:
     """Return the charsets, by Python's names, in which `data` is text of some language."""
-    if _is_in_latin_letters(data):
+    n_all = len(re.findall(rb"[\x80-\xff]", data))
+    n_in_words = len(re.findall(rb"(?<=[A-Za-z])[\x80-\xff]|[\x80-\xff](?=[a-z])", data))
+    if n_in_words > _NEARLY_ALL * n_all and _is_single_byte(data):  # accents in words of ASCII letters
         names = list(_LATIN)
     else:
-        names = _ask_detector(data, _LATIN + _OTHERS if _is_single_byte(data) else _CHARSETS)
+        charsets = _LATIN + _OTHERS if _is_single_byte(data) else _CHARSETS
+        try:
+            from charset_normalizer import from_bytes
+        except ImportError:
+            return []
+        matches: list[Any] = list(from_bytes(data, cp_isolation=list(charsets)))
+        names = []
+        for one in matches:
+            if one.chaos <= matches[0].chaos + _NEAR_CHAOS:
+                alike = {one.encoding, *one.could_be_from_charset}
+                names += [name for name in charsets if name in alike and name not in names]
     if names and (_LATIN[0] in names or names[0] in _LATIN):
         fitness = {name: _fitness(data.decode(name, "replace")) for name in names}
         names = [name for name in names if fitness[name] >= max(fitness.values()) - _NEAR_FITNESS]
@@ -149,33 +166,12 @@ def _guess(data: bytes) -> list[str]:
     return list(texts.values())
 
 
-def _ask_detector(data: bytes, charsets: Sequence[str]) -> list[str]:
-    try:
-        from charset_normalizer import from_bytes
-    except ImportError:
-        return []
-    matches: list[Any] = list(from_bytes(data, cp_isolation=list(charsets)))
-    names: list[str] = []
-    for one in matches:
-        if one.chaos <= matches[0].chaos + _NEAR_CHAOS:
-            alike = {one.encoding, *one.could_be_from_charset}
-            names += [name for name in charsets if name in alike and name not in names]
-    return names
-
-
 def _is_single_byte(data: bytes) -> bool:
     """Return whether nearly all non-ASCII bytes stand alone, as accented letters do."""
     n_all = len(re.findall(rb"[\x80-\xff]", data))
     n_alone = len(re.findall(rb"(?<![\x80-\xff])[\x80-\xff](?=[\x00-\x7f]|$)", data))
     n_paired = len(re.findall(rb"[\x80-\xff][^ \n\x80-\xffA-Za-z,.'\"!?;:)-]", data))
     return n_alone - n_paired > _NEARLY_ALL * n_all
-
-
-def _is_in_latin_letters(data: bytes) -> bool:
-    """Return whether nearly all non-ASCII bytes stand alone, and within words of ASCII letters."""
-    n_all = len(re.findall(rb"[\x80-\xff]", data))
-    n_in_words = len(re.findall(rb"(?<=[A-Za-z])[\x80-\xff]|[\x80-\xff](?=[a-z])", data))
-    return n_in_words > _NEARLY_ALL * n_all and _is_single_byte(data)
 
 
 def _fitness(text: str) -> float:
@@ -190,15 +186,6 @@ def _fitness(text: str) -> float:
     n_signs = sum(char in _PUNCTUATION for char in past_ascii)
     n_letters = max(sum(char in alphabet for char in past_ascii) for alphabet in _ALPHABETS)
     return round((n_letters + n_signs - within) / len(past_ascii), 2)
-
-
-def _reads_all(charset: str, samples: Sequence[bytes]) -> bool:
-    """Return whether a charset decodes all samples, except characters cut off at their beginning or end."""
-    for sample in samples:
-        text = sample.decode(charset, "replace")
-        if "\ufffd" in text[4:-4]:
-            return False
-    return True
 
 
 def _iconv_name(charset: str) -> str:
