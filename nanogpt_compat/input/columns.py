@@ -61,7 +61,14 @@ def find_column(
     columns, names = columns_of(fields), [one.name for one in fields]
     found = first_there(ways_to(text_field), kind_at)
     if found is None:
-        raise NoTextColumn(f"{path} has {missing_column(text_field, columns)}", first_rows())
+        way, there = deepest(text_field, columns)
+        missing = f"{path} has no column {in_words(text_field)}"
+        if isinstance(there, Mapping):
+            where = f"the fields of its column {name_of(way)!r}" if way else "its columns"
+            missing += f" among {where} ({list_names(list(there))})"
+        else:
+            missing += f": its column {name_of(way)!r} is of type {there}, not struct"
+        raise NoTextColumn(missing, first_rows())
     way, kind = found
     if names.count(way[0]) > 1:
         raise InputError(
@@ -79,23 +86,15 @@ def find_column(
 
 def columns_of(schema: Any) -> dict[str, Any]:
     """Return the type of each column of a pyarrow schema by name; for a struct, those of its fields."""
-    return {field.name: _kind_of(field.type) for field in schema}
-
-
-def _kind_of(kind: Any) -> Any:
     from pyarrow.types import is_struct
 
-    return columns_of(kind.field(k) for k in range(kind.num_fields)) if is_struct(kind) else kind
-
-
-def missing_column(text_field: str, columns: Mapping[str, object]) -> str:
-    """Return in words that a table has no such column, and what it has instead."""
-    way, there = deepest(text_field, columns)
-    no_column = f"no column {in_words(text_field)}"
-    if not isinstance(there, Mapping):
-        return f"{no_column}: its column {name_of(way)!r} is of type {there}, not struct"
-    where = f"the fields of its column {name_of(way)!r}" if way else "its columns"
-    return f"{no_column} among {where} ({list_names(list(there))})"
+    columns: dict[str, Any] = {}
+    for field in schema:
+        kind = field.type
+        columns[field.name] = (
+            columns_of(kind.field(k) for k in range(kind.num_fields)) if is_struct(kind) else kind
+        )
+    return columns
 
 
 def list_names(names: Sequence[str]) -> str:

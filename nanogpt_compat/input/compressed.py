@@ -80,10 +80,14 @@ class ByteStream:
             self.offset += len(data)
             return data
         while self._held_bytes < n_bytes:
-            if self._pieces is None:
-                piece = self._stored.read(n_bytes - self._held_bytes)
-            else:
-                piece = self._next_piece(self._pieces)
+            n_left = n_bytes - self._held_bytes
+            try:
+                piece = self._stored.read(n_left) if self._pieces is None else next(self._pieces, b"")
+            except _Damaged as error:
+                file, text_bytes = self._stored.file, self.offset + self._held_bytes
+                of_all = "" if file.size_bytes == UNKNOWN else f" of {file.size_bytes:,}"
+                where = f"byte {error.offset:,}{of_all} ({text_bytes:,} bytes uncompressed)"
+                raise InputError(f"{file.path}, {where}: {error.found}; {error.advice}") from error
             if not piece:
                 break
             self._held.append(piece)
@@ -121,16 +125,6 @@ class ByteStream:
             crc = crc32(data, crc)
             self.skipped_tail = data
         return crc
-
-    def _next_piece(self, pieces: Iterator[bytes]) -> bytes:
-        try:
-            return next(pieces, b"")
-        except _Damaged as error:
-            stored, text_bytes = self._stored, self.offset + self._held_bytes
-            size_bytes = stored.file.size_bytes
-            of_all = "" if size_bytes == UNKNOWN else f" of {size_bytes:,}"
-            where = f"byte {error.offset:,}{of_all} ({text_bytes:,} bytes uncompressed)"
-            raise InputError(f"{stored.file.path}, {where}: {error.found}; {error.advice}") from error
 
 
 class Unpacked:
@@ -352,8 +346,10 @@ def _unpack(stored: _Stored, compression: Compression) -> Iterator[bytes]:
         _make_room_for_window(window_bytes, codec, stored)
         with uses_block(window_bytes):
             yield from _unpack_part(stored, codec, module, window_bytes)
-        if codec.is_padded:
-            _skip_zeros(stored)
+        while codec.is_padded and (head := stored.take_some()):
+            if head := head.lstrip(b"\0"):
+                stored.put_back(head)
+                break
         head = stored.peek(_HEADER_BYTES)
         if not head:
             return
@@ -383,14 +379,6 @@ def _unpack_part(stored: _Stored, codec: _Codec, module: Any, window_bytes: int)
         if piece:
             yield piece
     stored.put_back(decoder.unused_data)
-
-
-def _skip_zeros(stored: _Stored) -> None:
-    while data := stored.take_some():
-        data = data.lstrip(b"\0")
-        if data:
-            stored.put_back(data)
-            return
 
 
 def _make_room_for_window(window_bytes: int, codec: _Codec, stored: _Stored) -> None:
