@@ -43,13 +43,11 @@ def ways_to(text_field: str) -> tuple[tuple[Way, ...], ...]:
     ((('text,content',),), (('text',),), (('content',),))
     """
     names = alternatives(text_field)
-    ways = tuple(map(_ways_to_one, names))
-    return ways if len(names) == 1 else (((text_field,),), *ways)
-
-
-def _ways_to_one(name: str) -> tuple[Way, ...]:
-    steps = name.split(".")
-    return tuple((*steps[:k], ".".join(steps[k:])) for k in range(len(steps)))
+    ways = list[tuple[Way, ...]]()
+    for name in names:
+        steps = name.split(".")
+        ways.append(tuple((*steps[:k], ".".join(steps[k:])) for k in range(len(steps))))
+    return tuple(ways) if len(names) == 1 else (((text_field,),), *ways)
 
 
 def first_there(

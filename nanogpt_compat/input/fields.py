@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.fieldpath import (
     ABSENT,
-    Way,
     alternatives,
     find,
     in_words,
@@ -93,20 +92,19 @@ def _common_option(faults: Sequence[Fault], ways: Sequence[_WayOut], sound: Sequ
     if "" in fields:
         return None
     own = faults[0].reader.documents.text_field
-
-    def has_all_texts(option: str) -> bool:
+    options = [",".join([own, *fields]) if sound else ",".join(fields)]
+    options[:0] = fields if len(fields) == 1 else []
+    for option in options:
         wanted = [(one.reader, way.field, 1) for one, way in zip(faults, ways, strict=True)]
         if not option.startswith(f"{own},"):  # else they keep their text
             wanted += [(reader, own, 2) for reader in sound]
         for reader, field, factor in wanted:
             records = reader.first_records() if field != option else []
             if factor * _n_chars(option, records) < _n_chars(field, records):
-                return False
-        return True
-
-    options = [",".join([own, *fields]) if sound else ",".join(fields)]
-    options[:0] = fields if len(fields) == 1 else []
-    return next(filter(has_all_texts, options), None)
+                break
+        else:
+            return option
+    return None
 
 
 def _n_chars(text_field: str, records: Iterable[object]) -> int:
@@ -152,7 +150,12 @@ def _way_out(fault: Fault) -> _WayOut:
     if not ways:
         is_named = bool(fields) or not fault.advice
         return _WayOut(words="name the text's field with --text-field" if is_named else fault.advice)
-    inside = _ways_inside(text_field, [way for way, _ in found], ways)
+    # The ways to strings inside of what was asked for: an object or list, or an item of a list.
+    inside = [steps for steps in ways if any(steps[: len(way)] == way for way, _ in found)]
+    items = [tuple(step for step in one.split(".") if not step.isdigit()) for one in alternatives(text_field)]
+    inside = inside or [
+        steps for steps in ways if None in steps and tuple(one for one in steps if one is not None) in items
+    ]
     steps = max(inside or ways, key=ways.__getitem__)
     names = {name: one for one in inside or ways if (name := _name_of(one, fields))}
     sorted_names = sorted(names, key=lambda name: -ways[names[name]])
@@ -165,15 +168,6 @@ def _way_out(fault: Fault) -> _WayOut:
         return _WayOut(steps=steps[:-2], parts=str(steps[-1]))
     parts = [one[-1] for one in ways if one[:-1] == (*steps, None)]
     return _WayOut(steps=steps, parts=str(parts[0]) if parts else "")
-
-
-def _ways_inside(text_field: str, found: Iterable[Way], ways: Iterable[Steps]) -> list[Steps]:
-    """Return the ways to strings inside of what was asked for: an object or list, or an item of a list."""
-    inside = [steps for steps in ways if any(steps[: len(way)] == way for way in found)]
-    asked = [tuple(step for step in one.split(".") if not step.isdigit()) for one in alternatives(text_field)]
-    return inside or [
-        steps for steps in ways if None in steps and tuple(one for one in steps if one is not None) in asked
-    ]
 
 
 def _name_of(steps: Steps, records: Iterable[dict[str, object]]) -> str:
