@@ -116,7 +116,13 @@ def find_inputs(patterns: Sequence[str], *, home: Path | None, val_patterns: Seq
             f"warning: {both[0]}{f' and {len(both) - 1:,} more are' if both[1:] else ' is'} in both --input "
             "and --val-input, so the validation loss will be measured on text that was trained on"
         )
-    inputs = _number_alike([*train.values(), *val.values()])
+    # Addresses that look the same in messages, because only their secrets differ, get a number.
+    inputs: list[Location] = [*train.values(), *val.values()]
+    n_named = Counter(str(one) for one in inputs if isinstance(one, Url))
+    inputs = [
+        replace(one, mark=f" (input {k})") if isinstance(one, Url) and n_named[str(one)] > 1 else one
+        for k, one in enumerate(inputs, start=1)
+    ]
     opened = (Pipe(_open(one), str(one)) if _is_fifo(one) else one for one in inputs)
     return Found(tuple(opened), (*notices, *more), len(val))
 
@@ -126,7 +132,7 @@ def _find(typed: _Typed, home: Path | None) -> tuple[dict[object, Location], lis
     seen: dict[object, Location] = {}
     notices: list[str] = []
     for pattern in map(local_path, typed.patterns):
-        listed = _find_urls(pattern, typed) if is_url(pattern) else _find_files(pattern, typed, home)
+        listed = _list_inputs(pattern, typed, home)
         if listed.skipped:
             notices.append(_describe_skipped(pattern, listed, typed))
         new: dict[object, Location] = {}
@@ -142,26 +148,13 @@ def _find(typed: _Typed, home: Path | None) -> tuple[dict[object, Location], lis
                 doubles.append((one, other))
         seen |= new
         if doubles:
-            count = "1 file has" if len(doubles) == 1 else f"{len(doubles):,} files have"
+            n = len(doubles)
+            count, are = ("1 file has", "is") if n == 1 else (f"{n:,} files have", "are")
             one, other = doubles[0]
             notices.append(
-                f"notice: {redact(pattern)}: {count} another name too, and {_is(len(doubles))} read "
-                f"once ({one} is {other})"
+                f"notice: {redact(pattern)}: {count} another name too, and {are} read once ({one} is {other})"
             )
     return seen, notices
-
-
-def _number_alike(inputs: Sequence[Location]) -> list[Location]:
-    """Add a number to addresses that look the same in messages because only their secrets differ."""
-    n_named = Counter(str(one) for one in inputs if isinstance(one, Url))
-    return [
-        replace(one, mark=f" (input {k})") if isinstance(one, Url) and n_named[str(one)] > 1 else one
-        for k, one in enumerate(inputs, start=1)
-    ]
-
-
-def _is(n_files: int) -> str:
-    return "is" if n_files == 1 else "are"
 
 
 def _describe_skipped(pattern: str, listed: _Listed, typed: _Typed) -> str:
@@ -177,11 +170,20 @@ def _describe_skipped(pattern: str, listed: _Listed, typed: _Typed) -> str:
 
 
 def _identity(one: Location) -> object:
+    """Return what identifies an input, whichever of its names is given.
+
+    Raise an InputError unless a path is a file or a FIFO that may be read.
+    """
     if isinstance(one, Pipe):
         return one.identity
     if isinstance(one, Url):
         return one
-    _check_readable(one)
+    if one.is_symlink() and not one.exists():
+        raise InputError(f"{one} is a link to {one.readlink()}, which does not exist")
+    if not one.is_file() and not one.is_fifo():
+        raise InputError(f"{one} is neither a file nor a pipe; write its contents to a file first")
+    if not os.access(one, os.R_OK):
+        raise InputError(f"cannot read {one}: permission denied")
     status = one.stat()
     return status.st_dev, status.st_ino
 
@@ -197,30 +199,19 @@ def _open(path: Location) -> int:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _standard_input(option: str) -> Pipe:
-    if os.isatty(0):
-        raise UsageError(
-            f"{option} - reads standard input, which is a terminal here: pipe text into this command, or "
-            f"name files with {option}"
-        )
-    return Pipe(0, "standard input")
-
-
-def _find_urls(pattern: str, typed: _Typed) -> _Listed:
-    sizes, folder = find_urls(pattern)
-    if not folder:
-        urls: list[Url] = sorted(sizes, key=lambda url: natural_key(url.address))
-        return _Listed(urls)
-    names = {url.address.removeprefix(folder): size for url, size in sizes.items()}
-    kept, listed = _choose(names, (), pattern, typed)
-    return replace(listed, inputs=[Url(folder + name) for name in kept])
-
-
-def _find_files(pattern: str, typed: _Typed, home: Path | None) -> _Listed:
-    """List the files that one argument stands for.
+def _list_inputs(pattern: str, typed: _Typed, home: Path | None) -> _Listed:
+    """List the inputs that one argument stands for.
 
     Hidden folders are skipped. So are links to folders, which may lead in a circle.
     """
+    if is_url(pattern):
+        found, prefix = find_urls(pattern)
+        if not prefix:
+            urls: list[Url] = sorted(found, key=lambda url: natural_key(url.address))
+            return _Listed(urls)
+        names = {url.address.removeprefix(prefix): size for url, size in found.items()}
+        kept, listed = _choose(names, (), pattern, typed)
+        return replace(listed, inputs=[Url(prefix + name) for name in kept])
     folder = Path(pattern)
     if not pattern or not _exists(folder) or not folder.is_dir():
         return _expand(pattern, typed.option, home)
@@ -297,7 +288,12 @@ def _expand(pattern: str, option: str, home: Path | None) -> _Listed:
     if not pattern:
         raise InputError(f"{option} has an empty name; name a file, or omit the option")
     if pattern == "-":
-        return _Listed([_standard_input(option)])
+        if os.isatty(0):
+            raise UsageError(
+                f"{option} - reads standard input, which is a terminal here: pipe text into this command, or "
+                f"name files with {option}"
+            )
+        return _Listed([Pipe(0, "standard input")])
     path = Path(pattern)
     if _exists(path) or path.is_symlink():
         return _Listed([path])
@@ -346,13 +342,3 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-
-
-def _check_readable(path: Path) -> None:
-    """Raise an InputError unless this is a file or a FIFO that may be read."""
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path} is a link to {path.readlink()}, which does not exist")
-    if not path.is_file() and not path.is_fifo():
-        raise InputError(f"{path} is neither a file nor a pipe; write its contents to a file first")
-    if not os.access(path, os.R_OK):
-        raise InputError(f"cannot read {path}: permission denied")
