@@ -106,7 +106,12 @@ def encode_block(
     empty = Encoded(block.without_text(), (), n_invalid=n_invalid, invalid_offsets=offsets)
     try:
         if documents is not None:
-            return _encode_documents(empty, text, encoder, documents, check_at)
+            before, after = block.start.document, block.end.document
+            parts, counts = split_documents(
+                text, documents, before=before, after=after, is_end=block.end.at_end
+            )
+            empty = replace(empty, documents=counts)
+            return _encode_pieces(empty, _pieces_of(parts), encoder, check_at, documents)
         # The reader has cut long stretches already, but each U+FFFD makes three bytes of one.
         if len(text) <= len(block.raw):
             pieces = [_Piece(text, block.is_val, non_ascii)]
@@ -135,17 +140,6 @@ def _failing_bytes(block: Block, encoder: Encoder, errors: str) -> tuple[int, in
             found = part.start.offset, part.end.offset
             break
     return block.start.offset + found[0], block.start.offset + found[1]
-
-
-def _encode_documents(
-    empty: Encoded, text: bytes, encoder: Encoder, documents: Documents, check_at: Sequence[int] | None
-) -> Encoded:
-    """Encode the documents of a block, first those for train, then those for val."""
-    start, end = empty.block.start, empty.block.end
-    parts, counts = split_documents(
-        text, documents, before=start.document, after=end.document, is_end=end.at_end
-    )
-    return _encode_pieces(replace(empty, documents=counts), _pieces_of(parts), encoder, check_at, documents)
 
 
 def _encode_records(
@@ -185,10 +179,18 @@ def _encode_records(
 
 
 def _make_room_for(text: bytes, encoder: Encoder, record: RecordBlock, make_room: MakeRoom) -> None:
-    """Make room to encode a long text; raise what `make_room` raises."""
-    if not fits(make_room, _bytes_to_encode(len(text), MAX_PIECE_BYTES)):  # the most that it may take
-        n_bytes = _estimate_bytes(text, encoder)
-        make_room(n_bytes, partial(_need_of_text, text, n_bytes, record))
+    """Make room to encode a long text; raise what `make_room` raises.
+
+    If there is none for the most that it may take, make room for an estimate: with as many tokens as in the
+    densest of some samples, and the longest stretch there is.
+    """
+    if fits(make_room, _bytes_to_encode(len(text), MAX_PIECE_BYTES)):
+        return
+    step = max(1, len(text) // _N_SAMPLES)
+    samples = [text[start : start + _SAMPLE_BYTES] for start in range(0, len(text), step)]
+    densest = max(len(encoder.encode(one.decode(errors="ignore").encode())) / len(one) for one in samples)
+    n_bytes = _bytes_to_encode(densest * len(text), longest_stretch_bytes(text))
+    make_room(n_bytes, partial(_need_of_text, text, n_bytes, record))
 
 
 def _bytes_to_encode(n_tokens: float, stretch_bytes: int) -> int:
@@ -198,14 +200,6 @@ def _bytes_to_encode(n_tokens: float, stretch_bytes: int) -> int:
     bytes of tiktoken's for each byte of a run of white space before a word.
     """
     return round(n_tokens * 9 / 4) + 16 * _JOINED_BYTES + 65 * min(stretch_bytes, MAX_PIECE_BYTES)
-
-
-def _estimate_bytes(text: bytes, encoder: Encoder) -> int:
-    """Do the same with as many tokens as in the densest of some samples, and the longest stretch there is."""
-    step = max(1, len(text) // _N_SAMPLES)
-    samples = [text[start : start + _SAMPLE_BYTES] for start in range(0, len(text), step)]
-    densest = max(len(encoder.encode(one.decode(errors="ignore").encode())) / len(one) for one in samples)
-    return _bytes_to_encode(densest * len(text), longest_stretch_bytes(text))
 
 
 def _need_of_text(text: bytes, more_bytes: int, record: RecordBlock) -> Need:
