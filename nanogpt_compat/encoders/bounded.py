@@ -82,7 +82,14 @@ class BoundedTokenizer:
             with self._changed:
                 self._n_active -= 1
                 self._changed.notify_all()
-        if self._is_time_to_look(len(text)) and self.held_bytes() > self._share * self.most_bytes:
+        with self._changed:
+            self._unseen_bytes += len(text)
+            is_early = self._seen_bytes < _FULL_OF_NEW_BYTES
+            is_due = self._unseen_bytes >= (_LOOK_EVERY_BYTES if is_early else _LOOK_LATER_EVERY_BYTES)
+            if is_due:  # to read the memory again
+                self._seen_bytes += self._unseen_bytes
+                self._unseen_bytes = 0
+        if is_due and self.held_bytes() > self._share * self.most_bytes:
             self._renew(generation)
         return ids
 
@@ -106,17 +113,6 @@ class BoundedTokenizer:
         other code (`malloc.uses_block`) do not count.
         """
         return self._own_bytes() + large_bytes() - used_bytes() - self._base_bytes
-
-    def _is_time_to_look(self, n_bytes: int) -> bool:
-        """Whether enough has been encoded since memory was last read to read it again."""
-        with self._changed:
-            self._unseen_bytes += n_bytes
-            is_early = self._seen_bytes < _FULL_OF_NEW_BYTES
-            if self._unseen_bytes < (_LOOK_EVERY_BYTES if is_early else _LOOK_LATER_EVERY_BYTES):
-                return False
-            self._seen_bytes += self._unseen_bytes
-            self._unseen_bytes = 0
-        return True
 
     def _renew(self, generation: int) -> None:
         """Rebuild the tokenizer when no thread uses it, unless it was rebuilt since `generation`."""
