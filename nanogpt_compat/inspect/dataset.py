@@ -77,7 +77,12 @@ def open_dataset(path: Path) -> Dataset:
     """
     if not path.is_dir():
         return _open_file(path)
-    made, there = _read(path), _token_files(path)
+    made = _read(path)
+    try:
+        there = [one.name for one in path.iterdir() if one.is_file() and split_of(one.name)]
+    except OSError as error:
+        raise OutputError(f"cannot list {path}: {error.strerror}") from error
+    there.sort(key=lambda name: split_in_name(name) or ("", "", 0))
     files = [] if made is None else made["files"]
     listed = {one["name"]: one for one in files if not is_index(one)} if files else dict.fromkeys(there)
     found = dict[tuple[str, str, bool], list[TokenFile]]()
@@ -90,27 +95,19 @@ def open_dataset(path: Path) -> Dataset:
             found.setdefault((split, word, number < 0), []).append(one)
     parts = [Part(split, TokenStream(files)) for (split, *_), files in sorted(found.items())]
     listed_indexes = {one["name"]: one for one in files if is_index(one)}
-    indexes, damaged = _look_at_indexes(path, listed_indexes)
-    unlisted = {*there, *indexes} - listed.keys() - listed_indexes.keys() if files else ()
-    return Dataset(path, made, tuple(parts), misfits | damaged, tuple(unlisted), indexes=indexes)
-
-
-def _look_at_indexes(
-    folder: Path, listed: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Return the documents in each index of a folder, and how indexes differ from what prepare.json says."""
-    found, misfits = dict[str, int](), dict[str, str]()
+    indexes = dict[str, int]()
     for name in map(index_name, ("train", "val")):
-        path = folder / name
-        counts = read_counts(path) if path.is_file() else None
+        index = path / name
+        counts = read_counts(index) if index.is_file() else None
         if counts is not None:
-            found[name] = counts.n_documents
-        if name in listed and (counts is None or counts.n_bytes != listed[name]["bytes"]):
+            indexes[name] = counts.n_documents
+        if name in listed_indexes and (counts is None or counts.n_bytes != listed_indexes[name]["bytes"]):
             misfits[name] = (
-                f"{path} is missing, or not the index that {REPORT_NAME} lists, of "
-                f"{plural(listed[name]['documents'], 'document')}"
+                f"{index} is missing, or not the index that {REPORT_NAME} lists, of "
+                f"{plural(listed_indexes[name]['documents'], 'document')}"
             )
-    return found, misfits
+    unlisted = {*there, *indexes} - listed.keys() - listed_indexes.keys() if files else ()
+    return Dataset(path, made, tuple(parts), misfits, tuple(unlisted), indexes=indexes)
 
 
 def _open_file(path: Path) -> Dataset:
@@ -154,12 +151,3 @@ def _read(folder: Path) -> Mapping[str, Any] | None:
     except (AttributeError, KeyError, TypeError):
         return None
     return made
-
-
-def _token_files(folder: Path) -> list[str]:
-    """Return the names of the token files in a folder, in the order of their numbers."""
-    try:
-        names = [one.name for one in folder.iterdir() if one.is_file() and split_of(one.name)]
-    except OSError as error:
-        raise OutputError(f"cannot list {folder}: {error.strerror}") from error
-    return sorted(names, key=lambda name: split_in_name(name) or ("", "", 0))

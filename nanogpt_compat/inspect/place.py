@@ -11,7 +11,7 @@ from nanogpt_compat.inspect.origin import origin_of
 from nanogpt_compat.inspect.overview import Decode, text_lines
 from nanogpt_compat.inspect.table import fold
 from nanogpt_compat.output.layout import split_in_name
-from nanogpt_compat.output.stream import TokenStream, count_documents, find_document, is_end
+from nanogpt_compat.output.stream import count_documents, find_document, is_end
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.report import REPORT_NAME
 from nanogpt_compat.system.display import visible
@@ -60,19 +60,15 @@ def show_place(dataset: Dataset, place: Place, decode: Decode | None, *, width: 
         UsageError: there is no such place.
         OutputError: a file cannot be read.
     """
-    part = _part_of(dataset, place)
+    if dataset.is_folder:
+        part = dataset.part(place.split or "train")
+    else:
+        (part,) = dataset.parts
+        if place.split:
+            raise UsageError(f"{dataset.path} is one file: give --at without {place.split}:")
     if place.is_document:
         return _show_document(dataset, part, place.number, decode, width)
     return _show_token(dataset, part, place.number, decode, width)
-
-
-def _part_of(dataset: Dataset, place: Place) -> Part:
-    if dataset.is_folder:
-        return dataset.part(place.split or "train")
-    (part,) = dataset.parts
-    if place.split:
-        raise UsageError(f"{dataset.path} is one file: give --at without {place.split}:")
-    return part
 
 
 def _show_token(
@@ -151,19 +147,16 @@ def _show_document(
         yield from fold(visible(line), width=width, indent="  ")
     if _may_continue(dataset, part, end, eot):
         yield "it may continue in the next file"
-    if decode is not None:
-        yield from _document_lines(stream, start, end, decode, width)
-
-
-def _document_lines(stream: TokenStream, start: int, end: int, decode: Decode, width: int) -> Iterator[str]:
-    n_tokens = tokens_for(2 * _DOCUMENT_CHARS)
-    first = decode(stream.read(start, min(end, start + n_tokens)).tolist())
-    if len(first) <= 2 * _DOCUMENT_CHARS:
-        yield from text_lines("text: ", first, width=width)
+    if decode is None:
         return
-    last = decode(stream.read(max(start, end - n_tokens), end).tolist())
-    yield from text_lines("first: ", excerpt(first, _DOCUMENT_CHARS), width=width)
-    yield from text_lines("last:  ", excerpt(last, _DOCUMENT_CHARS, from_end=True), width=width)
+    n_tokens = tokens_for(2 * _DOCUMENT_CHARS)
+    beginning = decode(stream.read(start, min(end, start + n_tokens)).tolist())
+    if len(beginning) <= 2 * _DOCUMENT_CHARS:
+        yield from text_lines("text: ", beginning, width=width)
+        return
+    ending = decode(stream.read(max(start, end - n_tokens), end).tolist())
+    yield from text_lines("first: ", excerpt(beginning, _DOCUMENT_CHARS), width=width)
+    yield from text_lines("last:  ", excerpt(ending, _DOCUMENT_CHARS, from_end=True), width=width)
 
 
 def _eot_of(dataset: Dataset, part: Part) -> str:

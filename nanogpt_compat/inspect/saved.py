@@ -1,16 +1,14 @@
 """Describe what an unfinished run has saved in a folder, as far as its journal tells."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from nanogpt_compat.config import Config
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.layout import WORK_FOLDER
 from nanogpt_compat.preflight.job import REPORTED_OPTIONS
 from nanogpt_compat.resume.checkpoint import journal_in, load_tally, read_found
-from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.run.supervise import check_unlocked
 from nanogpt_compat.system.commands import join
 from nanogpt_compat.system.units import format_bytes, plural
@@ -28,39 +26,27 @@ def describe_saved(folder: Path) -> Iterator[str]:
         return
     n_inputs = len(found.header["inputs"])
     tally = load_tally(journal_in(folder), n_inputs=n_inputs, end_byte=found.marks[-1].end_byte)
-    is_running = not _is_unlocked(folder)
-    yield (
-        f"{folder / WORK_FOLDER}: {'a run is at work' if is_running else 'a stopped run'}, with "
-        f"{plural(tally.tokens, 'token')} saved, from {format_bytes(tally.bytes_read)} of "
-        f"{plural(n_inputs, 'input')}{_shuffled(tally)}"
-    )
-    if not is_running:
-        options = _options_in(found.header["options"])
-        yield f"resume it with the command that began it{f', which had {options}' if options else ''}"
-
-
-def _shuffled(tally: Tally) -> str:
-    """Return how far the second pass of a shuffle is."""
-    if tally.shuffled is None:
-        return ""
-    return f"; {tally.written_tokens / max(1, tally.tokens):.0%} of them are shuffled"
-
-
-def _is_unlocked(folder: Path) -> bool:
+    is_running = False
     try:
         check_unlocked([folder])
     except OutputError:
-        return False
-    return True
-
-
-def _options_in(saved: Mapping[str, Any]) -> str:
-    """Return the options of a run that are not the defaults, as they are typed."""
+        is_running = True
+    shuffled = ""  # how far the second pass of a shuffle is
+    if tally.shuffled is not None:
+        shuffled = f"; {tally.written_tokens / max(1, tally.tokens):.0%} of them are shuffled"
+    yield (
+        f"{folder / WORK_FOLDER}: {'a run is at work' if is_running else 'a stopped run'}, with "
+        f"{plural(tally.tokens, 'token')} saved, from {format_bytes(tally.bytes_read)} of "
+        f"{plural(n_inputs, 'input')}{shuffled}"
+    )
+    if is_running:
+        return
     defaults = {one.name: one.default for one in fields(Config)}
-    words: list[object] = []
+    typed: list[object] = []  # the options that are not the defaults
     for option, name in REPORTED_OPTIONS.items():
-        value = saved.get(option)
+        value = found.header["options"].get(option)
         if value in (None, False, FIRST_SHARD) or value == defaults[name]:
             continue
-        words += [option] if value is True else [VAL_INPUT] if value == VAL_INPUT else [option, str(value)]
-    return join(*words)
+        typed += [option] if value is True else [VAL_INPUT] if value == VAL_INPUT else [option, str(value)]
+    options = join(*typed)
+    yield f"resume it with the command that began it{f', which had {options}' if options else ''}"

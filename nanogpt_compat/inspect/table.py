@@ -82,13 +82,11 @@ def columns_of(text: str) -> int:
     >>> columns_of("two"), columns_of("\u4e8c\u4e8c")
     (3, 4)
     """
-    return sum(map(_columns_of_char, text))
-
-
-def _columns_of_char(char: str) -> int:
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1
+    return sum(
+        2 if unicodedata.east_asian_width(char) in "WF" else 1
+        for char in text
+        if not unicodedata.combining(char)
+    )
 
 
 def fold(text: str, *, width: int, first: str = "", indent: str = "") -> list[str]:
