@@ -13,7 +13,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,25 +151,22 @@ def cgroup_limits(root: Path = Path("/")) -> list[CgroupLimit]:
     limits = []
     for chain in cgroup_chains("memory", root):
         for directory in chain:
-            found = list(_level_limits(directory, is_top=directory == chain[-1]))
+            found = [
+                CgroupLimit(f"cgroup {name}", directory / name, limit_bytes)
+                for name in (*_V2_LIMITS, *_V1_LIMITS)
+                if (limit_bytes := parse_amount(_read_if_any(directory / name))) is not None
+            ]
+            # v1 reports the tightest limit of all ancestors. In the topmost folder that we see, that may be a
+            # hidden ancestor's, which uses at least as much as this folder. Further down, it would be
+            # compared with the usage of the wrong level.
+            stat_path = directory / "memory.stat"
+            stat = parse_stat(_read_if_any(stat_path)) if directory == chain[-1] else {}
+            hidden_bytes = stat.get("hierarchical_memory_limit", _NO_LIMIT_BYTES)
+            if hidden_bytes < _NO_LIMIT_BYTES:
+                found.append(CgroupLimit("cgroup hierarchical_memory_limit", stat_path, hidden_bytes))
             if found:  # of memory.max and memory.high the lower one binds, since both count the same usage
                 limits.append(min(found, key=lambda limit: limit.limit_bytes))
     return limits
-
-
-def _level_limits(directory: Path, *, is_top: bool) -> Iterable[CgroupLimit]:
-    """Read the limits in one cgroup folder."""
-    for name in (*_V2_LIMITS, *_V1_LIMITS):
-        limit_bytes = parse_amount(_read_if_any(directory / name))
-        if limit_bytes is not None:
-            yield CgroupLimit(f"cgroup {name}", directory / name, limit_bytes)
-    # v1 reports the tightest limit of all ancestors. In the topmost folder that we see, that may be a hidden
-    # ancestor's, which uses at least as much as this folder. Further down, it would be compared with the
-    # usage of the wrong level.
-    stat = parse_stat(_read_if_any(directory / "memory.stat")) if is_top else {}
-    hidden_bytes = stat.get("hierarchical_memory_limit", _NO_LIMIT_BYTES)
-    if hidden_bytes < _NO_LIMIT_BYTES:
-        yield CgroupLimit("cgroup hierarchical_memory_limit", directory / "memory.stat", hidden_bytes)
 
 
 def read_cgroup(limit: CgroupLimit) -> Reading:
@@ -261,22 +258,21 @@ def read_rlimit(name: str, process: psutil.Process) -> Reading | None:
     return Reading(name, "ulimit or prlimit", limit_bytes, used_bytes, private=True)
 
 
-def _cpu_quota(directory: Path) -> float | None:
-    """Read one cgroup level's quota, in CPUs: v2's `cpu.max` ("150000 100000") or v1's two files."""
-    names = ("cpu.max",) if (directory / "cpu.max").exists() else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
-    words = " ".join(_read_if_any(directory / name) for name in names).split()
-    quota, period = map(parse_amount, words) if len(words) == 2 else (None, None)
-    return quota / period if quota and period else None
-
-
 def available_cpus(root: Path = Path("/")) -> int:
     """Count the CPUs this process may use: the least of its affinity and every cgroup's quota, at least 1.
 
-    A container's os.cpu_count() is the host's. A quota of 1.5 counts as 1; the rest is for I/O.
+    A container's os.cpu_count() is the host's. A level's quota is v2's `cpu.max` ("150000 100000") or v1's
+    two files. One of 1.5 counts as 1; the rest is for I/O.
     """
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quotas = [_cpu_quota(directory) for chain in cgroup_chains("cpu", root) for directory in chain]
-    return max(1, min([affinity, *(int(quota) for quota in quotas if quota is not None)]))
+    n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for directory in (one for chain in cgroup_chains("cpu", root) for one in chain):
+        is_v2 = (directory / "cpu.max").exists()
+        names = ("cpu.max",) if is_v2 else ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        words = " ".join(_read_if_any(directory / name) for name in names).split()
+        quota, period = map(parse_amount, words) if len(words) == 2 else (None, None)
+        if quota and period:
+            n_cpus = min(n_cpus, int(quota / period))
+    return max(1, n_cpus)
 
 
 def default_workers(cpus: int) -> int:
