@@ -84,7 +84,8 @@ class GrowingMemmap:
         self._n_tokens = n_tokens
         self._window_tokens = window_bytes // TOKEN.itemsize
         self._file = _open(path, n_tokens)
-        mapped = _is_safe_to_map(path) if mapped is None else mapped
+        if mapped is None:
+            mapped = hasattr(os, "posix_fallocate") and file_system(path) in MAPPED_FILE_SYSTEMS
         self._form: _Form = _Mapped(self._file, self._window_tokens) if mapped else _Written(self._file)
         self._background = start_pool(1, f"write back {path.name}")
         self._last_write_back: Future[None] | None = None
@@ -107,7 +108,8 @@ class GrowingMemmap:
             TypeError: not (n,) uint16.
         """
         self._refuse_after_failure()
-        _require_uint16(tokens)
+        if tokens.dtype != np.uint16 or tokens.ndim != 1:  # a store would cast 100277 to 34741 silently
+            raise TypeError(f"expected tokens as (n,) uint16, found {tokens.shape} {tokens.dtype}")
         n_before = self._n_tokens
         try:
             self._form.reserve(n_before + len(tokens))
@@ -118,7 +120,14 @@ class GrowingMemmap:
                 self._cut_to_size()  # ext4 keeps a failed allocation's blocks, which the journal needs
             if error.errno == errno.ENOMEM:  # a window cannot be mapped: not the disk's fault
                 raise MemoryError(f"{self._path} cannot take {tokens.nbytes:,} bytes more") from error
-            raise OutputError(self._no_room(tokens.nbytes, error)) from error
+            free_bytes = shutil.disk_usage(self._path.parent).free
+            step_bytes = self._window_tokens * TOKEN.itemsize
+            raise OutputError(
+                f"{self._path} cannot take {format_bytes(tokens.nbytes)} more: {error.strerror}. It grows by "
+                f"up to {format_bytes(step_bytes)} at a time; {format_bytes(free_bytes)} are free there. "
+                f"{advice(error).capitalize()} and run the same command again: "
+                "it resumes from the last checkpoint."
+            ) from error
 
     def begin_sync(self) -> Callable[[], None]:
         """Start to make all tokens so far durable; return a function that waits until they are.
@@ -186,15 +195,11 @@ class GrowingMemmap:
                     self._failure = error  # NFS reports failed earlier writes here, once
                 raise
             self._n_tokens = last
-            if last % self._window_tokens == 0:
-                self._leave_full_window()
-
-    def _leave_full_window(self) -> None:
-        """Start to write back the full window, after waiting for the write-back of the one before."""
-        if self._last_write_back is not None:
-            self._last_write_back.result()  # else dirty pages pile up if the disk is slow
-            self._refuse_after_failure()
-        self._begin_write_back()
+            if last % self._window_tokens == 0:  # the window is full
+                if self._last_write_back is not None:
+                    self._last_write_back.result()  # else dirty pages pile up if the disk is slow
+                    self._refuse_after_failure()
+                self._begin_write_back()
 
     def _begin_write_back(self) -> "Future[None]":
         # After unmapping, the dirty pages are still in the page cache, so fsync writes them.
@@ -227,16 +232,6 @@ class GrowingMemmap:
     def _refuse_after_failure(self) -> None:
         if self._failure is not None:
             raise OutputError(_not_written(self._path, self._failure)) from self._failure
-
-    def _no_room(self, needed_bytes: int, error: OSError) -> str:
-        free_bytes = shutil.disk_usage(self._path.parent).free
-        step_bytes = self._window_tokens * TOKEN.itemsize
-        return (
-            f"{self._path} cannot take {format_bytes(needed_bytes)} more: {error.strerror}. It grows by up "
-            f"to {format_bytes(step_bytes)} at a time; {format_bytes(free_bytes)} are free there. "
-            f"{advice(error).capitalize()} and run the same command again: "
-            "it resumes from the last checkpoint."
-        )
 
 
 class _Form(Protocol):
@@ -280,20 +275,15 @@ class _Mapped:
                 # time instead of 1.7, hardly more than with pwrite (ext4, Linux 6.18).
                 self._advise(0, n_tokens, _MADV_HUGEPAGE)
         first = start_tokens - self._start_tokens
-        self._fault_in(first, first + len(tokens))
-        self._window[first : first + len(tokens)] = tokens
-
-    def _fault_in(self, first: int, last: int) -> None:
-        """Make the pages of `self._window[first:last]` writable, or raise OSError.
-
-        A file system may shut down after an error; then this call fails, where a store would raise SIGBUS. It
-        has no measurable cost, since the store needs the pages anyway.
-        """
+        last = first + len(tokens)
+        # Make the pages writable. A file system may shut down after an error; then this call fails, where a
+        # store would raise SIGBUS. It has no measurable cost, since the store needs the pages anyway.
         if self._advise(first, last, _MADV_POPULATE_WRITE):
             number = ctypes.get_errno()
             if number != errno.EINVAL:  # Linux before 5.14
                 number = errno.EIO if number == errno.EFAULT else number
                 raise OSError(number, os.strerror(number))
+        self._window[first:last] = tokens
 
     def _advise(self, first: int, last: int, advice: int) -> int:
         """Call madvise for the pages of `self._window[first:last]`; return 0 unless it fails."""
@@ -333,10 +323,6 @@ def _system_madvise() -> Any:
     return madvise
 
 
-def _is_safe_to_map(path: Path) -> bool:
-    return hasattr(os, "posix_fallocate") and file_system(path) in MAPPED_FILE_SYSTEMS
-
-
 def _open(path: Path, n_tokens: int) -> FileIO:
     """Open or create `path`, truncate it to `n_tokens`, and make its name durable."""
     try:
@@ -363,12 +349,6 @@ def _cut_to_checkpoint(path: Path, file: FileIO, n_tokens: int) -> None:
             "has truncated or replaced it. Pass --restart to start from scratch."
         )
     os.ftruncate(file.fileno(), n_tokens * TOKEN.itemsize)
-
-
-def _require_uint16(tokens: NDArray[np.uint16]) -> None:
-    """Raise TypeError for other arrays, which a store would cast silently: 100277 becomes 34741 in uint16."""
-    if tokens.dtype != np.uint16 or tokens.ndim != 1:
-        raise TypeError(f"expected tokens as (n,) uint16, found {tokens.shape} {tokens.dtype}")
 
 
 def _cut_at_multiples(start: int, end: int, step: int) -> Iterator[tuple[int, int]]:
