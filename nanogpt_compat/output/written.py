@@ -98,25 +98,21 @@ def is_sound(files: Mapping[str, Written], start: Mapping[str, int], segment: Se
 
     Streams that are only in one of the two do not count: each pass of a shuffle writes streams of its own.
     """
-    return all(
-        _crc_of(one, start.get(split, 0), segment.tokens[split]) == segment.crcs[split]
-        for split, one in files.items()
-        if split in segment.crcs
-    )
-
-
-def _crc_of(written: Written, start: int, end: int) -> int | None:
-    """Compute the CRC-32 of tokens `[start, end)`; None if the files end earlier."""
-    shards, crc = written.shards, 0
-    header_bytes = shards.header_bytes
-    for k, first, last in shards.pieces(start, end):
-        header = shards.header(last) if last == shards.shard_tokens else None
-        span = (header_bytes + place * TOKEN.itemsize for place in (first, last))
-        found = _crc_of_bytes(written.path(k), *span, crc=crc, header=header)
-        if found is None:
-            return None
-        crc = found
-    return crc
+    for split, written in files.items():
+        if split not in segment.crcs:
+            continue
+        shards, crc = written.shards, 0
+        header_bytes = shards.header_bytes
+        for k, first, last in shards.pieces(start.get(split, 0), segment.tokens[split]):
+            header = shards.header(last) if last == shards.shard_tokens else None
+            span = (header_bytes + place * TOKEN.itemsize for place in (first, last))
+            found = _crc_of_bytes(written.path(k), *span, crc=crc, header=header)
+            if found is None:  # the file ends earlier
+                return False
+            crc = found
+        if crc != segment.crcs[split]:
+            return False
+    return True
 
 
 def _crc_of_bytes(path: Path, offset: int, end: int, *, crc: int, header: bytes | None) -> int | None:
