@@ -240,7 +240,9 @@ class _Merge:
         is_chosen = np.zeros(len(keys), np.bool_)
         is_chosen[chosen] = True
         tokens = self._read_tokens(starts, lengths, is_chosen, counts)
-        self._move(keys, counts, key)
+        # Move each cursor on to the first record whose key is not smaller.
+        for cursor, last, n in zip(self._cursors, accumulate(counts), counts, strict=True):
+            cursor.next += _n_below(keys[last - n : last], key)
         return _Range(tokens, keys[chosen], starts[chosen], lengths[chosen], goes_on[chosen], key, n_pieces)
 
     def _read(self, cursor: _Cursor, end_key: int) -> tuple[Rows, int]:
@@ -287,11 +289,6 @@ class _Merge:
             starts[some] += done - start
             done += end - start
         return self._buffer[:done]
-
-    def _move(self, keys: NDArray[np.uint64], counts: Sequence[int], key: int) -> None:
-        """Move each cursor on to the first record whose key is not smaller."""
-        for cursor, last, n in zip(self._cursors, accumulate(counts), counts, strict=True):
-            cursor.next += _n_below(keys[last - n : last], key)
 
 
 def _n_below(keys: NDArray[np.uint64], key: int) -> int:
