@@ -121,8 +121,12 @@ def find_faults(listed: Listed, after_chunk: Callable[[int], None]) -> list[str]
             tokens = np.frombuffer(chunk, np.uint8)[start:end].view(TOKEN)
             if not has_odd and len(tokens) and tokens.max() > END_OF_TEXT:
                 has_odd = True
-                index = int(np.argmax(tokens > END_OF_TEXT))
-                faults.append(_wrong_token(file, n_tokens + index, int(tokens[index])))
+                k = int(np.argmax(tokens > END_OF_TEXT))
+                index = n_tokens + k  # in the file
+                faults.append(
+                    f"token {index:,}, at byte {len(header) + TOKEN.itemsize * index:,}, is "
+                    f"{int(tokens[k])}, and GPT-2 has only 0 to {END_OF_TEXT}"
+                )
             n_tokens += len(tokens)
         crcs.update(chunk)
         after_chunk(len(chunk))
@@ -142,11 +146,6 @@ def read_crcs(path: Path, check: Callable[[], None]) -> list[int]:
 
 def _wrong_size(n_bytes: int, file: OutputFile | IndexFile) -> str:
     return f"it has {plural(n_bytes, 'byte')} and should have {file.n_bytes:,}"
-
-
-def _wrong_token(file: OutputFile, index: int, token: int) -> str:
-    byte = len(file.header) + TOKEN.itemsize * index
-    return f"token {index:,}, at byte {byte:,}, is {token}, and GPT-2 has only 0 to {END_OF_TEXT}"
 
 
 def _wrong_sections(listed: Listed, found: Sequence[int]) -> list[str]:

@@ -123,22 +123,20 @@ def find_small_val(made: Output) -> dict[str, str]:
 
 def find_odd(made: Output) -> dict[str, str]:
     """Return warnings, by kind, about the number of shards and about unrelated files in the folder."""
-    return _faults_of_shards(made) | _faults_of_folder(made.config, made.outputs)
-
-
-def _faults_of_shards(made: Output) -> dict[str, str]:
+    found: dict[str, str] = {}
     shards = made.outputs["train"]
     shard_tokens, total = shards.shard_tokens, sum(made.tokens.values())
     n_files, size = shards.n_shards(made.tokens["train"]), plural(shard_tokens, "token")
     larger_tokens = max(MIN_TOKENS, -(-total // 20_000) * 1000)
+    why = ""
     if made.config.output_format != "bin" and shard_tokens < MIN_TOKENS:
         why = f"shards of {size} are too short, since a block of 1,024 takes {MIN_TOKENS:,}"
     elif n_files >= _MANY_SHARDS and shard_tokens < larger_tokens:
         why = f"this makes {n_files:,} files of {size} each"
-    else:
-        return {}
-    larger = made.start_over("--shard-tokens", larger_tokens)
-    return {"shards": f"warning: {why}: make larger shards:{larger}"}
+    if why:
+        larger = made.start_over("--shard-tokens", larger_tokens)
+        found["shards"] = f"warning: {why}: make larger shards:{larger}"
+    return found | _faults_of_folder(made.config, made.outputs)
 
 
 def _faults_of_folder(config: Config, outputs: Outputs) -> dict[str, str]:

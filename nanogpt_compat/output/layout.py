@@ -94,15 +94,11 @@ class Shards:
         """A regex for shard names in this folder, also those of runs with other options."""
         if self.is_endless:
             return re.compile(re.escape(self.word))
-        middle = r"shard_\d{4,}" if self.form == "bin" else rf"(?:{'|'.join(self._splits)})_\d{{6,}}"
+        middle = r"shard_\d{4,}"
+        if self.form != "bin":  # both splits, unless the other split is another stream
+            splits = "val" if self.n_val == ALL else "train" if self.first_number else "val|train"
+            middle = rf"(?:{splits})_\d{{6,}}"
         return re.compile(rf"{re.escape(self.word)}_{middle}\.{_SUFFIXES[self.form]}", re.ASCII)
-
-    @property
-    def _splits(self) -> tuple[str, ...]:
-        """The splits in the names of shards; both, unless the other split is another stream."""
-        if self.n_val == ALL:
-            return ("val",)
-        return ("train",) if self.first_number else ("val", "train")
 
     def split(self, k: int) -> str:
         """Return the split of shard `k`."""

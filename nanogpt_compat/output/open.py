@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.layout import LLMC_HEADER_BYTES, count_in_llmc, split_in_name
@@ -74,7 +73,9 @@ def look_at(path: Path) -> TokenFile:
     """
     try:
         if path.is_dir():
-            raise OutputError(f"{path} is a folder; give the path of a token file{_example(path)}")
+            names = sorted(one.name for one in path.iterdir() if split_in_name(one.name))
+            example = f", such as {path / names[0]}" if names else ""
+            raise OutputError(f"{path} is a folder; give the path of a token file{example}")
         if path.exists() and not path.is_file():  # a pipe would wait for its writer
             raise OutputError(f"{path} is a pipe or a device; token files are regular files")
         with path.open("rb") as file:
@@ -101,7 +102,10 @@ def _look_at_npy(path: Path, file: BinaryIO) -> TokenFile:
     n_bytes = file.seek(0, 2)
     file.seek(0)
     try:
-        shape, _is_fortran, dtype = _npy_header(file)
+        if np.lib.format.read_magic(file) == (1, 0):
+            shape, _is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        else:  # version 3 differs from 2 only in the encoding of field names, which tokens do not have
+            shape, _is_fortran, dtype = np.lib.format.read_array_header_2_0(file)
     except ValueError as error:
         raise OutputError(f"{path}: NumPy cannot read its header: {error}; make it again") from error
     if dtype != TOKEN or len(shape) != 1:
@@ -110,15 +114,6 @@ def _look_at_npy(path: Path, file: BinaryIO) -> TokenFile:
             "uint16) of shape (n,)"
         )
     return _checked(path, file.tell(), shape[0], n_bytes)
-
-
-def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read the header of a .npy file; raise ValueError if it is damaged."""
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        return np.lib.format.read_array_header_1_0(file)
-    # Version 3 differs from 2 only in the encoding of field names, which tokens do not have.
-    return np.lib.format.read_array_header_2_0(file)
 
 
 def _checked(path: Path, header_bytes: int, n_tokens: int, n_bytes: int) -> TokenFile:
@@ -140,15 +135,10 @@ def _what_else(head: bytes) -> str | None:
     halves = np.frombuffer(head[: len(head) // 4 * 4], TOKEN)
     if len(np.unique(halves[::2])) < _FEW:
         return None
-    if _are_wide(halves):
+    if halves[1::2].max() <= _MOST_HIGH < halves[::2].max():  # every second one is the upper half of a token
         is_64 = not halves[2::4].any()
         return f"looks like tokens of {64 if is_64 else 32} bits, such as GPT-NeoX's or Llama's"
     return "looks like text" if _is_text(head) else None
-
-
-def _are_wide(halves: NDArray[np.uint16]) -> bool:
-    """Return whether every second number is the upper half of a larger one."""
-    return bool(halves[1::2].max() <= _MOST_HIGH < halves[::2].max())
 
 
 def _is_text(head: bytes) -> bool:
@@ -158,12 +148,6 @@ def _is_text(head: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return b"\0" not in head
-
-
-def _example(folder: Path) -> str:
-    """Return an example of a token file in a folder, for a message."""
-    names = sorted(one.name for one in folder.iterdir() if split_in_name(one.name))
-    return f", such as {folder / names[0]}" if names else ""
 
 
 def _unreadable(path: Path, error: OSError) -> OutputError:
