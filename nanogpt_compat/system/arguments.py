@@ -6,7 +6,7 @@ import re
 import shutil
 import textwrap
 from collections.abc import Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import pairwise
 from typing import NoReturn
 
@@ -29,19 +29,19 @@ class Help(argparse.HelpFormatter):
         super().__init__(prog, width=columns, max_help_position=24 if columns >= _WIDE_COLUMNS else 8)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return "\n".join(map(partial(_wrap_line, columns=width), text.splitlines()))
+        """Wrap each line under itself; keep one that begins with four spaces: it is a command."""
+        lines = []
+        for line in text.splitlines():
+            margin = re.match(r" *(?:\d+ +)?", line)
+            if margin is None or line.startswith("    "):
+                lines.append(line)
+                continue
+            under = " " * len(margin[0])
+            lines.append(textwrap.fill(line, width, subsequent_indent=under, break_on_hyphens=False))
+        return "\n".join(lines)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
-
-
-def _wrap_line(line: str, *, columns: int) -> str:
-    """Wrap a line of the description or the epilog, under itself; keep a line of four spaces, a command."""
-    margin = re.match(r" *(?:\d+ +)?", line)
-    if line.startswith("    ") or margin is None:
-        return line
-    under = " " * len(margin[0])
-    return textwrap.fill(line, columns, subsequent_indent=under, break_on_hyphens=False)
 
 
 class Parser(argparse.ArgumentParser):

@@ -71,7 +71,14 @@ def show(*commands: str) -> str:
 def this_program(*words: object) -> str:
     """Return the command that starts this program, the way it was started, with these words."""
     called = _typed.get()
-    program = join(*_program()) if called is None else called[0]
+    if called is not None:
+        program = called[0]
+    elif _is_launcher():
+        program = join(_python(), Path(sys.argv[0]))
+    elif Path(sys.argv[0]).name == _SCRIPT:
+        program = join(sys.argv[0])
+    else:  # also in a cluster's worker, which was started in another way
+        program = join(_python(), "-m", "nanogpt_compat")
     return f"{program} {join(*words)}" if words else program
 
 
@@ -155,12 +162,3 @@ def _is_ours() -> bool:
     script = Path(sys.argv[0])
     is_module = script.name == "__main__.py" and script.resolve().parent == _package()
     return is_module or script.name == _SCRIPT or _is_launcher()
-
-
-def _program() -> list[object]:
-    """Return the words that start this program. A cluster's worker was not started by them."""
-    if _is_launcher():
-        return [_python(), Path(sys.argv[0])]
-    if Path(sys.argv[0]).name == _SCRIPT:
-        return [sys.argv[0]]
-    return [_python(), "-m", "nanogpt_compat"]

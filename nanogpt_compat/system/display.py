@@ -81,11 +81,6 @@ class CalmStream(io.TextIOBase):
         """The encoding that the stream was opened with."""
         return getattr(self._stream, "encoding", None) or "ascii"
 
-    @property
-    def has_bars(self) -> bool:
-        """Whether the stream is a terminal on which a line can be drawn again."""
-        return self.isatty() and os.environ.get("TERM") != "dumb"
-
     def flush(self) -> None:
         """Do nothing: `write` does not buffer."""
 
@@ -115,13 +110,15 @@ def visible(text: str) -> str:
     >>> print(visible("Two lines\n\x1b[31mC:\\ \udce4\u202e"))
     Two lines\n\x1b[31mC:\\ \xe4\u202e
     """
-    return "".join(map(_visible_char, text))
-
-
-def _visible_char(char: str) -> str:
-    if (char.isprintable() and char != "\\") or char in _JOINERS:
-        return char
-    return f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else repr(char)[1:-1]
+    shown = []
+    for char in text:
+        if (char.isprintable() and char != "\\") or char in _JOINERS:
+            shown.append(char)
+        elif "\udc80" <= char <= "\udcff":
+            shown.append(f"\\x{ord(char) - 0xDC00:02x}")
+        else:
+            shown.append(repr(char)[1:-1])
+    return "".join(shown)
 
 
 class Notices(logging.Handler):
@@ -206,6 +203,8 @@ class Voice:
         if self.feed is not None:
             screen = self.feed.at(state)
         elif not self.is_quiet:
-            is_bar = self.progress == "bar" or (self.progress == "auto" and self.stderr.has_bars)
+            is_bar = self.progress == "bar"
+            if self.progress == "auto":  # on a dumb terminal, a line cannot be drawn again
+                is_bar = self.stderr.isatty() and os.environ.get("TERM") != "dumb"
             screen = Bar(self.stderr) if is_bar else Lines(self.stderr)
         return Display(screen, total_bytes=total_bytes, done_bytes=done_bytes, memory_bytes=memory_bytes)

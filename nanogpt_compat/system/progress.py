@@ -156,7 +156,11 @@ class Bar:
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._is_ascii = not _can_encode(_BAR_CHARS, stream.encoding)
+        self._is_ascii = False
+        try:
+            _BAR_CHARS.encode(stream.encoding)
+        except UnicodeEncodeError:
+            self._is_ascii = True
 
     def begin(self, moment: Moment) -> None:
         """Draw the bar."""
@@ -175,14 +179,6 @@ class Bar:
         if last is not None and not has_failed:
             self.draw(last)
         self._stream.end_bar()
-
-
-def _can_encode(text: str, encoding: str) -> bool:
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def draw(moment: Moment, columns: int, *, is_ascii: bool) -> str:

@@ -18,7 +18,24 @@ def rank_of(rank: str, world_size: int | None, environment: Mapping[str, str]) -
     Raises:
         UsageError: the rank cannot be found, or is out of range.
     """
-    number, size = _ask_scheduler(environment, world_size) if rank == "auto" else (rank, world_size)
+    number, size = rank, world_size
+    if rank == "auto":
+        task, count = environment.get("SLURM_ARRAY_TASK_ID"), environment.get("SLURM_ARRAY_TASK_COUNT")
+        if task is not None and world_size is not None:
+            number = task
+        elif task is not None:
+            first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{name}", "0")) for name in ("MIN", "STEP"))
+            number = str((int(task) - first) // max(1, step))
+            size = None if count is None else int(count)
+        elif "JOB_COMPLETION_INDEX" in environment:
+            number = environment["JOB_COMPLETION_INDEX"]
+        elif "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment:
+            number, size = environment["SLURM_PROCID"], world_size or int(environment["SLURM_NTASKS"])
+        else:
+            raise UsageError(
+                "--rank auto: none of SLURM_ARRAY_TASK_ID, SLURM_PROCID and JOB_COMPLETION_INDEX is set; "
+                "give --rank R --world-size N"
+            )
     try:
         index = int(number)
     except ValueError:
@@ -31,22 +48,3 @@ def rank_of(rank: str, world_size: int | None, environment: Mapping[str, str]) -
             "an array again, give the --world-size of the whole array: a task's number is then its rank"
         )
     return index, size
-
-
-def _ask_scheduler(environment: Mapping[str, str], world_size: int | None) -> tuple[str, int | None]:
-    """Return the rank and, if the scheduler tells it, the world size."""
-    if "SLURM_ARRAY_TASK_ID" in environment and world_size is not None:
-        return environment["SLURM_ARRAY_TASK_ID"], world_size
-    if "SLURM_ARRAY_TASK_ID" in environment:
-        first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{name}", "0")) for name in ("MIN", "STEP"))
-        count = environment.get("SLURM_ARRAY_TASK_COUNT")
-        index = (int(environment["SLURM_ARRAY_TASK_ID"]) - first) // max(1, step)
-        return str(index), None if count is None else int(count)
-    if "JOB_COMPLETION_INDEX" in environment:
-        return environment["JOB_COMPLETION_INDEX"], world_size
-    if "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment:
-        return environment["SLURM_PROCID"], world_size or int(environment["SLURM_NTASKS"])
-    raise UsageError(
-        "--rank auto: none of SLURM_ARRAY_TASK_ID, SLURM_PROCID and JOB_COMPLETION_INDEX is set; give "
-        "--rank R --world-size N"
-    )
