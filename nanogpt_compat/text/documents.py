@@ -64,14 +64,13 @@ def are_val(documents: Sequence[bytes], ratio: float) -> list[bool]:
     if ratio in (0, 1):
         return [bool(ratio)] * len(documents)
     limit = ceil(ratio * (1 << 64)).to_bytes(9, "big")[1:]
-    return [
-        blake2b(_sample_of(document), digest_size=8, salt=_SALT).digest() < limit for document in documents
-    ]
-
-
-def _sample_of(document: bytes) -> bytes:
-    head = document[:HEAD_BYTES]
-    return head if len(head) <= _DENSE_BYTES else head[:_DENSE_BYTES] + head[_DENSE_BYTES::_STRIDE]
+    chosen = []
+    for document in documents:
+        sample = document[:HEAD_BYTES]
+        if len(sample) > _DENSE_BYTES:
+            sample = sample[:_DENSE_BYTES] + sample[_DENSE_BYTES::_STRIDE]
+        chosen.append(blake2b(sample, digest_size=8, salt=_SALT).digest() < limit)
+    return chosen
 
 
 def split_documents(
