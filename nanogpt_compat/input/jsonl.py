@@ -122,7 +122,10 @@ def parse_lines(
     parse = _Parser(text_field, are_utf8=is_utf8(raw))
     for number, line in enumerate(lines_of(raw), first_line):
         try:
-            if len(line) > LONG_RECORD_BYTES and not _may_be_whole(line, make_room):
+            may_be_whole = len(line) <= LONG_RECORD_BYTES or (  # twice as fast as in parts
+                len(line) <= _MOST_WHOLE_BYTES and fits(make_room, _WHOLE_FACTOR * len(line))
+            )
+            if not may_be_whole:
                 found = parse.long_line(line, n_skipped, place_of_line(number, offset), make_room)
             else:
                 text = parse.line(line[n_skipped:] if n_skipped else line)
@@ -144,11 +147,6 @@ def parse_lines(
             records.n_empty += 1
         records.n_replaced += found[1]
     return records
-
-
-def _may_be_whole(line: bytes, make_room: MakeRoom) -> bool:
-    """Whether a long line may be parsed as others are, which takes half the time of doing it in parts."""
-    return len(line) <= _MOST_WHOLE_BYTES and fits(make_room, _WHOLE_FACTOR * len(line))
 
 
 def place_of_line(number: int, offset: int) -> str:
@@ -175,7 +173,30 @@ class _Parser:
             if text is not None:
                 return text
         ask()
-        return _parse_line(line, self._text_field)
+        try:
+            decoded = line.decode()
+        except UnicodeDecodeError as error:
+            if not line.endswith(b"\n") and error.reason == "unexpected end of data":
+                raise _unfinished("a character") from error
+            found = line[error.start : error.end].hex(" ")
+            raise _NoDocument(f"byte {error.start:,} of the line is not UTF-8: found {found}") from error
+        decoded = decoded.strip(_BLANK)
+        if not decoded:
+            return None
+        record = _load(decoded, is_last=not line.endswith(b"\n"))
+        if not isinstance(record, dict):
+            is_array = isinstance(record, list) and record and isinstance(record[0], dict)
+            raise _NoDocument(f"not a JSON object but {_kind(record)}", repair=ARRAYS if is_array else "")
+        value = record.get(self._text_field)
+        if isinstance(value, str):
+            return value
+        there = find(self._text_field, record)
+        if there is None:
+            raise _NoDocument(_missing(self._text_field, record))
+        way, value = there
+        if not isinstance(value, str):
+            raise _NoDocument(f"its field {name_of(way)!r} is {_kind(value)}, not a string")
+        return value
 
     def long_line(self, line: bytes, start: int, place: str, make_room: MakeRoom) -> tuple[bytes, int] | None:
         """Return the text of a long line in UTF-8, and the number of replaced surrogates; None if blank.
@@ -219,27 +240,23 @@ class _NoDocument(Exception):
         self.repair = repair
 
 
-def _parse_line(raw: bytes, text_field: str) -> str | None:
-    """Return the text of a line, or None if it is blank, using `json`."""
-    try:
-        line = raw.decode()
-    except UnicodeDecodeError as error:
-        if not raw.endswith(b"\n") and error.reason == "unexpected end of data":
-            raise _unfinished("a character") from error
-        found = raw[error.start : error.end].hex(" ")
-        raise _NoDocument(f"byte {error.start:,} of the line is not UTF-8: found {found}") from error
-    line = line.strip(_BLANK)
-    if not line:
-        return None
-    return _text_of(_load(line, is_last=not raw.endswith(b"\n")), text_field)
-
-
 def _load(line: str, *, is_last: bool) -> object:
-    """Parse a line of exactly one JSON value; `is_last`: the input ends here, without a line end."""
+    """Parse a line of exactly one JSON value; `is_last`: the input ends here, without a line end.
+
+    Raises:
+        _NoDocument: it is something else; with a command that repairs it if it is nearly that.
+    """
     try:
         value, end = _decode(line, 0)
     except json.JSONDecodeError as error:
-        raise _not_json(line, error, is_last=is_last) from error
+        if line[0] in _STRAY:
+            name, repair = _STRAY[line[0]]
+            raise _NoDocument(f"not JSON: it begins with {name}", repair=repair) from error
+        is_cut = error.pos == len(line)  # the line ends where `json` expects more
+        if is_last and line[0] in "{[" and (is_cut or error.msg.startswith("Unterminated string")):
+            raise _unfinished("a record") from error
+        repair = ARRAYS if line[0] == "[" else ONE_A_LINE if line[0] == "{" and is_cut else ""
+        raise _unexpected(line, error.pos, error.msg.removesuffix(" at"), repair) from error
     except RecursionError as error:
         raise _NoDocument("nested too deeply") from error
     rest = line[end:].lstrip(_BLANK)
@@ -253,18 +270,6 @@ def _load(line: str, *, is_last: bool) -> object:
     return value
 
 
-def _not_json(line: str, error: json.JSONDecodeError, *, is_last: bool) -> _NoDocument:
-    """Return why a line is not JSON, with a command that repairs it if it is nearly JSON."""
-    is_cut = error.pos == len(line)  # the line ends where `json` expects more
-    if line[0] in _STRAY:
-        name, repair = _STRAY[line[0]]
-        return _NoDocument(f"not JSON: it begins with {name}", repair=repair)
-    if is_last and line[0] in "{[" and (is_cut or error.msg.startswith("Unterminated string")):
-        return _unfinished("a record")
-    repair = ARRAYS if line[0] == "[" else ONE_A_LINE if line[0] == "{" and is_cut else ""
-    return _unexpected(line, error.pos, error.msg.removesuffix(" at"), repair)
-
-
 def _unfinished(what: str) -> _NoDocument:
     reason = f"the file ends within {what}, so it was cut off, or is still being written"
     return _NoDocument(reason, todo="pass the complete file")
@@ -273,22 +278,6 @@ def _unfinished(what: str) -> _NoDocument:
 def _unexpected(line: str, n_chars: int, reason: str, repair: str = "") -> _NoDocument:
     found = _shorten(line[n_chars:]) if n_chars < len(line) else "the end of the line"
     return _NoDocument(f"not JSON: {reason} at character {n_chars + 1:,}, found {found}", repair=repair)
-
-
-def _text_of(record: object, text_field: str) -> str:
-    if not isinstance(record, dict):
-        is_array = isinstance(record, list) and record and isinstance(record[0], dict)
-        raise _NoDocument(f"not a JSON object but {_kind(record)}", repair=ARRAYS if is_array else "")
-    text = record.get(text_field)
-    if isinstance(text, str):
-        return text
-    found = find(text_field, record)
-    if found is None:
-        raise _NoDocument(_missing(text_field, record))
-    way, text = found
-    if not isinstance(text, str):
-        raise _NoDocument(f"its field {name_of(way)!r} is {_kind(text)}, not a string")
-    return text
 
 
 def _missing(text_field: str, record: Mapping[str, object]) -> str:
