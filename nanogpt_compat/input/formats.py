@@ -12,7 +12,7 @@ from nanogpt_compat.errors import InputError
 from nanogpt_compat.input import kinds
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.fieldpath import alternatives
-from nanogpt_compat.input.kinds import inside
+from nanogpt_compat.input.kinds import Kind, Remedy, inside
 from nanogpt_compat.input.location import Compression, Format, Location, Url
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import Pipe
@@ -121,7 +121,11 @@ def _look_for_records(look: Look, head: bytes, asked: Asked) -> Look:
     container = find_table(head, names)
     if container is None:
         return look
-    return Look(container) if wants_records else replace(look, kind=kinds.table_in_text(container, names[0]))
+    if wants_records:
+        return Look(container)
+    options = ("--text-field", names[0])
+    remedy = Remedy(f"read its column {names[0]!a}", "", makes="itself", options=options)
+    return replace(look, kind=Kind(container.upper(), remedy))
 
 
 def _look_at_charset(look: Look, samples: Sequence[Sample], asked: Asked) -> Look:

@@ -51,10 +51,6 @@ def _convert(name: str, command: str, *, makes: Makes = "text", stdin: str = "")
     return Kind(name, Remedy("convert it", command, piped, makes, to_file=makes == "text"))
 
 
-def _convert_with_python(name: str, code: str) -> Kind:
-    return Kind(name, Remedy("convert it", f"{commands.python(code)} {{old}} {{new}}", makes="table"))
-
-
 def _unpack(name: str, program: str) -> Kind:
     return Kind(f"compressed with {name}", Remedy("unpack it", f"{program} {{old}}", program, makes="inside"))
 
@@ -70,7 +66,7 @@ _ORC = (
 )
 ARROW_PACKED = Kind("Arrow", Remedy("write it to a file", "cat {old}", "cat", "arrow", to_file=True))
 FEATHER = Kind("a Feather file of version 1", advice="write it as parquet")
-ORC = _convert_with_python("an ORC file", _ORC)
+ORC = Kind("an ORC file", Remedy("convert it", f"{commands.python(_ORC)} {{old}} {{new}}", makes="table"))
 PARQUET_PACKED = Kind("parquet", Remedy("write it to a file", "cat {old}", "cat", "table", to_file=True))
 PARQUET_CUT_OFF = Kind("a truncated parquet file", advice="fetch or make the file again")
 PARQUET_ENCRYPTED = Kind("encrypted parquet", advice="write it without encryption")
@@ -88,7 +84,18 @@ JSON_NUMBERS = Kind("a JSON array of numbers", advice="give the text that they w
 JSON_INDENTED = _convert("JSON objects over several lines", "jq -c . {old}", makes="records")
 JSON_SEQUENCE = _convert("a JSON text sequence", "tr -d '\\036' < {old}", makes="records")
 
-_OF_TABLES: dict[Container, Makes] = {"csv": "csv", "tsv": "tsv"}
+# Tables in text as the first Macintosh computers wrote them.
+_TO_LF = r"tr '\r' '\n'"
+WITH_CR_ALONE: dict[Container, Kind] = {
+    "csv": Kind(
+        "CSV whose lines end with CR alone",
+        Remedy("convert it", f"{_TO_LF} < {{old}}", _TO_LF, makes="csv", to_file=True),
+    ),
+    "tsv": Kind(
+        "TSV whose lines end with CR alone",
+        Remedy("convert it", f"{_TO_LF} < {{old}}", _TO_LF, makes="tsv", to_file=True),
+    ),
+}
 
 # Archives and compressed files.
 TAR = Kind(
@@ -148,22 +155,6 @@ NUL_BYTES = _convert("text with NUL bytes in it", "tr -d '\\000' < {old}")
 def other(name: str) -> Kind:
     """Return the kind of a file that no command can turn into text."""
     return Kind(name, advice="give a text file")
-
-
-def with_cr_alone(container: Container) -> Kind:
-    """Return the kind of a table in text as the first Macintosh computers wrote it."""
-    program = r"tr '\r' '\n'"
-    remedy = Remedy("convert it", f"{program} < {{old}}", program, makes=_OF_TABLES[container], to_file=True)
-    return Kind(f"{container.upper()} whose lines end with CR alone", remedy)
-
-
-def table_in_text(container: Container, column: str) -> Kind:
-    """Return the kind of a table that is not named as one."""
-    options = ("--text-field", column)
-    return Kind(
-        container.upper(),
-        Remedy(f"read its column {column!a}", "", makes="itself", options=options),
-    )
 
 
 def text_in(charset: str, name: str) -> Kind:

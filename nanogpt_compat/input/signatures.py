@@ -134,7 +134,9 @@ def signature_of(head: bytes, *, is_text: bool) -> Kind | None:
         return kinds.TAR
     if (compression := compression_of(head)) != "none":
         return kinds.COMPRESSED[compression]
-    if _is_plain_archive(head):
+    # All of an ar or cpio archive but the files inside is ASCII, so it may look like text.
+    is_ar = head.startswith(b"!<arch>\n") and head[66:68] == b"`\n"
+    if is_ar or re.match(rb"07070[127][0-7a-fA-F]{40}", head) is not None:
         return kinds.OTHER_ARCHIVE
     if head.startswith(_ZIP):
         return _kind_of_zip(head)
@@ -165,12 +167,6 @@ def is_tar(head: bytes) -> bool:
         return False
     rest = block[:148] + b" " * 8 + block[156:]
     return stored in (sum(rest), sum(np.frombuffer(rest, np.int8).tolist()))  # some programs sum signed bytes
-
-
-def _is_plain_archive(head: bytes) -> bool:
-    """Check for an ar or cpio archive. All of it but the files inside is ASCII, so it may look like text."""
-    is_ar = head.startswith(b"!<arch>\n") and head[66:68] == b"`\n"
-    return is_ar or re.match(rb"07070[127][0-7a-fA-F]{40}", head) is not None
 
 
 def _kind_of_zip(head: bytes) -> Kind:

@@ -45,6 +45,13 @@ _TITLE = re.compile(r"<title[^>]*>\s*([^<]{1,60})", re.IGNORECASE)
 _SERVER_ERROR = re.compile(r"<\?xml[^>]*>\s*<Error>\s*<Code>(\w+)")
 _LFS = re.compile(r"version https://(?:git-lfs|hawser)\.github\.com/spec/v1\n")
 _ANNEX = re.compile(r"/annex/objects/[^\n]+\n?\Z")
+_OTHER_SHAPES: dict[Shape, Kind] = {
+    "array": kinds.JSON_ARRAY,
+    "strings": kinds.JSON_STRINGS,
+    "numbers": kinds.JSON_NUMBERS,
+    "indented": kinds.JSON_INDENTED,
+}
+_MARKUP = {"<mediawiki": Kind("a MediaWiki dump"), "<?xml": Kind("XML"), "WARC/1.": Kind("a WARC archive")}
 # Text may have some, such as mIRC's colours and other programs' separators; compressed data has 10 %.
 _MAX_CONTROL_SHARE = 0.05
 _BEGINNING_BYTES = 64  # a binary header has sizes, flags and the like here
@@ -72,10 +79,13 @@ def sniff(
     >>> sniff(b"%PDF-1.7\n1 0 obj", name="a.txt").kind.name, sniff(b"%PDF- begins PDF", name="a.txt").kind
     ('a PDF document', None)
     """
-    by_name = _container_by_name(name)
-    table = _look_at_table(head, tail)
-    if table is not None:
-        return table
+    suffix = PurePath(name.lower()).suffix
+    by_name: Container = "jsonl" if suffix in JSON_SUFFIXES else "text"
+    by_name = _TABLE_SUFFIXES.get(suffix, by_name)
+    if tail is not None and is_parquet(head, tail):
+        return Look("parquet")
+    if is_arrow(head):  # a binary table must be a file
+        return Look("arrow") if tail is not None else Look("arrow", kinds.ARROW_PACKED, is_refused=True)
     text = head if separator is None else head.replace(separator.encode(), b"")
     binary = find_binary([text])
     is_text = binary is None and find_binary([head[:_BEGINNING_BYTES]]) is None
@@ -91,22 +101,13 @@ def sniff(
         if charset is not None:
             return _look_inside(text, charset, name)
         kind = None if by_name in ("parquet", "arrow") else binary
-    if kind is kinds.NUL_BYTES:
-        look = sniff(text.translate(None, b"\0"), name=name, is_whole=is_whole)
-        if look == Look("jsonl"):
-            return look  # the reader of JSON lines reports the bad line, or skips it if an option says so
+    if kind is kinds.NUL_BYTES and Look("jsonl") == sniff(
+        text.translate(None, b"\0"), name=name, is_whole=is_whole
+    ):
+        return Look("jsonl")  # its reader reports the bad line, or skips it if an option says so
     if kind is not None:
         return Look(by_name, kind, is_refused=True)
-    return _look_at_text(text.removeprefix(_BOM).decode("latin-1"), name, by_name, is_whole=is_whole)
-
-
-def _look_at_table(head: bytes, tail: bytes | None) -> Look | None:
-    """Look for a table that is binary; it must be a file."""
-    if tail is not None and is_parquet(head, tail):
-        return Look("parquet")
-    if not is_arrow(head):
-        return None
-    return Look("arrow") if tail is not None else Look("arrow", kinds.ARROW_PACKED, is_refused=True)
+    return _look_at_text(text.removeprefix(_BOM).decode("latin-1"), suffix, by_name, is_whole=is_whole)
 
 
 def find_table(head: bytes, wanted: Collection[str]) -> Container | None:
@@ -134,19 +135,10 @@ def find_binary(parts: Sequence[bytes]) -> Kind | None:
     n_binary = sum(len(part) - len(part.translate(None, _BINARY)) for part in parts)
     if n_nul <= n_bytes * MAX_BAD_SHARE and n_binary <= n_bytes * _MAX_CONTROL_SHARE:
         return None
-    is_text = n_binary == n_nul < n_bytes and all(map(_is_mostly_utf8, parts))
+    is_text = n_binary == n_nul < n_bytes and all(  # each part is mostly UTF-8
+        len(part.decode("utf-8", "ignore").encode()) >= len(part) * (1 - MAX_BAD_SHARE) for part in parts
+    )
     return kinds.NUL_BYTES if is_text else kinds.BINARY
-
-
-def _is_mostly_utf8(part: bytes) -> bool:
-    return len(part.decode("utf-8", "ignore").encode()) >= len(part) * (1 - MAX_BAD_SHARE)
-
-
-def _container_by_name(name: str) -> Container:
-    suffix = PurePath(name.lower()).suffix
-    if suffix in _TABLE_SUFFIXES:
-        return _TABLE_SUFFIXES[suffix]
-    return "jsonl" if suffix in JSON_SUFFIXES else "text"
 
 
 def _look_inside(head: bytes, charset: str, name: str) -> Look:
@@ -164,30 +156,35 @@ def _look_inside(head: bytes, charset: str, name: str) -> Look:
     return Look("text", outer, is_refused=True)
 
 
-def _look_at_text(text: str, name: str, by_name: Container, *, is_whole: bool) -> Look:
+def _look_at_text(text: str, suffix: str, by_name: Container, *, is_whole: bool) -> Look:
     """Look at bytes that may be text, decoded as Latin-1: only the ASCII characters are what they seem."""
-    suffix = PurePath(name.lower()).suffix
     start = text.lstrip()
-    if is_whole and len(start) < _MOST_POINTER_CHARS:
-        for pattern, pointer in ((_LFS, kinds.LFS_POINTER), (_ANNEX, kinds.ANNEX_POINTER)):
-            if pattern.match(start):
-                return Look(by_name, pointer, is_refused=True)
     kind = _kind_of_document(start, suffix, is_whole=is_whole)
     if kind is not None:
         return Look(by_name, kind, is_refused=True)
     shape = shape_of(start)
     if by_name in ("csv", "tsv") and shape in (None, "lines"):
         if "\r" in start.partition("\n")[0].rstrip("\r"):
-            return Look(by_name, kinds.with_cr_alone(by_name), is_refused=True)
+            return Look(by_name, kinds.WITH_CR_ALONE[by_name], is_refused=True)
         return Look(by_name)
+    if shape == "lines":
+        # A file named .txt is meant to be read as text.
+        return Look("text", kinds.JSON_LINES) if suffix == ".txt" else Look("jsonl")
     if shape is not None:
-        return _look_at_json(shape, suffix)
-    if by_name == "text" and (kind := _kind_of_markup(start)) is not None:
-        return Look("text", kind)
-    return Look(by_name)
+        return Look("jsonl", _OTHER_SHAPES[shape], is_refused=True)
+    if by_name != "text":
+        return Look(by_name)
+    if _is_html(start):
+        return Look("text", Kind("HTML pages"))
+    return Look("text", next((kind for opening, kind in _MARKUP.items() if start.startswith(opening)), None))
 
 
 def _kind_of_document(start: str, suffix: str, *, is_whole: bool) -> Kind | None:
+    """Return the kind of what is text but not the text that is meant, such as an HTML page or a pointer."""
+    if is_whole and len(start) < _MOST_POINTER_CHARS:
+        for pattern, pointer in ((_LFS, kinds.LFS_POINTER), (_ANNEX, kinds.ANNEX_POINTER)):
+            if pattern.match(start):
+                return pointer
     if start.startswith("%PDF-") and " obj" in start:
         return kinds.PDF
     if re.match(r"%!PS-Adobe|%!PS\s", start):
@@ -198,15 +195,11 @@ def _kind_of_document(start: str, suffix: str, *, is_whole: bool) -> Kind | None
         return replace(kinds.SERVER_ERROR, detail=f" ({match[1]})")
     # A .txt made of many HTML pages is meant to be the text.
     if _is_html(start) and (is_whole or suffix != ".txt"):
-        title = _TITLE.search(start)
-        named = f" with the title {_as_utf8(title[1]).strip()!a}" if title is not None else ""
-        return replace(kinds.HTML, detail=named)
+        if (title := _TITLE.search(start)) is None:
+            return kinds.HTML
+        title_in_utf8 = title[1].encode("latin-1").decode("utf-8", "replace")
+        return replace(kinds.HTML, detail=f" with the title {title_in_utf8.strip()!a}")
     return None
-
-
-def _as_utf8(text: str) -> str:
-    """Decode text as UTF-8 that was decoded as Latin-1."""
-    return text.encode("latin-1").decode("utf-8", "replace")
 
 
 def _is_html(start: str) -> bool:
@@ -215,26 +208,3 @@ def _is_html(start: str) -> bool:
         if start.startswith(opening):
             start = start.partition(closing)[2].lstrip()
     return _HTML.match(start) is not None and _HTML_INSIDE.search(start) is not None
-
-
-def _look_at_json(shape: Shape, suffix: str) -> Look:
-    if shape == "lines":
-        # A file named .txt is meant to be read as text.
-        return Look("text", kinds.JSON_LINES) if suffix == ".txt" else Look("jsonl")
-    refused = {
-        "array": kinds.JSON_ARRAY,
-        "strings": kinds.JSON_STRINGS,
-        "numbers": kinds.JSON_NUMBERS,
-        "indented": kinds.JSON_INDENTED,
-    }
-    return Look("jsonl", refused[shape], is_refused=True)
-
-
-def _kind_of_markup(start: str) -> Kind | None:
-    if _is_html(start):
-        return Kind("HTML pages")
-    if start.startswith("<mediawiki"):
-        return Kind("a MediaWiki dump")
-    if start.startswith("<?xml"):
-        return Kind("XML")
-    return Kind("a WARC archive") if start.startswith("WARC/1.") else None
