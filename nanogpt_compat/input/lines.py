@@ -62,27 +62,12 @@ class JsonLines(RecordStream):
         return f" (lines are counted from byte {start:,}, where the span begins)" if start else ""
 
     def sample(self, file: InputFile, _samples: list[Sample], share: Share, _check: Check) -> Excerpts:
-        return self._take_head(file, share) if self.is_in_order else self._take_lines(file, share)
-
-    def _take_head(self, file: InputFile, share: Share) -> Excerpts:
-        """Take the first records, from an input that can only be read in order."""
-        stream = ByteStream(file, self.form.compression)
-        head = stream.read(_HEAD_BYTES)
-        used = head if len(head) < _HEAD_BYTES else head[: head.rfind(b"\n") + 1]
-        # From a line longer than the head, take the part of its text that is there, or else of its JSON.
-        depth = max(len(way) for some in ways_to(self.documents.text_field) for way in some)
-        texts = self._texts_of(used or head_of_line(head, depth))
-        if not used:
-            used, texts = head, texts or [_piece_of_string(head).encode()]
-        pieces = [shorten(text, share) for text in texts]
-        n_bytes = self.stored_bytes(stream, len(used))
-        return self.excerpts(pieces, n_bytes, self.text_bytes(stream))
-
-    def _take_lines(self, file: InputFile, share: Share) -> Excerpts:
         """Take the records at places spread over the file; each represents one byte.
 
         That takes long records more often than short ones, so each counts by its tokens per byte.
         """
+        if self.is_in_order:
+            return self._take_head(file, share)
         n_places = share.of(_N_REMOTE_PLACES if isinstance(file.path, Url) else N_PLACES)
         if file.size_bytes <= n_places * _LINE_BYTES // 8:
             return self._take_head(file, share)
@@ -101,6 +86,20 @@ class JsonLines(RecordStream):
                 text, weight = shorten(found, share)
                 pieces.append((text, weight / len(line)))
         return self.excerpts(pieces, n_places, self.size_bytes)
+
+    def _take_head(self, file: InputFile, share: Share) -> Excerpts:
+        """Take the first records, from an input that can only be read in order, or is short."""
+        stream = ByteStream(file, self.form.compression)
+        head = stream.read(_HEAD_BYTES)
+        used = head if len(head) < _HEAD_BYTES else head[: head.rfind(b"\n") + 1]
+        # From a line longer than the head, take the part of its text that is there, or else of its JSON.
+        depth = max(len(way) for some in ways_to(self.documents.text_field) for way in some)
+        texts = self._texts_of(used or head_of_line(head, depth))
+        if not used:
+            used, texts = head, texts or [_piece_of_string(head).encode()]
+        pieces = [shorten(text, share) for text in texts]
+        n_bytes = self.stored_bytes(stream, len(used))
+        return self.excerpts(pieces, n_bytes, self.text_bytes(stream))
 
     def _texts_of(self, lines: bytes, offset: int = 0) -> list[bytes]:
         return parse_lines(lines, text_field=self.documents.text_field, skip_bad=True, offset=offset).texts
@@ -130,8 +129,15 @@ class JsonLines(RecordStream):
             head += stream.read(n_bytes - len(head))
             is_all = len(head) < n_bytes
             lines = head if is_all else head[: head.rfind(b"\n") + 1]
-            # If the whole input has no document, the end of the run reports it.
-            if self._has_document(lines) or is_all:
+            offset = 0
+            for number, line in enumerate(BytesIO(lines), 1):
+                found = parse_lines(
+                    line, text_field=text_field, first_line=number, offset=offset, skip_bad=skip_bad
+                )
+                if found.texts or found.n_empty:  # a document, which may be empty
+                    return ""
+                offset += len(line)
+            if is_all:  # if the whole input has no document, the end of the run reports it
                 return ""
         if not skip_bad:
             is_pipe = isinstance(self.location, Pipe)
@@ -141,22 +147,6 @@ class JsonLines(RecordStream):
             return ""
         (first, *_) = parse_lines(lines, text_field=text_field, skip_bad=True).bad
         return f"none of its first {plural(len(values), 'record')} has the field; {first}"
-
-    def _has_document(self, lines: bytes) -> bool:
-        """Return whether the first lines have a document, which may be empty.
-
-        Raises:
-            BadRecord: a bad record comes first, and bad records are not skipped.
-        """
-        text_field, skip_bad, offset = self.documents.text_field, self.documents.skip_bad, 0
-        for number, line in enumerate(BytesIO(lines), 1):
-            found = parse_lines(
-                line, text_field=text_field, first_line=number, offset=offset, skip_bad=skip_bad
-            )
-            if found.texts or found.n_empty:
-                return True
-            offset += len(line)
-        return False
 
     def first_records(self) -> list[object]:
         with open_input(self.location) as file:
