@@ -4,7 +4,6 @@ In a row group, a column is a sequence of pages, each after a header in Thrift's
 does not list them. Source: apache/parquet-format, `PageHeader` in parquet.thrift.
 """
 
-import sys
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,7 +44,8 @@ class Pages:
     def rows_within(self, row: int, most_bytes: int) -> int:
         """Count the rows from `row` to the end of its page, or of a later one if all fit in `most_bytes`.
 
-        Their texts fit as well if the pages hold indices.
+        If the pages hold indices, their texts fit in twice `most_bytes` even if each is the longest entry.
+        Where no entry is used twice, all together are no more than the dictionary, which has been read.
         """
         n_bytes = n_rows = 0
         has_indices = self.at(row).has_indices
@@ -54,15 +54,8 @@ class Pages:
             if n_rows and (n_bytes > most_bytes or page.has_indices != has_indices):
                 break
             n_rows = page.first_row + page.n_rows - row
-        return min(n_rows, self._repeated_within(2 * most_bytes)) if has_indices else n_rows
-
-    def _repeated_within(self, most_bytes: int) -> int:
-        """Count the indices whose texts fit in `most_bytes`, if each may be that of the longest entry.
-
-        Where no entry is used twice, all together are no more than the dictionary, which has been read.
-        """
-        n_most = max(1, most_bytes // max(1, self.dictionary_bytes))
-        return sys.maxsize if 0 <= self.n_repeats < n_most else n_most
+        n_indices = max(1, 2 * most_bytes // max(1, self.dictionary_bytes))
+        return min(n_rows, n_indices) if has_indices and not 0 <= self.n_repeats < n_indices else n_rows
 
     def _index_of(self, row: int) -> int:
         return bisect_right(self.pages, row, key=lambda page: page.first_row) - 1
@@ -74,11 +67,25 @@ def list_pages(read: Callable[[int, int], bytes], start: int, end: int, first_ro
     `read(n, offset)` returns n bytes of the file. Returns None if the headers make no sense.
     """
     dictionary_bytes, n_entries, pages = 0, 0, list[Page]()
+    counted = {kind: field for kind, (field, _) in _DATA.items()} | {_DICTIONARY: _ABOUT_DICTIONARY}
+    most_bytes = _HEADER_BYTES  # that are read for a header
     while start < end:
-        found = _read_header(read, start, end)
-        if found is None:
+        data = read(min(most_bytes, end - start), start)
+        try:
+            header, header_bytes = parse_struct(data, 0)
+            sizes = header[_SIZE], header[_STORED_SIZE]
+            counts = [header[field][_N_VALUES] for kind, field in counted.items() if header[1] == kind]
+            is_valid = min(*sizes, *counts) >= 0
+        except IndexError:  # the header is longer than `most_bytes`
+            most_bytes *= 4
+            if most_bytes > _MOST_HEADER_BYTES:
+                return None
+            continue
+        except (KeyError, TypeError, ValueError, RecursionError):
             return None
-        header, header_bytes = found
+        if not is_valid:
+            return None
+        most_bytes = _HEADER_BYTES
         kind, n_bytes = header.get(1), header[_SIZE]
         if kind == _DICTIONARY:
             dictionary_bytes, n_entries = n_bytes, header[_ABOUT_DICTIONARY][_N_VALUES]
@@ -91,25 +98,6 @@ def list_pages(read: Callable[[int, int], bytes], start: int, end: int, first_ro
         start += header_bytes + header[_STORED_SIZE]
     n_repeats = sum(page.n_rows for page in pages if page.has_indices) - n_entries
     return Pages(dictionary_bytes, pages, n_repeats) if start == end else None
-
-
-def _read_header(
-    read: Callable[[int, int], bytes], start: int, end: int
-) -> tuple[dict[int, Any], int] | None:
-    n_bytes = _HEADER_BYTES
-    while n_bytes <= _MOST_HEADER_BYTES:
-        data = read(min(n_bytes, end - start), start)
-        try:
-            header, header_bytes = parse_struct(data, 0)
-            sizes = header[_SIZE], header[_STORED_SIZE]
-            fields = {kind: field for kind, (field, _) in _DATA.items()} | {_DICTIONARY: _ABOUT_DICTIONARY}
-            counts = [header[field][_N_VALUES] for kind, field in fields.items() if header[1] == kind]
-            return (header, header_bytes) if min(*sizes, *counts) >= 0 else None
-        except IndexError:  # the header is longer than `n_bytes`
-            n_bytes *= 4
-        except (KeyError, TypeError, ValueError, RecursionError):
-            return None
-    return None
 
 
 def parse_struct(data: bytes, place: int) -> tuple[dict[int, Any], int]:
