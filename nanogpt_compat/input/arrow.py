@@ -87,7 +87,8 @@ class ArrowColumn:
         self._values: tuple[tuple[int, ...], Values] = ((), Values())  # of the dictionary read last
         try:
             self._pyarrow = import_pyarrow(self.path, "an Arrow file")
-            self._start = messages.start_of_stream(stored.read(len(messages.MAGIC) + 2, 0))
+            is_file = stored.read(len(messages.PADDED_MAGIC), 0) == messages.PADDED_MAGIC
+            self._start = len(messages.PADDED_MAGIC) if is_file else 0  # where the messages begin
             self._check_end()
             self._read_schema()
             self._find_column(text_field)

@@ -15,7 +15,7 @@ Read = Callable[[int, int], bytes]
 """Returns n bytes of the file at an offset; fewer only at its end."""
 
 MAGIC = b"ARROW1"  # at both ends of a file
-_PADDED_MAGIC = b"ARROW1\0\0"
+PADDED_MAGIC = b"ARROW1\0\0"  # at its beginning; the messages follow
 _MARKER = b"\xff\xff\xff\xff"  # before each message, since 2019
 _MOST_METADATA_BYTES = 16 << 20
 _KINDS: dict[int, Literal["schema", "dictionary", "batch"]] = {1: "schema", 2: "dictionary", 3: "batch"}
@@ -66,11 +66,6 @@ class BatchLayout:
     buffers: tuple[Buffer, ...]
     codec: str | None  # of each buffer
     n_variadic: tuple[int, ...]  # data buffers of each array of string views
-
-
-def start_of_stream(head: bytes) -> int:
-    """Return where the messages begin in a file with this beginning."""
-    return len(_PADDED_MAGIC) if head.startswith(_PADDED_MAGIC) else 0
 
 
 def read_message(read: Read, start: int, *, is_bare: bool = False) -> Message | None:
