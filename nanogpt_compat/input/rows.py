@@ -1,6 +1,5 @@
 """Rows of a table, whose texts are concatenated: their places, checksum and documents."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +118,17 @@ def parse_rows(raw: bytes, rows: Rows, *, skip_bad: bool = False) -> Records:
     records = Records()
     skip_bad = skip_bad or rows.is_void
     if rows.lengths.min(initial=0) < 0 or not _are_utf8(raw, starts):
-        values = _good_values(values, rows, records, skip_bad=skip_bad)
+        good = []
+        numbered = enumerate(zip(values, rows.lengths.tolist(), strict=True), rows.first_row)
+        for row, (value, length) in numbered:
+            reason = f"its field {rows.column!r} is null" if length < 0 else fault_of_text(value, rows.column)
+            if reason is None:
+                good.append(value)
+            elif skip_bad:
+                records.add_bad(f"row {row:,}: {reason}")  # the same however the rows are grouped
+            else:
+                raise BadRecord(place_of_row(row, rows.group), reason, noun="row")
+        values = good
     records.texts = [value for value in values if value]
     records.n_empty = len(values) - len(records.texts)
     return records
@@ -131,21 +140,6 @@ def _are_utf8(raw: bytes, starts: NDArray[np.int64]) -> bool:
         return True
     firsts = np.frombuffer(raw, np.uint8)[starts[starts < len(raw)]]
     return is_utf8(raw) and not (firsts & 0xC0 == 0x80).any()
-
-
-def _good_values(values: Sequence[bytes], rows: Rows, records: Records, *, skip_bad: bool) -> list[bytes]:
-    """Return the values that are documents; count the others in `records`, or raise BadRecord."""
-    good = []
-    for row, (value, length) in enumerate(zip(values, rows.lengths.tolist(), strict=True), rows.first_row):
-        reason = f"its field {rows.column!r} is null" if length < 0 else fault_of_text(value, rows.column)
-        where = place_of_row(row, rows.group)
-        if reason is None:
-            good.append(value)
-        elif skip_bad:
-            records.add_bad(f"row {row:,}: {reason}")  # the same however the rows are grouped
-        else:
-            raise BadRecord(where, reason, noun="row")
-    return good
 
 
 def fault_of_text(value: bytes, column: str) -> str | None:

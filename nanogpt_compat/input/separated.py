@@ -263,17 +263,13 @@ class _SeparatorEnd:
     def __call__(self, data: bytes, start: int, end: int) -> int | None:
         for match in self._pattern.finditer(data, max(0, start - self.most_bytes), end):
             place = match.end(1)
-            if start <= place <= end and self._is_sure(data, place):
+            if not start <= place <= end or data.endswith(b"\r", 0, place):
+                continue
+            raw = data[max(0, place - 2 * self.most_bytes) : place]
+            text = raw.decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
+            n_chars = self._n_chars
+            if INVALID.search(text[-2 * n_chars - 1 :]):
+                continue
+            if text.find(self._separator, max(0, len(text) - 2 * n_chars + 1)) == len(text) - n_chars:
                 return place
         return None
-
-    def _is_sure(self, data: bytes, place: int) -> bool:
-        raw = data[max(0, place - 2 * self.most_bytes) : place]
-        if raw.endswith(b"\r"):
-            return False
-        text = raw.decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
-        n_chars = self._n_chars
-        near = text[-2 * n_chars - 1 :]
-        if INVALID.search(near):
-            return False
-        return text.find(self._separator, max(0, len(text) - 2 * n_chars + 1)) == len(text) - n_chars
