@@ -81,7 +81,11 @@ class LocalFile:
         parts = []
         while n_bytes > 0:
             try:
-                part = _pread(self._fd, n_bytes, offset)
+                if hasattr(os, "pread"):
+                    part = os.pread(self._fd, n_bytes, offset)
+                else:  # on Windows
+                    os.lseek(self._fd, offset, os.SEEK_SET)
+                    part = os.read(self._fd, n_bytes)
             except OSError as error:
                 raise InputError(f"cannot read {self.path} at byte {offset:,}: {error.strerror}") from error
             if not part:
@@ -118,11 +122,3 @@ class LocalFile:
             f"{self.path} had {self.size_bytes:,} bytes when the run began and has {now_bytes:,} now: "
             "something is writing to it; wait until that is done and run again"
         )
-
-
-def _pread(fd: int, n_bytes: int, offset: int) -> bytes:
-    """Call `os.pread`, or do the same on Windows, which has none."""
-    if hasattr(os, "pread"):
-        return os.pread(fd, n_bytes, offset)
-    os.lseek(fd, offset, os.SEEK_SET)
-    return os.read(fd, n_bytes)

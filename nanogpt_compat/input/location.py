@@ -79,11 +79,6 @@ class Format:
     container: Container
     compression: Compression = "none"
 
-    @property
-    def is_packed_text(self) -> bool:
-        """Whether this is compressed text, whose size is unknown until it is decompressed."""
-        return self.container == "text" and self.compression != "none"
-
     @classmethod
     def named(cls, text: str) -> "Format":
         """Parse what `str` returns."""
@@ -120,8 +115,9 @@ class Input:
 
     @property
     def is_stream(self) -> bool:
-        """Whether the size of its text is unknown until it has been read."""
-        return isinstance(self.location, Pipe) or self.form.is_packed_text
+        """Whether the size of its text is unknown until it has been read: a pipe, or compressed text."""
+        is_packed_text = self.form.container == "text" and self.form.compression != "none"
+        return isinstance(self.location, Pipe) or is_packed_text
 
     def as_record(self) -> dict[str, Any]:
         """Return it without the location, as JSON can hold it."""

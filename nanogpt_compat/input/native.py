@@ -25,18 +25,12 @@ def native_decoder(text_field: str) -> Callable[[bytes], str | None] | None:
     except ImportError:
         return None
     try:
-        return (
-            _one_field(msgspec, text_field)
-            if ways_to(text_field) == (((text_field,),),)
-            else _first_of(msgspec, text_field)
-        )
+        if ways_to(text_field) != (((text_field,),),):
+            return _first_of(msgspec, text_field)
+        record: Any = msgspec.defstruct("Record", [("text", str)], rename={"text": text_field}, gc=False)
+        decode = msgspec.json.Decoder(record).decode
     except ValueError:  # a name has a quote, a backslash, a control character or a lone surrogate
         return None
-
-
-def _one_field(msgspec: Any, name: str) -> Callable[[bytes], str | None]:
-    record = msgspec.defstruct("Record", [("text", str)], rename={"text": name}, gc=False)
-    decode = msgspec.json.Decoder(record).decode
 
     def text_of(line: bytes) -> str | None:
         try:

@@ -81,7 +81,12 @@ class Pipe:
 
     def _read_some(self) -> None:
         end = self._base + len(self._data)
-        self._wait()
+        self.check()
+        if hasattr(select, "poll"):  # not on Windows: there, a signal waits for the read to end
+            poll = select.poll()
+            poll.register(self._fd, select.POLLIN)
+            while not poll.poll(_WAIT_MS):
+                self.check()
         try:
             data = os.read(self._fd, _CHUNK_BYTES)
         except BlockingIOError:  # another process set O_NONBLOCK, and has read the data first
@@ -92,14 +97,6 @@ class Pipe:
             self.check()  # Ctrl-C also ends the writer: then this is not the end of the text
             self.size_bytes = end
         self._data += data
-
-    def _wait(self) -> None:
-        self.check()
-        if hasattr(select, "poll"):  # not on Windows: there, a signal waits for the read to end
-            poll = select.poll()
-            poll.register(self._fd, select.POLLIN)
-            while not poll.poll(_WAIT_MS):
-                self.check()
 
     def drop_before(self, offset: int) -> None:
         """Drop the bytes before `offset` from the page cache, if this is a redirected file (`< file`)."""
