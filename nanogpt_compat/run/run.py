@@ -88,7 +88,15 @@ class Run:
             TooSmallError: the memory limit is too low even for the smallest settings.
         """
         if self.has_nothing_to_do(restart=restart):
-            self._clear_up()
+            if not self._work.exists():
+                return
+            # A run that was killed after it had published its output has left its work files.
+            with suppress(OutputError), locked(self._folders):  # another run may be using it
+                header = read_found(self._journal).header
+                if header is None or not differences(
+                    header["options"], self._options(), header["inputs"], self._job.inputs
+                ):  # else it belongs to another, stopped run
+                    remove_work_files(self._folders)
             return
         check_writable(self._folders)
         with locked(self._folders):
@@ -119,55 +127,79 @@ class Run:
                 self._load(found, last_sound_mark(found, self._files_of(found)))
 
     def has_nothing_to_do(self, *, restart: bool) -> bool:
-        """Return whether the output is complete and is not to be made again; say then what is complete."""
+        """Return whether the output is complete and is not to be made again; if so, print its files.
+
+        Inputs that may have changed are read again.
+
+        Raises:
+            CheckpointError: a pipe has other text than before, and cannot be read again.
+        """
         if restart or self._job.config.overwrite:
             return False
         made = report.read_report(self._job.config.output_dir)
-        if made is None or not self._is_complete(made):
+        if made is None:
             return False
-        self._notices.complete(made)
-        return True
+        try:
+            if not is_as_reported(self._job, made):
+                return False
+            read = consumed_in(made, self._job.config.max_chars)
+            changed = next(self._changes(read, made["inputs"]), None)
+        except (AttributeError, KeyError, TypeError, ValueError):  # written by another program
+            return False
+        if changed is None:
+            self._notices.complete(made)
+            return True
+        path, change = changed
+        if isinstance(path, Pipe):
+            raise CheckpointError(
+                f"{path} {change}, and cannot be read again; pass --overwrite to make the output in "
+                f"{self._job.config.output_dir} again"
+            )
+        return False
 
     def _find(self, *, restart: bool) -> tuple[Found, Found | None]:
         """Return the run to resume, and the run to discard, if any; check that this run can start. Read only.
 
-        If the first has a report, its files are complete.
+        If the first has a report, its files are complete. Warn if the journal is damaged or missing.
         """
         found, old = read_found(self._journal), None
-        self._warn_of_damage(found)
+        if found.is_torn:
+            self._voice.warn(
+                f"{self._journal} is torn or damaged at byte {found.end_byte:,}: redoing the work after it"
+            )
+        elif found.header is None and written_bytes(full_shards(self._outputs, {})):
+            self._voice.warn(f"{self._journal} is missing or empty: starting from scratch")
         if restart:
             found, old = Found(), found
         elif not found.has_anything and self._misfits(found):
             found, old = Found(mismatch=found.mismatch), found  # no tokens are lost
-        self._check_options(found)
+        if misfits := self._misfits(found):
+            self._saved = f"{format_count(found.n_tokens)} tokens"
+            raise CheckpointError("; ".join(misfits))
         if found.report is not None and not self._is_whole(found.report, found):
             found.report, found.is_torn = None, True  # its files may have their final names already
         if found.report is None:
-            self._check_other_output(found)
-            # These may raise: check before saved work is discarded.
-            check_names(self._job.config, self._job.inputs, found, is_restart=restart)
+            # All of these may raise: check before saved work is discarded.
+            config = self._job.config
+            made = report.read_report(config.output_dir)
+            if made is not None and not (config.overwrite or found.has_anything) and self._has_named:
+                differing = differences_from(self._job, made)
+                if differing:
+                    raise OutputError(
+                        f"{config.output_dir} holds complete output that does not match this run: "
+                        f"{'; '.join(differing)}. Run with the original options and inputs to keep it, pass "
+                        "--overwrite to replace it once the new one is complete, or choose another "
+                        "--output-dir"
+                    )
+            check_names(config, self._job.inputs, found, is_restart=restart)
             check_disk(self._job, found.tokens)
         return found, old
 
-    def _check_other_output(self, found: Found) -> None:
-        """Raise OutputError, with the differences, if there is complete output of a different run.
-
-        Without differences, or with `--overwrite`, do nothing.
-        """
-        config = self._job.config
-        made = report.read_report(config.output_dir)
-        if made is None or config.overwrite or found.has_anything or not self._has_named:
-            return
-        differing = differences_from(self._job, made)
-        if differing:
-            raise OutputError(
-                f"{config.output_dir} holds complete output that does not match this run: "
-                f"{'; '.join(differing)}. Run with the original options and inputs to keep it, pass "
-                "--overwrite to replace it once the new one is complete, or choose another --output-dir"
-            )
-
     def _make(self, *, restart: bool) -> Mapping[str, Any]:
-        """Make all tokens, or find them complete; return the report. Only renaming is left."""
+        """Make all tokens, or find them complete; return the report. Only renaming is left.
+
+        If the engine gives a wrong token, start over with tiktoken.
+        """
         with self._reporting_saved():
             found, old = self._find(restart=restart)
             if found.report is None:
@@ -178,51 +210,41 @@ class Run:
             if found.report is not None:
                 return found.report
             with self._watch:
-                return self._tokenise_or_fall_back(found)
+                try:
+                    return self._tokenise(found)
+                except EngineMismatch as error:
+                    erring = self._job.encoder
+                    erring.drop_caches()
+                    mismatch = f"{erring.name} {erring.version} gave other tokens than tiktoken for {error}"
+                self._voice.warn(f"{mismatch}: starting over with tiktoken")
+                take_back(full_shards(self._streams, read_found(self._journal).tokens), {})
+                remove_work_files(self._folders)  # earlier tokens may be wrong, too
+                self._saved = ""
+                return self._tokenise(Found(mismatch=mismatch))
 
     @contextmanager
     def _reporting_saved(self) -> Iterator[None]:
-        """Warn how much is saved if the block raises."""
+        """Warn how much is saved if the block raises; add to a CheckpointError what to do next."""
         try:
             yield
         except BaseException as error:
             if self._saved:
-                self._voice.warn(f"saved: {self._saved}; {self._next_after(error)}")
+                next_step = "the same command resumes from there"
+                if isinstance(error, CheckpointError):
+                    next_step = "it is kept"
+                elif isinstance(error, InputError):
+                    n_bytes = self._options().get(TEXT_BYTES)
+                    size = f" if the input still has {plural(n_bytes, 'byte')}" if n_bytes is not None else ""
+                    next_step = f"once that is fixed, {next_step}{size}"
+                self._voice.warn(f"saved: {self._saved}; {next_step}")
             if isinstance(error, CheckpointError):
-                raise self._does_not_fit(error) from error
-            raise
-
-    def _next_after(self, error: BaseException) -> str:
-        """Return what happens to the saved work, for a message."""
-        if isinstance(error, CheckpointError):
-            return "it is kept"
-        if not isinstance(error, InputError):
-            return "the same command resumes from there"
-        n_bytes = self._options().get(TEXT_BYTES)
-        size = f" if the input still has {plural(n_bytes, 'byte')}" if n_bytes is not None else ""
-        return f"once that is fixed, the same command resumes from there{size}"
-
-    def _is_complete(self, made: Mapping[str, Any]) -> bool:
-        """Return whether a report says that the files are complete, with this input and these options."""
-        try:
-            return is_as_reported(self._job, made) and self._has_same_text(made)
-        except (AttributeError, KeyError, TypeError, ValueError):  # written by another program
-            return False
-
-    def _has_same_text(self, made: Mapping[str, Any]) -> bool:
-        """Return whether the inputs are those of a report; read them again if they may have changed.
-
-        Raises:
-            CheckpointError: a pipe has other text than before, and cannot be read again.
-        """
-        for path, change in self._changes(consumed_in(made, self._job.config.max_chars), made["inputs"]):
-            if isinstance(path, Pipe):
+                # An unfinished run may have given full shards their final names.
+                discard = "--restart --overwrite" if self._has_named else "--restart"
                 raise CheckpointError(
-                    f"{path} {change}, and cannot be read again; pass --overwrite to make the output in "
-                    f"{self._job.config.output_dir} again"
-                )
-            return False
-        return True
+                    f"{self._work} holds an unfinished run that cannot be resumed: {error}. Run with the "
+                    f"original input and settings to resume it, or pass {discard} to discard it"
+                ) from error
+            raise
 
     def _changes(
         self, read: Sequence[Consumed], old: Sequence[Mapping[str, Any]], *, is_read_later: bool = False
@@ -255,33 +277,6 @@ class Run:
             return True
         self._saved = ""  # not known yet
         return False
-
-    def _warn_of_damage(self, found: Found) -> None:
-        """Warn if the journal is damaged or missing."""
-        if found.is_torn:
-            self._voice.warn(
-                f"{self._journal} is torn or damaged at byte {found.end_byte:,}: redoing the work after it"
-            )
-        elif found.header is None and written_bytes(full_shards(self._outputs, {})):
-            self._voice.warn(f"{self._journal} is missing or empty: starting from scratch")
-
-    def _clear_up(self) -> None:
-        """Remove the work files of a run that was killed after it had published its output."""
-        if not self._work.exists():
-            return
-        with suppress(OutputError), locked(self._folders):  # another run may be using it
-            found = read_found(self._journal)
-            header = found.header
-            if header is None or not differences(
-                header["options"], self._options(), header["inputs"], self._job.inputs
-            ):  # else it belongs to another, stopped run
-                remove_work_files(self._folders)
-
-    def _check_options(self, found: Found) -> None:
-        """Raise CheckpointError if the saved run has other options or inputs; reads no input."""
-        if misfits := self._misfits(found):
-            self._saved = f"{format_count(found.n_tokens)} tokens"
-            raise CheckpointError("; ".join(misfits))
 
     def _misfits(self, found: Found) -> list[str]:
         """Return the reasons why this run cannot resume the saved one; reads no input."""
@@ -318,28 +313,6 @@ class Run:
         """Whether a file has a final name of this run's output."""
         return any(others(shards, n_own=0) for shards in (self._outputs | self._indexes).values())
 
-    def _does_not_fit(self, why: object) -> CheckpointError:
-        # An unfinished run may have given full shards their final names.
-        discard = "--restart --overwrite" if self._has_named else "--restart"
-        return CheckpointError(
-            f"{self._work} holds an unfinished run that cannot be resumed: {why}. Run with the original "
-            f"input and settings to resume it, or pass {discard} to discard it"
-        )
-
-    def _tokenise_or_fall_back(self, found: Found) -> Mapping[str, Any]:
-        """Make and finish the files; if the engine gives a wrong token, start over with tiktoken."""
-        try:
-            return self._tokenise(found)
-        except EngineMismatch as error:
-            erring = self._job.encoder
-            erring.drop_caches()
-            mismatch = f"{erring.name} {erring.version} gave other tokens than tiktoken for {error}"
-        self._voice.warn(f"{mismatch}: starting over with tiktoken")
-        take_back(full_shards(self._streams, read_found(self._journal).tokens), {})
-        remove_work_files(self._folders)  # earlier tokens may be wrong, too
-        self._saved = ""
-        return self._tokenise(Found(mismatch=mismatch))
-
     def _tokenise(self, found: Found) -> Mapping[str, Any]:
         """Make and finish the files; return the report, which is then in the journal."""
         mark = last_sound_mark(found, self._files_of(found))
@@ -370,18 +343,14 @@ class Run:
                 found, mark = read_found(self._journal), damage.mark - 1
 
     def _files_of(self, found: Found) -> dict[str, Written]:
-        """Return the token files of the saved run."""
-        spills = self._spills(found)
-        if self._job.config.overwrite:  # files with final names may be from another run
-            return full_shards(self._streams, found.tokens) | spills
-        return found_shards(self._streams, found.tokens, is_torn=found.is_torn) | spills
-
-    def _spills(self, found: Found) -> dict[str, Written]:
-        """Return the files of the spills that the saved run has written, if it shuffles."""
+        """Return the token files of the saved run and, if it shuffles, those of the spills it has written."""
         n_spills = 0
         while any(self._job.spill(n_spills).outputs.keys() & mark.segment.crcs for mark in found.marks):
             n_spills += 1
-        return unpublished({k: v for n in range(n_spills) for k, v in self._job.spill(n).outputs.items()})
+        spills = unpublished({k: v for n in range(n_spills) for k, v in self._job.spill(n).outputs.items()})
+        if self._job.config.overwrite:  # files with final names may be from another run
+            return full_shards(self._streams, found.tokens) | spills
+        return found_shards(self._streams, found.tokens, is_torn=found.is_torn) | spills
 
     def _header(self, mismatch: str) -> dict[str, object]:
         """Return the journal's header: what a later run must know, or have in common with this one."""
@@ -398,7 +367,14 @@ class Run:
             return Tally([InputTally() for _ in self._job.inputs])
         tally = self._tally_at(found, mark)
         self._note_saved(Saved.of(tally))
-        self._check_inputs(found, tally, is_read_later=not self._has_enough(tally))
+        at = tally.position
+        has_enough = (  # a limit is reached, so no more of the current input will be read
+            at.input_index < self._job.n_train_inputs
+            and at.anchor == at.offset
+            and not at.document
+            and _stopped_by(tally, self._job) is not None
+        )
+        self._check_inputs(found, tally, is_read_later=not has_enough)
         del tally.inputs[len(self._job.inputs) :]
         begun = tally.inputs[: tally.position.input_index]
         for one, counts in zip(self._job.inputs, begun, strict=False):
@@ -416,13 +392,6 @@ class Run:
             done = f"{format_duration(tally.wall_s)} of work already done"
         self._voice.say(f"resuming at {self._progress(Saved.of(tally))}: {done}")
         return tally
-
-    def _has_enough(self, tally: Tally) -> bool:
-        """Return whether a limit is reached, so that no more of the current input will be read."""
-        at = tally.position
-        if at.input_index >= self._job.n_train_inputs or at.anchor != at.offset or at.document:
-            return False
-        return _stopped_by(tally, self._job) is not None
 
     def _note_saved(self, saved: Saved) -> None:
         """Remember the saved progress, for the message if this run ends early."""
