@@ -55,11 +55,14 @@ def check(output_dir: Path, voice: Voice) -> None:
             raise
     surplus = find_surplus(outputs, output_dir, {one.file.path for one in listed})
     if found or surplus:
-        _check_same(output_dir, listed)
-        raise (DifferenceError if surplus else kind)(_explain(output_dir, found, surplus))
+        raise (DifferenceError if surplus else kind)(_explain(output_dir, listed, found, surplus))
+    token_files = [one.file for one in listed if isinstance(one.file, OutputFile)]
+    indexes = [one.file.name for one in listed if isinstance(one.file, IndexFile)]
+    elapsed_s = max(1e-9, time.monotonic() - reading.began_s)
     voice.say(
-        f"checked: {_name_files([one.file for one in listed])}, all as they were written "
-        f"({reading.describe_speed()})"
+        f"checked: {', '.join([name_tokens(token_files), *indexes])}, all as they were written "
+        f"({format_bytes(reading.n_bytes)} in {format_duration(elapsed_s)}, "
+        f"{format_bytes(reading.n_bytes / elapsed_s)}/s)"
     )
     if journal_in(output_dir).is_file():
         voice.say(f"notice: {output_dir / WORK_FOLDER} holds an unfinished run, which was not checked")
@@ -87,12 +90,6 @@ def _find_listed(output_dir: Path) -> tuple[Outputs, list[Listed]]:
     return outputs, listed
 
 
-def _name_files(files: Sequence[OutputFile | IndexFile]) -> str:
-    """Return the names of the files and the number of tokens in each split, for a message."""
-    indexes = [one.name for one in files if isinstance(one, IndexFile)]
-    return ", ".join([name_tokens([one for one in files if isinstance(one, OutputFile)]), *indexes])
-
-
 def _describe(error: Exception) -> str:
     return f"without {error}" if isinstance(error, KeyError) else str(error)
 
@@ -106,8 +103,13 @@ def _incomplete(output_dir: Path, path: Path) -> OutputError:
     return OutputError(f"{why}; make the output first, or give its folder with --output-dir")
 
 
-def _check_same(output_dir: Path, listed: Sequence[Listed]) -> None:
-    """Raise OutputError if another run has replaced the output meanwhile: differences mean nothing then."""
+def _explain(
+    output_dir: Path, listed: Sequence[Listed], damaged: Sequence[str], surplus: Sequence[str]
+) -> str:
+    """Return the message about files that are damaged or cannot be read, and about files too many.
+
+    Raise OutputError if another run has replaced the output meanwhile: differences mean nothing then.
+    """
     now = None
     with suppress(OutputError):
         now = _find_listed(output_dir)[1]
@@ -116,10 +118,6 @@ def _check_same(output_dir: Path, listed: Sequence[Listed]) -> None:
             f"another run has replaced the output in {output_dir} while it was checked; run the same command "
             "again when that run has ended"
         )
-
-
-def _explain(output_dir: Path, damaged: Sequence[str], surplus: Sequence[str]) -> str:
-    """Return the message about files that are damaged or cannot be read, and about files too many."""
     way_out = f"Copy what is damaged again from where it is whole, or {_MAKE_AGAIN}"
     lines = [*damaged, *surplus]
     if len(lines) == 1:
@@ -129,21 +127,15 @@ def _explain(output_dir: Path, damaged: Sequence[str], surplus: Sequence[str]) -
 
 
 class _Reading:
-    """The progress of reading all files."""
+    """The progress of reading all files: how many bytes since when."""
 
     def __init__(self, display: Display, voice: Voice) -> None:
         self._voice, self._display = voice, display
-        self._n_bytes = 0
-        self._began_s = time.monotonic()
+        self.n_bytes = 0
+        self.began_s = time.monotonic()
 
     def after_chunk(self, n_bytes: int) -> None:
         """Count a chunk, and show the progress; raises if the work should stop."""
         self._voice.check()
-        self._n_bytes += n_bytes
-        self._display.show(bytes_read=self._n_bytes, tokens=self._n_bytes // TOKEN.itemsize)
-
-    def describe_speed(self) -> str:
-        """Return how much was read, and how fast."""
-        elapsed_s = max(1e-9, time.monotonic() - self._began_s)
-        speed = f"{format_bytes(self._n_bytes / elapsed_s)}/s"
-        return f"{format_bytes(self._n_bytes)} in {format_duration(elapsed_s)}, {speed}"
+        self.n_bytes += n_bytes
+        self._display.show(bytes_read=self.n_bytes, tokens=self.n_bytes // TOKEN.itemsize)

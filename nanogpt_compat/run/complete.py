@@ -43,16 +43,14 @@ def is_as_reported(job: Job, made: Mapping[str, Any]) -> bool:
     listed = [one for one in made["files"] if not is_index(one)]
     listed = [{name: one[name] for name in ("name", "tokens", "bytes")} for one in listed]
     files = describe_files(list(files_of(job.outputs, by_stream(job.outputs, made["tokens"]))))
-    return listed == files and _have_indexes(job, made) and have_sizes(job, made, are_named=True)
-
-
-def _have_indexes(job: Job, made: Mapping[str, Any]) -> bool:
-    """Return whether the indexes that a report lists are those of this job, and have their sizes."""
-    listed = {one["name"]: one["bytes"] for one in made["files"] if is_index(one)}
+    if listed != files:
+        return False
+    index_bytes = {one["name"]: one["bytes"] for one in made["files"] if is_index(one)}
     paths = {name: shards.path(0) for name, shards in job.indexes.items()}
-    return listed.keys() == paths.keys() and all(
-        path.exists() and path.stat().st_size == listed[name] for name, path in paths.items()
+    has_indexes = index_bytes.keys() == paths.keys() and all(
+        path.exists() and path.stat().st_size == index_bytes[name] for name, path in paths.items()
     )
+    return has_indexes and have_sizes(job, made, are_named=True)
 
 
 def have_sizes(job: Job, made: Mapping[str, Any], *, are_named: bool) -> bool:
