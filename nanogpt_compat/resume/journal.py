@@ -135,7 +135,10 @@ class Journal:
             )
         self._is_sound = False  # stays so if anything below raises
         with _explained(self.path, f"append at byte {self.end_byte} to"):
-            _write_once(self._fd, line)
+            n_written = os.write(self._fd, line) if len(line) <= MAX_LINE_BYTES else 0  # no reader takes more
+            if n_written < len(line):
+                what = f"only {n_written} of {len(line)} bytes taken (limit: {MAX_LINE_BYTES})"
+                raise OSError(errno.ENOSPC, what)
             getattr(os, "fdatasync", os.fsync)(self._fd)
         is_header = not self.end_byte
         self.end_byte += len(line)
@@ -152,12 +155,6 @@ class Journal:
         self._is_sound = False
         with contextlib.suppress(OSError):  # all complete records are synced already
             os.close(self._fd)
-
-
-def _write_once(fd: int, line: bytes) -> None:
-    n_written = os.write(fd, line) if len(line) <= MAX_LINE_BYTES else 0  # readers reject longer lines
-    if n_written < len(line):
-        raise OSError(errno.ENOSPC, f"only {n_written} of {len(line)} bytes taken (limit: {MAX_LINE_BYTES})")
 
 
 @contextlib.contextmanager

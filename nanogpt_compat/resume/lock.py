@@ -108,16 +108,6 @@ def check_free(path: Path) -> None:
         raise _cannot_lock(path, error) from error
 
 
-def _make_mark(mark: Path) -> int | None:
-    """Write the mark of this process; return the file descriptor with the flock, or None without flock."""
-    with mark.open("x", encoding="ascii") as file:
-        is_held = _flock(file.fileno(), "LOCK_EX") is True
-        json.dump(asdict(replace(this_process(), flock=is_held)), file)
-        file.flush()
-        os.fsync(file.fileno())  # else a power cut may leave an empty mark
-        return os.dup(file.fileno()) if is_held else None  # Windows cannot rename a folder with an open file
-
-
 def _move_in(temp: Path, lock: Path) -> None:
     """Remove the marks of runs that have ended, and rename `temp` to `lock`."""
     for _ in range(_N_TRIES):
@@ -158,7 +148,13 @@ class FolderLock:
         self._mark = temp / temp.name
         try:
             temp.mkdir()
-            self._fd = _make_mark(self._mark)
+            with self._mark.open("x", encoding="ascii") as file:
+                is_held = _flock(file.fileno(), "LOCK_EX") is True
+                json.dump(asdict(replace(this_process(), flock=is_held)), file)
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut may leave an empty mark
+                fd = os.dup(file.fileno()) if is_held else None
+            self._fd = fd  # the file is closed: Windows cannot rename a folder with an open one
             _move_in(temp, self.path)
             self._mark = self.path / temp.name
         except OSError as error:

@@ -58,25 +58,21 @@ def differences_at(
     if len(inputs) < n_begun:
         first = "the first" if n_begun == 1 else f"the first {n_begun:,}"
         found.append(f"{n_inputs}, but the saved part comes from {first}")
-    found += _moved(old["inputs"][:n_begun], inputs)
-    for was, one in zip(old["inputs"][:n_begun], inputs, strict=False):
+    begun = list(zip(old["inputs"][:n_begun], inputs, strict=False))
+    for was, one in begun:
+        split = one.description.get("split")
+        if was.get("split") != split:  # an input for the other split was in this place
+            n_now = sum(one.description.get("split") == "train" for one in inputs)
+            found.append(
+                f"{one.location} is for {split}, but the saved part has an input for {was['split']} in its "
+                f"place (--input now has {plural(n_now, 'input')})"
+            )
+            break  # the first such input is enough
+    for was, one in begun:
         container = Format.named(was["format"]).container
         if container != one.form.container:
             found.append(f"{one.location} was {container} and is {one.form.container}")
     return found
-
-
-def _moved(old: Sequence[Mapping[str, Any]], inputs: Sequence[Input]) -> list[str]:
-    """Return a phrase about the first input in whose place there was one for another split, if any."""
-    for was, one in zip(old, inputs, strict=False):
-        split = one.description.get("split")
-        if was.get("split") != split:
-            n_now = sum(one.description.get("split") == "train" for one in inputs)
-            return [
-                f"{one.location} is for {split}, but the saved part has an input for {was['split']} in its "
-                f"place (--input now has {plural(n_now, 'input')})"
-            ]
-    return []
 
 
 def consumed_at(tally: Tally) -> list[Consumed]:
