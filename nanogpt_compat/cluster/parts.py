@@ -147,7 +147,11 @@ class Parts:
             if part["start"] == part["end"]:
                 continue
             if part["start"] != end_before:
-                raise SpansError(self._gap(part, end_before))
+                raise SpansError(
+                    f"span {part['span']:,} of {plan.inputs[part['input']].location} begins at "
+                    f"{part['start']:,} and the one before it ends at {end_before:,}: the file was changed "
+                    f"in between; remove {parts_folder(work_dir, plan)} and run again"
+                )
             self._count(self.tally, part)
             self._peak_rss_bytes = max(self._peak_rss_bytes, part["peak_rss_bytes"])
             self._span_s += part["tally"]["wall_s"]
@@ -157,14 +161,6 @@ class Parts:
         self.n_tokens = self.tally.tokens
         self._engine = " and ".join(sorted(engines))
         self._hosts = sorted(hosts)
-
-    def _gap(self, part: Mapping[str, Any], end: int) -> str:
-        path = self.plan.inputs[part["input"]].location
-        sidecar = _sidecar(self._work_dir, self.plan, part["span"])
-        return (
-            f"span {part['span']:,} of {path} begins at {part['start']:,} and the one before it ends at "
-            f"{end:,}: the file was changed in between; remove {sidecar.parent} and run again"
-        )
 
     def check_texts(self, source: Source, *, say: Callable[[str], None], check: Callable[[], None]) -> None:
         """Check that inputs with a new timestamp still hold the text that the parts were made from.

@@ -130,7 +130,16 @@ def write_plan(work_dir: Path, plan: Plan) -> Plan:
     temp = path.with_name(f"{PLAN_NAME}.{uuid.uuid4().hex}")
     try:
         work_dir.mkdir(parents=True, exist_ok=True)
-        write_json(temp, _as_record(plan), indent=1)
+        record = {
+            "hash": plan.hash,
+            "text_bytes": plan.text_bytes,
+            "span_bytes": plan.span_bytes,
+            "document_ratio": plan.document_ratio,
+            "options": plan.options,
+            # An address is without its password and query.
+            "inputs": [{"location": str(one.location), **one.as_record()} for one in plan.inputs],
+        }
+        write_json(temp, record, indent=1)
         try:
             os.link(temp, path)  # if several ranks begin at once, only one of them makes the plan
             is_ours = True
@@ -146,18 +155,6 @@ def write_plan(work_dir: Path, plan: Plan) -> Plan:
     if found is None:
         raise OutputError(f"{path} was removed right after it was written; run the same command again")
     return found
-
-
-def _as_record(plan: Plan) -> dict[str, Any]:
-    """Return the contents of plan.json, with addresses of inputs, but without their passwords and queries."""
-    return {
-        "hash": plan.hash,
-        "text_bytes": plan.text_bytes,
-        "span_bytes": plan.span_bytes,
-        "document_ratio": plan.document_ratio,
-        "options": plan.options,
-        "inputs": [{"location": str(one.location), **one.as_record()} for one in plan.inputs],
-    }
 
 
 def read_plan(work_dir: Path) -> Plan | None:
