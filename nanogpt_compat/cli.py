@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -155,7 +155,14 @@ def _do(
     voice.enter("preparing")  # before the imports, which take longer than all before them
     folder = options.output_dir or home or Path()
     if options.inspect is not None:
-        _inspect(Path(options.inspect) if options.inspect else folder, options)
+        from nanogpt_compat.inspect.show import inspect
+
+        path = Path(options.inspect) if options.inspect else folder
+        stdout = calm(sys.stdout)
+        width = max(_MIN_COLUMNS, shutil.get_terminal_size().columns)
+        for line in inspect(path, options.at, vocab_dir=options.vocab_dir, width=width):
+            stdout.write_as_is(line + "\n")
+        _check_printed(stdout)
     elif options.check:
         from nanogpt_compat.run.check import check
 
@@ -185,7 +192,8 @@ def _run(
     try:
         work = look_into(config, request.inputs)
     except InputError:
-        _print_saved(config.output_dir, voice.warn)
+        if n_tokens := _saved_tokens(config.output_dir):  # else the error would seem to lose them
+            voice.warn(f"saved: {plural(n_tokens, 'token')}, kept as before")
         raise
     _say_all(request.notices, voice)
     if work.shows_end_of_text and not options.verify:
@@ -217,27 +225,10 @@ def _say_all(lines: Iterable[str], voice: Voice) -> None:
         voice.say(line)
 
 
-def _inspect(path: Path, options: Options) -> None:
-    """Print what is in finished token files."""
-    from nanogpt_compat.inspect.show import inspect
-
-    stdout = calm(sys.stdout)
-    width = max(_MIN_COLUMNS, shutil.get_terminal_size().columns)
-    for line in inspect(path, options.at, vocab_dir=options.vocab_dir, width=width):
-        stdout.write_as_is(line + "\n")
-    _check_printed(stdout)
-
-
 def _check_printed(stdout: object) -> None:
     """Raise OutputError if the requested output could not be printed: the exit code must not be 0."""
     if isinstance(stdout, CalmStream) and (why := stdout.failure) is not None:
         raise OutputError(f"cannot write to standard output: {why.strerror}; {advice(why)} and run again")
-
-
-def _print_saved(output_dir: Path, warn: Callable[[str], None]) -> None:
-    """Print how much an earlier run has saved, so that the error that follows does not seem to lose it."""
-    if n_tokens := _saved_tokens(output_dir):
-        warn(f"saved: {plural(n_tokens, 'token')}, kept as before")
 
 
 def _saved_tokens(output_dir: Path) -> int:

@@ -67,6 +67,15 @@ def build_report(
         for one, counts in zip(inputs, tally.inputs, strict=True)
     ]
     names = [str(one.location) for one in inputs]
+    stopped_at: dict[str, object] | None = None  # which limit was reached, and what was read of the input
+    if stopped_by is not None:
+        option, index = stopped_by
+        unit = _RECORDS.get(inputs[index].form.container, "rows")
+        stopped_at = {"option": option, "input": names[index]}
+        if unit != "rows":  # a text in a table of columns has no place in the file
+            stopped_at["bytes"] = tally.inputs[index].text_bytes
+        if unit != "bytes":
+            stopped_at[unit] = tally.inputs[index].records
     return {
         "tokens": dict(tokens),
         "dtype": TOKEN.str,
@@ -76,7 +85,7 @@ def build_report(
         "bytes_total": sum(one["bytes"] for one in described),
         "text_bytes": tally.text_bytes,
         "chars": tally.chars if counts_chars else None,
-        "stopped_at": None if stopped_by is None else _describe_stop(*stopped_by, tally, inputs),
+        "stopped_at": stopped_at,
         "invalid_bytes": tally.invalid_bytes,
         "invalid_offsets": [[names[index], offset] for index, offset in tally.invalid_offsets],
         "forced_cuts": tally.forced_cuts,
@@ -102,17 +111,6 @@ def build_report(
         "fingerprint": fingerprint,
         "versions": versions(),
     }
-
-
-def _describe_stop(option: str, index: int, tally: Tally, inputs: Sequence[Input]) -> dict[str, object]:
-    """Return which limit was reached, and where: the input, and what was read of it."""
-    one = tally.inputs[index]
-    unit = _RECORDS.get(inputs[index].form.container, "rows")
-    # A text in a table of columns has no place in the file.
-    places = {} if unit == "rows" else {"bytes": one.text_bytes}
-    if unit != "bytes":
-        places[unit] = one.records
-    return {"option": option, "input": str(inputs[index].location), **places}
 
 
 def _describe_input(
@@ -238,30 +236,19 @@ def describe_skipped(n_records: int, path: object, why: str) -> str:
     return f"{n_records:,} record{' was' if n_records == 1 else 's were'} skipped, the first in {path}: {why}"
 
 
-def _describe_split(files: Sequence[OutputFile], *, where: str) -> str:
-    """Describe the files of one split."""
-    shards = "" if len(files) == 1 else f" to {files[-1].name}, {len(files):,} shards"
-    n_tokens, n_bytes = sum(one.n_tokens for one in files), sum(one.n_bytes for one in files)
-    return f"{files[0].name}{shards}: {plural(n_tokens, 'token')}, {format_bytes(n_bytes)}{where}"
-
-
-def _describe_memory(made: Mapping[str, Any]) -> str:
-    """Describe the peak of the process's own memory, which `--max-memory` limits, and with mapped files."""
-    resident = format_bytes(made["peak_rss_bytes"])
-    own_bytes = made["peak_own_bytes"]
-    return resident if own_bytes is None else f"{format_bytes(own_bytes)}, {resident} with mapped files"
-
-
 def name_files(files: Sequence[OutputFile], *, val: str, indexes: Sequence[str]) -> list[str]:
     """Return a line for each split: its files, tokens and bytes; `val`: where those of val come from.
 
     `indexes` are the names of those that were made, which get a line.
     """
-    lines = [
-        _describe_split(some, where=where)
-        for split, where in (("train", ""), ("val", f": {val}"))
-        if (some := [one for one in files if one.split == split])
-    ]
+    lines = []
+    for split, where in (("train", ""), ("val", f": {val}")):
+        some = [one for one in files if one.split == split]
+        if some:
+            shards = "" if len(some) == 1 else f" to {some[-1].name}, {len(some):,} shards"
+            n_tokens, n_bytes = sum(one.n_tokens for one in some), sum(one.n_bytes for one in some)
+            size = f"{plural(n_tokens, 'token')}, {format_bytes(n_bytes)}"
+            lines.append(f"{some[0].name}{shards}: {size}{where}")
     if indexes:
         lines.append(f"{' and '.join(indexes)}: where each document is, as Megatron reads it")
     return lines
@@ -272,10 +259,13 @@ def end_lines(
 ) -> list[str]:
     """Return the last lines: what was made, how fast, and everything that was dropped, replaced or cut."""
     lines = name_files(files, val=val, indexes=indexes)
+    memory = format_bytes(made["peak_rss_bytes"])
+    own_bytes = made["peak_own_bytes"]  # what --max-memory limits
+    memory = memory if own_bytes is None else f"{format_bytes(own_bytes)}, {memory} with mapped files"
     lines.append(
         f"{format_bytes(made['bytes_read'])} in {format_duration(made['wall_s'])}: "
         f"{format_rate(made['bytes_read'], made['wall_s'])}, "
-        f"peak memory {_describe_memory(made)}"
+        f"peak memory {memory}"
     )
     if made["documents"] or made["empty_documents"]:
         empty = f"; {plural(made['empty_documents'], 'empty one')} dropped" if made["empty_documents"] else ""
