@@ -591,6 +591,13 @@ def test_a_stopped_run_of_one_machine_is_not_mixed_with_parts(tmp_path: Path) ->
         (("auto", 7), {"JOB_COMPLETION_INDEX": "6"}, (6, 7)),
         (("auto", None), {"JOB_COMPLETION_INDEX": "6"}, "needs --world-size"),
         (("auto", None), {}, "none of SLURM_ARRAY_TASK_ID"),
+        (("auto", 4), {"JOB_COMPLETION_INDEX": ""}, "JOB_COMPLETION_INDEX is '', which is not a number"),
+        (
+            ("auto", None),
+            {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "one"},
+            "SLURM_ARRAY_TASK_MIN is 'one'.*; give --rank",
+        ),
+        (("auto", None), {"SLURM_PROCID": "2", "SLURM_NTASKS": "3(x2)"}, "SLURM_NTASKS is '3\\(x2\\)'"),
         (("4", 4), {}, "--rank 4 of 4 does not exist"),
         (("x", 4), {}, "neither a number nor auto"),
         (("0", None), {}, "needs --world-size"),

@@ -18,28 +18,29 @@ def rank_of(rank: str, world_size: int | None, environment: Mapping[str, str]) -
     Raises:
         UsageError: the rank cannot be found, or is out of range.
     """
-    number, size = rank, world_size
-    if rank == "auto":
-        task, count = environment.get("SLURM_ARRAY_TASK_ID"), environment.get("SLURM_ARRAY_TASK_COUNT")
-        if task is not None and world_size is not None:
-            number = task
-        elif task is not None:
-            first, step = (int(environment.get(f"SLURM_ARRAY_TASK_{name}", "0")) for name in ("MIN", "STEP"))
-            number = str((int(task) - first) // max(1, step))
-            size = None if count is None else int(count)
-        elif "JOB_COMPLETION_INDEX" in environment:
-            number = environment["JOB_COMPLETION_INDEX"]
-        elif "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment:
-            number, size = environment["SLURM_PROCID"], world_size or int(environment["SLURM_NTASKS"])
-        else:
-            raise UsageError(
-                "--rank auto: none of SLURM_ARRAY_TASK_ID, SLURM_PROCID and JOB_COMPLETION_INDEX is set; "
-                "give --rank R --world-size N"
-            )
-    try:
-        index = int(number)
-    except ValueError:
-        raise UsageError(f"--rank {number} is neither a number nor auto") from None
+    index, size = 0, world_size
+    if rank != "auto":
+        try:
+            index = int(rank)
+        except ValueError:
+            raise UsageError(f"--rank {rank} is neither a number nor auto") from None
+    elif "SLURM_ARRAY_TASK_ID" in environment:
+        index = _number("SLURM_ARRAY_TASK_ID", environment)
+        if world_size is None:
+            first, step = (_number(f"SLURM_ARRAY_TASK_{name}", environment, "0") for name in ("MIN", "STEP"))
+            index = (index - first) // max(1, step)
+            if "SLURM_ARRAY_TASK_COUNT" in environment:
+                size = _number("SLURM_ARRAY_TASK_COUNT", environment)
+    elif "JOB_COMPLETION_INDEX" in environment:
+        index = _number("JOB_COMPLETION_INDEX", environment)
+    elif "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment:
+        index = _number("SLURM_PROCID", environment)
+        size = world_size or _number("SLURM_NTASKS", environment)
+    else:
+        raise UsageError(
+            "--rank auto: none of SLURM_ARRAY_TASK_ID, SLURM_PROCID and JOB_COMPLETION_INDEX is set; "
+            "give --rank R --world-size N"
+        )
     if size is None:
         raise UsageError(f"--rank {rank} needs --world-size N, the number of ranks")
     if not 0 <= index < size:
@@ -48,3 +49,14 @@ def rank_of(rank: str, world_size: int | None, environment: Mapping[str, str]) -
             "an array again, give the --world-size of the whole array: a task's number is then its rank"
         )
     return index, size
+
+
+def _number(name: str, environment: Mapping[str, str], default: str = "") -> int:
+    """Return the number in a scheduler's variable; raise a UsageError if it is none."""
+    value = environment.get(name, default)
+    try:
+        return int(value)
+    except ValueError:
+        raise UsageError(
+            f"--rank auto: {name} is {value!r}, which is not a number; give --rank R --world-size N"
+        ) from None
