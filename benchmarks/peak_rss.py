@@ -214,7 +214,7 @@ def write_results(results: Sequence[Result], output_dir: Path) -> None:
 def _draw(output_dir: Path) -> None:
     """Draw the picture in a separate process, so that --short needs no matplotlib."""
     names = [str(output_dir / f"peak_rss.{suffix}") for suffix in ("json", "svg")]
-    subprocess.run([sys.executable, "-m", "benchmarks.picture", *names], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.pictures", "memory", *names], cwd=ROOT, check=True)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

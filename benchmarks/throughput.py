@@ -99,7 +99,7 @@ def _write_record(record: dict[str, Any], output_dir: Path) -> None:
 def _draw(output_dir: Path) -> None:
     """Draw the picture in a separate process, so that --short needs no matplotlib."""
     names = [str(output_dir / f"throughput.{suffix}") for suffix in ("json", "svg")]
-    subprocess.run([sys.executable, "-m", "benchmarks.rate_picture", *names], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.pictures", "rates", *names], cwd=ROOT, check=True)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
