@@ -192,7 +192,8 @@ def _run(
     try:
         work = look_into(config, request.inputs)
     except InputError:
-        if n_tokens := _saved_tokens(config.output_dir):  # else the error would seem to lose them
+        # The error that follows must not seem to lose them.
+        if n_tokens := _saved_tokens(config.output_dir):
             voice.warn(f"saved: {plural(n_tokens, 'token')}, kept as before")
         raise
     _say_all(request.notices, voice)

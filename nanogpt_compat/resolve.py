@@ -70,10 +70,9 @@ def resolve(options: Options, *, home: Path | None) -> Request:
                 f"{one.location} is plain text, and another input holds documents: give the "
                 "--document-separator of the text or --one-document-per-file, or read it in a separate run"
             )
-    _check_effects(options, inputs, has_documents=has_documents)
+    _check_effects(options, inputs)
+    _check_shuffle(options, has_documents=has_documents)
     shard_tokens, shard_name = _shards(options)
-    val_split = _val_split(options, has_documents=has_documents)
-    _check_eot_and_index(options, has_documents=has_documents)
     config = Config(
         output_dir=options.output_dir or folder,
         has_documents=has_documents,
@@ -81,14 +80,14 @@ def resolve(options: Options, *, home: Path | None) -> Request:
         n_chunks=options.n,
         max_tokens=options.max_tokens,
         val_ratio=VAL_RATIO if options.val_ratio is None else options.val_ratio,
-        val_split=val_split,
+        val_split=_val_split(options, has_documents=has_documents),
         separator=options.document_separator,
         one_document_per_file=options.one_document_per_file,
-        eot=options.eot or ("append" if options.format == "bin" else "prepend"),
+        eot=_eot(options, has_documents=has_documents),
         output_format=options.format,
         shard_tokens=shard_tokens,
         shard_name=shard_name,
-        index=options.index,
+        index=_index(options, has_documents=has_documents),
         shuffle=options.shuffle,
         seed=SEED if options.shuffle and options.seed is None else options.seed,
         text_field=DEFAULT_TEXT_FIELD if options.text_field is None else options.text_field,
@@ -116,11 +115,8 @@ def resolve(options: Options, *, home: Path | None) -> Request:
     return Request(config, inputs, _share(options, config, inputs), (*found.notices, *notices))
 
 
-def _check_effects(options: Options, inputs: Sequence[Input], *, has_documents: bool) -> None:
-    """Raise UsageError for an option without effect on these inputs: it was given for a reason.
-
-    Raise it also if `--shuffle` cannot be done.
-    """
+def _check_effects(options: Options, inputs: Sequence[Input]) -> None:
+    """Raise UsageError for an option without effect on these inputs: it was given for a reason."""
     has_records = any(one.form.has_records for one in inputs)
     has_text = not all(one.form.has_records for one in inputs)
     for option, is_given, has_effect in (
@@ -145,18 +141,6 @@ def _check_effects(options: Options, inputs: Sequence[Input], *, has_documents: 
         raise UsageError(
             f"--val-split {options.val_split} has no effect with --val-ratio 0: give only one of them"
         )
-    if options.seed is not None and not options.shuffle:
-        raise UsageError("--seed decides the order of --shuffle, and has no effect without it")
-    if options.shuffle and not has_documents:
-        raise UsageError(
-            f"--shuffle needs documents: {_WITH_DOCUMENTS}; for paragraphs, give --document-separator "
-            "'\\n\\n'"
-        )
-    if options.shuffle and options.cluster is not None and not options.merge:
-        raise UsageError(
-            "--shuffle shuffles while it joins the parts: give --merge too, or shuffle in a later --merge "
-            "with the same options"
-        )
 
 
 def _share(options: Options, config: Config, inputs: Sequence[Input]) -> Share | None:
@@ -174,10 +158,7 @@ def _share(options: Options, config: Config, inputs: Sequence[Input]) -> Share |
         raise UsageError("--cluster, --rank and --merge need --work-dir DIR, which all machines can reach")
     if is_rank and (options.cluster is not None or options.merge or options.restart):
         raise UsageError("--rank only encodes its spans: omit --cluster, --merge and --restart")
-    limits = {"--n": (options.n, "characters"), "--max-tokens": (options.max_tokens, "tokens")}
-    counts = [f"{option} counts {unit}" for option, (value, unit) in limits.items() if value is not None]
-    if counts:
-        raise UsageError(f"{counts[0]} from the beginning, which spans cannot do: omit it")
+    _check_limits(options)
     if any(isinstance(one.location, Pipe) for one in inputs):
         raise UsageError("a pipe can be read by one process only; write it to a file first")
     has_windows = not config.has_documents and config.val_split == "spread" and config.has_val
@@ -190,6 +171,30 @@ def _share(options: Options, config: Config, inputs: Sequence[Input]) -> Share |
         raise UsageError("--dry-run and --verify are for one machine: omit --cluster, --rank and --merge")
     rank = None if options.rank is None else rank_of(options.rank, options.world_size, os.environ)
     return Share(options.work_dir.absolute(), options.span_size, options.cluster, rank, options.merge)
+
+
+def _check_limits(options: Options) -> None:
+    """Raise UsageError for a limit that the spans of a plan cannot have."""
+    limits = {"--n": (options.n, "characters"), "--max-tokens": (options.max_tokens, "tokens")}
+    for option, (value, unit) in limits.items():
+        if value is not None:
+            raise UsageError(f"{option} counts {unit} from the beginning, which spans cannot do: omit it")
+
+
+def _check_shuffle(options: Options, *, has_documents: bool) -> None:
+    """Raise UsageError if `--shuffle` cannot be done, or `--seed` has no effect."""
+    if options.seed is not None and not options.shuffle:
+        raise UsageError("--seed decides the order of --shuffle, and has no effect without it")
+    if options.shuffle and not has_documents:
+        raise UsageError(
+            f"--shuffle needs documents: {_WITH_DOCUMENTS}; for paragraphs, give --document-separator "
+            "'\\n\\n'"
+        )
+    if options.shuffle and options.cluster is not None and not options.merge:
+        raise UsageError(
+            "--shuffle shuffles while it joins the parts: give --merge too, or shuffle in a later --merge "
+            "with the same options"
+        )
 
 
 def _val_split(options: Options, *, has_documents: bool) -> str:
@@ -223,12 +228,15 @@ def _refuse_split(options: Options, why: str) -> None:
             raise UsageError(f"{option} {value} does not go with {why}")
 
 
-def _check_eot_and_index(options: Options, *, has_documents: bool) -> None:
-    """Raise UsageError if `--eot` or `--index` does not go with the input or the format."""
+def _eot(options: Options, *, has_documents: bool) -> str:
     if options.eot is not None and not has_documents:
         raise UsageError(f"--eot needs documents: {_WITH_DOCUMENTS}")
+    return options.eot or ("append" if options.format == "bin" else "prepend")
+
+
+def _index(options: Options, *, has_documents: bool) -> bool:
     if not options.index:
-        return
+        return False
     for option, value in (("--format", options.format), ("--shard-tokens", options.shard_tokens)):
         if value not in ("bin", None):
             raise UsageError(
@@ -236,6 +244,7 @@ def _check_eot_and_index(options: Options, *, has_documents: bool) -> None:
             )
     if not has_documents:
         raise UsageError(f"--index needs documents: {_WITH_DOCUMENTS}")
+    return True
 
 
 def _shards(options: Options) -> tuple[int | None, str | None]:

@@ -46,20 +46,12 @@ def has_new_letter(text: bytes) -> bool:
     """
     data = np.frombuffer(text, np.uint8)
     for lead, seconds in _beginnings().items():
-        if bytes((lead,)) not in text:
-            continue
-        is_lead = data[:-1] == lead
-        # To compare with a few second bytes takes less time than to list all places.
-        is_few = len(seconds) <= _FEW
-        candidates = (is_lead & (data[1:] == second) for second in seconds) if is_few else (is_lead,)
-        n_more = 1 + (lead >= 0xE0) + (lead >= 0xF0)  # continuation bytes
-        for places in (np.flatnonzero(found) for found in candidates if found.any()):
-            codes: NDArray[Any] = np.full(len(places), lead & (_CONTINUATION >> n_more), np.uint32)
-            for k in range(1, n_more + 1):
-                codes = codes << 6 | data[places + k] & _CONTINUATION
-            firsts, lasts = _edges()
-            ranges = np.searchsorted(firsts, codes, side="right")  # 0 is before the first
-            if (codes <= lasts[ranges - 1])[ranges > 0].any():
+        if bytes((lead,)) in text:
+            is_lead = data[:-1] == lead
+            # To compare with a few second bytes takes less time than to list all places.
+            is_few = len(seconds) <= _FEW
+            candidates = (is_lead & (data[1:] == second) for second in seconds) if is_few else (is_lead,)
+            if any(found.any() and _has_one(data, np.flatnonzero(found), lead) for found in candidates):
                 return True
     return False
 
@@ -80,3 +72,14 @@ def _edges() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
     """Return the first characters of the ranges, and the last ones."""
     firsts, lasts = np.array(NEW_LETTERS, np.uint32).T
     return firsts, lasts
+
+
+def _has_one(data: NDArray[np.uint8], places: NDArray[np.intp], lead: int) -> bool:
+    """Return whether one of the characters at `places`, which begin with `lead`, is new."""
+    n_more = 1 + (lead >= 0xE0) + (lead >= 0xF0)
+    codes: NDArray[Any] = np.full(len(places), lead & (_CONTINUATION >> n_more), np.uint32)
+    for k in range(1, n_more + 1):
+        codes = codes << 6 | data[places + k] & _CONTINUATION
+    firsts, lasts = _edges()
+    ranges = np.searchsorted(firsts, codes, side="right")  # 0 is before the first
+    return bool((codes <= lasts[ranges - 1])[ranges > 0].any())

@@ -295,7 +295,10 @@ class _Block(RunBlock):
         delimiter = b"," if table is None else table.delimiter
         place = 0
         while place < len(self.raw):
-            end = (0 if place else self._header_end) or parse_record(self.raw, place, delimiter, 0).end
+            if not place and self._header_end:
+                end = self._header_end
+            else:
+                end = parse_record(self.raw, place, delimiter, 0).end
             yield self.raw[place:end]
             place = end
 

@@ -5,7 +5,7 @@ None of them is imported here, since most are not installed.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 from nanogpt_compat.errors import InputError
@@ -116,13 +116,19 @@ def kind_of(error: BaseException) -> Kind:
     status = status_of(error)
     if any(answer[1] in _PASSING_CODES for one in causes if (answer := _response_of(one))):
         return "passing"
-    if status is not None:
-        is_denied = any(isinstance(one, PermissionError) for one in causes)
-        if status in (401, 403) or (status == 400 and is_denied):  # 400: S3's answer to an expired token
-            return "denied"
-        if status in (404, 410):
-            return "missing"
-        return "passing" if status in _PASSING_STATUS else "final"
+    is_denied = any(isinstance(one, PermissionError) for one in causes)
+    return _kind_without_answer(causes) if status is None else _kind_of_status(status, is_denied=is_denied)
+
+
+def _kind_of_status(status: int, *, is_denied: bool) -> Kind:
+    if status in (401, 403) or (status == 400 and is_denied):  # 400: S3's answer to an expired token
+        return "denied"
+    if status in (404, 410):
+        return "missing"
+    return "passing" if status in _PASSING_STATUS else "final"
+
+
+def _kind_without_answer(causes: Sequence[BaseException]) -> Kind:
     first, types = causes[-1], [type(one).__name__ for one in causes]
     text, bases = str(first), {kind.__name__ for one in causes for kind in type(one).__mro__}
     if isinstance(first, (FileNotFoundError, StopIteration)):  # StopIteration: from fsspec's FTP

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.fieldpath import (
     ABSENT,
+    Way,
     alternatives,
     find,
     in_words,
@@ -150,12 +151,7 @@ def _way_out(fault: Fault) -> _WayOut:
     if not ways:
         is_named = bool(fields) or not fault.advice
         return _WayOut(words="name the text's field with --text-field" if is_named else fault.advice)
-    # The ways to strings inside of what was asked for: an object or list, or an item of a list.
-    inside = [steps for steps in ways if any(steps[: len(way)] == way for way, _ in found)]
-    items = [tuple(step for step in one.split(".") if not step.isdigit()) for one in alternatives(text_field)]
-    inside = inside or [
-        steps for steps in ways if None in steps and tuple(one for one in steps if one is not None) in items
-    ]
+    inside = _ways_inside(text_field, [way for way, _ in found], ways)
     steps = max(inside or ways, key=ways.__getitem__)
     names = {name: one for one in inside or ways if (name := _name_of(one, fields))}
     sorted_names = sorted(names, key=lambda name: -ways[names[name]])
@@ -168,6 +164,15 @@ def _way_out(fault: Fault) -> _WayOut:
         return _WayOut(steps=steps[:-2], parts=str(steps[-1]))
     parts = [one[-1] for one in ways if one[:-1] == (*steps, None)]
     return _WayOut(steps=steps, parts=str(parts[0]) if parts else "")
+
+
+def _ways_inside(text_field: str, found: Iterable[Way], ways: Iterable[Steps]) -> list[Steps]:
+    """Return the ways to strings inside the field: of an object or a list, or of an item of a list."""
+    inside = [steps for steps in ways if any(steps[: len(way)] == way for way in found)]
+    names = [tuple(step for step in one.split(".") if not step.isdigit()) for one in alternatives(text_field)]
+    return inside or [
+        steps for steps in ways if None in steps and tuple(one for one in steps if one is not None) in names
+    ]
 
 
 def _name_of(steps: Steps, records: Iterable[dict[str, object]]) -> str:

@@ -183,20 +183,7 @@ class _Parser:
         decoded = decoded.strip(_BLANK)
         if not decoded:
             return None
-        record = _load(decoded, is_last=not line.endswith(b"\n"))
-        if not isinstance(record, dict):
-            is_array = isinstance(record, list) and record and isinstance(record[0], dict)
-            raise _NoDocument(f"not a JSON object but {_kind(record)}", repair=ARRAYS if is_array else "")
-        value = record.get(self._text_field)
-        if isinstance(value, str):
-            return value
-        there = find(self._text_field, record)
-        if there is None:
-            raise _NoDocument(_missing(self._text_field, record))
-        way, value = there
-        if not isinstance(value, str):
-            raise _NoDocument(f"its field {name_of(way)!r} is {_kind(value)}, not a string")
-        return value
+        return _text_of(_load(decoded, is_last=not line.endswith(b"\n")), self._text_field)
 
     def long_line(self, line: bytes, start: int, place: str, make_room: MakeRoom) -> tuple[bytes, int] | None:
         """Return the text of a long line in UTF-8, and the number of replaced surrogates; None if blank.
@@ -278,6 +265,22 @@ def _unfinished(what: str) -> _NoDocument:
 def _unexpected(line: str, n_chars: int, reason: str, repair: str = "") -> _NoDocument:
     found = _shorten(line[n_chars:]) if n_chars < len(line) else "the end of the line"
     return _NoDocument(f"not JSON: {reason} at character {n_chars + 1:,}, found {found}", repair=repair)
+
+
+def _text_of(record: object, text_field: str) -> str:
+    if not isinstance(record, dict):
+        is_array = isinstance(record, list) and record and isinstance(record[0], dict)
+        raise _NoDocument(f"not a JSON object but {_kind(record)}", repair=ARRAYS if is_array else "")
+    text = record.get(text_field)
+    if isinstance(text, str):
+        return text
+    found = find(text_field, record)
+    if found is None:
+        raise _NoDocument(_missing(text_field, record))
+    way, text = found
+    if not isinstance(text, str):
+        raise _NoDocument(f"its field {name_of(way)!r} is {_kind(text)}, not a string")
+    return text
 
 
 def _missing(text_field: str, record: Mapping[str, object]) -> str:

@@ -32,29 +32,26 @@ def shape_of(text: str) -> Shape | None:
     if text.startswith("["):
         return _shape_of_array(text)
     if text.startswith("{") and _KEY.match(text):
-        line_end = text.find("\n")
-        if line_end < 0:
-            return "lines"
-        try:
-            _, end = _parse(text)
-        except RecursionError:
-            return "lines"
-        except json.JSONDecodeError as error:
-            # The first line may be invalid. A string cannot contain a line end, so the object continues.
-            is_indented = error.pos > line_end and not _are_objects(list(_lines(text))[1:])
-            return "indented" if is_indented else "lines"
-        return "indented" if end > line_end else "lines"
-    if text.startswith('"'):
-        try:
-            _parse(text)
-        except json.JSONDecodeError as error:
-            is_open = error.pos == 0 and error.msg.startswith("Unterminated string")
-            if is_open and len(text) > _SHORT_CHARS and "\\" in text:
-                return "lines"  # the beginning of one long string, with at least one escape in it
-    lines = list(_lines(text))
-    # Plain text in which every line is in quotes is rare.
-    are_values = text.startswith('"') and all(_value(line) is not None for line in lines)
-    return "lines" if are_values or _are_objects(lines[1:]) else None
+        return _shape_of_objects(text)
+    if text.startswith('"') and (_is_long_string(text) or _are_values(text)):
+        return "lines"
+    return "lines" if _are_objects(_later_lines(text)) else None
+
+
+def _shape_of_objects(text: str) -> Shape:
+    """Distinguish objects over several lines from one object a line, the first of which may be invalid."""
+    line_end = text.find("\n")
+    if line_end < 0:
+        return "lines"
+    try:
+        _, end = _parse(text)
+    except RecursionError:
+        return "lines"
+    except json.JSONDecodeError as error:
+        # A string cannot contain a line end, so the object continues after it.
+        continues = error.pos > line_end
+        return "indented" if continues and not _are_objects(_later_lines(text)) else "lines"
+    return "indented" if end > line_end else "lines"
 
 
 def _shape_of_array(text: str) -> Shape | None:
@@ -63,23 +60,24 @@ def _shape_of_array(text: str) -> Shape | None:
     except RecursionError:
         return "array"
     except json.JSONDecodeError as error:
-        # The text may end within a value; a long one also within an escape.
-        n_uncut = len(text) - (_LONGEST_ESCAPE if len(text) > _SHORT_CHARS else 0)
-        if len(text) > 1 and (error.msg.startswith("Unterminated string") or error.pos >= n_uncut):
-            return _kind_of_array(text)
-        # After a first object and a comma, errors may follow, such as a stray comma.
-        start = len(text) - len(text[1:].lstrip(_BLANK))
-        try:
-            found, end = _parse(text, start)
-        except (json.JSONDecodeError, RecursionError):
-            return None
-        is_element = isinstance(found, dict) and bool(found) and text[end:].lstrip(_BLANK).startswith(",")
-        return _kind_of_array(text) if is_element else None
+        return _kind_of_array(text) if _is_cut_off(text, error) or _has_element(text) else None
     rest = text[end:].lstrip(" \t\r")
     following = rest.lstrip(_BLANK)
     if not following:
         return _kind_of_array(text) if found else "array"
     return "lines" if rest.startswith("\n") and following[0] in "[{" else None
+
+
+def _has_element(text: str) -> bool:
+    """Check that an array begins with an object and a comma; errors may follow, such as a stray comma."""
+    start = len(text) - len(text[1:].lstrip(_BLANK))
+    if not text.startswith("{", start):
+        return False
+    try:
+        found, end = _parse(text, start)
+    except (json.JSONDecodeError, RecursionError):
+        return False
+    return isinstance(found, dict) and bool(found) and text[end:].lstrip(_BLANK).startswith(",")
 
 
 def _kind_of_array(text: str) -> Shape:
@@ -94,10 +92,36 @@ def _kind_of_array(text: str) -> Shape:
     return "numbers" if inner[:1] in "-0123456789" and inner else "array"
 
 
+def _is_cut_off(text: str, error: json.JSONDecodeError) -> bool:
+    """Return whether the error is that the text ends within a value. A long text may end within an escape."""
+    end = len(text) - (_LONGEST_ESCAPE if len(text) > _SHORT_CHARS else 0)
+    return len(text) > 1 and (error.msg.startswith("Unterminated string") or error.pos >= end)
+
+
+def _is_long_string(text: str) -> bool:
+    """Return whether the text is the beginning of one long string, with at least one escape in it."""
+    try:
+        _parse(text)
+    except json.JSONDecodeError as error:
+        is_open = error.pos == 0 and error.msg.startswith("Unterminated string")
+        return is_open and len(text) > _SHORT_CHARS and "\\" in text
+    return False
+
+
+def _are_values(text: str) -> bool:
+    """Return whether all lines are JSON values. Plain text in which every line is in quotes is rare."""
+    lines = list(_lines(text))
+    return all(_value(line) is not None for line in lines)
+
+
 def _are_objects(lines: list[str]) -> bool:
     """Return whether at least half of the lines, and at least one, are JSON objects."""
     n_objects = sum(isinstance(_value(line), dict) for line in lines if line.startswith("{"))
     return n_objects > 0 and 2 * n_objects >= len(lines)
+
+
+def _later_lines(text: str) -> list[str]:
+    return list(_lines(text))[1:]
 
 
 def _lines(text: str) -> Iterator[str]:

@@ -62,9 +62,9 @@ class JsonLines(RecordStream):
         return f" (lines are counted from byte {start:,}, where the span begins)" if start else ""
 
     def sample(self, file: InputFile, _samples: list[Sample], share: Share, _check: Check) -> Excerpts:
-        """Take the records at places spread over the file; each represents one byte.
+        """Take the records at places spread over the file, or the first ones if it is read in order or short.
 
-        That takes long records more often than short ones, so each counts by its tokens per byte.
+        Places fall on long records more often than on short ones, so each counts by its tokens per byte.
         """
         if self.is_in_order:
             return self._take_head(file, share)

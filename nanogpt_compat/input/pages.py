@@ -67,25 +67,11 @@ def list_pages(read: Callable[[int, int], bytes], start: int, end: int, first_ro
     `read(n, offset)` returns n bytes of the file. Returns None if the headers make no sense.
     """
     dictionary_bytes, n_entries, pages = 0, 0, list[Page]()
-    counted = {kind: field for kind, (field, _) in _DATA.items()} | {_DICTIONARY: _ABOUT_DICTIONARY}
-    most_bytes = _HEADER_BYTES  # that are read for a header
     while start < end:
-        data = read(min(most_bytes, end - start), start)
-        try:
-            header, header_bytes = parse_struct(data, 0)
-            sizes = header[_SIZE], header[_STORED_SIZE]
-            counts = [header[field][_N_VALUES] for kind, field in counted.items() if header[1] == kind]
-            is_valid = min(*sizes, *counts) >= 0
-        except IndexError:  # the header is longer than `most_bytes`
-            most_bytes *= 4
-            if most_bytes > _MOST_HEADER_BYTES:
-                return None
-            continue
-        except (KeyError, TypeError, ValueError, RecursionError):
+        found = _read_header(read, start, end)
+        if found is None:
             return None
-        if not is_valid:
-            return None
-        most_bytes = _HEADER_BYTES
+        header, header_bytes = found
         kind, n_bytes = header.get(1), header[_SIZE]
         if kind == _DICTIONARY:
             dictionary_bytes, n_entries = n_bytes, header[_ABOUT_DICTIONARY][_N_VALUES]
@@ -98,6 +84,25 @@ def list_pages(read: Callable[[int, int], bytes], start: int, end: int, first_ro
         start += header_bytes + header[_STORED_SIZE]
     n_repeats = sum(page.n_rows for page in pages if page.has_indices) - n_entries
     return Pages(dictionary_bytes, pages, n_repeats) if start == end else None
+
+
+def _read_header(
+    read: Callable[[int, int], bytes], start: int, end: int
+) -> tuple[dict[int, Any], int] | None:
+    n_bytes = _HEADER_BYTES
+    while n_bytes <= _MOST_HEADER_BYTES:
+        data = read(min(n_bytes, end - start), start)
+        try:
+            header, header_bytes = parse_struct(data, 0)
+            sizes = header[_SIZE], header[_STORED_SIZE]
+            fields = {kind: field for kind, (field, _) in _DATA.items()} | {_DICTIONARY: _ABOUT_DICTIONARY}
+            counts = [header[field][_N_VALUES] for kind, field in fields.items() if header[1] == kind]
+            return (header, header_bytes) if min(*sizes, *counts) >= 0 else None
+        except IndexError:  # the header is longer than `n_bytes`
+            n_bytes *= 4
+        except (KeyError, TypeError, ValueError, RecursionError):
+            return None
+    return None
 
 
 def parse_struct(data: bytes, place: int) -> tuple[dict[int, Any], int]:

@@ -226,6 +226,7 @@ class Spill:
             most = done + max(0, left - TOKEN.itemsize * done - PIECE_BYTES * (n_ends + 1)) // TOKEN.itemsize
             if n_ends < len(ends):
                 most = min(most, int(ends[n_ends]))
+            del costs  # before a window is sorted
             n_tokens = min(most, len(tokens))
             self._put(tokens[:n_tokens], ends[:n_ends], is_val=is_val)
             if n_tokens == len(tokens) and n_ends == len(ends):

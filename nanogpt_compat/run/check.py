@@ -55,7 +55,8 @@ def check(output_dir: Path, voice: Voice) -> None:
             raise
     surplus = find_surplus(outputs, output_dir, {one.file.path for one in listed})
     if found or surplus:
-        raise (DifferenceError if surplus else kind)(_explain(output_dir, listed, found, surplus))
+        _check_same(output_dir, listed)
+        raise (DifferenceError if surplus else kind)(_explain(output_dir, found, surplus))
     token_files = [one.file for one in listed if isinstance(one.file, OutputFile)]
     indexes = [one.file.name for one in listed if isinstance(one.file, IndexFile)]
     elapsed_s = max(1e-9, time.monotonic() - reading.began_s)
@@ -103,13 +104,8 @@ def _incomplete(output_dir: Path, path: Path) -> OutputError:
     return OutputError(f"{why}; make the output first, or give its folder with --output-dir")
 
 
-def _explain(
-    output_dir: Path, listed: Sequence[Listed], damaged: Sequence[str], surplus: Sequence[str]
-) -> str:
-    """Return the message about files that are damaged or cannot be read, and about files too many.
-
-    Raise OutputError if another run has replaced the output meanwhile: differences mean nothing then.
-    """
+def _check_same(output_dir: Path, listed: Sequence[Listed]) -> None:
+    """Raise OutputError if another run has replaced the output meanwhile: differences mean nothing then."""
     now = None
     with suppress(OutputError):
         now = _find_listed(output_dir)[1]
@@ -118,6 +114,10 @@ def _explain(
             f"another run has replaced the output in {output_dir} while it was checked; run the same command "
             "again when that run has ended"
         )
+
+
+def _explain(output_dir: Path, damaged: Sequence[str], surplus: Sequence[str]) -> str:
+    """Return the message about files that are damaged or cannot be read, and about files too many."""
     way_out = f"Copy what is damaged again from where it is whole, or {_MAKE_AGAIN}"
     lines = [*damaged, *surplus]
     if len(lines) == 1:

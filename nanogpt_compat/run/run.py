@@ -160,15 +160,14 @@ class Run:
     def _find(self, *, restart: bool) -> tuple[Found, Found | None]:
         """Return the run to resume, and the run to discard, if any; check that this run can start. Read only.
 
-        If the first has a report, its files are complete. Warn if the journal is damaged or missing.
+        If the first has a report, its files are complete.
+
+        Raises:
+            CheckpointError: the saved run has other options or inputs.
+            OutputError: there is complete output of a different run, or no room on the disk.
         """
         found, old = read_found(self._journal), None
-        if found.is_torn:
-            self._voice.warn(
-                f"{self._journal} is torn or damaged at byte {found.end_byte:,}: redoing the work after it"
-            )
-        elif found.header is None and written_bytes(full_shards(self._outputs, {})):
-            self._voice.warn(f"{self._journal} is missing or empty: starting from scratch")
+        self._warn_of_damage(found)
         if restart:
             found, old = Found(), found
         elif not found.has_anything and self._misfits(found):
@@ -180,20 +179,36 @@ class Run:
             found.report, found.is_torn = None, True  # its files may have their final names already
         if found.report is None:
             # All of these may raise: check before saved work is discarded.
-            config = self._job.config
-            made = report.read_report(config.output_dir)
-            if made is not None and not (config.overwrite or found.has_anything) and self._has_named:
-                differing = differences_from(self._job, made)
-                if differing:
-                    raise OutputError(
-                        f"{config.output_dir} holds complete output that does not match this run: "
-                        f"{'; '.join(differing)}. Run with the original options and inputs to keep it, pass "
-                        "--overwrite to replace it once the new one is complete, or choose another "
-                        "--output-dir"
-                    )
-            check_names(config, self._job.inputs, found, is_restart=restart)
+            self._check_other_output(found)
+            check_names(self._job.config, self._job.inputs, found, is_restart=restart)
             check_disk(self._job, found.tokens)
         return found, old
+
+    def _warn_of_damage(self, found: Found) -> None:
+        """Warn if the journal is damaged or missing."""
+        if found.is_torn:
+            self._voice.warn(
+                f"{self._journal} is torn or damaged at byte {found.end_byte:,}: redoing the work after it"
+            )
+        elif found.header is None and written_bytes(full_shards(self._outputs, {})):
+            self._voice.warn(f"{self._journal} is missing or empty: starting from scratch")
+
+    def _check_other_output(self, found: Found) -> None:
+        """Raise OutputError, with the differences, if there is complete output of a different run.
+
+        Without differences, or with `--overwrite`, do nothing.
+        """
+        config = self._job.config
+        made = report.read_report(config.output_dir)
+        if made is None or config.overwrite or found.has_anything or not self._has_named:
+            return
+        differing = differences_from(self._job, made)
+        if differing:
+            raise OutputError(
+                f"{config.output_dir} holds complete output that does not match this run: "
+                f"{'; '.join(differing)}. Run with the original options and inputs to keep it, pass "
+                "--overwrite to replace it once the new one is complete, or choose another --output-dir"
+            )
 
     def _make(self, *, restart: bool) -> Mapping[str, Any]:
         """Make all tokens, or find them complete; return the report. Only renaming is left.
@@ -229,14 +244,7 @@ class Run:
             yield
         except BaseException as error:
             if self._saved:
-                next_step = "the same command resumes from there"
-                if isinstance(error, CheckpointError):
-                    next_step = "it is kept"
-                elif isinstance(error, InputError):
-                    n_bytes = self._options().get(TEXT_BYTES)
-                    size = f" if the input still has {plural(n_bytes, 'byte')}" if n_bytes is not None else ""
-                    next_step = f"once that is fixed, {next_step}{size}"
-                self._voice.warn(f"saved: {self._saved}; {next_step}")
+                self._voice.warn(f"saved: {self._saved}; {self._next_after(error)}")
             if isinstance(error, CheckpointError):
                 # An unfinished run may have given full shards their final names.
                 discard = "--restart --overwrite" if self._has_named else "--restart"
@@ -245,6 +253,16 @@ class Run:
                     f"original input and settings to resume it, or pass {discard} to discard it"
                 ) from error
             raise
+
+    def _next_after(self, error: BaseException) -> str:
+        """Return what happens to the saved work, for a message."""
+        if isinstance(error, CheckpointError):
+            return "it is kept"
+        if not isinstance(error, InputError):
+            return "the same command resumes from there"
+        n_bytes = self._options().get(TEXT_BYTES)
+        size = f" if the input still has {plural(n_bytes, 'byte')}" if n_bytes is not None else ""
+        return f"once that is fixed, the same command resumes from there{size}"
 
     def _changes(
         self, read: Sequence[Consumed], old: Sequence[Mapping[str, Any]], *, is_read_later: bool = False

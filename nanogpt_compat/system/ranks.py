@@ -16,7 +16,7 @@ def rank_of(rank: str, world_size: int | None, environment: Mapping[str, str]) -
     ((2, 4), (7, 8), (0, 2))
 
     Raises:
-        UsageError: the rank cannot be found, or is out of range.
+        UsageError: the rank cannot be found or is out of range, or a scheduler's variable is not a number.
     """
     index, size = 0, world_size
     if rank != "auto":
