@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -124,7 +124,7 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
     """Parse a command line. `home`: it is that of prepare.py, and not of `python -m nanogpt_compat`.
 
     Raises:
-        UsageError: an option is unknown, its value is wrong, or it means nothing with --check or --inspect.
+        UsageError: an option is unknown, or its value is wrong.
         SystemExit: `--help` or `--version` has been printed.
     """
     parser = _parser(program_name() if home is None else "python prepare.py", is_script=home is not None)
@@ -142,16 +142,21 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
         ("--inspect", options.inspect is not None, _OF_INSPECT),
     ):
         if is_on:
-            typed = vars(options).items()
-            given = [name for name, value in typed if value != parser.get_default(name) and name not in but]
-            if given:
-                names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-                raise UsageError(f"{mode} needs only the finished files and --output-dir: omit {names}")
+            _refuse_others(options, parser, mode=mode, but=but)
     if options.inspect and options.output_dir is not None:
         raise UsageError("--inspect names the folder itself: omit --output-dir")
     if options.at is not None and options.inspect is None:
         raise UsageError("--at shows a place in token files: give --inspect too")
     return options
+
+
+def _refuse_others(options: Options, parser: Parser, *, mode: str, but: Collection[str]) -> None:
+    """Raise UsageError if options were given beside `mode` that mean nothing there; `but` mean something."""
+    typed = vars(options).items()
+    given = [name for name, value in typed if value != parser.get_default(name) and name not in but]
+    if given:
+        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise UsageError(f"{mode} needs only the finished files and --output-dir: omit {names}")
 
 
 def name_inputs(words: Sequence[str]) -> list[str]:
@@ -213,7 +218,9 @@ def _parser(prog: str, *, is_script: bool = False) -> Parser:
     )
     _add_input_options(parser.add_argument_group("input"), where)
     _add_output_options(parser.add_argument_group("output"), where)
-    _add_machine_options(parser)
+    _add_machine_options(parser.add_argument_group("speed (the output does not depend on these)"))
+    _add_memory_options(parser.add_argument_group("memory (at a limit: save, stop, exit code 75)"))
+    _add_share_options(parser.add_argument_group("many machines"))
     _add_run_options(parser.add_argument_group("this run"))
     return parser
 
@@ -379,8 +386,7 @@ def _add_output_options(group: "argparse._ArgumentGroup", where: str) -> None:
     )
 
 
-def _add_machine_options(parser: Parser) -> None:
-    group = parser.add_argument_group("speed (the output does not depend on these)")
+def _add_machine_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--engine",
         choices=ENGINES,
@@ -405,13 +411,14 @@ def _add_machine_options(parser: Parser) -> None:
         "1 MiB, less with many workers)",
     )
 
-    group = parser.add_argument_group("memory (at a limit: save, stop, exit code 75)")
+
+def _add_memory_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--max-memory",
         type=_size,
         metavar="SIZE",
         help="stop before this process's own memory (without the page cache) comes near SIZE; gigatoken uses "
-        "what it allows above 600M to remember more words (default: only the limits of the machine, its "
+        "what it allows above 650M to remember more words (default: only the limits of the machine, its "
         "cgroups and ulimits)",
     )
     group.add_argument(
@@ -422,7 +429,8 @@ def _add_machine_options(parser: Parser) -> None:
         "memory, but 256 to 512 MiB)",
     )
 
-    group = parser.add_argument_group("many machines")
+
+def _add_share_options(group: "argparse._ArgumentGroup") -> None:
     group.add_argument(
         "--cluster",
         metavar="WHERE",
