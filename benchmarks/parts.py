@@ -123,12 +123,11 @@ def earlier(*, is_short: bool) -> Part:
         ),
         (
             _ratio(*english, ours, 0.85, bare, start),
-            _ratio(*english, ours, 1.3, before, start),
-            *(
-                _ratio(*languages, ours, at_least, other)
-                for other, at_least in ((before, 1.05), ("encode_files", 1))
-            ),
-            *(_ratio(*lines, ours, at_least, other) for other, at_least in ((before, 1.1), ("pool", 8))),
+            _ratio(*english, ours, 1.2, before, start),
+            _ratio(*languages, ours, 1, before),
+            _ratio(*languages, ours, 1, "encode_files"),
+            _ratio(*lines, ours, 1, before),
+            _ratio(*lines, ours, 8, "pool"),
         ),
     )
 

@@ -418,7 +418,7 @@ def _add_memory_options(group: "argparse._ArgumentGroup") -> None:
         type=_size,
         metavar="SIZE",
         help="stop before this process's own memory (without the page cache) comes near SIZE; gigatoken uses "
-        "what it allows above 650M to remember more words (default: only the limits of the machine, its "
+        "what it allows above 600M to remember more words (default: only the limits of the machine, its "
         "cgroups and ulimits)",
     )
     group.add_argument(

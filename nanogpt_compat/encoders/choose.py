@@ -93,7 +93,7 @@ def needed_bytes(n_workers: int) -> int:
     """Return how much memory gigatoken takes besides Python, tiktoken and the output.
 
     >>> needed_bytes(2)
-    171966464
+    159383552
     """
     return _TABLES_BYTES + cache_bytes_for(n_workers)
 

@@ -162,10 +162,10 @@ class GigatokenEncoder:
 def cache_bytes_for(n_workers: int) -> int:
     """Return how much the process may grow by word caches and the blocks that are being encoded.
 
-    Each thread's table of words starts at 4 MiB and doubles. With 140 MiB for two threads, a rebuild comes
-    after some 40 MB of prose in eighty languages, and after 4 MB of random words.
+    Each thread's table of words starts at 4 MiB and doubles. With 128 MiB for two threads, a rebuild comes
+    after some 30 MB of prose in eighty languages, and after 4 MB of random words.
     """
-    return (76 + 32 * n_workers) * _MIB
+    return (64 + 32 * n_workers) * _MIB
 
 
 def slice_at(text: bytes, place: int) -> tuple[int, int] | None:
