@@ -1,6 +1,6 @@
 """Measure how fast prepare.py is, and the scripts that it replaces, its neighbours, and the bare engines.
 
-    python -m benchmarks.throughput --corpus-dir /tmp/corpus --output benchmarks/results      two hours, 30 GB
+    python -m benchmarks.throughput --corpus-dir /tmp/corpus --output benchmarks/results      two hours, 60 GB
     python -m benchmarks.throughput --part compare --only gigatoken --only encode_files       a minute
     python -m benchmarks.throughput --short --check           for CI: no apt, no picture, a minute
 
@@ -116,7 +116,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds; the median counts")
     parser.add_argument(
-        "--corpus-dir", type=Path, default=Path("/tmp/bench_corpus"), help="inputs and scratch; up to 30 GB"
+        "--corpus-dir", type=Path, default=Path("/tmp/bench_corpus"), help="inputs and scratch; up to 60 GB"
     )
     parser.add_argument(
         "--earlier",
