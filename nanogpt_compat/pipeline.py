@@ -122,9 +122,7 @@ def _count_phase(tally: Tally, source: Source, end: int, *, has_enough: bool) ->
         # A compressed input is one span, so it has ended; another input may go beyond this span.
         _count_ended(tally, source, index + (source.inputs[index].form.compression != "none"))
     elif has_enough:
-        at = tally.position  # at its end, the current input is read in full
-        for one in tally.inputs[at.input_index + at.at_end : end]:
-            one.is_left = True
+        tally.count_left(end)
     else:
         _count_ended(tally, source, end)
 
@@ -143,6 +141,7 @@ def _count_ended(tally: Tally, source: Source, end: int) -> None:
 def _count(tally: Tally, encoded: Encoded) -> None:
     """Add a written block to the tally."""
     block = encoded.block
+    records = encoded.records
     n_val = sum(len(one.ids) for one in encoded.stretches if one.is_val)
     tally.count_block(
         block.end,
@@ -150,12 +149,12 @@ def _count(tally: Tally, encoded: Encoded) -> None:
         n_val_tokens=n_val,
         n_chars=block.n_chars,
         n_forced=block.ends_by_force + encoded.n_forced,
-        n_invalid=encoded.n_invalid,
-        invalid_offsets=encoded.invalid_offsets,
-        records=encoded.records,
     )
+    tally.count_invalid(encoded.n_invalid, encoded.invalid_offsets)
     if encoded.documents is not None:
         tally.count_documents(encoded.documents)
+    if records is not None:
+        tally.count_records(records)
     tally.checked_slices += encoded.n_checked
     tally.fallback_blocks += encoded.by_reference
 
@@ -170,13 +169,8 @@ class _Work:
     check_room: MakeRoom
 
     def encode(self, block: Block) -> Encoded:
-        """Encode a block, in a worker thread. The engine is checked in all of a short first block."""
-        n_bytes = len(block.raw)
-        check_at: Sequence[int] | None = None  # everywhere
-        if block.start != self.beginning:
-            check_at = places_to_check(block)
-        elif n_bytes > _SHORT_BYTES:
-            check_at = range(0, n_bytes, -(-n_bytes // _N_AT_FIRST))
+        """Encode a block, in a worker thread."""
+        check_at = places_at_first(block) if block.start == self.beginning else places_to_check(block)
         source, path = self.source, self.source.inputs[block.start.input_index].location
         documents = source.documents_in(block.start.input_index)
         return encode_block(block, self.encoder, source.errors, path, check_at, documents, self.check_room)
@@ -272,6 +266,12 @@ class _InFlight:
         self._write(future, block)
         self._n_bytes -= cost_bytes
         self._has_failed = False
+
+
+def places_at_first(block: Block) -> Sequence[int] | None:
+    """Choose where in the first block the engine is checked: everywhere (None) in a short one."""
+    n_bytes = len(block.raw)
+    return None if n_bytes <= _SHORT_BYTES else range(0, n_bytes, -(-n_bytes // _N_AT_FIRST))
 
 
 def places_to_check(block: Block) -> list[int]:

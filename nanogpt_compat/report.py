@@ -67,15 +67,6 @@ def build_report(
         for one, counts in zip(inputs, tally.inputs, strict=True)
     ]
     names = [str(one.location) for one in inputs]
-    stopped_at: dict[str, object] | None = None  # which limit was reached, and what was read of the input
-    if stopped_by is not None:
-        option, index = stopped_by
-        unit = _RECORDS.get(inputs[index].form.container, "rows")
-        stopped_at = {"option": option, "input": names[index]}
-        if unit != "rows":  # a text in a table of columns has no place in the file
-            stopped_at["bytes"] = tally.inputs[index].text_bytes
-        if unit != "bytes":
-            stopped_at[unit] = tally.inputs[index].records
     return {
         "tokens": dict(tokens),
         "dtype": TOKEN.str,
@@ -85,7 +76,7 @@ def build_report(
         "bytes_total": sum(one["bytes"] for one in described),
         "text_bytes": tally.text_bytes,
         "chars": tally.chars if counts_chars else None,
-        "stopped_at": stopped_at,
+        "stopped_at": None if stopped_by is None else _describe_stop(*stopped_by, tally, inputs),
         "invalid_bytes": tally.invalid_bytes,
         "invalid_offsets": [[names[index], offset] for index, offset in tally.invalid_offsets],
         "forced_cuts": tally.forced_cuts,
@@ -111,6 +102,17 @@ def build_report(
         "fingerprint": fingerprint,
         "versions": versions(),
     }
+
+
+def _describe_stop(option: str, index: int, tally: Tally, inputs: Sequence[Input]) -> dict[str, object]:
+    """Return which limit was reached, and where: the input, and what was read of it."""
+    one = tally.inputs[index]
+    unit = _RECORDS.get(inputs[index].form.container, "rows")
+    # A text in a table of columns has no place in the file.
+    places = {} if unit == "rows" else {"bytes": one.text_bytes}
+    if unit != "bytes":
+        places[unit] = one.records
+    return {"option": option, "input": str(inputs[index].location), **places}
 
 
 def _describe_input(

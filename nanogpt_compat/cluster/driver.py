@@ -92,15 +92,7 @@ class Driver:
             if share.scheduler is not None:
                 self._do_all(share.scheduler, restart=restart)
             if share.merge:
-                plan = read_plan(share.work_dir)
-                if plan is None:
-                    raise SpansError(
-                        f"{share.work_dir} has no {PLAN_NAME}, so there is nothing to merge; run with "
-                        "--cluster or --rank first"
-                    )
-                run, _ = self._run_of(plan)
-                run.do(restart=restart)
-                remove_parts(share.work_dir)
+                self._merge(restart=restart)
 
     def _has_nothing_to_do(self, *, restart: bool) -> bool:
         """Return whether the output is complete and is not to be made again; print that.
@@ -181,6 +173,19 @@ class Driver:
         for line in warn_of_empty(made["inputs"]):
             self._voice.warn(line)
         self._voice.say(f"{path} lists the parts in order")
+
+    def _merge(self, *, restart: bool) -> None:
+        """Merge the parts, and remove them."""
+        work_dir = self._share.work_dir
+        plan = read_plan(work_dir)
+        if plan is None:
+            raise SpansError(
+                f"{work_dir} has no {PLAN_NAME}, so there is nothing to merge; run with --cluster or --rank "
+                "first"
+            )
+        run, _ = self._run_of(plan)
+        run.do(restart=restart)
+        remove_parts(work_dir)
 
     def _run_of(self, plan: Plan) -> tuple[Run, Parts]:
         """Return the run that merges all parts of a plan, and the parts."""

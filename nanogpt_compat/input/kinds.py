@@ -80,21 +80,20 @@ JSON_LINES = Kind(
 )
 JSON_ARRAY = _convert("a JSON array", "jq -c '.[]' {old}", makes="records")
 JSON_STRINGS = _convert("a JSON array of strings", "jq -c '.[] | {text: .}' {old}", makes="records")
-JSON_NUMBERS = Kind("a JSON array of numbers", advice="give the text that they were made from")
+_TEXT_OF_THEM = "give the text that they were made from"
+JSON_NUMBERS = Kind("a JSON array of numbers", advice=_TEXT_OF_THEM)
 JSON_INDENTED = _convert("JSON objects over several lines", "jq -c . {old}", makes="records")
 JSON_SEQUENCE = _convert("a JSON text sequence", "tr -d '\\036' < {old}", makes="records")
 
 # Tables in text as the first Macintosh computers wrote them.
 _TO_LF = r"tr '\r' '\n'"
+_IN_TEXT: tuple[Literal["csv", "tsv"], ...] = ("csv", "tsv")
 WITH_CR_ALONE: dict[Container, Kind] = {
-    "csv": Kind(
-        "CSV whose lines end with CR alone",
-        Remedy("convert it", f"{_TO_LF} < {{old}}", _TO_LF, makes="csv", to_file=True),
-    ),
-    "tsv": Kind(
-        "TSV whose lines end with CR alone",
-        Remedy("convert it", f"{_TO_LF} < {{old}}", _TO_LF, makes="tsv", to_file=True),
-    ),
+    form: Kind(
+        f"{form.upper()} whose lines end with CR alone",
+        Remedy("convert it", f"{_TO_LF} < {{old}}", _TO_LF, makes=form, to_file=True),
+    )
+    for form in _IN_TEXT
 }
 
 # Archives and compressed files.
@@ -142,7 +141,6 @@ ANNEX_POINTER = Kind(
 )
 
 # Numbers, and other data that is not text.
-_TEXT_OF_THEM = "give the text that they were made from"
 TOKENS = Kind("a file of tokens", advice=f"train on the tokens as they are, or {_TEXT_OF_THEM}")
 NUMPY = Kind("a NumPy array", advice=f"if it holds tokens, {_TEXT_OF_THEM}")
 PICKLE = Kind("a Python pickle", advice="write its texts to JSON lines")

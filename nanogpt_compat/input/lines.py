@@ -250,8 +250,7 @@ def _look_along_line(stream: ByteStream, head: bytes, blank: bytes, text_field: 
         n_bytes += len(part)
         rest = stream.read(_STEP_BYTES)
         part = part[-n_kept:] + rest if rest else b""
-    number = blank.count(b"\n") + 1
-    where = f"line {number:,}, at byte {len(blank):,}"
+    where = place_of_line(blank.count(b"\n") + 1, len(blank))
     return f"{where}: no field {in_words(text_field)} in this record"
 
 

@@ -14,8 +14,7 @@ from typing import Literal
 Read = Callable[[int, int], bytes]
 """Returns n bytes of the file at an offset; fewer only at its end."""
 
-MAGIC = b"ARROW1"  # at both ends of a file
-PADDED_MAGIC = b"ARROW1\0\0"  # at its beginning; the messages follow
+MAGIC = b"ARROW1"  # at both ends of a file; at its beginning padded to 8 bytes
 _MARKER = b"\xff\xff\xff\xff"  # before each message, since 2019
 _MOST_METADATA_BYTES = 16 << 20
 _KINDS: dict[int, Literal["schema", "dictionary", "batch"]] = {1: "schema", 2: "dictionary", 3: "batch"}

@@ -35,8 +35,6 @@ _FOR_RECORDS = ("--text-field", "--skip-bad-records")
 _FOR_TEXT = ("--errors", "--document-separator", "--one-document-per-file")
 _FILES = ("table", "arrow")  # made of a stream that must be a file
 _RECORDS = ("records", "csv", "tsv", *_FILES)
-_PAGE_OF_FILE = re.compile(r"https://(huggingface\.co|github\.com)/.+/blob/")
-_RAW = {"huggingface.co": "/resolve/", "github.com": "/raw/"}  # the file itself is there
 _KEPT = "the originals are kept under names that begin with a dot; then run the same command again"
 
 
@@ -55,15 +53,7 @@ def refusal(
     """
     if n_inputs == 1 and not damaged:
         return InputError(_about_one(*refused[0], may_pipe=may_pipe, option=option))
-    makeable = {
-        path.name
-        for path, kind in refused
-        if isinstance(path, Path)
-        and kind.remedy is not None
-        and kind.remedy.makes not in ("itself", "nothing")
-    }
-    # Only if a command converts each input, and their names differ.
-    folder = _free(Path("converted")) if option and len(makeable) == n_inputs else None
+    folder = _free(Path("converted")) if option and _can_be_put_together(refused, n_inputs) else None
     lines = [f"{len(refused) + len(damaged):,} of {n_inputs:,} inputs cannot be read as they are:"]
     lines += map(str, damaged)
     is_made = False
@@ -105,8 +95,7 @@ def notices(
 
 def _about_one(path: Location, kind: Kind, *, may_pipe: bool, option: str) -> str:
     remedy, said = kind.remedy, f"{path} is {kind.name}{kind.detail}"
-    if isinstance(path, Url) and kind.name == kinds.HTML.name and (page := _PAGE_OF_FILE.match(path.address)):
-        address = path.address.replace("/blob/", _RAW[page[1]], 1)
+    if isinstance(path, Url) and (address := _address_of_file(path)) and kind.name == kinds.HTML.name:
         command = this_command(option, address, without=[option])
         return f"{said}; the file itself is at another address:{show(command)}"
     if remedy is None:
@@ -127,10 +116,7 @@ def _about_one(path: Location, kind: Kind, *, may_pipe: bool, option: str) -> st
 
 
 def _command(remedy: Remedy, path: Path, option: str, *, may_pipe: bool) -> str:
-    """Return the command that converts one input and reads the result.
-
-    The result gets an unused name next to the file, or in the current folder if the file's is not writable.
-    """
+    """Return the command that converts one input and reads the result."""
     is_records = remedy.makes == "records"
     made = _made(remedy, quote(path), folder=quote(path.parent))
     if remedy.makes == "nothing":
@@ -140,18 +126,7 @@ def _command(remedy: Remedy, path: Path, option: str, *, may_pipe: bool) -> str:
     if remedy.is_filter and not remedy.to_file and may_pipe:
         read = _with_input("-", remedy, option)
         return f"({made} || {FAILED}) | {read}" if is_records else f"(set -o pipefail; {made} | {read})"
-    if not os.access(path.parent, os.W_OK):
-        path = Path(path.name)
-    stem, suffix = PurePath(path.name), _SUFFIXES.get(remedy.makes, "")
-    if stem.suffix.lower() in COMPRESSED_SUFFIXES:
-        stem = stem.with_suffix("")
-    if remedy.makes == "inside":
-        name = stem.name
-    elif suffix and stem.suffix.lower() == suffix:
-        name = stem.name if remedy.makes in _FILES else f"{stem.stem}.utf8{suffix}"
-    else:
-        name = f"{stem.stem}{suffix}"
-    new = _free(path.with_name(name))
+    new = _new_name(remedy, path)
     made = f"{made} > {quote(new)}" if remedy.is_filter else made.replace("{new}", quote(new))
     return f"{made} && {_with_input(new, remedy, option)}"
 
@@ -188,6 +163,20 @@ def _with_input(new: object, remedy: Remedy, option: str) -> str:
     return this_command(option, new, *remedy.options, without=[option, *without, *fields])
 
 
+def _new_name(remedy: Remedy, path: Path) -> Path:
+    """Choose an unused name next to the file, or in the current folder if the file's is not writable."""
+    if not os.access(path.parent, os.W_OK):
+        path = Path(path.name)
+    stem, suffix = PurePath(path.name), _SUFFIXES.get(remedy.makes, "")
+    if stem.suffix.lower() in COMPRESSED_SUFFIXES:
+        stem = stem.with_suffix("")
+    if remedy.makes == "inside":
+        return _free(path.with_name(stem.name))
+    if suffix and stem.suffix.lower() == suffix:
+        return _free(path.with_name(stem.name if remedy.makes in _FILES else f"{stem.stem}.utf8{suffix}"))
+    return _free(path.with_name(f"{stem.stem}{suffix}"))
+
+
 def _free(path: Path) -> Path:
     """Return the path, with a number in its name if it exists already."""
     number, free = 2, path
@@ -195,6 +184,18 @@ def _free(path: Path) -> Path:
         free = path.with_name(f"{path.stem}-{number}{path.suffix}")
         number += 1
     return free
+
+
+def _can_be_put_together(refused: Sequence[Found], n_inputs: int) -> bool:
+    """Return whether all inputs are files with a command that converts them, and with different names."""
+    makeable = {
+        path.name
+        for path, kind in refused
+        if isinstance(path, Path)
+        and kind.remedy is not None
+        and kind.remedy.makes not in ("itself", "nothing")
+    }
+    return len(makeable) == n_inputs
 
 
 def _groups(found: Iterable[Found]) -> list[tuple[Kind, list[Location]]]:
@@ -218,3 +219,11 @@ def _of_many(aim: str, n_files: int) -> str:
     'unpack them'
     """
     return re.sub(r"\bit\b", "them", re.sub(r"\bit is\b", "they are", aim)) if n_files > 1 else aim
+
+
+def _address_of_file(url: Url) -> str:
+    """Return the address of the raw file that a page on the Hub or GitHub shows; "" for other pages."""
+    for host, word in (("huggingface.co", "resolve"), ("github.com", "raw")):
+        if re.match(rf"https://{re.escape(host)}/.+/blob/", url.address):
+            return url.address.replace("/blob/", f"/{word}/", 1)
+    return ""

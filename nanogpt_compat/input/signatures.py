@@ -19,9 +19,9 @@ COMPRESSION_MAGIC: dict[Compression, bytes] = {
     "zst": b"\x28\xb5\x2f\xfd",
 }
 PARQUET_MAGIC = b"PAR1"
+ARROW_MAGIC = b"ARROW1\0\0"  # the messages of a file follow
 TAIL_BYTES = 8  # parquet ends with the size of its footer, and the signature again
 
-_ARROW_MAGIC = b"ARROW1\0\0"
 _AFTER_MAGIC: dict[Compression, re.Pattern[bytes]] = {
     "gz": re.compile(rb"\x08|\Z"),
     "bz2": re.compile(rb"[1-9](?:1AY&SY|\x17rE8P\x90)"),  # the digits of pi, or of its root
@@ -117,7 +117,7 @@ def is_parquet(head: bytes, tail: bytes) -> bool:
 
 def is_arrow(head: bytes) -> bool:
     """Check for an Arrow file, or a stream: it begins with a marker and the size of the metadata."""
-    if head.startswith(_ARROW_MAGIC):
+    if head.startswith(ARROW_MAGIC):
         return True
     if not head.startswith(b"\xff\xff\xff\xff") or len(head) < 16:
         return False

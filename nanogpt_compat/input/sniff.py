@@ -82,10 +82,9 @@ def sniff(
     suffix = PurePath(name.lower()).suffix
     by_name: Container = "jsonl" if suffix in JSON_SUFFIXES else "text"
     by_name = _TABLE_SUFFIXES.get(suffix, by_name)
-    if tail is not None and is_parquet(head, tail):
-        return Look("parquet")
-    if is_arrow(head):  # a binary table must be a file
-        return Look("arrow") if tail is not None else Look("arrow", kinds.ARROW_PACKED, is_refused=True)
+    table = _look_at_table(head, tail)
+    if table is not None:
+        return table
     text = head if separator is None else head.replace(separator.encode(), b"")
     binary = find_binary([text])
     is_text = binary is None and find_binary([head[:_BEGINNING_BYTES]]) is None
@@ -101,13 +100,22 @@ def sniff(
         if charset is not None:
             return _look_inside(text, charset, name)
         kind = None if by_name in ("parquet", "arrow") else binary
-    if kind is kinds.NUL_BYTES and Look("jsonl") == sniff(
-        text.translate(None, b"\0"), name=name, is_whole=is_whole
-    ):
-        return Look("jsonl")  # its reader reports the bad line, or skips it if an option says so
+    if kind is kinds.NUL_BYTES:
+        look = sniff(text.translate(None, b"\0"), name=name, is_whole=is_whole)
+        if look == Look("jsonl"):
+            return look  # the reader of JSON lines reports the bad line, or skips it if an option says so
     if kind is not None:
         return Look(by_name, kind, is_refused=True)
     return _look_at_text(text.removeprefix(_BOM).decode("latin-1"), suffix, by_name, is_whole=is_whole)
+
+
+def _look_at_table(head: bytes, tail: bytes | None) -> Look | None:
+    """Look for a table that is binary; it must be a file."""
+    if tail is not None and is_parquet(head, tail):
+        return Look("parquet")
+    if not is_arrow(head):
+        return None
+    return Look("arrow") if tail is not None else Look("arrow", kinds.ARROW_PACKED, is_refused=True)
 
 
 def find_table(head: bytes, wanted: Collection[str]) -> Container | None:

@@ -64,21 +64,7 @@ class LongString:
         start = self.start
         while start < self.end:
             end = _divide(self.line, start, min(start + _PART_BYTES, self.end), self.end)
-            try:
-                text = self.line[start:end].decode()
-            except UnicodeDecodeError as error:
-                place = start + error.start
-                found = self.line[place : start + error.end].hex(" ")
-                raise BadString(f"byte {place:,} of the line is not UTF-8: found {found}", place) from error
-            try:
-                text = _decode(f'"{text}"')[0]
-            except json.JSONDecodeError as error:
-                place = start + len(text[: error.pos - 1].encode())
-                reason = f"not JSON: {error.msg.removesuffix(' at')} at byte {place + 1:,} of the line"
-                raise BadString(reason, place) from error
-            part = encode(text)
-            del text  # only the part is in memory while it is used
-            yield part
+            yield encode(_decode_part(self.line, start, end))
             start = end
 
 
@@ -174,3 +160,19 @@ def _divide(line: bytes, start: int, nominal: int, end: int) -> int:
         ]:
             return place
     return nominal  # no character or escape is this long, so the string is invalid anyway
+
+
+def _decode_part(line: bytes, start: int, end: int) -> str:
+    try:
+        text = line[start:end].decode()
+    except UnicodeDecodeError as error:
+        found = line[start + error.start : start + error.end].hex(" ")
+        place = start + error.start
+        raise BadString(f"byte {place:,} of the line is not UTF-8: found {found}", place) from error
+    try:
+        decoded: str = _decode(f'"{text}"')[0]
+    except json.JSONDecodeError as error:
+        place = start + len(text[: error.pos - 1].encode())
+        reason = f"not JSON: {error.msg.removesuffix(' at')} at byte {place + 1:,} of the line"
+        raise BadString(reason, place) from error
+    return decoded

@@ -41,11 +41,11 @@ from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pages import Page, Pages, list_pages
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.rows import RowGroup, Rows, check_lengths, place_of_row, too_long
+from nanogpt_compat.input.signatures import PARQUET_MAGIC
 from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import LONG_RECORD_BYTES, MakeRoom, Need, has_room
 from nanogpt_compat.text.documents import MAX_RECORD_BYTES
 
-_MAGIC = b"PAR1"  # at both ends of a file
 _ENCRYPTED_MAGIC = b"PARE"
 _SIGNATURE_BYTES = 28  # after a plain-text footer of a file with encrypted columns
 _BUFFER_BYTES = 64 * 1024
@@ -71,12 +71,14 @@ class TextColumn:
         self._stored = stored
         self._leaf: int | None = None  # its index among the columns that are stored; None without rows
         self._is_void = False  # whether the column has only nulls
-        self._max_row_group_bytes = max_row_group_bytes
         try:
             self._pyarrow = import_pyarrow(self.path, "a parquet file")
+            _check_magic(self._stored)
             self._file = self._open()
+            self._check_encryption()
             self._find_column(text_field)
             self.row_groups = self._list_row_groups()
+            self._check_sizes(max_row_group_bytes)
         except UnicodeDecodeError as error:  # in the name of a column
             self._stored.__exit__()
             raise self._damaged_footer(error) from error
@@ -130,16 +132,7 @@ class TextColumn:
         """
         run = _Run(group, max(first_row, group.first_row), column=self.name, is_void=self._is_void)
         for batch in self._read_batches(group, block_bytes, run.first_row, make_room):
-            text, lengths = batch.pop()
-            parts = [(text, lengths)]
-            if len(text) > LONG_RECORD_BYTES and len(lengths) > 1:  # each long row becomes a part
-                long = np.flatnonzero(lengths > LONG_RECORD_BYTES)
-                edges = np.unique(np.concatenate([[0, len(lengths)], long, long + 1])).tolist()
-                ends = np.concatenate([[0], lengths.clip(0).cumsum()])
-                parts = [
-                    (text[ends[first] : ends[last]], lengths[first:last]) for first, last in pairwise(edges)
-                ]
-            del text  # only the parts must hold it
+            parts = _apart(*batch.pop())
             while parts:
                 text, lengths = parts.pop(0)
                 n_bytes = len(text)
@@ -251,30 +244,11 @@ class TextColumn:
         return memoryview(text or b"")[ends[0] : ends[-1]], lengths
 
     def _open(self) -> Any:
-        """Open the file with pyarrow, if it begins and ends as parquet does, and nothing in it is encrypted.
-
-        Asking pyarrow for the size of encrypted columns would end the process.
-        """
-        head = self._stored.read(len(_MAGIC), 0)
-        if head == _ENCRYPTED_MAGIC:
-            raise _encrypted(self.path)
-        if head != _MAGIC:
-            raise InputError(
-                f"{self.path} is not a parquet file: it begins with {head!r}, not with {_MAGIC!r}; fetch or "
-                "make it again, or rename it to match its format"
-            )
-        size_bytes = self._stored.size_bytes
-        tail = self._stored.read(len(_MAGIC), max(0, size_bytes - len(_MAGIC)))
-        if tail != _MAGIC or size_bytes < 3 * len(_MAGIC):
-            raise InputError(
-                f"{self.path} is truncated: it ends at byte {size_bytes:,} without a parquet footer "
-                f"(found {tail!r}, not {_MAGIC!r}); fetch or make it again"
-            )
         from pyarrow.parquet import ParquetFile
 
         try:
             path = self.path  # passed as bytes: pyarrow would encode a str in UTF-8
-            file = ParquetFile(
+            return ParquetFile(
                 self._pyarrow.OSFile(os.fsencode(path)) if isinstance(path, Path) else AsFile(self._stored),
                 memory_map=False,
                 buffer_size=_BUFFER_BYTES,
@@ -283,11 +257,13 @@ class TextColumn:
             )
         except (self._pyarrow.ArrowException, OSError) as error:
             raise self._damaged_footer(error) from error
-        tail = self._stored.read(2 * len(_MAGIC), size_bytes - 2 * len(_MAGIC))
-        footer_bytes = int.from_bytes(tail[: len(_MAGIC)], "little")
-        if footer_bytes - file.metadata.serialized_size == _SIGNATURE_BYTES:
+
+    def _check_encryption(self) -> None:
+        """Raise InputError if columns are encrypted: asking pyarrow for their size would end the process."""
+        tail = self._stored.read(2 * len(PARQUET_MAGIC), self._stored.size_bytes - 2 * len(PARQUET_MAGIC))
+        footer_bytes = int.from_bytes(tail[: len(PARQUET_MAGIC)], "little")
+        if footer_bytes - self._file.metadata.serialized_size == _SIGNATURE_BYTES:
             raise _encrypted(self.path)
-        return file
 
     def _find_column(self, text_field: str) -> None:
         """Find the text column; raise NoTextColumn if the file has rows, but no such column."""
@@ -335,9 +311,6 @@ class TextColumn:
         The footer has no checksum, and an error that pyarrow raises inside `group.column` ends the process.
         In one footer, flipping any of 11 of its 6,840 bits causes that; all are in the histograms of the
         statistics.
-
-        Raises:
-            InputError: the footer is damaged, or a row group has more than `max_row_group_bytes` of text.
         """
         metadata = self._file.metadata
         groups, n_rows = [], 0
@@ -354,14 +327,6 @@ class TextColumn:
             n_rows += group.num_rows
         if n_rows != metadata.num_rows:
             raise self._damaged_footer(f"{metadata.num_rows:,} rows, {n_rows:,} in the row groups")
-        for one in groups:
-            if one.text_bytes > self._max_row_group_bytes:
-                raise InputError(
-                    f"{self.path}, row group {one.index:,}: its column {self.name!r}, which begins at byte "
-                    f"{one.start:,}, has {format_bytes(one.text_bytes)} of text, but the limit is "
-                    f"{format_bytes(self._max_row_group_bytes)}; write the file again in smaller row groups "
-                    "(1,000 rows are usual)"
-                )
         return tuple(groups)
 
     def _damaged_footer(self, found: object) -> InputError:
@@ -369,6 +334,16 @@ class TextColumn:
             f"{self.path} cannot be read as parquet: its footer is damaged ({found}); fetch or make the "
             "file again"
         )
+
+    def _check_sizes(self, max_bytes: int) -> None:
+        for group in self.row_groups:
+            if group.text_bytes > max_bytes:
+                raise InputError(
+                    f"{self.path}, row group {group.index:,}: its column {self.name!r}, which begins "
+                    f"at byte {group.start:,}, has {format_bytes(group.text_bytes)} of text, but the limit "
+                    f"is {format_bytes(max_bytes)}; "
+                    "write the file again in smaller row groups (1,000 rows are usual)"
+                )
 
 
 class _Run:
@@ -402,6 +377,16 @@ class _Run:
         return raw, rows
 
 
+def _apart(text: memoryview, lengths: NDArray[np.int64]) -> list[tuple[memoryview, NDArray[np.int64]]]:
+    """Split the rows of a batch so that each long one is alone."""
+    if len(text) <= LONG_RECORD_BYTES or len(lengths) == 1:
+        return [(text, lengths)]
+    long = np.flatnonzero(lengths > LONG_RECORD_BYTES)
+    edges = np.unique(np.concatenate([[0, len(lengths)], long, long + 1]))
+    ends = np.concatenate([[0], lengths.clip(0).cumsum()])
+    return [(text[ends[first] : ends[last]], lengths[first:last]) for first, last in pairwise(edges.tolist())]
+
+
 def _n_leaves(kind: Any) -> int:
     """Return how many columns parquet stores for a column of this type."""
     kind = getattr(kind, "storage_type", kind)
@@ -410,3 +395,20 @@ def _n_leaves(kind: Any) -> int:
 
 def _encrypted(path: Location) -> InputError:
     return InputError(f"{path} is an encrypted parquet file; write it again without encryption")
+
+
+def _check_magic(stored: InputFile) -> None:
+    head = stored.read(len(PARQUET_MAGIC), 0)
+    if head == _ENCRYPTED_MAGIC:
+        raise _encrypted(stored.path)
+    if head != PARQUET_MAGIC:
+        raise InputError(
+            f"{stored.path} is not a parquet file: it begins with {head!r}, not with {PARQUET_MAGIC!r}; "
+            "fetch or make it again, or rename it to match its format"
+        )
+    tail = stored.read(len(PARQUET_MAGIC), max(0, stored.size_bytes - len(PARQUET_MAGIC)))
+    if tail != PARQUET_MAGIC or stored.size_bytes < 3 * len(PARQUET_MAGIC):
+        raise InputError(
+            f"{stored.path} is truncated: it ends at byte {stored.size_bytes:,} without a parquet footer "
+            f"(found {tail!r}, not {PARQUET_MAGIC!r}); fetch or make it again"
+        )

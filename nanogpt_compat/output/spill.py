@@ -218,21 +218,23 @@ class Spill:
         if ends is None:
             raise TypeError("a shuffle needs the places where documents end")
         while True:
-            # As many of the tokens and ends as fit into the window.
-            left = self._window_bytes - TOKEN.itemsize * self._n_tokens - PIECE_BYTES * self._n_pieces
-            costs = TOKEN.itemsize * ends + PIECE_BYTES * np.arange(1, len(ends) + 1)
-            n_ends = int(np.searchsorted(costs, left, side="right"))
-            done = int(ends[n_ends - 1]) if n_ends else 0
-            most = done + max(0, left - TOKEN.itemsize * done - PIECE_BYTES * (n_ends + 1)) // TOKEN.itemsize
-            if n_ends < len(ends):
-                most = min(most, int(ends[n_ends]))
-            del costs  # before a window is sorted
-            n_tokens = min(most, len(tokens))
+            n_tokens, n_ends = self._room(len(tokens), ends)
             self._put(tokens[:n_tokens], ends[:n_ends], is_val=is_val)
             if n_tokens == len(tokens) and n_ends == len(ends):
                 return
             self.end_window()
             tokens, ends = tokens[n_tokens:], ends[n_ends:] - n_tokens
+
+    def _room(self, n_tokens: int, ends: NDArray[np.int64]) -> tuple[int, int]:
+        """Return how many of the next tokens and ends fit into the window."""
+        left = self._window_bytes - TOKEN.itemsize * self._n_tokens - PIECE_BYTES * self._n_pieces
+        costs = TOKEN.itemsize * ends + PIECE_BYTES * np.arange(1, len(ends) + 1)
+        n_ends = int(np.searchsorted(costs, left, side="right"))
+        done = int(ends[n_ends - 1]) if n_ends else 0
+        most = done + max(0, left - TOKEN.itemsize * done - PIECE_BYTES * (n_ends + 1)) // TOKEN.itemsize
+        if n_ends < len(ends):
+            most = min(most, int(ends[n_ends]))
+        return min(most, n_tokens), n_ends
 
     def _put(self, tokens: NDArray[np.uint16], ends: NDArray[np.int64], *, is_val: bool) -> None:
         """Add tokens to the window, which has room for them."""

@@ -219,9 +219,12 @@ def reported_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         KeyError: it is not a report of this program.
     """
-    found = {}
-    for option, name in REPORTED_OPTIONS.items():
-        if option in _LATER_OPTIONS and ((value := options.get(name)) is None or value is False):
-            continue  # it was not given; 0 is a seed
-        found[option] = options[name]
-    return found
+    return {
+        option: options[name]
+        for option, name in REPORTED_OPTIONS.items()
+        if option not in _LATER_OPTIONS or _is_given(options.get(name))
+    }
+
+
+def _is_given(value: object) -> bool:
+    return value is not None and value is not False  # 0 is a seed

@@ -103,14 +103,8 @@ class Tally:
         n_val_tokens: int,
         n_chars: int,
         n_forced: int,
-        n_invalid: int,
-        invalid_offsets: Sequence[int],
-        records: Records | None,
     ) -> None:
-        """Count a block after it was written, but not its documents.
-
-        Of undecodable bytes and of bad records, keep the first ten places of the run.
-        """
+        """Count a block after it was written."""
         one = self.inputs[end.input_index]
         one.tokens += n_train_tokens + n_val_tokens
         one.val_tokens += n_val_tokens
@@ -118,21 +112,17 @@ class Tally:
         one.text_bytes = end.offset
         one.records = end.records
         one.crc = end.crc
-        one.invalid_bytes += n_invalid
-        for offset in invalid_offsets[: MAX_OFFSETS - len(self.invalid_offsets)]:
-            self.invalid_offsets.append((end.input_index, offset))
         self.train_tokens += n_train_tokens
         self.val_tokens += n_val_tokens
         self.chars += n_chars
         self.forced_cuts += n_forced
         self.position = end
-        if records is not None:
-            self.skipped_records += records.n_bad
-            one.skipped_records += records.n_bad
-            one.first_skipped = one.first_skipped or next(iter(records.bad), "")
-            self.replaced_surrogates += records.n_replaced
-            for where_and_why in records.bad[: MAX_OFFSETS - len(self.skipped)]:
-                self.skipped.append((end.input_index, where_and_why))
+
+    def count_left(self, end: int) -> None:
+        """Count the current input, unless it is at its end, and those before number `end` as not read on."""
+        at = self.position
+        for one in self.inputs[at.input_index + at.at_end : end]:
+            one.is_left = True
 
     def count_documents(self, counts: Counts) -> None:
         """Count the documents of the last counted block."""
@@ -150,6 +140,23 @@ class Tally:
             self.open_document_bytes = counts.tail_bytes
         self.inputs[self.position.input_index].documents += self.documents - n_before
 
+    def count_records(self, records: Records) -> None:
+        """Count the bad records and replaced surrogates of the last counted block."""
+        one = self.inputs[self.position.input_index]
+        self.skipped_records += records.n_bad
+        one.skipped_records += records.n_bad
+        one.first_skipped = one.first_skipped or next(iter(records.bad), "")
+        self.replaced_surrogates += records.n_replaced
+        for where_and_why in records.bad[: MAX_OFFSETS - len(self.skipped)]:
+            self.skipped.append((self.position.input_index, where_and_why))
+
+    def count_invalid(self, n_bytes: int, offsets: Sequence[int]) -> None:
+        """Count undecodable bytes of the last counted block, and keep the first ten offsets of the run."""
+        index = self.position.input_index
+        self.inputs[index].invalid_bytes += n_bytes
+        for offset in offsets[: MAX_OFFSETS - len(self.invalid_offsets)]:
+            self.invalid_offsets.append((index, offset))
+
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> "Tally":
         """Build a tally of one input from its `record`."""
@@ -166,11 +173,8 @@ class Tally:
         record = {name: value for name, value in asdict(self).items() if name != "inputs"}
         if self.shuffled is None:
             del record["shuffled"]
-        inputs = {}
-        for index in range(since_input, self.position.input_index + 1):
-            counters = asdict(self.inputs[index])
-            inputs[str(index)] = {name: value for name, value in counters.items() if value}
-        return record | {"inputs": inputs}
+        changed = range(since_input, self.position.input_index + 1)
+        return record | {"inputs": {str(index): _non_zero(self.inputs[index]) for index in changed}}
 
     def apply_record(self, record: Mapping[str, Any]) -> None:
         """Update the state to `record`; all earlier records must have been applied before, in order."""
@@ -210,6 +214,10 @@ class Tally:
             self.invalid_offsets.append((index, offset))
         for _, why in part.skipped[: MAX_OFFSETS - len(self.skipped)]:
             self.skipped.append((index, _renumber(why, n_lines_before)))
+
+
+def _non_zero(one: InputTally) -> dict[str, object]:
+    return {name: value for name, value in asdict(one).items() if value}
 
 
 def _renumber(why: str, n_lines_before: int) -> str:

@@ -57,13 +57,9 @@ def check(output_dir: Path, voice: Voice) -> None:
     if found or surplus:
         _check_same(output_dir, listed)
         raise (DifferenceError if surplus else kind)(_explain(output_dir, found, surplus))
-    token_files = [one.file for one in listed if isinstance(one.file, OutputFile)]
-    indexes = [one.file.name for one in listed if isinstance(one.file, IndexFile)]
-    elapsed_s = max(1e-9, time.monotonic() - reading.began_s)
     voice.say(
-        f"checked: {', '.join([name_tokens(token_files), *indexes])}, all as they were written "
-        f"({format_bytes(reading.n_bytes)} in {format_duration(elapsed_s)}, "
-        f"{format_bytes(reading.n_bytes / elapsed_s)}/s)"
+        f"checked: {_name_files([one.file for one in listed])}, all as they were written "
+        f"({reading.describe_speed()})"
     )
     if journal_in(output_dir).is_file():
         voice.say(f"notice: {output_dir / WORK_FOLDER} holds an unfinished run, which was not checked")
@@ -89,6 +85,12 @@ def _find_listed(output_dir: Path) -> tuple[Outputs, list[Listed]]:
             "with --verify, compares every token with the input, and adds the checksums"
         )
     return outputs, listed
+
+
+def _name_files(files: Sequence[OutputFile | IndexFile]) -> str:
+    """Return the names of the files and the number of tokens in each split, for a message."""
+    indexes = [one.name for one in files if isinstance(one, IndexFile)]
+    return ", ".join([name_tokens([one for one in files if isinstance(one, OutputFile)]), *indexes])
 
 
 def _describe(error: Exception) -> str:
@@ -127,15 +129,21 @@ def _explain(output_dir: Path, damaged: Sequence[str], surplus: Sequence[str]) -
 
 
 class _Reading:
-    """The progress of reading all files: how many bytes since when."""
+    """The progress of reading all files."""
 
     def __init__(self, display: Display, voice: Voice) -> None:
         self._voice, self._display = voice, display
-        self.n_bytes = 0
-        self.began_s = time.monotonic()
+        self._n_bytes = 0
+        self._began_s = time.monotonic()
 
     def after_chunk(self, n_bytes: int) -> None:
         """Count a chunk, and show the progress; raises if the work should stop."""
         self._voice.check()
-        self.n_bytes += n_bytes
-        self._display.show(bytes_read=self.n_bytes, tokens=self.n_bytes // TOKEN.itemsize)
+        self._n_bytes += n_bytes
+        self._display.show(bytes_read=self._n_bytes, tokens=self._n_bytes // TOKEN.itemsize)
+
+    def describe_speed(self) -> str:
+        """Return how much was read, and how fast."""
+        elapsed_s = max(1e-9, time.monotonic() - self._began_s)
+        speed = f"{format_bytes(self._n_bytes / elapsed_s)}/s"
+        return f"{format_bytes(self._n_bytes)} in {format_duration(elapsed_s)}, {speed}"

@@ -57,10 +57,7 @@ class Notices:
         self._voice.found_complete()
 
     def after(self, made: Mapping[str, Any]) -> None:
-        """Print the result, warnings, which files git would add to a checkout, and the next step.
-
-        `made` is the report.
-        """
+        """Print the result, warnings and the next step; `made` is the report."""
         job = self._job
         files = self._files(made)
         for line in report.end_lines(made, files, **self._names()):
@@ -72,12 +69,7 @@ class Notices:
         for line in report.warn_of_empty(made["inputs"]):
             self._voice.warn(line)
         if not self._voice.is_quiet:
-            made_here = [job.config.output_dir / report.REPORT_NAME, *(one.path for one in files)]
-            made_here += [one.path(0) for one in job.indexes.values()]
-            read = [one.location for one in job.inputs if isinstance(one.location, Path)]
-            with suppress(OSError):  # the output is complete
-                if line := notice_unignored(job.config.output_dir, [*made_here, *read]):
-                    self._voice.say(line)
+            self._tell_of_git([one.path for one in files])
         step = next_step(job.config, files)
         if step:
             self._voice.say(step)
@@ -97,3 +89,13 @@ class Notices:
             if kind not in self._warned_of:
                 (self._voice.say if line.startswith("notice:") else self._voice.warn)(line)
         self._warned_of |= faults.keys()
+
+    def _tell_of_git(self, files: Sequence[Path]) -> None:
+        """Print which of the files that this run has read or made git would add to a checkout."""
+        config = self._job.config
+        made_here = [config.output_dir / report.REPORT_NAME, *files]
+        made_here += [one.path(0) for one in self._job.indexes.values()]
+        read = [one.location for one in self._job.inputs if isinstance(one.location, Path)]
+        with suppress(OSError):  # the output is complete
+            if line := notice_unignored(config.output_dir, [*made_here, *read]):
+                self._voice.say(line)

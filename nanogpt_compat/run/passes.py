@@ -48,23 +48,28 @@ class Passes:
         Raises:
             Damaged: what an earlier run has written is not as it was.
         """
-        n_tokens: Mapping[str, int] = earlier[-1].segment.tokens if earlier else {}  # by stream
+        n_tokens = self._fill_files(journal, tally, earlier, header)
+        self._check_marks(earlier, full_shards(self._job.outputs | self._job.beside, n_tokens))
+
+    def _fill_files(
+        self, journal: Journal, tally: Tally, earlier: list[Mark], header: Mapping[str, object] | None
+    ) -> Mapping[str, int]:
+        """Return the number of tokens in each stream."""
+        n_tokens = earlier[-1].segment.tokens if earlier else {}
         if self._job.config.shuffle:
             if tally.shuffled is None:
                 self._spill(journal, tally, n_tokens, header)
                 n_tokens, header = {}, None
-            n_tokens = self._shuffle(journal, tally, earlier, n_tokens, header)
-        else:
-            with self._open_output(n_tokens) as files:
+            return self._shuffle(journal, tally, earlier, n_tokens, header)
+        with self._open_output(n_tokens) as files:
 
-                def fill(after_block: Callable[[], None]) -> None:
-                    self._encode(self._sink_of(files), tally, files.drop_pages, after_block)
-                    self._watch.voice.enter("finishing")
+            def fill(after_block: Callable[[], None]) -> None:
+                self._encode(self._sink_of(files), tally, files.drop_pages, after_block)
+                self._watch.voice.enter("finishing")
 
-                self._save_as_it_goes(journal, files, tally, header, fill)
-                files.finish()
-                n_tokens = files.tokens
-        self._check_marks(earlier, full_shards(self._job.outputs | self._job.beside, n_tokens))
+            self._save_as_it_goes(journal, files, tally, header, fill)
+            files.finish()
+            return files.tokens
 
     def _check_marks(self, earlier: list[Mark], files: Mapping[str, Written]) -> None:
         """Raise Damaged if a segment in these files was damaged after an earlier run had written it."""
@@ -188,16 +193,19 @@ class Passes:
                 self._note_saved(checkpointer.saved)
             if not tally.tokens or (self._job.config.n_val_inputs and not tally.train_tokens):
                 remove_work_files(self._job.folders)  # without tokens, other options may be used next
-                inputs = self._job.inputs
-                message = f"there is no text in {report.name_inputs(inputs[: self._job.n_train_inputs])}"
-                if n_empty := self._job.empty_documents(tally):
-                    message += f"; {n_empty:,} document{' is' if n_empty == 1 else 's are'} empty"
-                if tally.skipped:
-                    index, why = tally.skipped[0]
-                    path = inputs[index].location
-                    message += f"; {report.describe_skipped(tally.skipped_records, path, why)}"
-                raise InputError(message)
+                raise InputError(self._why_no_text(tally))
             tally.wall_s = checkpointer.wall_s
+
+    def _why_no_text(self, tally: Tally) -> str:
+        """Return the message for an input without text."""
+        inputs = self._job.inputs
+        message = f"there is no text in {report.name_inputs(inputs[: self._job.n_train_inputs])}"
+        if n_empty := self._job.empty_documents(tally):
+            message += f"; {n_empty:,} document{' is' if n_empty == 1 else 's are'} empty"
+        if tally.skipped:
+            index, why = tally.skipped[0]
+            message += f"; {report.describe_skipped(tally.skipped_records, inputs[index].location, why)}"
+        return message
 
 
 class Damaged(Exception):

@@ -16,7 +16,7 @@ from nanogpt_compat.run.supervise import Check
 
 
 def publish_output(job: Job, made: Mapping[str, Any], check: Check) -> None:
-    """Write the indexes, remove an old report, rename all files to their final names, write the report last.
+    """Remove an old report, rename the finished files to their final names, and write the report last.
 
     `made` is the report but for the files.
 
@@ -25,26 +25,33 @@ def publish_output(job: Job, made: Mapping[str, Any], check: Check) -> None:
     """
     folder = job.config.output_dir
     written = all_shards(job.outputs, by_stream(job.outputs, made["tokens"]))
-    described = _describe(job, made, written, check)
-    # A run that was stopped in between writes the indexes again: that takes seconds, and needs no record of
-    # whether they are complete. That of train comes first.
-    tokens = read_found(journal_in(folder)).tokens
-    for split in reversed(job.outputs) if job.config.index else ():
-        name, ends = index_name(split), job.beside[ends_stream(split)].partial(0)
-        described.append(write_index(name, job.indexes[name], ends, n_ends(tokens, split), check))
-    # Without --index, an index that an earlier run has left is in the way, or replaced by none.
-    indexes, files = indexes_of(job.config), dict[str, Written]()
-    for split, one in written.items():
-        name = index_name(split)
-        if name in indexes:  # an index is published right before the tokens that it is of
-            files[name] = Written(indexes[name], int(job.config.index))
-        files[split] = one
+    described = _describe(job, made, written, check) + _write_indexes(job, check)
+    files = _with_indexes(job, written)
     if not job.config.overwrite:
         check_vacant(files)  # before the old report is removed
     report.remove_report(folder)
     publish(files, may_replace=job.config.overwrite)
     # The journal omits the list of files, which may be longer than its lines may be.
     report.write_report(folder, {**made, "files": described})
+
+
+def _write_indexes(job: Job, check: Check) -> list[dict[str, Any]]:
+    """Write the indexes to working files; return what prepare.json says of them, train first.
+
+    A run that was stopped in between writes them again: that takes seconds, and needs no record of whether
+    they are complete.
+    """
+    tokens = read_found(journal_in(job.config.output_dir)).tokens
+    return [
+        write_index(
+            index_name(split),
+            job.indexes[index_name(split)],
+            job.beside[ends_stream(split)].partial(0),
+            n_ends(tokens, split),
+            check,
+        )
+        for split in (reversed(job.outputs) if job.config.index else ())
+    ]
 
 
 def _describe(
@@ -63,3 +70,17 @@ def _describe(
         sections = read_crcs(path, check) if of_stream is None else of_stream[one.k]
         described.append(describe(one, sections))
     return described
+
+
+def _with_indexes(job: Job, files: Mapping[str, Written]) -> dict[str, Written]:
+    """Return all files in the order of publishing: an index comes right before the tokens that it is of.
+
+    Without `--index`, an index that an earlier run has left is in the way, or replaced by none.
+    """
+    indexes, found = indexes_of(job.config), {}
+    for split, one in files.items():
+        name = index_name(split)
+        if name in indexes:
+            found[name] = Written(indexes[name], int(job.config.index))
+        found[split] = one
+    return found

@@ -88,15 +88,7 @@ class Run:
             TooSmallError: the memory limit is too low even for the smallest settings.
         """
         if self.has_nothing_to_do(restart=restart):
-            if not self._work.exists():
-                return
-            # A run that was killed after it had published its output has left its work files.
-            with suppress(OutputError), locked(self._folders):  # another run may be using it
-                header = read_found(self._journal).header
-                if header is None or not differences(
-                    header["options"], self._options(), header["inputs"], self._job.inputs
-                ):  # else it belongs to another, stopped run
-                    remove_work_files(self._folders)
+            self._clear_up()
             return
         check_writable(self._folders)
         with locked(self._folders):
@@ -127,35 +119,14 @@ class Run:
                 self._load(found, last_sound_mark(found, self._files_of(found)))
 
     def has_nothing_to_do(self, *, restart: bool) -> bool:
-        """Return whether the output is complete and is not to be made again; if so, print its files.
-
-        Inputs that may have changed are read again.
-
-        Raises:
-            CheckpointError: a pipe has other text than before, and cannot be read again.
-        """
+        """Return whether the output is complete and is not to be made again; say then what is complete."""
         if restart or self._job.config.overwrite:
             return False
         made = report.read_report(self._job.config.output_dir)
-        if made is None:
+        if made is None or not self._is_complete(made):
             return False
-        try:
-            if not is_as_reported(self._job, made):
-                return False
-            read = consumed_in(made, self._job.config.max_chars)
-            changed = next(self._changes(read, made["inputs"]), None)
-        except (AttributeError, KeyError, TypeError, ValueError):  # written by another program
-            return False
-        if changed is None:
-            self._notices.complete(made)
-            return True
-        path, change = changed
-        if isinstance(path, Pipe):
-            raise CheckpointError(
-                f"{path} {change}, and cannot be read again; pass --overwrite to make the output in "
-                f"{self._job.config.output_dir} again"
-            )
-        return False
+        self._notices.complete(made)
+        return True
 
     def _find(self, *, restart: bool) -> tuple[Found, Found | None]:
         """Return the run to resume, and the run to discard, if any; check that this run can start. Read only.
@@ -184,15 +155,6 @@ class Run:
             check_disk(self._job, found.tokens)
         return found, old
 
-    def _warn_of_damage(self, found: Found) -> None:
-        """Warn if the journal is damaged or missing."""
-        if found.is_torn:
-            self._voice.warn(
-                f"{self._journal} is torn or damaged at byte {found.end_byte:,}: redoing the work after it"
-            )
-        elif found.header is None and written_bytes(full_shards(self._outputs, {})):
-            self._voice.warn(f"{self._journal} is missing or empty: starting from scratch")
-
     def _check_other_output(self, found: Found) -> None:
         """Raise OutputError, with the differences, if there is complete output of a different run.
 
@@ -211,10 +173,7 @@ class Run:
             )
 
     def _make(self, *, restart: bool) -> Mapping[str, Any]:
-        """Make all tokens, or find them complete; return the report. Only renaming is left.
-
-        If the engine gives a wrong token, start over with tiktoken.
-        """
+        """Make all tokens, or find them complete; return the report. Only renaming is left."""
         with self._reporting_saved():
             found, old = self._find(restart=restart)
             if found.report is None:
@@ -225,17 +184,7 @@ class Run:
             if found.report is not None:
                 return found.report
             with self._watch:
-                try:
-                    return self._tokenise(found)
-                except EngineMismatch as error:
-                    erring = self._job.encoder
-                    erring.drop_caches()
-                    mismatch = f"{erring.name} {erring.version} gave other tokens than tiktoken for {error}"
-                self._voice.warn(f"{mismatch}: starting over with tiktoken")
-                take_back(full_shards(self._streams, read_found(self._journal).tokens), {})
-                remove_work_files(self._folders)  # earlier tokens may be wrong, too
-                self._saved = ""
-                return self._tokenise(Found(mismatch=mismatch))
+                return self._tokenise_or_fall_back(found)
 
     @contextmanager
     def _reporting_saved(self) -> Iterator[None]:
@@ -263,6 +212,28 @@ class Run:
         n_bytes = self._options().get(TEXT_BYTES)
         size = f" if the input still has {plural(n_bytes, 'byte')}" if n_bytes is not None else ""
         return f"once that is fixed, the same command resumes from there{size}"
+
+    def _is_complete(self, made: Mapping[str, Any]) -> bool:
+        """Return whether a report says that the files are complete, with this input and these options."""
+        try:
+            return is_as_reported(self._job, made) and self._has_same_text(made)
+        except (AttributeError, KeyError, TypeError, ValueError):  # written by another program
+            return False
+
+    def _has_same_text(self, made: Mapping[str, Any]) -> bool:
+        """Return whether the inputs are those of a report; read them again if they may have changed.
+
+        Raises:
+            CheckpointError: a pipe has other text than before, and cannot be read again.
+        """
+        for path, change in self._changes(consumed_in(made, self._job.config.max_chars), made["inputs"]):
+            if isinstance(path, Pipe):
+                raise CheckpointError(
+                    f"{path} {change}, and cannot be read again; pass --overwrite to make the output in "
+                    f"{self._job.config.output_dir} again"
+                )
+            return False
+        return True
 
     def _changes(
         self, read: Sequence[Consumed], old: Sequence[Mapping[str, Any]], *, is_read_later: bool = False
@@ -295,6 +266,27 @@ class Run:
             return True
         self._saved = ""  # not known yet
         return False
+
+    def _warn_of_damage(self, found: Found) -> None:
+        """Warn if the journal is damaged or missing."""
+        if found.is_torn:
+            self._voice.warn(
+                f"{self._journal} is torn or damaged at byte {found.end_byte:,}: redoing the work after it"
+            )
+        elif found.header is None and written_bytes(full_shards(self._outputs, {})):
+            self._voice.warn(f"{self._journal} is missing or empty: starting from scratch")
+
+    def _clear_up(self) -> None:
+        """Remove the work files of a run that was killed after it had published its output."""
+        if not self._work.exists():
+            return
+        with suppress(OutputError), locked(self._folders):  # another run may be using it
+            found = read_found(self._journal)
+            header = found.header
+            if header is None or not differences(
+                header["options"], self._options(), header["inputs"], self._job.inputs
+            ):  # else it belongs to another, stopped run
+                remove_work_files(self._folders)
 
     def _misfits(self, found: Found) -> list[str]:
         """Return the reasons why this run cannot resume the saved one; reads no input."""
@@ -330,6 +322,20 @@ class Run:
     def _has_named(self) -> bool:
         """Whether a file has a final name of this run's output."""
         return any(others(shards, n_own=0) for shards in (self._outputs | self._indexes).values())
+
+    def _tokenise_or_fall_back(self, found: Found) -> Mapping[str, Any]:
+        """Make and finish the files; if the engine gives a wrong token, start over with tiktoken."""
+        try:
+            return self._tokenise(found)
+        except EngineMismatch as error:
+            erring = self._job.encoder
+            erring.drop_caches()
+            mismatch = f"{erring.name} {erring.version} gave other tokens than tiktoken for {error}"
+        self._voice.warn(f"{mismatch}: starting over with tiktoken")
+        take_back(full_shards(self._streams, read_found(self._journal).tokens), {})
+        remove_work_files(self._folders)  # earlier tokens may be wrong, too
+        self._saved = ""
+        return self._tokenise(Found(mismatch=mismatch))
 
     def _tokenise(self, found: Found) -> Mapping[str, Any]:
         """Make and finish the files; return the report, which is then in the journal."""
@@ -385,14 +391,7 @@ class Run:
             return Tally([InputTally() for _ in self._job.inputs])
         tally = self._tally_at(found, mark)
         self._note_saved(Saved.of(tally))
-        at = tally.position
-        has_enough = (  # a limit is reached, so no more of the current input will be read
-            at.input_index < self._job.n_train_inputs
-            and at.anchor == at.offset
-            and not at.document
-            and _stopped_by(tally, self._job) is not None
-        )
-        self._check_inputs(found, tally, is_read_later=not has_enough)
+        self._check_inputs(found, tally, is_read_later=not self._has_enough(tally))
         del tally.inputs[len(self._job.inputs) :]
         begun = tally.inputs[: tally.position.input_index]
         for one, counts in zip(self._job.inputs, begun, strict=False):
@@ -410,6 +409,13 @@ class Run:
             done = f"{format_duration(tally.wall_s)} of work already done"
         self._voice.say(f"resuming at {self._progress(Saved.of(tally))}: {done}")
         return tally
+
+    def _has_enough(self, tally: Tally) -> bool:
+        """Return whether a limit is reached, so that no more of the current input will be read."""
+        at = tally.position
+        if at.input_index >= self._job.n_train_inputs or at.anchor != at.offset or at.document:
+            return False
+        return _stopped_by(tally, self._job) is not None
 
     def _note_saved(self, saved: Saved) -> None:
         """Remember the saved progress, for the message if this run ends early."""

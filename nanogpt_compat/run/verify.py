@@ -4,7 +4,7 @@ It shares with the run only the rules for cutting text into blocks and for choos
 other engine, no journal and no checkpoint.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,9 @@ def verify(job: Job, voice: Voice) -> None:
         _check_names(job, made)
         with watch, FinishedFiles(job.outputs) as files, FinishedIndexes(files, job.indexes) as all_files:
             tally = _compare(job, all_files, watch)
-        described = _check_report(job, made, tally, files.n_ends, all_files)
+        _check_counts(job, made, tally, files.n_ends)
+        described = all_files.describe()
+        _check_files(job, made, described)
         report.write_report(job.config.output_dir, made | {"files": described})
     made_files = list(files_of(job.outputs, by_stream(job.outputs, made["tokens"])))
     names = ", ".join([name_tokens(made_files), *reversed(job.indexes)])
@@ -171,15 +173,11 @@ def _compare_shuffled(job: Job, files: FinishedIndexes, tally: Tally, watch: Wat
             remove_spill(names(number))
 
 
-def _check_report(
-    job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int, files: FinishedIndexes
-) -> list[dict[str, Any]]:
-    """Raise unless the report is right; return how prepare.json must describe the files.
+def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) -> None:
+    """Raise unless each document has one end-of-text token, and the counts in the report are right.
 
-    What the report omits of a file, as older versions do, is added. Each document must have one end-of-text
-    token: literal `<|endoftext|>` in the text never becomes that token.
+    Literal `<|endoftext|>` in the text never becomes that token.
     """
-    path = job.config.output_dir / report.REPORT_NAME
     n_documents = 0 if job.config.eot == "none" else tally.documents
     if n_ends != n_documents:
         raise DifferenceError(
@@ -193,9 +191,13 @@ def _check_report(
     for name, count in found.items():
         if made.get(name) != count and not (made.get(name) is None and not count):  # null: was not counted
             raise DifferenceError(
-                f"{path}: {name} is {made.get(name)!r} and should be {count!r}; {MAKE_AGAIN}"
+                f"{job.config.output_dir / report.REPORT_NAME}: {name} is {made.get(name)!r} and should be "
+                f"{count!r}; {MAKE_AGAIN}"
             )
-    described = files.describe()
+
+
+def _check_files(job: Job, made: Mapping[str, Any], described: Sequence[Mapping[str, Any]]) -> None:
+    """Raise if the report says anything else of the files; what it omits, as older versions do, is added."""
     listed = made.get("files")
     entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     was = {one.get("name"): one for one in entries}
@@ -204,9 +206,9 @@ def _check_report(
         for name, value in new.items():
             if name in old and old[name] != value:
                 raise DifferenceError(
-                    f"{path}: {name} of {new['name']} is {old[name]!r} and should be {value!r}; {MAKE_AGAIN}"
+                    f"{job.config.output_dir / report.REPORT_NAME}: {name} of {new['name']} is "
+                    f"{old[name]!r} and should be {value!r}; {MAKE_AGAIN}"
                 )
-    return described
 
 
 def _describe(difference: Difference, job: Job, done: Tally, check: Check) -> str:

@@ -23,14 +23,25 @@ def notice_unignored(folder: Path, files: Iterable[Path]) -> str:
     """
     real = folder.resolve()
     root = next((one for one in (real, *real.parents) if (one / ".git").exists()), None)
-    if root is None:
+    names = [] if root is None else _unignored(root, files)
+    if root is None or not names:
         return ""
+    named = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
+    ignore = root / ".gitignore"
+    ends_line = not ignore.exists() or not (text := ignore.read_bytes()) or text.endswith(b"\n")
+    form = r"%s\n" if ends_line else r"\n%s\n"
+    command = f"{join('printf', form, *patterns_for(names))} >> {quote(ignore)}"
+    return f"notice: git does not ignore {named} in {root}; to add them to its .gitignore:{show(command)}"
+
+
+def _unignored(root: Path, files: Iterable[Path]) -> list[str]:
+    """Return those of `files` that git neither tracks nor ignores, relative to the top folder."""
     inside = [
         one.relative_to(root).as_posix() for one in map(Path.resolve, files) if one.is_relative_to(root)
     ]
     git = shutil.which("git")
     if git is None or not inside:
-        return ""
+        return []
     words = ("--literal-pathspecs", "ls-files", "-z", "--others", "--exclude-standard", "--")
     try:
         done = subprocess.run(
@@ -44,16 +55,8 @@ def notice_unignored(folder: Path, files: Iterable[Path]) -> str:
             check=True,
         )
     except (OSError, subprocess.SubprocessError):  # it also refuses the checkout of another user
-        return ""
-    names = list(filter(None, os.fsdecode(done.stdout).split("\0")))
-    if not names:
-        return ""
-    named = ", ".join(names[:_MOST_NAMED]) + (", ..." if len(names) > _MOST_NAMED else "")
-    ignore = root / ".gitignore"
-    ends_line = not ignore.exists() or not (text := ignore.read_bytes()) or text.endswith(b"\n")
-    form = r"%s\n" if ends_line else r"\n%s\n"
-    command = f"{join('printf', form, *patterns_for(names))} >> {quote(ignore)}"
-    return f"notice: git does not ignore {named} in {root}; to add them to its .gitignore:{show(command)}"
+        return []
+    return list(filter(None, os.fsdecode(done.stdout).split("\0")))
 
 
 def patterns_for(names: Sequence[str]) -> list[str]:

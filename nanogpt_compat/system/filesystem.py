@@ -116,16 +116,23 @@ def mounted_type(mountinfo: str, real_path: Path, device: str) -> str:
     >>> mounted_type("27 1 254:0 / / rw - ext4 /dev/vda rw", Path("/home/a.bin"), "254:0")
     'ext4'
     """
-    above = []  # the device, how deep the mount point is, the number of the line, and the type
-    for n, line in enumerate(mountinfo.splitlines()):
-        left, dash, right = line.partition(" - ")
-        if dash:  # the number of fields before it varies
-            fields = left.split(" ")
-            mount_point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4]))
-            if real_path.is_relative_to(mount_point):
-                above.append((fields[2], len(mount_point.parts), n, right.split(" ")[0]))
+    mounts = [_parse_mount(line) for line in mountinfo.splitlines() if " - " in line]
+    above = [mount for mount in mounts if real_path.is_relative_to(mount[1])]
     matching = [mount for mount in above if mount[0] == device] or above
-    return max(mount[1:] for mount in matching)[2] if matching else "unknown"
+    return max(enumerate(matching), key=_depth_then_order)[1][2] if matching else "unknown"
+
+
+def _depth_then_order(numbered: tuple[int, tuple[str, Path, str]]) -> tuple[int, int]:
+    order, (_, mount_point, _) = numbered
+    return len(mount_point.parts), order
+
+
+def _parse_mount(line: str) -> tuple[str, Path, str]:
+    """Parse one line into (device, mount point, type); the number of fields before the dash varies."""
+    left, right = line.split(" - ", 1)
+    fields = left.split(" ")
+    mount_point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
+    return fields[2], Path(mount_point), right.split(" ")[0]
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

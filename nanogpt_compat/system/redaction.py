@@ -52,14 +52,15 @@ def hide(address: str) -> str:
     >>> hide("https://me:word@host/some/part.txt?signature=abc"), hide("s3://KEY:se/cret@bucket/part-?.txt")
     ('https://...@host/some/part.txt?...', 's3://...@bucket/part-?.txt')
     """
-    shown = []
-    for part in _CHAIN.split(address):
-        user = user_of(part)
-        if user:
-            part = part.replace(f"://{user}@", f"://{HIDDEN}@", 1)
-        path, query = split_query(part)
-        shown.append(f"{path}?{HIDDEN}" if query else part)
-    return "::".join(shown)
+    return "::".join(map(_hide_one, _CHAIN.split(address)))
+
+
+def _hide_one(address: str) -> str:
+    user = user_of(address)
+    if user:
+        address = address.replace(f"://{user}@", f"://{HIDDEN}@", 1)
+    path, query = split_query(address)
+    return f"{path}?{HIDDEN}" if query else address
 
 
 def split_query(address: str) -> tuple[str, str]:
@@ -89,21 +90,8 @@ def learn(word: str) -> None:
         return
     for address in _CHAIN.split(word[match.start() :]):
         path, query = split_query(address)
-        # The parts of `user:password` that a library may quote; to some, a `/` in it ends the host.
-        user = user_of(address)
-        name, colon, password = user.partition(":")
-        found = {password, *re.split(r"[/?#]", password)}
-        if colon:
-            found |= {user, *re.split(r"[/?#]", user), _basic(user), _basic(unquote(user))}
-        if len(name) >= _MIN_USER_CHARS:
-            found |= {name, *re.split(r"[/?#]", name)}
-        _known.update(one for one in found if len(one) >= _MIN_CHARS)
-        # The query, and the values in it.
-        found = {query} if len(query) >= _MIN_OPAQUE_CHARS else set()
-        for name, _, value in (one.partition("=") for one in re.split("[&;]", query)):
-            if len(value) >= (_MIN_CHARS if _SECRET_FIELD.search(name) else _MIN_OPAQUE_CHARS):
-                found.add(value)
-        _known.update(one for one in found if one not in path)
+        _known.update(_secrets_of_user(user_of(address)))
+        _known.update(one for one in _secrets_of_query(query) if one not in path)
 
 
 def learn_all(words: Iterable[str], environment: Mapping[str, str]) -> None:
@@ -116,6 +104,27 @@ def learn_all(words: Iterable[str], environment: Mapping[str, str]) -> None:
             continue
         _known.add(value)
         _known.update(one for one in _SECRET_PART.findall(value) if len(one) >= _MIN_VARIABLE_CHARS)
+
+
+def _secrets_of_user(user: str) -> set[str]:
+    """Return the parts of `user:password` that a library may quote; to some, a `/` in it ends the host."""
+    name, colon, password = user.partition(":")
+    found = {password, *re.split(r"[/?#]", password)}
+    if colon:
+        found |= {user, *re.split(r"[/?#]", user), _basic(user), _basic(unquote(user))}
+    if len(name) >= _MIN_USER_CHARS:
+        found |= {name, *re.split(r"[/?#]", name)}
+    return {one for one in found if len(one) >= _MIN_CHARS}
+
+
+def _secrets_of_query(query: str) -> set[str]:
+    fields = [one.partition("=") for one in re.split("[&;]", query)]
+    found = {
+        value
+        for name, _, value in fields
+        if len(value) >= (_MIN_CHARS if _SECRET_FIELD.search(name) else _MIN_OPAQUE_CHARS)
+    }
+    return found | ({query} if len(query) >= _MIN_OPAQUE_CHARS else set())
 
 
 def _basic(user: str) -> str:
