@@ -30,7 +30,7 @@ _COLORS = {
     "tiktoken": "#1b6ca8",
     "gigatoken": "#1f8a5b",
 }
-_OURS, _OTHERS = "#1b6ca8", "#7a7a7a"
+_OURS, _OTHERS = _COLORS["tiktoken"], _COLORS["stream"]
 _TICKS_BYTES = (50e6, 100e6, 200e6, 500e6, 1e9, 2e9, 5e9)
 _N_WORKERS = 2
 

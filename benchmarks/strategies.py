@@ -53,9 +53,9 @@ def _prepare(engine: str, name: str, label: str, *options: str, is_pinned: bool 
     return Strategy(name, label, (*command, "--engine", engine, *options), engine, is_pinned=is_pinned)
 
 
-def _earlier(engine: str) -> Strategy:
-    """Return such a run with an earlier version, whose tokens and memory are not judged."""
-    now = _prepare(engine, f"{engine}-earlier", f"prepare.py, {engine}, earlier version")
+def _earlier() -> Strategy:
+    """Return a run of an earlier version, whose tokens and memory are not judged."""
+    now = _prepare("gigatoken", "gigatoken-earlier", "prepare.py, gigatoken, earlier version")
     return replace(now, arguments=(EARLIER, *now.arguments[1:]), engine="")
 
 
@@ -92,8 +92,7 @@ BY_NAME = {
     for strategy in (
         _prepare("gigatoken", "gigatoken", "prepare.py, gigatoken"),
         _prepare("tiktoken", "tiktoken", "prepare.py, tiktoken"),
-        _earlier("gigatoken"),
-        _earlier("tiktoken"),
+        _earlier(),
         _prepare("gigatoken", "in-order", "prepare.py, documents", *_DOCUMENTS),
         _prepare("gigatoken", "shuffled", "prepare.py, documents, --shuffle", *_DOCUMENTS, "--shuffle"),
         _allowed("700M", 320_000_000),
