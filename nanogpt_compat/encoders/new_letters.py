@@ -40,7 +40,7 @@ _FEW = 3
 
 
 def has_new_letter(text: bytes) -> bool:
-    """Return whether `text`, which is valid UTF-8, has such a character; takes at most 1 ms a megabyte.
+    """Return whether `text`, which is valid UTF-8, has such a character; takes 1 to 4 ms a megabyte.
 
     Of a long text, give the part that is not ASCII (`utf8.non_ascii_part`).
     """
