@@ -47,9 +47,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--costly",
         type=int,
-        default=8,
+        default=16,
         metavar="N",
-        help="run one in N tests of the modules that start many processes; 1 runs all (default: 8)",
+        help="run one in N tests of the modules that start many processes; 1 runs all (default: 16)",
     )
     parser.addoption(
         "--sample-seed", default="0", help="choose other tests of those that run in part (default: 0)"

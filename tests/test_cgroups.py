@@ -19,6 +19,8 @@ from tests.conftest import IMPOSSIBLE, REPOSITORY
 from tests.faults import Expected, command, expect, make_text, report_of
 from tests.test_memory_stop import LEAK, MANY_TOKENS, SETTINGS, SLOW, hog, resume, take, wait_for_checkpoint
 
+pytestmark = pytest.mark.costly
+
 pytestmark = pytest.mark.alone
 
 LIMIT_BYTES = 400_000_000

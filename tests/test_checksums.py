@@ -23,6 +23,8 @@ from nanogpt_compat.system.checksum import combine_crcs
 from tests import faults
 from tests.faults import Args, Stopped, assert_checksums, make_text, prepare, report_of
 
+pytestmark = pytest.mark.costly
+
 SIZES = st.integers(1, 2**40)
 
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt_compat.system import commands
@@ -23,6 +23,7 @@ def words_in_bash(command: str) -> list[bytes]:
         st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=4
     )
 )
+@settings(max_examples=30)
 def test_the_shell_gives_a_program_the_words_as_they_were(words: list[str]) -> None:
     assert commands.join(*words).isascii()
     assert words_in_bash(commands.join(*words)) == [word.encode() for word in words]

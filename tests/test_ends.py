@@ -20,6 +20,8 @@ from tests.engines import Lists
 from tests.test_documents import assert_same, expected_ends, expected_pair
 from tests.texts import real_text
 
+pytestmark = pytest.mark.costly
+
 SEPARATOR = "\n--\n"
 
 

@@ -183,6 +183,7 @@ def owners(ids: NDArray[np.uint16], gpt2: tiktoken.Encoding, *, eot: str) -> NDA
     return found
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_at_every_edge_between_two_inputs_it_names_the_right_one(
     scenario: str, tmp_path: Path, gpt2: tiktoken.Encoding

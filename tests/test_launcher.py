@@ -149,6 +149,7 @@ SKIPPING = {
 }
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", SKIPPING)
 def test_what_is_skipped_passes_until_all_is_required(how: str, tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "tests" / "conftest.py", tmp_path)

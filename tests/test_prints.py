@@ -37,6 +37,8 @@ from nanogpt_compat.text.documents import Documents
 from tests.engines import Lists, open_encoder
 from tests.texts import INVALID, PIECES
 
+pytestmark = pytest.mark.costly
+
 PIECE_BYTES = 40  # what stands for 512 KiB
 HEAD_BYTES = 24  # what stands for 64 KiB
 POLICIES = ("ignore", "replace", "strict")

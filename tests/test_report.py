@@ -9,6 +9,8 @@ import pytest
 from nanogpt_compat.encoders.vocabulary import VOCAB_SHA256
 from tests.faults import Args, make_text, prepare, report_of
 
+pytestmark = pytest.mark.costly
+
 
 def make_records(path: Path, n: int) -> Path:
     path.write_text("".join(json.dumps({"text": f"Document {k}. " * 20}) + "\n" for k in range(n)))
