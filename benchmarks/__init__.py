@@ -1,1 +1,1 @@
-"""The benchmarks behind the numbers of README.md and docs/: corpora, strategies, speed and memory."""
+"""The benchmarks that produce the numbers in README.md and docs/: corpora, strategies, speed and memory."""

@@ -47,7 +47,7 @@ def tiktoken(n_threads: int) -> Encode:
 
 
 def gigatoken(n_threads: int) -> Encode:
-    """Encode with the call of gigatoken 0.10 that costs least besides the encoding, with the GIL released.
+    """Encode with the call of gigatoken 0.10 that costs least apart from the encoding, with the GIL released.
 
     `encode` holds the GIL. `encode_batch` imports awkward (0.3 s), and with `parallel=False` it lets in one
     thread at a time: by schedstat, each of two threads was blocked for a third of the time. With this call it

@@ -29,7 +29,7 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import a function when it is first used: the command line starts in a tenth of a second without."""
+    """Import a function when it is first used, so that the command line starts in a tenth of a second."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

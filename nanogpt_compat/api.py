@@ -92,8 +92,8 @@ def prepare(
 
     Nothing is printed, unless `verbose` asks for the messages and the progress on stderr. Otherwise they go
     to the logger "nanogpt_compat". No signal handler is set, so this works in any thread. Ctrl-C in a
-    notebook saves the work and raises KeyboardInterrupt. Limits such as `max_memory` are about this process,
-    with all that it holds besides.
+    notebook saves the work and raises KeyboardInterrupt. Limits such as `max_memory` apply to
+    this whole process, not to this call alone.
 
     Args:
         inputs: files, globs, folders or addresses.
@@ -104,7 +104,8 @@ def prepare(
         The contents of prepare.json, among them `tokens`, {"train": n, "val": n}.
 
     Raises:
-        PrepareError: as the command line ends; `exit_code` is its exit code, and the text says what to do.
+        PrepareError: the command line would fail, too; `exit_code` is its exit code, and the text says what
+            to do.
 
     >>> made = prepare("stories.txt", "data", val_ratio=0.1)
     >>> made["tokens"]
@@ -181,7 +182,7 @@ def _look_into(words: Sequence[str], *, verbose: bool) -> tuple[Job, Voice]:
 
 @dataclass(frozen=True, slots=True)
 class _Log(Voice):
-    """Speaks to the log of the program that has called."""
+    """Writes to the log of the calling program."""
 
     def warn(self, line: str) -> None:
         """Log a warning."""
@@ -195,7 +196,7 @@ class _Log(Voice):
 
 @contextmanager
 def _called_as(words: Sequence[str]) -> Iterator[None]:
-    """Let messages offer the command line that does the same, and errors leave without secrets."""
+    """Let messages offer the equivalent command line, and hide the secrets in errors."""
     learn_all(words, os.environ)
     try:
         with typed(words, program=module("nanogpt_compat")):
@@ -208,7 +209,7 @@ def _called_as(words: Sequence[str]) -> Iterator[None]:
 
 
 def _hide_secrets(error: BaseException) -> None:
-    """Hide the secrets in the text of an error, and drop the errors behind it if they hold any."""
+    """Hide the secrets in the text of an error, and drop its causes if they hold any."""
     error.args = tuple(redact(one) if isinstance(one, str) else one for one in error.args)
     cause: BaseException | None = error.__cause__ or error.__context__
     while cause is not None:
@@ -221,7 +222,7 @@ def _hide_secrets(error: BaseException) -> None:
 def _known(options: object, kind: type) -> dict[str, object]:
     """Return the options, or raise UsageError for one that this function does not have."""
     given = cast("dict[str, object]", options)
-    names: frozenset[str] = kind.__optional_keys__  # type: ignore[attr-defined]  # of a TypedDict
+    names: frozenset[str] = kind.__optional_keys__  # type: ignore[attr-defined]  # the type is a TypedDict
     for name in given:
         if name not in names:
             similar = difflib.get_close_matches(name, names, 1)

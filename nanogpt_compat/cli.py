@@ -1,6 +1,6 @@
 """The command line: options in, exit code out. Only this module decides what is printed.
 
-What a run needs is imported when there is one: --help and a wrong option do not wait for numpy.
+What a run needs is imported only for a run: --help and a wrong option do not wait for numpy.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The options: describe and parse them. Touches no file."""
+"""The options: describe and parse them. Opens no file."""
 
 import argparse
 import contextlib
@@ -151,7 +151,7 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
 
 
 def _refuse_others(options: Options, parser: Parser, *, mode: str, but: Collection[str]) -> None:
-    """Raise UsageError if options were given beside `mode` that mean nothing there; `but` mean something."""
+    """Raise UsageError if options were given that have no effect with `mode`; those in `but` have one."""
     typed = vars(options).items()
     given = [name for name, value in typed if value != parser.get_default(name) and name not in but]
     if given:

@@ -165,7 +165,7 @@ class _Work:
 
     source: Source
     encoder: Encoder
-    beginning: Position  # of this phase of the run; more of the block there is checked
+    beginning: Position  # where this phase of the run begins; more of the block there is checked
     check_room: MakeRoom
 
     def encode(self, block: Block) -> Encoded:

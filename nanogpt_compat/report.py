@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # --check imports no encoder
 
 REPORT_NAME = "prepare.json"
 _RECORDS = {"text": "bytes", "jsonl": "lines", "csv": "records", "tsv": "records"}
-"""What is counted of an input of each format; rows of all others. The header of CSV is a record."""
+"""The unit in which an input of each format is counted; rows for the rest. The header of CSV is a record."""
 _PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken")
 
 
@@ -158,7 +158,7 @@ def remove_report(folder: Path) -> None:
 
 def write_report(folder: Path, report: Mapping[str, object]) -> None:
     """Write `prepare.json` into the output folder; it is durable when this returns."""
-    path = (folder / REPORT_NAME).resolve()  # of a link its target: a rename would replace the link
+    path = (folder / REPORT_NAME).resolve()  # the target of a link: a rename would replace the link
     try:
         write_json(path, report, indent=2, is_locked=True)
     except OSError as error:

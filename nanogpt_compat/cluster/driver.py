@@ -371,7 +371,7 @@ class _Progress:
     def __init__(self, display: Display, done_bytes: int) -> None:
         self._display = display
         self._done_bytes = done_bytes
-        self._n_tokens = 0  # of the spans finished since this process began
+        self._n_tokens = 0  # in the spans finished since this process began
 
     def add(self, span: Span, outcome: Outcome) -> None:
         self._done_bytes += span.end - span.start

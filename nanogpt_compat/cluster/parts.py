@@ -114,7 +114,7 @@ def write_mismatch(work_dir: Path, plan: Plan, mismatch: str) -> None:
 def spans_to_do(
     work_dir: Path, plan: Plan, settings: Config, spans: Sequence[Span] | None = None
 ) -> Iterator[Span]:
-    """Yield those of these spans, or of all, without a valid part; reads 15,000 sidecars in a second."""
+    """Yield the spans without a valid part, from `spans` or from all; reads 15,000 sidecars in a second."""
     mismatch = read_mismatch(work_dir, plan)
     for span in plan.spans if spans is None else spans:
         if read_part(work_dir, plan, span.index, settings, mismatch=mismatch) is None:
@@ -127,7 +127,7 @@ class Parts:
     def __init__(self, work_dir: Path, plan: Plan, settings: Config) -> None:
         """Read all sidecars; raise SpansError if spans are not done, or two neighbours leave a gap."""
         self.plan = plan
-        self.tally = Tally([InputTally() for _ in plan.inputs])  # of all parts
+        self.tally = Tally([InputTally() for _ in plan.inputs])  # the sum of all parts
         self._work_dir = work_dir
         self._settings = settings
         to_do = [span.index for span in spans_to_do(work_dir, plan, settings)]
@@ -193,7 +193,7 @@ class Parts:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What a later merge must have in common, to resume a stopped one."""
+        """What a later merge must match to resume a stopped one."""
         return {"merge of plan": self.plan.hash}
 
     def complete(self, report: Mapping[str, Any]) -> dict[str, Any]:

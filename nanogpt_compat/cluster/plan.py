@@ -44,7 +44,7 @@ class Plan:
 
     options: Mapping[str, Any]  # the options that decide the tokens, and the program's version
     inputs: tuple[Input, ...]  # locations read from plan.json are only good for messages
-    text_bytes: int | None  # of all inputs, uncompressed; None if unknown
+    text_bytes: int | None  # the total of all inputs, uncompressed; None if unknown
     span_bytes: int
     document_ratio: float  # the share of documents for validation
     spans: tuple[Span, ...]

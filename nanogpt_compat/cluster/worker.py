@@ -182,7 +182,7 @@ def _make_part(
     word = f"{span.index:08d}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
     splits = ["val", "train"] if job.config.has_val else ["train"]
     outputs = {split: Shards(folder, f"{word}.{split}.bin") for split in splits}
-    beside = lay_out_ends(outputs) if job.documents is not None and job.documents.needs_ends else {}
+    temporary = lay_out_ends(outputs) if job.documents is not None and job.documents.needs_ends else {}
     at = reader.position(span.input_index, start)
     # The sizes of the inputs decide where the windows are.
     tally = Tally([InputTally(text_bytes=one.size_bytes or 0) for one in plan.inputs], at)
@@ -193,7 +193,7 @@ def _make_part(
         work_folder(folder)
         window_bytes = window_for(2 * (span.end - span.start))
         if end > start:
-            files = _fill(outputs, beside, job, tally, end, window_bytes, check)
+            files = _fill(outputs, temporary, job, tally, end, window_bytes, check)
             _check_end(reader, tally.position, start, end)
         one.text_bytes -= at.offset
         one.records -= at.records
@@ -213,14 +213,14 @@ def _make_part(
         }
         commit_part(work_dir, plan, part)
     except BaseException as error:
-        for shards in (outputs | beside).values():
+        for shards in (outputs | temporary).values():
             with suppress(OSError):
                 shards.path(0).unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OutputError(f"cannot write to {folder}: {error.strerror}; {advice(error)}") from error
         raise
     finally:
-        for shards in (outputs | beside).values():
+        for shards in (outputs | temporary).values():
             with suppress(OSError):
                 shards.partial(0).unlink(missing_ok=True)
     return part
@@ -238,7 +238,7 @@ def _check_end(reader: Reader, at: Position, start: int, end: int) -> None:
 
 def _fill(
     outputs: Outputs,
-    beside: Outputs,
+    temporary: Outputs,
     job: Job,
     tally: Tally,
     end: int,
@@ -247,12 +247,12 @@ def _fill(
 ) -> dict[str, Any]:
     """Write the tokens from `tally.position` to `end`; return the files by split, as the sidecar has them.
 
-    `beside`: the streams with the ends of documents, if they are needed.
+    `temporary`: the streams with the ends of documents, if they are needed.
     """
     started_s = time.monotonic()
     watch = Watch(job, Voice(CalmStream(None), is_quiet=True, check=check))
-    with watch, TokenFiles(outputs, n_tokens={}, window_bytes=window_bytes, beside=beside) as written:
-        sink = WithEnds(written) if beside else written
+    with watch, TokenFiles(outputs, n_tokens={}, window_bytes=window_bytes, temporary=temporary) as written:
+        sink = WithEnds(written) if temporary else written
         try:
             watch.go_through(job, sink, tally, flush=written.drop_pages, after_block=lambda: None, end=end)
         except MemoryError as error:
@@ -265,9 +265,9 @@ def _fill(
         if n_tokens:
             replace_durably(shards.partial(0), shards.path(0))
             files[split] = {"name": shards.name(0), "tokens": n_tokens, "crc32": segment.crcs[split]}
-            if beside:
+            if temporary:
                 stream = ends_stream(split)
-                ends = beside[stream]
+                ends = temporary[stream]
                 replace_durably(ends.partial(0), ends.path(0))
                 n_documents = n_ends(segment.tokens, split)
                 files[split]["ends"] = {

@@ -181,7 +181,7 @@ def _encode_records(
 def _make_room_for(text: bytes, encoder: Encoder, record: RecordBlock, make_room: MakeRoom) -> None:
     """Make room to encode a long text; raise what `make_room` raises.
 
-    If there is none for the most that it may take, make room for an estimate: with as many tokens as in the
+    If the upper bound does not fit, make room for an estimate: with as many tokens as in the
     densest of some samples, and the longest stretch there is.
     """
     if fits(make_room, _bytes_to_encode(len(text), MAX_PIECE_BYTES)):

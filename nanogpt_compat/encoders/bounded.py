@@ -53,7 +53,7 @@ class BoundedTokenizer:
         self._n_active = 0
         self._unseen_bytes = 0  # encoded since memory was last read
         self._seen_bytes = 0  # encoded before that, since the last build
-        self._share = 1.0  # of `most_bytes`, above which it is rebuilt
+        self._share = 1.0  # it is rebuilt above this share of `most_bytes`
         self._is_changing = False  # a rebuild is under way
         self.generation = 0  # the number of rebuilds
         self._tokenizer: Any = self._build()

@@ -43,7 +43,7 @@ def choose_encoder(
     `own_bytes` reads this process's anonymous memory; `spare_bytes` is what is available on top of it, and
     `auto` takes gigatoken only if that suffices. With `has_documents`, the mark between documents becomes the
     end-of-text token. gigatoken's word caches get `cache_bytes` if that is more than the default; the
-    `reader_bytes` that reading takes besides the blocks do not count as such.
+    `reader_bytes`, which reading takes in addition to the blocks, are not counted as word caches.
 
     Raises:
         UsageError: gigatoken was asked for, but is not installed or fails.
@@ -90,7 +90,7 @@ def choose_encoder(
 
 
 def needed_bytes(n_workers: int) -> int:
-    """Return how much memory gigatoken takes besides Python, tiktoken and the output.
+    """Return how much memory gigatoken takes in addition to Python, tiktoken and the output.
 
     >>> needed_bytes(2)
     159383552

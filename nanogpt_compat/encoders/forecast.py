@@ -21,7 +21,7 @@ class Estimate:
     text_bytes: int
     tokens: int
     seconds: float
-    val_tokens: int = 0  # of inputs for val alone
+    val_tokens: int = 0  # from inputs for val alone
     documents: int = 0  # as far as the samples mark their ends
 
     @property

@@ -42,13 +42,13 @@ _FEW = 3
 def has_new_letter(text: bytes) -> bool:
     """Return whether `text`, which is valid UTF-8, has such a character; takes 1 to 4 ms a megabyte.
 
-    Of a long text, give the part that is not ASCII (`utf8.non_ascii_part`).
+    For a long text, pass only its part that is not ASCII (`utf8.non_ascii_part`).
     """
     data = np.frombuffer(text, np.uint8)
     for lead, seconds in _beginnings().items():
         if bytes((lead,)) in text:
             is_lead = data[:-1] == lead
-            # To compare with a few second bytes takes less time than to list all places.
+            # Comparing with a few second bytes takes less time than listing all places.
             is_few = len(seconds) <= _FEW
             candidates = (is_lead & (data[1:] == second) for second in seconds) if is_few else (is_lead,)
             if any(found.any() and _has_one(data, np.flatnonzero(found), lead) for found in candidates):

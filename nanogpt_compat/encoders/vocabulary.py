@@ -197,7 +197,7 @@ def ranks_of(vocab_bpe: str) -> dict[bytes, int]:
     # The first line is a version, and the last is empty.
     merges = vocab_bpe.replace(" ", "").split("\n")[1:-1]
     shown = np.frombuffer("".join(merges).encode("utf-16-le"), "<u2")
-    raw = byte_shown_as[shown].tobytes()  # of all merges at once
+    raw = byte_shown_as[shown].tobytes()  # all merges at once
     end = 0
     for merge in merges:
         start, end = end, end + len(merge)

@@ -18,7 +18,7 @@ Texts = Callable[[int, int], bytes]
 """Returns the texts of rows `[a, b)` of those whose lengths came with it, concatenated."""
 
 _VIEW_BYTES = 16
-_MOST_INLINE_BYTES = 12  # of a text in a view
+_MOST_INLINE_BYTES = 12  # the longest text inside a view
 _VALUES_AT_A_TIME = 4096
 
 
@@ -27,7 +27,7 @@ class Array(ABC):
     """An array of texts."""
 
     n_rows: int
-    valid: Sequence[Source]  # each a bit for each row: of the array, and of the structs around it
+    valid: Sequence[Source]  # one bit for each row: of the array, and of each struct around it
     opened: list[Source] = field(default_factory=list, kw_only=True)  # all buffers of the array
 
     @property

@@ -1,7 +1,7 @@
 """Read one string column of an Arrow file or stream, record batch by record batch. Needs pyarrow.
 
-Memory does not grow with the size of the batches: of a batch, the buffers of this one column are read, and
-these in pieces. pyarrow itself reads the column of a batch as a whole.
+Memory does not grow with the size of the batches: only the buffers of this one column are read, in pieces.
+pyarrow itself reads the column of a batch as a whole.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,8 +42,8 @@ from nanogpt_compat.text.blocks import (
 )
 
 _N_SHOWN_ROWS = 4
-_END_BYTES = 8  # of the mark at the end of a stream
-_MOST_SHOWN_BYTES = 32 << 20  # of the file, which pyarrow reads as a whole for that
+_END_BYTES = 8  # a stream's end mark
+_MOST_SHOWN_BYTES = 32 << 20  # pyarrow reads the whole file for that
 _LARGE_BYTES = 8 << 20  # `Table.memory_bytes` is enough for less
 _MAX_ROWS = 16 * 1024  # whose lengths are in memory at a time
 
@@ -79,13 +79,13 @@ class ArrowColumn:
             InputError: pyarrow is missing; the file is unreadable, truncated or not Arrow.
         """
         self.path = stored.path
-        self.name = text_field  # of the column
+        self.name = text_field  # the column's name
         self._stored = stored
         self._column: Opener | None = None
         self._is_void = False  # whether the column has only nulls
-        self._entries: Opener | None = None  # of a dictionary; None if the column has none
+        self._entries: Opener | None = None  # opens a dictionary; None if the column has none
         self._dictionary = 0
-        self._values: tuple[tuple[int, ...], Values] = ((), Values())  # of the dictionary read last
+        self._values: tuple[tuple[int, ...], Values] = ((), Values())  # those of the dictionary read last
         try:
             self._pyarrow = import_pyarrow(self.path, "an Arrow file")
             is_file = stored.read(len(ARROW_MAGIC), 0) == ARROW_MAGIC
@@ -112,7 +112,7 @@ class ArrowColumn:
 
     @property
     def row_groups(self) -> Iterator[Batch]:
-        """Find the record batches, one after the other; of each, only the metadata are read."""
+        """Find the record batches, one after the other; read only their metadata."""
         place, n_batches, n_rows = self._schema.end, 0, 0
         dictionaries: tuple[int, ...] = ()
         while (message := self._read_message(place)) is not None:

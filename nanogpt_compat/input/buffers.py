@@ -1,6 +1,6 @@
 """Read the buffers of an Arrow record batch in pieces: they may be of any size, and compressed.
 
-A buffer is read where it is needed; one that is compressed only forward, through pyarrow.
+An uncompressed buffer is read at any place, a compressed one only forward, through pyarrow.
 """
 
 import io
@@ -10,9 +10,9 @@ from typing import Any
 from nanogpt_compat.input.compressed import zstd_window_bytes
 from nanogpt_compat.input.messages import Buffer, Read
 
-_LENGTH_BYTES = 8  # of the size before a compressed buffer
+_LENGTH_BYTES = 8  # the size before a compressed buffer
 _STORED_AS_IT_IS = -1  # in the place of this size
-_KEPT_BYTES = 16  # of what was read from a compressed buffer: the next read may overlap it by a value
+_KEPT_BYTES = 16  # the last bytes read from a compressed buffer: the next read may overlap them by a value
 _PIECE_BYTES = 1024 * 1024
 _ZSTD_HEADER_BYTES = 18  # the longest of a frame
 
@@ -29,7 +29,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Return `[offset, offset + n_bytes)`; raise ValueError if there is not so much."""
+        """Return `[offset, offset + n_bytes)`; raise ValueError if the buffer ends earlier."""
 
 
 class Stored(Source):
@@ -71,7 +71,7 @@ class Packed(Source):
         self._codec = codec
         self._errors = (pyarrow.ArrowException, OSError)
         self._stream: Any = None
-        self._place = 0  # of the stream
+        self._place = 0  # in the stream
         self._kept = b""  # the bytes before it
 
     @property

@@ -106,7 +106,7 @@ class RecordEnds:
         self._openers = (delimiter, b"\n")  # a quote after one of these opens a cell
         self._n_skipped = n_skipped
         self._last = b"\n"  # the byte before the next piece
-        self._is_inside = False  # of quotes
+        self._is_inside = False  # quotes
         self._may_close = (
             False  # the last byte is a quote inside of quotes: it closes them unless one follows
         )
@@ -156,7 +156,7 @@ class Header:
 
     columns: tuple[str, ...]
     delimiter: str
-    start: int  # of the first record, after a byte order mark and blank lines
+    start: int  # where the first record begins, after a byte order mark and blank lines
     end: int
 
 

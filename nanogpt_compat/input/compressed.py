@@ -21,7 +21,7 @@ from nanogpt_compat.system.commands import install, show
 from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import MakeRoom, Need, has_room
 
-MEASURED_BYTES = 4 * 1024 * 1024  # of text: several chunks of the file, enough to measure its ratio
+MEASURED_BYTES = 4 * 1024 * 1024  # in text: several chunks of the file, enough to measure its ratio
 MAX_WINDOW_BYTES = 128 * 1024 * 1024  # also the limit of `zstd -d` and of `--long=27`
 
 UNPACK_BYTES_PER_S: dict[Compression, float] = {"gz": 300e6, "bz2": 30e6, "xz": 75e6, "zst": 500e6}
@@ -32,7 +32,7 @@ _CHUNK_BYTES = 64 * 1024
 _PIECE_BYTES = 128 * 1024
 _GZIP_WBITS = 31
 _HEADER_BYTES = 12 + 1024  # the longest header, of an xz stream and its first block
-_XZ_BYTES = 1024 * 1024  # the most that an xz decoder takes beside its window
+_XZ_BYTES = 1024 * 1024  # the most that an xz decoder takes in addition to its window
 
 
 class ByteStream:
@@ -163,7 +163,7 @@ class _Stored:
     def __init__(self, file: InputFile, start: int, make_room: MakeRoom) -> None:
         self.file = file
         self.make_room = make_room
-        self.end = start  # of what has been read
+        self.end = start  # the end of what has been read
         self._data = b""
 
     @property
@@ -255,7 +255,9 @@ def zstd_window_bytes(header: bytes) -> int:
 
 def _xz_window_bytes(header: bytes) -> int:
     """Return the dictionary size of the first block of an xz stream (The .xz File Format, 3.1 and 5.3.1)."""
-    n_bytes = header[12] * 4 if len(header) > 12 else 0  # of the block's header; 0: the stream has no blocks
+    n_bytes = (
+        header[12] * 4 if len(header) > 12 else 0
+    )  # the size of the block's header; 0: the stream has no blocks
     block, crc = header[12 : 12 + n_bytes], header[12 + n_bytes : 16 + n_bytes]
     if crc32(block) != int.from_bytes(crc, "little") or not block:
         return 0  # the decoder reports the damage
@@ -270,7 +272,7 @@ class _Codec:
     name: str
     modules: tuple[str, ...]  # the first that can be imported
     open: Callable[[Any, int], _Decoder]  # takes the module and the size of the window
-    errors: str = "error"  # the module's exception, beside OSError
+    errors: str = "error"  # the module's exception, in addition to OSError
     unpack: str = ""  # the command that does it where this program cannot
     is_padded: bool = False  # with zeros after a part
     # Only where a file decides how large the window is:

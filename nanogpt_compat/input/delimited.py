@@ -48,11 +48,11 @@ class _Table:
 
     header: Header
     column: int
-    name: str  # of the column
+    name: str  # the column's name
 
     @property
     def delimiter(self) -> bytes:
-        """What stands between two cells."""
+        """What separates two cells."""
         return self.header.delimiter.encode()
 
     def fault_of(self, record: Record, *, may_be_invalid: bool = True) -> str:
@@ -102,7 +102,7 @@ class _Table:
 class Delimited(RecordStream):
     """Reads documents from a column of a CSV or TSV file.
 
-    Only who reads it from its beginning knows what is inside quotes. So such a file is one span.
+    Whether a byte is inside quotes is known only from the beginning of the file, so such a file is one span.
     """
 
     table: _Table | None = None  # known while it is read

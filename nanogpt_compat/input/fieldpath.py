@@ -35,7 +35,7 @@ def alternatives(text_field: str) -> tuple[str, ...]:
 
 @cache
 def ways_to(text_field: str) -> tuple[tuple[Way, ...], ...]:
-    """Return the ways to try for each name in turn; the first that is there is that of the name.
+    """Return the ways to try for each name in turn; the first that exists is the one that counts.
 
     >>> ways_to("a.b.c")
     ((('a.b.c',), ('a', 'b.c'), ('a', 'b', 'c')),)

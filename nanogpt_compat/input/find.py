@@ -27,9 +27,9 @@ _DATA_SUFFIXES = {".txt", ".parquet", ".arrow", ".feather", *JSON_SUFFIXES} - {"
 _ONE_OF_MANY = re.compile(
     r"(?:part-(?:[mr]-)?\d+[\w-]*|.*\d{2,}-of-\d{2,}[\w-]*)(?:\.json|\.data)?|[^.]*\d|[^.]+\.\d{2,}", re.ASCII
 )
-# Read from a folder only if nothing else is: beside other data, they are lists of its files and the like.
+# Read from a folder only if nothing else is: next to other data, they are lists of its files and the like.
 _TABLES_IN_TEXT = {".csv", ".tsv"}
-_CACHE = re.compile(r"cache-[0-9a-f]{16}(?:_\d+_of_\d+)?\.arrow")  # of `datasets`: a copy of other data
+_CACHE = re.compile(r"cache-[0-9a-f]{16}(?:_\d+_of_\d+)?\.arrow")  # `datasets` made it: a copy of other data
 _MOST_NAMED = 3
 _MOST_NAMES = 10_000  # that are compared with a name that was not found
 _SIMILAR = 0.8  # a letter more, less or exchanged in a name of five
@@ -316,7 +316,7 @@ def _expand(pattern: str, option: str, home: Path | None) -> _Listed:
 
 
 def _similar(path: Path) -> Path | None:
-    """Return the path or glob that exists and is most like this one, which does not; None if none is.
+    """Return the existing path or glob that is most like this missing one; None if none is.
 
     It has another name in the place of the first one that does not exist.
     """

@@ -38,7 +38,7 @@ class Asked:
     separator: str | None = None  # between documents
     errors_given: bool = False  # --errors: what to do with undecodable bytes
     skips_bad_records: bool = False
-    text_field: str | None = None  # of records; None if the option is not given
+    text_field: str | None = None  # the field of records; None if the option is not given
     may_pipe: bool = True  # one process reads everything, so standard input can be an input
     option: str = "--input"  # that names these inputs
 

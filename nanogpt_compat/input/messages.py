@@ -59,11 +59,11 @@ class Buffer:
 class BatchLayout:
     """The contents of a record batch, column by column: what the metadata say of its arrays."""
 
-    start: int  # of its message
+    start: int  # where its message begins
     n_rows: int
-    nulls: tuple[int, ...]  # of each array; nested arrays come after the one that they are in
+    nulls: tuple[int, ...]  # in each array; nested arrays come after the one that they are in
     buffers: tuple[Buffer, ...]
-    codec: str | None  # of each buffer
+    codec: str | None  # the codec of each buffer
     n_variadic: tuple[int, ...]  # data buffers of each array of string views
 
 

@@ -1,7 +1,7 @@
 """Read the text of a JSON line with msgspec, which makes no objects for the fields that it skips.
 
-msgspec is as strict as `json` (there is a test), except about UTF-8 in those fields. Of a line that it
-refuses, the caller asks `json`.
+msgspec is as strict as `json` (there is a test), except about UTF-8 in those fields. The caller
+parses a line that it refuses with `json`.
 """
 
 from collections.abc import Callable

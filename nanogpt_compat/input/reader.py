@@ -53,9 +53,9 @@ class Reading:
 class Consumed:
     """How much of an input a run has read."""
 
-    n_bytes: int  # of text
+    n_bytes: int  # in text
     n_records: int
-    crc: int  # of the logical content
+    crc: int  # the CRC-32 of the logical content
     is_all: bool  # the input ended there
     position: Position | None = None  # where reading resumes; None if it does not
 
@@ -78,7 +78,7 @@ class Reader(ABC):
     form: Format
     documents: Documents = NO_DOCUMENTS
     errors: str = "ignore"
-    size_bytes: int | None = None  # of the file when the run began, if it began earlier; None for a pipe
+    size_bytes: int | None = None  # when the run began, if it began earlier; None for a pipe
 
     memory_bytes: ClassVar[int] = 0  # what the package takes that reads the format
 
@@ -129,7 +129,7 @@ class Reader(ABC):
 
     @abstractmethod
     def change(self, read: Consumed, check: Check) -> str:
-        """Return in words which change of the input makes what was read of it invalid; "" if there is none.
+        """Describe the change of the input that makes what was read of it invalid; "" if there is none.
 
         What was read is read again, and compared by the CRC-32 of its logical content. Where reading stopped
         there must still be an exact cut, or the end of a record, a document or the input.
@@ -160,7 +160,7 @@ class Reader(ABC):
         """Return the size of the logical content, of which the CRC is taken, after `n_bytes` of text."""
         return n_bytes
 
-    # Only of formats that hold records:
+    # Only for formats that hold records:
 
     def fault(self, _check: Check) -> Fault | None:
         """Check that the input begins with a document; return what is wrong otherwise."""
@@ -242,7 +242,7 @@ class Streamed(Reader):
         return "" if read.position is None else self.change_of_place(stream, read.position)
 
     def change_of_place(self, _stream: ByteStream, _at: Position) -> str:
-        """Return in words if a change after `at`, to which `stream` was skipped, means that it moved."""
+        """Describe a change after `at`, to which `stream` was skipped, that means that it moved."""
         return ""
 
     def bounds(self, start: int, end: int, check: Check = go_on) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from nanogpt_compat.text.blocks import Records
 from nanogpt_compat.text.documents import MAX_RECORD_BYTES
 from nanogpt_compat.text.utf8 import is_utf8
 
-LENGTH_BYTES = 8  # of a row's length in the result of `frame_rows`
+LENGTH_BYTES = 8  # a row's length in the result of `frame_rows`
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class RowGroup:
     first_row: int  # in the file
     n_rows: int
     start: int  # byte of the file at which the column begins
-    stored_bytes: int  # of the column in the file
+    stored_bytes: int  # the column's size in the file
     text_bytes: int  # uncompressed but still encoded: a dictionary holds equal texts once
 
     @property

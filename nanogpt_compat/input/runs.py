@@ -35,7 +35,7 @@ class Ends(Protocol):
 class Kind:
     """What the records are."""
 
-    place: Callable[[int, int], str]  # of a record by its number and its byte, for messages
+    place: Callable[[int, int], str]  # a record's place by its number and byte, for messages
     ends: Ends
     if_too_long: str  # what to do about a record over the limit
 

@@ -80,7 +80,7 @@ class Excerpts:
     texts: list[str]  # with the marks of end-of-text tokens
     weights: list[float]
     n_bytes: float
-    text_bytes: int | None = None  # of the whole input, uncompressed; None: unknown until it is read
+    text_bytes: int | None = None  # the size of the whole input, uncompressed; None: unknown until it is read
     text: Sequence[Sample] = ()  # what must be UTF-8 text; records are checked one by one
     shows_end_of_text: bool = False  # `<|endoftext|>` is in the text; records are documents already
 
@@ -90,7 +90,7 @@ class Share:
     """The share of one input in all inputs, which decides how many pieces are taken from it."""
 
     n_inputs: int
-    n_bytes: int  # of this one
+    n_bytes: int  # in this one
     total_bytes: int
 
     def of(self, n_places: int) -> int:

@@ -256,7 +256,9 @@ class _SeparatorEnd:
     def __init__(self, separator: str) -> None:
         self._separator = separator
         self._n_chars = len(separator)
-        self.most_bytes = _MAX_CHAR_BYTES * (self._n_chars + 1)  # of a separator, with a character to spare
+        self.most_bytes = _MAX_CHAR_BYTES * (
+            self._n_chars + 1
+        )  # the longest separator, with a character to spare
         pattern = re.escape(separator.encode()).replace(b"\\\n", b"\r?\n")
         self._pattern = re.compile(b"(?=(" + pattern + b"))", re.DOTALL)  # finds overlapping ones, too
 

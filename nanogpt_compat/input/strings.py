@@ -1,4 +1,4 @@
-r"""Take the long strings out of a long line of JSON, and decode them part by part.
+r"""Remove the long strings from a long line of JSON, and decode them part by part.
 
 Parsing a line of 25 MB at once takes 50 to 250 MB: Python holds a string in up to four bytes per character,
 in addition to the line and the text in UTF-8. Decoded in parts, a string takes its UTF-8 and 2 MB.
@@ -22,7 +22,7 @@ _FIRST_LOOK_BYTES = 256  # for the end of a string with a backslash before its f
 _ESCAPE_BYTES = 6  # \ud83d
 _PAIR = re.compile(rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]", re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_PREFIX = uuid.uuid4().hex  # of the names that replace long strings; no text contains it
+_PREFIX = uuid.uuid4().hex  # begins the names that replace long strings; no text contains it
 _decode = json.JSONDecoder().raw_decode
 
 

@@ -67,7 +67,7 @@ class TextColumn:
                 more than `max_row_group_bytes` of text, uncompressed.
         """
         self.path = stored.path
-        self.name = text_field  # of the column
+        self.name = text_field  # the column's name
         self._stored = stored
         self._leaf: int | None = None  # its index among the columns that are stored; None without rows
         self._is_void = False  # whether the column has only nulls

@@ -38,7 +38,7 @@ class Dataset:
     parts: tuple[Part, ...]
     misfits: Mapping[str, str] = field(default_factory=dict)  # how files differ from prepare.json, by name
     unlisted: tuple[str, ...] = ()  # token files that prepare.json does not list
-    offset: int = 0  # of one file: the tokens of its split in the files before it
+    offset: int = 0  # for one file: the tokens of its split in the files before it
     indexes: Mapping[str, int] = field(default_factory=dict)  # the documents in each index, by name
 
     @property

@@ -27,7 +27,7 @@ from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import Need
 
 REFRESH_EVERY_S = 3.0  # limits can change: systemctl set-property, docker update
-_LISTING_SHARE = 0.0005  # of the time may go into listing children: 15 ms with 400 processes, so every 30 s
+_LISTING_SHARE = 0.0005  # the share of time for listing children: 15 ms with 400 processes, so every 30 s
 
 # Growth of this process that is not work in flight: threads, page tables, fragmentation.
 _UNSURE_BYTES = 16 << 20

@@ -164,7 +164,7 @@ def cgroup_limits(root: Path = Path("/")) -> list[CgroupLimit]:
             hidden_bytes = stat.get("hierarchical_memory_limit", _NO_LIMIT_BYTES)
             if hidden_bytes < _NO_LIMIT_BYTES:
                 found.append(CgroupLimit("cgroup hierarchical_memory_limit", stat_path, hidden_bytes))
-            if found:  # of memory.max and memory.high the lower one binds, since both count the same usage
+            if found:  # the lower of memory.max and memory.high binds, since both count the same usage
                 limits.append(min(found, key=lambda limit: limit.limit_bytes))
     return limits
 

@@ -73,7 +73,7 @@ class Tables:
 
 
 def tables_of(ends: NDArray[np.int64], n_tokens: int, n_sequences: int) -> Tables:
-    """Return the entries of documents that end at `ends`, after `n_tokens` and `n_sequences` of others."""
+    """Return the entries of documents that end at `ends`, after earlier `n_tokens` and `n_sequences`."""
     starts = np.concatenate(([n_tokens], ends[:-1]))
     counts = np.maximum(1, -(-(ends - starts) // MAX_SEQUENCE_TOKENS))
     last = np.cumsum(counts)

@@ -1,4 +1,4 @@
-"""Read finished indexes back, and compare them with the documents that they should be of."""
+"""Read finished indexes back, and compare them with the documents that they should describe."""
 
 import hashlib
 from contextlib import ExitStack

@@ -75,7 +75,7 @@ class Difference(Exception):
         super().__init__(f"{path}, token {index}")
         self.path = path
         self.index = index  # in the file
-        self.byte = byte  # of the file
+        self.byte = byte  # in the file
         self.found = found  # None: the file ends there
         self.expected = expected
 

@@ -32,9 +32,9 @@ RANGE_BYTES = 32 << 20
 """The memory that a range takes: tokens, records and what sorting needs."""
 
 MOST_WINDOWS = 256
-"""So many are read at a time: with more, a read of one window for one range would fall below 128 KiB."""
+"""The most read at a time: with more, a read of one window for one range would fall below 128 KiB."""
 
-_FILL = 0.9  # of a range, on average: what does not fit is read twice
+_FILL = 0.9  # how full a range is on average: what does not fit is read twice
 
 
 def most_spill_bytes(n_tokens: int, n_documents: int) -> int:
@@ -49,10 +49,10 @@ class Place:
     """How far spill `number` is read: up to a piece of a key, in a group of windows."""
 
     number: int
-    n_windows: int  # of that spill
+    n_windows: int  # in that spill
     group: int = 0
     key: int = 0  # all pieces with smaller keys are done
-    n_pieces: int = 0  # of those with this key, these are done
+    n_pieces: int = 0  # pieces with this key that are done
     n_tokens: int = 0  # done, of all groups
 
     @property
@@ -157,7 +157,7 @@ class _Cursor:
 class _Range:
     """The pieces of a range in their order, and the place after them."""
 
-    tokens: NDArray[np.uint16]  # of all pieces, window by window
+    tokens: NDArray[np.uint16]  # all pieces, window by window
     keys: NDArray[np.uint64]
     starts: NDArray[np.int64]  # in `tokens`
     lengths: NDArray[np.int64]
@@ -200,7 +200,7 @@ class _Merge:
         self.n_records = sum(one.end - one.next for one in self._cursors)
         n_bytes = TOKEN.itemsize * n_tokens + PIECE_BYTES * self.n_records
         self.n_ranges = 1 + int(n_bytes / (_FILL * RANGE_BYTES))
-        """So many ranges of equal width hold about as much as one may."""
+        """The number of ranges of equal width that each hold about as much as one may."""
         for one in self._cursors:
             mean = (one.end - one.next) / self.n_ranges
             one.n_expected = int(mean + 4 * mean**0.5) + 8

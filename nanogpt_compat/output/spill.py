@@ -47,11 +47,11 @@ SORTING_BYTES = WINDOW_BYTES * 3 // 2
 """The memory that writing a spill takes in all."""
 
 _PAGE_BYTES = 4096
-_MAPPED_BYTES = 2 << 20  # of each stream at a time: there are three
+_MAPPED_BYTES = 2 << 20  # for each stream at a time: there are three
 PIECE_BYTES = 64
 """The part of that for each piece."""
 
-Rows = NDArray[Any]  # of RECORD or WINDOW
+Rows = NDArray[Any]  # rows of RECORD or WINDOW
 
 
 def spill_bytes(n_tokens: int, n_documents: int) -> int:
@@ -100,7 +100,7 @@ class SpillWriter:
         """
         self._names = names
         window_bytes = min(window_bytes, _MAPPED_BYTES)
-        self._files = TokenFiles({}, n_tokens=n_tokens, window_bytes=window_bytes, beside=names.outputs)
+        self._files = TokenFiles({}, n_tokens=n_tokens, window_bytes=window_bytes, temporary=names.outputs)
         counts = self._files.tokens
         self.n_tokens = counts[names.name("tokens")]
         self.n_windows = counts[names.name("windows")] * TOKEN.itemsize // WINDOW.itemsize
@@ -133,7 +133,7 @@ class SpillWriter:
         self._n_records += len(rows)
 
     def end_window(self, row: Rows) -> None:
-        """End the window, of which `row`, `(1,) WINDOW`, tells all but where it ends."""
+        """End the window; `row`, `(1,) WINDOW`, describes all of it but its end."""
         row["records"], row["tokens"] = self._n_records, self.n_tokens
         self._files.write(self._names.name("windows"), row.view(TOKEN))
         self.n_windows += 1

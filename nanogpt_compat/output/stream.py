@@ -130,7 +130,7 @@ def find_document(stream: TokenStream, number: int, eot: str) -> tuple[int, int]
 
     `number` counts from 0, and `eot` is as for `count_documents`. Reads up to the end of the document.
     """
-    # Of the end-of-text tokens, counted from 0, these two bound the document: -1 is the beginning.
+    # The document is between these two end-of-text tokens, counted from 0; -1 is the beginning.
     before = number - (eot == "append")
     start = 0 if before < 0 else None
     n_ends = 0

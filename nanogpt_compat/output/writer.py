@@ -92,7 +92,7 @@ def _nothing_to_wait_for() -> None:
 class TokenFiles:
     """The output being written, in `.prepare/`: train.bin and val.bin, or shards.
 
-    `beside` are streams that are only needed while the run lasts. They hold anything, as `(n,) uint16`, and
+    `temporary` are streams that exist only while the run lasts. They hold anything, as `(n,) uint16`, and
     are as durable as the output, but are never published.
     """
 
@@ -102,7 +102,7 @@ class TokenFiles:
         *,
         n_tokens: Mapping[str, int],
         window_bytes: int,
-        beside: Outputs | None = None,
+        temporary: Outputs | None = None,
     ) -> None:
         """Open the unfinished files, and truncate each stream to its `n_tokens` (0 if missing).
 
@@ -110,7 +110,7 @@ class TokenFiles:
             OutputError: a file cannot be created, or is shorter.
         """
         self._outputs = outputs
-        self._all = outputs | (beside or {})
+        self._all = outputs | (temporary or {})
         self._begin_segment()
         self._n_published = dict.fromkeys(outputs, 0)
         with contextlib.ExitStack() as stack:

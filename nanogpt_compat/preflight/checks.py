@@ -21,7 +21,7 @@ def check_names(config: Config, inputs: Sequence[Input], found: Found, *, is_res
     """Refuse to write over files that exist, unless `--overwrite` allows it and they may be replaced.
 
     Shards that the saved run (`found`) has named already may exist. With `is_restart` they may not, because
-    the new run may have others.
+    the new run may have other shards.
 
     Raises:
         OutputError: a file exists and `--overwrite` is missing; or it is a folder, an input, or both outputs.
@@ -66,7 +66,7 @@ def check_disk(job: Job, tokens: Mapping[str, int]) -> None:
     config = job.config
     if job.expected_bytes is None:
         return  # if the disk runs full, the run stops, and resumes when there is space
-    have_bytes = job.free_bytes + written_bytes(full_shards(job.outputs | job.beside, tokens))
+    have_bytes = job.free_bytes + written_bytes(full_shards(job.outputs | job.temporary, tokens))
     shuffling = " while it is shuffled" if config.shuffle else ""
     if needed_bytes(job) > have_bytes:
         raise OutputError(
@@ -82,14 +82,14 @@ def needed_bytes(job: Job) -> int:
     n_bytes = sum(shards.size_bytes(tokens[stream]) for stream, shards in job.outputs.items())
     if job.config.index:
         n_bytes += (END.itemsize + DOCUMENT_BYTES) * job.forecast.documents
-    n_bytes += (len(job.outputs) + len(job.beside)) * job.window_bytes
+    n_bytes += (len(job.outputs) + len(job.temporary)) * job.window_bytes
     return n_bytes + needed_for_spill(job)
 
 
 def needed_for_spill(job: Job, *, with_output: bool = True) -> int:
     """Return the disk space that a shuffle takes until the output is complete.
 
-    `with_output`: besides the space for the output, which it uses as long as there is no output.
+    `with_output`: in addition to the space for the output, which it uses as long as there is no output.
     """
     if not job.config.shuffle:
         return 0

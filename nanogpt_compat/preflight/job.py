@@ -61,7 +61,7 @@ class Job:
     encoder: Encoder
     engine_line: str  # for people: which engine, and why
     forecast: Estimate  # for the samples alone, if the size of an input is unknown
-    text_bytes: int | None  # of all inputs, uncompressed; None: unknown
+    text_bytes: int | None  # the total of all inputs, uncompressed; None: unknown
     document_ratio: float  # the share of documents for validation, raised if there is little text
     shows_end_of_text: bool = False  # the samples hold `<|endoftext|>` as text
 
@@ -112,8 +112,8 @@ class Job:
         return outputs_of(self.config)
 
     @property
-    def beside(self) -> dict[str, Shards]:
-        """What is written beside them until they are complete; see `TokenFiles`."""
+    def temporary(self) -> dict[str, Shards]:
+        """The streams that exist only until the output is complete; see `TokenFiles`."""
         return lay_out_ends(self.outputs) if self.config.index else {}
 
     @property

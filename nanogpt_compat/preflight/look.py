@@ -29,7 +29,7 @@ from nanogpt_compat.resume.fingerprint import describe_input
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES, document_ratio, total_bytes
 
 _TIKTOKEN_BYTES = 16 * 1024 * 1024  # with the vocabulary
-_SHUFFLED_BYTES_PER_S = 100e6  # of tokens: sorted, written, read and written again (busy 2-core VM, SSD)
+_SHUFFLED_BYTES_PER_S = 100e6  # tokens are sorted, written, read and written again (busy 2-core VM, SSD)
 
 
 def look_into(

@@ -1,4 +1,4 @@
-"""What is said about a run before it starts."""
+"""What is printed about a run before it starts."""
 
 from collections.abc import Sequence
 

@@ -33,7 +33,7 @@ class Mark:
 
     end_byte: int
     segment: Segment
-    n_tokens: int = 0  # of the output
+    n_tokens: int = 0  # in the output
 
 
 @dataclass(slots=True)
@@ -43,8 +43,8 @@ class Found:
     header: Mapping[str, Any] | None = None  # the last one
     header_end_byte: int = 0
     marks: list[Mark] = field(default_factory=list)  # the first is right after the header: no tokens yet
-    report: Mapping[str, Any] | None = None  # of a run that only had to rename its files
-    end_byte: int = 0  # of the last valid line
+    report: Mapping[str, Any] | None = None  # if a run only had to rename its files
+    end_byte: int = 0  # where the last valid line ends
     is_torn: bool = False  # invalid bytes follow that line
     mismatch: str = ""  # what the chosen engine got wrong, if tiktoken replaced it
 
@@ -138,9 +138,9 @@ def load_tally(journal: Path, *, n_inputs: int, end_byte: int) -> Tally:
 class Saved:
     """How much is in the journal."""
 
-    n_bytes: int  # of the input
+    n_bytes: int  # read from the input
     n_tokens: int
-    n_shuffled: int | None = None  # of these tokens, in the pass that is under way; None: not that far
+    n_shuffled: int | None = None  # how many of these tokens the pass under way has done; None: not that far
 
     @classmethod
     def of(cls, tally: Tally) -> "Saved":

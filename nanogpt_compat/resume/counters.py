@@ -26,10 +26,10 @@ class InputTally:
     """The counters of one input."""
 
     tokens: int = 0
-    val_tokens: int = 0  # of `tokens`; too few if an earlier version counted the others
+    val_tokens: int = 0  # included in `tokens`; too few if an earlier version counted the others
     documents: int = 0  # finished ones that are not empty
     invalid_bytes: int = 0
-    bytes_read: int = 0  # of the file
+    bytes_read: int = 0  # from the file
     text_bytes: int = 0  # uncompressed, and of columns only the texts
     records: int = 0  # lines or rows
     crc: int = 0  # zlib.crc32 of the uncompressed content; for columns, of the texts and their lengths
@@ -53,7 +53,7 @@ class Tally:
     documents: int = 0  # finished ones that are not empty
     empty_documents: int = 0
     longest_document_bytes: int = 0  # UTF-8, of finished documents
-    open_document_bytes: int = 0  # of the unfinished document so far
+    open_document_bytes: int = 0  # the size of the unfinished document so far
     skipped_records: int = 0
     skipped: list[tuple[int, str]] = field(
         default_factory=list
@@ -62,7 +62,7 @@ class Tally:
     invalid_offsets: list[tuple[int, int]] = field(default_factory=list)  # (input index, byte offset)
     resumes: int = 0
     checkpoint_fallbacks: int = 0
-    wall_s: float = 0.0  # of the earlier runs
+    wall_s: float = 0.0  # including the earlier runs
     shuffled: Place | None = None  # all input is read and counted, and its documents are shuffled up to here
 
     @property

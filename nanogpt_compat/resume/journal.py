@@ -92,7 +92,7 @@ class Journal:
 
     def __init__(self, path: Path, *, valid_bytes: int) -> None:
         self.path = path
-        self.end_byte = valid_bytes  # of the last durable line
+        self.end_byte = valid_bytes  # where the last durable line ends
         self._room_end = 0
         self._is_sound = False
 

@@ -78,7 +78,7 @@ class Notices:
         return list(files_of(self._job.outputs, by_stream(self._job.outputs, made["tokens"])))
 
     def _names(self) -> dict[str, Any]:
-        """Return what the report of files needs besides them."""
+        """Return what the report of files needs in addition to them."""
         return {"val": describe_val(self._job), "indexes": list(reversed(self._job.indexes))}
 
     def _find_small_val(self, output: Output) -> dict[str, str]:

@@ -24,7 +24,7 @@ from nanogpt_compat.run.supervise import Fill, Watch
 
 
 class Passes:
-    """Makes the output of a job by tokenising its input or, with `fill`, by that.
+    """Makes the output of a job by tokenising its input or, if given, with `fill`.
 
     `note_saved` is called with what is saved when a pass ends, for whatever reason.
     """
@@ -49,7 +49,7 @@ class Passes:
             Damaged: what an earlier run has written is not as it was.
         """
         n_tokens = self._fill_files(journal, tally, earlier, header)
-        self._check_marks(earlier, full_shards(self._job.outputs | self._job.beside, n_tokens))
+        self._check_marks(earlier, full_shards(self._job.outputs | self._job.temporary, n_tokens))
 
     def _fill_files(
         self, journal: Journal, tally: Tally, earlier: list[Mark], header: Mapping[str, object] | None
@@ -79,11 +79,13 @@ class Passes:
 
     def _open_output(self, n_tokens: Mapping[str, int]) -> TokenFiles:
         job = self._job
-        return TokenFiles(job.outputs, n_tokens=n_tokens, window_bytes=job.window_bytes, beside=job.beside)
+        return TokenFiles(
+            job.outputs, n_tokens=n_tokens, window_bytes=job.window_bytes, temporary=job.temporary
+        )
 
     def _sink_of(self, files: TokenFiles) -> Sink:
-        """Return what writes tokens, and what is beside them, to `files`."""
-        return WithEnds(files) if self._job.beside else files
+        """Return the sink that writes tokens, and the temporary streams, to `files`."""
+        return WithEnds(files) if self._job.temporary else files
 
     def _encode(
         self, sink: Sink, tally: Tally, flush: Callable[[], None], after_block: Callable[[], None]

@@ -46,7 +46,7 @@ def _write_indexes(job: Job, check: Check) -> list[dict[str, Any]]:
         write_index(
             index_name(split),
             job.indexes[index_name(split)],
-            job.beside[ends_stream(split)].partial(0),
+            job.temporary[ends_stream(split)].partial(0),
             n_ends(tokens, split),
             check,
         )

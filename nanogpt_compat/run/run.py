@@ -58,7 +58,7 @@ from nanogpt_compat.system.units import format_bytes, format_count, format_durat
 
 
 class Run:
-    """One process's work on a job: fill the output by tokenising its input or, with `fill`, by that.
+    """One process's work on a job: fill the output by tokenising its input or, if given, with `fill`.
 
     If `voice.check` raises, the run saves its work and ends.
     """
@@ -69,7 +69,7 @@ class Run:
         self._voice = voice
         self._watch = Watch(job, voice)
         self._outputs = job.outputs
-        self._streams = job.outputs | job.beside  # all that the journal counts
+        self._streams = job.outputs | job.temporary  # all that the journal counts
         self._indexes = indexes_of(job.config)  # that it makes, or that must not be there
         self._folders = job.folders
         self._work = job.config.output_dir / WORK_FOLDER
@@ -119,7 +119,7 @@ class Run:
                 self._load(found, last_sound_mark(found, self._files_of(found)))
 
     def has_nothing_to_do(self, *, restart: bool) -> bool:
-        """Return whether the output is complete and is not to be made again; say then what is complete."""
+        """Return whether the output is complete and is not made again; if so, print what is complete."""
         if restart or self._job.config.overwrite:
             return False
         made = report.read_report(self._job.config.output_dir)
@@ -342,9 +342,8 @@ class Run:
         mark = last_sound_mark(found, self._files_of(found))
         if found.mismatch:
             if found.header is not None and self._job.encoder.name != TiktokenEncoder.name:
-                self._voice.say(
-                    f"{found.mismatch}: resuming with tiktoken"
-                )  # only an earlier run has said it
+                # Only an earlier run has printed it.
+                self._voice.say(f"{found.mismatch}: resuming with tiktoken")
             self._job = with_reference(self._job)
         passes = Passes(self._job, self._watch, fill=self._fill, note_saved=self._note_saved)
         while True:

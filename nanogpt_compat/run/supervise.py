@@ -55,7 +55,7 @@ class Fill(Protocol):
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What a later run must have in common, to resume this one."""
+        """What a later run must match to resume this one."""
 
     def copy_into(
         self, sink: Sink, tally: Tally, *, after_part: Callable[[], None], check: Callable[[], None]

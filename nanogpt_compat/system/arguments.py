@@ -47,7 +47,7 @@ class Help(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An argparse parser that raises its errors as UsageError, and does not print the usage first."""
 
-    words: Sequence[str] = ()  # of the command line, for errors
+    words: Sequence[str] = ()  # the command line, for errors
 
     @cached_property
     def arities(self) -> dict[str, int]:

@@ -15,8 +15,8 @@ from nanogpt_compat.system.feed import Feed
 from nanogpt_compat.system.progress import Bar, Display, Lines, Screen
 from nanogpt_compat.system.redaction import redact, redact_known
 
-_JOINERS = "\u200c\u200d"  # of letters in Persian and Hindi, and of emoji
-_ERASE_REST = "\x1b[K"  # of the line that the cursor is on
+_JOINERS = "\u200c\u200d"  # join letters in Persian and Hindi, and emoji
+_ERASE_REST = "\x1b[K"  # erases the rest of the line that the cursor is on
 _ERASE = f"\r{_ERASE_REST}"
 
 LOG = "nanogpt_compat"

@@ -175,7 +175,7 @@ class Bar:
         self._stream.draw_bar(draw(moment, columns - _ROOM, is_ascii=self._is_ascii))
 
     def end(self, last: Moment | None, *, has_failed: bool) -> None:
-        """Leave the bar on the screen; after a failure as it is, since a `^C` may be behind it."""
+        """Leave the bar on the screen; after a failure as it is, since a `^C` may follow it."""
         if last is not None and not has_failed:
             self.draw(last)
         self._stream.end_bar()
@@ -218,7 +218,7 @@ def draw(moment: Moment, columns: int, *, is_ascii: bool) -> str:
 
 
 def _describe(moment: Moment) -> dict[str, str]:
-    """Return the numbers beside the bar, by name; "" for an unknown one."""
+    """Return the numbers next to the bar, by name; "" for an unknown one."""
     size = format_bytes(moment.bytes_read)
     if moment.total_bytes is not None:
         size = format_part(min(moment.bytes_read, moment.total_bytes), moment.total_bytes)

@@ -41,7 +41,7 @@ _SECRET_FIELD = re.compile(
     re.IGNORECASE,
 )
 _SECRET_VARIABLE = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|KEY|CONNECTION_STRING)$")
-_SECRET_PART = re.compile(r"(?:Key|Signature|sig)=([^;&\s]+)")  # of a connection string
+_SECRET_PART = re.compile(r"(?:Key|Signature|sig)=([^;&\s]+)")  # in a connection string
 
 _known: set[str] = set()
 

@@ -86,7 +86,7 @@ class Position:
     crc: int = 0  # zlib.crc32 of this input's logical content before `offset`
     document: str = ""  # the split of the document that `offset` is inside of; "" between two
     records: int = 0  # lines or rows of this input before `offset`
-    stored_bytes: int = 0  # of the file, read so far; 0 if the same as `offset`
+    stored_bytes: int = 0  # read from the file so far; 0 if the same as `offset`
     at_end: bool = False  # the input ends here, as far as the reader knows
 
     def after(
