@@ -36,7 +36,7 @@ def open_gigatoken(
     own_bytes: Callable[[], int] = lambda: 0,
     cache_bytes: int | None = None,
 ) -> GigatokenEncoder:
-    """Open it; so that it is never built anew, if nothing is said of its memory."""
+    """Open it; without a function that reads its memory it is never rebuilt."""
     pytest.importorskip("gigatoken", exc_type=ImportError)
     return GigatokenEncoder(
         TiktokenEncoder(gpt2),
@@ -58,7 +58,10 @@ class Lists:
 
     def __init__(self) -> None:
         self.parts: dict[bool, list[NDArray[np.uint16]]] = {False: [], True: []}
-        self.ends: dict[bool, list[int]] = {False: [], True: []}  # of documents, in all tokens of the split
+        self.ends: dict[bool, list[int]] = {
+            False: [],
+            True: [],
+        }  # where documents end, in all tokens of the split
         self._n_tokens = {False: 0, True: 0}
 
     def append(

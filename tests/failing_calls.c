@@ -113,7 +113,7 @@ int ftruncate64(int fd, off64_t length) {
 
 int ftruncate(int fd, off_t length) { return ftruncate64(fd, length); }
 
-int fallocate64(int fd, int mode, off64_t offset, off64_t length) { /* blocks behind the end of a file */
+int fallocate64(int fd, int mode, off64_t offset, off64_t length) { /* blocks after the end of a file */
     FAIL_IF(fault_of("reserve", fd));
     return REAL(fallocate64)(fd, mode, offset, length);
 }
@@ -138,7 +138,7 @@ void *mmap(void *start, size_t length, int protection, int flags, int fd, off_t 
     return mmap64(start, length, protection, flags, fd, offset);
 }
 
-int madvise(void *start, size_t length, int advice) { /* nobody but the program asks for this advice */
+int madvise(void *start, size_t length, int advice) { /* only the program asks for this advice */
     const char *folder = getenv("FAIL_BELOW");
     if (advice == 23) FAIL_IF(fault("madvise", folder == NULL ? "" : folder)); /* MADV_POPULATE_WRITE */
     return REAL(madvise)(start, length, advice);

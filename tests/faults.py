@@ -36,7 +36,7 @@ from tests.texts import real_text
 DRIVER = Path(__file__).parent / "driver.py"
 SECTION_BYTES = 50_000  # so that small files have several sections with checksums
 FINALS = ("train.bin", "val.bin")
-SHUFFLED = ("--document-separator", r"\n", "--shuffle")  # of a text of lines
+SHUFFLED = ("--document-separator", r"\n", "--shuffle")  # for a text of lines
 # A window of each takes a part of what comes between two checkpoints, and a range a part of that.
 SMALL_SHUFFLE = {"spill_bytes": 60_000, "range_bytes": 50_000, "chunk_tokens": 3_000}
 SUFFIXES = (".bin", ".npy", ".idx")
@@ -128,7 +128,7 @@ def wait_until_stopped(process: "subprocess.Popen[str]") -> None:
     assert os.WIFSTOPPED(status), f"it has ended, with status {status}"
 
 
-def go_on(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+def let_continue(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
     """Let a run that has stopped itself continue to its end."""
     os.kill(process.pid, signal.SIGCONT)
     return _finish(process)

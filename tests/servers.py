@@ -22,7 +22,7 @@ class Server:
 
     folder: Path
     base: str = ""  # its address
-    fails_every: int = 0  # of the requests for content
+    fails_every: int = 0  # counting requests for content
     fails_from: int = 1 << 60  # and from this one on
     how: str = "500"  # a status; `reset`, `short` (and breaks off), `less` (than was asked for)
     retry_after: str = ""
@@ -33,7 +33,7 @@ class Server:
     bytes_per_s: float = 0.0
     hangs_from: int = 1 << 60  # which request for content is the first that gets no answer
     n_requests: int = 0  # for content
-    n_bytes: int = 0  # of content sent
+    n_bytes: int = 0  # sent as content
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
     authorizations: str = ""
     is_hanging: Event = field(default_factory=Event)

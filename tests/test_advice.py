@@ -43,10 +43,10 @@ class Case:
 
     place: str  # that shows the command, without the package's name
     setup: Callable[[Bench], tuple[str, ...]]  # makes what is needed; the options that provoke the message
-    exit_code: int = 0  # of the run that says it
+    exit_code: int = 0  # when the run gives the advice
     n_commands: int = 1
     driver: dict[str, Any] | None = None
-    goes_on: bool = False  # the same command is to be run again, and succeeds
+    succeeds_again: bool = False  # the same command, run again, succeeds
     check: Check = lambda _: None  # what has come of it
 
 
@@ -284,7 +284,7 @@ def is_put_together(bench: Bench) -> None:
 
 
 def llmc(bench: Bench, n_last: int | None = None) -> tuple[str, ...]:
-    """Four shards, of which the last is no shorter than the others, or has so many tokens."""
+    """Four shards, the last of which is no shorter than the others, or has that many tokens."""
     args = simple(n_bytes=300_000)(bench)
     assert bench.run(*args, "--val-ratio", "0").returncode == 0
     n_tokens = tokens_of(bench)["train"]
@@ -399,7 +399,7 @@ def dask_is_there(bench: Bench) -> None:
 
 CASES = {
     "--inspect without a vocabulary": Case(
-        "inspect.show:_open_vocabulary", tokens_without_vocabulary, goes_on=True, check=texts_are_shown
+        "inspect.show:_open_vocabulary", tokens_without_vocabulary, succeeds_again=True, check=texts_are_shown
     ),
     "gigatoken is not installed": Case(
         "encoders.choose:_how_to_install", hidden("gigatoken"), check=uses_gigatoken
@@ -408,12 +408,16 @@ CASES = {
         "encoders.choose:_how_to_install",
         hidden("gigatoken", options=("--engine", "gigatoken")),
         exit_code=2,
-        goes_on=True,
+        succeeds_again=True,
         check=uses_gigatoken,
     ),
-    "packages are missing": Case("__main__:find_problem", hidden("numpy", "tqdm"), exit_code=2, goes_on=True),
-    "pyarrow is missing": Case("input.columns:import_pyarrow", parquet, exit_code=3, goes_on=True),
-    "the package for zstd is missing": Case("input.compressed:load", in_zstd, exit_code=3, goes_on=True),
+    "packages are missing": Case(
+        "__main__:find_problem", hidden("numpy", "tqdm"), exit_code=2, succeeds_again=True
+    ),
+    "pyarrow is missing": Case("input.columns:import_pyarrow", parquet, exit_code=3, succeeds_again=True),
+    "the package for zstd is missing": Case(
+        "input.compressed:load", in_zstd, exit_code=3, succeeds_again=True
+    ),
     "s3fs is missing": Case(
         "input.server:_not_installed", s3, exit_code=3, check=lambda bench: bench.assert_installed("s3fs")
     ),
@@ -461,7 +465,7 @@ CASES = {
         "input.repairs:_read_instead", list_of_texts, exit_code=3, check=has_documents(5)
     ),
     "no vocabulary": Case(
-        "encoders.vocabulary:_remedies", no_vocabulary, exit_code=3, n_commands=3, goes_on=True
+        "encoders.vocabulary:_remedies", no_vocabulary, exit_code=3, n_commands=3, succeeds_again=True
     ),
     "an end of text in the text": Case("cli:_notice_of_end_of_text", end_of_text, check=has_two_documents),
     "memory is short": Case(
@@ -475,7 +479,7 @@ CASES = {
         "cli:_advise_on_record", long_line, exit_code=78, check=was_resumed
     ),
     "a lock of another host": Case(
-        "resume.lock:_check_ended", lock_of_another_host, exit_code=4, goes_on=True, check=was_resumed
+        "resume.lock:_check_ended", lock_of_another_host, exit_code=4, succeeds_again=True, check=was_resumed
     ),
     "val.bin is too short": Case(
         "output.consumers:start_over", simple(n_bytes=20_000), check=both_can_be_sampled
@@ -542,13 +546,13 @@ def test_the_command_that_is_printed_leads_on(name: str, tmp_path: Path) -> None
     for command in found:
         followed = bench.bash(command)
         assert followed.returncode == 0, f"{command}\n{followed.stderr}"
-    if case.goes_on:
+    if case.succeeds_again:
         again = bench.run(*args)
         assert again.returncode == 0, again.stderr
     case.check(bench)
 
 
-def test_a_scheduler_and_a_worker_start_as_told(tmp_path: Path) -> None:
+def test_a_scheduler_and_a_worker_start_as_documented(tmp_path: Path) -> None:
     bench = Bench.make(tmp_path)
     bench.patches["nanogpt_compat.cluster.executors._SCHEDULER_STARTS_S"] = 0.1
     args = simple("--cluster", "it's the file.json", "--work-dir", "work", "--merge")(bench)
@@ -580,7 +584,7 @@ def test_a_server_that_sends_no_parts_is_read_as_a_stream(tmp_path: Path) -> Non
     assert faults.report_of(bench.folder / "my out")["bytes_read"] == 300_000
 
 
-def test_a_damaged_folder_is_checked_as_told(tmp_path: Path) -> None:
+def test_a_damaged_folder_is_checked_as_the_message_says(tmp_path: Path) -> None:
     bench = Bench.make(tmp_path)
     assert bench.run(*simple()(bench)).returncode == 0
     os.truncate(bench.folder / "my out" / "train.bin", 100)
@@ -639,7 +643,7 @@ def test_a_train_bin_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     ("n_train", "n_val", "works"),
     [(9000, 9000, True), (9000, 1024, False), (1024, 9000, False), (0, 9000, False)],
 )
-def test_nothing_is_told_that_would_fail(
+def test_no_command_is_offered_that_would_fail(
     form: str, n_train: int, n_val: int, works: bool, tmp_path: Path
 ) -> None:
     out = tmp_path / "data" / "it's"
@@ -654,7 +658,7 @@ def test_nothing_is_told_that_would_fail(
 
 
 @pytest.mark.parametrize("folder", ["data", "data/a=b", "other/set", "set"])
-def test_train_py_is_told_only_for_a_dataset_in_a_checkout(folder: str, tmp_path: Path) -> None:
+def test_train_py_is_offered_only_for_a_dataset_in_a_checkout(folder: str, tmp_path: Path) -> None:
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "train.py").touch()
     config = Config(output_dir=tmp_path / folder)

@@ -85,7 +85,7 @@ def test_messages_go_to_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture
     nanogpt_compat.prepare(text, tmp_path / "out", val_ratio=0)
     assert any("train.bin: " in record.getMessage() for record in caplog.records)
     assert "".join(f"{record.levelname}\n" for record in caplog.records).strip("INFO\n") == ""
-    (tmp_path / "out" / "val.bin").touch()  # of an older script
+    (tmp_path / "out" / "val.bin").touch()  # an older script made it
     nanogpt_compat.prepare(text, tmp_path / "out", val_ratio=0, shard_tokens=5000)
     assert any("val.bin" in one.getMessage() for one in caplog.records if one.levelname == "WARNING")
 

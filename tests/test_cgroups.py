@@ -155,7 +155,7 @@ def test_more_output_than_the_limit_does_not_disturb_it(cgroup: Cgroup, text: Pa
     assert cgroup.n_killed() == 0
 
 
-def test_it_stops_before_the_kernel_kills_it_and_goes_on_later(
+def test_it_stops_before_the_kernel_kills_it_and_resumes_later(
     cgroup: Cgroup, text: Path, expected: Expected, tmp_path: Path
 ) -> None:
     options = ("--input", text, "--output-dir", tmp_path, "--block-size", "100K")

@@ -43,7 +43,7 @@ def test_where_the_letters_do_not_tell_western_europe_comes_first() -> None:
 
 
 @pytest.mark.parametrize("name", ["French", "German"])
-def test_a_text_of_dos_is_told(name: str) -> None:
+def test_a_text_of_dos_is_recognised(name: str) -> None:
     raw = LANGUAGES[name].text.encode("cp850")
     assert raw.decode("cp850") in [raw.decode(one, "replace") for one in guess_charsets([raw])]
 
@@ -56,7 +56,7 @@ def test_what_is_named_first_reads_all_samples() -> None:
 
 
 @pytest.mark.parametrize("charset", ["iso2022_jp", "iso2022_kr"])
-def test_a_charset_of_seven_bits_is_told_and_a_few_escapes_are_none(charset: str) -> None:
+def test_a_charset_of_seven_bits_is_recognised_and_a_few_escapes_are_none(charset: str) -> None:
     language = "Japanese" if charset.endswith("jp") else "Korean"
     text = LANGUAGES[language].text.replace("\u3002", "\u3002\n")
     raw = text.encode(charset)

@@ -247,7 +247,7 @@ def test_all_damaged_files_are_named_and_the_first_section_of_each(shards: Made)
 
 
 @pytest.mark.parametrize("change", [-1, -2, -SECTION_BYTES, 1, 2, SECTION_BYTES])
-def test_a_file_of_another_size_is_told_with_both_sizes(any_kind: Made, change: int) -> None:
+def test_a_file_of_another_size_is_reported_with_both_sizes(any_kind: Made, change: int) -> None:
     path = any_kind.out / any_kind.names[0]
     n_bytes = path.stat().st_size
     os.truncate(path, n_bytes + change)
@@ -255,7 +255,7 @@ def test_a_file_of_another_size_is_told_with_both_sizes(any_kind: Made, change: 
 
 
 @pytest.mark.parametrize(("form", "byte"), [("npy", 70), ("llmc", 8)])
-def test_a_header_of_another_number_of_tokens_is_told(
+def test_a_header_of_another_number_of_tokens_is_reported(
     form: str, byte: int, originals: Callable[[str], Made], tmp_path: Path
 ) -> None:
     made = copy(originals(form), tmp_path)
@@ -265,7 +265,7 @@ def test_a_header_of_another_number_of_tokens_is_told(
     refused(made, 1, f"{path.resolve()}: bytes 0", f"not that of {n_tokens:,} tokens, from byte {byte} on")
 
 
-def test_what_is_no_token_is_told_even_where_the_checksum_is_right(any_kind: Made) -> None:
+def test_what_is_no_token_is_reported_even_where_the_checksum_is_right(any_kind: Made) -> None:
     one = report_of(any_kind.out)["files"][0]
     path, header_bytes = any_kind.out / one["name"], one["bytes"] - 2 * one["tokens"]
     index = one["tokens"] - 7
@@ -293,7 +293,7 @@ def test_a_missing_file_is_named_and_the_others_are_checked_all_the_same(shards:
     refused(shards, 1, f"{shards.names[1]} is missing\n  ", f"{shards.names[2]}: bytes 0 to 50,000 have ")
 
 
-def test_a_file_that_cannot_be_read_is_told_with_the_reason(made: Made) -> None:
+def test_a_file_that_cannot_be_read_is_reported_with_the_reason(made: Made) -> None:
     path = made.out / "train.bin"
     path.unlink()
     path.mkdir()  # a folder has a size, but reading it is an error
@@ -316,7 +316,7 @@ def test_a_file_that_cannot_be_read_is_told_with_the_reason(made: Made) -> None:
 
 
 @pytest.mark.parametrize("kind", ["shards", "npy", "llmc"])
-def test_a_shard_too_many_is_told(kind: str, originals: Callable[[str], Made], tmp_path: Path) -> None:
+def test_a_shard_too_many_is_reported(kind: str, originals: Callable[[str], Made], tmp_path: Path) -> None:
     made = copy(originals(kind), tmp_path)
     last = next(name for name in reversed(made.names) if name != "val.bin")
     number = re.search(r"\d+(?=\.)", last)
@@ -327,7 +327,7 @@ def test_a_shard_too_many_is_told(kind: str, originals: Callable[[str], Made], t
     assert "damaged" not in error
 
 
-def test_a_val_bin_too_many_is_told(text: Path, tmp_path: Path) -> None:
+def test_a_val_bin_too_many_is_reported(text: Path, tmp_path: Path) -> None:
     made = Made(tmp_path / "out", ("--input", text, "--val-split", "none"))
     assert prepare(*made.args, "--output-dir", made.out).returncode == 0
     assert made.is_as_written()
@@ -338,7 +338,7 @@ def test_a_val_bin_too_many_is_told(text: Path, tmp_path: Path) -> None:
 # prepare.json
 
 
-def test_a_report_of_an_older_version_is_told_so_and_verifying_adds_the_checksums(made: Made) -> None:
+def test_a_report_of_an_older_version_is_named_and_verifying_adds_the_checksums(made: Made) -> None:
     files = report_of(made.out)["files"]
 
     def forget(report: dict[str, Any]) -> None:
@@ -355,7 +355,7 @@ def test_a_report_of_an_older_version_is_told_so_and_verifying_adds_the_checksum
     assert made.is_as_written()
 
 
-def test_verifying_keeps_the_checksums_and_tells_wrong_ones(made: Made) -> None:
+def test_verifying_keeps_the_checksums_and_reports_wrong_ones(made: Made) -> None:
     files = report_of(made.out)["files"]
     assert prepare(*made.args, "--output-dir", made.out, "--verify").returncode == 0
     assert [
@@ -395,7 +395,7 @@ def forget_options(report: dict[str, Any]) -> None:
         (dict.clear, "without 'options'"),
     ],
 )
-def test_a_damaged_report_is_told_from_damaged_files(
+def test_a_damaged_report_is_distinguished_from_damaged_files(
     spoil: Callable[[dict[str, Any]], None], why: str, made: Made
 ) -> None:
     edit_report(made, spoil)
@@ -418,7 +418,7 @@ def stop_half_way(made: Made, *more: str) -> None:
         prepare(*made.args, "--output-dir", made.out, *more, stop_after_bytes=300_000)
 
 
-def test_the_old_output_is_checked_beside_a_stopped_run_that_would_replace_it(made: Made) -> None:
+def test_the_old_output_is_checked_while_a_stopped_run_would_replace_it(made: Made) -> None:
     stop_half_way(made, "--restart", "--overwrite")
     before = snapshot(made.out)
     done = made.check()
@@ -435,7 +435,7 @@ def test_the_old_output_is_checked_while_a_run_makes_a_new_one(made: Made) -> No
         assert made.is_as_written()
 
 
-def test_an_unfinished_run_is_told(text: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_reported(text: Path, tmp_path: Path) -> None:
     made = Made(tmp_path / "out", ("--input", text))
     stop_half_way(made)
     done = made.check()
@@ -567,7 +567,7 @@ def test_a_signal_ends_it(endless: "subprocess.Popen[str]", name: str) -> None:
     assert stderr == f"prepare: stopped by {name}\n"
 
 
-def test_what_was_found_before_a_signal_is_told(shards: Made) -> None:
+def test_what_was_found_before_a_signal_is_reported(shards: Made) -> None:
     flip(shards.out / shards.names[0], 5000)
 
     n_checks = 0

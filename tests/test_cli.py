@@ -72,7 +72,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
 # Where it reads and writes
 
 
-def test_without_options_it_reads_and_writes_beside_itself_from_any_current_folder(
+def test_without_options_it_reads_and_writes_next_to_itself_from_any_current_folder(
     dataset: Path, text: Path, gpt2: tiktoken.Encoding
 ) -> None:
     source = text.rename(dataset / "train_fineweb.txt")
@@ -264,13 +264,13 @@ def test_what_train_py_would_take_from_another_dataset_gets_a_warning(
     assert (out / "val.bin").read_bytes() == b"old"
 
 
-# Whoever reads along may leave
+# The reader of the output may leave
 
 
 @pytest.mark.parametrize(
     "redirection", ["2>&-", "2>/dev/full", "2>&1 | head -c 1", "2>&1 | true", "<&- >&- 2>&-"]
 )
-def test_nobody_who_reads_along_is_no_reason_to_stop(tmp_path: Path, text: Path, redirection: str) -> None:
+def test_a_closed_screen_is_no_reason_to_stop(tmp_path: Path, text: Path, redirection: str) -> None:
     command = [sys.executable, str(REPOSITORY / "prepare.py"), "--input", "text.txt", "--output-dir", "out"]
     script = f"set -o pipefail; {' '.join(command)} {redirection}"
     done = subprocess.run(
@@ -332,7 +332,7 @@ def test_a_dry_run_finds_what_is_wrong_with_the_input_too(run_prepare: RunPrepar
 # --n
 
 
-def test_n_stops_at_the_first_exact_cut_after_so_many_characters_of_all_inputs(
+def test_n_stops_at_the_first_exact_cut_after_n_characters_of_all_inputs(
     run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding, engine: str
 ) -> None:
     part = ENGLISH.decode().replace("a", "\xe4").encode()  # so that bytes are not characters

@@ -179,7 +179,7 @@ def test_processes_make_what_one_makes(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["separator", "jsonl", "parquet", "arrow"])
 def test_any_size_of_spans_makes_the_same(kind: str, span_size: str, tmp_path: Path) -> None:
     inputs = make_inputs(tmp_path, kind)
-    if span_size == "3k":  # of a little only: each span takes some milliseconds
+    if span_size == "3k":  # little text: each span takes some milliseconds
         (path := Path(inputs[1])).write_bytes(path.read_bytes()[:60_000].rpartition(b"\n")[0])
         if kind in ("parquet", "arrow"):
             path = write(tmp_path, kind, some_documents()[:60])
@@ -210,7 +210,7 @@ def one_machine(folder: Path, options: Args) -> Path:
 
 
 def children_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """The workers: multiprocessing has a process of its own to clean up behind them."""
+    """The workers: multiprocessing has a process of its own to clean up after them."""
     children = psutil.Process(process.pid).children()
     return [one for one in children if "spawn_main" in " ".join(one.cmdline())]
 
@@ -229,7 +229,7 @@ def test_a_worker_that_is_killed_costs_one_span(tmp_path: Path) -> None:
     assert_merged(out, one_machine(tmp_path, options), work)
 
 
-def test_a_driver_that_is_killed_takes_its_workers_along_and_the_next_one_goes_on(tmp_path: Path) -> None:
+def test_a_driver_that_is_killed_takes_its_workers_along_and_the_next_one_resumes(tmp_path: Path) -> None:
     options = slow_inputs(tmp_path)
     work, out = tmp_path / "work", tmp_path / "many"
     args: Args = (*options, "--work-dir", work, "--output-dir", out, "--cluster", "local", "--workers", "2")
@@ -377,7 +377,7 @@ def test_another_plan_is_refused(change: str, tmp_path: Path, monkeypatch: pytes
     assert not n_parts(work)
 
 
-def test_restart_begins_anew_with_other_options(tmp_path: Path) -> None:
+def test_restart_starts_over_with_other_options(tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
     options: Args = (*args[:4], "--val-ratio", "0.2")
     again: Args = (*options, *args[6:], "--cluster", "local", "--workers", "1", "--restart", "--merge")
@@ -442,7 +442,7 @@ def test_a_rank_that_is_killed_at_any_call_is_repeated(tmp_path: Path) -> None:
     assert_merged(tmp_path / "many", one, work)
 
 
-def test_a_merge_that_is_killed_at_any_call_goes_on(tmp_path: Path) -> None:
+def test_a_merge_that_is_killed_at_any_call_resumes(tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
     one = one_machine(tmp_path, args[:6])
     assert prepare(*args, "--rank", "0", "--world-size", "1").returncode == 0
@@ -517,7 +517,7 @@ def test_after_the_merge_there_is_nothing_to_do(how: Args, tmp_path: Path) -> No
     assert again.returncode == 0, again.stderr
     assert "already complete" in again.stderr
     assert not list(work.iterdir())
-    (work / "plan.json").write_bytes(plan)  # of a task that began when the merge ended
+    (work / "plan.json").write_bytes(plan)  # a task wrote it that began when the merge ended
     again = prepare(*args, *how)
     assert again.returncode == 0, again.stderr
     assert "already complete" in again.stderr

@@ -87,7 +87,7 @@ def test_standard_input_needs_no_option_either(texts: Path) -> None:
         ("a.txt a.txt", 3, "a.txt is given twice"),
     ],
 )
-def test_a_mistake_is_told_what_was_meant(
+def test_a_mistake_is_answered_with_what_was_meant(
     words: str, exit_code: int, message: str, run_prepare: RunPrepare, texts: Path
 ) -> None:
     if "/" in words:

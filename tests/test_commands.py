@@ -40,14 +40,14 @@ def test_a_file_of_any_name_is_the_one_that_the_command_opens(tmp_path: Path, na
     assert done.stdout == b"its text"
 
 
-def test_no_command_tells_what_is_secret_in_an_address() -> None:
-    told = commands.show(commands.this_program("--input", "s3://key:word@bucket/a.txt"))
-    assert "key" not in told
-    assert "word" not in told
-    assert told.endswith("(replace ... in the address with its secret part)")
+def test_no_command_shows_what_is_secret_in_an_address() -> None:
+    shown = commands.show(commands.this_program("--input", "s3://key:word@bucket/a.txt"))
+    assert "key" not in shown
+    assert "word" not in shown
+    assert shown.endswith("(replace ... in the address with its secret part)")
 
 
 def test_an_option_that_is_replaced_goes_with_all_its_values() -> None:
     words = ["--restart", "--input", "a", "-", "--workers", "8", "--n=3", "--quiet"]
-    told = commands.this_command("--input", "b", without=["--input", "--n"], words=words)
-    assert told.endswith("--restart --workers 8 --quiet --input b")
+    shown = commands.this_command("--input", "b", without=["--input", "--n"], words=words)
+    assert shown.endswith("--restart --workers 8 --quiet --input b")

@@ -92,7 +92,7 @@ def test_the_fast_searches_find_what_the_slow_one_finds(raw: bytes, data: st.Dat
     assert last_cut(raw, start, end) == (inside[-1] if inside else None)
 
 
-def test_searches_go_on_beyond_their_first_span() -> None:
+def test_searches_continue_beyond_their_first_span() -> None:
     raw = b"x y" + b"z" * 100_000 + b" z"
     assert last_cut(raw, 0, len(raw) - 3) == 1
     assert first_cut(raw, 2, len(raw)) == 100_003

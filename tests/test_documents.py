@@ -399,7 +399,7 @@ def test_the_files_hold_each_document_with_its_end(
     )
     assert done.returncode == 0, done.stderr
     whole = read_as_text(text, "ignore")
-    raised = 64 * 1024 / (1 << 20)  # of 1,000,000 bytes, rounded up to a power of two
+    raised = 64 * 1024 / (1 << 20)  # for 1,000,000 bytes, rounded up to a power of two
     expected = expected_pair([whole], Documents("\n\n", "append", raised), gpt2)
     found = [np.fromfile(tmp_path / f"{name}.bin", np.uint16) for name in ("train", "val")]
     assert_same((found[0], found[1]), expected)
@@ -478,7 +478,7 @@ def test_escapes_are_understood(tmp_path: Path, typed: str, meant: str) -> None:
     assert report_of(tmp_path)["documents"] == 3
 
 
-def test_a_literal_end_of_text_is_text_and_the_command_that_makes_it_one_is_told(
+def test_a_literal_end_of_text_is_text_and_the_command_that_makes_it_one_is_offered(
     gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     path = tmp_path / "a b.txt"
@@ -488,20 +488,20 @@ def test_a_literal_end_of_text_is_text_and_the_command_that_makes_it_one_is_told
     train = np.fromfile(tmp_path / "one" / "train.bin", np.uint16)
     assert train.tolist() == gpt2.encode_ordinary(whole)
     assert done.stderr.startswith("notice: <|endoftext|> is in the input")
-    told = told_by(done.stderr)
-    assert prepare(*told, "--overwrite").returncode == 0
+    offered = options_offered_by(done.stderr)
+    assert prepare(*offered, "--overwrite").returncode == 0
     assert report_of(tmp_path / "one")["documents"] == 201
-    quiet = prepare(*told, "--overwrite", "--restart")
+    quiet = prepare(*offered, "--overwrite", "--restart")
     assert "notice: <|" not in quiet.stderr
 
 
-def told_by(stderr: str) -> list[str]:
+def options_offered_by(stderr: str) -> list[str]:
     """The options of the command in a notice."""
-    told = shlex.split(stderr.splitlines()[1])
-    return told[told.index("--input") :]
+    offered = shlex.split(stderr.splitlines()[1])
+    return offered[offered.index("--input") :]
 
 
-def test_the_told_command_goes_through_where_a_run_was_stopped_and_a_dry_run_tells_it_too(
+def test_the_offered_command_works_where_a_run_was_stopped_and_a_dry_run_offers_it_too(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.txt"
@@ -512,11 +512,11 @@ def test_the_told_command_goes_through_where_a_run_was_stopped_and_a_dry_run_tel
     assert "If it ends a document there, run:\n" in dry.stderr
     with pytest.raises(faults.Stopped):
         prepare(*same, "--block-size", "50K", stop_after_bytes=100_000)
-    assert prepare(*told_by(dry.stderr)).returncode == 0
+    assert prepare(*options_offered_by(dry.stderr)).returncode == 0
     assert report_of(tmp_path / "out")["documents"] == 10_001
 
 
-def test_of_records_no_separator_is_told(tmp_path: Path) -> None:
+def test_no_separator_is_reported_for_records(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "A document.<|endoftext|>Another one."}\n' * 200)
     done = prepare("--input", path, "--output-dir", tmp_path)
@@ -573,7 +573,7 @@ def test_where_there_is_little_text_more_of_its_documents_are_for_validation(
 
 
 @pytest.mark.parametrize("n_more", [0, 1])
-def test_a_stream_that_goes_on_behind_what_is_looked_at_keeps_its_ratio(n_more: int, tmp_path: Path) -> None:
+def test_a_stream_that_is_longer_than_the_sample_keeps_its_ratio(n_more: int, tmp_path: Path) -> None:
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress((b"A line of text.\n" * (1 << 16))[: (1 << 20) - 1] + b"." * (1 + n_more)))
     done = prepare("--input", path, "--output-dir", tmp_path, "--document-separator", r"\n")

@@ -40,7 +40,7 @@ def do_all(
     window: Callable[[], int],
     check: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Have the spans of a planned run done, so many at a time; gives what was warned of."""
+    """Have the spans of a planned run done, as many at a time as given; return the warnings."""
     stderr = io.StringIO()
     drive(
         plan_in(work),
@@ -62,13 +62,13 @@ def remove_sidecar(work: Path, index: int) -> None:
 
 
 class Dead(Exception):
-    """What an executor of its own kind may say of a worker that died."""
+    """What another executor may report about a worker that died."""
 
 
 class OneByOne(Executor):
     """Does the call that has waited for longest, whenever `check` is called: nothing is left to chance.
 
-    `instead` takes the place of an attempt, and may be told to do one.
+    `instead` takes the place of an attempt, and may do one.
     """
 
     def __init__(self, instead: Callable[..., Outcome] = attempt) -> None:
@@ -131,7 +131,7 @@ def test_a_span_that_fails_is_tried_again_after_the_others(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("n_lost", [1, 100])
-def test_a_span_whose_part_does_not_count_any_more_is_done_again_or_told_of(
+def test_a_span_whose_part_does_not_count_any_more_is_done_again_or_reported(
     n_lost: int, tmp_path: Path
 ) -> None:
     """As when an engine turns out to err, after the last try that a span had."""
@@ -251,7 +251,7 @@ def test_a_span_that_kills_its_worker_takes_no_neighbour_down(
     assert not to_do(work)
 
 
-def test_a_pool_that_ends_with_one_of_its_workers_ends_the_work_and_the_next_one_goes_on(
+def test_a_pool_that_ends_with_one_of_its_workers_ends_the_work_and_the_next_one_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args, work = small_run(tmp_path)

@@ -190,7 +190,7 @@ def test_a_folder_that_may_not_be_written_to_is_refused_as_by_a_run(name: str, t
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="impossible here: root may write everywhere")
-def test_a_folder_of_somebody_else_is_refused_as_by_a_run(tmp_path: Path) -> None:
+def test_a_folder_of_another_user_is_refused_as_by_a_run(tmp_path: Path) -> None:
     text = small_text(tmp_path)
     (tmp_path / "out").mkdir(mode=0o555)
     args: Args = ("--input", text, "--output-dir", tmp_path / "out")
@@ -230,7 +230,7 @@ def test_a_dry_run_shows_how_far_a_stopped_run_is_and_costs_nothing_of_it(tmp_pa
     assert resumed(dry.stdout) == resumed(done.stderr) != []
 
 
-def test_of_a_damaged_journal_a_dry_run_tells_the_same_and_takes_nothing_away(tmp_path: Path) -> None:
+def test_a_dry_run_says_the_same_of_a_damaged_journal_and_removes_nothing(tmp_path: Path) -> None:
     stop(tmp_path)
     journal = tmp_path / "out" / ".prepare" / "journal"
     journal.write_bytes(journal.read_bytes()[:-20])

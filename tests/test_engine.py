@@ -99,7 +99,7 @@ def test_any_text_has_the_tokens_of_tiktoken(
 
 
 def in_contexts(chars: list[str]) -> bytes:
-    """Each between letters, after digits, beside spaces, before punctuation, doubled, after an apostrophe."""
+    """Each between letters, after digits, next to spaces, before punctuation, doubled, after a quote."""
     return "\n".join(f"a{c}b1{c} {c}! {c}{c}'{c}" for c in chars).encode()
 
 
@@ -216,11 +216,11 @@ def test_a_panic_has_the_block_go_through_tiktoken(
     (train, _), tally = tokenise([path], panicking, block_bytes=5000)
     assert np.array_equal(train, whole_tokens(path, gpt2))
     assert tally.fallback_blocks == 1
-    panicking.drop_caches()  # it waits for nobody who has gone
+    panicking.drop_caches()  # it does not wait for a thread that has ended
     assert not assert_equal(panicking, slow, b"keep calm")
 
 
-def test_what_is_no_panic_is_told(gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_panic_is_reported(gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_self: object, _tokenizer: object, _text: bytes) -> object:
         raise MemoryError
 
@@ -322,7 +322,7 @@ def test_dropping_the_cache_is_safe_while_others_encode(
             future.result(timeout=60)
         stop.set()
         assert all(future.result(timeout=60) for future in encoding)
-    assert 2 <= fast._tokenizer.generation <= 10  # whoever comes while it is built anew has nothing to do
+    assert 2 <= fast._tokenizer.generation <= 10  # a thread that comes while it is rebuilt has nothing to do
     assert in_use == [0] * fast._tokenizer.generation  # or else there would be two of them in memory
 
 
@@ -332,7 +332,7 @@ def drop_often(fast: GigatokenEncoder) -> None:
         fast.drop_caches()
 
 
-def test_memory_of_others_in_this_process_has_it_built_anew_but_not_without_end(
+def test_other_memory_in_this_process_has_it_rebuilt_but_not_without_end(
     gpt2: tiktoken.Encoding, slow: TiktokenEncoder
 ) -> None:
     readings = iter([0, *[10**12] * 3, *[0] * 10])
@@ -359,7 +359,7 @@ def test_blocks_that_others_say_they_use_do_not_count_as_words(
 
 
 @pytest.mark.parametrize(("cache_bytes", "n_built_anew"), [(50_000_000, 1), (70_000_000, 0)])
-def test_where_large_blocks_are_not_known_those_of_others_are_left_out_once(
+def test_where_large_blocks_are_not_known_other_blocks_are_subtracted_once(
     gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch, cache_bytes: int, n_built_anew: int
 ) -> None:
     monkeypatch.setattr("nanogpt_compat.memory.malloc._libc", lambda: None)  # glibc before 2.33, or another
@@ -370,7 +370,7 @@ def test_where_large_blocks_are_not_known_those_of_others_are_left_out_once(
     assert fast._tokenizer.generation == n_built_anew
 
 
-def test_nobody_waits_for_a_tokenizer_that_could_not_be_built(
+def test_no_thread_waits_for_a_tokenizer_that_could_not_be_built(
     gpt2: tiktoken.Encoding, slow: TiktokenEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = open_gigatoken(gpt2)
@@ -387,14 +387,14 @@ def test_nobody_waits_for_a_tokenizer_that_could_not_be_built(
     assert np.array_equal(fast.encode(b"to be"), slow.encode(b"to be"))
 
 
-def test_versions_that_bound_their_cache_themselves_are_told_to_and_never_built_anew(
+def test_versions_that_bound_their_cache_themselves_get_the_bound_and_are_never_rebuilt(
     gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gigatoken = pytest.importorskip("gigatoken", exc_type=ImportError)
-    told: list[int] = []
-    monkeypatch.setattr(gigatoken, "set_max_cache_bytes", told.append, raising=False)
+    limits: list[int] = []
+    monkeypatch.setattr(gigatoken, "set_max_cache_bytes", limits.append, raising=False)
     fast = open_gigatoken(gpt2, n_workers=4, own_bytes=always(10**12))
-    assert told == [fast.cache_bytes // 4]
+    assert limits == [fast.cache_bytes // 4]
     fast.encode(b"to be, or not to be")
     assert fast._tokenizer.generation == 0
 

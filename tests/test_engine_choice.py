@@ -80,7 +80,7 @@ def test_auto_does_not_take_it_where_its_memory_cannot_be_had(gpt2: tiktoken.Enc
     assert isinstance(chosen("gigatoken", gpt2, spare_bytes=0).encoder, GigatokenEncoder)
 
 
-def test_without_it_auto_says_what_it_would_bring_and_whoever_asks_for_it_is_told(
+def test_without_it_auto_says_what_it_would_bring_and_asking_for_it_is_an_error(
     gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def not_found(name: str) -> str:
@@ -193,7 +193,7 @@ def test_the_output_is_the_same_whatever_the_engine_the_workers_and_the_blocks(t
 
 
 @pytest.mark.parametrize("engines", [NAMES, NAMES[::-1]], ids=" then ".join)
-def test_a_stopped_run_goes_on_with_the_other_engine(engines: tuple[str, str], tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_with_the_other_engine(engines: tuple[str, str], tmp_path: Path) -> None:
     inputs = [make_text(tmp_path / f"{k}.txt", 400_000, seed=k, n_invalid=20) for k in range(2)]
     args: Args = ("--input", *inputs, "--block-size", "20000", "--val-ratio", "0.1")
     assert prepare(*args, "--output-dir", tmp_path / "expected").returncode == 0

@@ -27,7 +27,7 @@ from tests.texts import valid_bytes
 
 pytestmark = pytest.mark.costly
 
-WORD = "Xyzzyq"  # where the engine errs, if it is told to
+WORD = "Xyzzyq"  # where the engine errs, if it should
 SIZE = 1_500_000
 OFTEN: dict[str, Any] = {"check_every_bytes": 200_000, "every_bytes": 100_000}
 BLOCKS = ("--block-size", "64KiB", "--val-split", "none")
@@ -177,7 +177,7 @@ def test_one_that_errs_only_after_a_resume_is_found_out(
         ("rename train.bin.partial", 0, True),
     ],
 )
-def test_killed_after_it_was_found_out_it_goes_on_with_tiktoken(
+def test_killed_after_it_was_found_out_it_resumes_with_tiktoken(
     at: str, skip: int, is_remembered: bool, text: Path, gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     place(text, 50_000)

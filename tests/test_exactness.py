@@ -179,7 +179,7 @@ def test_a_stretch_without_a_cut_is_cut_at_the_same_places_whatever_the_blocks(
     assert gpt2.decode_bytes(train.tolist()) == gpt2.decode_bytes(whole.tolist())
 
 
-def test_around_a_forced_cut_nothing_else_is_touched(
+def test_around_a_forced_cut_nothing_else_changes(
     gpt2: tiktoken.Encoding, encoder: Encoder, tmp_path: Path
 ) -> None:
     path = tmp_path / "text"

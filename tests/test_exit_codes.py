@@ -161,7 +161,7 @@ def test_a_pager_that_has_stopped_reading_does_not_keep_it_alive(path: Path) -> 
 
 
 @pytest.mark.parametrize("mode", [(), ("--dry-run",), ("--verify",)])
-def test_while_it_waits_for_somebody_to_write_to_a_fifo(mode: Args, tmp_path: Path, prefix: Prefix) -> None:
+def test_while_it_waits_for_a_writer_of_a_fifo(mode: Args, tmp_path: Path, prefix: Prefix) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     process = start("--input", fifo, "--output-dir", tmp_path / "out", *mode, prefix=prefix)

@@ -130,7 +130,7 @@ def assert_ended_well(done: Done, fault: Fault, calls: list[Call], out: Path) ->
         return
     assert "Traceback" not in done.stderr
     if fault.call in SYNCS:
-        assert done.returncode == 4, f"a sync of {path} failed, and the run went on"
+        assert done.returncode == 4, f"a sync of {path} failed, and the run continued"
         later = [call for call in calls[failed + 1 :] if call.name in SYNCS]
         assert path not in [call.path for call in later], "a sync that failed was tried again"
     if done.returncode == 0:
@@ -149,7 +149,7 @@ def assert_ended_well(done: Done, fault: Fault, calls: list[Call], out: Path) ->
 
 
 def is_harmless(fault: Fault, path: Path) -> bool:
-    """Whether a run has good reason to go on after this call has failed."""
+    """Whether a run has good reason to continue after this call has failed."""
     return (
         (fault.call == "mkdir" and path.name == ".prepare")  # it was there already
         or (fault.call == "flock" and fault.way == "ENOSYS")  # host, boot and process do
@@ -185,7 +185,7 @@ def run_all(chosen: list[tuple[Scene, Fault]], folder: Path) -> Counter[int]:
 @pytest.mark.sample(5)
 @TIMES
 @pytest.mark.parametrize("call", WAYS)
-def test_a_call_that_fails_is_told_and_the_same_command_goes_on(
+def test_a_call_that_fails_is_reported_and_the_same_command_resumes(
     call: str, times: str, scenes: dict[tuple[str, bool], Scene], tmp_path: Path
 ) -> None:
     chosen = []

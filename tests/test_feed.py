@@ -246,7 +246,7 @@ def test_lines_come_at_once_while_the_run_is_at_work(args: Args) -> None:
     assert select.select([process.stdout], [], [], 0)[0]
     seen = os.read(process.stdout.fileno(), 65536).decode()
     assert [json.loads(line)["state"] for line in seen.splitlines()][:2] == ["preparing", "running"]
-    assert faults.go_on(process).returncode == 0
+    assert faults.let_continue(process).returncode == 0
 
 
 class Kept:

@@ -538,7 +538,7 @@ def test_an_input_of_which_nothing_is_left_is_warned_of(
     assert found["skipped_records"] == 7
 
 
-def test_a_column_of_nulls_among_other_inputs_stops_nobody(run_prepare: RunPrepare, tmp_path: Path) -> None:
+def test_a_column_of_nulls_among_other_inputs_stops_nothing(run_prepare: RunPrepare, tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text(GOOD)
     write_table(tmp_path / "b.parquet", text=pyarrow.nulls(3), other=pyarrow.nulls(3))
     write_table(tmp_path / "c.parquet", text=pyarrow.nulls(0))
@@ -546,8 +546,8 @@ def test_a_column_of_nulls_among_other_inputs_stops_nobody(run_prepare: RunPrepa
     names = ("a.jsonl", "b.parquet", "c.parquet", "d.parquet")
     done = run_prepare("--input", *names, "--output-dir", "out")
     assert done.returncode == 0, done.stderr
-    told = "3 records were skipped, the first in b.parquet: row 0: its field 'text' is null"
-    assert f"warning: nothing is left of b.parquet: {told}" in done.stderr
+    skipped = "3 records were skipped, the first in b.parquet: row 0: its field 'text' is null"
+    assert f"warning: nothing is left of b.parquet: {skipped}" in done.stderr
     assert report_of(tmp_path / "out")["documents"] == 1
 
 

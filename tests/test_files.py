@@ -76,7 +76,7 @@ def test_the_file_system_is_unknown_without_proc_or_without_the_path(
     assert filesystem.file_system(tmp_path) == "unknown"
 
 
-def test_write_all_goes_on_when_a_pipe_takes_only_a_part() -> None:
+def test_write_all_continues_when_a_pipe_takes_only_a_part() -> None:
     reader, writer = os.pipe()
     data = os.urandom(1 << 20)  # a pipe takes 64 KiB
     received = bytearray()
@@ -95,7 +95,7 @@ def test_write_all_goes_on_when_a_pipe_takes_only_a_part() -> None:
 
 
 @pytest.mark.parametrize("has_pwrite", [True, False])
-def test_pwrite_all_goes_on_after_short_writes(
+def test_pwrite_all_continues_after_short_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_pwrite: bool
 ) -> None:
     real_pwrite, real_write = os.pwrite, os.write
@@ -216,7 +216,7 @@ def cached_bytes(path: Path) -> int:
     return int(subprocess.check_output(["fincore", "-b", "-n", "-o", "RES", str(path)], text=True))
 
 
-def test_drop_cache_drops_its_range_and_nothing_behind_it(tmp_path: Path) -> None:
+def test_drop_cache_drops_its_range_and_nothing_after_it(tmp_path: Path) -> None:
     if filesystem.file_system(tmp_path) == "tmpfs":
         pytest.skip("tmp_path is a tmpfs, whose page cache is the file")
     path = tmp_path / "file"

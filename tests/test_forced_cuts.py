@@ -120,7 +120,7 @@ def test_runs_of_anything_at_any_place_are_cut_by_the_same_rule(
         )
         for _ in range(60)
     ]
-    if kind == "txt":  # each ends with an exact cut, or its last stretch would go on into the separator
+    if kind == "txt":  # each ends with an exact cut, or its last stretch would continue into the separator
         documents = [one + "a1!" for one in documents]
     documents = [one for one in documents if one]
     expected, n_forced = expected_tokens(documents, gpt2, piece_bytes)
@@ -189,7 +189,7 @@ def let_engines_fail(error: type[BaseException], monkeypatch: pytest.MonkeyPatch
         ("plain", RuntimeError),
     ],
 )
-def test_a_text_that_no_engine_takes_is_named_and_can_be_left_out(
+def test_a_text_that_no_engine_takes_is_named_and_can_be_skipped(
     kind: str,
     error: type[BaseException],
     gpt2: tiktoken.Encoding,
@@ -212,8 +212,8 @@ def test_a_text_that_no_engine_takes_is_named_and_can_be_left_out(
     assert "Max stack size exceeded" in done.stderr
     if kind in ("txt", "plain"):
         place = path.read_bytes().index(b"unencodable")
-        told = done.stderr.split(f"{path}, bytes ")[1].split(":")[0]
-        start, end = (int(number.replace(",", "")) for number in told.split(" to "))
+        stretch = done.stderr.split(f"{path}, bytes ")[1].split(":")[0]
+        start, end = (int(number.replace(",", "")) for number in stretch.split(" to "))
         assert start <= place < end <= start + 10_000
         return
     if kind == "jsonl":

@@ -107,7 +107,7 @@ def test_a_disk_that_runs_full_is_an_error_until_there_is_room_again(
     process = faults.start(*args, at=call, skip=skip, do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
     disk.fill()
-    done = faults.go_on(process)
+    done = faults.let_continue(process)
     if call.endswith("partial"):
         assert_stopped(
             done, f"cannot take .* more: {FULL}.* are free there. Free some space and run the same"
@@ -143,7 +143,9 @@ def test_a_shuffle_resumes_after_a_full_disk_in_either_pass(
     process = faults.start(*args, at=call, skip=2, do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
     disk.fill()
-    assert_stopped(faults.go_on(process), f"cannot take .* more: {FULL}.* Free some space and run the same")
+    assert_stopped(
+        faults.let_continue(process), f"cannot take .* more: {FULL}.* Free some space and run the same"
+    )
     expected.assert_nothing_partial(out)
     assert saved_tokens(out)
     disk.make_room()
@@ -161,7 +163,7 @@ def test_shards_on_a_disk_that_runs_full_stay_and_the_rest_follows(
     process = faults.start(*args, at=r"fallocate .*_000007\.bin\.partial", do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
     disk.fill()
-    assert_stopped(faults.go_on(process), rf"_000007\.bin\.partial cannot take .* more: {FULL}")
+    assert_stopped(faults.let_continue(process), rf"_000007\.bin\.partial cannot take .* more: {FULL}")
     before = faults.sha256s(out)
     assert before
     disk.make_room()
@@ -219,10 +221,12 @@ def test_a_file_system_that_turns_read_only_in_the_middle_is_an_error(
     process = faults.start(*args, at=call, skip=8 if call == "encode text" else 4, do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
     subprocess.run(["mount", "-o", "remount,abort", disk.folder], check=True)  # as after an error of the disk
-    assert_stopped(faults.go_on(process), "Read-only file system|Input/output error", "the same command")
+    assert_stopped(
+        faults.let_continue(process), "Read-only file system|Input/output error", "the same command"
+    )
     assert_stopped(faults.run(*args, **SETTINGS), "Read-only file system", "the same command")
     disk.unmount()
-    subprocess.run([tool("e2fsck"), "-fy", disk.image], capture_output=True, check=False)  # 1: has mended it
+    subprocess.run([tool("e2fsck"), "-fy", disk.image], capture_output=True, check=False)  # 1: has fixed it
     disk.mount()
     expected.assert_nothing_partial(out)
     assert_goes_on(expected, out, *args, resumes=1)
@@ -241,7 +245,7 @@ def test_an_input_that_can_no_longer_be_read_ends_the_run_with_all_that_is_sound
     faults.wait_until_stopped(process)
     assert saved_tokens(out) == 0
     disk.cut_power()  # it has other files on it than the output
-    done = faults.go_on(process)
+    done = faults.let_continue(process)
     assert done.returncode == 3, done.stderr
     assert re.search(r"cannot read .*a\.txt at byte [\d,]+: Input/output error", done.stderr)
     assert saved_tokens(out) > 0

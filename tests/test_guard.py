@@ -33,7 +33,7 @@ FULL = Reading("--max-memory", "the command line", 4 * GIB, 4 * GIB - 100 * MIB)
 
 
 class Scripted(Sampler):
-    """Gives the readings it is told to give."""
+    """Gives the readings that it was made with."""
 
     def __init__(self, *readings: Reading) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ def test_a_dropped_signal_is_not_tried_again_at_every_poll(
     assert len(calls) == 1
 
 
-def test_a_machine_that_tells_nothing_neither_throttles_nor_aborts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_readings_neither_throttles_nor_aborts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: (_ for _ in ()).throw(OSError("no /proc")))
     with MemoryGuard(Sampler()) as watched:
         time.sleep(0.2)
@@ -270,7 +270,7 @@ def test_throttling_hands_out_its_steps_and_halves_what_may_be_in_flight() -> No
     assert "tried: flushed and dropped output pages, dropped the engine's caches, halved" in watched.explain()
 
 
-def test_steps_that_nobody_takes_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_that_are_not_taken_do_not_pile_up(monkeypatch: pytest.MonkeyPatch) -> None:
     seconds = iter(range(1000))
     monkeypatch.setattr(time, "monotonic", lambda: float(next(seconds)))
     watched = MemoryGuard(Scripted(NEAR), most_bytes=GIB)
@@ -481,7 +481,7 @@ for line in sys.stdin:
 
 
 class Hog:
-    """A child that takes as much memory as it is told, 64 MiB every 100 ms, or gives all back."""
+    """A child that takes as much memory as it is asked to, 64 MiB every 100 ms, or gives all back."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", HOG]
@@ -519,7 +519,7 @@ class Hog:
 
 
 def floor_for(*, throttle_after_bytes: int) -> tuple[int, policy.Reserves]:
-    """Choose a `--min-available` that throttles when so much more is taken on this machine."""
+    """Choose a `--min-available` that throttles when this much more is taken on this machine."""
     settled_available_bytes()
     now = limits.read_available()
     usual = policy.reserves_for(now)

@@ -45,8 +45,8 @@ SETTINGS: dict[str, Any] = {"every_bytes": 40_000, "window_bytes": 1 << 16}
 class Index:
     """What is in a .idx file."""
 
-    sizes: list[int]  # of each sequence, in tokens
-    pointers: list[int]  # of each, in bytes
+    sizes: list[int]  # the length of each sequence, in tokens
+    pointers: list[int]  # where each begins, in bytes
     documents: list[int]  # the sequence with which each begins, and the number of all
 
     def sequences_of(self, tokens: NDArray[np.uint16]) -> list[list[int]]:
@@ -352,7 +352,7 @@ def test_a_disk_that_is_full_when_the_index_is_written_is_an_error_until_there_i
     process = faults.start(*args, at=r"fallocate train\.idx\.partial", do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
     disk.fill()
-    done = faults.go_on(process)
+    done = faults.let_continue(process)
     assert done.returncode == 4, done.stderr
     assert "train.idx.partial cannot take" in done.stderr
     assert "No space left on device" in done.stderr

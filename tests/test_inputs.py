@@ -76,7 +76,7 @@ def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_from(folder: 
     assert "/no/c.txt not found; " in refusal("/no/c.txt")
 
 
-def test_a_missing_file_that_stands_beside_the_script_is_pointed_at(
+def test_a_missing_file_that_is_next_to_the_script_is_pointed_at(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = folder / "my data"

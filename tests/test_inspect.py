@@ -121,7 +121,7 @@ def test_of_documents_it_shows_how_many_there_are_and_where_their_token_is(docum
     assert seen.line(str(documents.parent / "documents.jsonl")).endswith(" 300")
 
 
-# Inputs of one word each, so that every token tells its input.
+# Inputs of one word each, so that every token identifies its input.
 WORDS = (" apple", " river", " stone", " paper", " green")
 N_LINES = (7000, 1, 3000, 9000, 400)
 
@@ -236,7 +236,7 @@ def make_one(folder: Path, text: str, *options: str | Path) -> Path:
     return folder / "out"
 
 
-def test_the_token_stands_in_the_text_around_it(tmp_path: Path, gpt2: tiktoken.Encoding) -> None:
+def test_the_token_is_shown_in_the_text_around_it(tmp_path: Path, gpt2: tiktoken.Encoding) -> None:
     out = make_one(tmp_path, "".join(f"Line {k}, and {k * 7919} more words.\n" for k in range(4000)))
     ids = np.fromfile(out / "train.bin", "<u2").tolist()
     text = gpt2.decode(ids).replace("\n", r"\n")

@@ -31,7 +31,7 @@ values = st.recursive(
     max_leaves=5,
 )
 records = st.dictionaries(st.text(), values, max_size=4)
-# The file in tmp_path is written anew for each example.
+# The file in tmp_path is written again for each example.
 on_disk = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
@@ -192,7 +192,7 @@ def test_garbage_of_any_size_is_read_in_bounded_memory(tmp_path: Path) -> None:
     later=st.lists(records, max_size=4),
     data=st.data(),
 )
-def test_a_journal_opened_again_goes_on_after_the_record_it_is_told(
+def test_a_journal_opened_again_continues_after_the_given_record(
     tmp_path: Path, written: list[Record], garbage: bytes, later: list[Record], data: st.DataObject
 ) -> None:
     path = tmp_path / "journal"
@@ -309,7 +309,7 @@ def append_until_it_fails(path: Path, valid_bytes: int, record: Record) -> str:
 @pytest.mark.parametrize(
     ("line_bytes", "reason"), [(4096, "No space left on device"), (3000, r"only 2768 of 3000 bytes taken")]
 )
-def test_a_full_disk_ends_the_run_and_the_next_one_goes_on_from_the_last_record(
+def test_a_full_disk_ends_the_run_and_the_next_one_resumes_from_the_last_record(
     disks: Disks, line_bytes: int, reason: str
 ) -> None:
     disk = disks.make("tmpfs", 64 << 10).folder
@@ -325,7 +325,7 @@ def test_a_full_disk_ends_the_run_and_the_next_one_goes_on_from_the_last_record(
 
 
 def append_three(path_text: str) -> list[str]:
-    """Append three records, going on whatever happens; return what happened to each."""
+    """Append three records, whatever happens; return what happened to each."""
     outcomes = []
     with Journal(Path(path_text), valid_bytes=0) as opened:
         for n in range(1, 4):
@@ -352,7 +352,7 @@ def append_under_strace(path: Path, *inject: str) -> tuple[list[str], list[str]]
     return outcomes, calls
 
 
-OPENING = ["fallocate", "fsync", "fsync"]  # room behind its end; the file, then its folder
+OPENING = ["fallocate", "fsync", "fsync"]  # room after its end; the file, then its folder
 
 
 def test_opening_syncs_file_and_folder_and_each_record_is_one_write_then_one_sync(tmp_path: Path) -> None:

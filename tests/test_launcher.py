@@ -104,7 +104,7 @@ def test_all_missing_packages_stand_in_one_pip_command_and_those_that_are_there_
 
 
 @pytest.mark.parametrize("version", [(3, 6, 15), (3, 9, 25)])
-def test_an_old_python_is_told_so_before_anything_else(version: tuple[int, ...], folder: Path) -> None:
+def test_an_old_python_gets_the_message_before_anything_else(version: tuple[int, ...], folder: Path) -> None:
     program = (
         "import runpy, sys; sys.version_info = {}; sys.path[0] = {!r}; "
         "runpy.run_path('prepare.py', run_name='__main__')"

@@ -435,7 +435,7 @@ def run_python(code: str, *, timeout_s: float = 60) -> str:
 
 
 def own_cgroups() -> list[Path]:
-    """Find the real folders of this process's memory cgroups that say how much is used."""
+    """Find the real folders of this process's memory cgroups that count how much is used."""
     folders = [folder for chain in limits.cgroup_chains("memory") for folder in chain]
     names = ("memory.current", "memory.usage_in_bytes")
     found = [folder / name for folder in folders for name in names if (folder / name).exists()]
@@ -531,7 +531,7 @@ def test_on_macos_readings_are_only_advice(monkeypatch: pytest.MonkeyPatch) -> N
     assert limits.read_own_use(GIB, [psutil.Process()]).advisory
 
 
-def test_own_use_includes_children_and_leaves_out_those_that_ended() -> None:
+def test_own_use_includes_children_but_not_those_that_ended() -> None:
     block = f"import sys; x = bytearray(b'x') * {64 * MIB}; print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", block]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:

@@ -58,23 +58,23 @@ def start(function: Callable[..., object], *args: object, under: list[str]) -> "
     )
 
 
-def say(**said: object) -> None:
+def report(**said: object) -> None:
     print(json.dumps(said), flush=True)  # noqa: T201 - it is how these programs answer
 
 
 def attempt(path: str) -> None:
-    """Take the lock, say so and leave it; or say why not."""
+    """Take the lock, report it and leave it; or report why not."""
     try:
         with FolderLock(Path(path)):
-            say(taken=True)
+            report(taken=True)
     except OutputError as error:
-        say(taken=False, why=str(error))
+        report(taken=False, why=str(error))
 
 
 def hold(path: str) -> None:
-    """Take the lock, say so, and keep it until stdin ends."""
+    """Take the lock, report it, and keep it until stdin ends."""
     with FolderLock(Path(path)):
-        say(pid=os.getpid())
+        report(pid=os.getpid())
         sys.stdin.read()
 
 
@@ -85,7 +85,7 @@ def hold_and_fork(path: str) -> None:
         if child == 0:
             time.sleep(600)
             os._exit(0)
-        say(pid=os.getpid(), child=child)
+        report(pid=os.getpid(), child=child)
         sys.stdin.read()
 
 
@@ -95,13 +95,13 @@ def hold_while_a_child_leaves(path: str) -> None:
         child = os.fork()
         if child:
             os.waitpid(child, 0)
-            say(pid=os.getpid())
+            report(pid=os.getpid())
             sys.stdin.read()
 
 
 def hold_and_run_a_program(path: str) -> None:
     with FolderLock(Path(path)), subprocess.Popen(["sleep", "600"], close_fds=False) as program:
-        say(pid=os.getpid(), child=program.pid)
+        report(pid=os.getpid(), child=program.pid)
         sys.stdin.read()
 
 
@@ -138,7 +138,7 @@ def mark_of(path: Path) -> Path:
 
 
 def leave_mark(path: Path, owner: Owner | bytes) -> Path:
-    """Leave the lock of another run behind."""
+    """Leave the lock of another run."""
     path.mkdir()
     content = owner if isinstance(owner, bytes) else json.dumps(asdict(owner)).encode()
     (path / "mark").write_bytes(content)
@@ -155,7 +155,7 @@ def dead_pid() -> int:
 
 
 @FORMS
-def test_a_second_run_is_refused_and_told_by_whom_and_what_to_do(tmp_path: Path, form: Form) -> None:
+def test_a_second_run_is_refused_and_learns_by_which_and_what_to_do(tmp_path: Path, form: Form) -> None:
     path = tmp_path / "lock"
     with holding(hold, path, form()) as holder:
         said = try_lock(path, form())
@@ -253,14 +253,16 @@ def wait_until_ended(pid: int) -> None:
 
 
 def contend(path_text: str, n_rounds: int, stale: bool) -> None:
-    """Let N_CONTENDERS processes try at the same moment; say for each round who won and what others heard."""
+    """Let N_CONTENDERS processes try at the same moment; report which one wins each round."""
     path = Path(path_text)
     for _ in range(n_rounds):
         if stale:
             die_holding(path)
         said = [line.split(" ", 2) for line in one_round(path)]
         winners = [int(pid) for pid, outcome, *_ in said if outcome == "won"]
-        say(winners=winners, n=len(said), others=[rest[0] for _, outcome, *rest in said if outcome == "lost"])
+        report(
+            winners=winners, n=len(said), others=[rest[0] for _, outcome, *rest in said if outcome == "lost"]
+        )
 
 
 def die_holding(path: Path) -> None:
@@ -300,9 +302,9 @@ def contender(path: Path, go: int, done: int, results: int) -> None:
             os.write(results, f"{os.getpid()} won\n".encode())
             os.read(done, 1)
     except OutputError as error:
-        told = str(error).splitlines()[0]  # a command follows
-        os.write(results, f"{os.getpid()} lost {told}\n".encode())
-    except BaseException as error:  # noqa: BLE001 - a forked child must not go on as its parent
+        reason = str(error).splitlines()[0]  # a command follows
+        os.write(results, f"{os.getpid()} lost {reason}\n".encode())
+    except BaseException as error:  # noqa: BLE001 - a forked child must not continue as its parent
         os.write(results, f"{os.getpid()} failed {error!r}\n".encode())
     finally:
         os._exit(0)
@@ -316,7 +318,7 @@ SLOWLY += ["-e", "inject=?unlink,?unlinkat,?rename,?renameat,?renameat2,?rmdir:d
 @pytest.mark.parametrize("slow", [False, True], ids=["fast", "slowed"])
 @pytest.mark.parametrize("stale", [False, True], ids=["free", "stale"])
 @FORMS
-def test_of_twenty_at_once_exactly_one_wins_and_the_others_are_told_which(
+def test_exactly_one_of_twenty_wins_and_the_others_learn_which(
     tmp_path: Path, form: Form, stale: bool, slow: bool
 ) -> None:
     under = form()
@@ -343,7 +345,7 @@ def come_and_go(path_text: str, n_times: int) -> None:
                 n_taken += 1
         except OutputError as error:
             why.add(str(error).partition(" is ")[2].partition(",")[0])
-    say(n_taken=n_taken, why=sorted(why))
+    report(n_taken=n_taken, why=sorted(why))
 
 
 @FORMS
@@ -368,7 +370,7 @@ def test_every_way_of_saying_that_flock_is_not_supported_is_understood(tmp_path:
         assert not try_lock(tmp_path / "lock", no_flock(name))["taken"]
 
 
-def test_any_other_failure_of_flock_is_reported_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_any_other_failure_of_flock_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     said = try_lock(tmp_path / "lock", no_flock("EIO"))
     assert "cannot lock the folder: [Errno 5] Input/output error" in said["why"]
     assert list(tmp_path.iterdir()) == []
@@ -418,7 +420,7 @@ def ended_as(**changes: object) -> Owner:
         ({"host": "elsewhere", "boot_id": "another", "pid": None}, False),
         ({"boot_id": "another"}, True),
         ({"boot_id": ""}, False),
-        ({"pid": None}, True),  # of a process that has ended
+        ({"pid": None}, True),  # a process that has ended
         ({"started": 1}, True),  # the id is in use again
         ({"started": 1, "pid_namespace": "pid:[1]"}, False),
         ({"pid": None, "pid_namespace": "pid:[1]"}, False),
@@ -442,7 +444,7 @@ def test_a_zombie_has_ended() -> None:
         deadline = time.monotonic() + 10
         while start_ticks(process.pid) != -1:
             assert time.monotonic() < deadline
-        assert process.returncode is None  # nobody has waited for it
+        assert process.returncode is None  # no process has waited for it
         os.kill(process.pid, 0)
 
 
@@ -515,7 +517,7 @@ def test_a_file_in_the_place_of_the_lock_is_an_error_and_stays(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_on_a_full_disk_the_lock_is_an_error_and_leaves_nothing_behind(disks: Disks) -> None:
+def test_on_a_full_disk_the_lock_is_an_error_and_leaves_nothing(disks: Disks) -> None:
     disk = disks.make("tmpfs", 16 << 10)
     disk.fill()
     before = set(disk.folder.iterdir())

@@ -33,7 +33,7 @@ def prose() -> str:
 
 
 def line_of(content: str, n_bytes: int) -> bytes:
-    """A JSON object of about so many bytes."""
+    """A JSON object of about that many bytes."""
     ascii_prose = prose().encode("ascii", "ignore").decode().replace("\r", "")
 
     def repeat(part: str) -> str:
@@ -102,7 +102,7 @@ LIMITS = ("cgroup", "cgroup", "--max-memory", "RLIMIT_DATA")
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("seed", range(8))
 def test_a_long_line_gives_its_tokens_or_is_refused_with_what_it_needs(seed: int, tmp_path: Path) -> None:
-    """Of sizes, contents, limits and engines each seed takes some; none may be killed, or try for ever."""
+    """Each seed takes some sizes, contents, limits and engines; no run may be killed, or try for ever."""
     rng = random.Random(seed)
     content, limit = rng.choice(CONTENTS), rng.choice(LIMITS)
     size_mb, limit_mb = rng.choice([5, 12, 20, 25, 60]), rng.choice([120, 150, 200, 300, 500])

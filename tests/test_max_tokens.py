@@ -80,7 +80,7 @@ def counted(tally: Tally) -> Tally:
     n_workers=st.integers(1, 3),
 )
 @settings(same_folder, max_examples=300)
-def test_text_ends_after_exactly_so_many_tokens_whatever_its_blocks(
+def test_text_ends_after_exactly_max_tokens_whatever_its_blocks(
     gpt2: tiktoken.Encoding,
     marked: Encoder,
     tmp_path: Path,
@@ -185,7 +185,7 @@ def pair_of(found: Sequence[tuple[bool, list[int]]]) -> tuple[list[int], list[in
     n_workers=st.integers(1, 3),
 )
 @settings(same_folder, max_examples=300)
-def test_documents_end_with_the_one_that_reaches_so_many_tokens_whatever_their_blocks(
+def test_documents_end_with_the_one_that_reaches_the_limit_whatever_their_blocks(
     gpt2: tiktoken.Encoding,
     marked: Encoder,
     tmp_path: Path,
@@ -228,7 +228,7 @@ def test_documents_end_with_the_one_that_reaches_so_many_tokens_whatever_their_b
     max_tokens=st.integers(1, 120),
 )
 @settings(same_folder, max_examples=150)
-def test_files_that_are_documents_end_with_the_one_that_reaches_so_many_tokens(
+def test_files_that_are_documents_end_with_the_one_that_reaches_the_limit(
     gpt2: tiktoken.Encoding,
     marked: Encoder,
     tmp_path: Path,
@@ -563,7 +563,7 @@ def test_csv_says_after_which_record_it_has_stopped(tmp_path: Path) -> None:
     assert f"stopped by --max-tokens after 3 records of {path}" in done.stderr
 
 
-def test_a_dry_run_forecasts_only_so_many_tokens(tmp_path: Path) -> None:
+def test_a_dry_run_forecasts_no_more_than_max_tokens(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 2_000_000)
     args: Args = ("--input", path, "--max-tokens", "100k", "--output-dir", tmp_path / "out", "--dry-run")
     done = faults.run(*args)

@@ -35,7 +35,7 @@ def some_tokens(n: int, seed: int = 0) -> NDArray[np.uint16]:
     return np.random.default_rng(seed).integers(0, 50257, n, dtype=np.uint16)
 
 
-# Functions that run in a process of their own, where a SIGBUS kills nobody else, and what they look at.
+# Functions that run in a process of their own, where a SIGBUS kills nothing else, and what they look at.
 
 
 def run_apart(function: Callable[..., Any], *args: object, under: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def test_what_is_not_one_row_of_uint16_is_refused_and_not_cast(
 
 
 @FORMS
-def test_what_lies_behind_the_checkpoint_is_thrown_away_at_once(tmp_path: Path, mapped: bool) -> None:
+def test_what_lies_after_the_checkpoint_is_thrown_away_at_once(tmp_path: Path, mapped: bool) -> None:
     some_tokens(5000).tofile(tmp_path / "a")
     with GrowingMemmap(tmp_path / "a", n_tokens=3001, mapped=mapped) as tokens:
         assert (tmp_path / "a").stat().st_size == 6002
@@ -285,7 +285,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 @FORMS
-def test_begin_sync_lets_the_writer_go_on_and_the_wait_waits(
+def test_begin_sync_lets_the_writer_continue_and_the_wait_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mapped: bool
 ) -> None:
     with GrowingMemmap(tmp_path / "a", window_bytes=64 << 10, mapped=mapped) as tokens:
@@ -499,7 +499,7 @@ def queue_syncs(path: str, mapped: bool) -> dict[str, int]:
 
 
 @FORMS
-def test_syncs_queued_behind_a_failed_one_fail_too_without_being_tried(tmp_path: Path, mapped: bool) -> None:
+def test_syncs_queued_after_a_failed_one_fail_too_without_being_tried(tmp_path: Path, mapped: bool) -> None:
     strace = strace_injecting("fsync:error=EIO:when=2", tmp_path / "log")
     assert run_apart(queue_syncs, tmp_path / "a", mapped, under=strace) == {"n_errors": 3}
     assert fsyncs(tmp_path / "log") == ["0", "-1 EIO (Input/output error) (INJECTED)"]

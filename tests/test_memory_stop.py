@@ -68,7 +68,7 @@ drop_caches = GigatokenEncoder.drop_caches
 def drop_and_tell(self):
     before = self._tokenizer.generation
     drop_caches(self)
-    print("built anew:", self._tokenizer.generation - before, file=sys.stderr)
+    print("rebuilt:", self._tokenizer.generation - before, file=sys.stderr)
 GigatokenEncoder.drop_caches = drop_and_tell
 """
 SLOW = f"""{BOTH_ENGINES}
@@ -87,7 +87,7 @@ def poll_and_tell(self):
     return delay_s
 MemoryGuard.poll = poll_and_tell
 """
-# 1.0 GB that nobody touches, and some 0.2 GB: below the 480 MB that throttle, above the 240 MB that stop.
+# 1.0 GB that is never touched, and some 0.2 GB: below the 480 MB that throttle, above the 240 MB that stop.
 SHORT = """
 import mmap, resource
 held = mmap.mmap(-1, 1_000_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
@@ -184,7 +184,7 @@ def wait_for_checkpoint(folder: Path) -> None:
 
 
 def wait_for_level(path: Path, value: str) -> None:
-    """Wait until the guard has told this level; some machines give freed memory back at 40 MB/s."""
+    """Wait until the guard has reported this level; some machines give freed memory back at 40 MB/s."""
     deadline_s = time.monotonic() + 100
     while path.read_text() != value:
         assert time.monotonic() < deadline_s, f"never {value}: {psutil.virtual_memory().available} available"
@@ -223,7 +223,7 @@ def resume(text: Path, folder: Path, expected: Expected) -> None:
     assert expected.assert_reached(folder)["resumes"] == 1
 
 
-def test_when_others_take_the_memory_it_throttles_stops_with_75_and_goes_on_later(
+def test_when_other_processes_take_the_memory_it_throttles_stops_with_75_and_resumes_later(
     text: Path, expected: Expected, tmp_path: Path, is_slow: Path
 ) -> None:
     # The reserves move with --min-available: stop 2 GB below what there is now; the throttle comes first.
@@ -241,7 +241,7 @@ def test_when_others_take_the_memory_it_throttles_stops_with_75_and_goes_on_late
     assert "--min-available" in stderr
     assert "tried: flushed" in stderr  # so it throttled before
     assert "dropped the engine's caches" in stderr
-    assert "built anew: 1" in stderr
+    assert "rebuilt: 1" in stderr
     assert "saved: " in stderr
     assert "--workers 1 --block-size 128KiB" in stderr
     assert not [
@@ -303,7 +303,7 @@ def test_a_leak_of_our_own_trips_max_memory(
         pytest.param("jsonl", ("--shard-tokens", "1M"), marks=pytest.mark.slow),
     ],
 )
-def test_every_format_in_and_out_is_stopped_and_goes_on(
+def test_every_format_in_and_out_is_stopped_and_resumes(
     kind: str, options: tuple[str, ...], text: Path, tmp_path: Path
 ) -> None:
     raw = text.read_bytes()[:14_000_000]
@@ -453,7 +453,7 @@ def test_from_decision_to_exit_it_takes_less_than_a_second(text: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_where_memory_stays_short_it_goes_on_at_the_smallest_settings(
+def test_where_memory_stays_short_it_continues_at_the_smallest_settings(
     text: Path, expected: Expected, tmp_path: Path, is_slow: Path
 ) -> None:
     options = ("--input", text, "--output-dir", tmp_path, "--block-size", "200K")

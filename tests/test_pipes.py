@@ -85,7 +85,7 @@ def test_while_it_waits_it_can_be_stopped(ends: tuple[Pipe, int], written: bytes
 
 
 def test_an_end_that_comes_with_a_signal_is_no_end(ends: tuple[Pipe, int]) -> None:
-    """Ctrl-C goes to whoever writes, too."""
+    """Ctrl-C goes to the writer, too."""
     pipe, fd = ends
     is_over = False
 

@@ -296,7 +296,7 @@ def test_a_plan_that_was_changed_is_refused(tmp_path: Path, damage: str) -> None
         read_plan(tmp_path)
 
 
-def test_an_input_that_was_changed_is_refused_and_one_that_was_touched_is_not(tmp_path: Path) -> None:
+def test_an_input_that_was_changed_is_refused_and_one_with_a_new_timestamp_is_not(tmp_path: Path) -> None:
     plan, _ = small_plan(tmp_path)
     path = tmp_path / "a.txt"
     text = path.read_bytes()

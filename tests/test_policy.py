@@ -34,7 +34,7 @@ def reading(
     )
 
 
-# Of a limit of 4 GiB: the reserves are 256, 768 and 960 MiB.
+# With a limit of 4 GiB the reserves are 256, 768 and 960 MiB.
 ABORTS, THROTTLES, BETWEEN, CALM = (reading(n * MIB) for n in (255, 767, 959, 960))
 
 
@@ -210,7 +210,7 @@ def test_the_level_changes_at_most_twice_in_five_seconds(rounds: list[tuple[floa
 # Steps
 
 
-def test_throttling_takes_one_step_a_second_down_the_ladder_and_then_goes_on() -> None:
+def test_throttling_takes_one_step_a_second_down_the_ladder_and_then_continues() -> None:
     judged = run([[THROTTLES]] * 200, every_s=0.25)
     steps = [(n * 0.25, step) for n, (_, step) in enumerate(judged) if step is not None]
     assert steps[: len(LADDER)] == [(float(n), step) for n, step in enumerate(LADDER)]
@@ -285,7 +285,7 @@ def test_polls_come_faster_the_less_is_left(headroom_bytes: int, delay_s: float)
     assert policy.poll_delay_s([CALM, reading(headroom_bytes)]) <= 0.5
 
 
-def test_without_readings_polls_go_on() -> None:
+def test_without_readings_polls_continue() -> None:
     assert policy.poll_delay_s([]) == 0.5
 
 

@@ -1,6 +1,6 @@
 """After a power cut, everything promised is on the disk, and the same command resumes at the last checkpoint.
 
-ext4 and XFS can be told to stop at once and to lose what is only in memory, as in a power cut; then they are
+ext4 and XFS can stop at once and lose what is only in memory, as in a power cut; then they are
 mounted again. `python -m pytest -m slow -s tests/test_power_cut.py` cuts the power at every call that changes
 the disk, and 100 times at random moments: some 600 cuts.
 """
@@ -38,7 +38,7 @@ KINDS = pytest.mark.parametrize(("kind", "size_bytes"), [("ext4", 64 * MIB), ("x
 
 
 def assert_kept_what_it_promised(expected: Expected, out: Path) -> None:
-    """At any moment: a final name has the final content, and a report stands beside complete files only."""
+    """At any moment: a final name has the final content, and there is a report only with complete files."""
     expected.assert_nothing_partial(out)
     if (out / "prepare.json").exists() and faults.report_of(out) != OLD_REPORT:
         assert faults.report_of(out)["fingerprint"] == expected.report["fingerprint"]
@@ -69,7 +69,7 @@ def some_or_all(calls: list[Call], n_cuts: int | None, *, only_publishing: bool)
     "begun", ["nothing", "a part", "old files", "an index", "a shuffle", "its second pass"]
 )
 @pytest.mark.parametrize("n_cuts", [4, pytest.param(None, marks=pytest.mark.slow)], ids=["some", "all"])
-def test_after_a_power_cut_at_any_call_it_goes_on_from_the_last_checkpoint(
+def test_after_a_power_cut_at_any_call_it_resumes_from_the_last_checkpoint(
     n_cuts: int | None,
     begun: str,
     kind: str,
@@ -179,7 +179,7 @@ def test_what_a_run_that_has_ended_well_said_is_still_so_after_a_power_cut(
     process = faults.start(*args, at="remove journal", do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
     disk.cut_power()
-    assert faults.go_on(process).returncode == 0  # what it could not clear away is hidden
+    assert faults.let_continue(process).returncode == 0  # what it could not clear away is hidden
     disk.remount_after_cut()
     assert_kept_what_it_promised(expected, out)
     assert (out / "prepare.json").exists()

@@ -101,7 +101,7 @@ def make(
     tally: Tally | None = None,
     before: Made | None = None,
 ) -> Made:
-    """Read a file, from where `tally` is, up to its end or to that of so many blocks."""
+    """Read a file, from where `tally` is, up to its end or to that of the given number of blocks."""
     sink, n_blocks = Lists(), 0
     tally = tally or Tally([InputTally()])
     source = Source(

@@ -39,7 +39,7 @@ class Broken(io.StringIO):
 @pytest.mark.parametrize(
     "error", [BrokenPipeError(32, "Broken pipe"), OSError(28, "full"), ValueError("closed")]
 )
-def test_a_stream_that_fails_is_nobodys_failure(error: Exception) -> None:
+def test_a_stream_that_fails_ends_nothing_else(error: Exception) -> None:
     stream = CalmStream(Broken(error))
     for _ in range(3):
         stream.write("anybody there?\n")
@@ -49,7 +49,7 @@ def test_a_stream_that_fails_is_nobodys_failure(error: Exception) -> None:
     assert not CalmStream(None).isatty()
 
 
-def test_a_log_on_a_full_disk_goes_on_when_there_is_room_again() -> None:
+def test_a_log_on_a_full_disk_continues_when_there_is_room_again() -> None:
     log = Broken(OSError(28, "No space left on device"))
     stream = CalmStream(log)
     stream.write("lost, or late\n")

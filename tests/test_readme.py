@@ -172,8 +172,8 @@ def test_the_exit_codes_are_those_of_the_errors() -> None:
     classes = [one for one in vars(errors).values() if isinstance(one, type)]
     codes = {one.exit_code for one in classes if issubclass(one, errors.PrepareError)}
     assert list(map(int, rows)) == [0, *sorted(codes)]
-    told = read(REPOSITORY / "docs" / "options.md").split("exit codes:\n")[1].split("A signal")[0]
-    assert list(map(int, re.findall(r"^ +(\d+)  ", told, re.MULTILINE))) == [0, *sorted(codes)]
+    table = read(REPOSITORY / "docs" / "options.md").split("exit codes:\n")[1].split("A signal")[0]
+    assert list(map(int, re.findall(r"^ +(\d+)  ", table, re.MULTILINE))) == [0, *sorted(codes)]
 
 
 def test_the_headline_names_the_bounds_of_the_benchmark_and_of_the_engines() -> None:

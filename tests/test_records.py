@@ -293,7 +293,7 @@ def test_several_inputs_of_all_formats_are_one_run(
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "tsv.gz", *ROWS])
-def test_stopped_after_any_block_it_goes_on_at_the_record(
+def test_stopped_after_any_block_it_resumes_at_the_record(
     kind: str, documents: list[str], tmp_path: Path
 ) -> None:
     path = write(tmp_path, kind, documents[:400])
@@ -411,7 +411,7 @@ def test_bad_records_stop_it_or_are_counted(documents: list[str], tmp_path: Path
     assert f"5 records were skipped, the first in {path}: line 21" in done.stderr
 
 
-def test_bad_rows_stop_it_or_are_counted_and_it_goes_on_behind_them(
+def test_bad_rows_stop_it_or_are_counted_and_it_continues_after_them(
     documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     good = [one for one in documents[:200] if one]
@@ -464,9 +464,9 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     text, lines = tmp_path / "a.txt", tmp_path / "a.jsonl"
     text.write_text("plain")
     lines.write_text('{"text": "one"}\n')
-    beside = prepare("--input", text, lines, "--output-dir", tmp_path)
-    assert beside.returncode == 2
-    assert f"{text} is plain text, and another input holds documents" in beside.stderr
+    mixed = prepare("--input", text, lines, "--output-dir", tmp_path)
+    assert mixed.returncode == 2
+    assert f"{text} is plain text, and another input holds documents" in mixed.stderr
     assert prepare("--input", lines, "--output-dir", tmp_path, "--val-split", "spread").returncode == 2
 
 

@@ -17,7 +17,7 @@ from nanogpt_compat.input.samples import spread
 from tests import faults
 from tests.conftest import REPOSITORY, RunPrepare
 from tests.disks import Disks
-from tests.faults import go_on, make_text, report_of, start, wait_until_stopped
+from tests.faults import let_continue, make_text, report_of, start, wait_until_stopped
 
 pytestmark = pytest.mark.costly
 
@@ -160,7 +160,7 @@ def test_an_input_that_is_not_there_is_named(run_prepare: RunPrepare, tmp_path: 
     assert_refused(done, 3, f"{REPOSITORY}/train_fineweb.txt not found; ")
 
 
-def test_an_input_that_stands_beside_the_script_is_pointed_at(tmp_path: Path, text: Path) -> None:
+def test_an_input_that_is_next_to_the_script_is_pointed_at(tmp_path: Path, text: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     shutil.copy(REPOSITORY / "prepare.py", data)
@@ -249,7 +249,7 @@ def test_an_input_that_grows_or_shrinks_while_it_is_read_ends_the_run(
     process = start(*args, at="encode text", skip=40, do="SIGSTOP")
     wait_until_stopped(process)
     os.truncate(text, n_bytes)
-    assert_refused(go_on(process), 3, str(text), message)
+    assert_refused(let_continue(process), 3, str(text), message)
     assert everything(out) == {}
 
 
@@ -260,7 +260,9 @@ def test_an_input_that_grew_before_its_turn_came_ends_the_run(tmp_path: Path, te
     wait_until_stopped(process)
     with text.open("ab") as file:
         file.write(b"more")
-    assert_refused(go_on(process), 3, f"{text} had 100,000 bytes when the run began and has 100,004 now")
+    assert_refused(
+        let_continue(process), 3, f"{text} had 100,000 bytes when the run began and has 100,004 now"
+    )
     assert everything(out) == {}
 
 
@@ -286,7 +288,7 @@ def test_text_that_is_not_utf_8_is_refused_with_the_way_to_convert_it(
     assert not (tmp_path / "out").exists()
     line = re.search(r"^    (iconv .*)$", refused.stderr, re.MULTILINE)
     assert line is not None
-    subprocess.run(line[1], shell=True, cwd=tmp_path, check=True)  # and it goes on with what it has made
+    subprocess.run(line[1], shell=True, cwd=tmp_path, check=True)  # and it resumes with what it has made
     for name in faults.FINALS:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
 
@@ -355,7 +357,7 @@ def test_with_overwrite_the_old_files_stay_until_the_new_ones_are_complete(tmp_p
     process = start(*args, at="encode text", skip=12, do="SIGSTOP")
     wait_until_stopped(process)
     assert everything(out) == before
-    done = go_on(process)
+    done = let_continue(process)
     assert done.returncode == 0, done.stderr
     assert everything(out).keys() == before.keys()
     assert all(content != before[name] for name, content in everything(out).items())
@@ -497,7 +499,7 @@ def test_a_disk_that_runs_full_is_an_error_and_no_signal(
 # Two runs at once
 
 
-def test_a_second_run_into_the_same_folder_is_refused_and_the_first_goes_on(
+def test_a_second_run_into_the_same_folder_is_refused_and_the_first_continues(
     run_prepare: RunPrepare, tmp_path: Path
 ) -> None:
     text, out = make_text(tmp_path / "text.txt", 3_000_000), tmp_path / "out"
@@ -507,7 +509,7 @@ def test_a_second_run_into_the_same_folder_is_refused_and_the_first_goes_on(
     for options in ((), ("--restart",)):
         done = run_prepare("--input", text, "--output-dir", out, *options)
         assert_refused(done, 4, "in use by another run", str(process.pid))
-    done = go_on(process)
+    done = let_continue(process)
     assert done.returncode == 0, done.stderr
     assert run_prepare("--input", text, "--output-dir", "alone").returncode == 0
     for name in faults.FINALS:

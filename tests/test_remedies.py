@@ -354,10 +354,10 @@ def test_a_table_that_is_called_text_is_read_as_such_and_a_column_by_the_command
     run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:
     (tmp_path / "a.txt").write_text(in_csv(), encoding="utf-8", newline="")
-    told = run_prepare("--input", "a.txt", "--output-dir", "plain", *PLAIN)
-    assert told.returncode == 0
-    assert "notice: a.txt: CSV, read as plain text because of the name; to read its column" in told.stderr
-    done = run_in(tmp_path, command_in(told.stderr).replace("plain", "out"))
+    plain = run_prepare("--input", "a.txt", "--output-dir", "plain", *PLAIN)
+    assert plain.returncode == 0
+    assert "notice: a.txt: CSV, read as plain text because of the name; to read its column" in plain.stderr
+    done = run_in(tmp_path, command_in(plain.stderr).replace("plain", "out"))
     assert done.returncode == 0, done.stderr
     assert tokens_in(tmp_path / "out") == of_documents(gpt2, TEXTS)
 
@@ -366,10 +366,10 @@ def test_json_lines_that_are_called_text_are_read_as_such_and_as_lines_by_the_co
     run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:
     (tmp_path / "a.txt").write_text(LINES, encoding="utf-8")
-    told = run_prepare("--input", "a.txt", "--output-dir", "plain", *PLAIN)
-    assert told.returncode == 0
+    plain = run_prepare("--input", "a.txt", "--output-dir", "plain", *PLAIN)
+    assert plain.returncode == 0
     assert tokens_in(tmp_path / "plain") == gpt2.encode_ordinary(LINES)
-    done = run_in(tmp_path, command_in(told.stderr).replace("plain", "out"))
+    done = run_in(tmp_path, command_in(plain.stderr).replace("plain", "out"))
     assert done.returncode == 0, done.stderr
     assert tokens_in(tmp_path / "out") == of_documents(gpt2, TEXTS)
 

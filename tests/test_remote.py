@@ -121,7 +121,7 @@ def test_requests_that_fail_are_made_again(
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("how", ["500", "reset", "short"])
 @pytest.mark.parametrize("kind", ["txt", "jsonl.gz", "parquet"])
-def test_a_server_that_fails_for_good_ends_the_run_and_it_goes_on_later(
+def test_a_server_that_fails_for_good_ends_the_run_and_it_resumes_later(
     kind: str, how: str, served: Server, same: Same, tmp_path: Path
 ) -> None:
     name, options = make(served.folder, kind)
@@ -247,7 +247,7 @@ def test_a_file_that_may_have_changed_since_a_stop_is_read_again(
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stopped_run_goes_on_at_the_next_record(
+def test_a_stopped_run_resumes_at_the_next_record(
     kind: str, served: Server, same: Same, tmp_path: Path
 ) -> None:
     name, options = make(served.folder, kind)
@@ -533,7 +533,7 @@ def test_a_server_that_never_answered_is_given_up_sooner(
 ) -> None:
     monkeypatch.setattr(server_module, "_STRANGER_S", 0.0)
     make_text(served.folder / "a.txt", 100_000)
-    served.fails_from, served.how = 1, "reset"  # it has told the size
+    served.fails_from, served.how = 1, "reset"  # it has sent the size
     done = run(served, "a.txt", tmp_path)
     assert "a.txt at byte 0, 7 times in a row: " in done.stderr
     assert done.stderr.endswith("; run the same command again when the server answers\n")

@@ -175,7 +175,7 @@ def test_what_a_worker_raises_ends_the_run_with_all_that_is_sound_saved(
     assert expected.assert_reached(tmp_path / "out")["resumes"] == 1
 
 
-def test_an_input_cut_while_it_is_read_ends_the_run_and_put_back_it_goes_on(tmp_path: Path) -> None:
+def test_an_input_cut_while_it_is_read_ends_the_run_and_put_back_it_resumes(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 12_000_000)  # more than is read ahead
     whole = path.read_bytes()
     expected = expect(tmp_path / "expected", "--input", path)
@@ -184,7 +184,7 @@ def test_an_input_cut_while_it_is_read_ends_the_run_and_put_back_it_goes_on(tmp_
     faults.wait_until_stopped(process)
     with path.open("r+b") as file:
         file.truncate(2_000_000)
-    done = faults.go_on(process)
+    done = faults.let_continue(process)
     assert done.returncode == 3
     assert "a.txt" in done.stderr
     assert faults.run(*args).returncode == 5  # it is not the input that the run was begun with
@@ -196,7 +196,7 @@ def test_an_input_cut_while_it_is_read_ends_the_run_and_put_back_it_goes_on(tmp_
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("k", [0, 1, 7, 30])
-def test_after_any_exception_in_the_main_thread_it_goes_on(k: int, tmp_path: Path) -> None:
+def test_after_any_exception_in_the_main_thread_it_resumes(k: int, tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 500_000, n_invalid=10)
     args: Args = ("--input", path, "--block-size", "10000")
     expected = expect(tmp_path / "expected", "--input", path)
@@ -285,7 +285,7 @@ def test_the_report_of_a_stopped_run_is_that_of_an_uninterrupted_one(seed: int, 
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("after_bytes", range(1, 800, 100))
-def test_it_goes_on_within_a_stretch_that_is_cut_by_force_and_between_cr_and_lf(
+def test_it_resumes_within_a_stretch_that_is_cut_by_force_and_between_cr_and_lf(
     after_bytes: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.txt"
@@ -361,7 +361,7 @@ def test_an_encoder_that_fails_at_one_place_only_is_passed_at_the_second_try(tmp
 # Two runs at once
 
 
-def test_a_second_run_in_the_same_folder_is_told_which_one_is_at_work(tmp_path: Path) -> None:
+def test_a_second_run_in_the_same_folder_learns_which_one_is_at_work(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 1_000_000)
     expected = expect(tmp_path / "expected", "--input", path)
     args: Args = ("--input", path, "--output-dir", tmp_path / "out")
@@ -371,7 +371,7 @@ def test_a_second_run_in_the_same_folder_is_told_which_one_is_at_work(tmp_path: 
         done = prepare(*args, *options)
         assert done.returncode == 4
         assert f"process {process.pid} on {platform.node()}" in done.stderr
-    finished = faults.go_on(process)
+    finished = faults.let_continue(process)
     assert finished.returncode == 0, finished.stderr
     assert expected.assert_reached(tmp_path / "out")["resumes"] == 0
 
@@ -394,7 +394,7 @@ def test_a_second_run_is_refused_too_where_links_lead_both_to_one_file(tmp_path:
         in done.stderr
     )
     assert [one.name for one in (tmp_path / "two").iterdir()] == ["train.bin"]
-    finished = faults.go_on(process)
+    finished = faults.let_continue(process)
     assert finished.returncode == 0, finished.stderr
     expected.assert_reached(tmp_path / "one")
     assert [one.name for one in elsewhere.iterdir()] == ["big.bin"]

@@ -174,7 +174,7 @@ def assert_restarts(out: Path, tmp_path: Path, *args: str | Path) -> None:
     assert expected_now(tmp_path, *args).assert_reached(out)["resumes"] == 0
 
 
-def test_what_is_refused_stays_as_it_is_and_goes_on_once_it_fits_again(
+def test_what_is_refused_stays_as_it_is_and_resumes_once_it_fits_again(
     path: Path, out: Path, tmp_path: Path
 ) -> None:
     args: Args = ("--input", path)
@@ -210,7 +210,7 @@ def edit_what_was_not_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [touch, change_its_mode, put_a_copy_in_its_place, edit_what_was_not_read])
-def test_where_what_was_read_is_the_same_it_goes_on_after_a_check(
+def test_where_what_was_read_is_the_same_it_resumes_after_a_check(
     change: Callable[[Path], None], path: Path, out: Path, tmp_path: Path
 ) -> None:
     args: Args = ("--input", path)
@@ -222,7 +222,7 @@ def test_where_what_was_read_is_the_same_it_goes_on_after_a_check(
     assert expected_now(tmp_path, *args).assert_reached(out)["resumes"] == 1
 
 
-def test_an_input_that_has_not_been_touched_is_not_read_again(path: Path, out: Path) -> None:
+def test_an_input_with_its_old_timestamp_is_not_read_again(path: Path, out: Path) -> None:
     begin(out, "--input", path)
     assert "may have changed" not in prepare("--input", path, "--output-dir", out).stderr
 
@@ -364,7 +364,7 @@ def test_what_is_complete_is_left_as_it_is(path: Path, complete: Path) -> None:
     assert list(complete.glob(".*")) == []
 
 
-def test_what_is_complete_stays_so_when_the_input_is_touched(path: Path, complete: Path) -> None:
+def test_what_is_complete_stays_so_when_the_input_has_a_new_timestamp(path: Path, complete: Path) -> None:
     path.touch()
     before = snapshot(complete)
     done = prepare("--input", path, "--output-dir", complete)
@@ -439,7 +439,7 @@ MISMATCH = "holds complete output that does not match this run: "
 
 
 def assert_kept(why: str, path: Path, complete: Path, tmp_path: Path) -> None:
-    """A run says why it leaves everything as it is, and replaces it if it is told to."""
+    """A run says why it leaves everything as it is, and replaces it if an option allows that."""
     before = snapshot(complete)
     done = prepare("--input", path, "--output-dir", complete)
     assert done.returncode == 4, done.stderr
@@ -471,7 +471,7 @@ def test_without_its_files_a_report_means_nothing(path: Path, complete: Path, tm
 
 
 @pytest.mark.parametrize("options", [(), ("--val-ratio", "0.1")], ids=["the same", "others"])
-def test_old_files_stay_until_the_new_are_complete_and_a_stopped_run_goes_on(
+def test_old_files_stay_until_the_new_are_complete_and_a_stopped_run_resumes(
     options: Args, path: Path, complete: Path, tmp_path: Path
 ) -> None:
     edit(path, 100)
@@ -593,7 +593,7 @@ def test_a_file_that_appears_during_the_run_is_not_replaced(
     process = faults.start("--input", path, "--output-dir", out, at="remove prepare.json", do="SIGSTOP")
     faults.wait_until_stopped(process)
     (out / name).write_bytes(b"mine")
-    done = faults.go_on(process)
+    done = faults.let_continue(process)
     assert done.returncode == 4
     assert f"{name} exists and is not from this run" in done.stderr
     assert (out / name).read_bytes() == b"mine"

@@ -96,7 +96,7 @@ def partial(out: Path, split: str) -> Path:
 
 @pytest.fixture
 def goes_on_from(stopped: Path, out: Path, args: Args, expected: Expected) -> Callable[..., Outcome]:
-    """Run again and see where it goes on: at a checkpoint, or at none."""
+    """Run again and see where it resumes: at a checkpoint, or at none."""
     n_tokens = [sum(tokens.values()) for tokens in tokens_at(stopped)]
 
     def check(mark: int | None, **counts: int) -> Outcome:
@@ -112,7 +112,7 @@ def goes_on_from(stopped: Path, out: Path, args: Args, expected: Expected) -> Ca
     return check
 
 
-def test_undamaged_it_goes_on_from_the_last_checkpoint(out: Path, goes_on_from: GoesOn) -> None:
+def test_undamaged_it_resumes_from_the_last_checkpoint(out: Path, goes_on_from: GoesOn) -> None:
     assert len(tokens_at(out)) == N_MARKS + 1
     assert "journal" not in goes_on_from(N_MARKS).stderr
 
@@ -177,7 +177,7 @@ def test_a_journal_that_is_nothing_of_the_kind_counts_for_nothing(
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_without_a_journal_it_begins_anew(is_there: bool, journal: Path, goes_on_from: GoesOn) -> None:
+def test_without_a_journal_it_starts_over(is_there: bool, journal: Path, goes_on_from: GoesOn) -> None:
     journal.unlink()
     if is_there:
         journal.touch()
@@ -367,7 +367,7 @@ def test_shards_named_by_records_that_are_lost_stay_as_they_are(
     before = named(stopped_shards)
     tear(stopped_shards / ".prepare" / "journal", how)
     args: Args = (*shard_args, "--output-dir", stopped_shards)
-    with pytest.raises(Stopped):  # it can be stopped again, where nothing tells of a tear any more
+    with pytest.raises(Stopped):  # it can be stopped again, where nothing shows a tear any more
         prepare(*args, stop_after_bytes=310_000)
     assert before.items() <= named(stopped_shards).items()  # it may have named another before it was stopped
     done = prepare(*args)

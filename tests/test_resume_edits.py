@@ -1,6 +1,6 @@
 """Inputs and options that may change between two runs: the result is that of a run from the beginning.
 
-Any other change is refused with what differs, and nothing is touched.
+Any other change is refused with what differs, and nothing is changed.
 """
 
 import csv
@@ -122,7 +122,7 @@ def test_text_may_only_change_its_size_where_no_window_moves(
     splice(text, at + 100, b"of this size   ", 15)
     assert_resumes(out, "--input", text)
     shutil.rmtree(out)
-    monkeypatch.setattr(config, "CHARS_PER_CHUNK", 10_000)  # the windows are in so many bytes of the text
+    monkeypatch.setattr(config, "CHARS_PER_CHUNK", 10_000)  # the windows are in that many bytes of the text
     begin(out, "--input", text, "--n", "1")
     splice(text, at + 100, b"some words more")
     assert_resumes(out, "--input", text, "--n", "1")
@@ -214,7 +214,7 @@ def test_the_split_of_an_open_document_does_not_hang_on_what_is_still_to_be_read
     assert_resumes(out, *args)
 
 
-def test_an_open_document_must_go_on(tmp_path: Path, out: Path) -> None:
+def test_an_open_document_must_continue(tmp_path: Path, out: Path) -> None:
     path = long_documents(tmp_path / "a.txt")
     args: Args = ("--input", path, *BLANK, "--val-ratio", "0.5")
     at = begin(out, *args)
@@ -298,7 +298,7 @@ def test_skipping_may_be_given_up_while_nothing_was_skipped(tmp_path: Path, out:
     assert_refused(out, "--input", path, why=why)
 
 
-def test_a_last_line_that_had_no_line_end_must_not_go_on(tmp_path: Path, out: Path) -> None:
+def test_a_last_line_that_had_no_line_end_must_not_continue(tmp_path: Path, out: Path) -> None:
     lines = lines_of(50)
     path = write_lines(tmp_path / "a.jsonl", [*lines[:-1], lines[-1][:-1]])
     other = write_lines(tmp_path / "b.jsonl", lines_of(1000))
@@ -318,7 +318,7 @@ def test_lines_may_come_and_go_after_the_place(tmp_path: Path, out: Path) -> Non
 def test_another_share_of_documents_for_validation_is_refused(tmp_path: Path, out: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", lines_of(20_000))
     begin(out, "--input", path)
-    write_lines(path, lines_of(200_000))  # of which a smaller share is enough
+    write_lines(path, lines_of(200_000))  # a smaller share of more lines is enough
     assert_refused(out, "--input", path, why="the share of documents for validation was ")
 
 
@@ -472,7 +472,7 @@ def test_an_input_that_was_empty_must_still_be(tmp_path: Path, out: Path) -> Non
     assert_refused(out, "--input", empty, path, why=f"{empty} ended after 0 bytes when it was read")
 
 
-def test_an_input_that_was_not_begun_may_be_mended(paths: list[Path], out: Path) -> None:
+def test_an_input_that_was_not_begun_may_be_fixed(paths: list[Path], out: Path) -> None:
     write_lines(paths[2], [*lines_of(3), b"{broken\n"])
     stopped = prepare("--input", *paths, *BLOCKS, "--output-dir", out)
     assert stopped.returncode == 3
@@ -522,7 +522,7 @@ def test_what_grows_while_it_is_read_is_not_saved_up_to_an_end_that_is_none(
     faults.wait_until_stopped(process)
     with path.open("ab") as file:
         file.write(lines_of(1)[0])
-    done = faults.go_on(process)
+    done = faults.let_continue(process)
     assert done.returncode == 3
     assert "something is writing to it; wait until that is done" in done.stderr
     assert not saved_position(out).at_end
@@ -659,7 +659,7 @@ def test_a_finished_run_may_still_get_another_input(
     assert_resumes(out, "--input", text, other, *NO_WINDOWS)
 
 
-def test_a_run_killed_between_two_names_goes_on_with_another_option(text: Path, out: Path) -> None:
+def test_a_run_killed_between_two_names_resumes_with_another_option(text: Path, out: Path) -> None:
     args: Args = ("--input", text)
     assert faults.run(*args, "--output-dir", out, at="rename train.bin.partial").returncode == -9
     assert (out / "val.bin").exists()

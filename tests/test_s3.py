@@ -43,7 +43,7 @@ def run(*args: str | Path, **settings: Any) -> "subprocess.CompletedProcess[str]
 
 
 def refused(*args: str | Path) -> str:
-    """Run the program, which must be told no, at the first try and once; return the message."""
+    """Run the program, which must be refused at the first try; return the message."""
     done = run("--input", *args, "--dry-run")
     assert done.returncode == 3, done.stderr
     assert "Traceback" not in done.stderr
@@ -86,7 +86,7 @@ def test_an_object_that_is_replaced_while_it_is_read_ends_the_run(in_store: Stor
     process = faults.start(*args, "--block-size", "50K", at="encode text", do="SIGSTOP")
     faults.wait_until_stopped(process)
     in_store.put("texts/changing.txt", make_text(path, 9_000_000, seed=1).read_bytes())
-    done = faults.go_on(process)
+    done = faults.let_continue(process)
     assert done.returncode == 3, done.stderr
     assert "s3://texts/changing.txt was changed while it was read" in done.stderr
 
@@ -162,7 +162,7 @@ ACCESS = "give credentials by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, by AW
         ("s3://texts/a.txt", {"AWS_ENDPOINT_URL": "127.0.0.1:9"}, "Invalid endpoint: .*AWS_ENDPOINT_URL"),
     ],
 )
-def test_what_will_not_change_is_told_at_once(
+def test_what_will_not_change_is_reported_at_once(
     address: str,
     environment: dict[str, str],
     message: str,
@@ -173,10 +173,10 @@ def test_what_will_not_change_is_told_at_once(
     in_store.put("texts/a.txt", b"some text\n")
     for name, value in environment.items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
-    told = refused(address, "--output-dir", tmp_path)
+    message = refused(address, "--output-dir", tmp_path)
     pattern = message if ".*" in message else re.escape(message)
-    assert re.search(pattern, told), told
-    assert not re.search("KEY0123|sec/ret|ret.word|KEYOFTHETESTS", told)
+    assert re.search(pattern, message), message
+    assert not re.search("KEY0123|sec/ret|ret.word|KEYOFTHETESTS", message)
 
 
 @pytest.mark.sample(3)
@@ -197,8 +197,8 @@ def test_an_answer_that_is_final_is_asked_for_once(
 ) -> None:
     with open_refusing_store(status, code) as refusing:
         monkeypatch.setenv("AWS_ENDPOINT_URL", refusing.base)
-        told = refused("s3://texts/a.txt", "--output-dir", tmp_path)
-    assert message in told
+        message = refused("s3://texts/a.txt", "--output-dir", tmp_path)
+    assert message in message
     assert (
         len(set(refusing.requests)) == len(refusing.requests) or status == 301
     )  # botocore asks for the region
@@ -229,9 +229,9 @@ def test_a_busy_server_is_asked_again(
         line = process.stderr.readline()
         assert "notice: s3://texts/a.txt: 503 SlowDown: as told; trying again in 2 s" in line
         busy.status, busy.code = 404, "NoSuchKey"
-        _, told = process.communicate(timeout=faults.TIMEOUT_S)
+        _, message = process.communicate(timeout=faults.TIMEOUT_S)
     assert process.returncode == 3
-    assert "s3://texts/a.txt not found" in told
+    assert "s3://texts/a.txt not found" in message
 
 
 SCHEMES = """
@@ -243,16 +243,16 @@ from nanogpt_compat.input.find import find_inputs
 from nanogpt_compat.input.open import open_input
 
 server._WAITS_S = (0.01,)
-told = {}
+found = {}
 for scheme in sorted({*known_implementations} - {"gs", "gcs"}):  # which try for a minute by themselves
     for address in (f"{scheme}://host.invalid/folder/a.txt", f"{scheme.upper()}://a.txt"):
         try:
             for one in find_inputs([address], home=None).inputs:
                 open_input(one)
-            told[address] = "it was found"
+            found[address] = "it was found"
         except InputError as error:
-            told[address] = str(error)
-print(json.dumps(told))
+            found[address] = str(error)
+print(json.dumps(found))
 """
 
 
@@ -266,10 +266,12 @@ def test_no_scheme_that_fsspec_knows_ends_in_a_traceback(in_store: Store) -> Non
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert len(told) > 60
-    for address, message in told.items():
-        assert re.search(TOLD, message), (address, message)
+    found = json.loads(done.stdout)
+    assert len(found) > 60
+    for address, message in found.items():
+        assert re.search(EXPECTED, message), (address, message)
 
 
-TOLD = "not found|not installed; install|be opened by|cannot read|denied|not an addr|leads through|names no"
+EXPECTED = (
+    "not found|not installed; install|be opened by|cannot read|denied|not an addr|leads through|names no"
+)

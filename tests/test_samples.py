@@ -75,7 +75,9 @@ def test_an_input_among_many_is_sampled_too_but_less(tmp_path: Path) -> None:
 
     assert 64 * KIB <= sampled_bytes(8) <= 80 * KIB
     for n_inputs in (1000, 100_000):
-        assert 512 <= sampled_bytes(n_inputs) <= 4 * KIB  # of 100,000: 400 MB at most, one after another
+        assert (
+            512 <= sampled_bytes(n_inputs) <= 4 * KIB
+        )  # for 100,000 inputs 400 MB at most, one after another
 
 
 @given(raw=valid_bytes.filter(lambda raw: not set(raw) & {*range(32), 127}), repeats=st.integers(1, 3000))
@@ -96,7 +98,7 @@ def test_characters_that_a_sample_cuts_through_are_not_invalid(tmp_path: Path, l
 @pytest.mark.parametrize("charset", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize("line", [ENGLISH, RUSSIAN, CHINESE], ids=["English", "Russian", "Chinese"])
 @pytest.mark.parametrize("n_bytes", [20_000, 2_000_003])
-def test_utf_16_and_32_without_a_mark_are_told_apart(
+def test_utf_16_and_32_without_a_mark_are_distinguished(
     tmp_path: Path, line: str, charset: str, n_bytes: int
 ) -> None:
     name = charset.upper().replace("-LE", "LE").replace("-BE", "BE")
@@ -105,7 +107,7 @@ def test_utf_16_and_32_without_a_mark_are_told_apart(
 
 
 @pytest.mark.parametrize("charset", ["UTF-16LE", "UTF-16BE"])
-def test_it_is_told_further_on_where_the_beginning_says_nothing(tmp_path: Path, charset: str) -> None:
+def test_it_is_recognised_further_on_where_the_beginning_says_nothing(tmp_path: Path, charset: str) -> None:
     path = tmp_path / "text"
     path.write_text("\u4e2d\u6587" * 20_000 + RUSSIAN * 10_000, encoding=charset)
     assert kind_of(path) == f"{charset} text"

@@ -90,7 +90,7 @@ NAMES = {
 
 
 def as_fineweb_py(documents: Iterator[list[int]], shard_size: int) -> Iterator[list[int]]:
-    """The loop of both scripts: fill a shard, split the document that does not fit, begin anew."""
+    """The loop of both scripts: fill a shard, split the document that does not fit, start over."""
     shard: list[int] = []
     for tokens in documents:
         while len(shard) + len(tokens) >= shard_size:
@@ -235,7 +235,7 @@ def test_together_they_are_the_stream_wherever_it_was_stopped(
         sink.publish_full(segment.tokens)
         assert is_sound(full_shards(outputs, segment.tokens), segments[-2].tokens, segment)
         if index in cuts:
-            sink.append(np.arange(500, dtype=np.uint16), is_val=False)  # nobody remembers these
+            sink.append(np.arange(500, dtype=np.uint16), is_val=False)  # these are forgotten
             sink.__exit__()
             sink = open_files(outputs, start)
     sink.finish()
@@ -266,7 +266,7 @@ def test_a_token_that_has_no_room_in_uint16_is_never_cast(tmp_path: Path) -> Non
 
 
 def published(folder: Path) -> dict[str, tuple[int, int]]:
-    """Which they are, and that nobody has written to them since."""
+    """Which they are, and when they were last written."""
     paths = [path for path in folder.glob("*") if path.suffix in faults.SUFFIXES]
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
@@ -352,7 +352,7 @@ def expected(args: Args, tmp_path: Path) -> Expected:
     return Expected(sha256s(tmp_path / "expected"), report_of(tmp_path / "expected"), 0.0)
 
 
-def test_a_shard_has_its_name_when_it_is_complete_and_is_not_touched_again(
+def test_a_shard_has_its_name_when_it_is_complete_and_is_not_written_again(
     args: Args, expected: Expected, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -391,7 +391,7 @@ def test_a_shard_that_was_damaged_since_it_had_its_name_is_made_again(
     expected.assert_reached(out, fallbacks=report_of(out)["checkpoint_fallbacks"])
 
 
-def test_to_begin_anew_takes_the_word_to_replace_what_has_its_name(
+def test_starting_over_takes_the_option_to_replace_what_has_its_name(
     args: Args, expected: Expected, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -400,7 +400,7 @@ def test_to_begin_anew_takes_the_word_to_replace_what_has_its_name(
     assert refused.returncode == 4
     assert "pass --overwrite" in refused.stderr
     assert published(out) == before
-    assert (out / ".prepare" / "journal").stat().st_size > 1000  # the stopped run can still go on
+    assert (out / ".prepare" / "journal").stat().st_size > 1000  # the stopped run can still resume
     assert prepare(*args, "--output-dir", out, "--restart", "--overwrite").returncode == 0
     expected.assert_reached(out)
 
@@ -505,7 +505,9 @@ def test_right_shards_pass_and_each_gets_its_sum(args: Args, made: Path) -> None
 
 
 @pytest.mark.parametrize("token", [0, 1234, SHARD - 1])
-def test_the_first_difference_is_told_with_shard_token_and_byte(args: Args, made: Path, token: int) -> None:
+def test_the_first_difference_is_reported_with_shard_token_and_byte(
+    args: Args, made: Path, token: int
+) -> None:
     shard = made / NAMES[str(args[3])][1].format(3)
     byte = {"npy": 128, "llmc": 1024}[str(args[3])] + 2 * token
     flip(shard, byte)
@@ -514,7 +516,7 @@ def test_the_first_difference_is_told_with_shard_token_and_byte(args: Args, made
     assert f"{shard}: token {token:,}, at byte {byte:,}, is " in done.stderr
 
 
-def test_a_wrong_header_a_longer_and_a_missing_shard_and_one_too_many_are_told(
+def test_a_wrong_header_a_longer_and_a_missing_shard_and_one_too_many_are_reported(
     args: Args, made: Path
 ) -> None:
     shard = made / NAMES[str(args[3])][1].format(3)

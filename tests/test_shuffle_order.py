@@ -201,7 +201,7 @@ def test_an_order_of_100_000_documents_is_uniform(seed: int) -> None:
     distances = np.bincount((order[1:] - order[:-1]) % n * n_parts // n, minlength=n_parts)
     for counts in (positions, neighbours, distances):
         assert 0.001 < chi_square_p(counts.ravel()) < 0.999
-    assert not (order[1:] - order[:-1] == 1).sum() > 10  # of neighbours that stayed so; one is expected
+    assert not (order[1:] - order[:-1] == 1).sum() > 10  # neighbours that stayed so; one is expected
 
 
 def test_the_forecast_of_disk_space_counts_two_spills_where_windows_are_merged() -> None:

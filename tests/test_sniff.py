@@ -219,7 +219,7 @@ FILES: list[tuple[str, bytes, str]] = [
 
 @pytest.mark.parametrize(("data", "expected"), [one[1:] for one in FILES], ids=[one[0] for one in FILES])
 @pytest.mark.parametrize("name", ["part-00000", "a.txt", "a.bin"])
-def test_a_file_is_told_by_its_bytes_whatever_its_name(data: bytes, expected: str, name: str) -> None:
+def test_a_file_is_recognised_by_its_bytes_whatever_its_name(data: bytes, expected: str, name: str) -> None:
     if name == "a.txt":  # what is called text is text
         expected = {"jsonl": "text: JSON lines", "no: JSON lines in UTF-16": "no: UTF-16 text"}.get(
             expected, expected
@@ -234,12 +234,14 @@ def test_json_lines_padded_with_nul_bytes_are_json_lines(name: str) -> None:
     assert verdict(look_at(raw, "a.txt")) == "no: text with NUL bytes in it"
 
 
-def test_an_sqlite_database_is_told(tmp_path: Path) -> None:
+def test_an_sqlite_database_is_recognised(tmp_path: Path) -> None:
     assert verdict(look_at(sqlite(tmp_path))) == "no: an SQLite database"
 
 
 @pytest.mark.parametrize("n_bytes", [300, 5000, 10**6])
-def test_tokens_without_a_header_are_told_by_their_commas(gpt2: tiktoken.Encoding, n_bytes: int) -> None:
+def test_tokens_without_a_header_are_recognised_by_their_commas(
+    gpt2: tiktoken.Encoding, n_bytes: int
+) -> None:
     raw = np.array(gpt2.encode_ordinary(PROSE * 40), np.uint16).tobytes()[:n_bytes]
     assert verdict(look_at(raw, "train.bin")) == "no: a file of tokens"
     header = np.zeros(256, np.int32)

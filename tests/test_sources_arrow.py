@@ -335,7 +335,7 @@ def test_from_any_row_only_its_batch_and_those_after_it_are_read(
     reads.clear()
     blocks = list(reader_of(path).blocks(last.start, Reading(block_bytes=1 << 20)))
     assert [(block.raw, block.start.records) for block in blocks] == [(last.raw, last.start.records)]
-    assert sum(n_bytes for _, n_bytes in reads) < 10_000  # of 150 kB: metadata, and one row
+    assert sum(n_bytes for _, n_bytes in reads) < 10_000  # from 150 kB: metadata, and one row
 
 
 def test_the_other_columns_are_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

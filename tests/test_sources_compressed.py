@@ -128,7 +128,7 @@ def test_gzip_members_with_names_and_comments_are_read(path: Path) -> None:
 
 @pytest.mark.parametrize("n_zeros", [4, 512, 70_000])
 @pytest.mark.parametrize(("compression", "compress"), [("gz", gzip.compress), ("xz", lzma.compress)])
-def test_zeros_behind_members_are_padding(
+def test_zeros_after_members_are_padding(
     compression: Compression, compress: Callable[[bytes], bytes], n_zeros: int, path: Path
 ) -> None:
     path.write_bytes((compress(TEXT) + bytes(n_zeros)) * 2)
@@ -212,7 +212,7 @@ def test_what_follows_the_compressed_data_is_refused(
     assert f"something else follows, found {garbage[:2].hex(' ')}" in message
 
 
-def test_zeros_behind_zstd_and_bzip2_are_refused(path: Path) -> None:
+def test_zeros_after_zstd_and_bzip2_are_refused(path: Path) -> None:
     assert "something else follows, found 00 00" in refusal(path, "zst", zstd(TEXT) + bytes(100))
     assert "something else follows, found 00 00" in refusal(path, "bz2", bz2.compress(TEXT) + bytes(100))
 
@@ -245,7 +245,7 @@ def test_the_window_of_a_zstd_frame_is_known_to_be_in_use_while_it_is_read(
 ) -> None:
     stored = b""
     for window_log in (20, 27):
-        frame = texts.zstd.ZstdCompressor(options={PARAMETER.window_log: window_log})  # of unknown size
+        frame = texts.zstd.ZstdCompressor(options={PARAMETER.window_log: window_log})  # with unknown size
         stored += frame.compress(TEXT) + frame.flush()
     path.write_bytes(stored)
     with LocalFile(path) as file:
@@ -326,7 +326,7 @@ def test_without_its_package_zstd_is_refused_with_its_pip_line(
 
 
 @pytest.mark.parametrize(("compression", "module"), [("bz2", "bz2"), ("xz", "lzma")])
-def test_a_python_that_was_built_without_a_module_is_told_how_to_unpack(
+def test_a_python_that_was_built_without_a_module_gets_a_command_to_unpack(
     compression: Compression, module: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = dict(COMPRESSIONS)[compression](TEXT)

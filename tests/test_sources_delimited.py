@@ -272,9 +272,9 @@ def test_csv_that_is_not_named_so_is_read_if_the_option_names_one_of_its_columns
             )
         return done.stderr
 
-    told = run()
-    assert "CSV, read as plain text" in told
-    assert "to read its column 'text':\n" in told
-    assert "--text-field text" in told
+    stderr = run()
+    assert "CSV, read as plain text" in stderr
+    assert "to read its column 'text':\n" in stderr
+    assert "--text-field text" in stderr
     assert "50 documents" in run("--text-field", "text")
     assert "50 documents" in run("--text-field", "nothing,more")

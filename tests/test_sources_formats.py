@@ -103,7 +103,7 @@ def format_of(path: Path, asked: Asked = NOTHING) -> str:
         ("a.json", TEXT, "jsonl"),
     ],
 )
-def test_a_format_is_told_from_content_and_name(
+def test_a_format_is_recognised_from_content_and_name(
     name: str, content: bytes, expected: str, tmp_path: Path
 ) -> None:
     path = tmp_path / name

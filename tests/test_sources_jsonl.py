@@ -155,7 +155,7 @@ def test_a_nested_text_of_any_length_is_read(n_bytes: int) -> None:
 @given(
     lines=st.lists(st.one_of(values.map(lambda value: json.dumps(value).encode()), st.binary(max_size=20)))
 )
-def test_lines_of_any_sort_are_told_apart(lines: list[bytes]) -> None:
+def test_lines_of_any_sort_are_distinguished(lines: list[bytes]) -> None:
     check(b"\n".join([b'{"text": "first"}', *lines, b'{"text": "last"}']))
 
 
@@ -332,7 +332,7 @@ def test_runs_of_every_size_hold_the_same_lines_and_know_where_they_are() -> Non
         assert all(run.n_ends == run.raw.count(b"\n") for run in runs)
 
 
-def test_reading_goes_on_from_any_run() -> None:
+def test_reading_resumes_at_any_run() -> None:
     raw = b"".join(b'{"text": "%d"}\n' % k for k in range(30))
     runs = list(read_lines(io.BytesIO(raw).read, path=PATH, block_bytes=40))
     for k, run in enumerate(runs):
@@ -354,7 +354,7 @@ def test_an_input_of_nothing_has_no_runs() -> None:
 
 
 @pytest.mark.parametrize("block_bytes", [1, 7, 64, 1000])
-def test_a_line_may_have_just_so_many_bytes(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_may_have_exactly_that_many_bytes(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "MAX_RECORD_BYTES", 100)
     fits = b"\nab\n" + b"x" * 100 + b"\n"
     assert (
@@ -367,14 +367,14 @@ def test_a_line_may_have_just_so_many_bytes(block_bytes: int, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "beside", [b"", b"\n", b'{"text": "\\ud800"}\n', b'{"text": "", "x": NaN}\n', b"?\n", b'{"x": "\xff"}\n']
+    "around", [b"", b"\n", b'{"text": "\\ud800"}\n', b'{"text": "", "x": NaN}\n', b"?\n", b'{"x": "\xff"}\n']
 )
-def test_fields_that_nobody_asked_for_take_no_memory_with_msgspec(beside: bytes, parser: str) -> None:
-    raw = beside + b'{"list": [' + b"{}, " * 200_000 + b'{}], "text": "a"}\n' + beside
+def test_fields_that_are_not_used_take_no_memory_with_msgspec(around: bytes, parser: str) -> None:
+    raw = around + b'{"list": [' + b"{}, " * 200_000 + b'{}], "text": "a"}\n' + around
     parse(raw, skip_bad=True)  # what is imported then is not counted
     tracemalloc.start()
     try:
-        assert parse(raw, skip_bad=True).texts[beside.count(b"ud800")] == b"a"
+        assert parse(raw, skip_bad=True).texts[around.count(b"ud800")] == b"a"
         n_times = tracemalloc.get_traced_memory()[1] / len(raw)
     finally:
         tracemalloc.stop()

@@ -123,7 +123,7 @@ def test_runs_of_every_size_hold_the_same_rows_and_know_where_they_are(block_byt
     assert row == 100
 
 
-def test_reading_goes_on_from_any_row(path: Path) -> None:
+def test_reading_resumes_at_any_row(path: Path) -> None:
     write(path)
     with open_column(path) as column:
         for first_row in range(31):
@@ -172,7 +172,7 @@ def test_rows_that_are_no_documents_are_refused_with_their_place_or_counted(path
     ]
 
 
-def test_a_character_that_goes_on_in_the_next_row_is_none(path: Path) -> None:
+def test_a_character_that_continues_in_the_next_row_is_none(path: Path) -> None:
     write(path, pyarrow.array([b"caf\xc3", b"\xa9", b"", "caf\xe9".encode()]).view(pyarrow.string()))
     (records,) = (records for _, records in read_all(path, skip_bad=True))
     assert (records.texts, records.n_empty, records.n_bad) == (["caf\xe9".encode()], 1, 2)
@@ -240,7 +240,7 @@ def test_a_field_of_a_struct_is_read_and_a_null_struct_is_a_null(
     assert texts_in(path, text_field) == [text.encode() for text in texts]
 
 
-def test_a_flat_column_before_a_struct_with_a_field_of_its_name_is_told_from_it(path: Path) -> None:
+def test_a_flat_column_before_a_struct_with_a_field_of_its_name_is_not_confused_with_it(path: Path) -> None:
     columns = {"x": [[1, 2]], "a.b": ["flat"], "m": [{"l": [{"k": 1}]}], "a": [{"z": 1, "b": "nested"}]}
     parquet.write_table(pyarrow.table(columns), path)
     assert texts_in(path, "a.b") == [b"flat"]
@@ -348,9 +348,7 @@ def test_a_value_that_is_not_null_makes_a_column_of_nulls_what_it_was(path: Path
     write(path, pyarrow.array([None] * 40 + ["a"]))
     with pytest.raises(InputError, match=r"^row 0 .* is null; fix the row"):
         read_all(path)
-    write(
-        path, pyarrow.nulls(5, pyarrow.float64()), write_statistics=False
-    )  # nobody knows without reading it
+    write(path, pyarrow.nulls(5, pyarrow.float64()), write_statistics=False)  # unknown without reading it
     assert "its column 'text' is of type double" in refusal(path)
 
 

@@ -92,7 +92,7 @@ def test_a_long_line_gives_what_it_gives_when_it_is_parsed_whole(data: st.DataOb
         ("x" * 99 + "\udcff", "byte 109 of the line is not UTF-8: found ff"),
     ],
 )
-def test_a_fault_in_a_long_string_is_told_with_its_byte(
+def test_a_fault_in_a_long_string_is_reported_with_its_byte(
     literal: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jsonl, "LONG_RECORD_BYTES", 0)

@@ -71,7 +71,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def given(kind: str, text: bytes, folder: Path) -> Iterator[str]:
-    """Give a text to the program in some way: yields what `--input` has to say."""
+    """Give a text to the program in some way: yields the value of `--input`."""
     where, _, compression = kind.partition(".")
     stored = PACKED[compression](text) if compression else text
     if where == "fifo":
@@ -169,7 +169,7 @@ def test_with_documents_each_is_encoded_alone(
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["txt.gz", "stdin"])
 @pytest.mark.parametrize("n_more", [-1, 0, 1])
-def test_what_ends_where_one_looks_is_split_as_a_file_and_what_goes_on_by_intervals(
+def test_a_stream_that_ends_early_is_split_as_a_file_and_a_longer_one_by_intervals(
     n_more: int, kind: str, text: Path, gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     raw = text.read_bytes()[: LOOK_AHEAD_BYTES + n_more]
@@ -185,7 +185,7 @@ def test_what_ends_where_one_looks_is_split_as_a_file_and_what_goes_on_by_interv
         assert np.array_equal(tokens_of(tmp_path / "out")[1], expected[1])
 
 
-def test_intervals_go_on_from_input_to_input(text: Path, gpt2: tiktoken.Encoding, tmp_path: Path) -> None:
+def test_intervals_continue_from_input_to_input(text: Path, gpt2: tiktoken.Encoding, tmp_path: Path) -> None:
     raw = text.read_bytes()
     parts = [raw[:300_001], raw[300_001:300_011], b"", raw[300_011:]]
     paths = [tmp_path / f"{k}.txt" for k in range(4)]
@@ -209,7 +209,7 @@ def test_intervals_go_on_from_input_to_input(text: Path, gpt2: tiktoken.Encoding
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["txt.gz", "txt.zst", "stdin", "stdin.gz"])
 @pytest.mark.parametrize("separator", [None, "\n\n"])
-def test_stopped_after_any_block_it_reads_through_and_goes_on(
+def test_stopped_after_any_block_it_reads_through_and_resumes(
     separator: str | None, kind: str, text: Path, tmp_path: Path
 ) -> None:
     raw, out = text.read_bytes(), tmp_path / "out"
@@ -265,7 +265,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(kind: str, n_kills: 
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", ["txt.gz", "stdin", "stdin.zst"])
-@pytest.mark.parametrize("change", ["within the beginning", "behind the beginning", "shorter"])
+@pytest.mark.parametrize("change", ["within the beginning", "after the beginning", "shorter"])
 def test_another_text_is_refused(change: str, kind: str, text: Path, tmp_path: Path) -> None:
     raw = text.read_bytes() + make_text(tmp_path / "more", 1_000_000, seed=9).read_bytes()
     other = bytearray(raw)
@@ -363,7 +363,7 @@ def test_a_number_of_characters_is_taken_of_a_stream(
         with given(kind, raw, tmp_path) as name:
             assert prepare("--input", name, "--output-dir", out, *options).returncode == 0
         assert sha256s(out) == sha256s(tmp_path / "plain")
-    with given("stdin", raw[:-1], tmp_path) as name:  # what comes behind it has no part in it
+    with given("stdin", raw[:-1], tmp_path) as name:  # what comes after it has no part in it
         assert "already complete" in prepare("--input", name, "--output-dir", out, *options).stderr
     with given("stdin", raw, tmp_path) as name:
         assert prepare("--input", name, "--output-dir", tmp_path / "all", *options[:3], "9").returncode == 0
@@ -393,7 +393,7 @@ def test_lines_of_json_are_known_in_a_pipe(text: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["head", "tail"])
 @pytest.mark.parametrize("kind", ["txt.gz", "stdin"])
-def test_an_end_that_nobody_knows_has_no_tail(kind: str, split: str, tmp_path: Path) -> None:
+def test_an_unknown_end_has_no_tail(kind: str, split: str, tmp_path: Path) -> None:
     with given(kind, b"some text", tmp_path) as name:
         done = prepare("--input", name, "--output-dir", tmp_path, "--val-split", split)
     assert done.returncode == 2
@@ -418,7 +418,7 @@ def test_parquet_in_a_pipe_is_refused_with_advice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["txt.gz", "txt.zst", "stdin.gz", "stdin.zst"])
-def test_a_writer_that_dies_is_found_out_and_the_whole_stream_goes_on(kind: str, tmp_path: Path) -> None:
+def test_a_writer_that_dies_is_found_out_and_the_whole_stream_resumes(kind: str, tmp_path: Path) -> None:
     raw, out = make_text(tmp_path / "text", 5_000_000).read_bytes(), tmp_path / "out"
     name = kind.partition(".")[2]
     path = tmp_path / f"part.{kind}"

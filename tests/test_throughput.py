@@ -31,7 +31,7 @@ def test_a_ratio_that_is_reached_is_kept() -> None:
     assert broken([measured(OURS, [1, 9, 1]), measured(OTHER, [10, 10, 1])]) == []
 
 
-def test_a_ratio_that_is_missed_is_told_with_both_numbers() -> None:
+def test_a_ratio_that_is_missed_is_reported_with_both_numbers() -> None:
     (sentence,) = broken([measured(OURS, [1, 1, 1]), measured(OTHER, [9, 9, 9])])
     assert "100.0 MB/s, 9.00 times the 11.1 MB/s" in sentence
     assert "at least 10.00 times" in sentence
@@ -48,12 +48,12 @@ def test_the_start_is_taken_off_both_where_it_was_measured() -> None:
     assert loop.endswith("(round by round 9.00 to 9.00); at least 10.00 times, start-up taken off both")
 
 
-def test_a_peak_over_the_bound_is_told() -> None:
+def test_a_peak_over_the_bound_is_reported() -> None:
     (sentence,) = broken([measured(OURS, [1], peak_bytes=256_000_001)])
     assert "peak memory 256 MB; at most 256 MB" in sentence
 
 
-def test_other_tokens_than_those_of_the_whole_file_are_told_of_ours_alone() -> None:
+def test_other_tokens_than_those_of_the_whole_file_are_reported_for_ours_alone() -> None:
     reference: dict[tuple[str, int], str] = {}
     add_reference(reference, [measured(Case(BY_NAME["tiktoken"], *OURS.input), [1], tokens="b")])
     ours, other = measured(OURS, [1], tokens="a"), measured(OTHER, [10], tokens="a")
@@ -62,7 +62,7 @@ def test_other_tokens_than_those_of_the_whole_file_are_told_of_ours_alone() -> N
     assert "its tokens are not those of the whole file" in sentence
 
 
-def test_what_fails_is_told_and_does_not_pass_for_fast() -> None:
+def test_what_fails_is_reported_and_does_not_pass_for_fast() -> None:
     (sentence,) = broken([measured(OURS, [], failure="exit code 1: no such engine"), measured(OTHER, [1])])
     assert "no such engine" in sentence
 
@@ -83,7 +83,7 @@ def test_strategies_take_turns_and_one_that_fails_takes_no_more(tmp_path: Path) 
     assert results[1].failure == "exit code 1: no message"
 
 
-def test_an_earlier_version_runs_from_its_checkout_and_is_left_out_without_one(tmp_path: Path) -> None:
+def test_an_earlier_version_runs_from_its_checkout_and_is_skipped_without_one(tmp_path: Path) -> None:
     path = tmp_path / "input.txt"
     path.write_text("text")
     (tmp_path / "prepare.py").write_text(

@@ -55,7 +55,7 @@ def test_a_printed_size_reads_back_to_within_five_percent(n_bytes: int) -> None:
     printed = format_bytes(n_bytes)
     assert printed.isascii()
     assert len(printed) <= len("999 bytes")
-    if n_bytes < 999_500_000_000_000:  # a petabyte is printed, but nobody need type one
+    if n_bytes < 999_500_000_000_000:  # a petabyte is printed, but need not be typed
         read = parse_size(printed.removesuffix("ytes").removesuffix("yte"))
         assert abs(read - n_bytes) <= 0.05 * n_bytes
 
@@ -78,7 +78,7 @@ def test_counts_have_three_digits_and_a_letter(n: float, text: str) -> None:
         *((3569, "59 min"), (3599, "1 h 0 min"), (7500, "2 h 5 min"), (360_000, "100 h 0 min")),
     ],
 )
-def test_durations_are_as_exact_as_anyone_wants(seconds: float, text: str) -> None:
+def test_durations_are_as_exact_as_is_useful(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 

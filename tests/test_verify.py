@@ -31,7 +31,7 @@ from tests.test_resume_changes import unsampled
 
 pytestmark = pytest.mark.costly
 
-N_BYTES = 600_000  # so much that not every byte is in a sample
+N_BYTES = 600_000  # more than the samples hold
 OPTIONS: Args = ("--val-ratio", "0.2", "--block-size", "20000")
 MAX_BLOCK_BYTES = 22_000  # a block ends at the next exact cut
 MAX_S = 30.0  # a second is promised; a busy machine may take longer
@@ -258,14 +258,14 @@ def test_one_flipped_bit_is_found_and_located(
     assert_located(made, name, index, was, found, gpt2)
 
 
-def test_the_first_of_two_is_told(made: Made, gpt2: tiktoken.Encoding) -> None:
+def test_the_first_of_two_is_reported(made: Made, gpt2: tiktoken.Encoding) -> None:
     flip(made.out / "train.bin", 40_000, bit=3)
     was, now = flip(made.out / "train.bin", 20_000, bit=3)
     found = f"{now} ({gpt2.decode_single_token_bytes(now)!r})"
     assert_located(made, "train.bin", 20_000, was, found, gpt2)
 
 
-def test_what_is_no_token_at_all_is_told_so(made: Made, gpt2: tiktoken.Encoding) -> None:
+def test_what_is_no_token_at_all_is_reported(made: Made, gpt2: tiktoken.Encoding) -> None:
     tokens = np.fromfile(made.out / "train.bin", "<u2")
     was = int(tokens[1234])
     tokens[1234] = 50257
@@ -321,7 +321,7 @@ def test_an_engine_that_erred_unnoticed_is_found_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_bytes_less", [1, 2, 7, 50_000])
 @pytest.mark.parametrize("name", ["train.bin", "val.bin"])
-def test_a_file_that_is_too_short_is_told_from_where_on(
+def test_a_file_that_is_too_short_is_reported_from_where_on(
     made: Made, gpt2: tiktoken.Encoding, name: str, n_bytes_less: int
 ) -> None:
     tokens = made.tokens(name)
@@ -332,7 +332,7 @@ def test_a_file_that_is_too_short_is_told_from_where_on(
 
 @pytest.mark.parametrize("n_bytes_more", [1, 2, 50_000])
 @pytest.mark.parametrize("name", ["train.bin", "val.bin"])
-def test_a_file_that_is_too_long_is_told_from_where_on(made: Made, name: str, n_bytes_more: int) -> None:
+def test_a_file_that_is_too_long_is_reported_from_where_on(made: Made, name: str, n_bytes_more: int) -> None:
     n_tokens = len(made.tokens(name))
     with (made.out / name).open("ab") as file:
         file.write(bytes(n_bytes_more))
@@ -351,7 +351,7 @@ def test_swapped_files_are_found(made: Made, gpt2: tiktoken.Encoding) -> None:
     assert_located(made, "train.bin", index, right, found, gpt2)
 
 
-def test_a_val_bin_that_should_not_be_there_is_told(own: Made, tmp_path: Path) -> None:
+def test_a_val_bin_that_should_not_be_there_is_reported(own: Made, tmp_path: Path) -> None:
     out = tmp_path / "none"
     args: Args = ("--input", own.path, "--output-dir", out, "--val-split", "none")
     assert prepare(*args).returncode == 0
@@ -444,14 +444,14 @@ def test_other_inputs_are_counted(made: Made, tmp_path: Path) -> None:
     refused(made, 5, "the number of inputs was 1, is 2", options=("--input", more))
 
 
-def test_an_input_that_was_only_touched_is_read_again_and_passes(own: Made) -> None:
+def test_an_input_that_only_has_a_new_timestamp_is_read_again_and_passes(own: Made) -> None:
     own.path.touch()
     done = own.verify()
     assert done.returncode == 0, done.stderr
     assert "may have changed: reading 600 kB of it again to check" in done.stderr
 
 
-def test_nobody_writes_meanwhile(made: Made) -> None:
+def test_no_other_process_writes_meanwhile(made: Made) -> None:
     with locked([made.out]):
         before = snapshot(made.out)
         done = made.verify()
@@ -459,7 +459,7 @@ def test_nobody_writes_meanwhile(made: Made) -> None:
         assert snapshot(made.out) == before
 
 
-def test_a_stopped_run_beside_the_output_can_still_go_on(made: Made) -> None:
+def test_a_stopped_run_next_to_the_output_can_still_resume(made: Made) -> None:
     args: Args = (*made.args, "--overwrite")
     with pytest.raises(faults.Stopped):
         prepare(*args, stop_after_bytes=N_BYTES // 2)
@@ -484,7 +484,7 @@ def test_a_signal_ends_it_within_a_second(made: Made, name: str) -> None:
     number = signal.Signals[name]
     process.send_signal(number)
     began_s = time.monotonic()
-    done = faults.go_on(process)
+    done = faults.let_continue(process)
     assert time.monotonic() - began_s < MAX_S
     assert done.returncode == -number, done.stderr
     assert f"prepare: stopped by {name}" in done.stderr

@@ -142,4 +142,4 @@ def real_text() -> bytes:
     for one in sorted(distributions(), key=lambda one: one.metadata["Name"] or ""):
         text = one.read_text("METADATA") or ""
         parts.append(text.encode("utf-8", "surrogatepass"))
-    return b"\n".join(parts).replace(b"<|endoftext|>", b"")  # of which a run would have something to say
+    return b"\n".join(parts).replace(b"<|endoftext|>", b"")  # a run would print a notice of it

@@ -165,7 +165,7 @@ def parse_header(
 ) -> Header | None:
     """Parse the first record of a table that begins with `head`; None if there is none.
 
-    Of several delimiters, it is one that makes a column with one of the `wanted` names, or else that which
+    The delimiter is one that makes a column with one of the `wanted` names, or else that which
     makes the most columns.
     """
     start = len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0

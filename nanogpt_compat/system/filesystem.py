@@ -109,7 +109,7 @@ def file_system(path: Path) -> str:
 def mounted_type(mountinfo: str, real_path: Path, device: str) -> str:
     """Return the type of the mount that holds `real_path`, a file of `device` ("major:minor").
 
-    Of the mounts above the path, prefer those of the same device (a later mount further up may hide one),
+    Among the mounts above the path, prefer those of the same device (a later mount further up may hide one),
     then the longest path, then the last line. The device of a btrfs subvolume is in no line; then all mounts
     above the path count. Format: proc_pid_mountinfo(5).
 
