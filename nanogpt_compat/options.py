@@ -16,7 +16,7 @@ from nanogpt_compat.input.location import is_url, local_path
 from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES
 from nanogpt_compat.output import FORMATS
 from nanogpt_compat.system.arguments import ANY, DASHES, Help, Parser
-from nanogpt_compat.system.commands import program_name
+from nanogpt_compat.system.commands import program_name, quote
 from nanogpt_compat.system.progress import PROGRESS
 from nanogpt_compat.system.units import format_bytes, parse_count, parse_size
 from nanogpt_compat.text.documents import EOTS
@@ -155,8 +155,10 @@ def _refuse_others(options: Options, parser: Parser, *, mode: str, but: Collecti
     typed = vars(options).items()
     given = [name for name, value in typed if value != parser.get_default(name) and name not in but]
     if given:
-        names = " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise UsageError(f"{mode} needs only the finished files and --output-dir: omit {names}")
+        todo = "omit " + " and ".join(f"--{name.replace('_', '-')}" for name in given)
+        if options.input and given == ["input"] and options.output_dir is None and mode == "--check":
+            todo += f", or write --output-dir {quote(options.input[0])} if that is the folder to check"
+        raise UsageError(f"{mode} needs only the finished files and --output-dir: {todo}")
 
 
 def name_inputs(words: Sequence[str]) -> list[str]:

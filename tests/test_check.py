@@ -489,6 +489,14 @@ def test_options_that_mean_nothing_here_are_refused(options: Args, named: str, m
     assert snapshot(made.out) == before
 
 
+def test_a_folder_without_its_option_is_answered_with_the_option(
+    run_prepare: RunPrepare,
+) -> None:
+    done = run_prepare("--check", "my data")
+    assert done.returncode == 2
+    assert "or write --output-dir 'my data' if that is the folder to check" in done.stderr
+
+
 SECTION = 64 << 20
 
 
