@@ -64,7 +64,7 @@ def pytest_configure() -> None:
     for name in ("http_proxy", "https_proxy", "all_proxy"):
         os.environ[name] = os.environ[name.upper()] = CLOSED_PROXY
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"  # for the servers of tests
-    # With the last, every program that is started here would compile the package again.
+    # With the last one set, each program started here would compile the package again.
     for name in ("TIKTOKEN_CACHE_DIR", "DATA_GYM_CACHE_DIR", "PYTHONDONTWRITEBYTECODE"):
         os.environ.pop(name, None)
 
@@ -121,9 +121,7 @@ def _turn(config: pytest.Config, *, is_alone: bool) -> Iterator[None]:
         yield
 
 
-@pytest.hookimpl(
-    wrapper=True, tryfirst=True
-)  # around pytest's own hook, which decides what is a skip and what an xfail
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest's own hook, which decides on skip or xfail
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.skipped and not hasattr(report, "wasxfail"):

@@ -72,7 +72,7 @@ class Disk:
         subprocess.run(["mount", "-o", ",".join(["loop", *options]), self.image, self.folder], check=True)
 
     def remount_after_cut(self) -> None:
-        """Mount again what was shut down; the file system then puts itself in order from its log."""
+        """Mount it again after a shutdown; the file system then recovers from its log."""
         self.unmount()
         self.mount()
 
@@ -108,7 +108,7 @@ class Disks:
         if kind == "tmpfs":
             self._mount("-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder))
             return Disk(folder, folder)
-        # The image is in memory: a sync of what is on it then does not wait for this machine's disk.
+        # The image is in memory, so that syncs of its files do not wait for this machine's disk.
         disk = Disk(folder, self.make("tmpfs", 2 * size_bytes).folder / f"{kind}.img")
         with disk.image.open("wb") as file:
             file.truncate(size_bytes)

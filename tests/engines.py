@@ -36,7 +36,7 @@ def open_gigatoken(
     own_bytes: Callable[[], int] = lambda: 0,
     cache_bytes: int | None = None,
 ) -> GigatokenEncoder:
-    """Open it; without a function that reads its memory it is never rebuilt."""
+    """Open it; without `own_bytes`, it is never rebuilt."""
     pytest.importorskip("gigatoken", exc_type=ImportError)
     return GigatokenEncoder(
         TiktokenEncoder(gpt2),
@@ -49,7 +49,7 @@ def open_gigatoken(
 
 @cache
 def new_letters() -> tuple[str, ...]:
-    """Every character that not all versions of Unicode know: those that need tiktoken."""
+    """Every character that some versions of Unicode do not know: those that need tiktoken."""
     return tuple(chr(code) for first, last in NEW_LETTERS for code in range(first, last + 1))
 
 
@@ -58,10 +58,7 @@ class Lists:
 
     def __init__(self) -> None:
         self.parts: dict[bool, list[NDArray[np.uint16]]] = {False: [], True: []}
-        self.ends: dict[bool, list[int]] = {
-            False: [],
-            True: [],
-        }  # where documents end, in all tokens of the split
+        self.ends: dict[bool, list[int]] = {False: [], True: []}  # document ends, in all tokens of the split
         self._n_tokens = {False: 0, True: 0}
 
     def append(
@@ -93,7 +90,7 @@ def tokenise(
     sink: Lists | None = None,
     n_val_inputs: int = 0,
 ) -> tuple[tuple[Tokens, Tokens], Tally]:
-    """Run the pipeline, from where `tally` is up to byte `end` of that input, if these are given."""
+    """Run the pipeline from the place of `tally` up to byte `end` of that input, if given."""
     sink = sink or Lists()
     tally = tally or Tally([InputTally() for _ in paths])
     source = Source(

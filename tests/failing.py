@@ -14,7 +14,7 @@ SOURCE = Path(__file__).parent / "failing_calls.c"
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong: the `at`-th `call` (from 1) below the folder, in this way."""
+    """A failure: the `at`-th `call` (from 1) below the folder fails in this way."""
 
     call: str  # its name, or `any`
     at: int
@@ -58,7 +58,7 @@ def compile_failing_calls(folder: Path) -> FailingCalls:
 
 
 def read_log(log: Path) -> list[Call]:
-    """The calls of a program in their order; that of two threads is not certain."""
+    """The calls of a program in order; the order between two threads is not certain."""
     if not log.exists():  # it made none
         return []
     lines = os.fsdecode(log.read_bytes()).splitlines()

@@ -37,7 +37,7 @@ DRIVER = Path(__file__).parent / "driver.py"
 SECTION_BYTES = 50_000  # so that small files have several sections with checksums
 FINALS = ("train.bin", "val.bin")
 SHUFFLED = ("--document-separator", r"\n", "--shuffle")  # for a text of lines
-# A window of each takes a part of what comes between two checkpoints, and a range a part of that.
+# A window is a part of the output between two checkpoints, and a range a part of a window.
 SMALL_SHUFFLE = {"spill_bytes": 60_000, "range_bytes": 50_000, "chunk_tokens": 3_000}
 SUFFIXES = (".bin", ".npy", ".idx")
 Args: TypeAlias = tuple[str | Path, ...]
@@ -68,7 +68,7 @@ def make_text(path: Path, n_bytes: int, *, seed: int = 0, n_invalid: int = 0) ->
             lines = list(_lines())
             rng.shuffle(lines)
             part = b"".join(lines)[:n_left]
-            # Which character is cut in two at the end depends on what is installed here.
+            # The character cut in two at the end depends on the installed packages.
             n_whole = codecs.utf_8_decode(part, "ignore", False)[1]
             file.write(part[:n_whole].ljust(len(part)))
         for offset in rng.sample(range(n_bytes), n_invalid):
@@ -128,7 +128,7 @@ def wait_until_stopped(process: "subprocess.Popen[str]") -> None:
     assert os.WIFSTOPPED(status), f"it has ended, with status {status}"
 
 
-def let_continue(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
+def let_finish(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
     """Let a run that has stopped itself continue to its end."""
     os.kill(process.pid, signal.SIGCONT)
     return _finish(process)
@@ -136,7 +136,7 @@ def let_continue(process: "subprocess.Popen[str]") -> "subprocess.CompletedProce
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run in this process ended."""
+    """The result of a run in this process."""
 
     returncode: int
     stderr: str
@@ -154,7 +154,7 @@ def prepare(
 ) -> Outcome:
     """Run the program in this process, which is faster; `check` is called with each check of signals.
 
-    Raises Stopped after the block with which `stop_after_bytes` of input are done, and any exception that the
+    Raises Stopped after the block that completes `stop_after_bytes` of input, and any exception that the
     program does not expect, such as one from `check`.
     """
     stderr = io.StringIO()
@@ -240,7 +240,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
 
 
 def assert_refused(folder: Path, call: Callable[[], Outcome], exit_code: int, *messages: str) -> str:
-    """Check that a run ends so, with all of these messages, and leaves the folder as it was.
+    """Check that a run ends with this code and all of these messages, and leaves the folder as it was.
 
     Return the error.
     """
@@ -288,7 +288,7 @@ class Expected:
     old: dict[str, str] = field(default_factory=dict)  # the files before a run with --overwrite
 
     def assert_nothing_partial(self, folder: Path) -> None:
-        """Check what holds at any moment: a final name has the final content, or the old one."""
+        """Check the folder at any moment: a final name has the final content, or the old one."""
         found = sha256s(folder)
         for name, sha256 in found.items():
             assert sha256 in (self.sha256s.get(name), self.old.get(name)), f"{folder / name} is neither"
@@ -297,7 +297,7 @@ class Expected:
             assert found == (self.old if is_old else self.sha256s)
 
     def assert_reached(self, folder: Path, *, fallbacks: int = 0) -> dict[str, Any]:
-        """Check what holds at the end: the same files and report, and nothing else in the folder."""
+        """Check the folder at the end: the same files and report, and nothing else."""
         assert sha256s(folder) == self.sha256s
         assert sorted(path.name for path in folder.iterdir()) == sorted([*self.sha256s, "prepare.json"])
         report = report_of(folder)
@@ -318,7 +318,7 @@ def expect(folder: Path, *args: str | Path, **settings: Any) -> Expected:
 
 
 def settled_available_bytes() -> int:
-    """Wait until no more freed memory comes back, on some machines at 40 MB/s; return what is available."""
+    """Wait until freed memory has come back, on some machines at 40 MB/s; return the available bytes."""
     deadline_s = time.monotonic() + 90
     before, now = 0, psutil.virtual_memory().available
     while now - before > 20_000_000 and time.monotonic() < deadline_s:
@@ -345,7 +345,7 @@ def kill_until_done(
         began_s = time.monotonic()
         done = run_for(rng.uniform(0.3, 1.0 + 0.1 * n_kills) * seconds, *args, **settings)
         last_s = time.monotonic() - began_s
-        assert "did not match" not in done.stderr  # SIGKILL does not undo what was written
+        assert "did not match" not in done.stderr  # SIGKILL does not undo writes
         if done.returncode == 0:
             break
         assert done.returncode == -9, done.stderr

@@ -14,7 +14,7 @@ VARIABLE = "PREPARE_MUTANT"
 
 Break = Callable[[], None]
 MUTANTS: dict[str, tuple[Break, tuple[str, ...]]] = {}
-"""By name: what breaks the program, and the arguments of pytest for tests of which one at least must fail."""
+"""By name: a function that breaks the program, and arguments of pytest; at least one test must fail."""
 
 
 def apply(name: str) -> None:
@@ -88,7 +88,7 @@ def failed_sync_is_tried_again() -> None:
     _give_os(token_file, fsync=fsync)
 
 
-@noticed_by("tests/test_failing_calls.py::test_what_leads_to_the_journal_is_durable_before_the_first_record")
+@noticed_by("tests/test_failing_calls.py::test_folders_above_the_journal_are_durable_before_the_first_record")
 def names_of_folders_are_not_synced() -> None:
     from nanogpt_compat.output import folders, written
 

@@ -15,7 +15,7 @@ from urllib.request import ProxyHandler, Request, build_opener
 
 _MAIN = "import sys; from moto.server import main; main(sys.argv[1:])"
 _STARTS_S = 60.0
-# moto checks no signature, and takes a request without one for that of a stranger.
+# moto checks no signature, and takes a request without one as anonymous.
 _HEADERS = {
     "Authorization": "AWS4-HMAC-SHA256 Credential=k/20260101/us-east-1/s3/aws4_request, Signature=s",
     "Content-Type": "application/octet-stream",
@@ -24,7 +24,7 @@ _HEADERS = {
 
 @dataclass
 class Store:
-    """An S3 server; `environment` is what its client needs."""
+    """An S3 server; `environment` has the variables that its client needs."""
 
     base: str
 

@@ -91,7 +91,7 @@ def expected_pair(
     errors: str = "ignore",
     max_chars: int | None = None,
 ) -> tuple[Tokens, Tokens]:
-    """What has to be in train.bin and val.bin: whole files, then taken apart at the windows' edges."""
+    """Return the right train.bin and val.bin: whole files, then divided at the edges of the windows."""
     train: list[Tokens] = []
     val: list[Tokens] = []
     file_start, n_chars = 0, 0
@@ -124,7 +124,7 @@ def expected_pair(
 
 
 def up_to(texts: Sequence[str], separator: str, max_chars: int | None) -> list[str]:
-    """The texts up to the end of the document, its separator included, with which there are `max_chars`."""
+    """Cut the texts after the document, and its separator, that completes `max_chars`."""
     found, n_chars = [], 0
     for text in texts:
         places = [0, *(match.end() for match in re.finditer(re.escape(separator), text)), len(text)]
@@ -141,7 +141,7 @@ def _joined(parts: list[Tokens]) -> Tokens:
 
 
 def goes_to_val(document: str, ratio: float) -> bool:
-    """What the documentation says: blake2b-64 of the first KiB and then every 64th byte up to 64 KiB."""
+    """Decide as documented: by blake2b-64 of the first KiB and then every 64th byte up to 64 KiB."""
     raw = document.encode()[: 64 * 1024]
     sample = bytes(byte for k, byte in enumerate(raw) if k < 1024 or k % 64 == 0)
     digest = hashlib.blake2b(sample, digest_size=8, salt=b"2357").hexdigest()
@@ -151,7 +151,7 @@ def goes_to_val(document: str, ratio: float) -> bool:
 def each_document(
     documents: Iterable[str], encoding: tiktoken.Encoding, *, eot: str, ratio: float
 ) -> Iterator[tuple[bool, list[int]]]:
-    """For each document: is it for validation, and its tokens with that of its end."""
+    """Yield for each document whether it is for validation, and its tokens with the end token."""
     for document in filter(None, documents):
         tokens = encoding.encode_ordinary(document)
         tokens = [END_OF_TEXT] * (eot == "prepend") + tokens + [END_OF_TEXT] * (eot == "append")
@@ -161,7 +161,7 @@ def each_document(
 def document_pair(
     documents: Iterable[str], encoding: tiktoken.Encoding, *, eot: str, ratio: float
 ) -> tuple[list[int], list[int]]:
-    """What has to be in train.bin and val.bin, one document after another."""
+    """Return the right train.bin and val.bin, one document after another."""
     pair: dict[bool, list[int]] = {False: [], True: []}
     for is_val, tokens in each_document(documents, encoding, eot=eot, ratio=ratio):
         pair[is_val] += tokens
@@ -169,7 +169,7 @@ def document_pair(
 
 
 def field_of(record: Any, text_field: str) -> Any:
-    """What is in the field of a record, as the documentation defines it; raises LookupError if nothing is."""
+    """Return the field of a record, as the documentation defines it; raise LookupError if there is none."""
     found = [record[text_field]] if text_field in record else []
     for name in text_field.split(","):
         found += _under(record, name)

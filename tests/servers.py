@@ -18,11 +18,11 @@ _PART_BYTES = 64 * 1024
 
 @dataclass
 class Server:
-    """What it serves, how it behaves, and what was asked of it."""
+    """Its folder, its behaviour, and the requests that it got."""
 
     folder: Path
     base: str = ""  # its address
-    fails_every: int = 0  # counting requests for content
+    fails_every: int = 0  # counts requests for content
     fails_from: int = 1 << 60  # and from this one on
     how: str = "500"  # a status; `reset`, `short` (and breaks off), `less` (than was asked for)
     retry_after: str = ""
@@ -31,13 +31,13 @@ class Server:
     by_query: bool = False  # the file is the `token` of the query
     etag: str = "one"
     bytes_per_s: float = 0.0
-    hangs_from: int = 1 << 60  # which request for content is the first that gets no answer
+    hangs_from: int = 1 << 60  # number of the first request for content without an answer
     n_requests: int = 0  # for content
     n_bytes: int = 0  # sent as content
     ranges: list[tuple[str, int, int]] = field(default_factory=list)
     authorizations: str = ""
     is_hanging: Event = field(default_factory=Event)
-    hub_commit: str = ""  # as the Hub: `some/set` is the dataset in the folder, and `main` is at this commit
+    hub_commit: str = ""  # like the Hub: the folder is dataset `some/set`, and `main` is at this commit
     released: Event = field(default_factory=Event)
     lock: Lock = field(default_factory=Lock)
 
@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.state.folder / path.lstrip("/")
 
     def _answer_hub(self) -> None:
-        """Answer what huggingface_hub asks of a dataset."""
+        """Answer the requests of huggingface_hub for a dataset."""
         state, path = self.state, unquote(urlsplit(self.path).path)
         tree = f"/api/datasets/some/set/tree/{state.hub_commit}"
         if path.startswith(tree):

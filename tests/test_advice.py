@@ -39,15 +39,15 @@ Check = Callable[[Bench], None]
 
 @dataclass(frozen=True)
 class Case:
-    """A message, the command in it, and what comes of that."""
+    """A message, the command in it, and the result of running that."""
 
-    place: str  # that shows the command, without the package's name
-    setup: Callable[[Bench], tuple[str, ...]]  # makes what is needed; the options that provoke the message
-    exit_code: int = 0  # when the run gives the advice
+    place: str  # shows the command; without the package's name
+    setup: Callable[[Bench], tuple[str, ...]]  # makes the files; returns the options that provoke the message
+    exit_code: int = 0  # of the run with the message
     n_commands: int = 1
     driver: dict[str, Any] | None = None
-    succeeds_again: bool = False  # the same command, run again, succeeds
-    check: Check = lambda _: None  # what has come of it
+    then_succeeds: bool = False  # the first command, run again, succeeds
+    check: Check = lambda _: None  # checks the result
 
 
 def text(bench: Bench, n_bytes: int = 100_000) -> str:
@@ -123,7 +123,7 @@ def lines_called_text(bench: Bench) -> tuple[str, ...]:
 
 
 def folder(*names: str) -> Callable[[Bench], tuple[str, ...]]:
-    """A folder with files of which each is larger than the one before."""
+    """A folder with files, each larger than the one before."""
 
     def setup(bench: Bench) -> tuple[str, ...]:
         (bench.folder / "my set").mkdir()
@@ -284,7 +284,7 @@ def is_put_together(bench: Bench) -> None:
 
 
 def llmc(bench: Bench, n_last: int | None = None) -> tuple[str, ...]:
-    """Four shards, the last of which is no shorter than the others, or has that many tokens."""
+    """Four shards; the last is as long as the others, or has `n_last` tokens."""
     args = simple(n_bytes=300_000)(bench)
     assert bench.run(*args, "--val-ratio", "0").returncode == 0
     n_tokens = tokens_of(bench)["train"]
@@ -300,7 +300,7 @@ def llmc_elsewhere(bench: Bench) -> tuple[str, ...]:
 
 
 def glob_as_c(pattern: str) -> list[str]:
-    """What llm.c finds, which calls glob(3) with no flags."""
+    """Find files like llm.c, which calls glob(3) with no flags."""
 
     class Found(ctypes.Structure):
         _fields_ = (
@@ -399,7 +399,7 @@ def dask_is_there(bench: Bench) -> None:
 
 CASES = {
     "--inspect without a vocabulary": Case(
-        "inspect.show:_open_vocabulary", tokens_without_vocabulary, succeeds_again=True, check=texts_are_shown
+        "inspect.show:_open_vocabulary", tokens_without_vocabulary, then_succeeds=True, check=texts_are_shown
     ),
     "gigatoken is not installed": Case(
         "encoders.choose:_how_to_install", hidden("gigatoken"), check=uses_gigatoken
@@ -408,15 +408,15 @@ CASES = {
         "encoders.choose:_how_to_install",
         hidden("gigatoken", options=("--engine", "gigatoken")),
         exit_code=2,
-        succeeds_again=True,
+        then_succeeds=True,
         check=uses_gigatoken,
     ),
     "packages are missing": Case(
-        "__main__:find_problem", hidden("numpy", "tqdm"), exit_code=2, succeeds_again=True
+        "__main__:find_problem", hidden("numpy", "tqdm"), exit_code=2, then_succeeds=True
     ),
-    "pyarrow is missing": Case("input.columns:import_pyarrow", parquet, exit_code=3, succeeds_again=True),
+    "pyarrow is missing": Case("input.columns:import_pyarrow", parquet, exit_code=3, then_succeeds=True),
     "the package for zstd is missing": Case(
-        "input.compressed:load", in_zstd, exit_code=3, succeeds_again=True
+        "input.compressed:load", in_zstd, exit_code=3, then_succeeds=True
     ),
     "s3fs is missing": Case(
         "input.server:_not_installed", s3, exit_code=3, check=lambda bench: bench.assert_installed("s3fs")
@@ -465,7 +465,7 @@ CASES = {
         "input.repairs:_read_instead", list_of_texts, exit_code=3, check=has_documents(5)
     ),
     "no vocabulary": Case(
-        "encoders.vocabulary:_remedies", no_vocabulary, exit_code=3, n_commands=3, succeeds_again=True
+        "encoders.vocabulary:_remedies", no_vocabulary, exit_code=3, n_commands=3, then_succeeds=True
     ),
     "an end of text in the text": Case("cli:_notice_of_end_of_text", end_of_text, check=has_two_documents),
     "memory is short": Case(
@@ -479,7 +479,7 @@ CASES = {
         "cli:_advise_on_record", long_line, exit_code=78, check=was_resumed
     ),
     "a lock of another host": Case(
-        "resume.lock:_check_ended", lock_of_another_host, exit_code=4, succeeds_again=True, check=was_resumed
+        "resume.lock:_check_ended", lock_of_another_host, exit_code=4, then_succeeds=True, check=was_resumed
     ),
     "val.bin is too short": Case(
         "output.consumers:start_over", simple(n_bytes=20_000), check=both_can_be_sampled
@@ -491,7 +491,7 @@ CASES = {
     "all is in the first shard": Case(
         "output.consumers:start_over", simple("--format", "npy"), check=both_can_be_sampled
     ),
-    "shards of which there are thousands": Case(
+    "thousands of shards": Case(
         "output.consumers:start_over",
         simple("--format", "llmc", "--shard-tokens", "100", n_bytes=60_000),
         check=are_few_shards,
@@ -534,7 +534,7 @@ CASES = {
 
 @pytest.mark.sample(10)
 @pytest.mark.parametrize("name", CASES)
-def test_the_command_that_is_printed_leads_on(name: str, tmp_path: Path) -> None:
+def test_the_printed_command_works(name: str, tmp_path: Path) -> None:
     case, bench = CASES[name], Bench.make(tmp_path)
     args = case.setup(bench)
     bench.forget_places()
@@ -546,13 +546,13 @@ def test_the_command_that_is_printed_leads_on(name: str, tmp_path: Path) -> None
     for command in found:
         followed = bench.bash(command)
         assert followed.returncode == 0, f"{command}\n{followed.stderr}"
-    if case.succeeds_again:
+    if case.then_succeeds:
         again = bench.run(*args)
         assert again.returncode == 0, again.stderr
     case.check(bench)
 
 
-def test_a_scheduler_and_a_worker_start_as_documented(tmp_path: Path) -> None:
+def test_a_scheduler_and_a_worker_start_by_the_printed_commands(tmp_path: Path) -> None:
     bench = Bench.make(tmp_path)
     bench.patches["nanogpt_compat.cluster.executors._SCHEDULER_STARTS_S"] = 0.1
     args = simple("--cluster", "it's the file.json", "--work-dir", "work", "--merge")(bench)
@@ -584,7 +584,7 @@ def test_a_server_that_sends_no_parts_is_read_as_a_stream(tmp_path: Path) -> Non
     assert faults.report_of(bench.folder / "my out")["bytes_read"] == 300_000
 
 
-def test_a_damaged_folder_is_checked_as_the_message_says(tmp_path: Path) -> None:
+def test_a_damaged_folder_is_checked_by_the_printed_command(tmp_path: Path) -> None:
     bench = Bench.make(tmp_path)
     assert bench.run(*simple()(bench)).returncode == 0
     os.truncate(bench.folder / "my out" / "train.bin", 100)
@@ -596,7 +596,7 @@ def test_a_damaged_folder_is_checked_as_the_message_says(tmp_path: Path) -> None
     assert "train.bin" in followed.stderr
 
 
-# What has a test of its own, above.
+# These have tests of their own, above.
 SHOWN_ELSEWHERE = {
     "inspect.overview:_describe_misfits",
     "cluster.executors:_wait_for_file",
@@ -643,7 +643,7 @@ def test_a_train_bin_that_is_there_is_not_written_over(tmp_path: Path) -> None:
     ("n_train", "n_val", "works"),
     [(9000, 9000, True), (9000, 1024, False), (1024, 9000, False), (0, 9000, False)],
 )
-def test_no_command_is_offered_that_would_fail(
+def test_no_command_is_printed_that_would_fail(
     form: str, n_train: int, n_val: int, works: bool, tmp_path: Path
 ) -> None:
     out = tmp_path / "data" / "it's"
@@ -658,7 +658,7 @@ def test_no_command_is_offered_that_would_fail(
 
 
 @pytest.mark.parametrize("folder", ["data", "data/a=b", "other/set", "set"])
-def test_train_py_is_offered_only_for_a_dataset_in_a_checkout(folder: str, tmp_path: Path) -> None:
+def test_train_py_is_printed_only_for_a_dataset_in_a_checkout(folder: str, tmp_path: Path) -> None:
     (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "train.py").touch()
     config = Config(output_dir=tmp_path / folder)

@@ -18,7 +18,7 @@ from tests.faults import lasting, make_text, report_of, run, sha256s
 from tests.reference import whole_tokens
 
 ROOT = Path(__file__).parent.parent
-# What the command line has and a call has not: where it reads and writes, what makes no files, many machines.
+# Options without a parameter: locations, modes that make no files, and many machines.
 ELSEWHERE = {
     "--input",
     "--output-dir",
@@ -85,7 +85,7 @@ def test_messages_go_to_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture
     nanogpt_compat.prepare(text, tmp_path / "out", val_ratio=0)
     assert any("train.bin: " in record.getMessage() for record in caplog.records)
     assert "".join(f"{record.levelname}\n" for record in caplog.records).strip("INFO\n") == ""
-    (tmp_path / "out" / "val.bin").touch()  # an older script made it
+    (tmp_path / "out" / "val.bin").touch()  # from an older script
     nanogpt_compat.prepare(text, tmp_path / "out", val_ratio=0, shard_tokens=5000)
     assert any("val.bin" in one.getMessage() for one in caplog.records if one.levelname == "WARNING")
 
@@ -164,7 +164,7 @@ print(made["resumes"], made["tokens"])
         ("a.txt", {"text_field": "content"}, 2, "no effect"),
     ],
 )
-def test_what_is_wrong_is_raised_with_the_exit_code(
+def test_errors_are_raised_with_the_exit_code(
     tmp_path: Path,
     inputs: str | list[str],
     given: dict[str, object],
@@ -183,7 +183,7 @@ def test_the_command_that_an_error_offers_does_what_the_call_would_have_done(tmp
     (tmp_path / "old.txt").write_bytes(
         "Les \xe9l\xe8ves \xe9taient l\xe0, tr\xe8s press\xe9s.\n".encode("cp1252") * 800
     )
-    # In a program that lies next to the package, and has words of its own.
+    # The program is next to the package, and has arguments of its own.
     (tmp_path / "train.py").write_text(
         "import nanogpt_compat\nnanogpt_compat.prepare('old.txt', 'my data', val_ratio=0.1)"
     )

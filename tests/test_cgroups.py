@@ -42,7 +42,7 @@ class Cgroup:
         return subprocess.Popen([*enter, *program], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
 
     def usage_bytes(self) -> int:
-        """What the kernel counts, page cache included."""
+        """Return the use that the kernel counts, page cache included."""
         return int(
             "".join((self.folder / name).read_text() for name in USAGE if (self.folder / name).exists())
         )
@@ -76,7 +76,7 @@ def remove(cgroup: Cgroup) -> None:
                 os.kill(int(pid), signal.SIGKILL)
         try:
             return cgroup.folder.rmdir()
-        except OSError:  # those in it have ended, but the kernel has not done with them
+        except OSError:  # its processes have ended, but the kernel still has them
             assert time.monotonic() < deadline_s, (cgroup.folder / "cgroup.procs").read_text()
             time.sleep(0.05)
 
@@ -122,7 +122,7 @@ def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
     return process.returncode, stderr
 
 
-def test_within_the_limit_it_runs_undisturbed_and_says_what_the_limit_is(
+def test_within_the_limit_it_runs_undisturbed_and_names_the_limit(
     cgroup: Cgroup, text: Path, expected: Expected, tmp_path: Path
 ) -> None:
     code, stderr = finish(cgroup.run(command("--input", text, "--output-dir", tmp_path, **SETTINGS)))
@@ -182,7 +182,7 @@ def test_it_stops_when_another_program_fills_the_cgroup(
         limit_bytes = LIMIT_BYTES
         while process.poll() is None:  # limits do change, and are read again every three seconds
             limit_bytes -= 10_000_000
-            with contextlib.suppress(OSError):  # v1 refuses a limit below what cannot be reclaimed
+            with contextlib.suppress(OSError):  # v1 refuses a limit below the memory that it cannot reclaim
                 cgroup.limit.write_text(f"{limit_bytes}\n")
             time.sleep(1)
         code, stderr = finish(process)

@@ -28,7 +28,7 @@ def test_the_charset_is_named_first(name: str, charset: str, n_bytes: int) -> No
 
 
 @pytest.mark.parametrize(("name", "charset"), CASES, ids=[" in ".join(case) for case in CASES])
-def test_from_a_line_or_two_it_is_among_those_that_are_named(name: str, charset: str) -> None:
+def test_a_line_or_two_is_enough_to_list_the_charset(name: str, charset: str) -> None:
     raw = encoded(name, charset, 130)
     if raw.isascii():
         return
@@ -36,19 +36,19 @@ def test_from_a_line_or_two_it_is_among_those_that_are_named(name: str, charset:
     assert raw.decode(charset) in [raw.decode(one, "replace") for one in named], named
 
 
-def test_where_the_letters_do_not_tell_western_europe_comes_first() -> None:
+def test_western_europe_comes_first_where_the_letters_do_not_decide() -> None:
     for name in ("French", "Spanish", "German", "Portuguese", "Italian", "Dutch", "Swedish"):
         assert guess_charsets([LANGUAGES[name].text.encode("cp1252")])[0] == "CP1252"
     assert guess_charsets([b"A caf\xe9 in a long text that is English but for that.\n" * 9])[0] == "CP1252"
 
 
 @pytest.mark.parametrize("name", ["French", "German"])
-def test_a_text_of_dos_is_recognised(name: str) -> None:
+def test_a_dos_charset_is_among_those_named(name: str) -> None:
     raw = LANGUAGES[name].text.encode("cp850")
     assert raw.decode("cp850") in [raw.decode(one, "replace") for one in guess_charsets([raw])]
 
 
-def test_what_is_named_first_reads_all_samples() -> None:
+def test_the_charset_named_first_reads_all_samples() -> None:
     western = LANGUAGES["French"].text.encode("cp1252")
     only_in_other = "\u0165\u0164\u0179".encode("cp1250")  # no letters in CP1252
     named = guess_charsets([western, western + only_in_other + western])
@@ -56,7 +56,7 @@ def test_what_is_named_first_reads_all_samples() -> None:
 
 
 @pytest.mark.parametrize("charset", ["iso2022_jp", "iso2022_kr"])
-def test_a_charset_of_seven_bits_is_recognised_and_a_few_escapes_are_none(charset: str) -> None:
+def test_a_charset_of_seven_bits_is_found_and_a_few_escapes_are_none(charset: str) -> None:
     language = "Japanese" if charset.endswith("jp") else "Korean"
     text = LANGUAGES[language].text.replace("\u3002", "\u3002\n")
     raw = text.encode(charset)
@@ -67,7 +67,7 @@ def test_a_charset_of_seven_bits_is_recognised_and_a_few_escapes_are_none(charse
     assert quiet_charset(raw[:100] + b"English mail. " * 1000) is None
 
 
-def test_iconv_knows_all_that_is_named() -> None:
+def test_iconv_knows_all_names() -> None:
     assert shutil.which("iconv"), "iconv is missing: Debian has it in libc-bin"
     for name, charset in CASES:
         for one in guess_charsets([LANGUAGES[name].text.encode(charset)]):

@@ -110,7 +110,7 @@ def shards(originals: Callable[[str], Made], tmp_path: Path) -> Made:
 
 
 def refused(made: Made, exit_code: int, *messages: str) -> str:
-    """Check: it must end so, with all of these messages, and leave the folder as it was."""
+    """Check: it must end with this code and all of these messages, and leave the folder as it was."""
     return assert_refused(made.out, made.check, exit_code, *messages)
 
 
@@ -207,7 +207,7 @@ def test_the_page_cache_is_left_as_it_was(made: Made) -> None:
     assert cached_bytes(path) == 0
     assert made.is_as_written()
     assert cached_bytes(path) == 0
-    path.read_bytes()  # as a program does that trains on it
+    path.read_bytes()  # as a training program does
     assert made.is_as_written()
     assert cached_bytes(path) >= path.stat().st_size
 
@@ -265,7 +265,7 @@ def test_a_header_of_another_number_of_tokens_is_reported(
     refused(made, 1, f"{path.resolve()}: bytes 0", f"not that of {n_tokens:,} tokens, from byte {byte} on")
 
 
-def test_what_is_no_token_is_reported_even_where_the_checksum_is_right(any_kind: Made) -> None:
+def test_an_invalid_token_is_reported_even_if_the_checksum_is_right(any_kind: Made) -> None:
     one = report_of(any_kind.out)["files"][0]
     path, header_bytes = any_kind.out / one["name"], one["bytes"] - 2 * one["tokens"]
     index = one["tokens"] - 7
@@ -293,7 +293,7 @@ def test_a_missing_file_is_named_and_the_others_are_checked_all_the_same(shards:
     refused(shards, 1, f"{shards.names[1]} is missing\n  ", f"{shards.names[2]}: bytes 0 to 50,000 have ")
 
 
-def test_a_file_that_cannot_be_read_is_reported_with_the_reason(made: Made) -> None:
+def test_an_unreadable_file_is_reported_with_the_reason(made: Made) -> None:
     path = made.out / "train.bin"
     path.unlink()
     path.mkdir()  # a folder has a size, but reading it is an error
@@ -316,7 +316,7 @@ def test_a_file_that_cannot_be_read_is_reported_with_the_reason(made: Made) -> N
 
 
 @pytest.mark.parametrize("kind", ["shards", "npy", "llmc"])
-def test_a_shard_too_many_is_reported(kind: str, originals: Callable[[str], Made], tmp_path: Path) -> None:
+def test_an_extra_shard_is_reported(kind: str, originals: Callable[[str], Made], tmp_path: Path) -> None:
     made = copy(originals(kind), tmp_path)
     last = next(name for name in reversed(made.names) if name != "val.bin")
     number = re.search(r"\d+(?=\.)", last)
@@ -327,7 +327,7 @@ def test_a_shard_too_many_is_reported(kind: str, originals: Callable[[str], Made
     assert "damaged" not in error
 
 
-def test_a_val_bin_too_many_is_reported(text: Path, tmp_path: Path) -> None:
+def test_an_extra_val_bin_is_reported(text: Path, tmp_path: Path) -> None:
     made = Made(tmp_path / "out", ("--input", text, "--val-split", "none"))
     assert prepare(*made.args, "--output-dir", made.out).returncode == 0
     assert made.is_as_written()
@@ -338,7 +338,7 @@ def test_a_val_bin_too_many_is_reported(text: Path, tmp_path: Path) -> None:
 # prepare.json
 
 
-def test_a_report_of_an_older_version_is_named_and_verifying_adds_the_checksums(made: Made) -> None:
+def test_a_report_of_an_older_version_is_named_as_such_and_verifying_adds_the_checksums(made: Made) -> None:
     files = report_of(made.out)["files"]
 
     def forget(report: dict[str, Any]) -> None:
@@ -395,7 +395,7 @@ def forget_options(report: dict[str, Any]) -> None:
         (dict.clear, "without 'options'"),
     ],
 )
-def test_a_damaged_report_is_distinguished_from_damaged_files(
+def test_a_damaged_report_is_not_called_damaged_files(
     spoil: Callable[[dict[str, Any]], None], why: str, made: Made
 ) -> None:
     edit_report(made, spoil)
@@ -418,7 +418,7 @@ def stop_half_way(made: Made, *more: str) -> None:
         prepare(*made.args, "--output-dir", made.out, *more, stop_after_bytes=300_000)
 
 
-def test_the_old_output_is_checked_while_a_stopped_run_would_replace_it(made: Made) -> None:
+def test_the_old_output_is_checked_next_to_a_stopped_run_that_would_replace_it(made: Made) -> None:
     stop_half_way(made, "--restart", "--overwrite")
     before = snapshot(made.out)
     done = made.check()
@@ -575,7 +575,7 @@ def test_a_signal_ends_it(endless: "subprocess.Popen[str]", name: str) -> None:
     assert stderr == f"prepare: stopped by {name}\n"
 
 
-def test_what_was_found_before_a_signal_is_reported(shards: Made) -> None:
+def test_damage_found_before_a_signal_is_reported(shards: Made) -> None:
     flip(shards.out / shards.names[0], 5000)
 
     n_checks = 0
@@ -619,7 +619,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
 
 
 def _leads_to(link: Path, name: str) -> bool:
-    """Whether a link of /proc leads to a file of this name; it may be gone by now."""
+    """Whether a link of /proc leads to a file of this name; the link may be gone by now."""
     with contextlib.suppress(FileNotFoundError):
         return str(link.readlink()).endswith(name)
     return False

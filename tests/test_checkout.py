@@ -104,7 +104,7 @@ def test_ranks_get_none(root: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["no git", "not a checkout after all", "git fails", "git hangs"])
-def test_nothing_that_is_wrong_with_git_is_an_error(
+def test_problems_with_git_are_no_error(
     what: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = make_text(root / "a.txt", 100)

@@ -1,4 +1,4 @@
-"""The CRC-32 of files in prepare.json is that of the bytes on the disk, however they came there."""
+"""The CRC-32 of files in prepare.json is that of the bytes on the disk, however it was written."""
 
 import json
 import tempfile

@@ -1,4 +1,4 @@
-"""What a user types, sees, and finds on the disk afterwards. Refusals are in test_refusals.py."""
+"""The command line: options, output, and files on the disk. Refusals are in test_refusals.py."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def text(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def dataset(tmp_path: Path, text: Path) -> Path:
-    """What a user copies into nanoGPT, and the text."""
+    """The files that a user copies into nanoGPT, and the text."""
     folder = tmp_path / "nanoGPT" / "data" / "fineweb"
     folder.mkdir(parents=True)
     shutil.copy(REPOSITORY / "prepare.py", folder)
@@ -69,7 +69,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
     return folders | {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
-# Where it reads and writes
+# Places of input and output
 
 
 def test_without_options_it_reads_and_writes_next_to_itself_from_any_current_folder(
@@ -111,7 +111,7 @@ def test_a_relative_input_is_against_the_current_folder(run_prepare: RunPrepare,
     }
 
 
-def test_several_inputs_stand_in_the_order_given_and_globs_in_natural_order(
+def test_several_inputs_keep_the_order_given_and_globs_have_natural_order(
     run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding, engine: str
 ) -> None:
     order = ["zero.txt", "part1.txt", "part2.txt", "part10.txt"]
@@ -150,10 +150,10 @@ def test_a_file_of_any_name_is_read_and_what_is_printed_is_ascii(
     assert refused.stdout.isascii()
 
 
-# What is seen
+# Printed lines
 
 
-def test_what_is_seen_has_its_form(run_prepare: RunPrepare, tmp_path: Path, text: Path) -> None:
+def test_the_lines_printed_have_their_form(run_prepare: RunPrepare, tmp_path: Path, text: Path) -> None:
     raw = bytearray(ENGLISH[:300_000])
     for place in (100_000, 200_000):
         raw[place] = 0xFF
@@ -181,7 +181,7 @@ def test_what_is_seen_has_its_form(run_prepare: RunPrepare, tmp_path: Path, text
 
 
 @pytest.mark.parametrize(("split", "where"), [("head", "the first"), ("tail", "the last"), ("none", None)])
-def test_it_says_where_val_bin_comes_from_if_there_is_one(
+def test_it_names_the_source_of_val_bin_if_there_is_one(
     run_prepare: RunPrepare, tmp_path: Path, text: Path, split: str, where: str | None
 ) -> None:
     done = run_prepare("--input", text, "--output-dir", "out", "--val-split", split, "--workers", "1")
@@ -249,7 +249,7 @@ def test_a_val_bin_that_nanogpt_cannot_sample_gets_a_warning(run_prepare: RunPre
     assert "notice" not in enough.stderr
 
 
-def test_what_train_py_would_take_from_another_dataset_gets_a_warning(
+def test_files_that_train_py_would_take_from_another_dataset_get_a_warning(
     run_prepare: RunPrepare, tmp_path: Path, text: Path
 ) -> None:
     out = tmp_path / "out"
@@ -264,13 +264,13 @@ def test_what_train_py_would_take_from_another_dataset_gets_a_warning(
     assert (out / "val.bin").read_bytes() == b"old"
 
 
-# The reader of the output may leave
+# Readers that leave
 
 
 @pytest.mark.parametrize(
     "redirection", ["2>&-", "2>/dev/full", "2>&1 | head -c 1", "2>&1 | true", "<&- >&- 2>&-"]
 )
-def test_a_closed_screen_is_no_reason_to_stop(tmp_path: Path, text: Path, redirection: str) -> None:
+def test_a_missing_reader_is_no_reason_to_stop(tmp_path: Path, text: Path, redirection: str) -> None:
     command = [sys.executable, str(REPOSITORY / "prepare.py"), "--input", "text.txt", "--output-dir", "out"]
     script = f"set -o pipefail; {' '.join(command)} {redirection}"
     done = subprocess.run(
@@ -293,7 +293,7 @@ def test_a_dry_run_whose_reader_leaves_is_no_failure(tmp_path: Path, text: Path)
 # --dry-run
 
 
-def test_a_dry_run_writes_nothing_and_says_what_a_run_will_make(
+def test_a_dry_run_writes_nothing_and_forecasts_the_output(
     run_prepare: RunPrepare, tmp_path: Path, text: Path, engine: str
 ) -> None:
     text.write_bytes(ENGLISH)
@@ -332,7 +332,7 @@ def test_a_dry_run_finds_what_is_wrong_with_the_input_too(run_prepare: RunPrepar
 # --n
 
 
-def test_n_stops_at_the_first_exact_cut_after_n_characters_of_all_inputs(
+def test_n_stops_at_the_first_exact_cut_after_that_many_characters_of_all_inputs(
     run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding, engine: str
 ) -> None:
     part = ENGLISH.decode().replace("a", "\xe4").encode()  # so that bytes are not characters
@@ -365,7 +365,7 @@ def test_n_of_more_than_there_is_changes_nothing(run_prepare: RunPrepare, tmp_pa
         assert (tmp_path / "all" / name).read_bytes() == (tmp_path / "n" / name).read_bytes()
 
 
-# What is there afterwards
+# Files
 
 
 def test_the_report_is_complete_and_adds_up(
@@ -426,7 +426,7 @@ def test_the_result_reads_as_nanogpt_reads_it(
             )
             assert (x[1:] == y[:-1]).all()
             n_found += gpt2.decode(x.tolist()).strip("\ufffd") in source
-        assert n_found >= 31  # one may lie across the place that the validation window was taken from
+        assert n_found >= 31  # one may lie across the place of the validation window
 
 
 def test_tokens_are_little_endian_whatever_the_machine(

@@ -99,12 +99,12 @@ def n_parts(work_dir: Path) -> int:
 
 
 def of_one_machine(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a report does not depend on how many machines made it."""
+    """Return the part of a report that does not depend on the number of machines."""
     return {name: value for name, value in lasting(report).items() if name not in ("cluster", "versions")}
 
 
 def assert_indexed(work: Path, expected: Path) -> None:
-    """The parts, in the order of index.json, are what one machine makes, and the report is its report."""
+    """Check that the parts, in the order of index.json, and the report are those of one machine."""
     index = json.loads((work / "index.json").read_text())
     for split in ("train", "val"):
         files = [one for one in index["files"] if one["split"] == split]
@@ -116,7 +116,7 @@ def assert_indexed(work: Path, expected: Path) -> None:
 
 
 def assert_merged(out: Path, expected: Path, work_dir: Path) -> None:
-    """The same files and the same report as one machine's, and the work folder is empty."""
+    """Check that files and report are those of one machine, and that the work folder is empty."""
     assert sha256s(out) == sha256s(expected)
     assert of_one_machine(report_of(out)) == of_one_machine(report_of(expected))
     assert not list(work_dir.glob("*"))
@@ -153,7 +153,7 @@ def make_inputs(folder: Path, kind: str) -> Args:
 )
 def test_processes_make_what_one_makes(kind: str, tmp_path: Path) -> None:
     inputs = make_inputs(tmp_path, kind)
-    if kind != "text.gz":  # which has none for validation
+    if kind != "text.gz":  # it has none for validation
         inputs = (*inputs, "--val-ratio", "0.02")
     one, many, work = (tmp_path / name for name in ("one", "many", "work"))
     assert prepare(*inputs, *SMALL, "--output-dir", one).returncode == 0
@@ -179,7 +179,7 @@ def test_processes_make_what_one_makes(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["separator", "jsonl", "parquet", "arrow"])
 def test_any_size_of_spans_makes_the_same(kind: str, span_size: str, tmp_path: Path) -> None:
     inputs = make_inputs(tmp_path, kind)
-    if span_size == "3k":  # little text: each span takes some milliseconds
+    if span_size == "3k":  # only a small text: each span takes some milliseconds
         (path := Path(inputs[1])).write_bytes(path.read_bytes()[:60_000].rpartition(b"\n")[0])
         if kind in ("parquet", "arrow"):
             path = write(tmp_path, kind, some_documents()[:60])
@@ -197,20 +197,20 @@ def test_any_size_of_spans_makes_the_same(kind: str, span_size: str, tmp_path: P
 
 
 def slow_inputs(folder: Path) -> Args:
-    """A text that one process takes some seconds for, in 25 spans."""
+    """A text in 25 spans that takes one process some seconds."""
     path = make_text(folder / "a.txt", 15_000_000, seed=3)
     return ("--input", path, "--engine", "tiktoken", "--span-size", "600k")
 
 
 def one_machine(folder: Path, options: Args) -> Path:
-    """What one machine makes."""
+    """Make the output of one machine."""
     done = prepare(*options, "--output-dir", folder / "one", every_bytes=10_000_000)
     assert done.returncode == 0, done.stderr
     return folder / "one"
 
 
 def children_of(process: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """The workers: multiprocessing has a process of its own to clean up after them."""
+    """Return the workers, without the process that multiprocessing has for cleaning up after them."""
     children = psutil.Process(process.pid).children()
     return [one for one in children if "spawn_main" in " ".join(one.cmdline())]
 
@@ -282,7 +282,7 @@ def small_run(folder: Path, *more: str) -> tuple[Args, Path]:
     return args, work
 
 
-def test_a_bad_record_fails_its_span_alone_and_says_where_it_is(tmp_path: Path) -> None:
+def test_a_bad_record_fails_its_span_alone_and_its_place_is_named(tmp_path: Path) -> None:
     lines = [json.dumps({"text": f"document {k} " * 20}) for k in range(400)]
     lines[300] = "{broken"
     path = tmp_path / "a.jsonl"
@@ -317,7 +317,7 @@ def test_a_bad_record_fails_its_span_alone_and_says_where_it_is(tmp_path: Path) 
 def test_a_part_in_which_bytes_were_dropped_counts_only_under_the_policy_it_names(tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
     text = bytearray((tmp_path / "a.txt").read_bytes())
-    text[text.index(b" ", 42_000)] = 0xFF  # not within a longer character, which would drop more
+    text[text.index(b" ", 42_000)] = 0xFF  # not within a longer character, where more would be dropped
     (tmp_path / "a.txt").write_bytes(text)
     shutil.rmtree(work)
     assert prepare(*args, *RANK).returncode == 0
@@ -517,7 +517,7 @@ def test_after_the_merge_there_is_nothing_to_do(how: Args, tmp_path: Path) -> No
     assert again.returncode == 0, again.stderr
     assert "already complete" in again.stderr
     assert not list(work.iterdir())
-    (work / "plan.json").write_bytes(plan)  # a task wrote it that began when the merge ended
+    (work / "plan.json").write_bytes(plan)  # from a task that began when the merge ended
     again = prepare(*args, *how)
     assert again.returncode == 0, again.stderr
     assert "already complete" in again.stderr
@@ -530,20 +530,20 @@ def test_after_the_merge_there_is_nothing_to_do(how: Args, tmp_path: Path) -> No
 def test_with_overwrite_ranks_or_processes_make_complete_output_again(how: Args, tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
     out, one = tmp_path / "many", one_machine(tmp_path, args[:6])
-    for _ in range(2):  # the second time as the first
+    for _ in range(2):  # the second time like the first
         assert run(*args, *how, "--overwrite").returncode == 0
         assert n_parts(work)
         kept = {path.name for path in work.rglob("*.bin")}
         assert (
             run(*args, *how, "--overwrite").returncode == 0
-        )  # what is done is not done again before the merge
+        )  # finished spans are not repeated before the merge
         assert {path.name for path in work.rglob("*.bin")} == kept
         assert run(*args, "--merge", "--overwrite").returncode == 0
         assert_merged(out, one, work)
 
 
 @pytest.mark.parametrize("error", [OutputError, CheckpointError, TooSmallError, MemoryLimitError])
-def test_a_rank_ends_at_what_all_its_spans_would_meet(
+def test_a_rank_ends_at_an_error_that_all_its_spans_would_meet(
     error: type[PrepareError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     args, _ = small_run(tmp_path)
@@ -603,7 +603,7 @@ def test_a_stopped_run_of_one_machine_is_not_mixed_with_parts(tmp_path: Path) ->
         (("0", None), {}, "needs --world-size"),
     ],
 )
-def test_a_rank_is_what_is_typed_or_what_a_scheduler_says(
+def test_a_rank_comes_from_the_command_line_or_a_scheduler(
     options: tuple[str, int | None], environment: dict[str, str], expected: Any
 ) -> None:
     if isinstance(expected, tuple):
@@ -633,7 +633,7 @@ def test_options_that_do_not_go_together_are_refused(
     assert found in done.stderr
 
 
-def test_what_no_span_could_begin_in_is_refused(tmp_path: Path) -> None:
+def test_inputs_in_which_no_span_could_begin_are_refused(tmp_path: Path) -> None:
     args: Args = ("--work-dir", tmp_path / "w", "--cluster", "local", "--input")
     packed = tmp_path / "a.txt.gz"
     packed.write_bytes(gzip.compress(real_text()[:10_000]))
@@ -645,7 +645,7 @@ def test_what_no_span_could_begin_in_is_refused(tmp_path: Path) -> None:
     assert "a pipe can be read by one process only" in done.stderr
 
 
-def test_a_merge_without_a_plan_says_what_to_begin_with(tmp_path: Path) -> None:
+def test_a_merge_without_a_plan_names_the_first_step(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 1000)
     done = prepare("--input", path, "--work-dir", tmp_path / "w", "--merge", "--output-dir", tmp_path / "o")
     assert done.returncode == 6
@@ -691,7 +691,7 @@ def test_inputs_on_a_server_are_read_in_spans_too(tmp_path: Path) -> None:
 
 
 def recipe(word: str) -> str:
-    """Return the recipe of docs/cluster.md that has a word in it, for files of this test's."""
+    """Return the recipe of docs/cluster.md that contains a word, for the files of this test."""
     found = blocks(read(REPOSITORY / "docs" / "cluster.md"), "sh")
     script = next(block for block in found if word in block)
     assert "'fineweb/*.parquet'" in script
@@ -700,7 +700,7 @@ def recipe(word: str) -> str:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder as docs/cluster.md has it, and an srun that starts two tasks here."""
+    """A folder as in docs/cluster.md, and an srun that starts two tasks here."""
     for name in ("prepare.py", "nanogpt_compat"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     (tmp_path / "fineweb").mkdir()
@@ -715,7 +715,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def shell(script: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run a script to its end, and end what it has left running."""
+    """Run a script to its end, and end its remaining processes."""
     path = f"{folder / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     with subprocess.Popen(
         ["bash", "-ec", script + "\nkill $(jobs -p) 2>/dev/null || true\nwait\n"],
@@ -766,7 +766,7 @@ def test_the_recipe_with_an_array_makes_what_one_machine_makes(
 
 
 def test_a_text_that_was_edited_between_two_spans_is_not_put_together(tmp_path: Path) -> None:
-    """In place, of the same size, and nowhere where samples are taken: spans do not see it."""
+    """The edit is in place, of the same size and outside the samples, so that spans do not see it."""
     path = make_text(tmp_path / "a.txt", 3_000_000, seed=2)
     args: Args = ("--input", path, "--engine", "tiktoken", "--span-size", "300k", "--val-split", "none")
     args = (*args, "--work-dir", tmp_path / "work", "--output-dir", tmp_path / "many")
@@ -791,7 +791,7 @@ def test_a_text_that_was_edited_between_two_spans_is_not_put_together(tmp_path: 
 
 
 def place_without_samples(path: Path, folder: Path) -> int:
-    """A place in an even span that could be edited without a plan's noticing."""
+    """Return a place in an even span where a plan does not notice an edit."""
     text = path.read_bytes()
     plan = plan_in(folder / "work")
     for place in range(10_000, 300_000, 10_000):
@@ -813,7 +813,7 @@ def test_an_input_that_has_moved_is_read_where_it_is(tmp_path: Path) -> None:
     assert sha256s(tmp_path / "many") == sha256s(one_machine(tmp_path, args[:6]))
 
 
-def test_a_worker_reads_an_input_where_the_driver_says_it_is(tmp_path: Path) -> None:
+def test_a_worker_reads_an_input_from_the_path_that_the_driver_sends(tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
     plan, settings = plan_in(work), config_of(args)
     assert not attempt(str(work), 0, plan.hash, settings, tmp_path / "a.txt").error
@@ -836,9 +836,7 @@ def test_a_merged_run_took_from_its_first_span_to_the_end_of_its_merge(tmp_path:
     assert 5000 < report["wall_s"] < 5600  # they were at work at the same time
 
 
-def test_row_groups_that_stand_in_another_order_than_they_are_listed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_row_groups_in_another_order_than_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.parquet"
     table = pyarrow.table({"text": [f"document {k} " * 30 for k in range(300)]})
     with pyarrow.parquet.ParquetWriter(path, table.schema, compression="none", use_dictionary=False) as file:
@@ -868,7 +866,7 @@ def test_row_groups_that_stand_in_another_order_than_they_are_listed(
     assert "the span from 0 to 7 was read up to 300" in again.stderr
 
 
-def test_what_cannot_be_read_of_an_engine_that_erred_is_not_taken_for_no(tmp_path: Path) -> None:
+def test_an_unreadable_note_of_an_engine_that_erred_is_not_taken_for_none(tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
     assert prepare(*args, *RANK).returncode == 0
     (parts_folder(work, plan_in(work)) / "mismatch").mkdir()
@@ -878,7 +876,7 @@ def test_what_cannot_be_read_of_an_engine_that_erred_is_not_taken_for_no(tmp_pat
 
 
 def test_planning_can_be_stopped(tmp_path: Path) -> None:
-    """A signal sets a flag; it is looked at for each input, in a first plan and in a later check."""
+    """The flag that a signal sets is read for each input, in a first plan and in a later check."""
     paths = [make_text(tmp_path / f"{k}.txt", 2000, seed=k) for k in range(5)]
     args: Args = ("--input", *paths, "--engine", "tiktoken", "--work-dir", tmp_path / "work", *RANK)
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""The command line as a language: inputs without an option, mistakes and what was meant, and the help."""
+"""The command line as a language: inputs without an option, mistakes and suggestions, and the help."""
 
 import re
 import subprocess
@@ -87,11 +87,11 @@ def test_standard_input_needs_no_option_either(texts: Path) -> None:
         ("a.txt a.txt", 3, "a.txt is given twice"),
     ],
 )
-def test_a_mistake_is_answered_with_what_was_meant(
+def test_a_mistake_gets_a_suggestion(
     words: str, exit_code: int, message: str, run_prepare: RunPrepare, texts: Path
 ) -> None:
     if "/" in words:
-        (texts / "stores").mkdir()  # more like it than `stories`, but without what is looked for
+        (texts / "stores").mkdir()  # a more similar name than `stories`, but without the file
     done = run_prepare("--output-dir", "out", *words.split())
     assert (done.returncode, done.stdout) == (exit_code, "")
     assert message.format(texts) in done.stderr
@@ -101,7 +101,7 @@ def test_a_mistake_is_answered_with_what_was_meant(
 @pytest.mark.parametrize(
     "words", ["--verbose a.txt", "--format parquet a.txt", "--text-field --dry-run", "zzz", "zzz/*.txt", "-3"]
 )
-def test_what_is_like_nothing_gets_no_guess(words: str, run_prepare: RunPrepare, texts: Path) -> None:
+def test_words_like_no_other_get_no_guess(words: str, run_prepare: RunPrepare, texts: Path) -> None:
     done = run_prepare("--output-dir", "out", *words.split())
     assert done.returncode in (2, 3)
     assert "did you mean" not in done.stderr
@@ -119,7 +119,7 @@ def test_a_file_with_the_name_of_an_option_is_a_file(run_prepare: RunPrepare, te
 
 
 def script(folder: Path) -> Path:
-    """Write what pip makes of the entry point."""
+    """Write the script that pip makes for the entry point."""
     path = folder / "nanogpt-prepare"
     path.write_text(
         f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(REPOSITORY)!r})\n"
@@ -151,7 +151,7 @@ def helps(tmp_path: Path, columns: int = 80) -> dict[str, str]:
     return {name: shown(*way, "--help", cwd=tmp_path, columns=columns) for name, way in ways.items()}
 
 
-def test_each_way_to_start_it_speaks_of_itself_and_of_its_folder(tmp_path: Path) -> None:
+def test_each_way_to_start_it_names_itself_and_its_folder(tmp_path: Path) -> None:
     found = helps(tmp_path)
     for name, text in found.items():
         assert text.startswith(f"usage: {name} [INPUT ...] [OPTION ...]\n")

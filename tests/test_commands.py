@@ -12,7 +12,7 @@ from nanogpt_compat.system import commands
 
 
 def words_in_bash(command: str) -> list[bytes]:
-    """What bash makes of the words of a command."""
+    """Return the words of a command as bash reads them."""
     script = "import os, sys; sys.stdout.buffer.write(b'\\0'.join(map(os.fsencode, sys.argv[1:])))"
     line = f"{commands.join(sys.executable, '-c', script)} {command}"
     return subprocess.run(["bash", "-c", line], capture_output=True, check=True).stdout.split(b"\0")
@@ -40,7 +40,7 @@ def test_a_file_of_any_name_is_the_one_that_the_command_opens(tmp_path: Path, na
     assert done.stdout == b"its text"
 
 
-def test_no_command_shows_what_is_secret_in_an_address() -> None:
+def test_no_command_shows_the_secret_in_an_address() -> None:
     shown = commands.show(commands.this_program("--input", "s3://key:word@bucket/a.txt"))
     assert "key" not in shown
     assert "word" not in shown

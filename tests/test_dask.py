@@ -63,7 +63,7 @@ class Dask:
         return self.start("worker", *quiet, "--death-timeout", "60")
 
     def address(self) -> str:
-        """Wait for the scheduler; give its address."""
+        """Wait for the scheduler; return its address."""
         wait_for(self.scheduler_file.exists, self.processes[0])
         address: str = json.loads(self.scheduler_file.read_text())["address"]
         return address
@@ -110,7 +110,7 @@ def test_a_dask_cluster_loses_a_worker_and_then_its_driver_and_makes_the_same(
 
 
 def attempt_badly(work_dir: str, index: int, *rest: Any) -> Outcome:
-    """Die on the first span, always; fail on the fourth the first time."""
+    """Die on span 0 each time; fail on span 4 the first time."""
     if index == 0:
         os.kill(os.getpid(), signal.SIGKILL)
     if index == 4 and not Path(work_dir, "once").exists():
@@ -122,7 +122,7 @@ def attempt_badly(work_dir: str, index: int, *rest: Any) -> Outcome:
 def test_a_dask_cluster_does_a_failed_span_again_and_a_poison_span_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A worker that comes back for each death takes seconds: so one death is enough for Dask to give up.
+    # A worker's return after a death takes seconds, so Dask gives up after one death.
     monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "0")
     args, work = small_run(tmp_path)
     monkeypatch.setattr(driver, "attempt_elsewhere", attempt_badly)
@@ -157,7 +157,7 @@ def test_a_dask_cluster_without_workers_is_waited_for_and_without_a_scheduler_it
     assert "nanogpt_compat/cluster/driver.py" not in stderr  # Dask's own log may have tracebacks
 
 
-def test_without_a_scheduler_or_without_dask_it_says_so(tmp_path: Path) -> None:
+def test_a_missing_scheduler_or_a_missing_dask_is_an_error(tmp_path: Path) -> None:
     pytest.importorskip("distributed")
     path = make_text(tmp_path / "a.txt", 1000)
     args: Args = ("--input", path, "--work-dir", tmp_path / "w", "--cluster")

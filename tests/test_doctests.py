@@ -10,7 +10,7 @@ import pytest
 import nanogpt_compat
 
 
-def test_every_example_gives_what_stands_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_example_gives_the_result_below_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("stories.txt").write_text("One day, a cat sat on a mat.\n" * 10_000)
     names = ["nanogpt_compat"]

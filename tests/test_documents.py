@@ -47,7 +47,7 @@ def marked(request: pytest.FixtureRequest, gpt2: tiktoken.Encoding) -> Encoder:
 def expected_pair(
     texts: Sequence[str], documents: Documents, encoding: tiktoken.Encoding
 ) -> tuple[list[int], list[int]]:
-    """What has to be in train.bin and val.bin, one document after another."""
+    """Return the right train.bin and val.bin, one document after another."""
     pair: dict[bool, list[int]] = {False: [], True: []}
     for is_val, tokens in each_of(texts, documents, encoding):
         pair[is_val] += tokens
@@ -57,7 +57,7 @@ def expected_pair(
 def each_of(
     texts: Sequence[str], documents: Documents, encoding: tiktoken.Encoding
 ) -> Iterator[tuple[bool, list[int]]]:
-    """For each document: is it for validation, and its tokens with that of its end."""
+    """Yield for each document whether it is for validation, and its tokens with the end token."""
     split = (one for text in texts for one in text.split(documents.separator))
     return each_document(split, encoding, eot=documents.eot, ratio=documents.val_ratio)
 
@@ -65,7 +65,7 @@ def each_of(
 def expected_ends(
     texts: Sequence[str], documents: Documents, encoding: tiktoken.Encoding
 ) -> dict[bool, list[int]]:
-    """Where each document ends in the tokens of its split."""
+    """Return the end of each document in the tokens of its split."""
     lengths: dict[bool, list[int]] = {False: [], True: []}
     for is_val, tokens in each_of(texts, documents, encoding):
         lengths[is_val].append(len(tokens))
@@ -89,7 +89,7 @@ def assert_counts(tally: Tally, texts: Sequence[str], separator: str) -> None:
 
 @st.composite
 def raw_documents(draw: st.DrawFn) -> tuple[bytes, str]:
-    """Bytes full of a separator, of halves of it, and of what is dropped or translated."""
+    """Bytes full of a separator, halves of it, and bytes that are dropped or translated."""
     separator = draw(st.sampled_from(SEPARATORS))
     raw = separator.encode()
     parts = [raw, raw[: len(raw) // 2], raw[-1:], b"\r\n", b"\r", b"\n", b"\xff", b"\xe3\x80", MARK, MARK[:3]]
@@ -161,7 +161,7 @@ def test_a_separator_on_any_edge_of_a_block_is_found(
 def test_a_separator_after_a_long_document_is_found_on_any_edge_of_a_block(
     gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, separator: str
 ) -> None:
-    """Only beyond a document's first 64 KiB, which one block holds, may a block end within a separator."""
+    """A block may end within a separator only after a document's first 64 KiB, which one block holds."""
     path = tmp_path / "text"
     long = "word " * 13_200
     text = separator.join([long, "A few, words", "1 2"]) + separator
@@ -175,7 +175,7 @@ def test_a_separator_after_a_long_document_is_found_on_any_edge_of_a_block(
 
 
 @pytest.mark.parametrize("errors", ["ignore", "replace"])
-def test_a_separator_that_dropped_bytes_make_takes_its_place_before_one_that_stands_there(
+def test_a_separator_made_by_dropped_bytes_is_found_before_a_later_one(
     gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, errors: str
 ) -> None:
     path = tmp_path / "text"
@@ -249,7 +249,7 @@ def test_a_document_of_hardly_any_text_is_on_one_side_and_takes_no_more_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Watched(Unpacked):
-        """A stream that knows how far it was read before the first block came."""
+        """A stream that records how far it was read before the first block."""
 
         n_read = 0
 
@@ -301,9 +301,7 @@ def test_a_stretch_without_a_cut_is_cut_by_force_and_a_separator_still_found(
 
 
 @pytest.mark.parametrize("errors", ["ignore", "replace"])
-def test_a_stretch_of_what_a_separator_begins_with_is_not_held_as_a_whole(
-    errors: str, tmp_path: Path
-) -> None:
+def test_a_stretch_of_separator_prefixes_is_not_held_as_a_whole(errors: str, tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes(b"first ab" + b"a" * 5 * MAX_PIECE_BYTES + b"ab last")
     places = {}
@@ -335,7 +333,7 @@ def test_a_stretch_of_separators_is_not_held_as_a_whole(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Wherever it is cut, a separator may lie across."""
+    """A separator may lie across any cut."""
     monkeypatch.setattr("nanogpt_compat.text.cutting.MAX_PIECE_BYTES", 1_000)
     path = tmp_path / "text"
     path.write_bytes(b"first" + (dropped + separator[:-1].encode()) * 4_000 + b"last, 1")
@@ -399,7 +397,7 @@ def test_the_files_hold_each_document_with_its_end(
     )
     assert done.returncode == 0, done.stderr
     whole = read_as_text(text, "ignore")
-    raised = 64 * 1024 / (1 << 20)  # for 1,000,000 bytes, rounded up to a power of two
+    raised = 64 * 1024 / (1 << 20)  # 64 KiB in 1,000,000 bytes, rounded up to a power of two
     expected = expected_pair([whole], Documents("\n\n", "append", raised), gpt2)
     found = [np.fromfile(tmp_path / f"{name}.bin", np.uint16) for name in ("train", "val")]
     assert_same((found[0], found[1]), expected)
@@ -414,7 +412,7 @@ def test_the_files_hold_each_document_with_its_end(
 def test_killed_at_random_moments_it_ends_in_the_same_files(tmp_path: Path) -> None:
     path = tmp_path / "text.txt"
     prose = make_text(tmp_path / "prose", 1_500_000, n_invalid=20).read_bytes()
-    path.write_bytes(prose + prose.replace(b"\n\n", b"\n"))  # the second half has but a few, long ones
+    path.write_bytes(prose + prose.replace(b"\n\n", b"\n"))  # the second half has only a few, long ones
     same: Args = ("--input", path, "--document-separator", r"\n\n", "--val-ratio", "0.3")
     expected = expect(tmp_path / "expected", *same)
     rng = random.Random(0)
@@ -488,20 +486,20 @@ def test_a_literal_end_of_text_is_text_and_the_command_that_makes_it_one_is_offe
     train = np.fromfile(tmp_path / "one" / "train.bin", np.uint16)
     assert train.tolist() == gpt2.encode_ordinary(whole)
     assert done.stderr.startswith("notice: <|endoftext|> is in the input")
-    offered = options_offered_by(done.stderr)
+    offered = options_offered(done.stderr)
     assert prepare(*offered, "--overwrite").returncode == 0
     assert report_of(tmp_path / "one")["documents"] == 201
     quiet = prepare(*offered, "--overwrite", "--restart")
     assert "notice: <|" not in quiet.stderr
 
 
-def options_offered_by(stderr: str) -> list[str]:
-    """The options of the command in a notice."""
+def options_offered(stderr: str) -> list[str]:
+    """Return the options of the command in a notice."""
     offered = shlex.split(stderr.splitlines()[1])
     return offered[offered.index("--input") :]
 
 
-def test_the_offered_command_works_where_a_run_was_stopped_and_a_dry_run_offers_it_too(
+def test_the_offered_command_works_after_a_stopped_run_and_a_dry_run_offers_it_too(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.txt"
@@ -512,11 +510,11 @@ def test_the_offered_command_works_where_a_run_was_stopped_and_a_dry_run_offers_
     assert "If it ends a document there, run:\n" in dry.stderr
     with pytest.raises(faults.Stopped):
         prepare(*same, "--block-size", "50K", stop_after_bytes=100_000)
-    assert prepare(*options_offered_by(dry.stderr)).returncode == 0
+    assert prepare(*options_offered(dry.stderr)).returncode == 0
     assert report_of(tmp_path / "out")["documents"] == 10_001
 
 
-def test_no_separator_is_reported_for_records(tmp_path: Path) -> None:
+def test_no_separator_is_offered_for_records(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "A document.<|endoftext|>Another one."}\n' * 200)
     done = prepare("--input", path, "--output-dir", tmp_path)
@@ -542,7 +540,7 @@ def test_a_single_document_is_for_training_and_an_empty_val_is_a_warning(tmp_pat
 
 
 def test_one_long_first_document_leaves_the_others_where_they_were(tmp_path: Path) -> None:
-    """The split of a document depends on what it holds and not on where it stands."""
+    """The split of a document depends on its content and not on its place."""
     others = [f"Document number {k}. " * 50 for k in range(300)]
     first = next(one for k in range(99) if not goes_to_val(one := f"{k} is long. " * 100_000, 0.1))
     path = tmp_path / "a.txt"
@@ -573,7 +571,7 @@ def test_where_there_is_little_text_more_of_its_documents_are_for_validation(
 
 
 @pytest.mark.parametrize("n_more", [0, 1])
-def test_a_stream_that_is_longer_than_the_sample_keeps_its_ratio(n_more: int, tmp_path: Path) -> None:
+def test_a_stream_longer_than_the_part_looked_at_keeps_its_ratio(n_more: int, tmp_path: Path) -> None:
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress((b"A line of text.\n" * (1 << 16))[: (1 << 20) - 1] + b"." * (1 + n_more)))
     done = prepare("--input", path, "--output-dir", tmp_path, "--document-separator", r"\n")

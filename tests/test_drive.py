@@ -1,4 +1,4 @@
-"""Spans on executors of every kind: how many run at a time, and what happens to those that fail."""
+"""Spans on executors of every kind: the number that run at a time, and the handling of failures."""
 
 import io
 import multiprocessing
@@ -40,7 +40,7 @@ def do_all(
     window: Callable[[], int],
     check: Callable[[], None] = lambda: None,
 ) -> list[str]:
-    """Have the spans of a planned run done, as many at a time as given; return the warnings."""
+    """Do the spans of a planned run, `window` of them at a time; return the warnings."""
     stderr = io.StringIO()
     drive(
         plan_in(work),
@@ -62,20 +62,20 @@ def remove_sidecar(work: Path, index: int) -> None:
 
 
 class Dead(Exception):
-    """What another executor may report about a worker that died."""
+    """An exception that an executor may raise for a worker that died."""
 
 
 class OneByOne(Executor):
-    """Does the call that has waited for longest, whenever `check` is called: nothing is left to chance.
+    """Runs the call that has waited longest at each call of `check`: nothing is left to chance.
 
-    `instead` takes the place of an attempt, and may do one.
+    `instead` replaces an attempt, and may make one.
     """
 
     def __init__(self, instead: Callable[..., Outcome] = attempt) -> None:
         self._instead = instead
         self._waiting: list[tuple[Future[Any], tuple[Any, ...]]] = []
         self.tried: list[int] = []
-        self.n_under_way: list[int] = []  # when each was given
+        self.n_under_way: list[int] = []  # at each submit
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
         assert fn is driver.attempt_elsewhere
@@ -95,7 +95,7 @@ class OneByOne(Executor):
 
 
 def failing(how: Callable[[int, int], Outcome | None]) -> Callable[..., Outcome]:
-    """An attempt that may fail by the number of its span, and how often that was tried before."""
+    """Return an attempt that fails depending on the number of its span and of earlier tries."""
     n_tried = [0] * 100
 
     def attempt_or_fail(work_dir: str, index: int, *rest: Any) -> Outcome:
@@ -112,7 +112,7 @@ def test_as_many_are_under_way_as_there_is_room_for(tmp_path: Path) -> None:
     warnings = do_all(
         work, args, executor, lambda: rooms.pop(0) if len(rooms) > 1 else rooms[0], executor.check
     )
-    # With no room one is given; four are then filled up to, and with room for two two end before the next.
+    # With no room, one is submitted; then up to four; with room for two, two end before the next.
     assert executor.n_under_way == [1, 1, 2, 3, 4, 4, 4, 2, 2, 2]
     assert executor.tried == list(range(10))
     assert warnings == ["no worker is available; waiting for one"]
@@ -134,7 +134,7 @@ def test_a_span_that_fails_is_tried_again_after_the_others(tmp_path: Path) -> No
 def test_a_span_whose_part_does_not_count_any_more_is_done_again_or_reported(
     n_lost: int, tmp_path: Path
 ) -> None:
-    """As when an engine turns out to err, after the last try that a span had."""
+    """A part becomes invalid after its span's last try, as when an engine turns out to err."""
     args, work = small_run(tmp_path)
     n_tried = 0
 
@@ -179,7 +179,7 @@ def test_a_span_whose_worker_dies_is_tried_once_more_and_alone(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("error", [UsageError, OutputError, CheckpointError, TooSmallError])
-def test_what_all_spans_would_meet_ends_the_work(error: type[PrepareError], tmp_path: Path) -> None:
+def test_an_error_that_all_spans_would_meet_ends_the_work(error: type[PrepareError], tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
     outcome = Outcome(2, "far.away", error="it cannot be", exit_code=error.exit_code)
     executor = OneByOne(failing(lambda index, _: outcome if index == 2 else None))
@@ -189,7 +189,7 @@ def test_what_all_spans_would_meet_ends_the_work(error: type[PrepareError], tmp_
 
 
 @pytest.mark.parametrize("other_fails", [False, True])
-def test_spans_that_fail_for_want_of_memory_alone_end_with_75(other_fails: bool, tmp_path: Path) -> None:
+def test_spans_that_fail_for_lack_of_memory_alone_end_with_75(other_fails: bool, tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
 
     def fail(index: int, _: int) -> Outcome | None:
@@ -228,7 +228,7 @@ def test_waiting_for_a_scheduler_can_be_ended(tmp_path: Path) -> None:
 
 
 def attempt_or_die(work_dir: str, index: int, *rest: Any) -> Outcome:
-    """Die on the third span, always, and on the fifth the first time."""
+    """Die on span 3 each time, and on span 5 the first time."""
     if index == 3 or (index == 5 and not Path(work_dir, "once").exists()):
         Path(work_dir, "once" if index == 5 else "poison").write_text("")
         os.kill(os.getpid(), signal.SIGKILL)
@@ -279,7 +279,7 @@ def test_threads_are_an_executor_too_and_any_number_may_be_under_way(tmp_path: P
 
 
 class Twice(Executor):
-    """Does everything twice at once, as a scheduler may that has lost sight of a worker."""
+    """Runs each call twice at once, like a scheduler that has lost contact with a worker."""
 
     def __init__(self) -> None:
         self.threads = ThreadPoolExecutor(4)

@@ -46,7 +46,7 @@ def refusal(done: "subprocess.CompletedProcess[str]") -> str:
     found = done.stderr[done.stderr.index("prepare: ") :] if "prepare: " in done.stderr else ""
     return re.sub(
         r"[\d.]+ [MG]B in use|[\d.]+ [MG]B of memory", "...", found
-    )  # which is never twice the same
+    )  # these numbers differ between runs
 
 
 def too_little_memory(folder: Path) -> Args:
@@ -144,9 +144,7 @@ def another_charset(folder: Path) -> Args:
         (another_charset, 3),
     ],
 )
-def test_what_a_run_refuses_a_dry_run_refuses_in_the_same_words(
-    setup: Setup, exit_code: int, tmp_path: Path
-) -> None:
+def test_a_dry_run_refuses_with_the_message_of_a_run(setup: Setup, exit_code: int, tmp_path: Path) -> None:
     args = setup(tmp_path)
     before = everything(tmp_path)
     dry = faults.run(*args, "--dry-run")
@@ -167,7 +165,7 @@ def test_a_disk_that_is_too_small_is_refused_as_by_a_run(tmp_path: Path, disks: 
 
 @contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Make a folder one that may not be written to, by root neither."""
+    """Make a folder that cannot be written to, not even by root."""
     require_root("a read-only mount")
     subprocess.run(["mount", "--bind", folder, folder], check=True)
     try:
@@ -230,7 +228,7 @@ def test_a_dry_run_shows_how_far_a_stopped_run_is_and_costs_nothing_of_it(tmp_pa
     assert resumed(dry.stdout) == resumed(done.stderr) != []
 
 
-def test_a_dry_run_says_the_same_of_a_damaged_journal_and_removes_nothing(tmp_path: Path) -> None:
+def test_a_dry_run_reports_a_damaged_journal_as_a_run_does_and_removes_nothing(tmp_path: Path) -> None:
     stop(tmp_path)
     journal = tmp_path / "out" / ".prepare" / "journal"
     journal.write_bytes(journal.read_bytes()[:-20])
@@ -244,7 +242,7 @@ def test_a_dry_run_says_the_same_of_a_damaged_journal_and_removes_nothing(tmp_pa
     assert resumed(dry.stdout) == resumed(done.stderr) != []
 
 
-def test_of_complete_output_a_dry_run_says_that_it_is_complete(tmp_path: Path) -> None:
+def test_a_dry_run_reports_that_complete_output_is_complete(tmp_path: Path) -> None:
     small_text(tmp_path)
     assert faults.run(*options(tmp_path)).returncode == 0
     dry = faults.run(*options(tmp_path), "--dry-run")

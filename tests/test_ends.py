@@ -1,4 +1,4 @@
-"""Where documents end travels with their tokens: through the parts of a plan, and into an index."""
+"""The ends of documents travel with their tokens through the parts of a plan and into an index."""
 
 import random
 from dataclasses import replace
@@ -62,7 +62,7 @@ def some_config(folder: Path, eot: str) -> tuple[Config, str]:
 
 
 @pytest.mark.parametrize("eot", ["append", "prepend", "none"])
-def test_parts_hand_the_ends_of_their_documents_to_what_merges_them(
+def test_parts_hand_the_ends_of_their_documents_to_the_merge(
     eot: str, tmp_path: Path, gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, text = some_config(tmp_path, eot)

@@ -47,10 +47,10 @@ def slow(gpt2: tiktoken.Encoding) -> TiktokenEncoder:
 
 
 def assert_equal(fast: GigatokenEncoder, slow: TiktokenEncoder, text: bytes) -> bool:
-    """Compare without the engine's own check, which is tested elsewhere; whether tiktoken had to help."""
+    """Compare without the engine's own check, tested elsewhere; return whether tiktoken had to help."""
     made = fast.encode_checked(text, [])
     expected = slow.encode(text)
-    if not np.array_equal(made.ids, expected):  # what pytest would show of it takes minutes
+    if not np.array_equal(made.ids, expected):  # pytest would take minutes to show the difference
         shorter = min(len(made.ids), len(expected))
         first = int(np.argmin(np.append(made.ids[:shorter] == expected[:shorter], False)))
         before = slow.encoding.decode_bytes(expected[:first].tolist())
@@ -84,7 +84,7 @@ def test_a_token_that_gpt2_does_not_have_shows_that_the_engine_errs(
     fast._tokenizer._tokenizer = Erring()
     with pytest.raises(EngineMismatch):
         fast.encode_checked(b"The dog", [])
-    assert np.array_equal(fast.encode(b"The dog"), slow.encode(b"The dog"))  # for the forecast
+    assert np.array_equal(fast.encode(b"The dog"), slow.encode(b"The dog"))  # as in the forecast
 
 
 # The same tokens
@@ -99,18 +99,18 @@ def test_any_text_has_the_tokens_of_tiktoken(
 
 
 def in_contexts(chars: list[str]) -> bytes:
-    """Each between letters, after digits, next to spaces, before punctuation, doubled, after a quote."""
+    """Each between letters, after digits, by spaces, before punctuation, doubled, after an apostrophe."""
     return "\n".join(f"a{c}b1{c} {c}! {c}{c}'{c}" for c in chars).encode()
 
 
-def test_every_character_there_is_has_the_tokens_of_tiktoken_in_several_contexts(
+def test_every_character_has_the_tokens_of_tiktoken_in_several_contexts(
     fast: GigatokenEncoder, slow: TiktokenEncoder
 ) -> None:
     new = set(new_letters())
     n_swept = 0
     for start in range(0, 0x110000, 4096):
         chars = {chr(code) for code in range(start, start + 4096) if code not in SURROGATES}
-        # The new ones would have the others go through tiktoken, too.
+        # With new ones among them, the others would go through tiktoken, too.
         for some, is_helped in ((chars - new, False), (chars & new, True)):
             if some:
                 assert assert_equal(fast, slow, in_contexts(sorted(some))) == is_helped
@@ -163,7 +163,7 @@ def test_strict_finds_the_same_byte_with_both(
     assert messages[0] == messages[1]
 
 
-# Where the two are known to disagree
+# Known differences between the two
 
 
 def test_text_full_of_new_letters_goes_through_tiktoken(
@@ -193,7 +193,7 @@ def test_one_such_character_in_a_long_text_is_enough(fast: GigatokenEncoder, slo
 
 
 class PanicException(BaseException):
-    """Named as Rust's panic is, whose class cannot be imported."""
+    """Named like Rust's panic, whose class cannot be imported."""
 
 
 def test_a_panic_has_the_block_go_through_tiktoken(
@@ -210,17 +210,21 @@ def test_a_panic_has_the_block_go_through_tiktoken(
     panicking = open_gigatoken(gpt2)
     assert not assert_equal(panicking, slow, b"keep calm")
     assert assert_equal(panicking, slow, b"do not panic")
-    assert np.array_equal(panicking.encode(b"do not panic"), slow.encode(b"do not panic"))  # the forecast's
+    assert np.array_equal(
+        panicking.encode(b"do not panic"), slow.encode(b"do not panic")
+    )  # as in the forecast
     path = tmp_path / "text"
     path.write_bytes(b"calm words " * 4000 + b"panic " + b"calm words " * 4000)
     (train, _), tally = tokenise([path], panicking, block_bytes=5000)
     assert np.array_equal(train, whole_tokens(path, gpt2))
     assert tally.fallback_blocks == 1
-    panicking.drop_caches()  # it does not wait for a thread that has ended
+    panicking.drop_caches()  # it does not wait for threads that have ended
     assert not assert_equal(panicking, slow, b"keep calm")
 
 
-def test_what_is_no_panic_is_reported(gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_other_than_panics_are_raised(
+    gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_self: object, _tokenizer: object, _text: bytes) -> object:
         raise MemoryError
 
@@ -233,7 +237,7 @@ def test_what_is_no_panic_is_reported(gpt2: tiktoken.Encoding, monkeypatch: pyte
 
 
 def run_python(program: str, *args: str) -> list[int]:
-    """Run it in a process of its own, whose memory is only its own; return the numbers it prints."""
+    """Run it in a process of its own, which measures its memory alone; return the numbers it prints."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program), *args],
         cwd=REPOSITORY,
@@ -322,28 +326,28 @@ def test_dropping_the_cache_is_safe_while_others_encode(
             future.result(timeout=60)
         stop.set()
         assert all(future.result(timeout=60) for future in encoding)
-    assert 2 <= fast._tokenizer.generation <= 10  # a thread that comes while it is rebuilt has nothing to do
-    assert in_use == [0] * fast._tokenizer.generation  # or else there would be two of them in memory
+    assert 2 <= fast._tokenizer.generation <= 10  # drops during a rebuild do nothing
+    assert in_use == [0] * fast._tokenizer.generation  # otherwise two of them would be in memory
 
 
 def drop_often(fast: GigatokenEncoder) -> None:
     for _ in range(5):
-        time.sleep(0.02)  # for the others to be at work again
+        time.sleep(0.02)  # until the others are at work again
         fast.drop_caches()
 
 
-def test_other_memory_in_this_process_has_it_rebuilt_but_not_without_end(
+def test_memory_of_others_in_this_process_has_it_rebuilt_but_not_without_end(
     gpt2: tiktoken.Encoding, slow: TiktokenEncoder
 ) -> None:
     readings = iter([0, *[10**12] * 3, *[0] * 10])
     fast = open_gigatoken(gpt2, own_bytes=lambda: next(readings))
-    text = b"to be, or not " * 100_000  # enough to look at the memory after each
+    text = b"to be, or not " * 100_000  # enough for a look at the memory after each
     for _ in range(6):
         assert np.array_equal(fast.encode(text), slow.encode(text))
     assert fast._tokenizer.generation == 3
 
 
-def test_blocks_that_others_say_they_use_do_not_count_as_words(
+def test_blocks_that_others_declare_do_not_count_as_words(
     gpt2: tiktoken.Encoding, slow: TiktokenEncoder
 ) -> None:
     readings = iter([0, *[100_000_000] * 12])
@@ -358,19 +362,21 @@ def test_blocks_that_others_say_they_use_do_not_count_as_words(
     assert fast._tokenizer.generation == 1
 
 
-@pytest.mark.parametrize(("cache_bytes", "n_built_anew"), [(50_000_000, 1), (70_000_000, 0)])
-def test_where_large_blocks_are_not_known_other_blocks_are_subtracted_once(
-    gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch, cache_bytes: int, n_built_anew: int
+@pytest.mark.parametrize(("cache_bytes", "n_rebuilt"), [(50_000_000, 1), (70_000_000, 0)])
+def test_where_large_blocks_are_not_known_those_of_others_are_subtracted_once(
+    gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch, cache_bytes: int, n_rebuilt: int
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.memory.malloc._libc", lambda: None)  # glibc before 2.33, or another
+    monkeypatch.setattr(
+        "nanogpt_compat.memory.malloc._libc", lambda: None
+    )  # glibc before 2.33, or another libc
     readings = iter([0, *[160_000_000] * 4])
     fast = open_gigatoken(gpt2, own_bytes=lambda: next(readings), cache_bytes=cache_bytes)
     with uses_block(100_000_000):
         fast.encode(b"to be, or not " * 100_000)
-    assert fast._tokenizer.generation == n_built_anew
+    assert fast._tokenizer.generation == n_rebuilt
 
 
-def test_no_thread_waits_for_a_tokenizer_that_could_not_be_built(
+def test_a_tokenizer_that_could_not_be_built_blocks_no_thread(
     gpt2: tiktoken.Encoding, slow: TiktokenEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fast = open_gigatoken(gpt2)
@@ -387,14 +393,14 @@ def test_no_thread_waits_for_a_tokenizer_that_could_not_be_built(
     assert np.array_equal(fast.encode(b"to be"), slow.encode(b"to be"))
 
 
-def test_versions_that_bound_their_cache_themselves_get_the_bound_and_are_never_rebuilt(
+def test_versions_that_can_bound_their_cache_are_set_to_and_never_rebuilt(
     gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gigatoken = pytest.importorskip("gigatoken", exc_type=ImportError)
-    limits: list[int] = []
-    monkeypatch.setattr(gigatoken, "set_max_cache_bytes", limits.append, raising=False)
+    bounds: list[int] = []
+    monkeypatch.setattr(gigatoken, "set_max_cache_bytes", bounds.append, raising=False)
     fast = open_gigatoken(gpt2, n_workers=4, own_bytes=always(10**12))
-    assert limits == [fast.cache_bytes // 4]
+    assert bounds == [fast.cache_bytes // 4]
     fast.encode(b"to be, or not to be")
     assert fast._tokenizer.generation == 0
 

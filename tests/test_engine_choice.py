@@ -80,7 +80,7 @@ def test_auto_does_not_take_it_where_its_memory_cannot_be_had(gpt2: tiktoken.Enc
     assert isinstance(chosen("gigatoken", gpt2, spare_bytes=0).encoder, GigatokenEncoder)
 
 
-def test_without_it_auto_says_what_it_would_bring_and_asking_for_it_is_an_error(
+def test_without_it_auto_names_its_benefit_and_asking_for_it_is_an_error(
     gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def not_found(name: str) -> str:
@@ -92,12 +92,12 @@ def test_without_it_auto_says_what_it_would_bring_and_asking_for_it_is_an_error(
         chosen("gigatoken", gpt2)
 
 
-# The program where it is not installed, or broken
+# The program if it is not installed, or broken
 
 
 @pytest.fixture
 def packages(tmp_path: Path) -> Path:
-    """A folder with all that is installed here but gigatoken."""
+    """A folder with all installed packages except gigatoken."""
     folder = tmp_path / "packages"
     folder.mkdir()
     for place in map(Path, sys.path):
@@ -128,7 +128,7 @@ def prepare_with(packages: Path, *args: str | Path) -> "subprocess.CompletedProc
     )
 
 
-def test_the_program_without_it_says_what_installing_it_would_bring(packages: Path, tmp_path: Path) -> None:
+def test_the_program_without_it_names_the_benefit_of_installing_it(packages: Path, tmp_path: Path) -> None:
     text = make_text(tmp_path / "text.txt", 200_000)
     done = prepare_with(packages, "--input", text, "--output-dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
@@ -174,7 +174,7 @@ def test_one_that_is_broken_is_not_taken(code: str, packages: Path, tmp_path: Pa
     assert "--engine gigatoken: version 0.10.1 fails: " in refused.stderr
 
 
-# What it does not change
+# Output that does not depend on it
 
 
 def test_the_output_is_the_same_whatever_the_engine_the_workers_and_the_blocks(tmp_path: Path) -> None:

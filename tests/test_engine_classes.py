@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nanogpt_compat.encoders.new_letters import NEW_LETTERS, has_new_letter
 from tests.engines import SURROGATES, new_letters
 
-# At the ends of the ranges and next to them, and at the ends of what begins with one byte.
+# At the ends of the ranges and next to them, and at the ends of the characters with one first byte.
 EDGES = sorted(
     {edge + step for pair in NEW_LETTERS for edge in pair for step in (-1, 0, 1)}
     | {0x80, 0xFF, 0x100, 0x7FF, 0x800, 0xFFF, 0x1000, 0x20AC, 0x4E2D, 0xD7FF, 0xE000, 0xFFFD, 0xFFFF}

@@ -27,14 +27,14 @@ from tests.texts import valid_bytes
 
 pytestmark = pytest.mark.costly
 
-WORD = "Xyzzyq"  # where the engine errs, if it should
+WORD = "Xyzzyq"  # the engine errs here, with `errs_at`
 SIZE = 1_500_000
 OFTEN: dict[str, Any] = {"check_every_bytes": 200_000, "every_bytes": 100_000}
 BLOCKS = ("--block-size", "64KiB", "--val-split", "none")
 
 
 def place(path: Path, *offsets: int) -> Path:
-    """Put the word over what is there."""
+    """Overwrite the text at these offsets with the word."""
     with path.open("r+b") as file:
         for offset in offsets:
             file.seek(offset)
@@ -61,12 +61,12 @@ def blocks_cut_at(inputs: int, edges: list[int]) -> Iterator[Block]:
 
 
 def first_byte_of(report: dict[str, Any]) -> int:
-    """Where the bytes begin that are named in a report."""
+    """Return the first of the bytes that a report names."""
     return int(report["engine_mismatch"].split(" for bytes ")[1].split()[0].replace(",", ""))
 
 
 def assert_found_out(folder: Path, stderr: str, *, of: Path, at: int) -> None:
-    """The run says which bytes of which file it was, and the report remembers."""
+    """Check that the run and the report name the bytes and the file."""
     lines = [line for line in stderr.splitlines() if line.endswith(": starting over with tiktoken")]
     assert len(lines) == 1, stderr
     report = report_of(folder)
@@ -89,7 +89,7 @@ def test_an_engine_that_does_not_err_is_checked_in_every_stretch(
     assert "starting over" not in done.stderr
     report = report_of(tmp_path / "out")
     assert (report["engine"], report["engine_mismatch"]) == ("gigatoken", "")
-    # Seven or eight stretches; the first block is checked as a whole, whatever is chosen in it.
+    # Seven or eight stretches; the first block is checked as a whole, apart from the slices.
     assert 7 <= report["engine_checked_slices"] <= 9
     assert f"{report['engine_checked_slices']} slices checked against tiktoken: 0 differ" in done.stderr
     assert tokens_in(tmp_path / "out") == right(gpt2, text)
@@ -168,16 +168,16 @@ def test_one_that_errs_only_after_a_resume_is_found_out(
 @pytest.mark.parametrize(
     ("at", "skip", "is_remembered"),
     [
-        ("remove .*", 0, False),  # it has erred, and all is there still
+        ("remove .*", 0, False),  # it has erred, and all files are still there
         ("remove journal", 0, False),
-        ("write journal", 1, False),  # before the header that remembers
+        ("write journal", 1, False),  # before the header that records it
         ("fdatasync journal", 1, True),
         ("write journal", 2, True),  # before the first checkpoint
         ("write journal", 3, True),
         ("rename train.bin.partial", 0, True),
     ],
 )
-def test_killed_after_it_was_found_out_it_resumes_with_tiktoken(
+def test_a_run_killed_after_the_mismatch_resumes_with_tiktoken(
     at: str, skip: int, is_remembered: bool, text: Path, gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     place(text, 50_000)
@@ -187,8 +187,8 @@ def test_killed_after_it_was_found_out_it_resumes_with_tiktoken(
     done = run(*args, errs_at=WORD, **OFTEN)
     assert done.returncode == 0, done.stderr
     assert ("starting over with tiktoken" in done.stderr) != is_remembered
-    is_going_on = is_remembered and not at.startswith("rename")  # nothing is left to encode then
-    assert (": resuming with tiktoken\n" in done.stderr) == is_going_on
+    is_resumed = is_remembered and not at.startswith("rename")  # nothing is left to encode then
+    assert (": resuming with tiktoken\n" in done.stderr) == is_resumed
     report = report_of(tmp_path / "out")
     assert report["engine"] == "tiktoken"
     assert "for bytes 0 to " in report["engine_mismatch"]
@@ -196,7 +196,7 @@ def test_killed_after_it_was_found_out_it_resumes_with_tiktoken(
     assert tokens_in(tmp_path / "out") == right(gpt2, text)
 
 
-def test_who_was_found_out_is_not_trusted_by_a_later_process_in_which_it_does_not_err(
+def test_an_engine_that_was_found_out_is_not_trusted_later_even_if_it_does_not_err(
     text: Path, gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     place(text, 50_000)
@@ -209,12 +209,12 @@ def test_who_was_found_out_is_not_trusted_by_a_later_process_in_which_it_does_no
     assert report_of(tmp_path / "out")["engine"] == "tiktoken"
     assert report_of(tmp_path / "out")["engine_mismatch"] == header["engine_mismatch"]
     assert tokens_in(tmp_path / "out") == right(gpt2, text)
-    begun_anew = run(*args, "--restart", "--overwrite")
-    assert begun_anew.returncode == 0, begun_anew.stderr
+    restarted = run(*args, "--restart", "--overwrite")
+    assert restarted.returncode == 0, restarted.stderr
     assert report_of(tmp_path / "out")["engine"] == "gigatoken"
 
 
-# Where it is checked
+# Places of the check
 
 
 @given(sizes=st.lists(st.integers(1, 20_000_000), min_size=1, max_size=20), index=st.integers(0, 5))

@@ -121,7 +121,7 @@ def test_an_empty_forecast_is_nothing() -> None:
     assert Estimator(one_token_each).estimate(n_workers=2) == Estimate(0, 0, 0.0)
 
 
-# Text in many languages: what the samples are taken from decides
+# Text in many languages: the places of the samples decide
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ same_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixtur
 
 
 def as_if_unchecked(tally: Tally) -> Tally:
-    """All that is counted but what depends on where blocks begin."""
+    """Return the counts without those that depend on block boundaries."""
     return replace(tally, checked_slices=0, fallback_blocks=0)
 
 
@@ -174,7 +174,7 @@ def test_a_stretch_without_a_cut_is_cut_at_the_same_places_whatever_the_blocks(
     for found, other in results[1:]:
         assert_same(found, results[0][0])
         assert as_if_unchecked(other) == as_if_unchecked(tally)
-    # The text is the whole file's to the character, also at the seams.
+    # The text is that of the whole file, also at the seams.
     whole = whole_tokens(path, gpt2)
     assert gpt2.decode_bytes(train.tolist()) == gpt2.decode_bytes(whole.tolist())
 

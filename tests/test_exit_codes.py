@@ -49,7 +49,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def exit_code(name: str, prefix: Prefix) -> int:
-    """Return what a process that ends by this signal has for its return code."""
+    """Return the return code of a process that ends by this signal."""
     return 128 + signal.Signals[name] if prefix else -signal.Signals[name]
 
 
@@ -73,7 +73,7 @@ def wait_for(what: Callable[[], bool], process: Process) -> None:
 
 
 def program_of(process: Process, prefix: Prefix) -> int:
-    """Find the program that the prefix has started, or is about to."""
+    """Find the program that the prefix has started or is about to start."""
     if not prefix:
         return process.pid
     parent = psutil.Process(process.pid)
@@ -157,11 +157,11 @@ def test_a_pager_that_has_stopped_reading_does_not_keep_it_alive(path: Path) -> 
     os.close(writing)
 
 
-# Where it waits
+# While it waits
 
 
 @pytest.mark.parametrize("mode", [(), ("--dry-run",), ("--verify",)])
-def test_while_it_waits_for_a_writer_of_a_fifo(mode: Args, tmp_path: Path, prefix: Prefix) -> None:
+def test_while_it_waits_for_a_writer_to_a_fifo(mode: Args, tmp_path: Path, prefix: Prefix) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     process = start("--input", fifo, "--output-dir", tmp_path / "out", *mode, prefix=prefix)
@@ -193,7 +193,7 @@ def test_while_nothing_more_comes_through_a_pipe(path: Path, tmp_path: Path, pre
     process = start("--input", "-", "--output-dir", out, prefix=prefix)
     with ended_by("SIGTERM", process, prefix):
         assert process.stdin is not None
-        for _ in range(6):  # more than what is looked at before the run begins
+        for _ in range(6):  # more than the look into the input reads
             process.stdin.write(path.read_text(errors="ignore"))
         process.stdin.flush()
         wait_for(lambda: (out / ".prepare" / "journal").exists(), process)
@@ -273,11 +273,11 @@ def test_as_process_1_a_second_signal_ends_it_at_once(path: Path, tmp_path: Path
     assert "saved" not in stderr, "it has waited for the disk"
 
 
-# Whatever else ends it
+# Other ends
 
 
 @pytest.mark.parametrize("asked", ["--dry-run", "--help", "--version"])
-def test_what_is_asked_for_and_cannot_be_printed_is_no_success(asked: str, path: Path) -> None:
+def test_output_that_cannot_be_printed_is_no_success(asked: str, path: Path) -> None:
     out = path.parent / "out"
     words = [asked, "--input", path, "--output-dir", out]
     args = [sys.executable, *map(str, (REPOSITORY / "prepare.py", *words))]
@@ -286,7 +286,7 @@ def test_what_is_asked_for_and_cannot_be_printed_is_no_success(asked: str, path:
     assert done.returncode == 4
     assert "cannot write to standard output: No space left on device; free some space" in done.stderr
     reading, writing = os.pipe()
-    os.close(reading)  # as `head` does that has seen enough
+    os.close(reading)  # like `head` when it has enough
     assert subprocess.run(args, stdout=writing, stderr=subprocess.DEVNULL, check=False).returncode == 0
     os.close(writing)
 

@@ -45,8 +45,8 @@ WAYS = {
 }
 SYNCS = ("fsync", "fdatasync")
 SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16, **SMALL_SHUFFLE}
-# These may fail without anything being wrong with the files: what they should have removed is hidden, and
-# removed by the next run.
+# These may fail without harm to the final files: the remaining files are hidden, and the next run removes
+# them.
 MAY_FAIL = {"unlink", "rmdir"}
 BEGUN = ["nothing", "a part", "nothing, with an index", "nothing of a shuffle", "its second pass"]
 TIMES = pytest.mark.parametrize(
@@ -56,7 +56,7 @@ TIMES = pytest.mark.parametrize(
 
 @dataclass(frozen=True)
 class Scene:
-    """A run in which calls fail: what it begins with, and what it makes if none fails."""
+    """A run in which calls fail: its folder at the start, and its result if none fails."""
 
     args: tuple[str | Path, ...]
     begin: Path
@@ -77,7 +77,7 @@ class Scene:
 def scenes(
     tmp_path_factory: pytest.TempPathFactory, failing_calls: FailingCalls
 ) -> dict[tuple[str, bool], Scene]:
-    """The run by what it begins with and whether its output is mapped."""
+    """The runs by the state of the folder at the start and by whether the output is mapped."""
     folder = tmp_path_factory.mktemp("scenes")
     plain: Args = ("--input", make_text(folder / "a.txt", 600_000), "--block-size", "30000")
     documents = (*plain, "--document-separator", r"\n", "--index")
@@ -105,7 +105,7 @@ def scenes(
 
 
 def places(scene: Scene, call: str, way: str, times: str) -> list[int]:
-    """Choose which calls fail, from 1: three of them in the first way, in every other one of these three."""
+    """Choose the calls that fail, from 1: three in the first way, and one of these in each other way."""
     n_calls = scene.calls[call]
     if times == "every":
         return list(range(1, n_calls + 1))
@@ -114,7 +114,7 @@ def places(scene: Scene, call: str, way: str, times: str) -> list[int]:
 
 
 def the_failed(fault: Fault, calls: list[Call]) -> int | None:
-    """The index of the call that failed, or None if this run made fewer of them: threads vary."""
+    """Return the index of the failed call, or None if this run made fewer of them: threads vary."""
     same = [index for index, call in enumerate(calls) if call.name == fault.call]
     return same[fault.at - 1] if fault.at <= len(same) else None
 
@@ -152,16 +152,16 @@ def is_harmless(fault: Fault, path: Path) -> bool:
     """Whether a run has good reason to continue after this call has failed."""
     return (
         (fault.call == "mkdir" and path.name == ".prepare")  # it was there already
-        or (fault.call == "flock" and fault.way == "ENOSYS")  # host, boot and process do
+        or (fault.call == "flock" and fault.way == "ENOSYS")  # host, boot and process are compared instead
         or (fault.call == "madvise" and fault.way == "EINVAL")  # a precaution: the store itself does it
-        or fault.call == "reserve"  # room for later, of which there may be none
+        or fault.call == "reserve"  # room for later, which may be missing
         or (fault.call == "rename" and path.name == "lock")  # tried again, as if another run had held it
         or (fault.way == "short" and path.name != "journal")  # the rest is written by a second call
     )
 
 
 def run_all(chosen: list[tuple[Scene, Fault]], folder: Path) -> Counter[int]:
-    """Let each of these faults happen, judge what it leaves, and run again; count the exit codes."""
+    """Let each of these faults happen, check the files, and run again; count the exit codes."""
 
     def run_one(number: int) -> Done:
         scene, fault = chosen[number]
@@ -204,7 +204,7 @@ def test_the_program_calls_no_msync_since_fsync_writes_what_was_mapped(
     assert not any(scene.calls["msync"] for scene in scenes.values())
 
 
-def test_what_leads_to_the_journal_is_durable_before_the_first_record(
+def test_folders_above_the_journal_are_durable_before_the_first_record(
     failing_calls: FailingCalls, tmp_path: Path
 ) -> None:
     folder, log = tmp_path / "folder", tmp_path / "log"

@@ -34,7 +34,7 @@ Line = dict[str, Any]
 
 
 def lines_in(stdout: str) -> list[Line]:
-    """Parse what a run has printed, as a wrapper does, and check what holds for every run."""
+    """Parse the output of a run, as a wrapper does, and check the rules for every run."""
     assert stdout.endswith("\n")
     assert stdout.isascii()
     lines: list[Line] = [json.loads(line) for line in stdout.splitlines()]
@@ -61,7 +61,7 @@ def args(tmp_path: Path) -> Args:
     return ("--input", path, "--output-dir", tmp_path / "out", "--progress", "json", *slow)
 
 
-def test_a_run_says_where_it_is_and_ends_with_done(args: Args, tmp_path: Path) -> None:
+def test_a_run_reports_its_progress_and_ends_with_done(args: Args, tmp_path: Path) -> None:
     done = faults.run(*args)
     lines = lines_in(done.stdout)
     assert states(lines) == ["preparing", "running", "finishing", "done"]
@@ -96,7 +96,7 @@ def test_a_second_run_is_complete_and_one_with_overwrite_is_done(args: Args) -> 
     assert verified[-1]["bytes"] == 1_500_000
 
 
-def test_a_dry_run_says_that_gigatoken_uses_what_max_memory_allows(args: Args) -> None:
+def test_a_dry_run_reports_that_gigatoken_uses_what_max_memory_allows(args: Args) -> None:
     pytest.importorskip("gigatoken", exc_type=ImportError)
 
     def most_bytes(*more: str) -> int:
@@ -125,7 +125,7 @@ def test_a_dry_run_gives_its_forecast(args: Args, tmp_path: Path) -> None:
     assert forecast["tokens_per_byte"] == pytest.approx(sum(made["tokens"].values()) / 1_500_000, rel=0.1)
 
 
-def test_of_a_pipe_the_total_and_what_follows_from_it_are_unknown(tmp_path: Path) -> None:
+def test_the_total_and_figures_from_it_are_unknown_for_a_pipe(tmp_path: Path) -> None:
     text = make_text(tmp_path / "a.txt", 3_000_000)
     command = f"cat {text} | {sys.executable} prepare.py - --progress json --output-dir {tmp_path}/"
     for more in ("one", "two --dry-run"):
@@ -153,7 +153,7 @@ def test_of_a_pipe_the_total_and_what_follows_from_it_are_unknown(tmp_path: Path
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_last_line_says_what_has_ended_a_run(
+def test_the_last_line_names_what_has_ended_a_run(
     fault: dict[str, Any], state: str, exit_code: int, message: str, args: Args, tmp_path: Path
 ) -> None:
     stopped = faults.run(*args, "--workers", "2", **fault)
@@ -193,7 +193,7 @@ def test_a_resumed_run_begins_where_the_stopped_one_had_come_to(args: Args) -> N
         ("--merge --work-dir {}/work", 6, "error: "),
     ],
 )
-def test_what_is_refused_has_a_last_line_too(
+def test_a_refusal_has_a_last_line_too(
     options: str, exit_code: int, message: str, args: Args, tmp_path: Path
 ) -> None:
     done = faults.run(*args, *options.format(tmp_path).split())
@@ -246,7 +246,7 @@ def test_lines_come_at_once_while_the_run_is_at_work(args: Args) -> None:
     assert select.select([process.stdout], [], [], 0)[0]
     seen = os.read(process.stdout.fileno(), 65536).decode()
     assert [json.loads(line)["state"] for line in seen.splitlines()][:2] == ["preparing", "running"]
-    assert faults.let_continue(process).returncode == 0
+    assert faults.let_finish(process).returncode == 0
 
 
 class Kept:
@@ -267,7 +267,7 @@ def test_a_second_signal_adds_no_second_last_line() -> None:
     assert feed.last_line("stopped", 143, "stopped by SIGTERM") == ""
 
 
-def test_secrets_stay_out_of_messages_and_names_of_fields_stay_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_hide_secrets_and_keep_names_of_fields(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nanogpt_compat.system.redaction._known", {"running", "tokens", "hunter2hunter2"})
     kept = Kept()
     feed = Feed(kept)  # type: ignore[arg-type]

@@ -370,7 +370,7 @@ NEARLY_LINES = {
 @pytest.mark.parametrize(
     ("name", "kind"), [("two on a line", "jsonl.gz"), *((name, "jsonl") for name in NEARLY_LINES)]
 )
-def test_what_is_nearly_json_lines_comes_with_a_command_that_leaves_what_was_read_as_it_is(
+def test_nearly_json_lines_come_with_a_command_that_keeps_what_was_read_as_it_is(
     name: str, kind: str, run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     good = b'{"n":1.0,  "text":"caf\\u00e9 a"}\n' * 3
@@ -420,7 +420,7 @@ def test_either_remedy_resumes_what_is_saved_and_ends_as_a_fresh_run(
 
 @pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
 @pytest.mark.parametrize("name", ["two on a line", "commas"])
-def test_what_is_nearly_json_lines_from_its_first_line_on_is_found_before_anything_is_made(
+def test_nearly_json_lines_from_the_first_line_on_are_found_before_anything_is_made(
     name: str, run_prepare: RunPrepare, gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     lines, texts = NEARLY_LINES[name]
@@ -516,7 +516,7 @@ def test_a_chat_from_a_stream_is_refused_with_the_program(run_prepare: RunPrepar
 @pytest.mark.parametrize(
     "options", [[], ["--quiet"], ["--cluster", "local", "--merge", "--work-dir", "work"]]
 )
-def test_an_input_of_which_nothing_is_left_is_warned_of(
+def test_an_input_with_nothing_left_gets_a_warning(
     options: list[str], run_prepare: RunPrepare, tmp_path: Path
 ) -> None:
     (tmp_path / "a.jsonl").write_text(GOOD + "{broken\n")
@@ -538,7 +538,9 @@ def test_an_input_of_which_nothing_is_left_is_warned_of(
     assert found["skipped_records"] == 7
 
 
-def test_a_column_of_nulls_among_other_inputs_stops_nothing(run_prepare: RunPrepare, tmp_path: Path) -> None:
+def test_a_column_of_nulls_among_other_inputs_does_not_stop_a_run(
+    run_prepare: RunPrepare, tmp_path: Path
+) -> None:
     (tmp_path / "a.jsonl").write_text(GOOD)
     write_table(tmp_path / "b.parquet", text=pyarrow.nulls(3), other=pyarrow.nulls(3))
     write_table(tmp_path / "c.parquet", text=pyarrow.nulls(0))
@@ -546,12 +548,12 @@ def test_a_column_of_nulls_among_other_inputs_stops_nothing(run_prepare: RunPrep
     names = ("a.jsonl", "b.parquet", "c.parquet", "d.parquet")
     done = run_prepare("--input", *names, "--output-dir", "out")
     assert done.returncode == 0, done.stderr
-    skipped = "3 records were skipped, the first in b.parquet: row 0: its field 'text' is null"
-    assert f"warning: nothing is left of b.parquet: {skipped}" in done.stderr
+    message = "3 records were skipped, the first in b.parquet: row 0: its field 'text' is null"
+    assert f"warning: nothing is left of b.parquet: {message}" in done.stderr
     assert report_of(tmp_path / "out")["documents"] == 1
 
 
-def test_when_nothing_at_all_is_left_the_error_says_how_many_were_skipped_and_why(
+def test_when_nothing_at_all_is_left_the_error_reports_how_many_were_skipped_and_why(
     run_prepare: RunPrepare, tmp_path: Path
 ) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": ""}\n')

@@ -57,7 +57,7 @@ def test_a_path_that_no_mount_holds_is_unknown(mountinfo: str) -> None:
     assert filesystem.mounted_type(mountinfo, Path("/mnt/x"), "8:17") == "unknown"
 
 
-def test_the_file_system_of_a_real_folder_is_what_findmnt_says(tmp_path: Path) -> None:
+def test_the_file_system_of_a_real_folder_is_that_of_findmnt(tmp_path: Path) -> None:
     for folder in (tmp_path, Path("/dev/shm"), Path("/proc/self")):
         command = ["findmnt", "-n", "-o", "FSTYPE", "-T", str(folder)]
         assert filesystem.file_system(folder) == subprocess.check_output(command, text=True).split()[-1]
@@ -121,7 +121,7 @@ def test_write_all_to_a_full_device_is_an_oserror() -> None:
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What is fsynced, in order: `folder`, or the name and size of the file."""
+    """The synced files in order: `folder`, or the name and size of the file."""
     calls: list[str] = []
     real_fsync = os.fsync
 
@@ -159,7 +159,7 @@ def test_write_atomically_replaces_the_old_content_and_leaves_nothing_else(tmp_p
     assert [one.name for one in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_who_holds_a_lock_writes_over_what_a_killed_run_left(tmp_path: Path) -> None:
+def test_the_holder_of_a_lock_writes_over_files_of_a_killed_run(tmp_path: Path) -> None:
     (tmp_path / "a.json.tmp").write_bytes(b"half of")
     filesystem.write_atomically(tmp_path / "a.json", b"new", is_locked=True)
     assert (tmp_path / "a.json").read_bytes() == b"new"

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.costly
 
 KINDS = ("txt", "jsonl", "parquet")
 SEPARATOR = "\x1e"
-# What a run may be made of, each without an exact cut in it.
+# Units of runs, each without an exact cut in it.
 RUNS = (" ", "\n", "\t", "\u3000", "\xa0", " \n\t\xa0", "a", "7", "!", "'", "\u0301", "\u6c13", "\U0001f600")
 
 
@@ -44,7 +44,7 @@ def options_for(kind: str) -> tuple[str, ...]:
 def expected_tokens(
     documents: Sequence[str], gpt2: tiktoken.Encoding, piece_bytes: int
 ) -> tuple[list[int], int]:
-    """The tokens of all documents, and how many forced cuts there are in them."""
+    """Return the tokens of all documents and the number of forced cuts in them."""
     tokens: list[int] = []
     n_forced = 0
     for document in documents:
@@ -68,7 +68,7 @@ def long_runs() -> list[str]:
         "a" + "\n" * MAX_PIECE_BYTES + "b",
         "Short.",
         run_of("\u3000", MAX_PIECE_BYTES + 2) + "b",
-        "a b" + run_of("7", 1_100_000),  # longer than what is encoded in one call
+        "a b" + run_of("7", 1_100_000),  # longer than one call encodes
         MARK.decode() + run_of("\t \n", 600_000) + "x",  # goes another way
         "Short, too.",
     ]
@@ -120,7 +120,7 @@ def test_runs_of_anything_at_any_place_are_cut_by_the_same_rule(
         )
         for _ in range(60)
     ]
-    if kind == "txt":  # each ends with an exact cut, or its last stretch would continue into the separator
+    if kind == "txt":  # with an exact cut at the end; otherwise the last stretch would include the separator
         documents = [one + "a1!" for one in documents]
     documents = [one for one in documents if one]
     expected, n_forced = expected_tokens(documents, gpt2, piece_bytes)
@@ -160,7 +160,7 @@ def test_text_that_grows_when_bytes_are_replaced_is_cut_again(
 
 
 class PanicException(BaseException):
-    """Named as Rust's panic is, whose class cannot be imported."""
+    """Named like Rust's panic, whose class cannot be imported."""
 
 
 def let_engines_fail(error: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,8 +212,8 @@ def test_a_text_that_no_engine_takes_is_named_and_can_be_skipped(
     assert "Max stack size exceeded" in done.stderr
     if kind in ("txt", "plain"):
         place = path.read_bytes().index(b"unencodable")
-        stretch = done.stderr.split(f"{path}, bytes ")[1].split(":")[0]
-        start, end = (int(number.replace(",", "")) for number in stretch.split(" to "))
+        named = done.stderr.split(f"{path}, bytes ")[1].split(":")[0]
+        start, end = (int(number.replace(",", "")) for number in named.split(" to "))
         assert start <= place < end <= start + 10_000
         return
     if kind == "jsonl":

@@ -39,14 +39,14 @@ def expected(tmp_path: Path, args: Args) -> Expected:
 
 
 def saved_tokens(out: Path) -> int:
-    """How many tokens the last checkpoint in the journal has, in all splits."""
+    """Return the number of tokens in the last checkpoint of the journal, all splits together."""
     records = [entry.record for entry in read_journal(out / ".prepare" / "journal")]
     tokens: list[dict[str, int]] = [record["tokens"] for record in records if "tokens" in record]  # type: ignore[misc] # JSON
     return sum(tokens[-1].values()) if tokens else 0
 
 
 def assert_stopped(done: Done, *messages: str) -> None:
-    """An exit code and a message, and no signal or traceback."""
+    """Check for an exit code and a message, and for no signal or traceback."""
     assert done.returncode == 4, f"{done.returncode} {done.stderr}"
     assert "Traceback" not in done.stderr
     error = done.stderr[done.stderr.index("prepare: error: ") :]
@@ -54,7 +54,7 @@ def assert_stopped(done: Done, *messages: str) -> None:
         assert re.search(message, error), error
 
 
-def assert_goes_on(expected: Expected, out: Path, *args: str | Path, resumes: int) -> None:
+def assert_resumes(expected: Expected, out: Path, *args: str | Path, resumes: int) -> None:
     done = faults.run(*args, **SETTINGS)
     assert done.returncode == 0, done.stderr
     assert expected.assert_reached(out)["resumes"] == resumes
@@ -107,12 +107,12 @@ def test_a_disk_that_runs_full_is_an_error_until_there_is_room_again(
     process = faults.start(*args, at=call, skip=skip, do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
     disk.fill()
-    done = faults.let_continue(process)
+    done = faults.let_finish(process)
     if call.endswith("partial"):
         assert_stopped(
             done, f"cannot take .* more: {FULL}.* are free there. Free some space and run the same"
         )
-    else:  # before the call that stops here, another thread may have met it
+    else:  # another thread may have met the full disk before this call
         assert_stopped(done, f"{FULL}.*([Ff]ree some space|check the disk).* run the same command")
     expected.assert_nothing_partial(out)
     saved = saved_tokens(out)
@@ -125,7 +125,7 @@ def test_a_disk_that_runs_full_is_an_error_until_there_is_room_again(
     disk.make_room()
     if not saved:  # the journal has room of its own, so its header may have been written
         resumes = int(any(read_journal(out / ".prepare" / "journal")))
-    assert_goes_on(expected, out, *args, resumes=resumes)
+    assert_resumes(expected, out, *args, resumes=resumes)
 
 
 @pytest.mark.sample(2)
@@ -144,12 +144,12 @@ def test_a_shuffle_resumes_after_a_full_disk_in_either_pass(
     faults.wait_until_stopped(process)
     disk.fill()
     assert_stopped(
-        faults.let_continue(process), f"cannot take .* more: {FULL}.* Free some space and run the same"
+        faults.let_finish(process), f"cannot take .* more: {FULL}.* Free some space and run the same"
     )
     expected.assert_nothing_partial(out)
     assert saved_tokens(out)
     disk.make_room()
-    assert_goes_on(expected, out, *args, resumes=1)
+    assert_resumes(expected, out, *args, resumes=1)
 
 
 def test_shards_on_a_disk_that_runs_full_stay_and_the_rest_follows(
@@ -163,11 +163,11 @@ def test_shards_on_a_disk_that_runs_full_stay_and_the_rest_follows(
     process = faults.start(*args, at=r"fallocate .*_000007\.bin\.partial", do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
     disk.fill()
-    assert_stopped(faults.let_continue(process), rf"_000007\.bin\.partial cannot take .* more: {FULL}")
+    assert_stopped(faults.let_finish(process), rf"_000007\.bin\.partial cannot take .* more: {FULL}")
     before = faults.sha256s(out)
     assert before
     disk.make_room()
-    assert_goes_on(expected, out, *args, resumes=1)
+    assert_resumes(expected, out, *args, resumes=1)
     assert before.items() <= faults.sha256s(out).items()
 
 
@@ -184,7 +184,7 @@ def test_a_limit_of_the_file_size_is_an_error_that_names_it(
         assert_stopped(done, r"cannot take .* more: File too large\..*Raise the limit on file sizes")
         expected.assert_nothing_partial(out)
         assert saved_tokens(out) > 0
-    assert_goes_on(expected, out, *args, resumes=2)
+    assert_resumes(expected, out, *args, resumes=2)
 
 
 # Read-only and failed file systems
@@ -207,7 +207,7 @@ def test_a_folder_that_has_become_read_only_keeps_what_was_saved(
         )
         assert saved_tokens(out) == saved
     subprocess.run(["mount", "-o", "remount,rw,bind", out], check=True)
-    assert_goes_on(expected, out, *args, resumes=1)
+    assert_resumes(expected, out, *args, resumes=1)
 
 
 @pytest.mark.sample(2)
@@ -220,16 +220,14 @@ def test_a_file_system_that_turns_read_only_in_the_middle_is_an_error(
     args = (*args, "--output-dir", out)
     process = faults.start(*args, at=call, skip=8 if call == "encode text" else 4, do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
-    subprocess.run(["mount", "-o", "remount,abort", disk.folder], check=True)  # as after an error of the disk
-    assert_stopped(
-        faults.let_continue(process), "Read-only file system|Input/output error", "the same command"
-    )
+    subprocess.run(["mount", "-o", "remount,abort", disk.folder], check=True)  # as after a disk error
+    assert_stopped(faults.let_finish(process), "Read-only file system|Input/output error", "the same command")
     assert_stopped(faults.run(*args, **SETTINGS), "Read-only file system", "the same command")
     disk.unmount()
-    subprocess.run([tool("e2fsck"), "-fy", disk.image], capture_output=True, check=False)  # 1: has fixed it
+    subprocess.run([tool("e2fsck"), "-fy", disk.image], capture_output=True, check=False)  # 1: repaired
     disk.mount()
     expected.assert_nothing_partial(out)
-    assert_goes_on(expected, out, *args, resumes=1)
+    assert_resumes(expected, out, *args, resumes=1)
 
 
 def test_an_input_that_can_no_longer_be_read_ends_the_run_with_all_that_is_sound_saved(
@@ -244,14 +242,14 @@ def test_an_input_that_can_no_longer_be_read_ends_the_run_with_all_that_is_sound
     process = faults.start(*args, at="encode text", skip=100, do="SIGSTOP", every_bytes=1 << 40)
     faults.wait_until_stopped(process)
     assert saved_tokens(out) == 0
-    disk.cut_power()  # it has other files on it than the output
-    done = faults.let_continue(process)
+    disk.cut_power()  # the output is on another disk
+    done = faults.let_finish(process)
     assert done.returncode == 3, done.stderr
     assert re.search(r"cannot read .*a\.txt at byte [\d,]+: Input/output error", done.stderr)
     assert saved_tokens(out) > 0
     assert prepare(*args).returncode == 3  # it still cannot be read
     disk.remount_after_cut()
-    assert_goes_on(expected, out, *args, resumes=1)
+    assert_resumes(expected, out, *args, resumes=1)
 
 
 APPEND = """

@@ -33,7 +33,7 @@ FULL = Reading("--max-memory", "the command line", 4 * GIB, 4 * GIB - 100 * MIB)
 
 
 class Scripted(Sampler):
-    """Gives the readings that it was made with."""
+    """Returns the readings that it was given."""
 
     def __init__(self, *readings: Reading) -> None:
         super().__init__()
@@ -235,8 +235,8 @@ def test_a_record_that_does_not_fit_is_refused_for_good_unless_others_hold_the_m
     assert ("running it again unchanged will not help" in str(found.value)) == (error is TooSmallError)
 
 
-def test_what_is_allowed_on_the_advice_of_a_refusal_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    own_bytes = 200 * MIB  # not that of this process, which may free what earlier tests have left
+def test_the_memory_that_a_refusal_advises_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    own_bytes = 200 * MIB  # not that of this process, which may free memory of earlier tests
     limit = Reading("--max-memory", "the command line", own_bytes + 100 * MIB, own_bytes, private=True)
     sampler, need = Scripted(PLENTY), Need("it", 200 * MIB, 300 * MIB)
     monkeypatch.setattr(sampler, "own_bytes", lambda: own_bytes)
@@ -305,7 +305,7 @@ def test_an_older_psutil_without_heap_trim_will_do(monkeypatch: pytest.MonkeyPat
     malloc.trim_heap()
 
 
-# Before starting, and what is said
+# Before starting, and messages
 
 
 def test_a_limit_below_our_own_smallest_use_is_refused_for_good() -> None:
@@ -323,7 +323,7 @@ def test_memory_that_others_hold_now_is_refused_for_now() -> None:
         check_fits([machine], own_bytes=80 * MIB, smallest_bytes=30 * MIB)
 
 
-def test_what_just_fits_may_start() -> None:
+def test_a_run_that_just_fits_may_start() -> None:
     mine = Reading("--max-memory", "the command line", 100 * MB, 80 * MB, private=True)
     check_fits([mine], own_bytes=0, smallest_bytes=5 * MB)
     with pytest.raises(TooSmallError):
@@ -351,10 +351,10 @@ def test_the_start_line_names_what_is_free_and_the_limit_that_is_set() -> None:
     assert describe_limits([], 64 * MB) == "memory: budget 64.0 MB"
 
 
-def test_the_last_message_says_which_limit_whose_how_much_and_what_was_tried() -> None:
+def test_the_last_message_names_the_limit_its_source_the_use_and_what_was_tried() -> None:
     cgroup = Reading("cgroup memory.max", "/sys/fs/cgroup/job/memory.max", 4 * GB, 3800 * MB)
-    said = describe_abort(cgroup, {Step.FLUSH: 1, Step.HALVE: 3})
-    assert said == (
+    message = describe_abort(cgroup, {Step.FLUSH: 1, Step.HALVE: 3})
+    assert message == (
         "memory is about to run out: cgroup memory.max (/sys/fs/cgroup/job/memory.max) is 4.0 GB, "
         "268 MB kept in reserve, 3.8 GB in use. tried: flushed and dropped output pages, halved the work in "
         "flight 3 times"
@@ -373,8 +373,8 @@ def test_the_guard_watches_while_it_is_entered_and_not_after() -> None:
         assert watched.state.level is Level.OK
         assert not watched.aborting.is_set()
         assert policy.SMALLEST_BYTES <= watched.budget_bytes <= GIB
-        said = describe_limits(watched.readings, watched.budget_bytes)
-        assert said.startswith("memory: ")
+        message = describe_limits(watched.readings, watched.budget_bytes)
+        assert message.startswith("memory: ")
     assert threading.active_count() == before
     assert watched.summary()["state_changes"] == 0
 
@@ -408,7 +408,7 @@ def test_the_lowest_headroom_is_remembered() -> None:
 
 
 class Timed(Sampler):
-    """Notes when it was asked."""
+    """Records the times of its calls."""
 
     def __init__(self) -> None:
         super().__init__(max_memory_bytes=8 * GB)
@@ -421,7 +421,7 @@ class Timed(Sampler):
 
 
 def worst_delay_s(encode: Callable[[], object]) -> float:
-    """Encode on every CPU and return by how much the latest poll, due every 50 ms, was late."""
+    """Encode on every CPU and return the worst delay of a poll; one is due every 50 ms."""
     sampler, n_threads = Timed(), os.cpu_count() or 1
     with ThreadPoolExecutor(n_threads) as pool, MemoryGuard(sampler):
         start_s = time.monotonic()
@@ -439,7 +439,7 @@ def test_the_monitor_looks_in_time_while_blocks_are_encoded(
 ) -> None:
     monkeypatch.setattr(policy, "poll_delay_s", lambda _readings: 0.05)
     text = b"The quick brown fox jumps over the lazy dog, and thinks nothing of it. " * (8 * MB // 71)
-    # At best of three: on a machine that others use too, they are the cause of most delays (8 ms alone).
+    # The best of three: other programs cause most delays on a shared machine (8 ms alone).
     delays_s = list[float]()
     while len(delays_s) < 3 and min(delays_s, default=1.0) >= 0.2:
         delays_s.append(worst_delay_s(lambda: encoder.encode(text)))
@@ -481,7 +481,7 @@ for line in sys.stdin:
 
 
 class Hog:
-    """A child that takes as much memory as it is asked to, 64 MiB every 100 ms, or gives all back."""
+    """A child that takes a given amount of memory, 64 MiB every 100 ms, or gives all back."""
 
     def __init__(self) -> None:
         command = [sys.executable, "-c", HOG]
@@ -510,7 +510,7 @@ class Hog:
         self.drift_bytes = max(self.drift_bytes, abs(taken_bytes - self._held_bytes))
 
     def grow_until(self, is_so: Callable[[], bool], *, expected_bytes: int) -> None:
-        """Grow to what is expected, or up to 1 GiB more if others let go of as much."""
+        """Grow to the expected size, or up to 1 GiB more if other programs free as much."""
         for n_mib in range(64, expected_bytes // MIB + 1024, 64):
             if is_so():
                 return
@@ -519,7 +519,7 @@ class Hog:
 
 
 def floor_for(*, throttle_after_bytes: int) -> tuple[int, policy.Reserves]:
-    """Choose a `--min-available` that throttles when this much more is taken on this machine."""
+    """Choose a `--min-available` that throttles after this many more bytes are in use here."""
     settled_available_bytes()
     now = limits.read_available()
     usual = policy.reserves_for(now)
@@ -530,7 +530,7 @@ def floor_for(*, throttle_after_bytes: int) -> tuple[int, policy.Reserves]:
 
 
 def on_a_quiet_machine(test: Callable[[Hog], None]) -> None:
-    """Run a test that depends on what is available; again only if others took or gave back memory."""
+    """Run a test that depends on available memory; repeat it only if others took or freed memory."""
     for attempts_left in (4, 3, 2, 1, 0):
         with Hog() as hog:
             try:
@@ -555,9 +555,9 @@ def test_a_program_that_takes_memory_makes_us_throttle_and_then_abort() -> None:
             zone_bytes = usual.throttle_bytes - usual.abort_bytes
             hog.grow_until(is_aborting, expected_bytes=200 * MIB + zone_bytes)
             lowest = watched.summary()["lowest_headroom_bytes"]
-            said = watched.explain()
+            message = watched.explain()
         assert list(dict.fromkeys(seen)) == [Level.OK, Level.THROTTLE, Level.ABORT]
-        assert "MemAvailable (the machine, --min-available)" in said
+        assert "MemAvailable (the machine, --min-available)" in message
         assert isinstance(lowest, int)
         assert floor_bytes - 256 * MIB < lowest < floor_bytes
         assert watched.summary()["state_changes"] == 2
@@ -604,7 +604,7 @@ def grow(watched):
 @pytest.mark.skipif(sys.platform != "linux", reason="rlimits on memory are Linux's")
 @pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
 def test_we_stop_before_an_rlimit_makes_malloc_fail(name: str) -> None:
-    said = run_python(
+    output = run_python(
         GROW
         + f"""
 resource.setrlimit(resource.{name}, ({GIB}, resource.RLIM_INFINITY))
@@ -612,8 +612,8 @@ with MemoryGuard(Sampler()) as watched:
     grow(watched)
 """
     )
-    assert said.startswith("ok throttle")
-    assert f"{name} (ulimit or prlimit) is 1.1 GB" in said
+    assert output.startswith("ok throttle")
+    assert f"{name} (ulimit or prlimit) is 1.1 GB" in output
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="rlimits on memory are Linux's")
@@ -626,17 +626,17 @@ def test_an_rlimit_that_is_set_while_we_run_is_obeyed(name: str) -> None:
         child.stdout.readline()
         number = psutil.RLIMIT_AS if name == "RLIMIT_AS" else psutil.RLIMIT_DATA
         psutil.Process(child.pid).rlimit(number, (1200 * MIB, 4 * GIB))
-        said, _ = child.communicate(timeout=30)
+        output, _ = child.communicate(timeout=30)
     assert child.returncode == 0
-    assert name in said
+    assert name in output
 
 
 def test_max_memory_stops_us_when_we_grow() -> None:
-    said = run_python(
+    output = run_python(
         GROW + "with MemoryGuard(Sampler(max_memory_bytes=300_000_000)) as watched: grow(watched)"
     )
-    assert said.startswith("ok throttle")
-    assert "--max-memory (the command line) is 300 MB, 45.0 MB kept in reserve" in said
+    assert output.startswith("ok throttle")
+    assert "--max-memory (the command line) is 300 MB, 45.0 MB kept in reserve" in output
 
 
 def test_max_memory_counts_children_too() -> None:
@@ -668,7 +668,7 @@ def test_output_written_through_a_map_is_no_use_under_max_memory(tmp_path: Path)
 
 
 def test_a_page_cache_full_of_file_pages_does_not_throttle(tmp_path: Path) -> None:
-    """Fill the cache with a file larger than all the headroom that a real cgroup's usage would have left."""
+    """Fill the cache with a file larger than the headroom that a real cgroup's usage would leave."""
     usages = [
         folder / name
         for chain in limits.cgroup_chains("memory")
@@ -677,7 +677,7 @@ def test_a_page_cache_full_of_file_pages_does_not_throttle(tmp_path: Path) -> No
         if (folder / name).exists()
     ]
     if not usages:
-        pytest.skip("this machine has no memory cgroup that says how much it uses")
+        pytest.skip("this machine has no memory cgroup that reports its use")
     name = "memory.max" if usages[0].name == "memory.current" else "memory.limit_in_bytes"
     path = usages[0].parent / name
     now = limits.read_cgroup(limits.CgroupLimit(f"cgroup {name}", path, GIB))
@@ -692,5 +692,5 @@ def test_a_page_cache_full_of_file_pages_does_not_throttle(tmp_path: Path) -> No
                 os.fsync(file.fileno())
                 sampler.readings = [limits.read_cgroup(limit), limits.read_available()]
                 watched.poll()
-    assert int(usages[0].read_text()) > limit.limit_bytes  # had file pages counted
+    assert int(usages[0].read_text()) > limit.limit_bytes  # if file pages had counted
     assert watched.summary()["state_changes"] == 0, watched.state

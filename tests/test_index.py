@@ -352,7 +352,7 @@ def test_a_disk_that_is_full_when_the_index_is_written_is_an_error_until_there_i
     process = faults.start(*args, at=r"fallocate train\.idx\.partial", do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
     disk.fill()
-    done = faults.let_continue(process)
+    done = faults.let_finish(process)
     assert done.returncode == 4, done.stderr
     assert "train.idx.partial cannot take" in done.stderr
     assert "No space left on device" in done.stderr

@@ -179,7 +179,7 @@ def test_what_a_run_that_has_ended_well_said_is_still_so_after_a_power_cut(
     process = faults.start(*args, at="remove journal", do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
     disk.cut_power()
-    assert faults.let_continue(process).returncode == 0  # what it could not clear away is hidden
+    assert faults.let_finish(process).returncode == 0  # what it could not clear away is hidden
     disk.remount_after_cut()
     assert_kept_what_it_promised(expected, out)
     assert (out / "prepare.json").exists()

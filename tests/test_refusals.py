@@ -17,7 +17,7 @@ from nanogpt_compat.input.samples import spread
 from tests import faults
 from tests.conftest import REPOSITORY, RunPrepare
 from tests.disks import Disks
-from tests.faults import let_continue, make_text, report_of, start, wait_until_stopped
+from tests.faults import let_finish, make_text, report_of, start, wait_until_stopped
 
 pytestmark = pytest.mark.costly
 
@@ -249,7 +249,7 @@ def test_an_input_that_grows_or_shrinks_while_it_is_read_ends_the_run(
     process = start(*args, at="encode text", skip=40, do="SIGSTOP")
     wait_until_stopped(process)
     os.truncate(text, n_bytes)
-    assert_refused(let_continue(process), 3, str(text), message)
+    assert_refused(let_finish(process), 3, str(text), message)
     assert everything(out) == {}
 
 
@@ -260,9 +260,7 @@ def test_an_input_that_grew_before_its_turn_came_ends_the_run(tmp_path: Path, te
     wait_until_stopped(process)
     with text.open("ab") as file:
         file.write(b"more")
-    assert_refused(
-        let_continue(process), 3, f"{text} had 100,000 bytes when the run began and has 100,004 now"
-    )
+    assert_refused(let_finish(process), 3, f"{text} had 100,000 bytes when the run began and has 100,004 now")
     assert everything(out) == {}
 
 
@@ -357,7 +355,7 @@ def test_with_overwrite_the_old_files_stay_until_the_new_ones_are_complete(tmp_p
     process = start(*args, at="encode text", skip=12, do="SIGSTOP")
     wait_until_stopped(process)
     assert everything(out) == before
-    done = let_continue(process)
+    done = let_finish(process)
     assert done.returncode == 0, done.stderr
     assert everything(out).keys() == before.keys()
     assert all(content != before[name] for name, content in everything(out).items())
@@ -509,7 +507,7 @@ def test_a_second_run_into_the_same_folder_is_refused_and_the_first_continues(
     for options in ((), ("--restart",)):
         done = run_prepare("--input", text, "--output-dir", out, *options)
         assert_refused(done, 4, "in use by another run", str(process.pid))
-    done = let_continue(process)
+    done = let_finish(process)
     assert done.returncode == 0, done.stderr
     assert run_prepare("--input", text, "--output-dir", "alone").returncode == 0
     for name in faults.FINALS:

@@ -184,7 +184,7 @@ def test_an_input_cut_while_it_is_read_ends_the_run_and_put_back_it_resumes(tmp_
     faults.wait_until_stopped(process)
     with path.open("r+b") as file:
         file.truncate(2_000_000)
-    done = faults.let_continue(process)
+    done = faults.let_finish(process)
     assert done.returncode == 3
     assert "a.txt" in done.stderr
     assert faults.run(*args).returncode == 5  # it is not the input that the run was begun with
@@ -371,7 +371,7 @@ def test_a_second_run_in_the_same_folder_learns_which_one_is_at_work(tmp_path: P
         done = prepare(*args, *options)
         assert done.returncode == 4
         assert f"process {process.pid} on {platform.node()}" in done.stderr
-    finished = faults.let_continue(process)
+    finished = faults.let_finish(process)
     assert finished.returncode == 0, finished.stderr
     assert expected.assert_reached(tmp_path / "out")["resumes"] == 0
 
@@ -394,7 +394,7 @@ def test_a_second_run_is_refused_too_where_links_lead_both_to_one_file(tmp_path:
         in done.stderr
     )
     assert [one.name for one in (tmp_path / "two").iterdir()] == ["train.bin"]
-    finished = faults.let_continue(process)
+    finished = faults.let_finish(process)
     assert finished.returncode == 0, finished.stderr
     expected.assert_reached(tmp_path / "one")
     assert [one.name for one in elsewhere.iterdir()] == ["big.bin"]

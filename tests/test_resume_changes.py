@@ -593,7 +593,7 @@ def test_a_file_that_appears_during_the_run_is_not_replaced(
     process = faults.start("--input", path, "--output-dir", out, at="remove prepare.json", do="SIGSTOP")
     faults.wait_until_stopped(process)
     (out / name).write_bytes(b"mine")
-    done = faults.let_continue(process)
+    done = faults.let_finish(process)
     assert done.returncode == 4
     assert f"{name} exists and is not from this run" in done.stderr
     assert (out / name).read_bytes() == b"mine"

@@ -522,7 +522,7 @@ def test_what_grows_while_it_is_read_is_not_saved_up_to_an_end_that_is_none(
     faults.wait_until_stopped(process)
     with path.open("ab") as file:
         file.write(lines_of(1)[0])
-    done = faults.let_continue(process)
+    done = faults.let_finish(process)
     assert done.returncode == 3
     assert "something is writing to it; wait until that is done" in done.stderr
     assert not saved_position(out).at_end

@@ -68,7 +68,7 @@ def test_it_saves_what_it_has_within_a_second_and_dies_by_the_signal(
     process = stop_while_it_encodes(*args)
     process.send_signal(number)
     began_s = time.monotonic()
-    done = faults.let_continue(process)
+    done = faults.let_finish(process)
     elapsed_s = time.monotonic() - began_s
     assert done.returncode == -number, done.stderr
     assert f"prepare: stopped by {name}" in done.stderr
@@ -85,7 +85,7 @@ def test_what_is_saved_is_said_as_it_is(path: Path, expected: Expected, tmp_path
     args: Args = ("--input", path, "--output-dir", tmp_path)
     process = stop_while_it_encodes(*args)
     process.send_signal(signal.SIGTERM)
-    done = faults.let_continue(process)
+    done = faults.let_finish(process)
     saved = done.stderr.partition("saved: ")[2].partition(";")[0]
     assert re.search(rf"resuming at {re.escape(saved)}: .* of work already done\n", prepare(*args).stderr)
 
@@ -123,7 +123,7 @@ def test_it_does_not_wait_for_a_block_that_takes_long(path: Path, expected: Expe
     wait_for(lambda: log.exists() and log.read_text().count("encode text") > 53)
     process.send_signal(signal.SIGTERM)
     began_s = time.monotonic()
-    done = faults.let_continue(process)
+    done = faults.let_finish(process)
     assert time.monotonic() - began_s < MAX_S
     assert done.returncode == -signal.SIGTERM
     assert "resuming at" in prepare(*args).stderr
@@ -172,7 +172,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def test_under_nohup_a_hangup_is_ignored(path: Path, expected: Expected, tmp_path: Path) -> None:
     process = stop_while_it_encodes("--input", path, "--output-dir", tmp_path, prefix=("nohup", "--"))
     process.send_signal(signal.SIGHUP)
-    done = faults.let_continue(process)
+    done = faults.let_finish(process)
     assert done.returncode == 0, done.stderr
     expected.assert_reached(tmp_path)
 
@@ -184,7 +184,7 @@ def test_a_signal_that_is_ignored_from_the_start_stays_ignored(
     shell = ("sh", "-c", f"trap '' {name.removeprefix('SIG')}; exec \"$@\"", "sh")
     process = stop_while_it_encodes("--input", path, "--output-dir", tmp_path, prefix=shell)
     process.send_signal(signal.Signals[name])
-    done = faults.let_continue(process)
+    done = faults.let_finish(process)
     assert done.returncode == 0, done.stderr
     expected.assert_reached(tmp_path)
 

@@ -86,7 +86,7 @@ def test_an_object_that_is_replaced_while_it_is_read_ends_the_run(in_store: Stor
     process = faults.start(*args, "--block-size", "50K", at="encode text", do="SIGSTOP")
     faults.wait_until_stopped(process)
     in_store.put("texts/changing.txt", make_text(path, 9_000_000, seed=1).read_bytes())
-    done = faults.let_continue(process)
+    done = faults.let_finish(process)
     assert done.returncode == 3, done.stderr
     assert "s3://texts/changing.txt was changed while it was read" in done.stderr
 

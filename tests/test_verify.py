@@ -484,7 +484,7 @@ def test_a_signal_ends_it_within_a_second(made: Made, name: str) -> None:
     number = signal.Signals[name]
     process.send_signal(number)
     began_s = time.monotonic()
-    done = faults.let_continue(process)
+    done = faults.let_finish(process)
     assert time.monotonic() - began_s < MAX_S
     assert done.returncode == -number, done.stderr
     assert f"prepare: stopped by {name}" in done.stderr

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 zstd: Any = import_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
 
-# Every piece has met a place in the pattern, in UTF-8 or in text mode that is easy to get wrong.
+# Each piece is for a place in the pattern, in UTF-8 or in text mode that is easy to get wrong.
 PIECES = (
     *"aZ'!? .,-_0179\t\n\r\0",
     *("'s", "'ll", "'ve", "'re", "'d", "don't", " '", "''", "'\n", "l'", "O'Neil's"),
@@ -142,4 +142,4 @@ def real_text() -> bytes:
     for one in sorted(distributions(), key=lambda one: one.metadata["Name"] or ""):
         text = one.read_text("METADATA") or ""
         parts.append(text.encode("utf-8", "surrogatepass"))
-    return b"\n".join(parts).replace(b"<|endoftext|>", b"")  # a run would print a notice of it
+    return b"\n".join(parts).replace(b"<|endoftext|>", b"")  # a run would print a notice about it
