@@ -17,6 +17,7 @@ from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.system.filesystem import advice, sync_folder, write_json
 from nanogpt_compat.system.units import format_bytes, format_count, format_duration, format_rate, plural
+from nanogpt_compat.text.blocks import LONG_RECORD_BYTES
 from nanogpt_compat.text.val_split import FIRST_SHARD, VAL_INPUT, Interval, Windows
 
 if TYPE_CHECKING:  # --check imports no encoder
@@ -226,6 +227,21 @@ def warn_of_empty(inputs: Sequence[Mapping[str, Any]]) -> list[str]:
         f"{describe_skipped(one['skipped_records'], one['path'], one['first_skipped_record'])}"
         for one in inputs
         if one["skipped_records"] and not one["tokens"]
+    ]
+
+
+def warn_of_separator(made: Mapping[str, Any], separator: str | None, inputs: Sequence[Input]) -> list[str]:
+    """Return a warning if the separator is in none of the texts among `inputs`, and one of them is long."""
+    counts = [
+        one for given, one in zip(inputs, made["inputs"], strict=True) if given.form.container == "text"
+    ]
+    is_missing = separator is not None and all(one["documents"] in (0, 1) for one in counts)
+    longest_bytes = max((one["text_bytes"] for one in counts), default=0)
+    if not is_missing or made["stopped_at"] is not None or longest_bytes <= LONG_RECORD_BYTES:
+        return []
+    return [
+        f"warning: the separator {separator!a} is not in the text, so each text file is one document: to "
+        "split it, give another --document-separator"
     ]
 
 

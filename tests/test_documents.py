@@ -586,3 +586,45 @@ def test_counts_of_documents_do_not_depend_on_blocks(marked: Encoder, text: Path
     ]
     one, other = (replace(tally, checked_slices=0, fallback_blocks=0) for tally in tallies)
     assert one == other
+
+
+LACKS = {"before": "is in none of the samples of the text", "after": "is not in the text, so each text file"}
+
+
+@pytest.mark.parametrize("kind", ["txt", "txt.gz"])
+def test_a_separator_that_is_not_in_the_text_is_named_before_and_after(kind: str, tmp_path: Path) -> None:
+    texts = [make_text(tmp_path / f"{name}.txt", 1_200_000).read_bytes() for name in "ab"]
+    inputs = [tmp_path / f"{k}.{kind}" for k in range(2)]
+    for path, raw in zip(inputs, texts, strict=True):
+        path.write_bytes(gzip.compress(raw, 1) if kind.endswith("gz") else raw)
+    args: Args = ("--input", *inputs, "--document-separator", "<|end|>", "--output-dir", tmp_path / "out")
+    dry = faults.run(*args, "--dry-run").stdout
+    assert f"notice: the separator '<|end|>' {LACKS['before']}" in dry
+    assert LACKS["after"] not in dry
+    done = prepare(*args)
+    assert f"notice: the separator '<|end|>' {LACKS['before']}" in done.stderr
+    assert f"warning: the separator '<|end|>' {LACKS['after']} is one document" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "case", ["one of two texts", "line ends of Windows", "a short text", "a long record"]
+)
+def test_a_separator_of_some_text_is_not_called_missing(case: str, tmp_path: Path) -> None:
+    raw = make_text(tmp_path / "a.txt", 1_200_000).read_bytes()
+    inputs, separator = [tmp_path / "b.txt"], "<|end|>"
+    if case == "one of two texts":
+        inputs.append(tmp_path / "a.txt")
+        inputs[0].write_bytes(b"<|end|>\n".join(raw.splitlines(keepends=True)))
+    elif case == "line ends of Windows":
+        inputs[0].write_bytes(raw.replace(b"\n", b"\r\n\r\n"))
+        separator = r"\n\n"
+    elif case == "a short text":
+        inputs[0].write_bytes(raw[:100_000].decode(errors="ignore").encode())
+    else:
+        inputs.append(tmp_path / "b.jsonl")
+        inputs[0].write_text("A short text.")
+        inputs[1].write_text(json.dumps({"text": raw.decode(errors="ignore")}) + "\n")
+    out = tmp_path / "out"
+    done = prepare("--input", *inputs, "--document-separator", separator, "--output-dir", out)
+    assert done.returncode == 0, done.stderr
+    assert not any(line in done.stderr for line in LACKS.values())

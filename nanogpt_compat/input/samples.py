@@ -83,6 +83,9 @@ class Excerpts:
     text_bytes: int | None = None  # the size of the whole input, uncompressed; None: unknown until it is read
     text: Sequence[Sample] = ()  # what must be UTF-8 text; records are checked one by one
     shows_end_of_text: bool = False  # `<|endoftext|>` is in the text; records are documents already
+    lacks_separator: bool | None = (
+        None  # no piece holds the separator of documents; None: the input needs none
+    )
 
 
 @dataclass(frozen=True, slots=True)

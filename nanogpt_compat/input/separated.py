@@ -2,7 +2,7 @@
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from nanogpt_compat.input.pipes import UNKNOWN
@@ -63,6 +63,11 @@ class SeparatedText(DocumentText):
 
     def _as_encoded(self, text: str) -> str:
         return text.replace(self._separator, self.mark)
+
+    def _lacks_separator(self, pieces: Sequence[bytes]) -> bool | None:
+        separator = self._separator.encode()
+        texts = (one.replace(b"\r\n", b"\n").replace(b"\r", b"\n") for one in pieces)
+        return not any(separator in one for one in texts)
 
     def _shows_end(self, data: bytes) -> bool:
         return super()._shows_end(data.replace(self._separator.encode(), b""))

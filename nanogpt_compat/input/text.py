@@ -1,6 +1,6 @@
 """Read continuous text, plain or compressed, in blocks that end at exact cuts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,11 +78,16 @@ class Text(Streamed):
             text_bytes,
             text=samples,
             shows_end_of_text=any(self._shows_end(one.data) for one in (*samples, *pieces)),
+            lacks_separator=self._lacks_separator([one.data for one in (*samples, *pieces)]),
         )
 
     def _as_encoded(self, text: str) -> str:
         """Return a piece of text as it goes to an engine."""
         return text
+
+    def _lacks_separator(self, _pieces: Sequence[bytes]) -> bool | None:
+        """Whether documents are separated, and no piece of text holds a separator; None: they are not."""
+        return None
 
     def _shows_end(self, data: bytes) -> bool:
         """Whether a piece of text holds `<|endoftext|>` outside of separators."""

@@ -64,6 +64,7 @@ class Job:
     text_bytes: int | None  # the total of all inputs, uncompressed; None: unknown
     document_ratio: float  # the share of documents for validation, raised if there is little text
     shows_end_of_text: bool = False  # the samples hold `<|endoftext|>` as text
+    lacks_separator: bool = False  # no sample holds the separator of documents, and there is a long text
 
     @property
     def n_train_inputs(self) -> int:

@@ -26,6 +26,7 @@ from nanogpt_compat.memory.limits import MAX_MEMORY, own_bytes_reader
 from nanogpt_compat.memory.policy import SMALLEST_BYTES, margin_bytes, room_bytes
 from nanogpt_compat.preflight.job import Job
 from nanogpt_compat.resume.fingerprint import describe_input
+from nanogpt_compat.text.blocks import LONG_RECORD_BYTES
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES, document_ratio, total_bytes
 
 _TIKTOKEN_BYTES = 16 * 1024 * 1024  # with the vocabulary
@@ -64,6 +65,7 @@ def look_into(
     )
     described: list[Input] = []
     text_sizes, shows_end_of_text = [], False
+    lack_separator = []  # for each text with separated documents: whether it does, and whether it is long
     refused: list[tuple[Location, Kind]] = []
     for one, reader in zip(inputs, _readers_of(config, inputs, sizes), strict=True):
         check()
@@ -82,6 +84,9 @@ def look_into(
             refused.append((reader.location, kind))
             continue
         shows_end_of_text |= found.shows_end_of_text
+        if found.lacks_separator is not None:
+            is_long = found.text_bytes is None or found.text_bytes > LONG_RECORD_BYTES
+            lack_separator.append((found.lacks_separator, is_long))
         estimator.add(
             found.texts,
             weights=found.weights,
@@ -109,6 +114,7 @@ def look_into(
         text_bytes,
         document_ratio(text_sizes[:n_train], config.val_ratio, max_bytes=config.most_bytes),
         shows_end_of_text,
+        lacks_separator=all(lacks for lacks, _ in lack_separator) and any(long for _, long in lack_separator),
     )
 
 

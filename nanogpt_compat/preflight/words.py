@@ -76,7 +76,7 @@ def describe_val(job: Job) -> str:
 
 
 def notices(job: Job) -> list[str]:
-    """Return notices about a share for validation that is larger than `--val-ratio`."""
+    """Return notices about a larger share for validation than `--val-ratio`, and about a wrong separator."""
     config, lines = job.config, []
     n_bytes = job.split_bytes
     if job.windows and n_bytes is not None:
@@ -90,6 +90,11 @@ def notices(job: Job) -> list[str]:
         lines.append(
             f"notice: {job.document_ratio:.2%} of the documents are for validation instead of "
             f"{config.val_ratio:.2%}, so that blocks can be sampled from val.bin"
+        )
+    if job.lacks_separator:
+        lines.append(
+            f"notice: the separator {config.separator!a} is in none of the samples of the text: unless "
+            "documents have hundreds of kilobytes, give another --document-separator"
         )
     return lines
 

@@ -66,7 +66,8 @@ class Notices:
             tokens = by_stream(job.outputs, made["tokens"])
             output = Output(job.config, job.outputs, tokens, True, made["documents"], ["--overwrite"])
             self._warn_of(find_short(output) | find_odd(output) | self._find_small_val(output))
-        for line in report.warn_of_empty(made["inputs"]):
+        wrong_separator = report.warn_of_separator(made, job.config.separator, job.inputs)
+        for line in (*report.warn_of_empty(made["inputs"]), *wrong_separator):
             self._voice.warn(line)
         if not self._voice.is_quiet:
             self._tell_of_git([one.path for one in files])
