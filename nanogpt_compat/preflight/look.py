@@ -65,7 +65,7 @@ def look_into(
     )
     described: list[Input] = []
     text_sizes, shows_end_of_text = [], False
-    lack_separator = []  # for each text with separated documents: whether it does, and whether it is long
+    lack_separator = []  # whether each text with separated documents lacks it, and is long
     refused: list[tuple[Location, Kind]] = []
     for one, reader in zip(inputs, _readers_of(config, inputs, sizes), strict=True):
         check()

@@ -16,7 +16,7 @@ MARK = b"\x01\x02\x0e\x0f\x10\x11\x12\x03"
 """Represents the end-of-text token on the way to an encoder. It contains no exact cut. It is ASCII, so that
 ASCII text stays fast."""
 
-HEAD_BYTES = 64 * 1024  # bytes from the first ones of a document decide its split
+HEAD_BYTES = 64 * 1024  # the beginning of a document, of which a sample decides its split
 _DENSE_BYTES, _STRIDE = 1024, 64  # all of the first, then every 64th: 2,032 bytes at most
 MAX_RECORD_BYTES = 64 * 1024 * 1024  # the longest JSON line, CSV record, or text in a column
 _SALT = b"2357"  # the seed of the validation split in nanoGPT's own scripts
