@@ -1,1 +1,1 @@
-"""The benchmarks that produce the numbers in README.md and docs/: corpora, strategies, speed and memory."""
+"""The benchmarks that give the numbers in README.md and docs/: corpora, strategies, speed and memory."""

@@ -5,7 +5,7 @@
 The baseline for what the safety of prepare.py costs. A block ends before its last space or newline, without
 regard to what comes before that. Nothing is checked, counted, journaled or dropped from the page cache;
 memory is not watched, and gigatoken's cache grows without limit. Tokens are written in order. gigatoken gets
-the bytes as they are, tiktoken gets text. `ordinary` is tiktoken's `encode_ordinary`, which returns a list.
+bytes, tiktoken gets text. `ordinary` is tiktoken's `encode_ordinary`, which returns a list.
 """
 
 import argparse
@@ -47,11 +47,11 @@ def tiktoken(n_threads: int) -> Encode:
 
 
 def gigatoken(n_threads: int) -> Encode:
-    """Encode with the call of gigatoken 0.10 that costs least apart from the encoding, with the GIL released.
+    """Encode with the call of gigatoken 0.10 with the least overhead, and with the GIL released.
 
-    `encode` holds the GIL. `encode_batch` imports awkward (0.3 s), and with `parallel=False` it lets in one
-    thread at a time: by schedstat, each of two threads was blocked for a third of the time. With this call it
-    is a hundredth.
+    `encode` holds the GIL. `encode_batch` imports awkward (0.3 s), and with `parallel=False` it admits one
+    thread at a time: by schedstat, each of two threads was blocked for a third of the time. With this call
+    each is blocked for a hundredth.
     """
     os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, n_threads)))  # before gigatoken is imported
     from gigatoken import BytesSource  # here: it is an extra

@@ -49,10 +49,10 @@ class Result:
     case: Case
     wall_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
-    peak_bytes: list[int] = field(default_factory=list)  # of the process, or of it and all its descendants
+    peak_bytes: list[int] = field(default_factory=list)  # the process, or the process and all its descendants
     digests: list[str] = field(default_factory=list)  # sha256 of train.bin, or "" if there is none
     failure: str = ""  # why there are no more rounds
-    left_out: str = ""  # why the case was skipped
+    skipped: str = ""  # why the case was skipped
 
     @property
     def median_s(self) -> float:
@@ -82,10 +82,10 @@ def run_in_turn(
 
     `earlier` is a checkout of an earlier version; without it, the cases that need it are skipped.
     """
-    results = [Result(case, left_out=_why_not(case, earlier)) for case in cases]
+    results = [Result(case, skipped=_why_not(case, earlier)) for case in cases]
     for _ in range(n_rounds):
         for result in results:
-            if not (result.failure or result.left_out):
+            if not (result.failure or result.skipped):
                 _run_once(result, inputs[result.case.input], scratch_dir, earlier)
             yield results
 

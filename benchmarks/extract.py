@@ -58,7 +58,7 @@ _MAN_TITLES = (".SH ", ".SS ", ".B ", ".I ", ".BR ", ".IR ", ".BI ", ".RB ", ".R
 
 
 def text_format(name: str) -> str | None:
-    """Return the format of a file by its name: html, xml, mo, man, plain, or None for all others.
+    """Return the format of a file by its name: html, xml, mo, man, plain, or None for any other.
 
     >>> text_format("ls.1.gz"), text_format("index.html.de"), text_format("logo.png")
     ('man', 'html', None)

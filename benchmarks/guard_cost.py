@@ -4,7 +4,7 @@
     python -m benchmarks.guard_cost --short    ten seconds
     python -m benchmarks.guard_cost --check    exit 1 if a bound is broken
 
-All limits are watched that need no root: MemAvailable, RLIMIT_AS, RLIMIT_DATA, `--max-memory` with child
+It watches all limits that need no root: MemAvailable, RLIMIT_AS, RLIMIT_DATA, `--max-memory` with child
 processes, and two levels of a cgroup, imitated by files in a folder.
 """
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks.markov import invent, learn
 
-_CHAIN_CHARS = 60_000_000  # of text to learn from; takes up to 800 MB of memory while a file is made
+_CHAIN_CHARS = 60_000_000  # text to learn from; takes up to 800 MB of memory while a file is made
 _CHUNK_BYTES = 1 << 20
 _INVALID_EVERY_BYTES = 100
 

@@ -32,7 +32,7 @@ class Measurement:
     command: tuple[str, ...]
     exit_code: int  # negative: the signal that ended it
     wall_s: float
-    cpu_s: float  # with that of child processes that were waited for
+    cpu_s: float  # includes child processes that were waited for
     peak_rss_bytes: int
     samples: tuple[tuple[float, int], ...]
     stderr: str  # its last 2,000 characters
@@ -41,7 +41,7 @@ class Measurement:
 def measure(command: Sequence[str], cwd: Path | None = None, *, with_children: bool = True) -> Measurement:
     """Run `command` to its end, sampling 20 times a second.
 
-    Without `with_children` only the process itself is sampled: to find its descendants takes 1.3 ms among 80
+    Without `with_children` only the process itself is sampled: finding its descendants takes 1.3 ms among 80
     processes, which is 1.3 % of a 2-core machine.
     """
     started = time.monotonic()

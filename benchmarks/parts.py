@@ -169,7 +169,7 @@ def hard(*, is_short: bool) -> Part:
 
 
 def documents(*, is_short: bool) -> Part:
-    """Compare prepare.py with a pool of processes on JSON lines and tables; the short form has not all."""
+    """Compare prepare.py with a pool of processes on JSON lines and tables; the short form has only some."""
     text, size = ("prose", 24 * M) if is_short else ("english", 300 * M)
     gigatoken, tiktoken = (1.2, 0.6) if is_short else (8, 1)  # a sixth of gigatoken's time is start-up
     kinds = [f"{text}.{form}" for form in (FORMS[:2] if is_short else FORMS)]

@@ -120,7 +120,7 @@ def _command(case: Case, path: Path, output_dir: str) -> list[str]:
         str(case.n_workers),
         "--quiet",
     ]
-    if case.kind == "invalid":  # so many bytes are invalid that prepare.py asks for --errors
+    if case.kind == "invalid":  # it has too many invalid bytes for prepare.py without --errors
         options += ["--errors", "ignore"]
     if case.kind in _SHUFFLED:
         options += ["--document-separator", r"\x1e", "--shuffle"]

@@ -37,7 +37,7 @@ def _describe_case(result: Result, reference: Reference) -> dict[str, Any]:
     }
     if result.wall_s:
         record |= {"median_s": round(result.median_s, 3), "rate_mb_per_s": round(result.rate, 2)}
-    return record | {key: why for key in ("failure", "left_out") if (why := getattr(result, key))}
+    return record | {key: why for key in ("failure", "skipped") if (why := getattr(result, key))}
 
 
 def tables(record: Mapping[str, Any]) -> str:
@@ -60,7 +60,7 @@ def _render_part(name: str, part: Mapping[str, Any]) -> str:
 def _render_case(case: Mapping[str, Any]) -> str:
     start = f"| {case['label']} | {case['input']} |"
     if not case["wall_s"]:
-        return f"{start} - | {case.get('failure') or case.get('left_out') or 'not yet'} | - | - | - |"
+        return f"{start} - | {case.get('failure') or case.get('skipped') or 'not yet'} | - | - | - |"
     wall, cpu_s = case["wall_s"], sorted(case["cpu_s"])[len(case["cpu_s"]) // 2]
     spread = f"{case['median_s']:.2f} s ({min(wall):.2f} to {max(wall):.2f})"
     peak, same = format_bytes(max(case["peak_bytes"])), _SAID[case["tokens_as_whole_file"]]

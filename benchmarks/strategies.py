@@ -18,7 +18,7 @@ class Strategy:
     name: str  # in the record, and for --only
     label: str  # in tables and pictures
     arguments: tuple[str, ...]  # for Python
-    engine: str = ""  # prepare.py's; empty for all others
+    engine: str = ""  # prepare.py's; empty for other programs
     has_children: bool = False  # its memory is the sum over its processes
     is_pinned: bool = False  # to one core
     memory_per_byte: float = (
@@ -42,7 +42,7 @@ class Strategy:
 
     @property
     def shown_command(self) -> str:
-        """The command, without what differs from machine to machine."""
+        """The command, without the parts that differ from machine to machine."""
         pin = ["taskset --cpu-list CORE"] if self.is_pinned else []
         return " ".join([*pin, "python", *self.arguments])
 
@@ -86,7 +86,7 @@ def _bare(engine: str, name: str, label: str, n_threads: int, *, is_pinned: bool
 
 _TWO = ("--workers", "2")
 _ONE = ("--workers", "1")
-_DOCUMENTS = ("--document-separator", r"\x1e")  # of the kinds `separated` and `fifty`
+_DOCUMENTS = ("--document-separator", r"\x1e")  # for the kinds `separated` and `fifty`
 BY_NAME = {
     strategy.name: strategy
     for strategy in (

@@ -14,7 +14,7 @@ Reference: TypeAlias = Mapping[tuple[str, int], str]  # input -> sha256 of the t
 class Ratio:
     """A threshold: `ours` must be at least `at_least` times as fast, in MB/s, as `other`.
 
-    With `start_bytes`, the time that the same strategy takes for so little text is taken off both.
+    With `start_bytes`, the time that the same strategy takes for a text of that size is subtracted from both.
     """
 
     ours: Case
@@ -23,7 +23,7 @@ class Ratio:
     start_bytes: int = 0
 
     def start(self, case: Case) -> Case:
-        """Return the case whose time is taken off that of `case`."""
+        """Return the case whose time is subtracted from that of `case`."""
         return replace(case, size_bytes=self.start_bytes)
 
 

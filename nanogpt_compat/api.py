@@ -88,12 +88,12 @@ def prepare(
     r"""Turn text into train.bin and val.bin in a folder, as the command line does, and return the report.
 
     The options are those of the command line, with `_` for `-`: `val_ratio=0.01` is `--val-ratio 0.01`. As
-    there, output that is complete is left as it is, and what a stopped call has saved is resumed.
+    there, complete output is left as it is, and the saved work of a stopped call is resumed.
 
     Nothing is printed, unless `verbose` asks for the messages and the progress on stderr. Otherwise they go
     to the logger "nanogpt_compat". No signal handler is set, so this works in any thread. Ctrl-C in a
-    notebook saves the work and raises KeyboardInterrupt. Limits such as `max_memory` apply to
-    this whole process, not to this call alone.
+    notebook saves the work and raises KeyboardInterrupt. Limits such as `max_memory` apply to the whole
+    process, with everything else that it holds.
 
     Args:
         inputs: files, globs, folders or addresses.
@@ -182,7 +182,7 @@ def _look_into(words: Sequence[str], *, verbose: bool) -> tuple[Job, Voice]:
 
 @dataclass(frozen=True, slots=True)
 class _Log(Voice):
-    """Writes to the log of the calling program."""
+    """Sends messages to the log of the calling program."""
 
     def warn(self, line: str) -> None:
         """Log a warning."""
@@ -222,7 +222,7 @@ def _hide_secrets(error: BaseException) -> None:
 def _known(options: object, kind: type) -> dict[str, object]:
     """Return the options, or raise UsageError for one that this function does not have."""
     given = cast("dict[str, object]", options)
-    names: frozenset[str] = kind.__optional_keys__  # type: ignore[attr-defined]  # the type is a TypedDict
+    names: frozenset[str] = kind.__optional_keys__  # type: ignore[attr-defined]  # it is a TypedDict
     for name in given:
         if name not in names:
             similar = difflib.get_close_matches(name, names, 1)

@@ -1,6 +1,6 @@
 """The command line: options in, exit code out. Only this module decides what is printed.
 
-What a run needs is imported only for a run: --help and a wrong option do not wait for numpy.
+A run imports what it needs when it starts: --help and a wrong option do not wait for numpy.
 """
 
 import contextlib
@@ -108,7 +108,7 @@ def _how_to_resume(error: MemoryLimitError | MemoryError, words: Sequence[str]) 
 
 
 def _advise_on_record(error: TooSmallError, words: Sequence[str]) -> str:
-    """Return what else helps with a record that is too large; a command if `--max-memory` is the limit."""
+    """Return further advice for a record that is too large; a command if `--max-memory` is the limit."""
     if not error.way_out:
         return ""
     if error.enough_max_memory_bytes is None:
@@ -134,7 +134,7 @@ def _keep_standard_streams() -> None:
 
 def _notice_of_end_of_text(output_dir: Path, words: Sequence[str], *, is_dry: bool) -> str:
     """Return the notice that the text seems to hold a separator."""
-    # The offered run starts over: nothing that is saved, now or later, is of use to it.
+    # The offered run starts over, and uses nothing that is saved, now or later.
     new = ["--document-separator", END_OF_TEXT_NAME, "--restart"]
     command = this_command(*new, without=["--dry-run", "--restart", "--one-document-per-file"], words=words)
     n_saved = _saved_tokens(output_dir)
@@ -175,7 +175,7 @@ def _do(
 def _run(
     options: Options, words: Sequence[str], signals: StopSignals, voice: Voice, *, home: Path | None
 ) -> None:
-    """Make output, or what --dry-run and --verify do in place of that."""
+    """Make output; or do what --dry-run or --verify asks for."""
     from nanogpt_compat.preflight.look import look_into
     from nanogpt_compat.preflight.words import dry_run_lines, forecast_record, start_line
     from nanogpt_compat.resolve import resolve

@@ -33,12 +33,12 @@ class Config:
     output_dir: Path
     has_documents: bool = False  # else the text is one continuous stream
     n_val_inputs: int = 0  # the last of the inputs, from --val-input
-    n_chunks: int | None = None  # chunks of 10,000,000 characters
+    n_chunks: int | None = None  # a chunk has 10,000,000 characters
     max_tokens: int | None = None  # train and val together
     val_ratio: float = VAL_RATIO
     val_split: str = "spread"
     separator: str | None = None  # between documents of plain text; None: it is one stream
-    one_document_per_file: bool = False  # else plain text has documents only with a separator
+    one_document_per_file: bool = False  # plain text otherwise has documents only with a separator
     eot: str = "append"
     output_format: str = "bin"
     shard_tokens: int | None = None
@@ -79,7 +79,7 @@ class Config:
 
     @property
     def most_bytes(self) -> int | None:
-        """How many bytes of text a limit lets the run read, for the split; None without a limit.
+        """How many bytes of text a limit allows the run to read, for the split; None without a limit.
 
         A character counts as one byte, and a token as four, as in English.
         """

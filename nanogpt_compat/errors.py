@@ -56,7 +56,7 @@ class CheckpointError(PrepareError):
 
 
 class SpansError(PrepareError):
-    """Some spans of a plan failed for good, or are not done yet; all others are done."""
+    """Some spans of a plan failed for good, or are not done yet; all other spans are done."""
 
     exit_code = 6
 
@@ -80,7 +80,7 @@ class TooSmallError(PrepareError):
     def __init__(
         self, message: str, *, way_out: str = "", enough_max_memory_bytes: int | None = None
     ) -> None:
-        """`way_out`: what to do about a record that does not fit, if it is one record that does not.
+        """`way_out`: what to do if a single record does not fit.
 
         `enough_max_memory_bytes`: the `--max-memory` with which the record would fit, if that is the limit.
         """

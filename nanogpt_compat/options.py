@@ -151,7 +151,7 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
 
 
 def _refuse_others(options: Options, parser: Parser, *, mode: str, but: Collection[str]) -> None:
-    """Raise UsageError if options were given that have no effect with `mode`; those in `but` have one."""
+    """Raise UsageError if options were given that mean nothing with `mode`; `but` lists those that do."""
     typed = vars(options).items()
     given = [name for name, value in typed if value != parser.get_default(name) and name not in but]
     if given:
@@ -260,8 +260,8 @@ def _add_input_options(group: "argparse._ArgumentGroup", where: str) -> None:
         type=_count,
         metavar="N",
         help="stop at N tokens, train and val together: 10B, 100M or 5000 (K, M, B, T). With documents, stop "
-        "after the one with which they reach N, without, exactly there; the input after it is not read. With "
-        "--n too, stop at what comes first (default: read all of the input)",
+        "after the one that reaches N; without, stop exactly there. The input after that is not read. With "
+        "--n too, stop at the limit that comes first (default: read all of the input)",
     )
     group.add_argument(
         "--document-separator",

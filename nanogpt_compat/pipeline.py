@@ -65,8 +65,8 @@ def run(
 ) -> None:
     """Tokenise a source into `sink`, from `tally.position` on.
 
-    Reading ends at `max_chars`, or after the document with which all tokens reach `max_tokens`; without
-    documents, exactly there. Inputs for val have no limit.
+    Reading ends at `max_chars`, or after the document that reaches `max_tokens`; without documents, exactly
+    there. Inputs for val have no limit.
 
     `admit(cost, cost of all blocks in flight)` is asked before a block goes to a thread and before a long
     record is read. While it refuses, the oldest block in flight is waited for and written. For a long record
@@ -116,7 +116,7 @@ def run(
 
 
 def _count_phase(tally: Tally, source: Source, end: int, *, has_enough: bool) -> None:
-    """Count how much was read of the inputs before number `end`, when no more of them is read."""
+    """Count the inputs before number `end` when reading has ended: in full, or as far as they were read."""
     index = tally.position.input_index
     if source.end is not None:
         # A compressed input is one span, so it has ended; another input may go beyond this span.
@@ -128,11 +128,11 @@ def _count_phase(tally: Tally, source: Source, end: int, *, has_enough: bool) ->
 
 
 class _Enough(Exception):
-    """The limit of tokens is reached. What was read after it, errors too, does not count."""
+    """The limit of tokens is reached. Text read after it does not count, nor do errors in it."""
 
 
 def _count_ended(tally: Tally, source: Source, end: int) -> None:
-    """Count the inputs before number `end` as read in full: no block holds what follows the last record."""
+    """Count the inputs before number `end` as read in full: no block holds bytes after the last record."""
     for index in range(tally.position.input_index, end):
         one = tally.inputs[index]
         one.bytes_read = source.inputs[index].size_bytes or one.bytes_read
@@ -180,7 +180,7 @@ class _Work:
         documents = self.source.documents
         if block.is_long_record:
             need = need_of_record("", len(block.raw))
-            # All but the engine's share, which is less for most texts: else even short books come one by one.
+            # Without the engine's share, which is less for most texts: else even short books come one by one.
             engine_bytes = self.encoder.cost_bytes(block.raw[:LONG_RECORD_BYTES])
             return min(need.most_bytes, need.n_bytes + len(block.raw) * 9 // 8 + engine_bytes)
         n_documents = block.end.records - block.start.records

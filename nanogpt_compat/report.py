@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # --check imports no encoder
 
 REPORT_NAME = "prepare.json"
 _RECORDS = {"text": "bytes", "jsonl": "lines", "csv": "records", "tsv": "records"}
-"""The unit in which an input of each format is counted; rows for the rest. The header of CSV is a record."""
+"""The unit in which inputs of each format are counted; other formats count rows. CSV's header is a record."""
 _PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken")
 
 

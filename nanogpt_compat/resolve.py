@@ -25,7 +25,7 @@ class Request:
     """What a run is asked to do."""
 
     config: Config
-    inputs: tuple[Input, ...]  # those of --val-input after all others
+    inputs: tuple[Input, ...]  # those of --val-input come last
     share: Share | None  # None: the run is on one machine
     notices: tuple[str, ...]  # about the inputs
 
@@ -174,7 +174,7 @@ def _share(options: Options, config: Config, inputs: Sequence[Input]) -> Share |
 
 
 def _check_limits(options: Options) -> None:
-    """Raise UsageError for a limit that the spans of a plan cannot have."""
+    """Raise UsageError for a limit, which a run in spans cannot have."""
     limits = {"--n": (options.n, "characters"), "--max-tokens": (options.max_tokens, "tokens")}
     for option, (value, unit) in limits.items():
         if value is not None:
@@ -222,7 +222,7 @@ def _val_split(options: Options, *, has_documents: bool) -> str:
 
 
 def _refuse_split(options: Options, why: str) -> None:
-    """Raise UsageError if an option of the split is given, which does not go with another."""
+    """Raise UsageError if an option of the split is given, because another option rules it out."""
     for option, value in (("--val-split", options.val_split), ("--val-ratio", options.val_ratio)):
         if value is not None:
             raise UsageError(f"{option} {value} does not go with {why}")

@@ -1,7 +1,7 @@
 """End a run at a number of tokens.
 
-Where that is depends on the inputs alone, not on the blocks in which they are read. So the block in which the
-number is reached is encoded again, up to the first place where a run may end. Without documents that place is
+The place depends on the inputs alone, not on the blocks in which they are read. So the block that reaches the
+number is encoded again, up to the first place where a run may end. Without documents that place is
 an exact cut, and the tokens between the number and the cut are dropped.
 """
 

@@ -130,7 +130,7 @@ def test_a_dask_cluster_does_a_failed_span_again_and_a_poison_span_fails_alone(
         dask.start_worker(n_threads=2, nanny="--nanny")
         with (
             open_executor(dask.address(), 1, lambda: None) as (executor, window),
-            pytest.raises(SpansError, match=r"(?s)1 span failed, all others.*span 0 .*KilledWorker"),
+            pytest.raises(SpansError, match=r"(?s)1 span failed, all other spans.*span 0 .*KilledWorker"),
         ):
             do_all(work, args, executor, window)
     assert to_do(work) == [0]

@@ -170,7 +170,7 @@ def test_a_span_whose_worker_dies_is_tried_once_more_and_alone(tmp_path: Path) -
 
     executor = OneByOne(failing(die))
     with pytest.raises(
-        SpansError, match=r"(?s)1 span failed, all others .*span 0 .*Dead: the worker is gone"
+        SpansError, match=r"(?s)1 span failed, all other spans .*span 0 .*Dead: the worker is gone"
     ):
         do_all(work, args, executor, lambda: 3, executor.check)
     assert executor.tried == [*range(10), 0, 1]
@@ -243,7 +243,7 @@ def test_a_span_that_kills_its_worker_takes_no_neighbour_down(
     with LocalProcesses(2) as processes, pytest.raises(SpansError) as caught:
         do_all(work, args, processes, lambda: 2)
     assert to_do(work) == [3]
-    assert str(caught.value).startswith("1 span failed, all others of this process are done")
+    assert str(caught.value).startswith("1 span failed, all other spans of this process are done")
     assert f"span 3 (bytes 30,000 to 40,000 of {tmp_path / 'a.txt'})" in str(caught.value)
     monkeypatch.undo()
     with LocalProcesses(1) as processes:

@@ -20,7 +20,7 @@ from tests.faults import Args, Expected, Outcome, Stopped, expect, make_text, pr
 
 pytestmark = pytest.mark.costly
 
-GoesOn: TypeAlias = Callable[..., Outcome]
+ResumesFrom: TypeAlias = Callable[..., Outcome]
 
 N_MARKS = 8  # checkpoints that the stopped run has left
 
@@ -95,7 +95,7 @@ def partial(out: Path, split: str) -> Path:
 
 
 @pytest.fixture
-def goes_on_from(stopped: Path, out: Path, args: Args, expected: Expected) -> Callable[..., Outcome]:
+def resumes_from(stopped: Path, out: Path, args: Args, expected: Expected) -> Callable[..., Outcome]:
     """Run again and see where it resumes: at a checkpoint, or at none."""
     n_tokens = [sum(tokens.values()) for tokens in tokens_at(stopped)]
 
@@ -112,9 +112,9 @@ def goes_on_from(stopped: Path, out: Path, args: Args, expected: Expected) -> Ca
     return check
 
 
-def test_undamaged_it_resumes_from_the_last_checkpoint(out: Path, goes_on_from: GoesOn) -> None:
+def test_undamaged_it_resumes_from_the_last_checkpoint(out: Path, resumes_from: ResumesFrom) -> None:
     assert len(tokens_at(out)) == N_MARKS + 1
-    assert "journal" not in goes_on_from(N_MARKS).stderr
+    assert "journal" not in resumes_from(N_MARKS).stderr
 
 
 # The journal
@@ -122,29 +122,31 @@ def test_undamaged_it_resumes_from_the_last_checkpoint(out: Path, goes_on_from: 
 
 @pytest.mark.parametrize("line", range(1, N_MARKS + 1))
 def test_a_flipped_bit_in_a_line_of_the_journal_costs_what_follows_it(
-    line: int, journal: Path, goes_on_from: GoesOn
+    line: int, journal: Path, resumes_from: ResumesFrom
 ) -> None:
     ends = line_ends(journal)
     flip(journal, random.Random(line).randrange(ends[line - 1], ends[line]))
-    assert f"{journal} is torn or damaged at byte {ends[line - 1]:,}" in goes_on_from(line - 1).stderr
+    assert f"{journal} is torn or damaged at byte {ends[line - 1]:,}" in resumes_from(line - 1).stderr
 
 
 @pytest.mark.parametrize("byte", [0, 9, 100, -1])
-def test_a_flipped_bit_in_the_first_line_costs_all(byte: int, journal: Path, goes_on_from: GoesOn) -> None:
+def test_a_flipped_bit_in_the_first_line_costs_all(
+    byte: int, journal: Path, resumes_from: ResumesFrom
+) -> None:
     flip(journal, byte % line_ends(journal)[0])
-    assert f"{journal} is torn or damaged at byte 0:" in goes_on_from(None).stderr
+    assert f"{journal} is torn or damaged at byte 0:" in resumes_from(None).stderr
 
 
 @pytest.mark.parametrize("n_lines", [1, 2, N_MARKS])
 @pytest.mark.parametrize("tail", [b"", b"\n\xff{}\n", bytes(5000)], ids=["", "then garbage", "then zeros"])
 def test_a_torn_journal_counts_up_to_the_tear(
-    tail: bytes, n_lines: int, journal: Path, goes_on_from: GoesOn
+    tail: bytes, n_lines: int, journal: Path, resumes_from: ResumesFrom
 ) -> None:
     ends = line_ends(journal)
     cut(journal, random.Random(n_lines).randrange(ends[n_lines - 1], ends[n_lines]))
     with journal.open("ab") as file:
         file.write(tail)
-    goes_on_from(n_lines - 1)
+    resumes_from(n_lines - 1)
 
 
 @pytest.mark.parametrize("tail", [b"", b"00000000 {", b"\n\xff{}\n", bytes(5000)])
@@ -170,18 +172,18 @@ def test_what_is_saved_after_going_back_is_found(out: Path, args: Args, expected
 
 @pytest.mark.parametrize("content", [b"{}\n", b"\n", bytes(10_000), b"\xff" * 10_000])
 def test_a_journal_that_is_nothing_of_the_kind_counts_for_nothing(
-    content: bytes, journal: Path, goes_on_from: GoesOn
+    content: bytes, journal: Path, resumes_from: ResumesFrom
 ) -> None:
     journal.write_bytes(content)
-    assert f"{journal} is torn or damaged at byte 0:" in goes_on_from(None).stderr
+    assert f"{journal} is torn or damaged at byte 0:" in resumes_from(None).stderr
 
 
 @pytest.mark.parametrize("is_there", [False, True])
-def test_without_a_journal_it_starts_over(is_there: bool, journal: Path, goes_on_from: GoesOn) -> None:
+def test_without_a_journal_it_starts_over(is_there: bool, journal: Path, resumes_from: ResumesFrom) -> None:
     journal.unlink()
     if is_there:
         journal.touch()
-    assert f"{journal} is missing or empty: starting from scratch" in goes_on_from(None).stderr
+    assert f"{journal} is missing or empty: starting from scratch" in resumes_from(None).stderr
 
 
 # The unfinished files
@@ -189,13 +191,13 @@ def test_without_a_journal_it_starts_over(is_there: bool, journal: Path, goes_on
 
 @pytest.mark.parametrize("which", [0, -1])
 def test_a_flipped_bit_in_the_last_segment_costs_that_one(
-    which: int, out: Path, goes_on_from: GoesOn
+    which: int, out: Path, resumes_from: ResumesFrom
 ) -> None:
     before, after = tokens_at(out)[-2:]
     # Which packages are installed decides on the text, and so on whether it has tokens of both splits.
     split = [split for split in after if after[split] > before[split]][which]
     flip(partial(out, split), random.Random(split).randrange(2 * before[split], 2 * after[split]))
-    assert "going back" in goes_on_from(N_MARKS - 1, fallbacks=1).stderr
+    assert "going back" in resumes_from(N_MARKS - 1, fallbacks=1).stderr
 
 
 @pytest.mark.parametrize("k", range(1, N_MARKS))
@@ -217,28 +219,28 @@ def test_a_flipped_bit_in_an_older_segment_is_found_in_the_end_and_made_again_fr
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("mark", [0, 1, N_MARKS // 2, N_MARKS - 1])
 def test_a_file_cut_within_a_segment_costs_what_it_no_longer_holds(
-    mark: int, split: str, out: Path, goes_on_from: GoesOn
+    mark: int, split: str, out: Path, resumes_from: ResumesFrom
 ) -> None:
     tokens = tokens_at(out)
     cut(partial(out, split), tokens[mark][split] + tokens[mark + 1][split])
     n_left = max(k for k in range(N_MARKS + 1) if tokens[k][split] * 2 <= partial(out, split).stat().st_size)
-    goes_on_from(n_left, fallbacks=N_MARKS - n_left)
+    resumes_from(n_left, fallbacks=N_MARKS - n_left)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_file_that_is_gone_costs_all(split: str, out: Path, goes_on_from: GoesOn) -> None:
+def test_a_file_that_is_gone_costs_all(split: str, out: Path, resumes_from: ResumesFrom) -> None:
     partial(out, split).unlink()
-    goes_on_from(0, fallbacks=N_MARKS)
+    resumes_from(0, fallbacks=N_MARKS)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_what_follows_the_last_checkpoint_counts_for_nothing(
-    split: str, out: Path, goes_on_from: GoesOn
+    split: str, out: Path, resumes_from: ResumesFrom
 ) -> None:
     cut(partial(out, split), 2 * tokens_at(out)[-1][split])
     with partial(out, split).open("ab") as file:
         file.write(b"\xff" * 100_001)
-    goes_on_from(N_MARKS)
+    resumes_from(N_MARKS)
 
 
 @pytest.mark.parametrize("name", ["journal", "train.bin.partial"])

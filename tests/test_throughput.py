@@ -94,7 +94,7 @@ def test_an_earlier_version_runs_from_its_checkout_and_is_skipped_without_one(tm
         *_, (result,) = run_in_turn(
             [case], {case.input: path}, n_rounds=1, scratch_dir=tmp_path, earlier=earlier
         )
-        assert result.left_out == ("" if earlier else "needs --earlier")
+        assert result.skipped == ("" if earlier else "needs --earlier")
         assert result.failure == ("exit code 1: an earlier version" if earlier else "")
 
 

@@ -54,10 +54,10 @@ from nanogpt_compat.system.units import plural
 MAX_TRIES = 3
 _DIED = 128 + 9  # the exit code for a worker that has died, as a shell reports a killed process
 _MET_BY_ALL = {one.exit_code: one for one in (UsageError, OutputError, CheckpointError, TooSmallError)}
-"""Errors of the options, the shared folder or the program. All other spans would fail with them, too."""
+"""Errors of the options, the shared folder or the program. All other spans would fail with them too."""
 _LOST = "its part was made, but is missing or no longer valid"
 _LOOK_UP_EVERY_S = 0.2
-_MEMORY_PAUSE_S = 30.0  # else a worker short of memory would fail span after span, faster than others do them
+_MEMORY_PAUSE_S = 30.0  # else a worker short of memory would fail spans faster than other workers do them
 
 
 class Driver:
@@ -142,7 +142,7 @@ class Driver:
         self._voice.say(job_of(plan, settings, work_dir).engine_line)
         self._drive(plan, _ThisProcess(self._voice.check), settings, lambda: 1, plan.spans[rank::size])
         self._voice.say(f"rank {rank} of {size} is done: its parts are in {work_dir}")
-        if self._config.shuffle:  # joining the parts shuffles, so they are of no use as they are
+        if self._config.shuffle:  # the parts are of no use before the merge shuffles them
             return
         if next(spans_to_do(work_dir, plan, settings), None) is None:  # this was the last rank at work
             self._write_index(plan)
@@ -220,12 +220,12 @@ def drive(
 ) -> None:
     """Run all spans (or `spans`) that are not done yet on an executor, `window()` of them at a time.
 
-    A span that fails is tried again after the others, up to `MAX_TRIES` times in all; but not if one of its
-    records needs too much memory. A span whose worker has died is tried once more, alone, so that it cannot
-    take other spans down with it.
+    A span that fails is tried again after the other spans, up to `MAX_TRIES` times in all; but not if one of
+    its records needs too much memory. A span whose worker has died is tried once more, alone, so that it
+    cannot take other spans down with it.
 
     Raises:
-        SpansError: spans have failed for good, and all others are done; or the executor has ended.
+        SpansError: spans have failed for good, and all other spans are done; or the executor has ended.
         MemoryLimitError, TooSmallError: the same, if all of them failed with this error.
         UsageError, OutputError, CheckpointError, TooSmallError: a worker met an error that all spans would.
     """
@@ -282,7 +282,7 @@ class _Queue:
         return self.todo.popleft()
 
     def put_back(self, span: Span, outcome: Outcome) -> None:
-        """Queue a failed span again after the others, or count it as failed for good."""
+        """Queue a failed span again after the other spans, or count it as failed for good."""
         self._n_failures[span.index] += 1
         has_died = outcome.exit_code == _DIED
         is_last = self._n_failures[span.index] == MAX_TRIES or outcome.of_record
@@ -356,8 +356,8 @@ def _refuse_failed(plan: Plan, failed: Sequence[Outcome]) -> None:
     same = [one for one in (MemoryLimitError, TooSmallError) if codes == {one.exit_code}]
     lines = list_some([_describe_failure(plan, one) for one in failed], separator="\n  ")
     raise (same[0] if same else SpansError)(
-        f"{plural(len(failed), 'span')} failed, all others of this process are done; fix these errors and "
-        f"run the same command again (a changed input needs a new plan):\n  {lines}"
+        f"{plural(len(failed), 'span')} failed, all other spans of this process are done; fix these errors "
+        f"and run the same command again (a changed input needs a new plan):\n  {lines}"
     )
 
 

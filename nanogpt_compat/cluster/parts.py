@@ -7,7 +7,7 @@ For each finished span, `parts-<hash of the plan>/` has
     00000041.<host>.<pid>.<word>.train.bin.ends
                                               where documents end in these tokens, if the run needs that
 
-File names are random, so two tasks that do the same span do not collide; the sidecar that is written last
+File names are random, so two tasks that do the same span do not collide; the last sidecar to be written
 counts. Files that no sidecar names are leftovers.
 """
 
@@ -114,7 +114,7 @@ def write_mismatch(work_dir: Path, plan: Plan, mismatch: str) -> None:
 def spans_to_do(
     work_dir: Path, plan: Plan, settings: Config, spans: Sequence[Span] | None = None
 ) -> Iterator[Span]:
-    """Yield the spans without a valid part, from `spans` or from all; reads 15,000 sidecars in a second."""
+    """Yield the spans without a valid part, among these or all; reads 15,000 sidecars in a second."""
     mismatch = read_mismatch(work_dir, plan)
     for span in plan.spans if spans is None else spans:
         if read_part(work_dir, plan, span.index, settings, mismatch=mismatch) is None:
@@ -127,7 +127,7 @@ class Parts:
     def __init__(self, work_dir: Path, plan: Plan, settings: Config) -> None:
         """Read all sidecars; raise SpansError if spans are not done, or two neighbours leave a gap."""
         self.plan = plan
-        self.tally = Tally([InputTally() for _ in plan.inputs])  # the sum of all parts
+        self.tally = Tally([InputTally() for _ in plan.inputs])  # all parts together
         self._work_dir = work_dir
         self._settings = settings
         to_do = [span.index for span in spans_to_do(work_dir, plan, settings)]
@@ -193,7 +193,7 @@ class Parts:
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What a later merge must match to resume a stopped one."""
+        """What must be the same in a later merge that resumes a stopped one."""
         return {"merge of plan": self.plan.hash}
 
     def complete(self, report: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class Parts:
         }
 
     def line(self) -> str:
-        """Return the same for people, in one line."""
+        """Return the same as one line of a message."""
         hosts = self._hosts[0] if len(self._hosts) == 1 else f"{len(self._hosts):,} hosts"
         return (
             f"{plural(len(self.plan.spans), 'part')} of {format_bytes(2 * self.n_tokens)}, made in "
@@ -250,7 +250,7 @@ class Parts:
     def copy_into(
         self, sink: Sink, tally: Tally, *, after_part: Callable[[], None], check: Callable[[], None]
     ) -> None:
-        """Append all parts from `tally.position` on to `sink`, and count them in `tally`.
+        """Append all parts after `tally.position` to `sink`, and count them in `tally`.
 
         `sink` also gets the ends of documents, if the plan's options need them. If a part is missing or
         damaged, remove its sidecar and raise a SpansError.

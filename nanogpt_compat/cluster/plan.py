@@ -40,11 +40,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What all processes of a run have in common."""
+    """What is the same in all processes of a run."""
 
     options: Mapping[str, Any]  # the options that decide the tokens, and the program's version
     inputs: tuple[Input, ...]  # locations read from plan.json are only good for messages
-    text_bytes: int | None  # the total of all inputs, uncompressed; None if unknown
+    text_bytes: int | None  # all inputs together, uncompressed; None if unknown
     span_bytes: int
     document_ratio: float  # the share of documents for validation
     spans: tuple[Span, ...]
@@ -136,7 +136,7 @@ def write_plan(work_dir: Path, plan: Plan) -> Plan:
             "span_bytes": plan.span_bytes,
             "document_ratio": plan.document_ratio,
             "options": plan.options,
-            # An address is without its password and query.
+            # Addresses are stored without password and query.
             "inputs": [{"location": str(one.location), **one.as_record()} for one in plan.inputs],
         }
         write_json(temp, record, indent=1)
@@ -241,7 +241,7 @@ def check_inputs(
 
 
 def planned_as_given(planned: Input, given: Input) -> Input:
-    """Return a planned input at the place that is given for it now."""
+    """Return a planned input at the location given now."""
     return replace(planned, location=given.location)
 
 

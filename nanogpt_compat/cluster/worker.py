@@ -85,7 +85,7 @@ def attempt(
         part = run_span(Path(work_dir), plan, span, settings, check=check)
     except StoppedBySignal:
         raise
-    except Exception as error:  # noqa: BLE001 - no error of one span may end the others
+    except Exception as error:  # noqa: BLE001 - no error of one span may end the other spans
         text = str(error) if isinstance(error, PrepareError) else repr(error)
         of_record = isinstance(error, TooSmallError) and bool(error.way_out)
         code = getattr(error, "exit_code", 1)
@@ -158,7 +158,7 @@ def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check:
         name = f"{job.encoder.name} {job.encoder.version}"
         write_mismatch(work_dir, plan, f"{name} gave other tokens than tiktoken for {error}")
         return _make_part(work_dir, plan, span, with_reference(job), reader, start, end, check)
-    except BadRecord as error:  # do not advise to repair the file: that would need a new plan
+    except BadRecord as error:  # do not advise repairing the file: that would need a new plan
         skip = f"give --skip-bad-records to skip such {error.noun}s"
         raise InputError(f"{error.where}: {error.reason}{counted}; {skip}") from error
     except InputError as error:

@@ -20,7 +20,7 @@ from nanogpt_compat.encoders.interface import TOKEN_DTYPE, EngineMismatch
 from nanogpt_compat.memory.malloc import large_bytes, return_large_blocks, trim_heap, used_bytes
 
 _MIB = 1024 * 1024
-_LOOK_EVERY_BYTES = _MIB  # as random words they add 8 MB to the tables, with one doubling at most
+_LOOK_EVERY_BYTES = _MIB  # random words of this size add 8 MB to the tables, with one doubling at most
 _LOOK_LATER_EVERY_BYTES = 3 * _MIB  # reading the memory takes 0.2 ms
 _FULL_OF_NEW_BYTES = 16 * _MIB
 _LONGEST_S = 2.0  # more than any block takes
@@ -40,7 +40,7 @@ class BoundedTokenizer:
     ) -> None:
         """Build a tokenizer from `ranks`; `own_bytes` reads this process's anonymous memory.
 
-        From here on, that memory may grow by `most_bytes`, as counted by `held_bytes`.
+        From now on, that memory may grow by `most_bytes`, as counted by `held_bytes`.
         """
         return_large_blocks()
         self.most_bytes = most_bytes

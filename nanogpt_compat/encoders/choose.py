@@ -42,8 +42,8 @@ def choose_encoder(
 
     `own_bytes` reads this process's anonymous memory; `spare_bytes` is what is available on top of it, and
     `auto` takes gigatoken only if that suffices. With `has_documents`, the mark between documents becomes the
-    end-of-text token. gigatoken's word caches get `cache_bytes` if that is more than the default; the
-    `reader_bytes`, which reading takes in addition to the blocks, are not counted as word caches.
+    end-of-text token. gigatoken's word caches get `cache_bytes` if that is more than the default;
+    `reader_bytes`, which reading takes in addition to the blocks, do not count as cache.
 
     Raises:
         UsageError: gigatoken was asked for, but is not installed or fails.

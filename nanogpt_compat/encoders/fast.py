@@ -56,7 +56,7 @@ class GigatokenEncoder:
         Raises:
             ImportError: gigatoken, or a package that it needs, is not installed.
         """
-        # It has one word cache for each thread of its pool; more threads of ours than these would spin.
+        # It has one word cache for each thread of its pool; any further threads of ours would spin.
         os.environ.setdefault("RAYON_NUM_THREADS", str(n_workers))
         import gigatoken
 

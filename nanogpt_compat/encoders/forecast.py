@@ -73,7 +73,7 @@ class Estimator:
         """Add an input of `size_bytes`; `texts` are what `sampled_bytes` of it decode to.
 
         `is_val`: it is for val alone. `weights`: how many times each text counts; None: once.
-        `read_bytes_per_s`: of its text, if reading it may take longer than encoding it.
+        `read_bytes_per_s`: how fast its text is read, if that may take longer than encoding it.
         """
         weights = [1.0] * len(texts) if weights is None else weights
         counts = list(map(self._count, texts))

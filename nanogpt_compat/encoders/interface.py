@@ -55,7 +55,7 @@ class Encoder(Protocol):
     name: str
     version: str
     peak_bytes: int  # bound of the memory of a whole run, checked by benchmarks/peak_rss.py
-    cache_bytes: int  # bound of what it keeps between blocks, with the blocks that are being encoded
+    cache_bytes: int  # bound of the memory kept between blocks, with the blocks that are being encoded
     most_workers: int  # more do not make it faster
     slowness: float  # the time for a text over the time for the same text a second time
     most_block_bytes: int  # larger blocks are not faster, and delay a stop
@@ -91,5 +91,5 @@ class Encoder(Protocol):
         ...
 
     def drop_caches(self) -> None:
-        """Free what is kept from one block to the next."""
+        """Free the memory that is kept between blocks."""
         ...

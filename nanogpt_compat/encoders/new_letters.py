@@ -1,6 +1,6 @@
 """Find letters and numbers that Unicode has added since version 14.
 
-Each tokeniser has its own Unicode tables, and takes a letter that they do not have for a symbol. Characters
+Each tokeniser has its own Unicode tables, and treats a letter that is missing there as a symbol. Characters
 that are in Unicode 14 have been letters, numbers, white space or none of these in every version since; a test
 asks both engines about all characters there are.
 """
@@ -42,7 +42,7 @@ _FEW = 3
 def has_new_letter(text: bytes) -> bool:
     """Return whether `text`, which is valid UTF-8, has such a character; takes 1 to 4 ms a megabyte.
 
-    For a long text, pass only its part that is not ASCII (`utf8.non_ascii_part`).
+    For a long text, pass only the part that is not ASCII (`utf8.non_ascii_part`).
     """
     data = np.frombuffer(text, np.uint8)
     for lead, seconds in _beginnings().items():

@@ -18,7 +18,7 @@ Texts = Callable[[int, int], bytes]
 """Returns the texts of rows `[a, b)` of those whose lengths came with it, concatenated."""
 
 _VIEW_BYTES = 16
-_MOST_INLINE_BYTES = 12  # the longest text inside a view
+_MOST_INLINE_BYTES = 12  # a text up to this length is in its view
 _VALUES_AT_A_TIME = 4096
 
 
@@ -37,7 +37,7 @@ class Array(ABC):
 
     @abstractmethod
     def rows(self, first: int, n_rows: int) -> tuple[NDArray[np.int64], Texts]:
-        """Return the lengths of some rows (-1 for null), and what reads their texts."""
+        """Return the lengths of some rows (-1 for null), and a function that reads their texts."""
 
     def nulls(self, first: int, n_rows: int) -> NDArray[np.bool_]:
         """Return which rows are null."""
@@ -79,7 +79,7 @@ class Strings(Array):
         ends = np.frombuffer(raw, self.offset_type).astype(np.int64)
         lengths = np.diff(ends)
         if ends[0] < 0 or ends[-1] > self.data.n_bytes or lengths.min(initial=0) < 0:
-            raise ValueError("texts that overlap or are outside of their buffer")
+            raise ValueError("texts that overlap or are outside their buffer")
         nulls = self.nulls(first, n_rows)
         has_gaps = bool(lengths[nulls].any())  # a null may have any text
         lengths[nulls] = -1

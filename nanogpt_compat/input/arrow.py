@@ -1,7 +1,7 @@
 """Read one string column of an Arrow file or stream, record batch by record batch. Needs pyarrow.
 
-Memory does not grow with the size of the batches: only the buffers of this one column are read, in pieces.
-pyarrow itself reads the column of a batch as a whole.
+Memory does not grow with the size of the batches: only the buffers of this one column are read, and these in
+pieces. pyarrow itself reads the column of a batch as a whole.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,10 +42,10 @@ from nanogpt_compat.text.blocks import (
 )
 
 _N_SHOWN_ROWS = 4
-_END_BYTES = 8  # a stream's end mark
-_MOST_SHOWN_BYTES = 32 << 20  # pyarrow reads the whole file for that
+_END_BYTES = 8  # the mark at the end of a stream
+_MOST_SHOWN_BYTES = 32 << 20  # rows are shown if their batch ends by then: pyarrow reads all of it
 _LARGE_BYTES = 8 << 20  # `Table.memory_bytes` is enough for less
-_MAX_ROWS = 16 * 1024  # whose lengths are in memory at a time
+_MAX_ROWS = 16 * 1024  # rows whose lengths are in memory at a time
 
 
 class Arrow(Table):
@@ -83,9 +83,9 @@ class ArrowColumn:
         self._stored = stored
         self._column: Opener | None = None
         self._is_void = False  # whether the column has only nulls
-        self._entries: Opener | None = None  # opens a dictionary; None if the column has none
+        self._entries: Opener | None = None  # opens the dictionary; None if the column has none
         self._dictionary = 0
-        self._values: tuple[tuple[int, ...], Values] = ((), Values())  # those of the dictionary read last
+        self._values: tuple[tuple[int, ...], Values] = ((), Values())  # the dictionary read last
         try:
             self._pyarrow = import_pyarrow(self.path, "an Arrow file")
             is_file = stored.read(len(ARROW_MAGIC), 0) == ARROW_MAGIC
@@ -112,7 +112,7 @@ class ArrowColumn:
 
     @property
     def row_groups(self) -> Iterator[Batch]:
-        """Find the record batches, one after the other; read only their metadata."""
+        """Find the record batches, one after the other; only their metadata are read."""
         place, n_batches, n_rows = self._schema.end, 0, 0
         dictionaries: tuple[int, ...] = ()
         while (message := self._read_message(place)) is not None:
@@ -137,7 +137,7 @@ class ArrowColumn:
     def first_rows(self) -> list[Any]:
         """Read some rows with all columns, to show what the file holds.
 
-        If its first batch is large, the names of its columns of strings must do.
+        Return none if its first batch is large: the message then names only the columns of strings.
         """
         batch = next((one for one in self.row_groups if one.n_rows), None)
         if batch is not None and batch.start + batch.stored_bytes <= _MOST_SHOWN_BYTES:
@@ -245,7 +245,7 @@ class ArrowColumn:
     # Opening the column:
 
     def _check_end(self) -> None:
-        """Raise InputError if an Arrow file has not the signature at its end."""
+        """Raise InputError if an Arrow file does not end with the signature."""
         n_bytes = len(messages.MAGIC)
         tail = self._stored.read(n_bytes, max(0, self.size_bytes - n_bytes))
         if self._start and tail != messages.MAGIC:

@@ -1,6 +1,6 @@
 """Read the buffers of an Arrow record batch in pieces: they may be of any size, and compressed.
 
-An uncompressed buffer is read at any place, a compressed one only forward, through pyarrow.
+Only the parts that are needed are read; a compressed buffer is read forward, through pyarrow.
 """
 
 import io
@@ -14,7 +14,7 @@ _LENGTH_BYTES = 8  # the size before a compressed buffer
 _STORED_AS_IT_IS = -1  # in the place of this size
 _KEPT_BYTES = 16  # the last bytes read from a compressed buffer: the next read may overlap them by a value
 _PIECE_BYTES = 1024 * 1024
-_ZSTD_HEADER_BYTES = 18  # the longest of a frame
+_ZSTD_HEADER_BYTES = 18  # the longest header of a frame
 
 
 class Source(ABC):
@@ -29,7 +29,7 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Return `[offset, offset + n_bytes)`; raise ValueError if the buffer ends earlier."""
+        """Return `[offset, offset + n_bytes)`; raise ValueError if it ends earlier."""
 
 
 class Stored(Source):
@@ -76,7 +76,7 @@ class Packed(Source):
 
     @property
     def window_bytes(self) -> int:
-        """The window that its frame asks for; that of lz4 is small."""
+        """The window that its frame needs; for lz4 it is small."""
         read, start, _ = self._stored
         return zstd_window_bytes(read(_ZSTD_HEADER_BYTES, start)) if self._codec == "zstd" else 0
 

@@ -4,7 +4,7 @@ A quote at the beginning of a cell opens it. Up to the next quote that is not do
 ends are data. A quote elsewhere is data, too. Records end with LF or CR LF.
 
 Python's `csv` needs decoded lines, takes some twelve bytes of memory for each byte of a long cell, and does
-not tell at which byte a record begins. A test compares the two.
+not report at which byte a record begins. A test compares the two.
 
 >>> parse_record(b'1,"a ""b"",\nc"\r\n2,d\n', 0, b",", 1)
 Record(end=16, n_cells=2, text=b'a "b",\nc', fault='')
@@ -106,10 +106,8 @@ class RecordEnds:
         self._openers = (delimiter, b"\n")  # a quote after one of these opens a cell
         self._n_skipped = n_skipped
         self._last = b"\n"  # the byte before the next piece
-        self._is_inside = False  # quotes
-        self._may_close = (
-            False  # the last byte is a quote inside of quotes: it closes them unless one follows
-        )
+        self._is_inside = False  # whether the next byte is inside quotes
+        self._may_close = False  # the last byte is a quote inside quotes: it closes them unless one follows
 
     def find(self, data: bytes) -> tuple[int, int, int]:
         """Return the first and the last place after the end of a record, 0 for none, and their number."""
@@ -165,8 +163,8 @@ def parse_header(
 ) -> Header | None:
     """Parse the first record of a table that begins with `head`; None if there is none.
 
-    The delimiter is one that makes a column with one of the `wanted` names, or else that which
-    makes the most columns.
+    The delimiter is one that makes a column with one of the `wanted` names, or else the one that makes the
+    most columns.
     """
     start = len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0
     while start < len(head) and head[start : start + 1] in (b"\n", b"\r"):

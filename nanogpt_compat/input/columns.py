@@ -1,4 +1,4 @@
-"""What the readers of tables share that need pyarrow."""
+"""What the readers of tables that need pyarrow have in common."""
 
 import io
 import os

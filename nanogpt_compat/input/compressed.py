@@ -21,7 +21,7 @@ from nanogpt_compat.system.commands import install, show
 from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import MakeRoom, Need, has_room
 
-MEASURED_BYTES = 4 * 1024 * 1024  # in text: several chunks of the file, enough to measure its ratio
+MEASURED_BYTES = 4 * 1024 * 1024  # text from several chunks of the file, enough to measure its ratio
 MAX_WINDOW_BYTES = 128 * 1024 * 1024  # also the limit of `zstd -d` and of `--long=27`
 
 UNPACK_BYTES_PER_S: dict[Compression, float] = {"gz": 300e6, "bz2": 30e6, "xz": 75e6, "zst": 500e6}
@@ -163,7 +163,7 @@ class _Stored:
     def __init__(self, file: InputFile, start: int, make_room: MakeRoom) -> None:
         self.file = file
         self.make_room = make_room
-        self.end = start  # the end of what has been read
+        self.end = start  # the file has been read up to here
         self._data = b""
 
     @property
@@ -202,7 +202,7 @@ class _Stored:
 
 
 class _Decoder(Protocol):
-    """What unpacks one part of a file, as the decompressors of Python's modules do."""
+    """Unpacks one part of a file, as the decompressors of Python's modules do."""
 
     @property
     def eof(self) -> bool:
@@ -214,14 +214,14 @@ class _Decoder(Protocol):
 
     @property
     def unused_data(self) -> bytes:
-        """What was given beyond the end of the part."""
+        """The input beyond the end of the part."""
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
         """Take more of the file, and return at most `max_length` bytes."""
 
 
 class _Gzip:
-    """A gzip member; zlib's decompressor returns the input that it has not used yet, others keep it."""
+    """A gzip member; zlib's decompressor returns unused input, which the other decompressors keep."""
 
     def __init__(self, zlib: Any) -> None:
         self._decoder = zlib.decompressobj(_GZIP_WBITS)
@@ -255,9 +255,7 @@ def zstd_window_bytes(header: bytes) -> int:
 
 def _xz_window_bytes(header: bytes) -> int:
     """Return the dictionary size of the first block of an xz stream (The .xz File Format, 3.1 and 5.3.1)."""
-    n_bytes = (
-        header[12] * 4 if len(header) > 12 else 0
-    )  # the size of the block's header; 0: the stream has no blocks
+    n_bytes = header[12] * 4 if len(header) > 12 else 0  # the block's header; 0: the stream has no blocks
     block, crc = header[12 : 12 + n_bytes], header[12 + n_bytes : 16 + n_bytes]
     if crc32(block) != int.from_bytes(crc, "little") or not block:
         return 0  # the decoder reports the damage
@@ -276,7 +274,7 @@ class _Codec:
     unpack: str = ""  # the command that does it where this program cannot
     is_padded: bool = False  # with zeros after a part
     # Only where a file decides how large the window is:
-    part: str = ""  # that has one
+    part: str = ""  # the part of a file that has a window
     window_bytes: Callable[[bytes], int] = lambda _header: 0
     smaller: str = ""  # how to make a file with a smaller window
 

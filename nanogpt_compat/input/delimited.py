@@ -35,7 +35,7 @@ _HEAD_BYTES = 256 * 1024
 _N_SHOWN_RECORDS = 20
 _N_REMOTE_PLACES = 64  # each is a request
 _WINDOW_BYTES = 16 * 1024  # read at a place
-_MOST_TRIED = 256  # line ends in a window, which may be inside of quotes
+_MOST_TRIED = 256  # line ends in a window, which may be inside quotes
 _TOO_LONG = (
     "Is the closing quote of one of its cells missing? Correct it, or remove it (--skip-bad-records does not "
     "skip it)"
@@ -52,7 +52,7 @@ class _Table:
 
     @property
     def delimiter(self) -> bytes:
-        """What separates two cells."""
+        """The character between two cells."""
         return self.header.delimiter.encode()
 
     def fault_of(self, record: Record, *, may_be_invalid: bool = True) -> str:
@@ -78,9 +78,9 @@ class _Table:
         return piece.decode(errors="ignore"), 1 / max(1, len(piece))
 
     def _records_to(self, data: bytes, end: int) -> list[tuple[int, Record]]:
-        """Return records in `data` up to that at `end`, and where they begin, after a line end that fits.
+        """Return records of `data` up to the one at `end`, with their places; begin after a fitting line end.
 
-        A line end may be inside of quotes. It is not if all records after it have the right number of cells.
+        A line end may be inside quotes. It is not if all records after it have the right number of cells.
         """
         first = 0
         for _ in range(_MOST_TRIED):
@@ -102,7 +102,7 @@ class _Table:
 class Delimited(RecordStream):
     """Reads documents from a column of a CSV or TSV file.
 
-    Whether a byte is inside quotes is known only from the beginning of the file, so such a file is one span.
+    What is inside quotes is known only when reading from the beginning. So such a file is one span.
     """
 
     table: _Table | None = None  # known while it is read
@@ -236,7 +236,7 @@ class Delimited(RecordStream):
             is_cut = record.end == len(head) == _HEAD_BYTES
             if is_cut and pieces:
                 break
-            if is_cut:  # a long text: take it to be all of the record
+            if is_cut:  # a long text: assume that it is all of the record
                 pieces.append(shorten(head[start:], share))
             elif record.text and not table.fault_of(record):
                 pieces.append(shorten(record.text, share))

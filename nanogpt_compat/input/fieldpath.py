@@ -2,7 +2,7 @@
 
 `a.b` is the field of that name or, if there is none, the field `b` of the object `a`. `a,b` is the field of
 that name or, if there is none, the first of `a` and `b` that is there. A null counts as missing there, as
-merging data sets leaves nulls; but if nothing else is there, the null is what is found. A way leads through
+merging data sets leaves nulls; but if there is nothing else, the null is found. A way leads through
 objects only, not through lists.
 
 >>> find("meta.text,content", {"meta": {"text": "a"}, "content": "b"})
@@ -23,7 +23,7 @@ Way: TypeAlias = tuple[str, ...]
 """The names that lead to a field, the outermost first."""
 
 ABSENT: Final = object()
-"""Stands for a field that is not there; None stands for one that is null."""
+"""Marks a missing field; None marks one that is null."""
 
 _Place = TypeVar("_Place")
 
@@ -35,7 +35,7 @@ def alternatives(text_field: str) -> tuple[str, ...]:
 
 @cache
 def ways_to(text_field: str) -> tuple[tuple[Way, ...], ...]:
-    """Return the ways to try for each name in turn; the first that exists is the one that counts.
+    """Return the ways to try for each name in turn; the first that exists is used.
 
     >>> ways_to("a.b.c")
     ((('a.b.c',), ('a', 'b.c'), ('a', 'b', 'c')),)

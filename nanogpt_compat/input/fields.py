@@ -1,6 +1,6 @@
 """Check before anything is encoded that each input has text in the field that was asked for.
 
-One error names all inputs that fail, and says where the text is instead. If the text of all inputs is in
+One error names all inputs that fail, and where the text is instead. If the text of all inputs is in
 fields that one `--text-field` can name, the advice is that option; otherwise, as for the items of a list, it
 is a command that converts the records to documents.
 """
@@ -25,7 +25,7 @@ from nanogpt_compat.input.repairs import Steps, convert_lines
 from nanogpt_compat.system.commands import show, this_command
 from nanogpt_compat.text.blocks import MAX_LISTED
 
-_MOST_COMPARED = 100  # inputs: advice that fits 100 of them is taken to fit all
+_MOST_COMPARED = 100  # inputs: advice that fits 100 of them is assumed to fit all
 
 
 @dataclass(frozen=True, slots=True)

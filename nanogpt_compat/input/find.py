@@ -27,11 +27,11 @@ _DATA_SUFFIXES = {".txt", ".parquet", ".arrow", ".feather", *JSON_SUFFIXES} - {"
 _ONE_OF_MANY = re.compile(
     r"(?:part-(?:[mr]-)?\d+[\w-]*|.*\d{2,}-of-\d{2,}[\w-]*)(?:\.json|\.data)?|[^.]*\d|[^.]+\.\d{2,}", re.ASCII
 )
-# Read from a folder only if nothing else is: next to other data, they are lists of its files and the like.
+# Read from a folder only if nothing else is: next to other data, they list its files and the like.
 _TABLES_IN_TEXT = {".csv", ".tsv"}
-_CACHE = re.compile(r"cache-[0-9a-f]{16}(?:_\d+_of_\d+)?\.arrow")  # `datasets` made it: a copy of other data
+_CACHE = re.compile(r"cache-[0-9a-f]{16}(?:_\d+_of_\d+)?\.arrow")  # from `datasets`: copies other data
 _MOST_NAMED = 3
-_MOST_NAMES = 10_000  # that are compared with a name that was not found
+_MOST_NAMES = 10_000  # the most names to compare with one that was not found
 _SIMILAR = 0.8  # a letter more, less or exchanged in a name of five
 
 
@@ -90,7 +90,7 @@ class _Typed:
 
 @dataclass(frozen=True, slots=True)
 class _Listed:
-    """The inputs that one argument stands for, and the entries that are skipped."""
+    """The inputs that one argument names, and the entries that are skipped."""
 
     inputs: Sequence[Location]
     skipped: Sequence[str] = ()
@@ -99,7 +99,7 @@ class _Listed:
 
 
 def find_inputs(patterns: Sequence[str], *, home: Path | None, val_patterns: Sequence[str] = ()) -> Found:
-    """Return the files that paths, globs, folders and URLs stand for, those of `val_patterns` last.
+    """Return the files that paths, globs, folders and URLs name, those of `val_patterns` last.
 
     The order of the arguments is kept; the files of a glob or folder are in natural order. `-` is standard
     input. A FIFO is opened, which waits until a program writes to it.
@@ -170,7 +170,7 @@ def _describe_skipped(pattern: str, listed: _Listed, typed: _Typed) -> str:
 
 
 def _identity(one: Location) -> object:
-    """Return what identifies an input, whichever of its names is given.
+    """Return what identifies an input, the same for each of its names.
 
     Raise an InputError unless a path is a file or a FIFO that may be read.
     """
@@ -200,7 +200,7 @@ def _open(path: Location) -> int:
 
 
 def _list_inputs(pattern: str, typed: _Typed, home: Path | None) -> _Listed:
-    """List the inputs that one argument stands for.
+    """List the inputs that one argument names.
 
     Hidden folders are skipped. So are links to folders, which may lead in a circle.
     """
@@ -280,7 +280,7 @@ def _cannot_list(error: OSError) -> None:
 
 
 def _expand(pattern: str, option: str, home: Path | None) -> _Listed:
-    """List the files that a path or a glob stands for, and the folders that it skips.
+    """List the files that a path or a glob names, and the folders that it skips.
 
     If a file has exactly this name, the name is not a glob. `**` also matches the files inside folders, so it
     skips none.
@@ -318,7 +318,7 @@ def _expand(pattern: str, option: str, home: Path | None) -> _Listed:
 def _similar(path: Path) -> Path | None:
     """Return the existing path or glob that is most like this missing one; None if none is.
 
-    It has another name in the place of the first one that does not exist.
+    It differs in the first name on the path that does not exist.
     """
     missing = next((one for one in reversed(path.parents) if not os.path.lexists(one)), path)
     rest = path.relative_to(missing)

@@ -1,4 +1,4 @@
-"""Determine the format of every input from its first bytes; its name only decides what they leave open.
+"""Determine the format of every input from its first bytes, and from its name if they do not decide it.
 
 The first 64 KiB are read, uncompressed if the input is compressed; also the last bytes of a file that begins
 like parquet. A pipe keeps the bytes that were looked at.
@@ -40,7 +40,7 @@ class Asked:
     skips_bad_records: bool = False
     text_field: str | None = None  # the field of records; None if the option is not given
     may_pipe: bool = True  # one process reads everything, so standard input can be an input
-    option: str = "--input"  # that names these inputs
+    option: str = "--input"  # the option that names these inputs
 
 
 def find_formats(

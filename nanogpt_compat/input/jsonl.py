@@ -106,9 +106,9 @@ def parse_lines(
 ) -> Records:
     r"""Parse a run of whole lines; the first is number `first_line` and begins at byte `offset`.
 
-    In addition to `raw`, this takes 2 to 8 times the memory of `raw`. A line of more than `LONG_RECORD_BYTES`
-    takes only the memory of its text in UTF-8 if there is no more, or if it has more than 4 MiB, since long
-    strings are then decoded in parts. If the rest of such a line is longer than `LONG_RECORD_BYTES`, too, and
+    In addition to `raw`, this takes 2 to 8 times the memory of `raw`. A line of more than 4 MiB, or of more
+    than `LONG_RECORD_BYTES` if memory is short, takes only the memory of its text in UTF-8, since its long
+    strings are decoded in parts. If the rest of such a line is longer than `LONG_RECORD_BYTES`, too, and
     msgspec refuses it, `make_room` is called before `json` parses it.
 
     Blank lines are skipped, and so is a byte order mark at offset 0. Lone surrogates, which JSON can express
@@ -147,7 +147,7 @@ def parse_lines(
 
 
 def _may_be_whole(line: bytes, make_room: MakeRoom) -> bool:
-    """Whether a long line may be parsed at once, which takes half the time of doing it in parts."""
+    """Whether a long line may be parsed as a whole, which takes half the time of doing it in parts."""
     return len(line) <= _MOST_WHOLE_BYTES and fits(make_room, _WHOLE_FACTOR * len(line))
 
 

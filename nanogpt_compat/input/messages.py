@@ -63,7 +63,7 @@ class BatchLayout:
     n_rows: int
     nulls: tuple[int, ...]  # in each array; nested arrays come after the one that they are in
     buffers: tuple[Buffer, ...]
-    codec: str | None  # the codec of each buffer
+    codec: str | None  # the compression of each buffer
     n_variadic: tuple[int, ...]  # data buffers of each array of string views
 
 

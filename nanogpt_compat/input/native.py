@@ -1,7 +1,7 @@
 """Read the text of a JSON line with msgspec, which makes no objects for the fields that it skips.
 
-msgspec is as strict as `json` (there is a test), except about UTF-8 in those fields. The caller
-parses a line that it refuses with `json`.
+msgspec is as strict as `json` (there is a test), except about UTF-8 in those fields. The
+caller passes a line that msgspec refuses to `json`.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ def native_decoder(text_field: str) -> Callable[[bytes], str | None] | None:
 
 
 def _first_of(msgspec: Any, text_field: str) -> Callable[[bytes], str | None]:
-    """Do the same for a field that may be nested, or one of several."""
+    """Do the same for a field that may be nested, or for the first of several."""
     tree: _Tree = {}
     ways = ways_to(text_field)
     ends = {way for some in ways for way in some}

@@ -15,7 +15,7 @@ _MOST_HEADER_BYTES = 1024 * 1024
 _SIZE, _STORED_SIZE = 2, 3  # fields of the header
 _DATA = {0: (5, 2), 3: (8, 4)}  # type of a page -> the field with more about it, and in that, its encoding
 _DICTIONARY, _ABOUT_DICTIONARY = 2, 7
-_N_VALUES = 1  # in these fields
+_N_VALUES = 1  # a field of these structs
 _INDICES = (2, 8)  # encodings: the page holds indices into the dictionary
 
 

@@ -26,7 +26,7 @@ class Pipe:
     """
 
     reads_anywhere = False
-    hints: tuple[object, ...] = ()  # there are none: a change shows only when all of it is read again
+    hints: tuple[object, ...] = ()  # none: a change shows only when all of it is read again
 
     def __init__(self, fd: int, name: str) -> None:
         """Read from an open file descriptor, which must have no other reader."""

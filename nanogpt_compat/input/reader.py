@@ -1,7 +1,7 @@
 """The interface of a reader: everything that differs from one format of inputs to another.
 
-Each format has one class, in a module of its own; `source.reader_of` chooses it. Nothing else asks for the
-format, nor whether a place in an input is a byte or a row.
+Each format has one class, in a module of its own; `source.reader_of` chooses it. No other code needs to know
+the format, or whether a place in an input is a byte or a row.
 """
 
 from abc import ABC, abstractmethod
@@ -53,9 +53,9 @@ class Reading:
 class Consumed:
     """How much of an input a run has read."""
 
-    n_bytes: int  # in text
+    n_bytes: int  # the text that was read
     n_records: int
-    crc: int  # the CRC-32 of the logical content
+    crc: int  # CRC-32 of the logical content
     is_all: bool  # the input ended there
     position: Position | None = None  # where reading resumes; None if it does not
 
@@ -78,9 +78,9 @@ class Reader(ABC):
     form: Format
     documents: Documents = NO_DOCUMENTS
     errors: str = "ignore"
-    size_bytes: int | None = None  # when the run began, if it began earlier; None for a pipe
+    size_bytes: int | None = None  # the file's size when the run began, if that was earlier; None for a pipe
 
-    memory_bytes: ClassVar[int] = 0  # what the package takes that reads the format
+    memory_bytes: ClassVar[int] = 0  # what the package that reads the format takes
 
     @property
     def mark(self) -> str:
@@ -129,19 +129,19 @@ class Reader(ABC):
 
     @abstractmethod
     def change(self, read: Consumed, check: Check) -> str:
-        """Describe the change of the input that makes what was read of it invalid; "" if there is none.
+        """Return in words which change makes the part of the input already read invalid; "" if there is none.
 
-        What was read is read again, and compared by the CRC-32 of its logical content. Where reading stopped
-        there must still be an exact cut, or the end of a record, a document or the input.
+        That part is read again, and compared by the CRC-32 of its logical content. There must still be an
+        exact cut, or the end of a record, a document or the input, where reading stopped.
         """
 
     @abstractmethod
     def bounds(self, start: int, end: int, check: Check = go_on) -> tuple[int, int]:
         """Return the places where the span of the nominal bytes `[start, end)` begins and ends.
 
-        Each is the first, from its nominal byte on, where reading can start. Both are the same if the span
-        has none. A place depends only on the bytes around it, so the workers of two neighbouring spans need
-        not communicate.
+        Each is the first place at or after its nominal byte where reading can start. Both are the same if the
+        span has none. A place depends only on the bytes around it, so the workers of two neighbouring spans
+        need not communicate.
         """
 
     def position(self, input_index: int, place: int) -> Position:
@@ -216,7 +216,7 @@ class Streamed(Reader):
     @property
     @abstractmethod
     def finder(self) -> tuple[Find, int, int]:
-        """What finds a place to start at, and how many bytes before and after it decide."""
+        """A function that finds a place to start at, and how many bytes before and after it decide."""
 
     def stored_bytes(self, stream: ByteStream, n_bytes: int) -> int:
         """Return about how many bytes of the file hold the first `n_bytes`, which `stream` has read.

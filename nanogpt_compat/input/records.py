@@ -33,7 +33,7 @@ class RecordStream(Streamed):
         self, file: InputFile, stream: ByteStream, start: Position, how: Reading
     ) -> Iterator[RecordBlock]:
         for run in self.runs(stream.read, start, how):
-            # If a stream ends after a line end, that is not known yet, and does not matter.
+            # Whether a stream ends after a line end is not known yet, and does not matter.
             is_last = self.form.compression == "none" and run.offset + len(run.raw) == file.size_bytes
             end = start.after(len(run.raw), run.n_ends, at_end=is_last or not run.n_ends)
             block = self.block(run.raw, start, end)

@@ -30,7 +30,7 @@ _WITHOUT_USERS = ("s3", "gs", "az")  # their packages take `user:password@` as p
 
 
 def find_urls(pattern: str) -> tuple[dict[Url, int], str]:
-    """Return the files that an address, a glob or a folder stands for, and the folder's address, else "".
+    """Return the files that an address, a glob or a folder names, and the folder's address, else "".
 
     Each file has its size in bytes if it is in a folder, else 0. Files on the Hub are pinned to the branch's
     current commit.
@@ -63,12 +63,12 @@ def _checked(pattern: str) -> Url:
 
 
 def _list(url: Url, server: Server) -> tuple[dict[Url, int], str]:
-    """List the files that an address stands for, and the folder's address if it is a folder."""
+    """List the files that an address names, and the folder's address if it is a folder."""
     name = _pin(server) if scheme_of(url) == "hf" else server.name
     before, root = (f"{scheme_of(url)}://", "") if name != server.name else _root(url.address, name)
 
     def addresses(names: Iterable[str]) -> list[Url]:
-        # The consoles of S3 and others mark a folder with a zero-byte object named `folder/`.
+        # The consoles of S3 and other stores mark a folder with a zero-byte object named `folder/`.
         return [Url(before + one.removeprefix(root)) for one in names if not one.endswith("/")]
 
     if any(char in name for char in "*?["):

@@ -35,7 +35,7 @@ class Ends(Protocol):
 class Kind:
     """What the records are."""
 
-    place: Callable[[int, int], str]  # a record's place by its number and byte, for messages
+    place: Callable[[int, int], str]  # names a record by its number and its byte, for messages
     ends: Ends
     if_too_long: str  # what to do about a record over the limit
 
@@ -92,7 +92,7 @@ class _Record:
     is_whole: bool = False
 
     def with_more(self, n_bytes: int, end: int) -> "_Record":
-        """Add `n_bytes`, of which the record takes those before `end` if that is not 0.
+        """Add `n_bytes`, or only those before `end`, where the record ends, if that is not 0.
 
         Raises:
             InputError: the record is too long.

@@ -80,7 +80,7 @@ class Excerpts:
     texts: list[str]  # with the marks of end-of-text tokens
     weights: list[float]
     n_bytes: float
-    text_bytes: int | None = None  # the size of the whole input, uncompressed; None: unknown until it is read
+    text_bytes: int | None = None  # the whole input, uncompressed; None: unknown until it is read
     text: Sequence[Sample] = ()  # what must be UTF-8 text; records are checked one by one
     shows_end_of_text: bool = False  # `<|endoftext|>` is in the text; records are documents already
     lacks_separator: bool | None = (
@@ -90,10 +90,10 @@ class Excerpts:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """The share of one input in all inputs, which decides how many pieces are taken from it."""
+    """The share of one input in all inputs; it decides how many pieces are taken from this one."""
 
     n_inputs: int
-    n_bytes: int  # in this one
+    n_bytes: int  # this input
     total_bytes: int
 
     def of(self, n_places: int) -> int:

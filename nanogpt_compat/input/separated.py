@@ -39,7 +39,7 @@ class DocumentText(Text):
 
 
 class SeparatedText(DocumentText):
-    """Reads text whose documents stand between separators."""
+    """Reads text whose documents are divided by separators."""
 
     __slots__ = ()
 
@@ -212,8 +212,9 @@ def _head_of(block: Block, errors: str) -> bytes | None:
     """Return 64 KiB or more of the text of a document that begins in `block` and continues after it.
 
     Returns None if the block holds less: the split of a document must depend on its first block alone, so
-    that later changes after that block cannot affect it. If hardly any byte is text, the 8 MiB from the first
-    character on decide. A document that fits in a block is looked at as a whole, with the same result.
+    that later changes after that block cannot affect it. If hardly any byte is text, the 8 MiB that begin
+    with the first character decide. A document that fits in a block is looked at as a whole, with the same
+    result.
     """
     text = decode(block, errors).encode()
     if not text or len(text) >= HEAD_BYTES:
@@ -229,8 +230,8 @@ def _head_of(block: Block, errors: str) -> bytes | None:
 def separator_end(block: Block, separator: str, errors: str, *, is_first: bool) -> int | None:
     r"""Return the byte of a block where its first separator ends, or its last; None if it has none.
 
-    If the separator ends with a carriage return, a line feed after it is left to the next block, whose
-    `after_cr` tells that it belongs to the carriage return.
+    If the separator ends with a carriage return, a line feed after it goes to the next block, whose
+    `after_cr` marks that it belongs to the carriage return.
 
     >>> block = Block(b"a\r\n\r\nb\n\nc", Position(0), Position(0), is_val=False)
     >>> [separator_end(block, "\n\n", "ignore", is_first=is_first) for is_first in (True, False)]
@@ -261,9 +262,7 @@ class _SeparatorEnd:
     def __init__(self, separator: str) -> None:
         self._separator = separator
         self._n_chars = len(separator)
-        self.most_bytes = _MAX_CHAR_BYTES * (
-            self._n_chars + 1
-        )  # the longest separator, with a character to spare
+        self.most_bytes = _MAX_CHAR_BYTES * (self._n_chars + 1)  # a separator, with a character to spare
         pattern = re.escape(separator.encode()).replace(b"\\\n", b"\r?\n")
         self._pattern = re.compile(b"(?=(" + pattern + b"))", re.DOTALL)  # finds overlapping ones, too
 

@@ -204,7 +204,7 @@ def _options(url: Url, scheme: str) -> dict[str, Any]:
 
 
 def _not_installed(url: Url, scheme: str, error: ImportError) -> InputError:
-    """Return the error that says what to install, from the table above or the missing module's name."""
+    """Return the error that names what to install, from the table above or the missing module's name."""
     missing = [one.name for one in chain(error) if isinstance(one, ModuleNotFoundError) and one.name]
     if not missing:
         return InputError(f"the package that reads {url} cannot be imported: {describe(error)}")

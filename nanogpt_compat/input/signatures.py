@@ -30,7 +30,7 @@ _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a zstd frame without tex
 _CONTROLS = bytes(range(32))
 _TAR_BLOCK_BYTES = 512
 _MOST_HEADER_BYTES = 1 << 30
-_MOST_FOOTER_BYTES = 1 << 29  # four letters, read as a size, are more
+_MOST_FOOTER_BYTES = 1 << 29  # four letters, read as a size, exceed it
 _GPT2_TOKENS = 50_257
 _MERGED = 1000  # GPT-2's tokens of several letters have larger numbers
 _COMMA_AND_STOP = (11, 13)  # GPT-2's tokens; 0 is an exclamation mark
@@ -134,7 +134,7 @@ def signature_of(head: bytes, *, is_text: bool) -> Kind | None:
         return kinds.TAR
     if (compression := compression_of(head)) != "none":
         return kinds.COMPRESSED[compression]
-    # All of an ar or cpio archive but the files inside is ASCII, so it may look like text.
+    # An ar or cpio archive is ASCII except for the files inside, so it may look like text.
     is_ar = head.startswith(b"!<arch>\n") and head[66:68] == b"`\n"
     if is_ar or re.match(rb"07070[127][0-7a-fA-F]{40}", head) is not None:
         return kinds.OTHER_ARCHIVE

@@ -1,4 +1,4 @@
-"""Determine what an input holds from its first bytes, and from its name where these leave it open. Pure.
+"""Determine what an input holds from its first bytes, and from its name if they do not decide it. Pure.
 
 A signature made of letters is not enough to refuse a text: a novel may begin with "BM", prose with "[" or
 '"', and Markdown with a piece of HTML. The bytes that follow must confirm it.
@@ -24,7 +24,7 @@ COMPRESSED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jl", ".jsonlines", ".ldjson", ".json")
 
 _TABLE_SUFFIXES: dict[str, Container] = {
-    ".parquet": "parquet",  # the reader of a binary table refuses what is something else
+    ".parquet": "parquet",  # the reader of a binary table refuses anything else
     ".arrow": "arrow",
     ".feather": "arrow",
     ".csv": "csv",
@@ -35,7 +35,7 @@ RECORDS_IN_TEXT: dict[Container, tuple[Makes, str]] = {
     "csv": ("csv", "records"),
     "tsv": ("tsv", "records"),
 }
-"""What a command makes of them that changes the charset, and what they consist of."""
+"""What a command that changes the charset makes of them, and what they consist of."""
 
 _BOM = b"\xef\xbb\xbf"
 _BINARY = bytes({*range(32), 127} - set(b"\b\t\n\v\f\r\x1a\x1b"))  # bytes not used in text; man pages have \b
@@ -70,7 +70,7 @@ class Look:
 def sniff(
     head: bytes, *, name: str, tail: bytes | None = b"", is_whole: bool = True, separator: str | None = None
 ) -> Look:
-    r"""Determine what an input holds that begins with `head` and ends with `tail`, both uncompressed.
+    r"""Determine what an input holds if it begins with `head` and ends with `tail`, both uncompressed.
 
     `tail`: None if it is not known. `name`: without the suffix of the compression. `is_whole`: `head` is all
     of the input. `separator` stands between documents, and is ignored. Text in an older charset counts as
@@ -110,7 +110,7 @@ def sniff(
 
 
 def _look_at_table(head: bytes, tail: bytes | None) -> Look | None:
-    """Look for a table that is binary; it must be a file."""
+    """Look for a binary table, which must be a file."""
     if tail is not None and is_parquet(head, tail):
         return Look("parquet")
     if not is_arrow(head):
@@ -121,7 +121,7 @@ def _look_at_table(head: bytes, tail: bytes | None) -> Look | None:
 def find_table(head: bytes, wanted: Collection[str]) -> Container | None:
     """Return the format of a table in text that begins with `head`, and has a column of a wanted name.
 
-    Nothing but its header tells it from other text. So all records in `head` must have as many cells.
+    Only the header distinguishes it from other text. So all records in `head` must have as many cells.
     """
     header = parse_header(head, wanted=wanted)
     if header is None or len(header.columns) < 2 or {*wanted}.isdisjoint(header.columns):
@@ -188,7 +188,7 @@ def _look_at_text(text: str, suffix: str, by_name: Container, *, is_whole: bool)
 
 
 def _kind_of_document(start: str, suffix: str, *, is_whole: bool) -> Kind | None:
-    """Return the kind of what is text but not the text that is meant, such as an HTML page or a pointer."""
+    """Return the kind of text that is probably not what was meant, such as an HTML page or a pointer."""
     if is_whole and len(start) < _MOST_POINTER_CHARS:
         for pattern, pointer in ((_LFS, kinds.LFS_POINTER), (_ANNEX, kinds.ANNEX_POINTER)):
             if pattern.match(start):

@@ -66,8 +66,8 @@ class Source:
 
     inputs: Sequence[Input]
     n_val_inputs: int = 0  # all of their text is for val
-    windows: Windows = ()  # the validation ranges in the other inputs, if the text is one continuous stream
-    documents: Documents | None = None  # None: the text is one continuous stream
+    windows: Windows = ()  # the validation ranges in the other inputs, if their text is one stream
+    documents: Documents | None = None  # None if their text is one stream
     errors: str
     block_bytes: int
     end: int | None = None
@@ -105,7 +105,7 @@ class Source:
             yield Position(self.n_train_inputs)
 
     def phase_end(self, start: Position) -> int:
-        """Return the index of the first input after the phase that `start` is in."""
+        """Return the index of the first input after the phase of `start`."""
         n_train = self.n_train_inputs
         return n_train if start.input_index < n_train else len(self.inputs)
 

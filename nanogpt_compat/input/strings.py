@@ -1,4 +1,4 @@
-r"""Remove the long strings from a long line of JSON, and decode them part by part.
+r"""Take the long strings from a long line of JSON, and decode them part by part.
 
 Parsing a line of 25 MB at once takes 50 to 250 MB: Python holds a string in up to four bytes per character,
 in addition to the line and the text in UTF-8. Decoded in parts, a string takes its UTF-8 and 2 MB.

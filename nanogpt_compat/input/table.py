@@ -1,4 +1,4 @@
-"""The reader of a column of texts, whatever the file around it: blocks of rows of one row group."""
+"""The reader of a column of texts, for any format of tables: blocks of rows of one row group."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,7 +22,7 @@ T = TypeVar("T")
 _CHUNK_BYTES = 1024 * 1024
 _N_ROW_GROUPS = 32
 _N_REMOTE_ROW_GROUPS = 8
-_ROW_BYTES = 32 * 1024 * 1024  # text is read at 370 to 490 MB/s
+_ROW_BYTES = 32 * 1024 * 1024  # text, read at 370 to 490 MB/s
 _REMOTE_ROW_BYTES = 4 * 1024 * 1024
 _RUN_BYTES = 128 * 1024
 _PROSE = b"What is in a text that is not looked at is taken to be much like this sentence here. "
@@ -61,7 +61,7 @@ class Column(Protocol):
         """Yield a row group from row `first_row` of the file on in runs with about `block_bytes` of text.
 
         A run is the concatenated texts, and the rows that they are from; `parse_rows` splits it. A text of
-        more than `LONG_RECORD_BYTES` is a run by itself. `make_room` is called before what is large is read.
+        more than `LONG_RECORD_BYTES` is a run by itself. `make_room` is called before large parts are read.
         Where runs begin and end depends on `block_bytes`; the rows do not.
         """
         ...

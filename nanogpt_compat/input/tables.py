@@ -2,11 +2,11 @@
 
 The column may be a field of a struct: parquet stores each such field by itself, and only it is read.
 
-Memory does not grow with the size of the row groups. Held are some pages (1 MiB each by default), a
+Memory does not grow with the size of the row groups. It holds some pages (1 MiB each by default), a
 dictionary and some rows. The process peaks at 101 MiB with row groups of 1,000 documents of 4 KB, and at
 99 MiB with a single row group of 469 MB. 64 MiB of that are in use as soon as the file is open.
 
-What keeps it low, with the peak for the 469 MB otherwise:
+These keep it low; the peak for the 469 MB without each of them:
 
     a `buffer_size`           336 MiB: without one, the whole column of the row group is read at once
     no `memory_map`           333 MiB, in the page cache

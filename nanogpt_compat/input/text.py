@@ -57,7 +57,7 @@ class Text(Streamed):
         return replace(block, n_chars=n_all)
 
     def sample(self, file: InputFile, samples: list[Sample], share: Share, _check: Check) -> Excerpts:
-        """Take pieces spread over a local file; of what must be read in order or fetched, the samples."""
+        """Take pieces spread over a local file; for other inputs, and compressed ones, use the samples."""
         pieces, text_bytes = samples, self.size_bytes
         n_bytes = sum(len(piece.data) for piece in pieces)
         if self.form.compression != "none":

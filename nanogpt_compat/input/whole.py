@@ -20,7 +20,7 @@ class WholeText(DocumentText):
         return replace(block, n_chars=len(decode(block, lenient(self.errors))))
 
     def sample(self, file: InputFile, samples: list[Sample], share: Share, check: Check) -> Excerpts:
-        """Take pieces of the text, and as large a share of its one end-of-text token."""
+        """Take pieces of the text, and the same share of its one end-of-text token."""
         found = super().sample(file, samples, share, check)
         if not self.size_bytes:
             return found

@@ -119,7 +119,7 @@ def _look_at_indexes(
 
 
 def _open_file(path: Path) -> Dataset:
-    """Look at one file, and find its place in the dataset that it may be a part of."""
+    """Look at one file, and find its place in its dataset, if it is part of one."""
     file, split = look_at(path), split_of(path.name)
     parts = (Part(split, TokenStream([file])),)
     made = _read(path.parent)

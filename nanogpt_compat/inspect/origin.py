@@ -20,7 +20,7 @@ class Origin:
 
 
 def origin_of(made: Mapping[str, Any], split: str, position: int) -> Origin | None:
-    """Return where the token at `position` of a split came from; None if prepare.json does not tell.
+    """Return where the token at `position` of a split came from; None if prepare.json does not show it.
 
     In each split, the tokens of the inputs are in the order of the inputs.
     """
@@ -38,7 +38,7 @@ def origin_of(made: Mapping[str, Any], split: str, position: int) -> Origin | No
             return None
         counts = [n if split == "val" else one["tokens"] - n for one, n in zip(inputs, of_val, strict=True)]
     starts = [0, *accumulate(counts)]
-    index = bisect_right(starts, position) - 1  # the last of equal starts: the others have no tokens
+    index = bisect_right(starts, position) - 1  # the last of equal starts: those before it have no tokens
     if index >= len(inputs):
         return None
     return Origin(

@@ -53,7 +53,7 @@ def overview(dataset: Dataset, decode: Decode | None, *, width: int) -> Iterator
 
 
 def _describe_run(made: Mapping[str, Any]) -> str:
-    """Return by what the files were made, and whether they have documents."""
+    """Return which program made the files, and whether they have documents."""
     by = f"made by nanogpt-compat {made['versions']['nanogpt_compat']}"
     if made["documents"] is None:
         return f"{by} from one stream of text, without documents"
@@ -90,7 +90,7 @@ def text_lines(title: str, text: str, *, width: int) -> list[str]:
 
 
 def _describe_misfits(dataset: Dataset) -> Iterator[str]:
-    """Yield what is not as prepare.json says, and the command that finds out more."""
+    """Yield the differences from prepare.json, and the command that finds out more."""
     if dataset.unlisted:
         names = ", ".join(_some(sorted(dataset.unlisted)))
         yield f"not made by this run ({REPORT_NAME} does not list them): {visible(names)}"

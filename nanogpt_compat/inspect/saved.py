@@ -1,4 +1,4 @@
-"""Describe what an unfinished run has saved in a folder, as far as its journal tells."""
+"""Describe what an unfinished run has saved in a folder, as far as its journal shows."""
 
 from collections.abc import Iterator
 from dataclasses import fields

@@ -45,7 +45,7 @@ def inspect(path: Path, at: str | None, *, vocab_dir: Path | None, width: int) -
 
 
 def _open_vocabulary(vocab_dir: Path | None) -> tuple[Decode | None, Sequence[str]]:
-    """Return what turns tokens into text, or None and the line that says why.
+    """Return a function that turns tokens into text, or None and a line with the reason.
 
     Raises:
         InputError: it is not in `vocab_dir`.

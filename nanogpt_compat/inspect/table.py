@@ -21,8 +21,8 @@ _SHORT_TITLES = ("tokens", "bytes", "per byte", "docs")
 def table_of(inputs: Sequence[Mapping[str, Any]], *, width: int) -> list[str]:
     """Return the table of `inputs` of prepare.json, at most 20 of them, and the sums.
 
-    It has at most `width` columns, if that is 50 or more. Bytes are of text, unpacked; of JSON lines the
-    whole lines.
+    It has at most `width` columns, if that is 50 or more. Bytes are those of the text, unpacked; JSON lines
+    count as whole lines.
     """
     paths = [visible(redact(one["path"])) for one in inputs]
     ends = [min(paths), max(paths)]  # commonpath would take addresses apart
@@ -68,7 +68,7 @@ def _sum(inputs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _shorten(name: str, room: int) -> str:
-    """Cut a name to `room` columns; its end tells more than its beginning."""
+    """Cut a name to `room` columns; keep the end, which matters more than the beginning."""
     if columns_of(name) <= room:
         return name
     while columns_of(name) > room - 3:

@@ -27,7 +27,7 @@ from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import Need
 
 REFRESH_EVERY_S = 3.0  # limits can change: systemctl set-property, docker update
-_LISTING_SHARE = 0.0005  # the share of time for listing children: 15 ms with 400 processes, so every 30 s
+_LISTING_SHARE = 0.0005  # share of the time for listing children: 15 ms for 400 processes, so every 30 s
 
 # Growth of this process that is not work in flight: threads, page tables, fragmentation.
 _UNSURE_BYTES = 16 << 20
@@ -59,7 +59,7 @@ def check_fits(readings: Sequence[Reading], *, own_bytes: int, smallest_bytes: i
 
 
 def _is_ours(reading: Reading, own_bytes: int) -> bool:
-    """Whether no other process uses much of a limit. A cgroup also counts what the kernel holds for us."""
+    """Whether other processes use little of a limit. A cgroup also counts what the kernel holds for us."""
     return reading.private or reading.used_bytes - own_bytes < _UNSURE_BYTES
 
 

@@ -5,7 +5,7 @@ token_file.py    an append-only file of tokens that grows through a small mapped
 folders.py       the folder of unfinished files
 writer.py        write tokens to working files
 written.py       what is on the disk: unfinished or published; check it, and give it final names
-ends.py          where documents end: kept next to the tokens
+ends.py          where documents end: kept next to the tokens while a run lasts
 index.py         write Megatron's index of documents from these ends
 index_reader.py  compare a finished index with the documents
 pieces.py        the random order of documents, and putting pieces of them into it

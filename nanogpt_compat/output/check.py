@@ -24,7 +24,7 @@ from nanogpt_compat.output.layout import (
 )
 from nanogpt_compat.output.reader import first_difference, read_chunks
 from nanogpt_compat.output.token_file import TOKEN
-from nanogpt_compat.output.written import is_there, others
+from nanogpt_compat.output.written import foreign_files, is_there
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.documents import END_OF_TEXT
 
@@ -80,12 +80,12 @@ def list_files(outputs: Outputs, indexes: Outputs, made: Mapping[str, Any]) -> l
 
 
 def find_surplus(outputs: Outputs, output_dir: Path, own: set[Path]) -> list[str]:
-    """Return a line for each file that is not in `own` but would be read as a part of this output."""
+    """Return a line for each file that is not in `own` but would be read as part of this output."""
     found = []
     val = output_dir / "val.bin"
     if all(one.form == "bin" for one in outputs.values()) and "val" not in outputs and is_there(val):
         found.append(f"{val} exists, but this run makes no val.bin, and nanoGPT would read it; remove it")
-    named = [path for shards in outputs.values() for path in others(shards, n_own=0)]
+    named = [path for shards in outputs.values() for path in foreign_files(shards, n_own=0)]
     return found + [
         f"{path} exists, but this run makes no such shard, and readers of shards would read it; remove it"
         for path in named
@@ -94,7 +94,7 @@ def find_surplus(outputs: Outputs, output_dir: Path, own: set[Path]) -> list[str
 
 
 def find_faults(listed: Listed, after_chunk: Callable[[int], None]) -> list[str]:
-    """Return phrases for all differences between a file and its list entry; none if it is as it was written.
+    """Return phrases for all differences between a file and its list entry; none if it is unchanged.
 
     `after_chunk` is called with the number of bytes of each chunk, and may raise to stop.
 

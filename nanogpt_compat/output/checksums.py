@@ -47,7 +47,7 @@ def combine_sections(crcs: Sequence[int], n_bytes: int) -> int:
 
 
 def describe(file: OutputFile, crcs: Sequence[int]) -> dict[str, Any]:
-    """Return what prepare.json says of a finished file whose sections have these CRC-32."""
+    """Return the entry of prepare.json for a finished file whose sections have these CRC-32."""
     (described,) = describe_files([file])
     return {**described, CRC: combine_sections(crcs, file.n_bytes), SECTIONS: list(crcs)}
 
@@ -57,7 +57,7 @@ def crcs_of_files(
 ) -> list[list[int]] | None:
     """Compute the CRC-32 of the sections of each file of a stream from all segments of the run.
 
-    Return None if a segment has not the checksums of these sections, because another version wrote it.
+    Return None if a segment has no checksums for these sections, because another version wrote it.
     """
 
     @cache

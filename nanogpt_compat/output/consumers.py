@@ -20,11 +20,11 @@ from nanogpt_compat.system.units import format_count, plural
 from nanogpt_compat.text.val_split import FIRST_SHARD
 
 MIN_TOKENS = 1025  # a block of 1,024, the default of all three programs, and the token after it
-_LLMC_MIN_TOKENS = 4 * 1024 + 1  # each shard needs train_gpt2cu's default batch, and the token after it
+_LLMC_MIN_TOKENS = 4 * 1024 + 1  # in each shard: train_gpt2cu's default batch, and the token after it
 _MANY_SHARDS = 1000
-_EVAL_TOKENS = 200 * 12 * 1024  # drawn from a split: train.py's eval_iters, batch_size and block_size
+_EVAL_TOKENS = 200 * 12 * 1024  # for a split: train.py's eval_iters, batch_size and block_size
 _MANY_TIMES = 100  # tokens are drawn so often that a larger val.bin is worth a notice,
-_FEW_TIMES = 25  # and at most so often from the one that the notice offers
+_FEW_TIMES = 25  # and at most this often from the one that the notice offers
 _ENOUGH_VAL_TOKENS = 1_000_000
 _FEW_DOCUMENTS = 5
 
@@ -101,7 +101,7 @@ def _warn_of_splits(made: Output, counts: Mapping[str, int], short: Sequence[str
 def find_small_val(made: Output) -> dict[str, str]:
     """Return a notice, by kind, if val.bin is so small that nanoGPT's evaluation says little.
 
-    Only if a tenth of the text at most, which nanoGPT takes for a small text too, makes a difference.
+    Only if a tenth of the text at most, as nanoGPT takes for a small text, makes a difference.
     """
     config, total = made.config, sum(made.tokens.values())
     n_val = made.tokens.get("val", 0)

@@ -1,4 +1,4 @@
-"""Where documents end: streams next to the tokens that last as long as the run.
+"""Where documents end: temporary streams next to the tokens.
 
 Each split has one, with an int64 for each document, in order: the number of tokens of the split up to the end
 of that document.
@@ -39,7 +39,7 @@ def n_ends(tokens: Mapping[str, int], split: str) -> int:
 
 
 class WithEnds:
-    """A sink that writes tokens to `files`, and the ends of documents to the streams next to them."""
+    """A sink that writes tokens to `files`, and the ends of documents to temporary streams."""
 
     def __init__(self, files: TokenFiles) -> None:
         self._files = files

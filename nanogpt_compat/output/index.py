@@ -73,7 +73,7 @@ class Tables:
 
 
 def tables_of(ends: NDArray[np.int64], n_tokens: int, n_sequences: int) -> Tables:
-    """Return the entries of documents that end at `ends`, after earlier `n_tokens` and `n_sequences`."""
+    """Return the entries of documents that end at `ends`; before them are `n_tokens` and `n_sequences`."""
     starts = np.concatenate(([n_tokens], ends[:-1]))
     counts = np.maximum(1, -(-(ends - starts) // MAX_SEQUENCE_TOKENS))
     last = np.cumsum(counts)
@@ -100,7 +100,7 @@ def _header(n_sequences: int, n_documents: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the header of an index says, and where its tables are."""
+    """The header of an index, and where its tables are."""
 
     n_sequences: int
     n_documents: int
@@ -165,7 +165,7 @@ class IndexFile:
 
 
 def describe_index(file: IndexFile, crcs: list[int]) -> dict[str, Any]:
-    """Return what prepare.json says of an index whose sections have these CRC-32."""
+    """Return the entry of prepare.json for an index whose sections have these CRC-32."""
     return {
         "name": file.name,
         "documents": file.n_documents,

@@ -1,4 +1,4 @@
-"""Read finished indexes back, and compare them with the documents that they should describe."""
+"""Read finished indexes back, and compare them with the documents that they should list."""
 
 import hashlib
 from contextlib import ExitStack
@@ -19,7 +19,7 @@ _ENTRIES = ("size of sequence", "pointer of sequence", "entry of document")
 
 
 class _FinishedIndex:
-    """A finished index, whose three tables are read side by side."""
+    """A finished index, whose three tables are read in parallel."""
 
     def __init__(self, shards: Shards) -> None:
         """Open the file; raise DifferenceError unless it is an index."""
@@ -134,5 +134,5 @@ class FinishedIndexes:
         self._described = [one.finish(name) for name, one in reversed(self._indexes.items())]
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return what prepare.json says of the compared files under `files`."""
+        """Return the entries of `files` in prepare.json for the compared files."""
         return self._files.describe() + self._described

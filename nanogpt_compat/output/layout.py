@@ -91,7 +91,7 @@ class Shards:
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        """A regex for shard names in this folder, also those of runs with other options."""
+        """A regex for shard names in this folder, also from runs with other options."""
         if self.is_endless:
             return re.compile(re.escape(self.word))
         middle = r"shard_\d{4,}"
@@ -229,7 +229,7 @@ def count_in_llmc(head: bytes) -> int | None:
 
 
 def split_in_name(name: str) -> tuple[str, str, int] | None:
-    """Return the first word, the split and the number of a token file, of this program or of others.
+    """Return the first word, the split and the number of a token file, from any program.
 
     None if the name has no split. A file without a number has -1.
 
@@ -314,5 +314,5 @@ def by_stream(outputs: Outputs, tokens: Mapping[str, int]) -> dict[str, int]:
 
 
 def describe_files(files: Iterable[OutputFile]) -> list[dict[str, Any]]:
-    """Return what prepare.json says of finished files."""
+    """Return the entries of prepare.json for finished files."""
     return [{"name": one.name, "tokens": one.n_tokens, "bytes": one.n_bytes} for one in files]

@@ -20,7 +20,7 @@ _OTHERS = {
     b"MMIDIDX\0": "is an index of Megatron's; the tokens are in the .bin file next to it",
 }
 _FEW = 32  # with fewer different tokens, what looks like text or uint32 may be a repeated phrase
-_MOST_HIGH = 3  # the largest upper half of uint32 tokens; the largest vocabularies have 262,144
+_MOST_HIGH = 3  # in the upper half of uint32 tokens; the largest vocabularies have 262,144
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def chunk_ends(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         before = int(ends[first - 1]) if first else 0
         last = int(np.searchsorted(ends, before + CHUNK_TOKENS, side="right"))
         last = max(last, first + 1)
-        if last == first + 1:  # what has no tokens goes with the piece before it
+        if last == first + 1:  # a piece without tokens joins the one before it
             last = int(np.searchsorted(ends, ends[first], side="right"))
         yield first, last
         first = last

@@ -219,7 +219,7 @@ class FinishedFiles:
         self._stack.close()
 
     def describe(self) -> list[dict[str, Any]]:
-        """Return what prepare.json says of the compared files under `files`."""
+        """Return the entries of `files` in prepare.json for the compared files."""
         return [one for stream in reversed(self._streams.values()) for one in stream.described]
 
     def append(

@@ -3,8 +3,8 @@
     spill 0 --(groups of 256 windows, while there are more)--> spill 1 --> ... --> the output
 
 A range of keys takes one contiguous read from each window, since the pieces there are sorted; a stable sort
-of what was read gives the order. Keys are random, so ranges of equal width hold about as much. What does not
-fit, such as a long document, is left to the next range.
+of what was read gives the order. Keys are random, so ranges of equal width hold about as much. Pieces that do
+not fit, such as a long document, are left to the next range.
 """
 
 from bisect import bisect_left
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from nanogpt_compat.output.pieces import FIRST_TRAIN_KEY, KEY_END, chunk_ends, gather
 from nanogpt_compat.output.spill import (
-    GOES_ON,
+    CONTINUES,
     PIECE_BYTES,
     WINDOW_BYTES,
     Rows,
@@ -32,9 +32,9 @@ RANGE_BYTES = 32 << 20
 """The memory that a range takes: tokens, records and what sorting needs."""
 
 MOST_WINDOWS = 256
-"""The most read at a time: with more, a read of one window for one range would fall below 128 KiB."""
+"""The most windows to read at a time: with more, one read for one range would fall below 128 KiB."""
 
-_FILL = 0.9  # how full a range is on average: what does not fit is read twice
+_FILL = 0.9  # how full a range is on average; pieces that do not fit are read twice
 
 
 def most_spill_bytes(n_tokens: int, n_documents: int) -> int:
@@ -52,8 +52,8 @@ class Place:
     n_windows: int  # in that spill
     group: int = 0
     key: int = 0  # all pieces with smaller keys are done
-    n_pieces: int = 0  # pieces with this key that are done
-    n_tokens: int = 0  # done, of all groups
+    n_pieces: int = 0  # how many pieces with this key are done
+    n_tokens: int = 0  # done, in all groups
 
     @property
     def is_last(self) -> bool:
@@ -71,7 +71,7 @@ class Chunk:
     tokens: NDArray[np.uint16]
     keys: NDArray[np.uint64]
     lengths: NDArray[np.int64]
-    goes_on: NDArray[np.bool_]
+    continues: NDArray[np.bool_]
     key: int
     n_pieces: int
 
@@ -83,17 +83,17 @@ class Chunk:
     @property
     def ends(self) -> NDArray[np.int64]:
         """Where documents end in the tokens."""
-        ends: NDArray[np.int64] = np.cumsum(self.lengths)[~self.goes_on]
+        ends: NDArray[np.int64] = np.cumsum(self.lengths)[~self.continues]
         return ends
 
 
 def write_out(
     spill: SpillReader, place: Place, sink: Sink, *, after: Callable[[Place], None], check: Callable[[], None]
 ) -> None:
-    """Append all documents from `place` on to `sink`, in the order of their keys.
+    """Append all documents after `place` to `sink`, in the order of their keys.
 
-    At each call of `after`, the sink holds exactly what is before that place. `check` may raise to stop; no
-    chunk is lost then.
+    At each call of `after`, the sink holds exactly the pieces before that place. `check` may raise to stop;
+    no chunk is lost then.
     """
     n_tokens = place.n_tokens
     for chunk in _in_order(spill, 0, place.n_windows, place.key, place.n_pieces, check):
@@ -110,13 +110,13 @@ def regroup(
     after: Callable[[Place], None],
     check: Callable[[], None],
 ) -> None:
-    """Merge the windows of a spill in groups, from `place` on, to a spill with fewer windows."""
+    """Merge the windows of a spill after `place`, in groups, to a spill with fewer windows."""
     n_tokens, key, n_pieces = place.n_tokens, place.key, place.n_pieces
     for group in range(place.group, -(-place.n_windows // MOST_WINDOWS)):
         first = group * MOST_WINDOWS
         last = min(first + MOST_WINDOWS, place.n_windows)
         for chunk in _in_order(spill, first, last, key, n_pieces, check):
-            sink.add(chunk.tokens, chunk.keys, chunk.lengths, chunk.goes_on)
+            sink.add(chunk.tokens, chunk.keys, chunk.lengths, chunk.continues)
             n_tokens += len(chunk.tokens)
             after(Place(place.number, place.n_windows, group, chunk.key, chunk.n_pieces, n_tokens))
         sink.end_window(spill.windows[last - 1 : last].copy())
@@ -145,7 +145,7 @@ def _in_order(
 
 @dataclass(slots=True)
 class _Cursor:
-    """The records of one split in a window, and the next of them."""
+    """The records of one split in a window, and the next one to read."""
 
     next: int
     end: int
@@ -161,7 +161,7 @@ class _Range:
     keys: NDArray[np.uint64]
     starts: NDArray[np.int64]  # in `tokens`
     lengths: NDArray[np.int64]
-    goes_on: NDArray[np.bool_]
+    continues: NDArray[np.bool_]
     key: int
     n_pieces: int
 
@@ -174,11 +174,11 @@ class _Range:
             n_done = n_same + (n_done if int(keys[0]) == int(keys[-1]) == key else 0)
             key = int(keys[-1])
             tokens = gather(self.tokens, self.starts[some], self.lengths[some])
-            yield Chunk(tokens, keys, self.lengths[some], self.goes_on[some], key, n_done)
+            yield Chunk(tokens, keys, self.lengths[some], self.continues[some], key, n_done)
 
 
 class _Merge:
-    """The pieces of one split in some windows of a spill, read side by side."""
+    """The pieces of one split in some windows of a spill, read in parallel."""
 
     def __init__(self, spill: SpillReader, first: int, last: int, *, is_val: bool) -> None:
         self._spill = spill
@@ -200,7 +200,7 @@ class _Merge:
         self.n_records = sum(one.end - one.next for one in self._cursors)
         n_bytes = TOKEN.itemsize * n_tokens + PIECE_BYTES * self.n_records
         self.n_ranges = 1 + int(n_bytes / (_FILL * RANGE_BYTES))
-        """The number of ranges of equal width that each hold about as much as one may."""
+        """With this number of ranges of equal width, each holds about as much as it may."""
         for one in self._cursors:
             mean = (one.end - one.next) / self.n_ranges
             one.n_expected = int(mean + 4 * mean**0.5) + 8
@@ -221,8 +221,8 @@ class _Merge:
         starts = np.concatenate([rows["start"] for rows, _ in found])
         end_tokens = [end for _, end in found]
         del found
-        goes_on = starts >= np.uint64(GOES_ON)
-        starts = (starts & np.uint64(GOES_ON - 1)).astype(np.int64)
+        continues = starts >= np.uint64(CONTINUES)
+        starts = (starts & np.uint64(CONTINUES - 1)).astype(np.int64)
         lengths = np.empty_like(starts)
         lengths[:-1] = starts[1:]
         for last, n, end_token in zip(accumulate(counts), counts, end_tokens, strict=True):
@@ -243,7 +243,7 @@ class _Merge:
         # Move each cursor on to the first record whose key is not smaller.
         for cursor, last, n in zip(self._cursors, accumulate(counts), counts, strict=True):
             cursor.next += _n_below(keys[last - n : last], key)
-        return _Range(tokens, keys[chosen], starts[chosen], lengths[chosen], goes_on[chosen], key, n_pieces)
+        return _Range(tokens, keys[chosen], starts[chosen], lengths[chosen], continues[chosen], key, n_pieces)
 
     def _read(self, cursor: _Cursor, end_key: int) -> tuple[Rows, int]:
         """Return the records from the cursor to `end_key`, and where the tokens of the last one end."""
@@ -254,7 +254,7 @@ class _Merge:
             n_below = _n_below(rows["key"], end_key)
             parts.append(rows[:n_below])
             if n_below < len(rows):
-                end_token = int(rows["start"][n_below]) & (GOES_ON - 1)
+                end_token = int(rows["start"][n_below]) & (CONTINUES - 1)
                 break
             if end == cursor.end:
                 end_token = cursor.end_token

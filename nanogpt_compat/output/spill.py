@@ -30,7 +30,7 @@ from nanogpt_compat.output.written import Segment
 from nanogpt_compat.system.filesystem import advice, drop_cache
 
 RECORD = np.dtype([("key", "<u8"), ("start", "<u8")])
-GOES_ON = 1 << 63
+CONTINUES = 1 << 63
 """In `start`: the document continues in a later piece."""
 
 WINDOW = np.dtype(
@@ -47,28 +47,28 @@ SORTING_BYTES = WINDOW_BYTES * 3 // 2
 """The memory that writing a spill takes in all."""
 
 _PAGE_BYTES = 4096
-_MAPPED_BYTES = 2 << 20  # for each stream at a time: there are three
+_MAPPED_BYTES = 2 << 20  # for each of the three streams at a time
 PIECE_BYTES = 64
 """The part of that for each piece."""
 
-Rows = NDArray[Any]  # rows of RECORD or WINDOW
+Rows = NDArray[Any]  # RECORD or WINDOW
 
 
 def spill_bytes(n_tokens: int, n_documents: int) -> int:
-    """Return the disk space that a spill takes; that of its windows is too little to count."""
+    """Return the disk space that a spill takes; its windows take too little to count."""
     return n_tokens * TOKEN.itemsize + n_documents * RECORD.itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class SpillFiles:
-    """The names of a spill's streams. Spill 0 is written first; each other is made of the one before."""
+    """The names of a spill's streams. Spill 0 is written first; each later one is made from the last."""
 
     folder: Path
     number: int
     word: str = "spill"
 
     def name(self, what: str) -> str:
-        """Return the name of a stream: of "tokens", "records" or "windows"."""
+        """Return the name of a stream: "tokens", "records" or "windows"."""
         return f"{self.word}-{self.number}-{what}"
 
     @property
@@ -85,7 +85,7 @@ class SpillFiles:
 def remove_spill(names: SpillFiles) -> None:
     """Remove the files of a spill, if they are there."""
     for what in ("tokens", "records", "windows"):
-        with contextlib.suppress(OSError):  # they go at the end of the run at the latest
+        with contextlib.suppress(OSError):  # the end of the run removes them at the latest
             names.path(what).unlink()
 
 
@@ -116,7 +116,7 @@ class SpillWriter:
         tokens: NDArray[np.uint16],
         keys: NDArray[np.uint64],
         lengths: NDArray[np.int64],
-        goes_on: NDArray[np.bool_],
+        continues: NDArray[np.bool_],
     ) -> None:
         """Append pieces to the window, in the order of their keys.
 
@@ -126,14 +126,14 @@ class SpillWriter:
         rows = np.empty(len(keys), RECORD)
         rows["key"] = keys
         rows["start"] = self.n_tokens + np.cumsum(lengths) - lengths
-        rows["start"] |= np.where(goes_on, np.uint64(GOES_ON), np.uint64(0))
+        rows["start"] |= np.where(continues, np.uint64(CONTINUES), np.uint64(0))
         self._files.write(self._names.name("tokens"), tokens)
         self._files.write(self._names.name("records"), rows.view(TOKEN))
         self.n_tokens += len(tokens)
         self._n_records += len(rows)
 
     def end_window(self, row: Rows) -> None:
-        """End the window; `row`, `(1,) WINDOW`, describes all of it but its end."""
+        """End the window. `row`, `(1,) WINDOW`, has everything except where it ends."""
         row["records"], row["tokens"] = self._n_records, self.n_tokens
         self._files.write(self._names.name("windows"), row.view(TOKEN))
         self.n_windows += 1
@@ -163,7 +163,7 @@ class SpillWriter:
 class Spill:
     """A sink that sorts documents by their keys, window by window, into a spill; a context manager.
 
-    A checkpoint ends the window, so what is journaled is as if all tokens so far had been written in order.
+    A checkpoint ends the window, so the journal is as if all tokens so far had been written in order.
     """
 
     def __init__(
@@ -180,11 +180,11 @@ class Spill:
         self._writer = SpillWriter(names, n_tokens=n_tokens, window_bytes=file_window_bytes)
         self._is_broken = False
         self._memory = contextlib.ExitStack()
-        # Pages that were never touched take no memory.
+        # Pages that were never written take no memory.
         self._tokens = np.empty(WINDOW_BYTES // TOKEN.itemsize + 1, TOKEN)
         self._keys = np.empty(WINDOW_BYTES // PIECE_BYTES + 1, np.uint64)
         self._starts = np.empty(len(self._keys) + 1, np.int64)
-        self._goes_on = np.empty(len(self._keys), np.bool_)
+        self._continues = np.empty(len(self._keys), np.bool_)
         self._n_tokens = self._n_pieces = 0  # in the window so far
         self._row = np.zeros(1, WINDOW)
         self._is_val = False  # the split of the last piece
@@ -247,13 +247,13 @@ class Spill:
         keys = keys_of(self._seed, is_val=is_val, first=first, n=n_new)
         starts = np.concatenate([np.zeros(1, np.int64), ends])[:n_new] + self._n_tokens
         at = self._n_pieces
-        if at and self._goes_on[at - 1] and self._is_val == is_val:
+        if at and self._continues[at - 1] and self._is_val == is_val:
             at -= 1  # the last piece is of this document: it becomes longer
             starts[0] = self._starts[at]
         self._keys[at : at + n_new] = keys
         self._starts[at : at + n_new] = starts
-        self._goes_on[at : at + n_new] = False
-        self._goes_on[at + n_new - 1] = is_open
+        self._continues[at : at + n_new] = False
+        self._continues[at + n_new - 1] = is_open
         self._tokens[self._n_tokens : self._n_tokens + len(tokens)] = tokens
         self._n_tokens += len(tokens)
         self._n_pieces = at + n_new
@@ -275,14 +275,14 @@ class Spill:
         self._is_broken = True  # unless all of it is written
         self._starts[n_pieces] = self._n_tokens
         order = np.argsort(self._keys[:n_pieces], kind="stable")
-        keys, goes_on = self._keys[order], self._goes_on[order]
+        keys, continues = self._keys[order], self._continues[order]
         starts = self._starts[order]
         lengths = self._starts[1:][order] - starts
         n_tokens, self._n_tokens = self._n_tokens, 0
         for first, last in chunk_ends(lengths):
             some = slice(first, last)
             found = gather(self._tokens[:n_tokens], starts[some], lengths[some])
-            self._writer.add(found, keys[some], lengths[some], goes_on[some])
+            self._writer.add(found, keys[some], lengths[some], continues[some])
         self._row["val_records"] += int(np.searchsorted(keys, np.uint64(FIRST_TRAIN_KEY)))
         self._writer.end_window(self._row)
         self._is_broken = False
@@ -300,7 +300,7 @@ class Spill:
         """Do nothing: a spill is never published."""
 
     def drop_pages(self) -> None:
-        """Write everything that is on its way to the disk, and release its pages."""
+        """Write everything back, and release its pages."""
         self._writer.drop_pages()
 
     def finish(self) -> None:
@@ -320,7 +320,7 @@ class SpillReader:
     """A spill that is complete, read by position; a context manager."""
 
     def __init__(self, names: SpillFiles, n_windows: int) -> None:
-        """Open the files; raise OutputError if that fails, or a file is shorter than its windows say."""
+        """Open the files; raise OutputError if that fails, or a file is shorter than its windows require."""
         self._names = names
         self._files: dict[str, FileIO] = {}
         with contextlib.ExitStack() as stack:

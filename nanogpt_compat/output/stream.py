@@ -89,7 +89,7 @@ def _shorter(file: TokenFile, n_bytes: int) -> OutputError:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the tokens of a stream are like."""
+    """Counts of the tokens of a stream."""
 
     n_seen: int  # all, or those of evenly spread samples
     lowest: int
@@ -130,7 +130,7 @@ def find_document(stream: TokenStream, number: int, eot: str) -> tuple[int, int]
 
     `number` counts from 0, and `eot` is as for `count_documents`. Reads up to the end of the document.
     """
-    # The document is between these two end-of-text tokens, counted from 0; -1 is the beginning.
+    # The document is between two end-of-text tokens, numbered from 0; -1 is the beginning.
     before = number - (eot == "append")
     start = 0 if before < 0 else None
     n_ends = 0

@@ -211,7 +211,7 @@ def _names(folder: Path) -> list[str]:
         raise OutputError(f"cannot list {folder}: {error.strerror}") from error
 
 
-def others(shards: Shards, *, n_own: int, n_tokens: int | None = None) -> list[Path]:
+def foreign_files(shards: Shards, *, n_own: int, n_tokens: int | None = None) -> list[Path]:
     """Return the files with final names of this stream that are not from this run.
 
     The first `n_own` shards are from this run. If one of them also has an unfinished file, the two must be
@@ -260,7 +260,7 @@ def _hold_same(final: Path, partial: Path, *, start: int = 0, end: int | None = 
 def check_vacant(files: Mapping[str, Written]) -> None:
     """Raise OutputError if a file that is not from this run has a final name."""
     for written in files.values():
-        for path in others(written.shards, n_own=written.n_named):
+        for path in foreign_files(written.shards, n_own=written.n_named):
             raise _taken(path)
 
 
@@ -274,7 +274,7 @@ def publish(files: Mapping[str, Written], *, may_replace: bool) -> None:
     """
     for written in files.values():
         publish_some(written.shards, range(written.n_named), may_replace=may_replace)
-        for path in others(written.shards, n_own=written.n_named):
+        for path in foreign_files(written.shards, n_own=written.n_named):
             if not may_replace:
                 raise _taken(path)
             try:

@@ -10,7 +10,7 @@ from nanogpt_compat.output.ends import END
 from nanogpt_compat.output.index import DOCUMENT_BYTES, SUFFIX
 from nanogpt_compat.output.shuffle import most_spill_bytes
 from nanogpt_compat.output.spill import spill_bytes
-from nanogpt_compat.output.written import full_shards, n_begun, others, written_bytes
+from nanogpt_compat.output.written import foreign_files, full_shards, n_begun, written_bytes
 from nanogpt_compat.preflight.job import Job, indexes_of, outputs_of
 from nanogpt_compat.resume.checkpoint import Found
 from nanogpt_compat.system.units import format_bytes
@@ -21,7 +21,7 @@ def check_names(config: Config, inputs: Sequence[Input], found: Found, *, is_res
     """Refuse to write over files that exist, unless `--overwrite` allows it and they may be replaced.
 
     Shards that the saved run (`found`) has named already may exist. With `is_restart` they may not, because
-    the new run may have other shards.
+    the new run may have different ones.
 
     Raises:
         OutputError: a file exists and `--overwrite` is missing; or it is a folder, an input, or both outputs.
@@ -36,7 +36,7 @@ def check_names(config: Config, inputs: Sequence[Input], found: Found, *, is_res
         if path in first:
             raise OutputError(f"{first[path]} and {name} are links to one file, {path}; remove one of them")
         first[path] = name
-    for path in [path for shards in indexes.values() for path in others(shards, n_own=0)]:
+    for path in [path for shards in indexes.values() for path in foreign_files(shards, n_own=0)]:
         if not (config.index or config.overwrite):
             raise OutputError(
                 f"{path} exists, but this run makes no index, and Megatron would read it with the new "
@@ -47,7 +47,7 @@ def check_names(config: Config, inputs: Sequence[Input], found: Found, *, is_res
         for name, shards in outputs.items()
         for n_tokens in [found.tokens.get(name.removesuffix(SUFFIX), 0)]
         for n_own in [0 if is_restart else n_begun(shards, n_tokens, is_torn=found.is_torn)]
-        for final in others(shards, n_own=n_own, n_tokens=n_tokens)
+        for final in foreign_files(shards, n_own=n_own, n_tokens=n_tokens)
     ]:
         if final.is_dir():
             raise OutputError(f"{final} is a folder; move it away, or give another --output-dir")
@@ -89,7 +89,7 @@ def needed_bytes(job: Job) -> int:
 def needed_for_spill(job: Job, *, with_output: bool = True) -> int:
     """Return the disk space that a shuffle takes until the output is complete.
 
-    `with_output`: in addition to the space for the output, which it uses as long as there is no output.
+    `with_output`: in addition to the space for the output, which it uses while there is no output.
     """
     if not job.config.shuffle:
         return 0

@@ -59,9 +59,9 @@ class Job:
     inputs: tuple[Input, ...]  # with their descriptions
     vocabulary: Vocabulary
     encoder: Encoder
-    engine_line: str  # for people: which engine, and why
+    engine_line: str  # for messages: which engine, and why
     forecast: Estimate  # for the samples alone, if the size of an input is unknown
-    text_bytes: int | None  # the total of all inputs, uncompressed; None: unknown
+    text_bytes: int | None  # all inputs together, uncompressed; None: unknown
     document_ratio: float  # the share of documents for validation, raised if there is little text
     shows_end_of_text: bool = False  # the samples hold `<|endoftext|>` as text
     lacks_separator: bool = False  # no sample holds the separator of documents, and there is a long text
@@ -114,7 +114,7 @@ class Job:
 
     @property
     def temporary(self) -> dict[str, Shards]:
-        """The streams that exist only until the output is complete; see `TokenFiles`."""
+        """The streams that exist only while the run lasts; see `TokenFiles`."""
         return lay_out_ends(self.outputs) if self.config.index else {}
 
     @property
@@ -166,7 +166,7 @@ class Job:
 
     @property
     def split_bytes(self) -> int | None:
-        """Size of the text that the windows are a share of, as far as it may be read; None if unknown."""
+        """Size of the text that may be read, of which the windows are a share; None if unknown."""
         most_bytes = self.config.most_bytes
         if self.text_bytes is None or most_bytes is None:
             return self.text_bytes

@@ -30,7 +30,7 @@ from nanogpt_compat.text.blocks import LONG_RECORD_BYTES
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES, document_ratio, total_bytes
 
 _TIKTOKEN_BYTES = 16 * 1024 * 1024  # with the vocabulary
-_SHUFFLED_BYTES_PER_S = 100e6  # tokens are sorted, written, read and written again (busy 2-core VM, SSD)
+_SHUFFLED_BYTES_PER_S = 100e6  # tokens sorted, written, read and written again (busy 2-core VM, SSD)
 
 
 def look_into(
@@ -50,7 +50,7 @@ def look_into(
     """
     readers = _readers_of(config, inputs, repeat(None))
     n_train = len(inputs) - config.n_val_inputs
-    may_pipe = not (is_planned or config.n_val_inputs)  # one pipe cannot be in place of both
+    may_pipe = not (is_planned or config.n_val_inputs)  # one pipe cannot be both inputs
     check_text_fields(readers, n_inputs=len(inputs), may_pipe=may_pipe, check=check)
     sizes = [_size_of(one.location, check) for one in inputs]
     if not any(size is None or size for size in sizes[:n_train]):

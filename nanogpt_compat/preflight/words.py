@@ -1,4 +1,4 @@
-"""What is printed about a run before it starts."""
+"""The messages about a run before it starts."""
 
 from collections.abc import Sequence
 

@@ -43,7 +43,7 @@ class Found:
     header: Mapping[str, Any] | None = None  # the last one
     header_end_byte: int = 0
     marks: list[Mark] = field(default_factory=list)  # the first is right after the header: no tokens yet
-    report: Mapping[str, Any] | None = None  # if a run only had to rename its files
+    report: Mapping[str, Any] | None = None  # from a run that only had to rename its files
     end_byte: int = 0  # where the last valid line ends
     is_torn: bool = False  # invalid bytes follow that line
     mismatch: str = ""  # what the chosen engine got wrong, if tiktoken replaced it
@@ -140,7 +140,7 @@ class Saved:
 
     n_bytes: int  # read from the input
     n_tokens: int
-    n_shuffled: int | None = None  # how many of these tokens the pass under way has done; None: not that far
+    n_shuffled: int | None = None  # how many of these the current pass has written; None: no shuffling yet
 
     @classmethod
     def of(cls, tally: Tally) -> "Saved":

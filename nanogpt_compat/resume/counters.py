@@ -26,13 +26,13 @@ class InputTally:
     """The counters of one input."""
 
     tokens: int = 0
-    val_tokens: int = 0  # included in `tokens`; too few if an earlier version counted the others
+    val_tokens: int = 0  # the part of `tokens` for val; too few if an older version began the run
     documents: int = 0  # finished ones that are not empty
     invalid_bytes: int = 0
-    bytes_read: int = 0  # from the file
-    text_bytes: int = 0  # uncompressed, and of columns only the texts
+    bytes_read: int = 0  # from the file, as stored
+    text_bytes: int = 0  # uncompressed; for columns, only the texts
     records: int = 0  # lines or rows
-    crc: int = 0  # zlib.crc32 of the uncompressed content; for columns, of the texts and their lengths
+    crc: int = 0  # zlib.crc32 of the uncompressed content; for columns, the texts and their lengths
     skipped_records: int = 0
     first_skipped: str = ""  # its place and the reason
     is_left: bool = False  # a limit such as --n was reached, so the rest, or all of it, is not read
@@ -53,7 +53,7 @@ class Tally:
     documents: int = 0  # finished ones that are not empty
     empty_documents: int = 0
     longest_document_bytes: int = 0  # UTF-8, of finished documents
-    open_document_bytes: int = 0  # the size of the unfinished document so far
+    open_document_bytes: int = 0  # the unfinished document so far
     skipped_records: int = 0
     skipped: list[tuple[int, str]] = field(
         default_factory=list
@@ -62,7 +62,7 @@ class Tally:
     invalid_offsets: list[tuple[int, int]] = field(default_factory=list)  # (input index, byte offset)
     resumes: int = 0
     checkpoint_fallbacks: int = 0
-    wall_s: float = 0.0  # including the earlier runs
+    wall_s: float = 0.0  # in the earlier runs
     shuffled: Place | None = None  # all input is read and counted, and its documents are shuffled up to here
 
     @property
@@ -167,8 +167,8 @@ class Tally:
     def to_record(self, *, since_input: int) -> dict[str, object]:
         """Return all counters as a record, but only the inputs from `since_input` up to the current one.
 
-        With 100,000 inputs, a record with all of them would be larger than the tokens of a checkpoint. Of
-        each input, only the counters that are not zero are in it.
+        With 100,000 inputs, a record with all of them would be larger than the tokens of a checkpoint. An
+        input has only its counters that are not zero.
         """
         record = {name: value for name, value in asdict(self).items() if name != "inputs"}
         if self.shuffled is None:

@@ -1,4 +1,4 @@
-"""Describe inputs and options, and tell whether they would give the same tokens."""
+"""Describe inputs and options, and decide whether they would give the same tokens."""
 
 import hashlib
 import json
@@ -64,7 +64,7 @@ def digest_of(config: Mapping[str, Any], inputs: Sequence[Input]) -> str:
 
 
 def certain_of(described: Mapping[str, Any]) -> list[Any]:
-    """Return what cannot differ for the same input: size, digest, and split if it is not for both."""
+    """Return what must be equal for the same input: size, digest, and split if it is not for both."""
     return [described["size"], described["samples"], *([described["split"]] if "split" in described else [])]
 
 
@@ -84,7 +84,7 @@ def option_differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[s
     """
     old, new = redact_record(old), redact_record(new)  # as in journals and reports
     names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
-    # A derived value that only one of the two has depends on an option that differs: name only that.
+    # If only one of the two has a derived value, it depends on an option that differs: name only that.
     shown = [name for name in names if name not in _DERIVED or (name in old and name in new)] or names
     return [
         f"{_DERIVED.get(name, name)} was {_show(old.get(name))} and is {_show(new.get(name))}"

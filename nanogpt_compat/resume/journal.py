@@ -30,7 +30,7 @@ ROOM_BYTES = 64 << 10
 
 # Limits the memory of a reader if the file is garbage. The last record has 300 to 800 bytes for each input.
 MAX_LINE_BYTES = 96 << 20
-# The header has some 200 for each: that there are too many must be known before the last record.
+# The header has some 200 for each: too many inputs must be noticed before the last record.
 MAX_HEADER_BYTES = MAX_LINE_BYTES // 4
 
 

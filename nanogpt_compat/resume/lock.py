@@ -5,7 +5,7 @@ another name and renamed into place, which succeeds for one run only. Each mark 
 the mark of a dead run cannot remove the mark of the next run.
 
 A run holds its mark with flock, which the kernel releases whenever the run ends. Where flock does not work
-(Lustre without -o flock, Windows), the mark's host, boot id and process tell whether the run has ended; from
+(Lustre without -o flock, Windows), the mark's host, boot id and process show whether the run has ended; from
 another host, or without /proc, they cannot.
 """
 
@@ -60,7 +60,7 @@ def start_ticks(pid: int) -> int:
 
 
 def has_ended(owner: Owner, here: Owner) -> bool:
-    """Return whether `owner` has certainly ended, as far as the process `here` can tell."""
+    """Return whether `owner` has certainly ended, as far as the process `here` can find out."""
     if owner.host != here.host or not (owner.boot_id and here.boot_id):
         return False
     if owner.boot_id != here.boot_id:

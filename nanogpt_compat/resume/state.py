@@ -128,11 +128,11 @@ def changed_inputs(
     only: Iterable[int] | None = None,
     is_read_later: bool = False,
 ) -> Iterator[tuple[Location, str]]:
-    """Yield each input that has changed within the part that was `read`, and a phrase that says how.
+    """Yield each input that has changed within the part that was `read`, and a phrase that describes how.
 
-    `old` are earlier descriptions of the inputs. One is read again only if its description suggests a change,
-    but a pipe always. With `is_read_later`, skip the pipe at which reading resumes: it can be read only once,
-    and its reader checks it. `only`: the indices of the inputs to check.
+    `old` are earlier descriptions of the inputs. An input is read again only if its description suggests a
+    change, but a pipe always. With `is_read_later`, skip the pipe at which reading resumes: it can be read
+    only once, and its reader checks it. `only`: the indices of the inputs to check.
 
     Raises:
         InputError: an input cannot be read.

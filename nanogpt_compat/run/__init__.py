@@ -9,5 +9,5 @@ supervise.py   locks, memory guard, signals and progress
 verify.py      --verify: encode the input again, and compare every token
 check.py       --check: compare files with the checksums in prepare.json
 
-It must not know clusters: a merge hands in what fills the files.
+It must not know clusters: a merge passes the `Fill` that writes the files.
 """

@@ -98,7 +98,7 @@ def _describe(error: Exception) -> str:
 
 
 def _incomplete(output_dir: Path, path: Path) -> OutputError:
-    """Return the error for a folder without a report: output is complete only once that is written."""
+    """Return the error for a folder without a report, which is written when the output is complete."""
     why = f"there is no complete output to check: {path} is missing or cannot be read"
     if journal_in(output_dir).is_file():
         check_free(output_dir / WORK_FOLDER / "lock")  # raises if that run is at work
@@ -119,7 +119,7 @@ def _check_same(output_dir: Path, listed: Sequence[Listed]) -> None:
 
 
 def _explain(output_dir: Path, damaged: Sequence[str], surplus: Sequence[str]) -> str:
-    """Return the message about files that are damaged or cannot be read, and about files too many."""
+    """Return the message about files that are damaged or cannot be read, and about surplus files."""
     way_out = f"Copy what is damaged again from where it is whole, or {_MAKE_AGAIN}"
     lines = [*damaged, *surplus]
     if len(lines) == 1:

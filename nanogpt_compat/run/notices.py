@@ -16,9 +16,9 @@ from nanogpt_compat.system.display import Voice
 
 
 class Notices:
-    """Prints what there is to say about the output of a job; each kind of fault once.
+    """Prints the messages about the output of a job; each kind of fault once.
 
-    A merge cannot change its plan, so it is offered nothing that would.
+    A merge cannot change its plan, so it gets no offer that would.
     """
 
     def __init__(self, job: Job, voice: Voice, *, is_merge: bool) -> None:
@@ -79,7 +79,7 @@ class Notices:
         return list(files_of(self._job.outputs, by_stream(self._job.outputs, made["tokens"])))
 
     def _names(self) -> dict[str, Any]:
-        """Return what the report of files needs in addition to them."""
+        """Return the further arguments that the report of files needs."""
         return {"val": describe_val(self._job), "indexes": list(reversed(self._job.indexes))}
 
     def _find_small_val(self, output: Output) -> dict[str, str]:

@@ -24,9 +24,9 @@ from nanogpt_compat.run.supervise import Fill, Watch
 
 
 class Passes:
-    """Makes the output of a job by tokenising its input or, if given, with `fill`.
+    """Makes the output of a job by tokenising its input, or with `fill` if it is given.
 
-    `note_saved` is called with what is saved when a pass ends, for whatever reason.
+    `note_saved` is called with the saved progress when a pass ends, for whatever reason.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Passes:
         before that, nothing of this run counts.
 
         Raises:
-            Damaged: what an earlier run has written is not as it was.
+            Damaged: the files of an earlier run have changed.
         """
         n_tokens = self._fill_files(journal, tally, earlier, header)
         self._check_marks(earlier, full_shards(self._job.outputs | self._job.temporary, n_tokens))
@@ -84,13 +84,13 @@ class Passes:
         )
 
     def _sink_of(self, files: TokenFiles) -> Sink:
-        """Return the sink that writes tokens, and the temporary streams, to `files`."""
+        """Return what writes tokens, and the temporary streams, to `files`."""
         return WithEnds(files) if self._job.temporary else files
 
     def _encode(
         self, sink: Sink, tally: Tally, flush: Callable[[], None], after_block: Callable[[], None]
     ) -> None:
-        """Append all tokens from `tally` on to `sink`."""
+        """Append all tokens after `tally` to `sink`."""
         if self._fill is None:
             self._watch.go_through(self._job, sink, tally, flush=flush, after_block=after_block)
         else:
@@ -103,7 +103,7 @@ class Passes:
         n_tokens: Mapping[str, int],
         header: Mapping[str, object] | None,
     ) -> None:
-        """Make the first pass of a shuffle: all tokens from `tally` on, to the first spill."""
+        """Make the first pass of a shuffle: all tokens after `tally`, to the first spill."""
         job = self._job
         with Spill(
             job.spill(0), seed=job.seed, n_tokens=n_tokens, file_window_bytes=job.window_bytes
@@ -124,7 +124,7 @@ class Passes:
         n_tokens: Mapping[str, int],
         header: Mapping[str, object] | None,
     ) -> Mapping[str, int]:
-        """Make the other passes of a shuffle, from `tally` on: from spill to spill, then to the output."""
+        """Make the other passes of a shuffle after `tally`: from spill to spill, then to the output."""
         while (place := tally.shuffled) is not None:
             names = self._job.spill(place.number)
             self._check_marks(earlier, unpublished(names.outputs))  # before it is read
@@ -139,7 +139,7 @@ class Passes:
         return sink.tokens
 
     def _open_next(self, place: Place, n_tokens: Mapping[str, int]) -> TokenFiles | SpillWriter:
-        """Open what is made of a spill: the output, or a spill with fewer windows."""
+        """Open the files that a spill is written to: the output, or a spill with fewer windows."""
         if place.is_last:
             return self._open_output(n_tokens)
         names = self._job.spill(place.number + 1)
@@ -153,7 +153,7 @@ class Passes:
         tally: Tally,
         after_chunk: Callable[[], None],
     ) -> None:
-        """Append what is left of a spill to `sink`; the spill that it was made of is not needed any more."""
+        """Append the rest of a spill to `sink`; the spill that it was made from is not needed any more."""
         if place.number:
             remove_spill(self._job.spill(place.number - 1))
         target = sink if isinstance(sink, SpillWriter) else self._sink_of(sink)
@@ -171,9 +171,9 @@ class Passes:
         *,
         is_new: bool = False,
     ) -> None:
-        """Fill `sink`, with checkpoints; save what there is if anything ends that.
+        """Fill `sink`, with checkpoints; save the work so far if anything stops it.
 
-        `is_new`: a pass of a shuffle begins, so that what the one before it has read counts as read.
+        `is_new`: a pass of a shuffle begins, so that the reading of the pass before counts.
         """
         publishes = not self._job.config.overwrite
         with Checkpointer(journal, sink, tally, publishes=publishes, header=header) as checkpointer:
@@ -211,7 +211,7 @@ class Passes:
 
 
 class Damaged(Exception):
-    """A segment is not what an earlier run has written; `mark` is the index of its mark."""
+    """A segment differs from what an earlier run wrote; `mark` is the index of its mark."""
 
     def __init__(self, mark: int) -> None:
         super().__init__(mark)

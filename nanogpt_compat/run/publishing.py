@@ -31,12 +31,12 @@ def publish_output(job: Job, made: Mapping[str, Any], check: Check) -> None:
         check_vacant(files)  # before the old report is removed
     report.remove_report(folder)
     publish(files, may_replace=job.config.overwrite)
-    # The journal omits the list of files, which may be longer than its lines may be.
+    # The journal omits the list of files, which may be too long for one line.
     report.write_report(folder, {**made, "files": described})
 
 
 def _write_indexes(job: Job, check: Check) -> list[dict[str, Any]]:
-    """Write the indexes to working files; return what prepare.json says of them, train first.
+    """Write the indexes to working files; return their entries of prepare.json, train first.
 
     A run that was stopped in between writes them again: that takes seconds, and needs no record of whether
     they are complete.
@@ -57,7 +57,7 @@ def _write_indexes(job: Job, check: Check) -> list[dict[str, Any]]:
 def _describe(
     job: Job, made: Mapping[str, Any], files: Mapping[str, Written], check: Check
 ) -> list[dict[str, Any]]:
-    """Return what prepare.json says of the files, with their checksums from the journal."""
+    """Return the entries of prepare.json for the files, with their checksums from the journal."""
     tokens, journal = by_stream(job.outputs, made["tokens"]), journal_in(job.config.output_dir)
     crcs = {
         stream: crcs_of_files(segments_in(journal, stream), stream, shards, tokens[stream])
@@ -66,16 +66,16 @@ def _describe(
     described = []
     for one in files_of(job.outputs, tokens):
         of_stream, path = crcs[one.stream], files[one.stream].path(one.k)
-        # None: an older version began this run, and its journal says too little.
+        # None: an older version began this run, and its journal has too little.
         sections = read_crcs(path, check) if of_stream is None else of_stream[one.k]
         described.append(describe(one, sections))
     return described
 
 
 def _with_indexes(job: Job, files: Mapping[str, Written]) -> dict[str, Written]:
-    """Return all files in the order of publishing: an index comes right before the tokens that it is of.
+    """Return all files in the order of publishing: an index comes right before its tokens.
 
-    Without `--index`, an index that an earlier run has left is in the way, or replaced by none.
+    Without `--index`, an index left by an earlier run is refused, or removed.
     """
     indexes, found = indexes_of(job.config), {}
     for split, one in files.items():

@@ -19,9 +19,9 @@ from nanogpt_compat.output.layout import (
 from nanogpt_compat.output.written import (
     Written,
     all_shards,
+    foreign_files,
     found_shards,
     full_shards,
-    others,
     take_back,
     unpublished,
     written_bytes,
@@ -58,7 +58,7 @@ from nanogpt_compat.system.units import format_bytes, format_count, format_durat
 
 
 class Run:
-    """One process's work on a job: fill the output by tokenising its input or, if given, with `fill`.
+    """One process's work on a job: fill the output by tokenising its input, or with `fill` if it is given.
 
     If `voice.check` raises, the run saves its work and ends.
     """
@@ -70,7 +70,7 @@ class Run:
         self._watch = Watch(job, voice)
         self._outputs = job.outputs
         self._streams = job.outputs | job.temporary  # all that the journal counts
-        self._indexes = indexes_of(job.config)  # that it makes, or that must not be there
+        self._indexes = indexes_of(job.config)  # indexes to make, or that must not be there
         self._folders = job.folders
         self._work = job.config.output_dir / WORK_FOLDER
         self._journal = journal_in(job.config.output_dir)
@@ -119,7 +119,7 @@ class Run:
                 self._load(found, last_sound_mark(found, self._files_of(found)))
 
     def has_nothing_to_do(self, *, restart: bool) -> bool:
-        """Return whether the output is complete and is not made again; if so, print what is complete."""
+        """Return whether the output is complete and is not to be made again; then print what is complete."""
         if restart or self._job.config.overwrite:
             return False
         made = report.read_report(self._job.config.output_dir)
@@ -214,7 +214,7 @@ class Run:
         return f"once that is fixed, the same command resumes from there{size}"
 
     def _is_complete(self, made: Mapping[str, Any]) -> bool:
-        """Return whether a report says that the files are complete, with this input and these options."""
+        """Return whether, by a report, the files are complete, with this input and these options."""
         try:
             return is_as_reported(self._job, made) and self._has_same_text(made)
         except (AttributeError, KeyError, TypeError, ValueError):  # written by another program
@@ -321,7 +321,7 @@ class Run:
     @property
     def _has_named(self) -> bool:
         """Whether a file has a final name of this run's output."""
-        return any(others(shards, n_own=0) for shards in (self._outputs | self._indexes).values())
+        return any(foreign_files(shards, n_own=0) for shards in (self._outputs | self._indexes).values())
 
     def _tokenise_or_fall_back(self, found: Found) -> Mapping[str, Any]:
         """Make and finish the files; if the engine gives a wrong token, start over with tiktoken."""
@@ -342,8 +342,9 @@ class Run:
         mark = last_sound_mark(found, self._files_of(found))
         if found.mismatch:
             if found.header is not None and self._job.encoder.name != TiktokenEncoder.name:
-                # Only an earlier run has printed it.
-                self._voice.say(f"{found.mismatch}: resuming with tiktoken")
+                self._voice.say(
+                    f"{found.mismatch}: resuming with tiktoken"
+                )  # only an earlier run has printed it
             self._job = with_reference(self._job)
         passes = Passes(self._job, self._watch, fill=self._fill, note_saved=self._note_saved)
         while True:
@@ -362,7 +363,7 @@ class Run:
                     made = self.build_report(tally, found.mismatch)
                     journal.append({"report": made})
                     return made
-            except Damaged as damage:  # redo what was damaged, and everything after it
+            except Damaged as damage:  # redo the damaged segment, and everything after it
                 found, mark = read_found(self._journal), damage.mark - 1
 
     def _files_of(self, found: Found) -> dict[str, Written]:
@@ -376,7 +377,7 @@ class Run:
         return found_shards(self._streams, found.tokens, is_torn=found.is_torn) | spills
 
     def _header(self, mismatch: str) -> dict[str, object]:
-        """Return the journal's header: what a later run must know, or have in common with this one."""
+        """Return the journal's header: what a later run must know, or must have the same."""
         inputs = [one.as_record() for one in self._job.inputs]
         return {"options": self._options(), "inputs": inputs, "engine_mismatch": mismatch}
 
@@ -385,7 +386,7 @@ class Run:
         return {**self._job.token_options, **({} if self._fill is None else self._fill.options)}
 
     def _load(self, found: Found, mark: int) -> Tally:
-        """Restore the counters at a mark, and tell the user."""
+        """Restore the counters at a mark, and print that."""
         if found.header is None:
             return Tally([InputTally() for _ in self._job.inputs])
         tally = self._tally_at(found, mark)

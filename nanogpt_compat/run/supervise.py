@@ -51,19 +51,19 @@ def check_unlocked(folders: Sequence[Path]) -> None:
 
 
 class Fill(Protocol):
-    """What fills the output if the pipeline does not: tokens that were made before."""
+    """Fills the output in place of the pipeline, with tokens that were made before."""
 
     @property
     def options(self) -> Mapping[str, Any]:
-        """What a later run must match to resume this one."""
+        """What must be the same in a later run that resumes this one."""
 
     def copy_into(
         self, sink: Sink, tally: Tally, *, after_part: Callable[[], None], check: Callable[[], None]
     ) -> None:
-        """Append all tokens from `tally.position` on to `sink`, and count them in `tally`."""
+        """Append all tokens after `tally.position` to `sink`, and count them in `tally`."""
 
     def complete(self, report: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the report of the run with what is known of how the tokens were made."""
+        """Return the report of the run, with how the tokens were made as far as known."""
 
 
 def _do_nothing() -> None:
@@ -111,7 +111,7 @@ class Watch:
         return self._stop_for_memory()
 
     def _stop_for_memory(self) -> MemoryLimitError | TooSmallError:
-        """Return the error that ends the work; it must not advise what would end the same way."""
+        """Return the error that ends the work; it must not advise a run that would end the same way."""
         found = self.guard.explain()
         if self._is_smallest and self.guard.is_our_own_doing and not self._has_written():
             return TooSmallError(
@@ -174,7 +174,7 @@ class Watch:
             display.show(bytes_read=tally.bytes_read, tokens=tally.tokens)  # there may have been no block
 
     def fill(self, fill: Fill, sink: Sink, tally: Tally, *, after_part: Callable[[], None]) -> None:
-        """Fill the output from `tally` on, and show progress."""
+        """Fill the output after `tally`, and show progress."""
         with self.voice.open_display(
             self._expected_bytes, tally.bytes_read, rss_bytes, state="merging"
         ) as display:
@@ -195,9 +195,9 @@ class Watch:
         flush: Callable[[], None] = _do_nothing,
         after_chunk: Callable[[], None] = _do_nothing,
     ) -> None:
-        """Append what is left of a spill to `sink`, in the order of its keys, and count it in `tally`.
+        """Append the rest of a spill to `sink`, in the order of its keys, and count it in `tally`.
 
-        The engine is not needed any more, and its memory pays for what is read.
+        The engine is not needed any more, and its memory is used for reading.
 
         Raises:
             OutputError: the disk is full or failing.

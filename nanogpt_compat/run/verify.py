@@ -140,7 +140,7 @@ def _compare(job: Job, files: FinishedIndexes, watch: Watch) -> Tally:
 
 
 def _compare_shuffled(job: Job, files: FinishedIndexes, tally: Tally, watch: Watch) -> None:
-    """Make both passes of the shuffle again, with a spill of its own, and compare what the second gives."""
+    """Make both passes of the shuffle again, with a spill of its own, and compare what the second makes."""
     needed_bytes = needed_for_spill(job, with_output=False)
     if needed_bytes > job.free_bytes:
         raise OutputError(
@@ -197,7 +197,7 @@ def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) 
 
 
 def _check_files(job: Job, made: Mapping[str, Any], described: Sequence[Mapping[str, Any]]) -> None:
-    """Raise if the report says anything else of the files; what it omits, as older versions do, is added."""
+    """Raise if the report describes the files otherwise; add what older versions omitted."""
     listed = made.get("files")
     entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     was = {one.get("name"): one for one in entries}

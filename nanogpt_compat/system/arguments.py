@@ -1,4 +1,4 @@
-"""How options are parsed: what an error says, and the form of the help. `options` describes them."""
+"""How options are parsed: the text of errors, and the form of the help. `options` describes them."""
 
 import argparse
 import difflib
@@ -22,7 +22,7 @@ _NO_VALUE = re.compile(r"argument (--[a-z-]+): expected one argument")
 
 
 class Help(argparse.HelpFormatter):
-    """Wraps every text to the terminal, but no example, and breaks no option at a hyphen."""
+    """Wraps all texts except examples to the terminal, and breaks no option at a hyphen."""
 
     def __init__(self, prog: str) -> None:
         columns = shutil.get_terminal_size().columns - 2

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from nanogpt_compat.system.commands import join, quote, show
 
 _TIMEOUT_S = 1.0
-_MOST_FILES = 1000  # that git is asked about
+_MOST_FILES = 1000  # the most files that git is asked about
 _MOST_NAMED = 3
 _SPECIAL = re.compile(r"[\\*?\[\]!# ]")  # in a pattern of .gitignore
 

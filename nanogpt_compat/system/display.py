@@ -15,8 +15,8 @@ from nanogpt_compat.system.feed import Feed
 from nanogpt_compat.system.progress import Bar, Display, Lines, Screen
 from nanogpt_compat.system.redaction import redact, redact_known
 
-_JOINERS = "\u200c\u200d"  # join letters in Persian and Hindi, and emoji
-_ERASE_REST = "\x1b[K"  # erases the rest of the line that the cursor is on
+_JOINERS = "\u200c\u200d"  # they join letters in Persian and Hindi, and emoji
+_ERASE_REST = "\x1b[K"  # the rest of the cursor's line
 _ERASE = f"\r{_ERASE_REST}"
 
 LOG = "nanogpt_compat"
@@ -43,7 +43,7 @@ class CalmStream(io.TextIOBase):
         return len(text)
 
     def write_as_is(self, text: str) -> None:
-        """Write text in the stream's own encoding; escape what that does not have, and hide known secrets.
+        """Write text in the stream's own encoding; escape what is missing there, and hide known secrets.
 
         Addresses in the text stay as they are. `visible` makes an excerpt of an input safe for a terminal.
         """
@@ -63,7 +63,7 @@ class CalmStream(io.TextIOBase):
     def _put(self, text: str, encoding: str) -> None:
         data = text.encode(encoding, "backslashreplace")
         try:
-            # Bypass the buffer: what stayed in it would be written at exit, and could end it with code 120.
+            # Bypass the buffer: Python would write the rest of it at exit, and could end with code 120.
             raw = getattr(getattr(self._stream, "buffer", None), "raw", None)
             if raw is not None:
                 while data:

@@ -9,7 +9,7 @@ from nanogpt_compat.system.redaction import redact_record
 
 
 class Feed:
-    """Writes the states of a run, and as a screen how far it is.
+    """Writes the states of a run and, as a screen, its progress.
 
     Every object has all fields; null stands for unknown. Only the last one has an exit code.
     """
@@ -75,7 +75,7 @@ class Feed:
             self.draw(last)
 
     def finish(self, state: str, exit_code: int, message: str | None = None) -> None:
-        """Write the last line; `state` says how the run has ended."""
+        """Write the last line; `state` is how the run has ended."""
         self._stream.write_as_is(self.last_line(state, exit_code, message))
 
     def last_line(self, state: str, exit_code: int, message: str | None = None) -> str:

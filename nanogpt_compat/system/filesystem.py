@@ -2,7 +2,7 @@
 
 Linux has all of them. Where a platform lacks one (posix_fadvise on macOS; pwrite and fsync of a folder
 on Windows), the function does what it can. It looks the name up at each call, so that a test can remove it.
-Errors are the system's OSError; the caller says what they mean.
+Errors are the system's OSError; the caller explains them.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ def drop_cache(fd: int, start_bytes: int, end_bytes: int) -> None:
 
 
 def is_cached(fd: int, offset: int) -> bool:
-    """Return whether the byte at `offset` is in the page cache; False if the system does not tell."""
+    """Return whether the byte at `offset` is in the page cache; False if the system does not report it."""
     with contextlib.suppress(OSError, AttributeError):  # EAGAIN: it would have to be read from the disk
         return os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
     return False
@@ -74,7 +74,7 @@ def is_cached(fd: int, offset: int) -> bool:
 def reserve_behind(fd: int, end_bytes: int) -> None:
     """Allocate a file's blocks up to `end_bytes` but keep its size: they stay available on a full disk.
 
-    A hint that never fails. ext4, XFS, btrfs, tmpfs and others support it. posix_fallocate changes the size.
+    A hint that never fails. ext4, XFS, btrfs, tmpfs and more support it. posix_fallocate changes the size.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

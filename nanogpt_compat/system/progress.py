@@ -57,7 +57,7 @@ class Moment:
 
 
 class Screen(Protocol):
-    """Where moments are shown."""
+    """Shows moments."""
 
     every_s: float  # least time between two of them
 
@@ -175,7 +175,7 @@ class Bar:
         self._stream.draw_bar(draw(moment, columns - _ROOM, is_ascii=self._is_ascii))
 
     def end(self, last: Moment | None, *, has_failed: bool) -> None:
-        """Leave the bar on the screen; after a failure as it is, since a `^C` may follow it."""
+        """Leave the bar on the screen; after a failure unchanged, since a `^C` may follow it."""
         if last is not None and not has_failed:
             self.draw(last)
         self._stream.end_bar()

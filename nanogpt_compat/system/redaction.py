@@ -2,7 +2,7 @@ r"""Keep the secrets that this process knows out of every text that leaves it.
 
 Addresses of inputs hold passwords and signatures, the environment holds keys, and any library may quote them
 in its errors. `learn` records them. `redact` hides them in text for people, and `redact_record` in JSON.
-Addresses are also recognised by their form. That covers addresses the process has never seen, such as a
+Addresses are also recognised by their form. That covers addresses that the process has never seen, such as a
 signed one that a server redirects to.
 
 `display.CalmStream` redacts screens, logs and warnings; `filesystem.write_json` and `journal.format_line`

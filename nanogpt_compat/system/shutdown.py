@@ -1,6 +1,6 @@
 """End the process on a signal while there is no work to save.
 
-The kernel drops a signal to process 1 of a container unless there is a handler for it; so each gets one.
+The kernel drops a signal to process 1 of a container unless there is a handler for it; so all get one.
 Python 3.6 to 3.9 read this file before the message that they are too old: use no newer syntax here.
 """
 

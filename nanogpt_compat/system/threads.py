@@ -51,7 +51,7 @@ def start_daemon(run: Callable[[], None]) -> None:
 def _check_room() -> None:
     """Raise MemoryError if the limits leave no room for one more thread; checked on Linux only.
 
-    The mapping takes no memory, as it is not touched, but the limits count it (RLIMIT_DATA only if private).
+    The mapping takes no memory until it is written, but the limits count it (RLIMIT_DATA only if private).
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""Text as bytes: where it is cut, and what goes to validation. Pure.
+"""Text as bytes: where it is cut, and which parts are for validation. Pure.
 
 cuts.py         where text may be cut so that the pieces give the tokens of the whole
 val_split.py    which bytes or documents go to val: windows, and the effective ratio

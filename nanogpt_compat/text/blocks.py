@@ -31,7 +31,7 @@ def has_room(_n_bytes: int, _need: Callable[[], Need]) -> None:
 
 
 class _NoRoom(Exception):
-    """There is not enough memory, which ends nothing."""
+    """There is not enough memory; the run continues."""
 
 
 def _refuse() -> Need:
@@ -39,7 +39,7 @@ def _refuse() -> Need:
 
 
 def fits(make_room: MakeRoom, n_bytes: int) -> bool:
-    """Return whether there is room, where something else can be done if there is not."""
+    """Return whether there is room, without ending the run if there is not."""
     try:
         make_room(n_bytes, _refuse)
     except _NoRoom:
@@ -48,7 +48,7 @@ def fits(make_room: MakeRoom, n_bytes: int) -> bool:
 
 
 def naming(path: object, make_room: MakeRoom) -> MakeRoom:
-    """Name a file in the needs of what is in it."""
+    """Add the name of a file to the needs of its parts."""
 
     def make_room_for(n_bytes: int, need: Callable[[], Need]) -> None:
         def named() -> Need:
@@ -80,11 +80,11 @@ class Position:
     """
 
     input_index: int
-    offset: int = 0  # bytes from the beginning of this input, uncompressed; in columns, only of the texts
+    offset: int = 0  # bytes from the beginning of this input, uncompressed; in columns, only texts count
     anchor: int = 0
     after_cr: bool = False
     crc: int = 0  # zlib.crc32 of this input's logical content before `offset`
-    document: str = ""  # the split of the document that `offset` is inside of; "" between two
+    document: str = ""  # the split of the document around `offset`; "" between two
     records: int = 0  # lines or rows of this input before `offset`
     stored_bytes: int = 0  # read from the file so far; 0 if the same as `offset`
     at_end: bool = False  # the input ends here, as far as the reader knows

@@ -63,8 +63,8 @@ def cut_text(text: bytes, *, block_bytes: int) -> Iterator[tuple[bytes, bool]]:
 class Window:
     """The bytes `[base, base + len(data))` of a file that are in memory.
 
-    As long as a look at the end of a block finds where to cut, nothing is: `take` then reads just the block,
-    and no byte is copied.
+    While a look at the end of a block is enough to find the cut, the window is empty: `take` then reads just
+    the block, and no byte is copied.
     """
 
     looks_first = True
@@ -134,7 +134,7 @@ class Window:
         return self.looks_first and self.file.reads_anywhere and not self.data
 
     def _look_for(self, find: Callable[[bytes, int, int], int | None], start: int, end: int) -> int | None:
-        """Find a cut by reading only what decides about the places from `start` to `end`."""
+        """Find a cut by reading only the bytes that decide about the places from `start` to `end`."""
         low = max(self.base, start - _LOOK_BYTES)
         cut = find(self.file.read(end + _LOOK_BYTES - low, low), start - low, end - low)
         return None if cut is None else low + cut
@@ -177,8 +177,8 @@ def read_blocks(
 def block_end(window: Window, start: Position, block_bytes: int, edge: int) -> tuple[int, int]:
     """Return the offset where a block ends, and the last exact cut at or before it.
 
-    The block ends at the first exact cut at or after `edge`, if not earlier. This goes from exact cut to
-    exact cut in steps of at most one piece: otherwise it would miss the stretches that need a forced cut.
+    The block ends at the first exact cut at or after `edge`, if not earlier. The search moves from exact
+    cut to exact cut in steps of at most one piece: otherwise it would miss stretches that need a forced cut.
     """
     target = start.offset + block_bytes
     window.has(target)  # a stream's size is known afterwards, if it ends within this block

@@ -16,9 +16,9 @@ MARK = b"\x01\x02\x0e\x0f\x10\x11\x12\x03"
 """Represents the end-of-text token on the way to an encoder. It contains no exact cut. It is ASCII, so that
 ASCII text stays fast."""
 
-HEAD_BYTES = 64 * 1024  # the beginning of a document, of which a sample decides its split
+HEAD_BYTES = 64 * 1024  # the beginning of a document; some of these bytes decide its split
 _DENSE_BYTES, _STRIDE = 1024, 64  # all of the first, then every 64th: 2,032 bytes at most
-MAX_RECORD_BYTES = 64 * 1024 * 1024  # the longest JSON line, CSV record, or text in a column
+MAX_RECORD_BYTES = 64 * 1024 * 1024  # for a JSON line, a CSV record, or one text in a column
 _SALT = b"2357"  # the seed of the validation split in nanoGPT's own scripts
 EOTS = ("append", "prepend", "none")
 
@@ -30,7 +30,7 @@ class Documents:
     separator: str | None  # in plain text; None: each text file is one document
     eot: str  # where the end-of-text token goes, one of EOTS
     val_ratio: float  # the share of documents, after `val_split.document_ratio`; 0 for none, 1 for all
-    text_field: str = "text"  # the field of a record
+    text_field: str = "text"  # in a record
     skip_bad: bool = False  # skip bad records, instead of stopping at the first
     needs_ends: bool = False  # the places where documents end are needed with their tokens
 
@@ -44,11 +44,11 @@ class Counts:
     """The documents of a block: whole ones, and parts of those that cross its edges. Sizes are of UTF-8."""
 
     n_whole: int
-    longest_bytes: int  # the size of the longest whole one
+    longest_bytes: int  # the longest whole document
     n_empty: int
-    head_bytes: int | None = None  # the rest of a document that began before the block
+    head_bytes: int | None = None  # the part of a document that began before the block
     head_ends: bool = False  # that document ends in the block
-    tail_bytes: int | None = None  # the beginning of a document that continues after the block
+    tail_bytes: int | None = None  # the part of a document that continues after the block
 
 
 def are_val(documents: Sequence[bytes], ratio: float) -> list[bool]:

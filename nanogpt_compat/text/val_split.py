@@ -18,7 +18,7 @@ CHARS_PER_CHUNK = 10_000_000  # one unit of --n; it has always been this
 SPLITS = ("spread", "head", "tail", "documents", "none")
 LOOK_AHEAD_BYTES = 1024 * 1024
 FIRST_SHARD = "first shard"  # set by some output formats; not a choice of --val-split
-VAL_INPUT = "--val-input"  # the same: val is all of its own inputs, and nothing of the others
+VAL_INPUT = "--val-input"  # the same: val is all of its own inputs, and nothing else
 ALL_VAL = ((0, sys.maxsize),)  # the windows in an input for validation
 
 _WITH_WINDOWS = ("spread", "head", "tail")
