@@ -150,7 +150,7 @@ def changed_input_is_not_noticed() -> None:
     _replace(run, changed_inputs=lambda *_args, **_options: iter(()))
 
 
-@noticed_by("tests/test_resume.py::test_a_second_run_is_refused_too_where_links_lead_both_to_one_file")
+@noticed_by("tests/test_resume.py::test_a_second_run_is_refused_too_if_links_lead_both_to_one_file")
 def only_the_output_folder_is_locked() -> None:
     from nanogpt_compat.run import run, supervise
 
@@ -228,7 +228,7 @@ def words_are_never_forgotten() -> None:
 
 
 @noticed_by(
-    "tests/test_long_records.py::test_with_the_memory_that_the_message_names_the_saved_work_is_finished"
+    "tests/test_long_records.py::test_the_saved_work_is_finished_with_the_memory_that_the_message_names"
 )
 def long_records_are_read_without_room() -> None:
     from nanogpt_compat.memory.guard import MemoryGuard

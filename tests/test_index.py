@@ -1,4 +1,4 @@
-"""train.idx and val.idx are what Megatron-LM reads: by a reader written from the format's description."""
+"""train.idx and val.idx as Megatron-LM reads them: by a reader written from the format's description."""
 
 import json
 import os
@@ -43,26 +43,26 @@ SETTINGS: dict[str, Any] = {"every_bytes": 40_000, "window_bytes": 1 << 16}
 
 @dataclass(frozen=True)
 class Index:
-    """What is in a .idx file."""
+    """The content of a .idx file."""
 
     sizes: list[int]  # the length of each sequence, in tokens
     pointers: list[int]  # where each begins, in bytes
-    documents: list[int]  # the sequence with which each begins, and the number of all
+    documents: list[int]  # each one's first sequence; last, the number of sequences
 
     def sequences_of(self, tokens: NDArray[np.uint16]) -> list[list[int]]:
-        """The tokens of each sequence."""
+        """Return the tokens of each sequence."""
         rows = zip(self.sizes, self.pointers, strict=True)
         return [tokens[at // 2 : at // 2 + size].tolist() for size, at in rows]
 
     def documents_of(self, tokens: NDArray[np.uint16]) -> list[list[int]]:
-        """The tokens of each document."""
+        """Return the tokens of each document."""
         sequences = self.sequences_of(tokens)
         ends = zip(self.documents, self.documents[1:], strict=False)
         return [[token for some in sequences[start:end] for token in some] for start, end in ends]
 
 
 def parse(data: bytes) -> Index:
-    """Read an index as its description says; all of the bytes must be accounted for."""
+    """Read an index by the format's description; every byte must be accounted for."""
     assert data[:9] == b"MMIDIDX\x00\x00"
     assert struct.unpack_from("<Q", data, 9) == (1,)
     assert data[17] == 8  # uint16
@@ -97,11 +97,11 @@ def many_documents(folder: Path) -> Path:
     return write_text(folder / "a.txt", some_texts(1_200))
 
 
-# What is in it
+# Content
 
 
 def reference(sizes: Sequence[int], most: int) -> bytes:
-    """The whole index in memory, sequence by sequence."""
+    """Build the whole index in memory, sequence by sequence."""
     sequences, documents = list[int](), [0]
     for size in sizes:
         left = size
@@ -122,7 +122,7 @@ def reference(sizes: Sequence[int], most: int) -> bytes:
     st.lists(st.integers(0, 40), max_size=5),
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_documents_of_any_sizes_are_indexed_whatever_pieces_their_ends_come_in(
+def test_documents_of_any_sizes_are_indexed_from_any_pieces_of_their_ends(
     monkeypatch: pytest.MonkeyPatch, sizes: list[int], most: int, cuts: list[int]
 ) -> None:
     ends = np.cumsum(np.array(sizes, np.int64), dtype=np.int64)
@@ -146,7 +146,7 @@ def test_a_document_of_more_than_two_billion_tokens_is_several_sequences() -> No
     assert found.pointers[-1] == 2 * sum(sizes[:-1])
 
 
-def test_nothing_for_each_document_stays_in_memory_when_the_index_is_written(tmp_path: Path) -> None:
+def test_writing_the_index_keeps_nothing_per_document_in_memory(tmp_path: Path) -> None:
     n_documents = 2_000_000
     np.arange(1, n_documents + 1, dtype="<i8").tofile(tmp_path / "ends")
     shards = Shards(tmp_path, "train.idx")
@@ -257,7 +257,7 @@ def test_a_split_without_documents_has_an_index_of_none(tmp_path: Path) -> None:
         ((*SEPARATED, "--shard-tokens", "1000"), "which --shard-tokens 1000 does not make: omit either"),
     ],
 )
-def test_an_index_of_what_it_cannot_be_of_is_refused(options: Args, message: str, tmp_path: Path) -> None:
+def test_options_that_allow_no_index_are_refused(options: Args, message: str, tmp_path: Path) -> None:
     path = write_text(tmp_path / "a.txt", ["one", "two"])
     out = tmp_path / "out"
     out.mkdir()
@@ -302,7 +302,7 @@ def test_killed_at_any_call_of_the_finish_it_resumes_and_ends_in_the_same_files(
         same = sum(call == calls[k] for call in calls[:k])
         call = calls[k].replace(".", r"\.")
         killed = faults.run(*args, "--output-dir", out, at=call, skip=same, **SETTINGS)
-        if killed.returncode == 0:  # a thread has made a call less
+        if killed.returncode == 0:  # a thread has made one call fewer
             continue
         assert killed.returncode == -9, killed.stderr
         expected.assert_nothing_partial(out)
@@ -311,7 +311,7 @@ def test_killed_at_any_call_of_the_finish_it_resumes_and_ends_in_the_same_files(
         expected.assert_reached(out)
 
 
-def test_killed_anywhere_in_between_it_resumes_with_the_documents_so_far(
+def test_killed_while_reading_it_resumes_with_the_documents_so_far(
     args: Args, expected: Expected, tmp_path: Path
 ) -> None:
     rng = random.Random(5)
@@ -321,7 +321,7 @@ def test_killed_anywhere_in_between_it_resumes_with_the_documents_so_far(
         killed = faults.run(*args, "--output-dir", out, at="write journal", skip=skip + 1, **SETTINGS)
         assert killed.returncode == -9, killed.stderr
         ends = out / ".prepare" / "train.bin.ends.partial"
-        with ends.open("rb+") as file:  # what follows the last checkpoint means nothing
+        with ends.open("rb+") as file:  # bytes after the last checkpoint do not count
             file.seek(0, os.SEEK_END)
             file.write(rng.randbytes(4_000))
         again = faults.run(*args, "--output-dir", out, **SETTINGS)
@@ -387,12 +387,12 @@ def test_another_option_than_the_saved_run_had_is_refused(args: Args, tmp_path: 
     assert prepare(*args, "--output-dir", out).returncode == 0
 
 
-def test_a_run_that_a_version_before_the_option_began_resumes(tmp_path: Path) -> None:
+def test_a_run_begun_by_a_version_without_the_option_resumes(tmp_path: Path) -> None:
     path = many_documents(tmp_path)
     args: Args = ("--input", path, *SEPARATED, "--output-dir", tmp_path / "out")
     faults.run(*args, at="write journal", skip=2, **SETTINGS)
     journal = tmp_path / "out" / ".prepare" / "journal"
-    assert b'"--index"' not in journal.read_bytes()  # as such a version wrote it
+    assert b'"--index"' not in journal.read_bytes()  # such a version wrote it like this
     assert prepare(*args).returncode == 0
     report = report_of(tmp_path / "out")
     del report["options"]["index"]
@@ -417,7 +417,7 @@ def made(tmp_path: Path) -> tuple[Args, Path]:
     return args, out
 
 
-def test_complete_output_is_left_as_it_is_and_is_checked_and_verified(made: tuple[Args, Path]) -> None:
+def test_complete_output_is_left_unchanged_and_is_checked_and_verified(made: tuple[Args, Path]) -> None:
     args, out = made
     done = prepare(*args)
     assert "already complete" in done.stderr
@@ -435,7 +435,7 @@ def test_complete_output_is_left_as_it_is_and_is_checked_and_verified(made: tupl
 
 
 @pytest.mark.parametrize("damage", ["size", "pointer", "document", "header", "cut", "gone", "of another"])
-def test_an_index_that_is_not_as_it_was_written_is_named(
+def test_an_index_changed_since_it_was_written_is_named(
     damage: str, made: tuple[Args, Path], tmp_path: Path
 ) -> None:
     args, out = made
@@ -489,12 +489,12 @@ def test_an_index_of_other_tokens_never_stays_next_to_new_ones(made: tuple[Args,
     assert prepare(*without, "--overwrite").returncode == 0
     assert {path.name for path in out.iterdir()} == {"train.bin", "val.bin", "prepare.json"}
     (out / "train.idx").write_bytes(b"MMIDIDX")
-    assert "already complete" in prepare(*without).stderr  # it may be its user's own
+    assert "already complete" in prepare(*without).stderr  # it may be the user's own file
     done = prepare(*args)
     assert done.returncode == 4
 
 
-def test_files_with_the_names_of_the_indexes_are_not_replaced_unasked(tmp_path: Path) -> None:
+def test_files_with_the_names_of_the_indexes_are_not_replaced_without_the_option(tmp_path: Path) -> None:
     path, out = write_text(tmp_path / "a.txt", some_texts(50)), tmp_path / "out"
     args: Args = ("--input", path, *MANY, "--output-dir", out)
     out.mkdir()

@@ -20,7 +20,7 @@ def test_numbered_names_sort_by_number(numbers: list[int], seed: int) -> None:
 
 
 @given(names=st.lists(names, unique=True), seed=st.integers())
-def test_the_order_of_names_does_not_depend_on_how_they_came(names: list[str], seed: int) -> None:
+def test_the_order_of_names_does_not_depend_on_the_order_they_came_in(names: list[str], seed: int) -> None:
     shuffled = random.Random(seed).sample(names, len(names))
     assert sorted(shuffled, key=natural_key) == sorted(names, key=natural_key)
 
@@ -50,7 +50,7 @@ def test_arguments_stay_in_their_order_and_each_glob_is_in_natural_order(folder:
     assert found(f"{folder}/a[12].txt") == [f"{folder}/a1.txt", f"{folder}/a2.txt"]
 
 
-def test_folders_that_a_glob_matches_are_passed_over_and_that_is_said(folder: Path) -> None:
+def test_folders_that_a_glob_matches_are_skipped_and_named(folder: Path) -> None:
     listed = find_inputs(["*b*"], home=None)
     assert [str(one) for one in listed.inputs] == ["b.txt"]
     assert listed.notices == ("notice: *b*: skipped 1 other entry (sub)",)
@@ -76,7 +76,7 @@ def test_a_missing_file_is_named_with_the_folder_it_was_looked_for_from(folder: 
     assert "/no/c.txt not found; " in refusal("/no/c.txt")
 
 
-def test_a_missing_file_that_is_next_to_the_script_is_pointed_at(
+def test_a_missing_file_is_pointed_at_if_it_is_next_to_the_script(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = folder / "my data"
@@ -88,7 +88,7 @@ def test_a_missing_file_that_is_next_to_the_script_is_pointed_at(
     assert "next to" not in refusal("c.txt")
 
 
-def test_what_is_no_readable_file_is_refused_by_what_it_is(folder: Path) -> None:
+def test_unreadable_inputs_are_refused_with_the_reason(folder: Path) -> None:
     Path("link").symlink_to("nowhere")
     Path("loop").symlink_to("loop")
     assert "/dev/null is neither a file nor a pipe" in refusal("/dev/null")
@@ -98,11 +98,11 @@ def test_what_is_no_readable_file_is_refused_by_what_it_is(folder: Path) -> None
     assert "File name too long" in refusal("x" * 300)
     assert "empty name" in refusal("")
     assert f"no file matches 'c*.txt' (current folder: {folder})" in refusal("b.txt", "c*.txt")
-    assert "no file matches 's*b'" in refusal("s*b")  # a folder alone
+    assert "no file matches 's*b'" in refusal("s*b")  # matches only a folder
 
 
 @pytest.mark.parametrize("how", ["again", "by another path", "by a symlink", "by a hard link", "by a glob"])
-def test_the_same_file_twice_is_refused_however_it_is_named(folder: Path, how: str) -> None:
+def test_the_same_file_twice_is_refused_under_any_name(folder: Path, how: str) -> None:
     second = {"again": "a1.txt", "by another path": "sub/../a1.txt", "by a glob": "a*.txt"}.get(
         how, "again.txt"
     )
@@ -133,7 +133,7 @@ def test_a_folder_stands_for_the_inputs_in_it_in_natural_order(folder: Path) -> 
     )
 
 
-def test_what_is_skipped_in_a_folder_is_said_with_its_size(folder: Path) -> None:
+def test_skipped_entries_of_a_folder_are_reported_with_their_size(folder: Path) -> None:
     assert find_inputs(["sub"], home=None).notices == ()
     (folder / "sub" / "a3.txt").write_text("text" * 20)
     for name in (
@@ -149,9 +149,9 @@ def test_what_is_skipped_in_a_folder_is_said_with_its_size(folder: Path) -> None
     )
 
 
-def test_where_more_is_skipped_than_read_it_is_a_warning_with_a_command_that_reads_it(folder: Path) -> None:
+def test_skipping_more_than_is_read_is_a_warning_with_a_command_that_reads_it(folder: Path) -> None:
     (folder / "sub" / ".git").mkdir()
-    (folder / "sub" / ".git" / "pack").write_text("text" * 1000)  # is hidden, and so does not count
+    (folder / "sub" / ".git" / "pack").write_text("text" * 1000)  # hidden, so it does not count
     (folder / "sub" / "_old").write_text("text" * 1000)
     (warning,) = find_inputs(["sub"], home=None).notices
     assert warning == "notice: sub: skipped 2 other entries, 4.0 kB (.git, _old)"
@@ -203,7 +203,7 @@ def test_data_in_a_folder_is_read_by_its_name(folder: Path, name: str) -> None:
         ),
     ],
 )
-def test_what_else_is_in_a_folder_is_skipped(folder: Path, name: str) -> None:
+def test_other_files_in_a_folder_are_skipped(folder: Path, name: str) -> None:
     (folder / "set").mkdir()
     (folder / "set" / name).write_text("text")
     (folder / "set" / "0.txt").write_text("text")
@@ -220,7 +220,7 @@ def test_tables_in_text_are_read_from_a_folder_that_has_no_other_data(folder: Pa
     )
 
 
-def test_two_names_of_a_file_in_a_folder_are_read_once_and_that_is_said(folder: Path) -> None:
+def test_a_file_with_two_names_in_a_folder_is_read_once_and_named(folder: Path) -> None:
     (folder / "sub" / "a4.txt").symlink_to("a3.txt")
     (folder / "sub" / "a5.txt").hardlink_to(folder / "sub" / "a3.txt")
     listed = find_inputs(["b.txt", "sub"], home=None)
@@ -236,7 +236,7 @@ def test_two_names_of_a_file_in_a_folder_are_read_once_and_that_is_said(folder: 
     assert "sub/a3.txt is given also as sub/a4.txt" in refusal("sub/a4.txt", "sub/a3.txt")
 
 
-def test_a_folder_without_inputs_is_refused_with_a_command_that_reads_what_is_there(folder: Path) -> None:
+def test_a_folder_without_inputs_is_refused_with_a_command_that_reads_its_files(folder: Path) -> None:
     (folder / "none").mkdir()
     assert "the folder none is empty" in refusal("none")
     (folder / "none" / "a.md").write_text("text")

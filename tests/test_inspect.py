@@ -1,4 +1,4 @@
-"""--inspect: what is in finished files, the text at a place, and the input that it came from."""
+"""--inspect: the content of finished files, the text at a place, and the input that it came from."""
 
 import contextlib
 import gzip
@@ -37,20 +37,20 @@ END = 50256
 
 @dataclass(frozen=True)
 class Shown:
-    """What a look inside has printed."""
+    """The output of a look inside."""
 
     returncode: int
     stdout: str
     stderr: str
 
     def line(self, beginning: str) -> str:
-        """Return the only line that begins like this."""
+        """Return the only line with this beginning."""
         (found,) = (line for line in self.stdout.splitlines() if line.strip().startswith(beginning))
         return found.strip()
 
     @property
     def text(self) -> str:
-        """The text of a place, if it was not folded."""
+        """Return the text of a place, if it was not folded."""
         (found,) = (line for line in self.stdout.splitlines() if line.startswith("  text: "))
         return found.removeprefix("  text: ")
 
@@ -82,7 +82,7 @@ def documents(tmp_path: Path) -> Path:
     return tmp_path / "out"
 
 
-def test_of_a_folder_it_shows_counts_ids_texts_and_inputs(tmp_path: Path, gpt2: tiktoken.Encoding) -> None:
+def test_it_shows_counts_ids_texts_and_inputs_of_a_folder(tmp_path: Path, gpt2: tiktoken.Encoding) -> None:
     for name, seed in (("a.txt", 0), ("b.txt", 1)):
         make_text(tmp_path / name, 150_000, seed=seed)
     beginning = b"The first words.\nThen a C:\\path and more.\n"
@@ -112,7 +112,7 @@ def test_of_a_folder_it_shows_counts_ids_texts_and_inputs(tmp_path: Path, gpt2: 
     assert re.match(r"\.\.\..{180,}lines do\.\\n$", unfold(last.partition("\n\n")[0]))
 
 
-def test_of_documents_it_shows_how_many_there_are_and_where_their_token_is(documents: Path) -> None:
+def test_it_shows_the_number_of_documents_and_the_place_of_their_token(documents: Path) -> None:
     seen = look(documents, columns=300)
     assert "from 300 documents, with an end-of-text token after each" in seen.stdout
     ids = np.fromfile(documents / "train.bin", "<u2")
@@ -127,7 +127,7 @@ N_LINES = (7000, 1, 3000, 9000, 400)
 
 
 def make_inputs(folder: Path, form: str, *, between: str, n_lines: tuple[int, ...] = N_LINES) -> list[Path]:
-    """Write inputs of different sizes, and after each one of which nothing is kept."""
+    """Write inputs of different sizes, and after each an input of which nothing is kept."""
     found = []
     for k, (word, n) in enumerate(zip(WORDS, n_lines, strict=True)):
         lines = [word * (k + 2 + i % 5) for i in range(n)]
@@ -174,7 +174,7 @@ def tokens_of(folder: Path, split: str) -> NDArray[np.uint16]:
 
 
 def owners(ids: NDArray[np.uint16], gpt2: tiktoken.Encoding, *, eot: str) -> NDArray[np.int64]:
-    """Return the index of the input that each token must be from, by its word, or that of its document."""
+    """Return the index of the input of each token, by its own word or a word of its document."""
     of_id = {gpt2.encode_ordinary(word)[0]: 2 * k for k, word in enumerate(WORDS)}
     found = np.array([of_id.get(token, -1) for token in ids.tolist()])
     for k in range(1, len(found)) if eot == "append" else range(len(found) - 2, -1, -1):
@@ -202,7 +202,7 @@ def test_at_every_edge_between_two_inputs_it_names_the_right_one(
     is_one_stream = made["val_split"]["name"] == "first shard"
     n_before = [0] * len(inputs)
     n_edges = 0
-    splits = sorted(made["tokens"], reverse=True)  # if they are one stream, val is its beginning
+    splits = sorted(made["tokens"], reverse=True)  # in one stream, val comes first
     ids = {split: tokens_of(out, split) for split in splits}
     if is_one_stream:
         all_owners = owners(np.concatenate(list(ids.values())), gpt2, eot=made["options"]["eot"])
@@ -249,13 +249,13 @@ def test_the_token_is_shown_in_the_text_around_it(tmp_path: Path, gpt2: tiktoken
         before, token, after = re.split(r"\[\[|\]\]", seen.text)
         assert token == gpt2.decode([ids[index]]).replace("\n", r"\n")
         assert before.removeprefix("...") + token + after.removesuffix("...") in text
-        # A line break has one character, and two where it is shown.
+        # A line break is one character, and is shown as two.
         assert len(before.replace(r"\n", "n")) == 123 if index > 100 else not before.startswith("...")
         assert len(after.replace(r"\n", "n")) == 123 if index < len(ids) - 100 else not after.endswith("...")
 
 
 def test_half_of_a_character_is_shown_as_its_bytes(tmp_path: Path, gpt2: tiktoken.Encoding) -> None:
-    out = make_one(tmp_path, "\U00013080\U0001f9ec\U000130fa\u9f98" * 300)  # nearly a token for each byte
+    out = make_one(tmp_path, "\U00013080\U0001f9ec\U000130fa\u9f98" * 300)  # nearly one token per byte
     ids = np.fromfile(out / "train.bin", "<u2").tolist()
     parts = [gpt2.decode_single_token_bytes(one) for one in ids]
     halves = [k for k in range(400, 420) if parts[k].strip() and not is_utf8(parts[k])]
@@ -264,7 +264,7 @@ def test_half_of_a_character_is_shown_as_its_bytes(tmp_path: Path, gpt2: tiktoke
         text = look(out, "--at", str(k), columns=10_000).text
         _, token, _ = re.split(r"\[\[|\]\]", text)
         assert re.sub(rb"\\x(..)", lambda one: bytes.fromhex(one[1].decode()), token.encode()) == parts[k]
-        # Where the excerpt is cut, there is no half of a character.
+        # The excerpt is not cut within a character.
         assert re.match(r"\.\.\.(?!\\x)", text)
         assert re.search(r"(?<!\\x..)\.\.\.$", text)
 
@@ -278,9 +278,7 @@ def is_utf8(raw: bytes) -> bool:
 EVIL = "\x1b[31mred\x1b[0m \x07\x9b5m \u202eabc\u2066 \x7f\u2028 end"
 
 
-def test_nothing_in_a_text_reaches_the_terminal_but_characters(
-    tmp_path: Path, run_prepare: RunPrepare
-) -> None:
+def test_only_characters_of_a_text_reach_the_terminal(tmp_path: Path, run_prepare: RunPrepare) -> None:
     out = make_one(tmp_path, f"{EVIL} caf\u00e9 \u4e2d\u6587 \U0001f469\u200d\U0001f680\n" * 50)
     for args in ((), ("--at", "3"), ("--at", "-1")):
         done = run_prepare("--inspect", out, *args)
@@ -291,7 +289,7 @@ def test_nothing_in_a_text_reaches_the_terminal_but_characters(
         assert "end caf\u00e9 \u4e2d\u6587 \U0001f469\u200d\U0001f680\\n" in shown
 
 
-def test_where_the_terminal_has_only_ascii_other_characters_are_escaped(
+def test_other_characters_are_escaped_on_an_ascii_terminal(
     tmp_path: Path, run_prepare: RunPrepare, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = make_one(tmp_path, "caf\u00e9 \u4e2d\u6587\n" * 50)
@@ -366,7 +364,7 @@ def test_a_document_is_found_by_its_number(eot: str, tmp_path: Path, gpt2: tikto
     assert len(shown) < 2000
 
 
-def test_what_has_no_documents_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_output_without_documents_is_refused_with_the_reason(tmp_path: Path) -> None:
     one_stream = make_one(tmp_path, "some words\n" * 50)
     without = make_one(tmp_path, "some words\n" * 50, *SEPARATED, "--eot", "none", "--overwrite", "--restart")
     assert without == one_stream
@@ -393,7 +391,7 @@ def test_what_has_no_documents_is_refused_with_the_reason(tmp_path: Path) -> Non
         ("1.5", "--at 1.5: give a token"),
     ],
 )
-def test_a_place_that_is_not_there_is_refused_with_what_is(place: str, why: str, tmp_path: Path) -> None:
+def test_a_missing_place_is_refused_with_those_that_exist(place: str, why: str, tmp_path: Path) -> None:
     out = make_one(tmp_path, "some words\n" * 50)
     seen = look(out, "--at", place)
     assert (seen.returncode, seen.stdout) == (2, "")
@@ -412,7 +410,7 @@ def test_a_place_can_be_given_as_it_is_printed(tmp_path: Path) -> None:
 
 
 def write_shards(folder: Path, form: str, splits: dict[str, list[int]], n: int) -> None:
-    """Write what other programs make: the names and headers of nanoGPT, build-nanogpt and llm.c."""
+    """Write shards of other programs: the names and headers of nanoGPT, build-nanogpt and llm.c."""
     for split, ids in splits.items():
         if form == "bin":
             (folder / f"{split}.bin").write_bytes(raw_bytes(ids))
@@ -458,7 +456,7 @@ def test_documents_that_run_over_the_ends_of_shards_are_found(
 ) -> None:
     texts = [f"Document {k}, as others made it." for k in range(200)]
     ids = [one for text in texts for one in (END, *gpt2.encode_ordinary(text))]
-    assert ids[300] != END  # so that the first document of train begins in val
+    assert ids[300] != END  # so the first document of train begins in val
     write_shards(tmp_path, form, {"train": ids[300:], "val": ids[:300]}, 300)
     n_val = ids[:300].count(END)
     last = look(tmp_path, "--at", "val:document:-1")
@@ -485,7 +483,7 @@ def test_two_sets_of_shards_in_one_folder_are_not_mixed(tmp_path: Path) -> None:
     assert look(tmp_path / "fineweb_train_000001.bin", "--at", "0").returncode == 0
 
 
-def test_a_shard_of_a_run_knows_its_place_among_the_others(tmp_path: Path) -> None:
+def test_a_shard_of_a_run_is_shown_with_its_place_among_the_others(tmp_path: Path) -> None:
     inputs = make_inputs(tmp_path, "txt", between="")
     args: Args = (
         "--input",
@@ -529,7 +527,7 @@ def test_files_that_do_not_fit_prepare_json_are_named_with_what_to_do(tmp_path: 
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": 3}', '{"files": [{"name": "train.bin"}]}'])
-def test_any_other_prepare_json_is_not_believed(content: str, tmp_path: Path) -> None:
+def test_an_invalid_prepare_json_is_ignored(content: str, tmp_path: Path) -> None:
     out = make_one(tmp_path, "some words\n" * 50)
     (out / "prepare.json").write_text(content)
     seen = look(out, columns=300)
@@ -537,7 +535,7 @@ def test_any_other_prepare_json_is_not_believed(content: str, tmp_path: Path) ->
     assert "train.bin: 150 tokens" in seen.stdout
 
 
-def test_of_an_unfinished_run_it_shows_what_is_saved_and_how_to_resume(tmp_path: Path) -> None:
+def test_it_shows_the_saved_work_of_an_unfinished_run_and_how_to_resume(tmp_path: Path) -> None:
     make_text(tmp_path / "a.txt", 600_000)
     make_text(tmp_path / "b.txt", 100_000, seed=1)
     out = tmp_path / "out"
@@ -574,9 +572,7 @@ def test_of_an_unfinished_run_it_shows_what_is_saved_and_how_to_resume(tmp_path:
 
 
 @pytest.mark.parametrize("is_old", [False, True])
-def test_a_run_that_an_earlier_version_began_is_resumed_without_its_count(
-    is_old: bool, tmp_path: Path
-) -> None:
+def test_a_run_begun_by_an_earlier_version_is_resumed_without_the_count(is_old: bool, tmp_path: Path) -> None:
     inputs = make_inputs(tmp_path, "txt", between="\n")
     args: Args = ("--input", *inputs, "--output-dir", tmp_path / "out", *SEPARATED, "--val-ratio", "0.2")
     with pytest.raises(Stopped):
@@ -598,7 +594,7 @@ def test_a_run_that_an_earlier_version_began_is_resumed_without_its_count(
 
 
 def without_val_tokens(line: bytes) -> bytes:
-    """Return a line of the journal as it was before this count."""
+    """Return a line of the journal as written before this count existed."""
     record = parse_line(line)
     if record is None or "tally" not in record:
         return line
@@ -608,7 +604,7 @@ def without_val_tokens(line: bytes) -> bytes:
     return format_line(record)
 
 
-def test_of_20_gb_it_reads_samples_in_bounded_memory_and_says_so(tmp_path: Path) -> None:
+def test_it_reads_samples_of_20_gb_in_bounded_memory_and_reports_that(tmp_path: Path) -> None:
     """The file has holes, so that it takes no space."""
     path, n_tokens = tmp_path / "train.bin", 10_000_000_000
     with path.open("wb") as file:
@@ -639,7 +635,7 @@ def test_of_20_gb_it_reads_samples_in_bounded_memory_and_says_so(tmp_path: Path)
         assert "The dog" in shown or args == ("--at", "9_999_999_999")
 
 
-def test_a_reader_that_leaves_is_no_failure_and_a_full_disk_is_one(tmp_path: Path) -> None:
+def test_a_reader_that_stops_is_no_failure_and_a_full_disk_is_one(tmp_path: Path) -> None:
     out = make_one(tmp_path, "some words\n" * 50)
     script = f"set -o pipefail; {sys.executable} {REPOSITORY}/prepare.py --inspect {out}"
     left = subprocess.run(["bash", "-c", f"{script} | true"], capture_output=True, text=True, check=False)
@@ -685,7 +681,7 @@ def test_options_that_do_not_go_with_it_are_refused(args: Args, why: str, run_pr
 
 
 @pytest.mark.parametrize("name", ["nothing", "empty", "a.txt"])
-def test_where_there_are_no_tokens_it_says_so(name: str, tmp_path: Path) -> None:
+def test_missing_tokens_are_reported_with_the_reason(name: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     make_text(tmp_path / "a.txt", 10_000)
     seen = look(tmp_path / name)
@@ -694,7 +690,7 @@ def test_where_there_are_no_tokens_it_says_so(name: str, tmp_path: Path) -> None
     assert words[name] in seen.stderr
 
 
-def test_without_a_vocabulary_everything_but_the_texts_is_shown(tmp_path: Path) -> None:
+def test_without_a_vocabulary_all_but_the_texts_is_shown(tmp_path: Path) -> None:
     out = make_one(tmp_path, "some words\n" * 50)
     full, full_at = look(out).stdout, look(out, "--at", "3").stdout
     with patch.object(

@@ -36,7 +36,7 @@ on_disk = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], 
 
 
 def line_of(payload: bytes) -> bytes:
-    """The format, said a second time."""
+    """Format a line, independently of the code under test."""
     return format(zlib.crc32(payload), "08x").encode() + b" " + payload + b"\n"
 
 
@@ -49,7 +49,7 @@ def write_journal(path: Path, n_records: int) -> None:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read the records, each with an end that is where its line ends."""
+    """Read the records, and check that each one's end is the end of its line."""
     entries = list(read_journal(path))
     lines = path.read_bytes().splitlines(keepends=True)
     end_byte = 0
@@ -59,7 +59,7 @@ def read_records(path: Path) -> list[Record]:
     return [dict(entry.record) for entry in entries]
 
 
-# What a line is.
+# Lines.
 
 
 def test_a_line_is_the_checksum_a_space_compact_json_and_a_newline() -> None:
@@ -80,7 +80,7 @@ def test_a_path_that_is_not_utf8_comes_back_as_it_was() -> None:
 
 def test_a_line_with_any_one_bit_flipped_is_invalid() -> None:
     line = format_line(checkpoint(41) | {"checksum has a letter": True})
-    assert any(byte in b"abcdef" for byte in line[:8])  # whose case is one bit
+    assert any(byte in b"abcdef" for byte in line[:8])  # a letter's case is one bit
     for bit in range(8 * len(line)):
         flipped = bytearray(line)
         flipped[bit // 8] ^= 1 << bit % 8
@@ -95,12 +95,12 @@ def test_a_right_checksum_over_anything_but_an_object_is_invalid(payload: bytes)
     assert parse_line(line_of(payload)) is None
 
 
-# What is read back from a damaged file.
+# Reading a damaged file.
 
 
 @on_disk
 @given(written=st.lists(records, max_size=6), data=st.data())
-def test_a_file_cut_anywhere_gives_the_records_that_are_whole(
+def test_a_file_cut_anywhere_gives_the_whole_records(
     tmp_path: Path, written: list[Record], data: st.DataObject
 ) -> None:
     lines = [format_line(record) for record in written]
@@ -156,7 +156,7 @@ def test_a_journal_that_cannot_be_read_is_an_error_and_not_an_empty_one(tmp_path
         list(read_journal(tmp_path / "journal"))
 
 
-# How much memory that takes.
+# Memory for reading.
 
 
 @contextlib.contextmanager
@@ -219,7 +219,7 @@ def test_a_record_can_be_read_as_soon_as_it_is_appended(tmp_path: Path) -> None:
             assert list(read_journal(tmp_path / "journal"))[-1] == Entry(checkpoint(n), opened.end_byte)
 
 
-def test_a_journal_shorter_than_what_was_read_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_journal_that_became_shorter_is_refused_and_left_alone(tmp_path: Path) -> None:
     write_journal(tmp_path / "journal", 3)
     before = (tmp_path / "journal").read_bytes()
     open_fds = os.listdir("/proc/self/fd")  # noqa: PTH208 - the names are compared, not used
@@ -232,7 +232,7 @@ def test_a_journal_shorter_than_what_was_read_is_refused_and_left_alone(tmp_path
     assert os.listdir("/proc/self/fd") == open_fds  # noqa: PTH208
 
 
-def test_a_journal_that_cannot_be_opened_says_where_and_why(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_opened_is_an_error_with_path_and_reason(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputError, match=r"gone/journal: cannot open the journal: No such file"),
         Journal(tmp_path / "gone" / "journal", valid_bytes=0),
@@ -252,7 +252,7 @@ def test_a_record_too_long_for_any_reader_is_refused_before_it_is_written(
     assert read_records(tmp_path / "journal") == [longest]
 
 
-def test_a_list_of_inputs_of_which_the_last_record_may_be_too_long_is_refused_at_once(
+def test_a_list_of_inputs_that_may_make_the_last_record_too_long_is_refused_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     header: Record = {"inputs": ["a.txt"] * 10}
@@ -261,7 +261,7 @@ def test_a_list_of_inputs_of_which_the_last_record_may_be_too_long_is_refused_at
         with pytest.raises(InputError, match=r"too many inputs.*join small files"):
             opened.append(header)
         opened.append({"inputs": ["a.txt"] * 9})
-        opened.append(header)  # a later record may have more
+        opened.append(header)  # a later record may be longer
     assert len(read_records(tmp_path / "journal")) == 2
 
 
@@ -275,14 +275,14 @@ def test_a_record_that_is_not_json_changes_nothing(tmp_path: Path, record: Recor
     assert read_records(tmp_path / "journal") == [{"n": 1}, {"n": 2}]
 
 
-def test_a_closed_journal_takes_no_more(tmp_path: Path) -> None:
+def test_a_closed_journal_takes_no_more_records(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal", valid_bytes=0) as opened:
         pass
     with pytest.raises(OutputError, match="closed, or an append failed"):
         opened.append({"n": 1})
 
 
-def test_where_there_is_no_fdatasync_fsync_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_fdatasync_it_uses_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.delattr(os, "fdatasync")
     with Journal(tmp_path / "journal", valid_bytes=0) as opened:
@@ -325,7 +325,7 @@ def test_a_full_disk_ends_the_run_and_the_next_one_resumes_from_the_last_record(
 
 
 def append_three(path_text: str) -> list[str]:
-    """Append three records, whatever happens; return what happened to each."""
+    """Append three records, even after failures; return the outcome of each."""
     outcomes = []
     with Journal(Path(path_text), valid_bytes=0) as opened:
         for n in range(1, 4):
@@ -371,7 +371,7 @@ def test_a_failed_sync_is_reported_and_never_repeated(tmp_path: Path, error: str
 
 
 @pytest.mark.parametrize("fault", ["error=EIO", "error=ENOSPC", "retval=10"])
-def test_a_failed_or_short_write_is_reported_and_nothing_follows_it(tmp_path: Path, fault: str) -> None:
+def test_a_failed_or_short_write_is_reported_and_is_the_last(tmp_path: Path, fault: str) -> None:
     outcomes, calls = append_under_strace(tmp_path / "journal", f"-einject=write:{fault}:when=2")
     assert [outcome.split(":")[0] for outcome in outcomes] == ["taken", "OutputError", "OutputError"]
     assert "cannot append at byte 17 to the journal" in outcomes[1]
@@ -408,10 +408,10 @@ def test_a_power_cut_loses_no_record_and_brings_no_cut_one_back(disks: Disks) ->
     assert read_records(path) == [checkpoint(n) for n in range(3)]
 
 
-def test_what_was_left_in_the_page_cache_is_durable_once_the_journal_is_opened(disks: Disks) -> None:
+def test_records_left_in_the_page_cache_are_durable_once_the_journal_is_opened(disks: Disks) -> None:
     disk = disks.make("ext4", 16 * MIB)
     path = disk.folder / "journal"
-    write_journal(path, 3)  # as a run does that is killed before its sync
+    write_journal(path, 3)  # like a run that is killed before its sync
     with Journal(path, valid_bytes=path.stat().st_size):
         pass
     disk.cut_power()
@@ -420,7 +420,7 @@ def test_what_was_left_in_the_page_cache_is_durable_once_the_journal_is_opened(d
 
 
 def mount_thin(thin: Disk, folder: Path) -> Disk:
-    """Mount at `folder` a disk that is in `thin` and larger: writing a block back may fail."""
+    """Mount at `folder` a disk in `thin` that is larger than it: writing a block back may fail."""
     disk = Disk(folder, thin.folder / "image")
     folder.mkdir()
     disk.image.touch()
@@ -431,7 +431,7 @@ def mount_thin(thin: Disk, folder: Path) -> Disk:
     return disk
 
 
-def test_a_record_whose_sync_failed_is_not_believed_because_the_page_cache_has_it(
+def test_a_record_whose_sync_failed_is_not_trusted_though_the_page_cache_has_it(
     tmp_path: Path, disks: Disks
 ) -> None:
     thin = disks.make("tmpfs", 8 * MIB)

@@ -26,7 +26,7 @@ def main(argv=None, home=None):
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What a user copies, with a command line that only says how it was called."""
+    """Copy the program like a user, with a stub command line that prints how it was called."""
     package = tmp_path / "nano gpt" / "data" / "fineweb" / "nanogpt_compat"
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "nanogpt_compat", package, ignore=ignored)
@@ -69,15 +69,13 @@ def test_the_module_hands_over_no_folder(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("module", ["prepare", "nanogpt_compat.__main__"])
-def test_importing_it_starts_nothing_so_that_it_can_be_used_where_processes_are_spawned(
-    module: str, folder: Path
-) -> None:
+def test_importing_it_starts_nothing_so_spawned_processes_can_import_it(module: str, folder: Path) -> None:
     run = python("-c", f"import {module}", cwd=folder)
     assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("left", ["nothing", "an empty folder"])
-def test_copied_alone_it_says_what_else_to_copy_and_where_to(left: str, folder: Path) -> None:
+def test_copied_alone_it_prints_what_else_to_copy_and_where_to(left: str, folder: Path) -> None:
     shutil.rmtree(folder / "nanogpt_compat")
     if left == "an empty folder":
         (folder / "nanogpt_compat").mkdir()
@@ -87,7 +85,7 @@ def test_copied_alone_it_says_what_else_to_copy_and_where_to(left: str, folder: 
 
 
 @pytest.mark.parametrize("start", ["prepare.py", "-m nanogpt_compat"])
-def test_all_missing_packages_stand_in_one_pip_command_and_those_that_are_there_do_not(
+def test_one_pip_command_names_all_missing_packages_and_no_others(
     start: str, folder: Path, tmp_path: Path
 ) -> None:
     no_uv = {"PATH": ""}
@@ -104,7 +102,7 @@ def test_all_missing_packages_stand_in_one_pip_command_and_those_that_are_there_
 
 
 @pytest.mark.parametrize("version", [(3, 6, 15), (3, 9, 25)])
-def test_an_old_python_gets_the_message_before_anything_else(version: tuple[int, ...], folder: Path) -> None:
+def test_an_old_python_gets_only_the_version_message(version: tuple[int, ...], folder: Path) -> None:
     program = (
         "import runpy, sys; sys.version_info = {}; sys.path[0] = {!r}; "
         "runpy.run_path('prepare.py', run_name='__main__')"
@@ -116,11 +114,11 @@ def test_an_old_python_gets_the_message_before_anything_else(version: tuple[int,
 
 
 @pytest.mark.parametrize("name", ["prepare.py", *(f"nanogpt_compat/{name}.py" for name in OLD_PYTHONS_READ)])
-def test_what_runs_before_the_version_is_known_is_written_so_that_python_3_6_can_read_it(name: str) -> None:
+def test_python_3_6_can_read_the_code_that_runs_before_the_version_is_known(name: str) -> None:
     tree = ast.parse((REPOSITORY / name).read_text(encoding="utf-8"), feature_version=(3, 6))
     for node in ast.walk(tree):
         annotation = getattr(node, "returns", None) or getattr(node, "annotation", None)
-        assert isinstance(annotation, ast.Constant | ast.Name | None)  # evaluated, so quoted if it is new
+        assert isinstance(annotation, ast.Constant | ast.Name | None)  # evaluated, so new syntax is quoted
 
 
 def read_setup() -> configparser.ConfigParser:
@@ -129,7 +127,7 @@ def read_setup() -> configparser.ConfigParser:
     return setup
 
 
-def test_the_packages_it_looks_for_are_those_that_pip_installs_with_it() -> None:
+def test_it_looks_for_the_packages_that_pip_installs_with_it() -> None:
     required = read_setup()["options"]["install_requires"].split()
     assert [re.match(r"[\w-]+", line)[0] for line in required] == PACKAGES  # type: ignore[index]
 
@@ -138,7 +136,7 @@ def test_the_version_is_the_one_that_pip_sees() -> None:
     assert read_setup()["metadata"]["version"] == nanogpt_compat.__version__
 
 
-# The tests' own promise (tests/conftest.py), held by the same means: a program started as in CI
+# The promise of tests/conftest.py, tested in the same way: by a program started as in CI
 
 
 SKIPPING = {
@@ -151,7 +149,7 @@ SKIPPING = {
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("how", SKIPPING)
-def test_what_is_skipped_passes_until_all_is_required(how: str, tmp_path: Path) -> None:
+def test_a_skip_passes_unless_everything_is_required(how: str, tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "tests" / "conftest.py", tmp_path)
     known_failure = "@pytest.mark.xfail(strict=True)\ndef test_other(): raise OSError"
     (tmp_path / "test_skip.py").write_text(f"import pytest\n{SKIPPING[how]}\n")
@@ -167,9 +165,7 @@ def test_what_is_skipped_passes_until_all_is_required(how: str, tmp_path: Path) 
     assert ("1 error" if how == "a module" else "1 xfailed") in run.stdout.splitlines()[-1]
 
 
-def test_where_uv_made_the_environment_without_pip_the_command_is_one_of_uv(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_the_command_is_uvs_if_uv_made_the_environment_without_pip(folder: Path, tmp_path: Path) -> None:
     uv = tmp_path / "bin" / "uv"
     uv.parent.mkdir()
     uv.write_text("#!/bin/sh\n")

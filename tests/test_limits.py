@@ -69,7 +69,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
-# Where the limits stand
+# The places of the limits
 
 
 def test_a_v2_limit_is_set_against_usage_without_clean_file_pages(machine: Machine) -> None:
@@ -108,7 +108,7 @@ def test_every_level_up_to_the_mount_is_watched_with_its_own_usage(machine: Mach
     assert machine.headrooms() == {"/sys/fs/cgroup/pod/container": 8000, "/sys/fs/cgroup/pod": 1000}
 
 
-def test_v1_levels_too_have_each_its_own_usage(machine: Machine) -> None:
+def test_each_v1_level_has_its_own_usage_too(machine: Machine) -> None:
     machine.mounts(V1_MOUNT)
     machine.groups("4:memory:/pod/container")
     machine.v1("/sys/fs/cgroup/memory/pod/container", limit="9000", usage=1300, tightest="8000")
@@ -126,7 +126,7 @@ def test_max_is_no_limit(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("sentinel", SENTINELS)
-def test_the_sentinel_of_v1_is_no_limit_whatever_the_page_size(machine: Machine, sentinel: str) -> None:
+def test_the_sentinel_of_v1_is_no_limit_for_any_page_size(machine: Machine, sentinel: str) -> None:
     machine.mounts(V1_MOUNT)
     machine.groups("4:memory:/job")
     machine.v1("/sys/fs/cgroup/memory/job", limit=sentinel)
@@ -163,7 +163,7 @@ def test_a_tighter_hidden_ancestor_of_a_v1_container_is_known_by_its_limit(machi
     assert (reading.limit_bytes, reading.used_bytes) == (6000, 2000)
 
 
-# Where we are
+# Our own place
 
 
 @pytest.mark.parametrize("name", ["a:b", "a b", "a\tb", "a\\b", "0::", "weird\r\u2028\x0b", "\udcff"])
@@ -197,7 +197,7 @@ def test_a_container_without_a_namespace_finds_its_own_group_at_the_mount_point(
     assert machine.headrooms() == {"/sys/fs/cgroup/memory": 4000}
 
 
-def test_a_path_that_is_not_mounted_here_leads_to_the_nearest_level_that_is(machine: Machine) -> None:
+def test_a_path_that_is_not_mounted_here_leads_to_the_nearest_mounted_level(machine: Machine) -> None:
     machine.mounts(V1_MOUNT)  # old Docker: the path is the host's, the mount shows only the container's group
     machine.groups("4:memory:/docker/abc")
     machine.v1("/sys/fs/cgroup/memory", limit="5000")
@@ -213,13 +213,13 @@ def test_a_path_that_is_not_mounted_here_leads_to_the_nearest_level_that_is(mach
         ("/job", "/..", []),
         ("/..", "/../..", []),
         ("/../..", "/../..", []),
-        ("/../other", "/..", ["other"]),  # moved out of the namespace, still below the mount
-        ("/..", "/", None),  # above what is mounted: its limits are not ours
+        ("/../other", "/..", ["other"]),  # moved from the namespace, still below the mount
+        ("/..", "/", None),  # above the mount: its limits are not ours
         ("/../..", "/", None),
         ("/../other", "/", None),
         ("/../../other", "/..", None),
         ("/docker/abc", "/docker/abd", None),
-        ("/docker/abcd", "/docker/abc", None),  # no prefix of names, only of letters
+        ("/docker/abcd", "/docker/abc", None),  # a prefix of the letters, not of the names
         ("/", "/../sibling", None),
         ("//a//b/", "/a", ["b"]),
     ],
@@ -235,7 +235,7 @@ def test_in_a_namespace_younger_than_the_mount_the_mount_point_is_read(machine: 
     assert machine.headrooms() == {"/sys/fs/cgroup": 4000}
 
 
-def test_a_path_that_cannot_be_one_leads_nowhere(machine: Machine) -> None:
+def test_an_invalid_path_leads_nowhere(machine: Machine) -> None:
     machine.mounts(V2_MOUNT)
     machine.groups("0::/a\0b")
     assert machine.readings() == []
@@ -249,7 +249,7 @@ def test_a_hierarchy_that_is_mounted_twice_counts_once(machine: Machine) -> None
     assert len(machine.readings()) == 1
 
 
-# What counts as use
+# Memory that counts as used
 
 
 def test_dirty_file_pages_count_as_use_and_are_known_to_be_flushable(machine: Machine) -> None:
@@ -272,7 +272,7 @@ def test_dirty_file_pages_of_v1_are_flushable_too(machine: Machine) -> None:
     assert (reading.used_bytes, reading.flushable_bytes) == (1080, 80)
 
 
-def test_more_file_pages_than_usage_leave_no_use_rather_than_less(machine: Machine) -> None:
+def test_more_file_pages_than_usage_count_as_no_use_not_as_negative_use(machine: Machine) -> None:
     machine.mounts(V2_MOUNT)  # the two files are read at two moments
     machine.groups("0::/job")
     machine.v2("/sys/fs/cgroup/job", limit="5000", current=250)
@@ -295,7 +295,7 @@ def test_usage_that_makes_no_sense_is_an_error_and_not_a_number(
 
 
 @pytest.mark.parametrize("missing", ["proc/self/cgroup", "proc/self/mountinfo", "sys/fs/cgroup/j/memory.max"])
-def test_what_is_missing_is_no_limit(machine: Machine, missing: str) -> None:
+def test_a_missing_file_is_no_limit(machine: Machine, missing: str) -> None:
     machine.mounts(V2_MOUNT)
     machine.groups("0::/j")
     machine.v2("/sys/fs/cgroup/j", limit="5000")
@@ -435,12 +435,12 @@ def run_python(code: str, *, timeout_s: float = 60) -> str:
 
 
 def own_cgroups() -> list[Path]:
-    """Find the real folders of this process's memory cgroups that count how much is used."""
+    """Find the real folders of this process's memory cgroups that count usage."""
     folders = [folder for chain in limits.cgroup_chains("memory") for folder in chain]
     names = ("memory.current", "memory.usage_in_bytes")
     found = [folder / name for folder in folders for name in names if (folder / name).exists()]
     if not found:
-        pytest.skip("this machine has no memory cgroup that says how much it uses")
+        pytest.skip("this machine has no memory cgroup that counts its usage")
     return found
 
 
@@ -481,7 +481,7 @@ def take_memory() -> None:
     assert 100 * MIB < taken_bytes < 160 * MIB
 
 
-def test_available_memory_is_psutils_and_swap_is_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_available_memory_is_psutils_without_swap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(psutil, "swap_memory")
     reading = limits.read_available()
     memory = psutil.virtual_memory()
@@ -518,7 +518,7 @@ def test_swapped_out_memory_is_our_use_too(machine: Machine) -> None:
     assert limits.anonymous_bytes(psutil.Process(), machine.root) == 800 * 1024
 
 
-def test_where_there_is_no_proc_psutils_figures_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_psutils_figures_are_used_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     with_proc = limits.anonymous_bytes(psutil.Process())
     monkeypatch.setattr(sys, "platform", "darwin")
     assert abs(limits.anonymous_bytes(psutil.Process()) - with_proc) < 32 * MIB
@@ -548,7 +548,7 @@ def test_own_use_includes_children_but_not_those_that_ended() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="rlimits on memory are Linux's")
 @pytest.mark.parametrize("name", ["RLIMIT_AS", "RLIMIT_DATA"])
-def test_an_rlimit_binds_where_it_is_set_and_our_use_is_counted_as_the_kernel_counts_it(name: str) -> None:
+def test_an_rlimit_binds_if_it_is_set_and_our_use_is_counted_as_in_the_kernel(name: str) -> None:
     measured = run_python(
         f"""
         import mmap, psutil, resource

@@ -58,8 +58,8 @@ def start(function: Callable[..., object], *args: object, under: list[str]) -> "
     )
 
 
-def report(**said: object) -> None:
-    print(json.dumps(said), flush=True)  # noqa: T201 - it is how these programs answer
+def report(**fields: object) -> None:
+    print(json.dumps(fields), flush=True)  # noqa: T201 - these programs answer by printing
 
 
 def attempt(path: str) -> None:
@@ -90,7 +90,7 @@ def hold_and_fork(path: str) -> None:
 
 
 def hold_while_a_child_leaves(path: str) -> None:
-    """Hold the lock while a forked child runs to the end of the with block, as an exception would take it."""
+    """Hold the lock while a forked child runs to the end of the with block, as after an exception."""
     with FolderLock(Path(path)):
         child = os.fork()
         if child:
@@ -110,21 +110,21 @@ def answer(process: "subprocess.Popen[str]") -> dict[str, Any]:
     line = process.stdout.readline()
     if not line:
         raise AssertionError(process.communicate()[1])
-    said: dict[str, Any] = json.loads(line)
-    return said
+    reply: dict[str, Any] = json.loads(line)
+    return reply
 
 
 def try_lock(path: Path, under: list[str]) -> dict[str, Any]:
     """Attempt the lock from another process."""
     process = start(attempt, path, under=under)
-    said = answer(process)
+    reply = answer(process)
     process.communicate(timeout=60)
-    return said
+    return reply
 
 
 @contextlib.contextmanager
 def holding(function: Callable[..., object], path: Path, under: list[str]) -> Iterator[dict[str, Any]]:
-    """Have another process hold the lock; end it, if it has not ended, by closing its stdin."""
+    """Let another process hold the lock; end it, if it still runs, by closing its stdin."""
     process = start(function, path, under=under)
     try:
         yield answer(process)
@@ -155,14 +155,14 @@ def dead_pid() -> int:
 
 
 @FORMS
-def test_a_second_run_is_refused_and_learns_by_which_and_what_to_do(tmp_path: Path, form: Form) -> None:
+def test_a_second_run_is_refused_with_the_first_process_and_what_to_do(tmp_path: Path, form: Form) -> None:
     path = tmp_path / "lock"
     with holding(hold, path, form()) as holder:
-        said = try_lock(path, form())
-        assert not said["taken"]
+        reply = try_lock(path, form())
+        assert not reply["taken"]
         mark = mark_of(path)
         for part in (str(tmp_path), f"process {holder['pid']} on {os.uname().nodename}", f"rm {mark}"):
-            assert part in said["why"]
+            assert part in reply["why"]
         assert json.loads(mark.read_text())["flock"] == (form is WITH_FLOCK)
         assert list(tmp_path.iterdir()) == [path]
     assert list(tmp_path.iterdir()) == []
@@ -176,7 +176,7 @@ def test_a_second_lock_in_one_process_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_the_lock_is_given_back_when_the_run_fails(tmp_path: Path) -> None:
+def test_the_lock_is_released_when_the_run_fails(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), FolderLock(tmp_path / "lock"):
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
@@ -184,7 +184,7 @@ def test_the_lock_is_given_back_when_the_run_fails(tmp_path: Path) -> None:
 
 def test_leaving_does_not_remove_the_lock_of_a_run_that_took_over(tmp_path: Path) -> None:
     with FolderLock(tmp_path / "lock"):
-        mark_of(tmp_path / "lock").unlink()  # as the message says, though this run has not ended
+        mark_of(tmp_path / "lock").unlink()  # like the command in the message, though this run has not ended
         second = FolderLock(tmp_path / "lock").__enter__()
     assert json.loads(mark_of(tmp_path / "lock").read_text())["pid"] == os.getpid()
     second.__exit__(None, None, None)
@@ -236,7 +236,7 @@ def test_with_flock_the_lock_of_a_run_killed_on_another_host_is_taken_over(tmp_p
 
 def test_with_flock_a_run_that_seems_dead_but_holds_its_mark_is_alive(tmp_path: Path) -> None:
     mark = leave_mark(tmp_path / "lock", replace(this_process(), pid=4711, boot_id="another", flock=True))
-    with mark.open() as file:  # as another machine of the same name does, over NFS
+    with mark.open() as file:  # like another machine of the same name, over NFS
         fcntl.flock(file, fcntl.LOCK_EX)
         assert "process 4711 on" in try_lock(tmp_path / "lock", [])["why"]
     assert try_lock(tmp_path / "lock", [])["taken"]
@@ -258,11 +258,10 @@ def contend(path_text: str, n_rounds: int, stale: bool) -> None:
     for _ in range(n_rounds):
         if stale:
             die_holding(path)
-        said = [line.split(" ", 2) for line in one_round(path)]
-        winners = [int(pid) for pid, outcome, *_ in said if outcome == "won"]
-        report(
-            winners=winners, n=len(said), others=[rest[0] for _, outcome, *rest in said if outcome == "lost"]
-        )
+        results = [line.split(" ", 2) for line in one_round(path)]
+        winners = [int(pid) for pid, outcome, *_ in results if outcome == "won"]
+        others = [rest[0] for _, outcome, *rest in results if outcome == "lost"]
+        report(winners=winners, n=len(results), others=others)
 
 
 def die_holding(path: Path) -> None:
@@ -318,7 +317,7 @@ SLOWLY += ["-e", "inject=?unlink,?unlinkat,?rename,?renameat,?renameat2,?rmdir:d
 @pytest.mark.parametrize("slow", [False, True], ids=["fast", "slowed"])
 @pytest.mark.parametrize("stale", [False, True], ids=["free", "stale"])
 @FORMS
-def test_exactly_one_of_twenty_wins_and_the_others_learn_which(
+def test_exactly_one_of_twenty_wins_and_the_others_name_it(
     tmp_path: Path, form: Form, stale: bool, slow: bool
 ) -> None:
     under = form()
@@ -328,14 +327,14 @@ def test_exactly_one_of_twenty_wins_and_the_others_learn_which(
     output, errors = process.communicate(timeout=120)
     rounds = [json.loads(line) for line in output.splitlines()]
     assert len(rounds) == 10, errors
-    for said in rounds:
-        assert (len(said["winners"]), len(said["others"])) == (1, N_CONTENDERS - 1), said
-        assert all(f"process {said['winners'][0]} on " in why for why in said["others"]), said
+    for one in rounds:
+        assert (len(one["winners"]), len(one["others"])) == (1, N_CONTENDERS - 1), one
+        assert all(f"process {one['winners'][0]} on " in why for why in one["others"]), one
     assert set(tmp_path.iterdir()) <= {tmp_path / "lock"}
 
 
 def come_and_go(path_text: str, n_times: int) -> None:
-    """Take and leave the lock, and count; inside, alone in the folder, or FileExistsError says otherwise."""
+    """Take and leave the lock, and count; FileExistsError if another run is in the folder meanwhile."""
     path, n_taken, why = Path(path_text), 0, set()
     for _ in range(n_times):
         try:
@@ -351,33 +350,33 @@ def come_and_go(path_text: str, n_times: int) -> None:
 @FORMS
 def test_runs_that_come_and_go_are_never_in_the_folder_together(tmp_path: Path, form: Form) -> None:
     processes = [start(come_and_go, tmp_path / "lock", 200, under=form()) for _ in range(4)]
-    said = [answer(process) for process in processes]
+    answers = [answer(process) for process in processes]
     for process in processes:
         process.communicate(timeout=60)
-    assert sum(each["n_taken"] for each in said) > 0
-    assert {why for each in said for why in each["why"]} <= {"in use by another run"}
+    assert sum(each["n_taken"] for each in answers) > 0
+    assert {why for each in answers for why in each["why"]} <= {"in use by another run"}
     assert list(tmp_path.iterdir()) == []
 
 
-# Where flock does not work.
+# Without a working flock.
 
 
 @pytest.mark.parametrize("error", ["ENOSYS", "ENOLCK", "EOPNOTSUPP", "ENOTSUP"])
-def test_every_way_of_saying_that_flock_is_not_supported_is_understood(tmp_path: Path, error: str) -> None:
-    name = "EOPNOTSUPP" if error == "ENOTSUP" else error  # one number on Linux, and strace knows one name
+def test_every_error_of_an_unsupported_flock_is_understood(tmp_path: Path, error: str) -> None:
+    name = "EOPNOTSUPP" if error == "ENOTSUP" else error  # one number on Linux; strace knows only one name
     assert getattr(errno, error) == getattr(errno, name)
     with holding(hold, tmp_path / "lock", no_flock(name)):
         assert not try_lock(tmp_path / "lock", no_flock(name))["taken"]
 
 
 def test_any_other_failure_of_flock_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
-    said = try_lock(tmp_path / "lock", no_flock("EIO"))
-    assert "cannot lock the folder: [Errno 5] Input/output error" in said["why"]
+    reply = try_lock(tmp_path / "lock", no_flock("EIO"))
+    assert "cannot lock the folder: [Errno 5] Input/output error" in reply["why"]
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("lacking", ["the module", "the function"])
-def test_where_python_has_no_flock_the_lock_works_all_the_same(
+def test_the_lock_works_in_a_python_without_flock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
 ) -> None:
     if lacking == "the module":
@@ -392,7 +391,7 @@ def test_where_python_has_no_flock_the_lock_works_all_the_same(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_where_nothing_can_be_renamed_over_an_empty_folder_the_lock_works_all_the_same(
+def test_the_lock_works_if_nothing_can_be_renamed_over_an_empty_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = Path.rename
@@ -469,40 +468,38 @@ def test_a_run_in_another_container_on_this_host_is_not_taken_for_dead(tmp_path:
         assert not try_lock(tmp_path / "lock", form())["taken"]
 
 
-def test_a_lock_from_another_host_stays_until_it_is_removed_as_the_message_says(tmp_path: Path) -> None:
+def test_a_lock_from_another_host_stays_until_the_printed_command_removes_it(tmp_path: Path) -> None:
     mark = leave_mark(tmp_path / "lock", replace(this_process(), host="node7", pid=4711))
-    said = try_lock(tmp_path / "lock", no_flock())
+    reply = try_lock(tmp_path / "lock", no_flock())
     assert (
-        "process 4711 on node7: wait for it, or stop it. If that process has certainly ended" in said["why"]
+        "process 4711 on node7: wait for it, or stop it. If that process has certainly ended" in reply["why"]
     )
     assert mark.exists()
-    assert subprocess.run(said["why"].splitlines()[-1], shell=True, check=False).returncode == 0
+    assert subprocess.run(reply["why"].splitlines()[-1], shell=True, check=False).returncode == 0
     assert try_lock(tmp_path / "lock", no_flock())["taken"]
 
 
 @pytest.mark.sample(3)
 @FORMS
 @pytest.mark.parametrize("content", [b"", b"\0" * 120, b"{", b"[1]", b'{"host": "x"}', b"\xff\xfe"])
-def test_a_damaged_lock_stays_until_it_is_removed_as_the_message_says(
-    tmp_path: Path, form: Form, content: bytes
-) -> None:
+def test_a_damaged_lock_stays_until_it_is_removed(tmp_path: Path, form: Form, content: bytes) -> None:
     mark = leave_mark(tmp_path / "lock", content)
     assert "an unknown process: wait for it, or stop it." in try_lock(tmp_path / "lock", form())["why"]
     mark.unlink()
     assert try_lock(tmp_path / "lock", form())["taken"]
 
 
-def test_where_flock_works_for_one_run_only_the_other_is_not_taken_for_dead(tmp_path: Path) -> None:
+def test_a_run_with_flock_and_one_without_do_not_take_each_other_for_dead(tmp_path: Path) -> None:
     with holding(hold, tmp_path / "lock", no_flock()) as holder:
         assert f"process {holder['pid']} on" in try_lock(tmp_path / "lock", [])["why"]
     with holding(hold, tmp_path / "lock", []) as holder:
         assert f"process {holder['pid']} on" in try_lock(tmp_path / "lock", no_flock())["why"]
 
 
-# Where it cannot be had at all.
+# No lock at all.
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a" / "lock"
     with pytest.raises(OutputError, match=r"cannot lock the folder: .*No such file"), FolderLock(path):
         pass
@@ -526,13 +523,13 @@ def test_on_a_full_disk_the_lock_is_an_error_and_leaves_nothing(disks: Disks) ->
     assert set(disk.folder.iterdir()) == before
 
 
-def test_after_a_power_cut_the_lock_still_says_whose_it_was_and_is_taken_over(disks: Disks) -> None:
+def test_after_a_power_cut_the_lock_still_names_its_run_and_is_taken_over(disks: Disks) -> None:
     disk = disks.make("ext4", 16 * MIB)
     path = disk.folder / "lock"
     with holding(hold, path, []) as holder:
         with (disk.folder / "train.bin.partial").open("wb") as file:
             file.write(b"x" * 4096)
-            os.fsync(file.fileno())  # which makes the names of the lock durable too
+            os.fsync(file.fileno())  # makes the names of the lock durable too
         disk.cut_power()
     disk.remount_after_cut()
     assert json.loads(mark_of(path).read_text())["pid"] == holder["pid"]

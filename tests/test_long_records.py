@@ -1,4 +1,4 @@
-"""A record that needs much memory: its tokens, or exit code 78 and what it needs, under any limit."""
+"""A record that needs much memory: its tokens, or exit code 78 and the memory it needs, under any limit."""
 
 import gzip
 import json
@@ -33,7 +33,7 @@ def prose() -> str:
 
 
 def line_of(content: str, n_bytes: int) -> bytes:
-    """A JSON object of about that many bytes."""
+    """Return a JSON object of about `n_bytes` bytes."""
     ascii_prose = prose().encode("ascii", "ignore").decode().replace("\r", "")
 
     def repeat(part: str) -> str:
@@ -54,7 +54,7 @@ def line_of(content: str, n_bytes: int) -> bytes:
 
 
 def write_lines(path: Path, long: bytes) -> Path:
-    """A long line among short ones."""
+    """Write a long line among short ones."""
     short = b"".join(json.dumps({"text": f"Number {k}."}).encode() + b"\n" for k in range(3))
     path.write_bytes(short + long + b"\n" + short)
     return path
@@ -90,7 +90,7 @@ def prepare_within(limit: str, limit_bytes: int, *args: str | Path) -> Done:
 
 
 def whole(path: Path, folder: Path) -> dict[str, str]:
-    """What the program makes of an input with all the memory of this machine."""
+    """Return the checksums of the output made with all the memory of this machine."""
     done = run("--input", path, "--output-dir", folder, "--engine", "gigatoken")
     assert done.returncode == 0, done.stderr
     return sha256s(folder)
@@ -101,8 +101,8 @@ LIMITS = ("cgroup", "cgroup", "--max-memory", "RLIMIT_DATA")
 
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("seed", range(8))
-def test_a_long_line_gives_its_tokens_or_is_refused_with_what_it_needs(seed: int, tmp_path: Path) -> None:
-    """Each seed takes some sizes, contents, limits and engines; no run may be killed, or try for ever."""
+def test_a_long_line_gives_its_tokens_or_the_memory_it_needs(seed: int, tmp_path: Path) -> None:
+    """Each seed draws a size, content, limit and engine; no run may be killed, or retry forever."""
     rng = random.Random(seed)
     content, limit = rng.choice(CONTENTS), rng.choice(LIMITS)
     size_mb, limit_mb = rng.choice([5, 12, 20, 25, 60]), rng.choice([120, 150, 200, 300, 500])
@@ -130,7 +130,7 @@ def test_a_line_of_20_mb_of_prose_is_read_within_150_mb(tmp_path: Path) -> None:
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "parquet"])
-def test_with_the_memory_that_the_message_names_the_saved_work_is_finished(kind: str, tmp_path: Path) -> None:
+def test_the_saved_work_is_finished_with_the_memory_that_the_message_names(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"a.{kind}"
     long = line_of("escapes", 30_000_000)
     if kind == "parquet":
@@ -170,7 +170,7 @@ def _run(command: list[str]) -> tuple[int, str]:
     ],
 )
 @pytest.mark.parametrize("limit_mb", [150, 200, 300])
-def test_a_long_row_gives_its_tokens_or_is_refused_with_what_it_needs(
+def test_a_long_row_gives_its_tokens_or_the_memory_it_needs(
     options: dict[str, object], limit_mb: int, tmp_path: Path
 ) -> None:
     path = tmp_path / "a.parquet"
@@ -186,7 +186,7 @@ def test_a_long_row_gives_its_tokens_or_is_refused_with_what_it_needs(
 
 
 def test_many_long_rows_are_held_one_by_one(tmp_path: Path) -> None:
-    """They follow many short ones, of which several are read at a time."""
+    """They follow many short rows, several of which are read at a time."""
     text = json.loads(line_of("ASCII", 4_000_000))["text"]
     texts = ["short"] * 200 + [text[k:] for k in range(40)] + ["short"] * 200
     path = tmp_path / "a.parquet"
@@ -283,7 +283,7 @@ def test_the_smallest_settings_do_not_advise_themselves(settings: tuple[str, ...
         assert stderr.splitlines()[-1].endswith("--workers 1 --block-size 128KiB")
 
 
-def test_what_gets_on_with_the_smallest_settings_is_to_be_tried_again(tmp_path: Path) -> None:
+def test_a_run_that_advances_with_the_smallest_settings_is_to_be_tried_again(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes((prose().encode() * 4)[:4_000_000])
     args: Args = ("--input", path, "--output-dir", tmp_path / "out", "--max-memory", "300M")

@@ -64,7 +64,7 @@ def marked(gpt2: tiktoken.Encoding) -> Encoder:
 
 
 def counted(tally: Tally) -> Tally:
-    """All that is counted but what depends on where blocks begin."""
+    """Drop the counts that depend on where blocks begin."""
     return replace(tally, checked_slices=0, fallback_blocks=0)
 
 
@@ -80,7 +80,7 @@ def counted(tally: Tally) -> Tally:
     n_workers=st.integers(1, 3),
 )
 @settings(same_folder, max_examples=300)
-def test_text_ends_after_exactly_max_tokens_whatever_its_blocks(
+def test_text_ends_after_exactly_max_tokens_for_any_blocks(
     gpt2: tiktoken.Encoding,
     marked: Encoder,
     tmp_path: Path,
@@ -143,7 +143,7 @@ def test_a_stretch_that_is_cut_by_force_is_read_to_its_end(tmp_path: Path, marke
             assert all(one == made[0] for one in made)
 
 
-def test_where_it_ends_has_nothing_more_to_read(tmp_path: Path, marked: Encoder) -> None:
+def test_a_run_resumed_at_its_end_reads_nothing_more(tmp_path: Path, marked: Encoder) -> None:
     path = make_text(tmp_path / "a.txt", 20_000)
     sink = InOrder()
     _, tally = tokenise([path], marked, max_tokens=1_000, block_bytes=3_000, sink=sink)
@@ -161,7 +161,7 @@ def test_where_it_ends_has_nothing_more_to_read(tmp_path: Path, marked: Encoder)
 def documents_up_to(
     max_tokens: int, texts: Sequence[str], documents: Documents, gpt2: tiktoken.Encoding
 ) -> list[tuple[bool, list[int]]]:
-    """The documents in order, up to the one with which all tokens reach the number."""
+    """Return the documents in order, up to the one with which the tokens reach `max_tokens`."""
     found = [*each_of(texts, documents, gpt2)]
     sums = accumulate(len(tokens) for _, tokens in found)
     n = next((k for k, n_tokens in enumerate(sums, 1) if n_tokens >= max_tokens), len(found))
@@ -170,8 +170,8 @@ def documents_up_to(
 
 def pair_of(found: Sequence[tuple[bool, list[int]]]) -> tuple[list[int], list[int]]:
     train, val = (
-        [token for is_val, tokens in found if is_val == wanted for token in tokens]
-        for wanted in (False, True)
+        [token for is_val, tokens in found if is_val == chosen for token in tokens]
+        for chosen in (False, True)
     )
     return train, val
 
@@ -185,7 +185,7 @@ def pair_of(found: Sequence[tuple[bool, list[int]]]) -> tuple[list[int], list[in
     n_workers=st.integers(1, 3),
 )
 @settings(same_folder, max_examples=300)
-def test_documents_end_with_the_one_that_reaches_the_limit_whatever_their_blocks(
+def test_documents_end_with_the_one_that_reaches_the_limit_for_any_blocks(
     gpt2: tiktoken.Encoding,
     marked: Encoder,
     tmp_path: Path,
@@ -240,7 +240,7 @@ def test_files_that_are_documents_end_with_the_one_that_reaches_the_limit(
     paths = [tmp_path / f"{k}.txt" for k in range(len(raws))]
     for path, raw in zip(paths, raws, strict=True):
         path.write_bytes(raw)
-    # No text has a character of the separator, which only joins them for the oracle.
+    # The separator, which is in none of the texts, only joins them for the oracle.
     texts = [read_as_text(path, "ignore") for path in paths]
     joined = Documents("\ue000", eot, 0.4)
     expected = documents_up_to(max_tokens, ["\ue000".join(texts)], joined, gpt2)
@@ -296,7 +296,7 @@ def test_records_of_every_kind_end_at_the_same_document(
             found = [np.fromfile(out / f"{split}.bin", "<u2").tolist() for split in ("train", "val")]
             assert tuple(found) == pair_of(expected)
             assert report["documents"] == len(expected)
-            if form != "jsonl":  # how much of the file was unpacked for the text depends on the blocks
+            if form != "jsonl":  # the number of unpacked bytes depends on the blocks
                 report["inputs"][0]["bytes_read"] = None
             made.append({name: report[name] for name in ("tokens", "stopped_at", "text_bytes", "inputs")})
         assert made[0] == made[1] == made[2]
@@ -309,7 +309,7 @@ def test_records_of_every_kind_end_at_the_same_document(
             assert made[0]["stopped_at"][unit] == n_read
 
 
-def test_only_what_comes_before_the_limit_can_be_wrong(tmp_path: Path) -> None:
+def test_only_records_before_the_limit_can_be_wrong(tmp_path: Path) -> None:
     good = [json.dumps({"text": f"document {k} " * 10}) for k in range(100)]
     path = tmp_path / "a.jsonl"
     path.write_text("\n".join([*good[:50], "{broken", *good[50:]]))
@@ -352,7 +352,7 @@ def test_undecodable_bytes_after_the_limit_are_not_met(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "documents"])
-def test_killed_anywhere_it_resumes_and_ends_at_the_same_place(kind: str, tmp_path: Path) -> None:
+def test_killed_at_any_point_it_resumes_and_ends_at_the_same_place(kind: str, tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 900_000, n_invalid=20)
     more: Args = ("--document-separator", r"\n", "--index") if kind == "documents" else ()
     args: Args = ("--input", path, "--max-tokens", "123k", "--val-ratio", "0.1", *more)
@@ -401,7 +401,7 @@ def test_a_run_that_was_stopped_at_the_limit_reads_nothing_more(tmp_path: Path) 
     n_lines = calls.read_text().splitlines().count("write journal")
     killed = faults.run(*args, "--block-size", "30k", at="write journal", skip=n_lines - 1, **SETTINGS)
     assert killed.returncode == -9, killed.stderr
-    with path.open("ab") as file:  # what follows does not count
+    with path.open("ab") as file:  # text after the limit does not count
         file.write(b" and more")
     again = faults.run(*args, **SETTINGS)
     assert again.returncode == 0, again.stderr
@@ -409,7 +409,7 @@ def test_a_run_that_was_stopped_at_the_limit_reads_nothing_more(tmp_path: Path) 
     assert report_of(out)["tokens"] == {"train": 30_000}
 
 
-def test_a_last_document_that_has_grown_since_the_limit_was_reached_in_it_is_refused(tmp_path: Path) -> None:
+def test_a_last_document_that_grew_after_the_limit_was_reached_in_it_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("one\n--\n" + "two " * 20)
     out = tmp_path / "out"
@@ -460,11 +460,11 @@ def test_complete_output_is_known_verified_and_not_taken_for_another_limit(tmp_p
         assert done.returncode == 4
         assert f"--max-tokens was 30,000 and {name}" in done.stderr
     for path in paths:
-        path.touch()  # compared, as far as they were read
+        path.touch()  # compared up to where they were read
     assert "already complete" in prepare(*args, "--max-tokens", "30k").stderr
 
 
-def test_an_input_that_ends_before_the_limit_is_said(tmp_path: Path) -> None:
+def test_an_input_that_ends_before_the_limit_is_reported(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 50_000)
     done = prepare("--input", path, "--max-tokens", "1B", "--output-dir", tmp_path / "out")
     assert done.returncode == 0
@@ -474,7 +474,7 @@ def test_an_input_that_ends_before_the_limit_is_said(tmp_path: Path) -> None:
     assert sha256s(tmp_path / "out") == sha256s(tmp_path / "all")
 
 
-def test_of_two_limits_the_first_one_ends_it(tmp_path: Path) -> None:
+def test_the_first_of_two_limits_ends_it(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 100_000)
     made = {}
     with patch.object(nanogpt_compat.config, "CHARS_PER_CHUNK", 20_000):
@@ -511,7 +511,7 @@ def test_a_pipe_is_read_up_to_the_limit(tmp_path: Path) -> None:
     assert sha256s(tmp_path / "pipe") == sha256s(tmp_path / "file")
 
 
-def test_inputs_for_val_alone_are_not_limited(tmp_path: Path) -> None:
+def test_inputs_only_for_val_are_not_limited(tmp_path: Path) -> None:
     paths = [make_text(tmp_path / f"{k}.txt", 40_000, seed=k) for k in range(4)]
     args: Args = ("--input", *paths[:2], "--val-input", *paths[2:])
     expected = prepare(*args, "--output-dir", tmp_path / "all")
@@ -545,7 +545,7 @@ def test_a_record_of_many_megabytes_may_be_the_last(tmp_path: Path) -> None:
     assert made["tokens"]["train"] > 100_000
 
 
-def test_csv_says_after_which_record_it_has_stopped(tmp_path: Path) -> None:
+def test_csv_reports_the_record_after_which_it_stopped(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('text,n\n"one\ntwo",1\nthree four,2\nfive,3\n')
     args: Args = ("--input", path, "--max-tokens", "5", "--val-ratio", "0", "--output-dir", tmp_path / "out")
@@ -571,7 +571,7 @@ def test_a_dry_run_forecasts_no_more_than_max_tokens(tmp_path: Path) -> None:
     assert "-> about 100K tokens, 200 kB" in done.stdout
 
 
-def test_the_windows_for_validation_are_in_what_will_be_read(tmp_path: Path) -> None:
+def test_the_windows_for_validation_are_in_the_part_that_will_be_read(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 3_000_000)
     for split in ("spread", "head"):
         args: Args = ("--input", path, "--max-tokens", "50k", "--val-split", split, "--val-ratio", "0.05")
@@ -594,7 +594,7 @@ def test_the_windows_for_validation_are_in_what_will_be_read(tmp_path: Path) -> 
         (("--max-tokens", "0.5"), "'0.5' is not a whole number of at least 1"),
     ],
 )
-def test_what_does_not_go_with_it_is_refused(options: Args, message: str, tmp_path: Path) -> None:
+def test_options_that_exclude_max_tokens_are_refused(options: Args, message: str, tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 1_000)
     out = tmp_path / "out"
     out.mkdir()
@@ -602,7 +602,7 @@ def test_what_does_not_go_with_it_is_refused(options: Args, message: str, tmp_pa
     assert_refused(out, lambda: prepare(*args), 2, message)
 
 
-def test_a_report_of_a_version_before_the_option_is_still_complete(tmp_path: Path) -> None:
+def test_a_report_of_a_version_without_the_option_is_still_complete(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 30_000)
     args: Args = ("--input", path, "--n", "1", "--output-dir", tmp_path)
     assert prepare(*args).returncode == 0

@@ -35,7 +35,7 @@ def some_tokens(n: int, seed: int = 0) -> NDArray[np.uint16]:
     return np.random.default_rng(seed).integers(0, 50257, n, dtype=np.uint16)
 
 
-# Functions that run in a process of their own, where a SIGBUS kills nothing else, and what they look at.
+# Functions that run in their own process, where a SIGBUS kills nothing else, and their helpers.
 
 
 def run_apart(function: Callable[..., Any], *args: object, under: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def leave_free(folder: Path, n_bytes: int) -> None:
 
 
 def mapped_bytes(path: Path) -> int:
-    """How much of `path` this process has mapped."""
+    """Return how much of `path` this process has mapped."""
     spans = re.findall(rf"^(\w+)-(\w+) .* {re.escape(str(path))}$", Path("/proc/self/maps").read_text(), re.M)
     return sum(int(end, 16) - int(start, 16) for start, end in spans)
 
@@ -72,12 +72,12 @@ def cached_bytes(path: Path) -> int:
     return int(subprocess.check_output([tool("fincore"), "-b", "-n", "-o", "RES", str(path)], text=True))
 
 
-# What it writes.
+# Writing.
 
 
 @FORMS
 @pytest.mark.parametrize("n", [0, 1, 2047, 2048, 2049, 4096, 100_003])
-def test_one_append_of_any_length_writes_what_tofile_writes(tmp_path: Path, mapped: bool, n: int) -> None:
+def test_one_append_of_any_length_writes_the_same_as_tofile(tmp_path: Path, mapped: bool, n: int) -> None:
     with GrowingMemmap(tmp_path / "a", window_bytes=4096, mapped=mapped) as tokens:
         tokens.append(some_tokens(n))
         assert tokens.n_tokens == n
@@ -97,7 +97,7 @@ STEPS = st.lists(
 
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS, window_pages=st.integers(1, 5), mapped=st.booleans())
-def test_any_sequence_of_calls_writes_what_tofile_writes(
+def test_any_sequence_of_calls_writes_the_same_as_tofile(
     tmp_path: Path, steps: list[tuple[str, int]], window_pages: int, mapped: bool
 ) -> None:
     path = tmp_path / "tokens"
@@ -142,7 +142,7 @@ def test_any_sequence_of_calls_writes_what_tofile_writes(
     ],
     ids=lambda wrong: f"{wrong.dtype}-{wrong.shape}",
 )
-def test_what_is_not_one_row_of_uint16_is_refused_and_not_cast(
+def test_anything_but_one_row_of_uint16_is_refused_and_not_cast(
     tmp_path: Path, mapped: bool, wrong: NDArray[Any]
 ) -> None:
     with GrowingMemmap(tmp_path / "a", mapped=mapped) as tokens:
@@ -154,7 +154,7 @@ def test_what_is_not_one_row_of_uint16_is_refused_and_not_cast(
 
 
 @FORMS
-def test_what_lies_after_the_checkpoint_is_thrown_away_at_once(tmp_path: Path, mapped: bool) -> None:
+def test_bytes_after_the_checkpoint_are_thrown_away_at_once(tmp_path: Path, mapped: bool) -> None:
     some_tokens(5000).tofile(tmp_path / "a")
     with GrowingMemmap(tmp_path / "a", n_tokens=3001, mapped=mapped) as tokens:
         assert (tmp_path / "a").stat().st_size == 6002
@@ -162,7 +162,7 @@ def test_what_lies_after_the_checkpoint_is_thrown_away_at_once(tmp_path: Path, m
     assert (tmp_path / "a").read_bytes() == some_tokens(5000)[:3001].tobytes()
 
 
-def test_a_file_shorter_than_its_checkpoint_is_an_error_and_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_file_shorter_than_its_checkpoint_is_an_error_and_stays_unchanged(tmp_path: Path) -> None:
     some_tokens(10).tofile(tmp_path / "a")
     with pytest.raises(OutputError, match=r"/a holds 10 tokens, but 11 were saved there.*--restart"):
         GrowingMemmap(tmp_path / "a", n_tokens=11)
@@ -214,7 +214,7 @@ def test_a_platform_without_these_calls_writes_the_same(
     assert (tmp_path / "a").read_bytes() == expected
 
 
-# What it holds in memory.
+# Memory.
 
 
 @FORMS
@@ -267,7 +267,7 @@ def test_a_slow_disk_stops_the_writer_at_two_dirty_windows(
     monkeypatch.setattr(os, "fsync", lambda fd: (disk_is_fast.wait(60), fsync(fd)))
     writer = threading.Thread(target=tokens.append, args=(some_tokens(5 * 32768),))
     writer.start()
-    wait_until(lambda: tokens.n_tokens == 2 * 32768)  # so the second window fills while the first is written
+    wait_until(lambda: tokens.n_tokens == 2 * 32768)  # the second window fills while the first is written
     time.sleep(0.2)
     assert tokens.n_tokens == 2 * 32768
     assert writer.is_alive()
@@ -303,7 +303,7 @@ def test_begin_sync_lets_the_writer_continue_and_the_wait_waits(
     assert (tmp_path / "a").read_bytes() == some_tokens(1001).tobytes() + some_tokens(1001, 1).tobytes()
 
 
-# What a disk does to it.
+# Faults of disks.
 
 
 def works(use: Callable[[], object]) -> bool:
@@ -315,7 +315,7 @@ def works(use: Callable[[], object]) -> bool:
 
 
 def fill_up(path: str, mapped: bool | None) -> dict[str, Any]:
-    """Append until it fails; then see what is left and what still works."""
+    """Append until it fails; then return the file's state and the calls that still work."""
     block = some_tokens(100_003)
     with GrowingMemmap(Path(path), window_bytes=MIB, mapped=mapped) as tokens:
         tokens.append(block)
@@ -361,8 +361,8 @@ def test_a_full_disk_is_an_error_that_leaves_whole_appends_and_room_to_save_them
     assert result["cause"] == "OSError"
     assert result["is_exact"]
     assert result["is_right"]
-    assert result["can_sync"] == is_mapped  # a failed pwrite may be the news of an earlier loss
-    if is_mapped:  # btrfs gives space back at its next commit only
+    assert result["can_sync"] == is_mapped  # a failed pwrite may report an earlier loss
+    if is_mapped:  # btrfs frees space only at its next commit
         assert result["can_journal"]
     assert result["n_bytes"] > 4 * MIB
 
@@ -375,7 +375,7 @@ def test_an_append_longer_than_the_disk_is_refused_whole(disks: Disks, mapped: b
         with pytest.raises(OutputError, match=r"cannot take 100 MB more: No space left on device"):
             tokens.append(np.zeros(50_000_000, np.uint16))
         assert tokens.n_tokens == 1001
-        assert mapped_bytes(folder / "a") == 0  # or it would reach past the end of the file
+        assert mapped_bytes(folder / "a") == 0  # else the mapping would reach past the end of the file
     assert (folder / "a").read_bytes() == some_tokens(1001).tobytes()
 
 
@@ -385,7 +385,7 @@ def fill_up_below_a_limit(path: str, mapped: bool) -> dict[str, Any]:
 
 
 @FORMS
-def test_a_limit_of_the_file_size_is_an_error_that_says_so(tmp_path: Path, mapped: bool) -> None:
+def test_a_limit_of_the_file_size_is_an_error_that_names_it(tmp_path: Path, mapped: bool) -> None:
     result = run_apart(fill_up_below_a_limit, tmp_path / "a.partial", mapped)
     assert "cannot take 200 kB more: File too large" in result["message"]
     assert "Raise the limit on file sizes (ulimit -f)" in result["message"]
@@ -394,7 +394,7 @@ def test_a_limit_of_the_file_size_is_an_error_that_says_so(tmp_path: Path, mappe
 
 
 def strace_injecting(fault: str, log: Path) -> tuple[str, ...]:
-    """The beginning of a command that makes a system call fail; skip where tracing is forbidden."""
+    """Return the beginning of a command that makes a system call fail; skip if tracing is forbidden."""
     strace = tool("strace")
     if subprocess.run([strace, "-o", "/dev/null", "true"], capture_output=True, check=False).returncode:
         pytest.skip("strace may not trace here")
@@ -402,7 +402,7 @@ def strace_injecting(fault: str, log: Path) -> tuple[str, ...]:
     return (strace, "-f", "-qq", "-o", str(log), "-e", f"trace={call}", "-e", f"inject={fault}")
 
 
-def test_an_exhausted_quota_is_an_error_that_says_so(tmp_path: Path) -> None:
+def test_an_exhausted_quota_is_an_error_that_names_it(tmp_path: Path) -> None:
     strace = strace_injecting("fallocate:error=EDQUOT:when=3", tmp_path / "log")
     result = run_apart(fill_up, tmp_path / "a.partial", True, under=strace)
     assert "more: Disk quota exceeded" in result["message"]
@@ -412,7 +412,7 @@ def test_an_exhausted_quota_is_an_error_that_says_so(tmp_path: Path) -> None:
 
 
 def use_after_failed_sync(path: str, mapped: bool) -> dict[str, str]:
-    """Let the second write-back fail, then try everything; return what each said."""
+    """Let the second write-back fail, then try every call; return the message of each."""
     seen = {}
     with GrowingMemmap(Path(path), window_bytes=MIB, mapped=mapped) as tokens:
         tokens.sync()
@@ -435,7 +435,7 @@ def use_after_failed_sync(path: str, mapped: bool) -> dict[str, str]:
 
 
 def use_without_addresses(path: str) -> dict[str, Any]:
-    """Append where no window can be mapped, and again where it can."""
+    """Append when no window can be mapped, and again when it can."""
     with GrowingMemmap(Path(path), window_bytes=MIB, mapped=True) as tokens:
         tokens.append(some_tokens(MIB // 2, 0))
         used_bytes = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -462,7 +462,7 @@ def test_a_window_that_cannot_be_mapped_is_a_lack_of_memory_and_nothing_is_lost(
 
 
 def fsyncs(log: Path) -> list[str]:
-    """The results of the fsyncs of the file, in order; the first in the log is that of the folder."""
+    """Return the results of the file's fsyncs, in order; the first one in the log is the folder's."""
     return re.findall(r"fsync.* = (.*)", log.read_text())[1:]
 
 
@@ -480,7 +480,7 @@ def test_after_a_failed_sync_everything_is_refused_and_no_sync_is_tried_again(
 
 
 def queue_syncs(path: str, mapped: bool) -> dict[str, int]:
-    """Queue three syncs while the first of them, the second of all, has not failed yet; count the errors."""
+    """Queue three syncs before the first of them, the second of all, has failed; count the errors."""
     go, fsync = threading.Event(), os.fsync
     waits, n_errors = [], 0
     with GrowingMemmap(Path(path), window_bytes=MIB, mapped=mapped) as tokens:
@@ -525,11 +525,11 @@ def write_until_it_fails(path: str, mapped: bool) -> dict[str, Any]:
 
 
 @FORMS
-def test_a_disk_that_loses_what_it_took_ends_in_an_error_for_good(disks: Disks, mapped: bool) -> None:
-    # With a journal the file system could turn read-only before a sync fails.
+def test_a_disk_that_loses_writes_it_accepted_is_an_error_for_good(disks: Disks, mapped: bool) -> None:
+    # With a journal, the file system could become read-only before a sync fails.
     disk = disks.make("ext4", 100 * MIB, "-O", "^has_journal")
     assert file_system(disk.image) == "tmpfs"
-    leave_free(disk.image.parent, 20 * MIB)  # that is all it can hold, and it does not know
+    leave_free(disk.image.parent, 20 * MIB)  # the disk can hold no more, and does not know it
     result = run_apart(write_until_it_fails, disk.folder / "a.partial", mapped)
     assert result["n_bytes"] < 60 * MIB
     assert len(result["errors"]) == 3

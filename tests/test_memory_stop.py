@@ -1,4 +1,4 @@
-"""P3 end to end: the real command while real memory runs short, and what it saves."""
+"""P3 end to end: the real command while real memory runs short, and its saved work."""
 
 import gzip
 import os
@@ -37,7 +37,7 @@ MIB = 1 << 20
 STEP_BYTES = 64 * MIB
 SETTINGS: dict[str, Any] = {"every_bytes": 400_000}
 
-# Each fault is a few lines put before the program starts; the program itself is as it is.
+# Each fault is a few lines that run before the program starts; the program itself is unchanged.
 BOTH_ENGINES = """
 from nanogpt_compat.encoders.reference import TiktokenEncoder
 from nanogpt_compat.encoders.fast import GigatokenEncoder
@@ -51,7 +51,7 @@ def before_each_block(do):
 LEAK = f"""{BOTH_ENGINES}
 import time
 kept = []
-def leak():  # at most 200 MB/s with two threads: what is to be stopped has to be slow enough to be seen
+def leak():  # at most 200 MB/s with two threads: slow enough for the guard to see it
     kept.append(bytearray(b"x") * 3_000_000)
     time.sleep(0.03)
 before_each_block(leak)
@@ -62,14 +62,14 @@ from nanogpt_compat.encoders.reference import TiktokenEncoder
 TiktokenEncoder.encode = lambda self, text: numpy.full(33 * len(text), 7, dtype="<u2")
 TiktokenEncoder.cost_bytes = lambda self, text: 80 * len(text)
 """
-TELL_DROPS = """
+PRINT_DROPS = """
 from nanogpt_compat.encoders.fast import GigatokenEncoder
 drop_caches = GigatokenEncoder.drop_caches
-def drop_and_tell(self):
+def drop_and_print(self):
     before = self._tokenizer.generation
     drop_caches(self)
     print("rebuilt:", self._tokenizer.generation - before, file=sys.stderr)
-GigatokenEncoder.drop_caches = drop_and_tell
+GigatokenEncoder.drop_caches = drop_and_print
 """
 SLOW = f"""{BOTH_ENGINES}
 import pathlib, time
@@ -78,32 +78,32 @@ checkpoint.EVERY_OUTPUT_BYTES = 400_000
 is_slow = pathlib.Path("{{is_slow}}")
 before_each_block(lambda: time.sleep(0.5 * is_slow.exists()))
 """
-TELL_LEVEL = """
+REPORT_LEVEL = """
 from nanogpt_compat.memory.guard import MemoryGuard
 poll = MemoryGuard.poll
-def poll_and_tell(self):
+def poll_and_report(self):
     delay_s = poll(self)
     pathlib.Path("{level}").write_text(self.state.level.value)
     return delay_s
-MemoryGuard.poll = poll_and_tell
+MemoryGuard.poll = poll_and_report
 """
-# 1.0 GB that is never touched, and some 0.2 GB: below the 480 MB that throttle, above the 240 MB that stop.
+# 1.0 GB that is never written, and about 0.2 GB: below the 480 MB that throttle, above the 240 MB that stop.
 SHORT = """
 import mmap, resource
 held = mmap.mmap(-1, 1_000_000_000, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 resource.setrlimit(resource.RLIMIT_DATA, (1_600_000_000, resource.RLIM_INFINITY))
 """
-TELL_THE_TIME = """
+PRINT_TIME = """
 import sys, threading, time
 from nanogpt_compat.memory.guard import MemoryGuard
 enter = MemoryGuard.__enter__
-def enter_and_tell(self):
+def enter_and_print(self):
     def abort():
         print("decided at", time.monotonic(), file=sys.stderr)
         self.abort()
     threading.Timer({after_s}, abort).start()
     return enter(self)
-MemoryGuard.__enter__ = enter_and_tell
+MemoryGuard.__enter__ = enter_and_print
 """
 STOP_AND_ABORT_LATER = f"""{BOTH_ENGINES}
 import ctypes, time
@@ -140,7 +140,7 @@ def start_with(fault: str, *args: str | Path, stdin: IO[bytes] | None = None) ->
 
 
 def start_slowly(is_slow: Path, *args: str | Path, fault: str = "") -> "subprocess.Popen[str]":
-    """Start a run that takes its time for as long as there is such a file."""
+    """Start a run that is slow as long as the file `is_slow` exists."""
     is_slow.touch()
     return start_with(SLOW.format(is_slow=is_slow) + fault, *args)
 
@@ -151,7 +151,7 @@ def is_slow(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
+def no_process_remains() -> Iterator[None]:
     yield
     while STARTED:
         process = STARTED.pop()
@@ -184,7 +184,7 @@ def wait_for_checkpoint(folder: Path) -> None:
 
 
 def wait_for_level(path: Path, value: str) -> None:
-    """Wait until the guard has reported this level; some machines give freed memory back at 40 MB/s."""
+    """Wait until the guard has reported this level; on some machines freed memory returns at 40 MB/s."""
     deadline_s = time.monotonic() + 100
     while path.read_text() != value:
         assert time.monotonic() < deadline_s, f"never {value}: {psutil.virtual_memory().available} available"
@@ -193,7 +193,7 @@ def wait_for_level(path: Path, value: str) -> None:
 
 @contextmanager
 def hog() -> Iterator["subprocess.Popen[str]"]:
-    """A process that takes 64 MiB for every line it is sent, and really touches them."""
+    """Start a process that takes 64 MiB for each line sent to it, and writes to all of them."""
     program = (
         "import sys\nheld = []\nfor line in sys.stdin:\n"
         f"    held.append(bytearray(b'x') * {STEP_BYTES})\n    print(len(held), flush=True)"
@@ -223,13 +223,13 @@ def resume(text: Path, folder: Path, expected: Expected) -> None:
     assert expected.assert_reached(folder)["resumes"] == 1
 
 
-def test_when_other_processes_take_the_memory_it_throttles_stops_with_75_and_resumes_later(
+def test_it_throttles_stops_with_75_and_resumes_if_other_processes_take_memory(
     text: Path, expected: Expected, tmp_path: Path, is_slow: Path
 ) -> None:
-    # The reserves move with --min-available: stop 2 GB below what there is now; the throttle comes first.
+    # The reserves move with --min-available: it throttles, then stops 2 GB below the memory available now.
     floor_bytes = settled_available_bytes() - 2_000_000_000
     options = ("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes), "--quiet")
-    process = start_slowly(is_slow, *options, "--block-size", "200K", fault=TELL_DROPS)
+    process = start_slowly(is_slow, *options, "--block-size", "200K", fault=PRINT_DROPS)
     wait_for_checkpoint(tmp_path)
     with hog() as other:
         while process.poll() is None:
@@ -239,7 +239,7 @@ def test_when_other_processes_take_the_memory_it_throttles_stops_with_75_and_res
     assert code == 75, stderr
     assert "MemAvailable" in stderr
     assert "--min-available" in stderr
-    assert "tried: flushed" in stderr  # so it throttled before
+    assert "tried: flushed" in stderr  # it throttled first
     assert "dropped the engine's caches" in stderr
     assert "rebuilt: 1" in stderr
     assert "saved: " in stderr
@@ -252,15 +252,15 @@ def test_when_other_processes_take_the_memory_it_throttles_stops_with_75_and_res
 
 
 @pytest.mark.slow
-def test_when_others_let_go_in_time_it_recovers_and_finishes(
+def test_it_recovers_and_finishes_if_other_processes_free_memory_in_time(
     text: Path, expected: Expected, tmp_path: Path, is_slow: Path
 ) -> None:
-    # It stops 4 GB below what there is now, throttles 1.6 GB above that, and is calm 2.2 GB above; slow, it
-    # would take two minutes.
+    # It stops 4 GB below the memory now available, throttles 1.6 GB above that, and is calm 2.2 GB above it.
+    # A slow run would take two minutes.
     floor_bytes = settled_available_bytes() - 4_000_000_000
     options = ("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes))
     level = tmp_path.with_name(f"{tmp_path.name}.level")
-    process = start_slowly(is_slow, *options, "--block-size", "64K", fault=TELL_LEVEL.format(level=level))
+    process = start_slowly(is_slow, *options, "--block-size", "64K", fault=REPORT_LEVEL.format(level=level))
     wait_for_checkpoint(tmp_path)
     with hog() as other:
         while psutil.virtual_memory().available > floor_bytes + 1_200_000_000:
@@ -347,7 +347,7 @@ def test_every_format_in_and_out_is_stopped_and_resumes(
     assert report_of(tmp_path / "out")["resumes"] == 1
 
 
-def test_a_span_has_an_eye_on_memory_of_its_own(text: Path, tmp_path: Path) -> None:
+def test_a_span_watches_memory_by_itself(text: Path, tmp_path: Path) -> None:
     source = tmp_path / "text.txt"
     source.write_bytes(text.read_bytes()[:14_000_000])
     shared = ("--input", source, "--output-dir", tmp_path / "out", "--work-dir", tmp_path / "work")
@@ -418,7 +418,7 @@ def test_a_death_by_sigabrt_costs_no_more_than_one_by_sigkill(
     resume(text, tmp_path, expected)
 
 
-def test_a_gigabyte_of_output_is_no_memory_of_ours(tmp_path: Path) -> None:
+def test_a_gigabyte_of_output_does_not_count_as_our_memory(tmp_path: Path) -> None:
     text = make_text(tmp_path / "text.txt", 16_500_000)
     options = (
         "--input",
@@ -440,12 +440,12 @@ def test_a_gigabyte_of_output_is_no_memory_of_ours(tmp_path: Path) -> None:
 
 
 def test_from_decision_to_exit_it_takes_less_than_a_second(text: Path, tmp_path: Path, engine: str) -> None:
-    tell = TELL_THE_TIME.format(after_s=0.7 if engine == "tiktoken" else 0.1)
+    fault = PRINT_TIME.format(after_s=0.7 if engine == "tiktoken" else 0.1)
     took_s = list[float]()  # 0.1 to 0.2 s on an idle machine; on a busy one the best of three counts
     while len(took_s) < 3 and min(took_s, default=1.0) >= 1:
         folder = tmp_path / str(len(took_s))
         options = ("--input", text, "--output-dir", folder, "--engine", engine)
-        code, stderr = finish(start_with(tell, *options))
+        code, stderr = finish(start_with(fault, *options))
         ended_s = time.monotonic()
         assert code == 75, stderr
         took_s.append(ended_s - float(stderr.split("decided at ")[1].split()[0]))
@@ -453,7 +453,7 @@ def test_from_decision_to_exit_it_takes_less_than_a_second(text: Path, tmp_path:
 
 
 @pytest.mark.slow
-def test_where_memory_stays_short_it_continues_at_the_smallest_settings(
+def test_it_continues_at_the_smallest_settings_while_memory_stays_short(
     text: Path, expected: Expected, tmp_path: Path, is_slow: Path
 ) -> None:
     options = ("--input", text, "--output-dir", tmp_path, "--block-size", "200K")
@@ -465,10 +465,10 @@ def test_where_memory_stays_short_it_continues_at_the_smallest_settings(
     report = expected.assert_reached(tmp_path)
     assert report["guard"]["state_changes"] == 1
     assert report["guard"]["lowest_headroom_of"] == "RLIMIT_DATA"
-    assert report["wall_s"] > len(policy.LADDER) * policy.STEP_EVERY_S  # so it took all the steps
+    assert report["wall_s"] > len(policy.LADDER) * policy.STEP_EVERY_S  # it took all the steps
 
 
-def test_what_others_leave_no_room_for_may_be_tried_again_later(text: Path, tmp_path: Path) -> None:
+def test_a_lack_of_room_caused_by_other_programs_may_be_tried_again_later(text: Path, tmp_path: Path) -> None:
     floor_bytes = settled_available_bytes() + 200_000_000
     done = run("--input", text, "--output-dir", tmp_path, "--min-available", str(floor_bytes))
     assert done.returncode == 75, done.stderr
@@ -478,7 +478,7 @@ def test_what_others_leave_no_room_for_may_be_tried_again_later(text: Path, tmp_
     assert not (tmp_path / "train.bin").exists()
 
 
-def test_what_cannot_fit_is_refused_with_78_before_anything_is_written(text: Path, tmp_path: Path) -> None:
+def test_a_run_that_cannot_fit_is_refused_with_78_and_writes_nothing(text: Path, tmp_path: Path) -> None:
     done = run("--input", text, "--output-dir", tmp_path, "--max-memory", "50M")
     assert done.returncode == 78, done.stderr
     assert "running it again unchanged will not help" in done.stderr
@@ -496,8 +496,8 @@ def test_the_start_line_names_the_limits(text: Path, tmp_path: Path) -> None:
     assert "available, limit 1.0 GB from --max-memory, reserve 150 MB, budget 67.1 MB" in line
 
 
-def test_the_smallest_settings_are_not_advised_to_who_has_them(text: Path, tmp_path: Path) -> None:
-    """Following that advice would be to run the same command for ever."""
+def test_the_smallest_settings_are_not_advised_to_a_run_that_has_them(text: Path, tmp_path: Path) -> None:
+    """Following that advice would mean running the same command forever."""
     args = ("--input", text, "--output-dir", tmp_path, "--max-memory", "400M")
     for smallest in (("--block-size", "128KiB", "--workers", "1"), ("--workers=1", "--block-size=128KiB")):
         code, stderr = finish(start_with(LEAK, *args, *smallest))
@@ -509,8 +509,8 @@ def test_the_smallest_settings_are_not_advised_to_who_has_them(text: Path, tmp_p
 @pytest.mark.parametrize(
     ("engine", "limit_mb"), [("tiktoken", 70), ("tiktoken", 120), ("gigatoken", 90), ("gigatoken", 120)]
 )
-def test_an_engine_is_not_opened_where_it_has_no_room(engine: str, limit_mb: int, tmp_path: Path) -> None:
-    """Either would end the process where memory is refused, with a trace of its own."""
+def test_an_engine_is_not_opened_without_room_for_it(engine: str, limit_mb: int, tmp_path: Path) -> None:
+    """Each engine would end the process with its own trace if memory is refused."""
     text = make_text(tmp_path / "a.txt", 100_000)
     words = ["--input", text, "--output-dir", tmp_path, "--engine", engine]
     command = ["prlimit", f"--data={limit_mb * 1_000_000}", sys.executable, REPOSITORY / "prepare.py", *words]

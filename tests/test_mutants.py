@@ -1,4 +1,4 @@
-"""The tests can fail: for each promise that is broken on purpose, one of them does."""
+"""The tests can fail: for each promise broken on purpose, at least one does."""
 
 import os
 import subprocess
@@ -32,12 +32,12 @@ def run_tests(*tests: str, mutant: str) -> "subprocess.CompletedProcess[str]":
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_broken_promise_is_noticed(name: str) -> None:
     done = run_tests(*MUTANTS[name][1], mutant=name)
-    assert done.returncode == 1, done.stdout  # 1: tests have failed; others mean that they could not be run
+    assert done.returncode == 1, done.stdout  # 1: tests failed; other codes: they could not be run
     assert "failed" in done.stdout
 
 
 @pytest.mark.parametrize("name", MUTANTS)
-def test_what_a_mutant_replaces_is_there(name: str) -> None:
+def test_the_target_of_each_mutant_exists(name: str) -> None:
     code = f"import tests.mutants; tests.mutants.apply({name!r})"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""`open_tokens` reads every form of token file, and says what it found where there is another."""
+"""`open_tokens` reads every form of token file, and reports what it found in any other file."""
 
 import os
 from collections.abc import Callable
@@ -98,7 +98,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_anything_else_is_refused_with_what_was_found(what: str, tmp_path: Path) -> None:
+def test_other_files_are_refused_with_what_was_found(what: str, tmp_path: Path) -> None:
     make, message = REFUSED[what]
     path = tmp_path / "it"
     make(path)
@@ -126,7 +126,7 @@ def test_real_tokens_of_any_language_are_neither_text_nor_wide(
 
 
 @pytest.mark.parametrize("phrase", [" green", " green!", "!", " a!", " of the green"])
-def test_a_phrase_again_and_again_is_neither_too(
+def test_a_repeated_phrase_is_neither_text_nor_wide(
     phrase: str, tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:
     ids = gpt2.encode_ordinary(phrase * 5000)

@@ -32,7 +32,7 @@ def write(fd: int, data: bytes) -> threading.Thread:
     return thread
 
 
-def test_its_beginning_is_kept_until_it_is_read_on(ends: tuple[Pipe, int]) -> None:
+def test_its_beginning_is_kept_until_reading_continues_after_it(ends: tuple[Pipe, int]) -> None:
     pipe, fd = ends
     thread = write(fd, DATA)
     assert pipe.read(1000, 0) == DATA[:1000]
@@ -48,7 +48,7 @@ def test_its_beginning_is_kept_until_it_is_read_on(ends: tuple[Pipe, int]) -> No
         pipe.read(1, 0)
 
 
-def test_a_small_one_can_be_read_as_often_as_one_likes(ends: tuple[Pipe, int]) -> None:
+def test_a_small_pipe_can_be_read_any_number_of_times(ends: tuple[Pipe, int]) -> None:
     pipe, fd = ends
     thread = write(fd, DATA[:100_000])
     for _ in range(3):
@@ -57,7 +57,7 @@ def test_a_small_one_can_be_read_as_often_as_one_likes(ends: tuple[Pipe, int]) -
     assert pipe.size_bytes == 100_000
 
 
-def test_whether_its_end_is_known_depends_on_what_was_asked_for_alone(ends: tuple[Pipe, int]) -> None:
+def test_whether_its_end_is_known_depends_only_on_the_reads(ends: tuple[Pipe, int]) -> None:
     pipe, fd = ends
     write(fd, b"12345").join()
     assert (pipe.read(5, 0), pipe.size_bytes) == (b"12345", UNKNOWN)
@@ -84,8 +84,8 @@ def test_while_it_waits_it_can_be_stopped(ends: tuple[Pipe, int], written: bytes
     assert pipe.read(1000, 0) == written + b" and the rest"  # nothing is lost
 
 
-def test_an_end_that_comes_with_a_signal_is_no_end(ends: tuple[Pipe, int]) -> None:
-    """Ctrl-C goes to the writer, too."""
+def test_an_end_together_with_a_signal_does_not_count(ends: tuple[Pipe, int]) -> None:
+    """Ctrl-C reaches the writer, too."""
     pipe, fd = ends
     is_over = False
 
@@ -102,7 +102,7 @@ def test_an_end_that_comes_with_a_signal_is_no_end(ends: tuple[Pipe, int]) -> No
     assert pipe.size_bytes == UNKNOWN
 
 
-def test_what_cannot_be_read_is_refused_with_its_place(tmp_path: Path) -> None:
+def test_a_read_error_is_reported_with_its_place(tmp_path: Path) -> None:
     fd = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(InputError, match="cannot read standard input at byte 0: Is a directory"):
         Pipe(fd, "standard input").read(1, 0)

@@ -1,4 +1,4 @@
-"""Spans: where they are cut, that neighbours agree, and that their parts are those of one machine."""
+"""Spans: where they are cut, that neighbours agree, and that their parts equal one machine's output."""
 
 import json
 import random
@@ -47,7 +47,7 @@ def bounds(path: Path, start: int, end: int, *, size_bytes: int, separator: str 
 
 
 def places(paths: list[Path], span_bytes: int, separator: str | None = None) -> list[tuple[int, int, int]]:
-    """The input, the real beginning and the real end of each span."""
+    """Return the input, the real beginning and the real end of each span."""
     sizes = [path.stat().st_size for path in paths]
     found = []
     for span in cut_spans([Input(path, TEXT, {"size": path.stat().st_size}) for path in paths], span_bytes):
@@ -68,7 +68,7 @@ def in_spans(
     documents: Documents | None,
     block_bytes: int,
 ) -> tuple[tuple[Tokens, Tokens], Tally]:
-    """What all spans make one after another, each by itself."""
+    """Make the output of all spans one after another, each by itself."""
     sizes = [path.stat().st_size for path in paths]
     separator = None if documents is None else documents.separator
     sink = Lists()
@@ -155,7 +155,7 @@ def assert_same_as_whole(
     ratio=st.sampled_from([0.0, 0.2, 0.9]),
 )
 @settings(same_folder, max_examples=400)
-def test_spans_of_any_text_make_what_the_whole_makes(
+def test_spans_of_any_text_make_the_output_of_the_whole(
     gpt2: tiktoken.Encoding,
     tmp_path: Path,
     raws: list[bytes],
@@ -185,7 +185,7 @@ def test_spans_of_any_text_make_what_the_whole_makes(
     ratio=st.sampled_from([0.0, 0.3]),
 )
 @settings(same_folder, max_examples=400)
-def test_spans_of_any_documents_make_what_the_whole_makes(
+def test_spans_of_any_documents_make_the_output_of_the_whole(
     marked: Encoder,
     tmp_path: Path,
     raws: list[tuple[bytes, str]],
@@ -210,7 +210,7 @@ def test_spans_of_any_documents_make_what_the_whole_makes(
 
 @pytest.mark.parametrize("separator", [None, "\n\n", "aa", "\x1e"])
 def test_real_text_is_cut_near_every_nominal_place(tmp_path: Path, separator: str | None) -> None:
-    """A rule that finds no place would be right, too, and leave all the work to one machine."""
+    """A rule that never finds a place would be correct, too, but leave all work to one machine."""
     path = tmp_path / "a.txt"
     text = real_text()[:400_000].replace(b"\r", b"")
     lines = text.splitlines(keepends=True)
@@ -239,7 +239,7 @@ def test_a_separator_that_overlaps_another_is_no_place_to_begin(tmp_path: Path, 
     for document in text.split(separator)[:-1]:
         at += len((document + separator).encode())
         ends.add(at)
-    assert found <= ends  # only places where the split of the whole ends a separator
+    assert found <= ends  # only ends of separators in the split of the whole
     assert len(found) > 2
 
 
@@ -258,7 +258,7 @@ def test_a_stretch_without_a_cut_is_one_span_and_is_cut_by_force_as_on_one_machi
     )
 
 
-def test_spans_cover_every_input_and_an_empty_one_has_none_and_one_read_in_order_one() -> None:
+def test_spans_cover_every_input_with_none_for_an_empty_one_and_one_for_one_read_in_order() -> None:
     formats = [TEXT, TEXT, Format("jsonl", "gz"), Format("parquet"), Format("csv")]
     rows = zip([0, 10, 10, 3, 10], formats, strict=True)
     spans = cut_spans([Input(Path("a"), form, {"size": size}) for size, form in rows], 4)

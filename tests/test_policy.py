@@ -114,12 +114,12 @@ def test_the_level_follows_the_table(rounds: list[list[Reading]], expected: Leve
     assert levels(rounds)[-1] is expected
 
 
-def test_calm_for_five_seconds_and_no_less_leads_back_to_ok() -> None:
+def test_calm_for_five_seconds_and_no_less_returns_to_ok() -> None:
     found = levels([[THROTTLES], *[[CALM]] * 11])
     assert found == [Level.THROTTLE] * 11 + [Level.OK]
 
 
-def test_calm_that_is_interrupted_counts_from_its_end() -> None:
+def test_interrupted_calm_starts_over_after_the_interruption() -> None:
     found = levels([[THROTTLES], *[[CALM]] * 10, [BETWEEN], *[[CALM]] * 11])
     assert found == [Level.THROTTLE] * 22 + [Level.OK]
 
@@ -139,7 +139,7 @@ def test_advice_throttles_and_does_not_abort() -> None:
     assert set(levels([[reading(0, advisory=True)]] * 20)) == {Level.THROTTLE}
 
 
-def test_the_reading_that_decided_is_known() -> None:
+def test_the_deciding_reading_is_known() -> None:
     near = reading(300 * MIB, name="near")
     first, _ = policy.decide([CALM, near, THROTTLES], State(), 0)
     assert first.cause is not None
@@ -169,7 +169,7 @@ def is_low(readings: Sequence[Reading]) -> bool:
 
 
 @given(ROUNDS)
-def test_whatever_comes_the_rules_of_the_levels_hold(rounds: list[tuple[float, list[Reading]]]) -> None:
+def test_the_rules_of_the_levels_hold_for_any_readings(rounds: list[tuple[float, list[Reading]]]) -> None:
     state, now_s, history = State(), 0.0, list[tuple[float, list[Reading]]]()
     last_step_s = float("-inf")
     for wait_s, readings in rounds:
@@ -229,7 +229,7 @@ def test_a_second_throttling_begins_at_the_gentlest_step() -> None:
     assert run(rounds)[-1] == (Level.THROTTLE, Step.FLUSH)
 
 
-def test_what_was_halved_comes_back_one_doubling_at_a_time() -> None:
+def test_halvings_are_undone_one_doubling_at_a_time() -> None:
     state, now_s, halvings = State(), 0.0, list[int]()
     for readings in ([THROTTLES],) * 10 + ([CALM],) * 60:
         now_s += 0.5
@@ -246,10 +246,10 @@ def test_what_was_halved_comes_back_one_doubling_at_a_time() -> None:
     others=st.lists(st.floats(0, 1), min_size=1, max_size=3),
     floor=st.none() | st.floats(0, 1),
 )
-def test_our_own_use_alone_never_makes_it_flap(
+def test_our_own_use_never_makes_the_level_flap(
     limit_bytes: int, others: list[float], floor: float | None
 ) -> None:
-    """Whatever others take, and then keep, the level settles: at most one change for each of their moves."""
+    """The level settles after others take memory and keep it: at most one change for each of their moves."""
     floor_bytes = None if floor is None else int(floor * limit_bytes)
     free = reading(limit_bytes, limit_bytes=limit_bytes, floor_bytes=floor_bytes)
     budget_bytes = policy.default_budget([free], smallest_bytes=0)
@@ -306,7 +306,7 @@ def test_the_default_budget_is_that_of_the_table(
     assert policy.default_budget([reading(free_bytes, limit_bytes=limit_bytes)]) == budget_bytes
 
 
-def test_the_default_budget_is_capped_where_more_is_of_no_use() -> None:
+def test_the_default_budget_is_capped_if_more_will_not_help() -> None:
     plenty = [reading(23 * GIB, limit_bytes=24 * GIB)]
     assert policy.default_budget(plenty, most_bytes=64 * MB) == 64 * MB
     assert policy.default_budget([], most_bytes=64 * MB) == 64 * MB
@@ -322,6 +322,6 @@ def test_the_default_budget_leaves_us_ok_or_is_the_smallest(readings: list[Readi
         assert policy.decide(used, State(), 0)[0].level is Level.OK
 
 
-def test_of_no_readings_none_is_tightest() -> None:
+def test_no_readings_have_no_tightest() -> None:
     assert policy.tightest([]) is None
     assert policy.tightest([CALM, ABORTS, THROTTLES]) is ABORTS

@@ -1,8 +1,8 @@
 """After a power cut, everything promised is on the disk, and the same command resumes at the last checkpoint.
 
-ext4 and XFS can stop at once and lose what is only in memory, as in a power cut; then they are
+ext4 and XFS can stop at once and lose all data that is only in memory, as in a power cut; then they are
 mounted again. `python -m pytest -m slow -s tests/test_power_cut.py` cuts the power at every call that changes
-the disk, and 100 times at random moments: some 600 cuts.
+the disk, and 100 times at random moments: about 600 cuts.
 """
 
 import random
@@ -37,8 +37,8 @@ SETTINGS: dict[str, Any] = {"every_bytes": 80_000, "window_bytes": 1 << 16, **SM
 KINDS = pytest.mark.parametrize(("kind", "size_bytes"), [("ext4", 64 * MIB), ("xfs", 300 * MIB)])
 
 
-def assert_kept_what_it_promised(expected: Expected, out: Path) -> None:
-    """At any moment: a final name has the final content, and there is a report only with complete files."""
+def assert_promises_kept(expected: Expected, out: Path) -> None:
+    """Check: a final name has the final content, and a report exists only with complete files."""
     expected.assert_nothing_partial(out)
     if (out / "prepare.json").exists() and faults.report_of(out) != OLD_REPORT:
         assert faults.report_of(out)["fingerprint"] == expected.report["fingerprint"]
@@ -46,7 +46,7 @@ def assert_kept_what_it_promised(expected: Expected, out: Path) -> None:
 
 
 def n_synced_records(calls: list[Call]) -> int:
-    """Records of the journal whose sync has returned, since another one was begun after it."""
+    """Count the records of the journal whose sync has returned: those before the last one begun."""
     return max(0, sum(call.name == "write" and call.path.name == "journal" for call in calls) - 1)
 
 
@@ -108,13 +108,13 @@ def test_after_a_power_cut_at_any_call_it_resumes_from_the_last_checkpoint(
         disk.sync()
         prefix = failing_calls.prefix(out, log, Fault("any", at, "cut"))
         done = faults.run(*args, "--output-dir", out, prefix=prefix, **SETTINGS)
-        if done.returncode == 0:  # threads may make a call less
+        if done.returncode == 0:  # threads may make one call fewer
             assert at > cuts[-1] - 5
             continue
-        # A thread that stores before the whole process is dead may find its page on a dead file system.
+        # A thread that still stores before the process is dead may find its page on a dead file system.
         assert done.returncode in (-signal.SIGKILL, -signal.SIGBUS), f"{done.returncode} {done.stderr}"
         disk.remount_after_cut()
-        assert_kept_what_it_promised(expected, out)
+        assert_promises_kept(expected, out)
         n_begun = sum(1 for _ in read_journal(begin / ".prepare" / "journal"))
         calls = read_log(log)
         if not any(call.name == "unlink" and call.path.name == "journal" for call in calls):
@@ -127,7 +127,7 @@ def test_after_a_power_cut_at_any_call_it_resumes_from_the_last_checkpoint(
 
 
 def ends_before_cut(disk: Disk, seconds: float, out: Path, *args: str | Path) -> bool:
-    """Start the program and cut the power after so long, unless it has come to its end by then."""
+    """Start the program and cut the power after `seconds`; return whether it ended before that."""
     process = faults.start(*args, "--output-dir", out, **SETTINGS)
     try:
         _, stderr = process.communicate(timeout=seconds)
@@ -136,7 +136,7 @@ def ends_before_cut(disk: Disk, seconds: float, out: Path, *args: str | Path) ->
         process.kill()
         _, stderr = process.communicate()
         disk.remount_after_cut()
-        # It may have met the cut before the kill: with an error, or with all in place and clearing up.
+        # Between cut and kill it may end with an error, or, while it clears up, with all files in place.
         assert process.returncode in (-9, 4, 0), f"{process.returncode} {stderr}"
         assert process.returncode != 0 or (out / "prepare.json").exists()
         return False
@@ -147,7 +147,7 @@ def ends_before_cut(disk: Disk, seconds: float, out: Path, *args: str | Path) ->
 @pytest.mark.sample(1)
 @KINDS
 @pytest.mark.parametrize("n_cuts", [3, pytest.param(50, marks=pytest.mark.slow)], ids=["some", "all"])
-def test_after_power_cuts_at_random_moments_one_after_another_it_gets_through(
+def test_it_finishes_despite_repeated_power_cuts_at_random_moments(
     n_cuts: int, kind: str, size_bytes: int, tmp_path: Path, disks: Disks
 ) -> None:
     rng = random.Random(n_cuts)
@@ -160,7 +160,7 @@ def test_after_power_cuts_at_random_moments_one_after_another_it_gets_through(
         out = disk.folder / "out"
         while not ends_before_cut(disk, rng.uniform(0.4, 1.1) * expected.seconds, out, *args):
             n_done += 1
-            assert_kept_what_it_promised(expected, out)
+            assert_promises_kept(expected, out)
         n_ends += 1
         expected.assert_reached(out)
         shutil.rmtree(out)
@@ -168,7 +168,7 @@ def test_after_power_cuts_at_random_moments_one_after_another_it_gets_through(
 
 
 @KINDS
-def test_what_a_run_that_has_ended_well_said_is_still_so_after_a_power_cut(
+def test_a_finished_run_is_still_complete_after_a_power_cut(
     kind: str, size_bytes: int, tmp_path: Path, disks: Disks
 ) -> None:
     disk = disks.make(kind, size_bytes)
@@ -179,9 +179,9 @@ def test_what_a_run_that_has_ended_well_said_is_still_so_after_a_power_cut(
     process = faults.start(*args, at="remove journal", do="SIGSTOP", **SETTINGS)
     faults.wait_until_stopped(process)
     disk.cut_power()
-    assert faults.let_finish(process).returncode == 0  # what it could not clear away is hidden
+    assert faults.let_finish(process).returncode == 0  # the files it could not clear away are hidden
     disk.remount_after_cut()
-    assert_kept_what_it_promised(expected, out)
+    assert_promises_kept(expected, out)
     assert (out / "prepare.json").exists()
     assert (out / ".prepare").exists()
     assert "already complete" in faults.prepare(*args).stderr
@@ -191,7 +191,7 @@ def test_what_a_run_that_has_ended_well_said_is_still_so_after_a_power_cut(
 @pytest.mark.sample(1)
 @KINDS
 @pytest.mark.parametrize("skip", [5, 9])
-def test_a_shard_that_has_its_name_is_on_the_disk(
+def test_a_shard_with_its_final_name_is_on_the_disk(
     skip: int, kind: str, size_bytes: int, tmp_path: Path, disks: Disks
 ) -> None:
     disk = disks.make(kind, size_bytes)
@@ -206,7 +206,7 @@ def test_a_shard_that_has_its_name_is_on_the_disk(
     process.communicate()
     disk.remount_after_cut()
     assert len(faults.sha256s(out)) >= skip
-    assert_kept_what_it_promised(expected, out)
+    assert_promises_kept(expected, out)
     again = faults.prepare(*args, "--output-dir", out)
     assert again.returncode == 0, again.stderr
     expected.assert_reached(out)
@@ -214,8 +214,8 @@ def test_a_shard_that_has_its_name_is_on_the_disk(
 
 @pytest.mark.sample(1)
 @KINDS
-@pytest.mark.parametrize(("split", "skip"), [("train", 0), ("val", 2)])  # the first one that has tokens in it
-def test_nothing_is_promised_before_a_slow_disk_has_taken_it(
+@pytest.mark.parametrize(("split", "skip"), [("train", 0), ("val", 2)])  # the first with tokens
+def test_nothing_is_promised_before_it_is_on_a_slow_disk(
     split: str, skip: int, kind: str, size_bytes: int, tmp_path: Path, disks: Disks
 ) -> None:
     disk = disks.make(kind, size_bytes)
@@ -223,10 +223,10 @@ def test_nothing_is_promised_before_a_slow_disk_has_taken_it(
     expected = expect(tmp_path / "expected", *args, **SETTINGS)
     out, log, sync = disk.folder / "out", tmp_path / "log", f"fsync {split}.bin.partial"
     slow: dict[str, Any] = {"at": sync, "skip": skip, "do": "sleep", "log": str(log)}
-    # Three checkpoints fit into the first window of 64 KiB: up to there each sync is that of a checkpoint.
+    # Three checkpoints fit into the first window of 64 KiB: until then each sync is for a checkpoint.
     process = faults.start(*args, "--output-dir", out, every_bytes=25_000, **slow)
     wait_until(lambda: log.exists() and log.read_text().split("\n").count(sync) > skip)
-    time.sleep(0.5)  # time to promise what is not there yet
+    time.sleep(0.5)  # time to promise data that is not on the disk yet
     assert process.poll() is None
     disk.cut_power()
     process.kill()

@@ -39,19 +39,19 @@ from tests.texts import INVALID, PIECES
 
 pytestmark = pytest.mark.costly
 
-PIECE_BYTES = 40  # what stands for 512 KiB
-HEAD_BYTES = 24  # what stands for 64 KiB
+PIECE_BYTES = 40  # instead of 512 KiB
+HEAD_BYTES = 24  # instead of 64 KiB
 POLICIES = ("ignore", "replace", "strict")
 
 
 @pytest.fixture(params=[50, pytest.param(300, marks=pytest.mark.slow)])
 def n_cases(request: pytest.FixtureRequest) -> int:
-    """How many edits to try of each kind."""
+    """The number of edits to try of each kind."""
     return int(request.param)
 
 
 class _Stopped(Exception):
-    """What ends a run."""
+    """Ends a run."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Made:
-    """What a run has made."""
+    """The output of a run."""
 
     tokens: tuple[list[int], list[int]]
     counts: dict[str, Any]
@@ -101,7 +101,7 @@ def make(
     tally: Tally | None = None,
     before: Made | None = None,
 ) -> Made:
-    """Read a file, from where `tally` is, up to its end or to that of the given number of blocks."""
+    """Read a file from the position of `tally` to its end, or for `stop_after` blocks."""
     sink, n_blocks = Lists(), 0
     tally = tally or Tally([InputTally()])
     source = Source(
@@ -143,7 +143,7 @@ def make(
 def resume_after_edit(
     path: Path, case: Case, now: Case, encoder: Encoder, rng: random.Random, edit: Callable[[int], None]
 ) -> bool:
-    """Stop, edit, resume if that is allowed; whether it was. `now` is how it is read after the edit."""
+    """Stop, edit, and resume if allowed; return whether it was. `now` is the case after the edit."""
     try:
         saved = make(path, case, encoder, stop_after=rng.randrange(1, 8))
     except InputError:
@@ -169,7 +169,7 @@ def resume_after_edit(
                 make(path, now, encoder, tally=tally)
         return False
     found = make(path, now, encoder, tally=tally, before=saved)
-    if is_enough:  # how much of another file the same text takes does not count, nor whether anything follows
+    if is_enough:  # the file may hold this text in other bytes, and more text after it
         for name in ("bytes_read", "is_left"):
             found.counts["inputs"][0][name] = expected.counts["inputs"][0][name]
     assert found.tokens == expected.tokens, at
@@ -206,7 +206,7 @@ LINES = (
 
 
 def pack(path: Path, compression: str) -> tuple[Callable[[], bytes], Callable[[bytes], None]]:
-    """Give what reads and writes a file of some compression."""
+    """Return functions that read and write a file of some compression."""
     if compression == "gz":
         return lambda: gzip.decompress(path.read_bytes()), lambda raw: write(path, gzip.compress(raw, 1))
     return path.read_bytes, lambda raw: write(path, raw)
@@ -264,7 +264,7 @@ def test_json_lines_that_were_edited_are_refused_or_resumed_as_from_the_beginnin
 
 
 def lines_case(rng: random.Random, form: Format) -> tuple[Case, Case]:
-    """Choose how to read records, and how to after an edit."""
+    """Choose how to read records, before and after an edit."""
     documents = Documents(None, rng.choice(("append", "prepend")), 0.3, skip_bad=rng.random() < 0.5)
     case = Case(form, documents, "ignore", rng.choice((1, 100, 300)))
     if rng.random() < 0.2:

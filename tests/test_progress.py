@@ -1,4 +1,4 @@
-"""What is printed while a run works: a bar on a terminal, a line every ten seconds in a log."""
+"""The output during a run: a bar on a terminal, a line every ten seconds in a log."""
 
 import contextlib
 import fcntl
@@ -59,13 +59,13 @@ def test_a_log_on_a_full_disk_continues_when_there_is_room_again() -> None:
     assert log.getvalue().endswith("here again\n")
 
 
-def test_what_is_written_is_ascii() -> None:
+def test_output_is_ascii() -> None:
     log = io.StringIO()
     CalmStream(log).write("caf\xe9 \u4e2d\U0001f600\udcff\n")
     assert log.getvalue() == "caf\\xe9 \\u4e2d\\U0001f600\\udcff\n"
 
 
-def test_what_is_written_as_it_is_has_the_encoding_of_the_stream() -> None:
+def test_unchanged_text_has_the_encoding_of_the_stream() -> None:
     for encoding, expected in (
         ("utf-8", "caf\xe9 \u4e2d"),
         ("latin-1", "caf\xe9 \\u4e2d"),
@@ -78,7 +78,7 @@ def test_what_is_written_as_it_is_has_the_encoding_of_the_stream() -> None:
 
 
 def shown_by(log: io.StringIO, **settings: Any) -> str:
-    """Return what a display of 10 s shows."""
+    """Return the output of a display after 10 s."""
     voice = Voice(CalmStream(log), is_quiet=settings.pop("is_quiet", False), **settings)
     with voice.open_display(10, 0, lambda: 100) as display:
         display.show(bytes_read=10, tokens=3)
@@ -116,7 +116,7 @@ def test_a_log_gets_a_line_every_ten_seconds(set_clock: Callable[[float], None])
     ]
 
 
-def test_what_an_earlier_run_did_counts_for_the_share_and_not_for_the_speed(
+def test_work_of_an_earlier_run_counts_for_the_share_and_not_for_the_speed(
     set_clock: Callable[[float], None],
 ) -> None:
     log = io.StringIO()
@@ -129,7 +129,7 @@ def test_what_an_earlier_run_did_counts_for_the_share_and_not_for_the_speed(
     assert log.getvalue() == " 60%  6.0 GB of 10.0 GB  100.0 MB/s  1.0B tokens  100 MB memory  40 s left\n"
 
 
-def test_a_forecast_that_was_too_low_gives_no_more_than_all_and_no_less_than_nothing(
+def test_a_forecast_that_was_too_low_gives_at_most_100_percent_and_at_least_0_s(
     set_clock: Callable[[float], None],
 ) -> None:
     log = io.StringIO()
@@ -141,7 +141,7 @@ def test_a_forecast_that_was_too_low_gives_no_more_than_all_and_no_less_than_not
     assert log.getvalue().endswith("  0.0 s left\n")
 
 
-def test_without_a_total_there_is_a_rate_and_no_share(set_clock: Callable[[float], None]) -> None:
+def test_without_a_total_a_rate_is_shown_and_no_share(set_clock: Callable[[float], None]) -> None:
     log = io.StringIO()
     set_clock(0.0)
     lines = Voice(CalmStream(log), is_quiet=False).open_display(None, GB, lambda: 10**8)
@@ -193,7 +193,7 @@ def test_a_narrow_bar_drops_the_less_important_fields(columns: int, expected: st
         assert abs(len(bar.rstrip()) / len(bar) - 0.448) < 1 / len(bar)
 
 
-def test_what_is_unknown_has_no_place_in_the_bar() -> None:
+def test_unknown_values_have_no_place_in_the_bar() -> None:
     assert draw(Moment(GB, None, 10**9, 10**8, GB, 10.0), 77, is_ascii=True) == (
         "1.0 GB  100 MB/s  1.0B tokens  100 MB RAM"
     )
@@ -202,7 +202,7 @@ def test_what_is_unknown_has_no_place_in_the_bar() -> None:
     assert begun.endswith("| 1.0/2.0 GB")
 
 
-def test_what_is_printed_while_there_is_a_bar_takes_its_place_and_a_bar_follows() -> None:
+def test_a_message_replaces_the_bar_and_a_bar_follows_it() -> None:
     log = io.StringIO()
     stream = CalmStream(log)
     stream.draw_bar(" 50%|##  |")
@@ -238,7 +238,7 @@ PROGRAM = (sys.executable, str(REPOSITORY / "prepare.py"))
 
 
 class Terminal:
-    """The program on a terminal of its own, and what is seen there."""
+    """The program on a terminal of its own, and the output seen there."""
 
     def __init__(
         self, *args: str | Path, columns: int = 100, encoding: str = "ascii", program: Sequence[str] = PROGRAM
@@ -251,7 +251,7 @@ class Terminal:
             os.execvp(program[0], [*program, *map(str, args)])
 
     def read_until(self, pattern: str | None, timeout_s: float = 60) -> None:
-        """Read until the pattern has been seen; None is the end."""
+        """Read until the pattern has been seen, or to the end if it is None."""
         deadline_s = time.monotonic() + timeout_s
         while pattern is None or not re.search(pattern, self.seen):
             assert time.monotonic() < deadline_s, self.seen
@@ -259,7 +259,7 @@ class Terminal:
                 continue
             try:
                 new = os.read(self._fd, 65536)
-            except OSError:  # Linux: the other side has gone
+            except OSError:  # Linux: the other side is closed
                 new = b""
             if not new:
                 assert pattern is None, self.seen
@@ -288,7 +288,7 @@ def text_of(terminal: Terminal) -> list[str]:
 
 
 @pytest.mark.parametrize("columns", [100, 80])
-def test_a_terminal_has_a_bar_with_all_that_matters(columns: int, tmp_path: Path) -> None:
+def test_a_terminal_has_a_bar_with_all_fields(columns: int, tmp_path: Path) -> None:
     text = make_text(tmp_path / "text.txt", 3_000_000)
     args = ("--input", text, "--output-dir", tmp_path / "out", "--block-size", "50K")
     terminal = Terminal(*args, columns=columns)
@@ -316,7 +316,7 @@ def test_a_narrow_terminal_has_a_whole_bar_of_one_line(columns: int, encoding: s
     assert ("\u2588" in terminal.seen) == (encoding == "utf-8")
 
 
-def test_ctrl_c_ends_it_with_a_line_of_its_own_and_the_shell_sees_it(tmp_path: Path) -> None:
+def test_ctrl_c_ends_it_with_a_message_on_its_own_line_and_the_shell_sees_the_signal(tmp_path: Path) -> None:
     text = make_text(tmp_path / "text.txt", 20_000_000)
     out = tmp_path / "out"
     terminal = Terminal("--input", text, "--output-dir", out, "--workers", "1", "--block-size", "50K")

@@ -52,7 +52,7 @@ def test_the_readme_is_short() -> None:
 
 
 @EACH_PAGE
-def test_every_link_leads_somewhere(path: Path) -> None:
+def test_every_link_has_a_target(path: Path) -> None:
     for target in links(read(path)):
         if target.startswith("https://"):
             continue
@@ -73,7 +73,7 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert set(PAGES) <= found
 
 
-def test_the_options_and_the_tables_of_measurements_are_as_their_sources_have_them() -> None:
+def test_options_and_tables_of_measurements_equal_their_sources() -> None:
     done = subprocess.run(
         [sys.executable, "scripts/docs", "--check"],
         cwd=REPOSITORY,
@@ -98,7 +98,7 @@ def test_a_table_that_was_edited_is_noticed(tmp_path: Path) -> None:
 
 
 @EACH_PAGE
-def test_every_option_that_is_named_exists(path: Path, program_options: set[str]) -> None:
+def test_every_named_option_exists(path: Path, program_options: set[str]) -> None:
     sources = [*(REPOSITORY / "benchmarks").glob("*.py"), REPOSITORY / "scripts" / "docs", CONFTEST]
     others = {name for source in sources for name in re.findall(r'"(--[a-z-]+)"', read(source))}
     for name in re.findall(r"`(--[a-z][a-z-]*)", prose(read(path))):
@@ -120,7 +120,7 @@ def test_every_command_names_files_modules_options_and_packages_that_exist(
 
 
 def _simple_commands(line: str) -> list[list[str]]:
-    """Take a line of shell apart at pipes, `&&` and the like, and look into `sh -c`."""
+    """Split a line of shell at pipes, `&&` and the like, and inside `sh -c`."""
     lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
     lexer.whitespace_split = True
     found: list[list[str]] = [[]]
@@ -196,7 +196,7 @@ def test_the_speeds_of_the_headline_are_those_of_the_records() -> None:
     assert f"with tiktoken alone {english['tiktoken']:.0f} times" in text
 
 
-def test_every_machine_of_the_records_is_the_one_that_is_named() -> None:
+def test_all_records_are_from_the_machine_that_is_named() -> None:
     short, long = (" ".join(read(path).split()) for path in (README, REPOSITORY / "docs" / "benchmarks.md"))
     machines = {name: part["machine"] for name, part in _record("throughput").items()}
     for part, machine in {"peaks": _record("peak_rss")["machine"], **machines}.items():
@@ -205,7 +205,7 @@ def test_every_machine_of_the_records_is_the_one_that_is_named() -> None:
         memory = f"{machine['memory_bytes'] / 1e9:.0f} GB of memory"
         assert summary in long
         assert memory in long
-        if part not in ("earlier", "largest"):  # the README has no figure of these
+        if part not in ("earlier", "largest"):  # the README has no figures from these
             assert f"{summary} and {memory}" in short
         assert f"{' '.join(re.findall(r'Linux [0-9]+[.][0-9]+', machine['system']))}," in long
         for name in ("python", "numpy", "tiktoken", "gigatoken", "psutil"):
@@ -228,6 +228,6 @@ def _record(name: str) -> dict[str, Any]:
 
 
 def _factors(part: str) -> dict[str, float]:
-    """Return how many times as fast as the chunk-by-chunk script each strategy of a part is."""
+    """Return the speed of each strategy of a part as a multiple of the chunk-by-chunk script's."""
     rates = {case["strategy"]: case["rate_mb_per_s"] for case in _record("throughput")[part]["cases"]}
     return {name: rate / rates["stream"] for name, rate in rates.items()}

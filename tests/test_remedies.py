@@ -1,4 +1,4 @@
-"""Each refused input comes with a command, and the command, run as it is printed, leads to the tokens."""
+"""Each refused input comes with a command, and the command, run as printed, makes the tokens."""
 
 import bz2
 import csv
@@ -36,7 +36,7 @@ PLAIN = ("--val-split", "none", "--engine", "tiktoken")
 
 
 def command_in(message: str) -> str:
-    """The command that a message offers first."""
+    """Return the first command in a message."""
     return next(line.strip() for line in message.splitlines() if line.startswith("    "))
 
 
@@ -73,7 +73,7 @@ def in_tar(name: str, *, mode: str = "w") -> bytes:
 
 
 def without_end(tar: bytes) -> bytes:
-    """A tar archive without the blocks of zeros that end one."""
+    """Return a tar archive without the final blocks of zeros."""
     return tar[: (len(tar.rstrip(b"\0")) + 511) // 512 * 512]
 
 
@@ -206,10 +206,10 @@ STUBS = {"a.pdf": "pdftotext", "a.rtf": "pandoc", "a.html": "pandoc", "a.docx": 
 
 
 @pytest.mark.parametrize("name", STUBS)
-def test_documents_go_through_the_program_that_takes_the_text_out(
+def test_documents_go_through_the_program_that_extracts_their_text(
     name: str, run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:
-    """The programs are stubs, which know what options they have, and what they are given."""
+    """The programs are stubs that read the input and print the expected text."""
     contents = {
         "a.pdf": b"%PDF-1.1\n1 0 obj\n<<>>\nendobj\n",
         "a.rtf": b"{\\rtf1\\ansi Hello.}",
@@ -245,7 +245,7 @@ def in_zip_of(*names: str) -> bytes:
     return stream.getvalue()
 
 
-def test_a_pointer_is_replaced_by_the_file_and_the_same_command_reads_it(
+def test_a_pointer_is_replaced_by_its_file_and_the_same_command_reads_that(
     run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:
     (tmp_path / "set").mkdir()
@@ -265,7 +265,7 @@ def test_a_pointer_is_replaced_by_the_file_and_the_same_command_reads_it(
 
 
 @pytest.mark.parametrize("name", ["a.json", "b.txt.gz", "a.tar"])
-def test_from_a_pipe_it_says_what_to_put_in_between(
+def test_for_a_pipe_it_names_the_program_to_put_in_between(
     name: str, tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:
     content = RECORDS[name]() if name in RECORDS else TEXT[name](tmp_path)
@@ -290,7 +290,7 @@ def test_parquet_from_a_pipe_is_to_be_written_to_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.txt.lz4"])
-def test_what_cannot_be_converted_to_its_end_does_not_end_as_success(
+def test_an_incomplete_conversion_does_not_end_as_success(
     name: str, run_prepare: RunPrepare, tmp_path: Path
 ) -> None:
     content = RECORDS[name]() if name in RECORDS else TEXT[name](tmp_path)
@@ -303,7 +303,7 @@ def test_what_cannot_be_converted_to_its_end_does_not_end_as_success(
 def test_some_of_many_are_converted_in_their_place_and_the_same_command_reads_all(
     run_prepare: RunPrepare, tmp_path: Path
 ) -> None:
-    """A folder of plain texts, of which some are in another charset, packed, or in an archive."""
+    """In a folder of plain texts some are in another charset, packed, or in an archive."""
     folder = tmp_path / "it's data"
     folder.mkdir()
     contents = {f"{k}.txt": PROSE.encode() for k in range(8)}
@@ -335,7 +335,7 @@ def test_some_of_many_are_converted_in_their_place_and_the_same_command_reads_al
     assert (folder / ".1.txt").read_bytes() == contents["1.txt"]  # nothing is lost
 
 
-def test_where_all_are_refused_what_is_made_of_them_goes_to_a_folder(
+def test_if_all_inputs_are_refused_the_converted_files_go_to_a_folder(
     run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:
     for k in range(12):
@@ -350,7 +350,7 @@ def test_where_all_are_refused_what_is_made_of_them_goes_to_a_folder(
     assert tokens_in(tmp_path / "out") == of_documents(gpt2, [f"Text {k} of some." for k in range(12)])
 
 
-def test_a_table_that_is_called_text_is_read_as_such_and_a_column_by_the_command(
+def test_a_table_called_txt_is_read_as_text_and_its_column_by_the_command(
     run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:
     (tmp_path / "a.txt").write_text(in_csv(), encoding="utf-8", newline="")
@@ -362,7 +362,7 @@ def test_a_table_that_is_called_text_is_read_as_such_and_a_column_by_the_command
     assert tokens_in(tmp_path / "out") == of_documents(gpt2, TEXTS)
 
 
-def test_json_lines_that_are_called_text_are_read_as_such_and_as_lines_by_the_command(
+def test_json_lines_called_txt_are_read_as_text_and_as_lines_by_the_command(
     run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:
     (tmp_path / "a.txt").write_text(LINES, encoding="utf-8")
@@ -377,7 +377,7 @@ def test_json_lines_that_are_called_text_are_read_as_such_and_as_lines_by_the_co
 @pytest.mark.parametrize(
     "mode", [("--dry-run",), ("--cluster", "local", "--work-dir", "work"), ("--verify",)]
 )
-def test_a_dry_run_and_a_plan_look_as_a_run_does(
+def test_a_dry_run_and_a_plan_check_inputs_like_a_run(
     mode: tuple[str, ...], run_prepare: RunPrepare, tmp_path: Path
 ) -> None:
     (tmp_path / "a.json").write_bytes(as_json())
@@ -401,7 +401,7 @@ def test_a_plan_is_not_offered_a_pipe(run_prepare: RunPrepare, tmp_path: Path) -
     assert (tmp_path / "work" / "index.json").exists()
 
 
-def test_what_the_program_has_made_is_no_text(run_prepare: RunPrepare, tmp_path: Path) -> None:
+def test_output_of_the_program_is_no_text(run_prepare: RunPrepare, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text(PROSE, encoding="utf-8")
     for form in ("bin", "npy", "llmc"):
         out = tmp_path / form

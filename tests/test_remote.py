@@ -1,4 +1,4 @@
-"""Inputs on a server: the output is that of a file, whatever the server does, and little else is read."""
+"""Inputs on a server: the output is that of a file, despite faults of the server, and little else is read."""
 
 import base64
 import gzip
@@ -41,7 +41,7 @@ KINDS = ("txt", "txt.gz", "documents", "jsonl", "jsonl.gz", "jsonl.zst", "parque
 
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server of a folder of its own, and a reader that does not wait long before it tries again."""
+    """Serve a folder, to a reader that waits only briefly before it tries again."""
     monkeypatch.setattr(server_module, "_WAITS_S", (0.01,) * 6)
     (tmp_path / "served").mkdir()
     with serve(tmp_path / "served") as server:
@@ -49,7 +49,7 @@ def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def make(folder: Path, kind: str) -> tuple[str, Args]:
-    """Make an input; return its name, and the options that go with it."""
+    """Make an input; return its name and its options."""
     if kind == "txt.gz":
         text = make_text(folder.parent / "part.txt", 3_000_000, n_invalid=10).read_bytes()
         (folder / "part.txt.gz").write_bytes(gzip.compress(text, 1))
@@ -65,7 +65,7 @@ def input_of(served: Server, name: str) -> Args:
 
 
 def lasting(folder: Path) -> dict[str, Any]:
-    """What of a report does not depend on where the input was, and on stops."""
+    """Return the part of a report that does not depend on the input's place, nor on stops."""
     found = faults.lasting(report_of(folder))
     found["inputs"] = [one | {"path": None} for one in found["inputs"]]
     found["invalid_offsets"] = [offset for _, offset in found["invalid_offsets"]]
@@ -74,7 +74,7 @@ def lasting(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def same(tmp_path: Path) -> Callable[[str, Args], Callable[[Path], None]]:
-    """Make the output of a local file; what is returned compares another with it."""
+    """Make the output of a local file; return a function that compares another output with it."""
 
     def make_it(name: str, options: Args) -> Callable[[Path], None]:
         done = prepare("--input", tmp_path / "served" / name, "--output-dir", tmp_path / "local", *options)
@@ -107,7 +107,7 @@ def test_the_output_is_that_of_the_file(kind: str, served: Server, same: Same, t
 @pytest.mark.sample(6)
 @pytest.mark.parametrize("how", ["500", "503", "429", "reset", "short", "less"])
 @pytest.mark.parametrize("kind", ["txt", "jsonl.gz", "parquet"])
-def test_requests_that_fail_are_made_again(
+def test_failed_requests_are_repeated(
     kind: str, how: str, served: Server, same: Same, tmp_path: Path
 ) -> None:
     name, options = make(served.folder, kind)
@@ -160,7 +160,7 @@ def test_a_slow_server_only_takes_longer(kind: str, served: Server, same: Same, 
     compare(tmp_path / "out")
 
 
-def test_what_will_not_change_is_not_tried_again(served: Server, tmp_path: Path) -> None:
+def test_final_errors_are_not_tried_again(served: Server, tmp_path: Path) -> None:
     make_text(served.folder / "a.txt", 100_000)
     done = run(served, "b.txt", tmp_path)
     assert done.returncode == 3
@@ -176,7 +176,7 @@ def test_what_will_not_change_is_not_tried_again(served: Server, tmp_path: Path)
     assert served.n_requests == 1
 
 
-def test_a_server_that_asks_to_be_left_alone_is(
+def test_a_servers_retry_after_is_obeyed(
     served: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     waited: list[float] = []
@@ -207,7 +207,7 @@ def test_a_server_without_parts_or_lengths_is_refused(served: Server, tmp_path: 
         setattr(served, behaviour, True)
 
 
-def test_a_server_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_WAITS_S", ())
     with serve(tmp_path) as server:
         address = server.url("a.txt")
@@ -266,7 +266,7 @@ def test_a_stopped_run_resumes_at_the_next_record(
 
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "parquet"])
-def test_what_was_read_before_a_stop_is_not_read_again(kind: str, served: Server, tmp_path: Path) -> None:
+def test_the_part_read_before_a_stop_is_not_read_again(kind: str, served: Server, tmp_path: Path) -> None:
     if kind == "txt":
         path = make_text(served.folder / "a.txt", 12_000_000)
     else:
@@ -303,7 +303,7 @@ def test_other_columns_are_not_transferred(served: Server, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["arrow", "feather", "csv", "tsv.gz"])
-def test_tables_of_other_formats_are_read_and_resumed_as_on_the_disk(
+def test_tables_of_other_formats_are_read_and_resumed_like_files_on_the_disk(
     kind: str, served: Server, tmp_path: Path
 ) -> None:
     path = write(served.folder, kind, some_documents()[:300])
@@ -317,7 +317,7 @@ def test_tables_of_other_formats_are_read_and_resumed_as_on_the_disk(
     assert report_of(tmp_path / "out")["resumes"] == 1
 
 
-def test_magic_bytes_decide_where_an_address_says_nothing(served: Server, same: Same, tmp_path: Path) -> None:
+def test_magic_bytes_decide_if_the_address_has_no_name(served: Server, same: Same, tmp_path: Path) -> None:
     for kind in ("jsonl.gz", "parquet", "arrow"):
         path = write(served.folder, kind, some_documents()[:20])
         address = served.url(path.rename(served.folder / "get").name)
@@ -326,11 +326,11 @@ def test_magic_bytes_decide_where_an_address_says_nothing(served: Server, same: 
         assert report_of(out)["inputs"][0]["format"] == kind
 
 
-def test_secrets_in_an_address_are_sent_and_never_said(served: Server, tmp_path: Path) -> None:
+def test_secrets_in_an_address_are_sent_and_never_printed(served: Server, tmp_path: Path) -> None:
     text = make_text(served.folder / "a.txt", 200_000)
     text.write_bytes(b"one<|endoftext|>two\n" * 10_000)
     address = served.url("a.txt").replace("://", "://me:pass%20word@") + "?signature=hidden&x=1"
-    for behaviour in (0, 1, 1 << 60):  # good from the first request on, from the second, ...
+    for behaviour in (0, 1, 1 << 60):  # errors: none, from the first request, none
         served.fails_from, served.how = 1 << 60, "500"
         if behaviour:
             served.fails_from = behaviour
@@ -357,11 +357,11 @@ def test_a_signal_ends_the_wait_for_a_server(
     compare = same(name, options)
     options = (*input_of(served, name), "--output-dir", tmp_path / "out", "--block-size", "50K", *options)
     assert prepare(*options, "--dry-run").returncode == 0
-    served.hangs_from = served.n_requests * 2 + 2  # after the same again, and one to read
+    served.hangs_from = served.n_requests * 2 + 2  # after the same requests again, and one that reads
     process = begin(*options)
     assert served.is_hanging.wait(60)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)  # it would take 60 s for the answer
+    _, stderr = process.communicate(timeout=30)  # the answer would take 60 s
     assert not served.released.is_set()
     assert process.returncode == -number, stderr
     served.hangs_from = 1 << 60
@@ -369,12 +369,12 @@ def test_a_signal_ends_the_wait_for_a_server(
     compare(tmp_path / "out")
 
 
-def test_whatever_ends_a_run_ends_the_wait(served: Server, tmp_path: Path) -> None:
+def test_any_end_of_a_run_ends_the_wait(served: Server, tmp_path: Path) -> None:
     make_text(served.folder / "a.txt", 3_000_000)
     assert run(served, "a.txt", tmp_path / "out", "--dry-run").returncode == 0
     served.hangs_from = served.n_requests * 2 + 3
 
-    def check() -> None:  # as the one of the memory guard
+    def check() -> None:  # like the check of the memory guard
         if served.is_hanging.is_set():
             raise Stopped
 
@@ -394,7 +394,7 @@ with open_input(Url(sys.argv[1])) as file:
     while data := file.read(100_000, offset):
         crc, offset = zlib.crc32(data, crc), offset + len(data)
         if offset % 10_000_000 == 0:
-            time.sleep(0.02)  # so that as much comes ahead as may
+            time.sleep(0.02)  # lets it read ahead as far as it may
 print(offset, crc, int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) << 10)
 """
 
@@ -414,7 +414,7 @@ def test_memory_does_not_grow_with_the_file(served: Server) -> None:
     _, _, small_bytes = read_in_a_process(served.url("small"))
     n_bytes, crc, large_bytes = read_in_a_process(served.url("large"))
     assert (n_bytes, crc) == (400_000_000, zlib.crc32(bytes(400_000_000)))
-    assert large_bytes - small_bytes < 64_000_000  # it is 35 MB
+    assert large_bytes - small_bytes < 64_000_000  # measured: 35 MB
 
 
 def test_reading_anywhere_and_in_any_order_gives_the_bytes(
@@ -477,7 +477,7 @@ def refusal(*patterns: str) -> str:
     return str(error.value)
 
 
-def test_what_cannot_be_found_on_a_server_is_refused(memory: Callable[[str, bytes], None]) -> None:
+def test_inputs_missing_on_a_server_are_refused(memory: Callable[[str, bytes], None]) -> None:
     memory("/set/a.md", b"a")
     assert "no file matches memory://set/*.txt" in refusal("memory://set/*.txt")
     assert "memory://set has no .txt, .jsonl, .parquet or similar files, only 1 other entry" in refusal(
@@ -533,7 +533,7 @@ def test_a_server_that_never_answered_is_given_up_sooner(
 ) -> None:
     monkeypatch.setattr(server_module, "_STRANGER_S", 0.0)
     make_text(served.folder / "a.txt", 100_000)
-    served.fails_from, served.how = 1, "reset"  # it has sent the size
+    served.fails_from, served.how = 1, "reset"  # after the reply with the size
     done = run(served, "a.txt", tmp_path)
     assert "a.txt at byte 0, 7 times in a row: " in done.stderr
     assert done.stderr.endswith("; run the same command again when the server answers\n")
@@ -544,7 +544,7 @@ def test_a_server_that_never_answered_is_given_up_sooner(
     assert "; check the address, or run the same command again when the server answers\n" in done.stderr
 
 
-def test_addresses_that_differ_in_their_queries_alone_are_numbered() -> None:
+def test_addresses_that_differ_only_in_their_queries_are_numbered() -> None:
     assert found("https://h/get?id=1", "https://h/other?id=1", "https://h/get?id=2") == [
         "https://h/get?... (input 1)",
         "https://h/other?...",
@@ -552,7 +552,7 @@ def test_addresses_that_differ_in_their_queries_alone_are_numbered() -> None:
     ]
 
 
-def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     pip = f"is not installed; install it with:\n    {sys.executable} -m pip install"
     monkeypatch.setitem(sys.modules, "s3fs", None)
     assert f"the package that reads s3://a/b {pip} fsspec s3fs" in refusal("s3://a/b")
@@ -569,7 +569,7 @@ def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch) ->
         open_input(Url("https://a/b"))
 
 
-# What a scheme needs by fsspec's list, where its class or a module that its class imports is not there.
+# The package of each scheme by fsspec's list, and the module that is missing without it.
 PACKAGES_OF_SCHEMES = [
     ("sftp", "paramiko", "paramiko"),
     ("smb", "smbclient", "smbprotocol"),
@@ -596,7 +596,7 @@ def test_a_file_elsewhere_is_read_through_fsspec(
 
 @pytest.fixture
 def hub(served: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A stand-in for the Hub."""
+    """Imitate the Hub."""
     served.hub_commit = "c0ffee" * 6 + "abcd"
     template = f"{served.base}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", served.base)
@@ -607,7 +607,7 @@ def hub(served: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("what", ["sample/*.parquet", "sample", "sample/", "**/part*"])
-def test_a_dataset_on_the_hub_is_read_at_the_commit_it_has(
+def test_a_dataset_on_the_hub_is_read_at_its_current_commit(
     what: str, hub: Server, same: Same, tmp_path: Path
 ) -> None:
     (hub.folder / "sample").mkdir()

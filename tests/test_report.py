@@ -1,4 +1,4 @@
-"""prepare.json and the last lines: what is counted, what is not, and complete output of another run."""
+"""prepare.json and the last lines: counts, missing counts, and complete output of another run."""
 
 import json
 import re
@@ -17,7 +17,7 @@ def make_records(path: Path, n: int) -> Path:
     return path
 
 
-def test_what_is_not_counted_is_null_and_what_decides_the_tokens_is_reported(tmp_path: Path) -> None:
+def test_missing_counts_are_null_and_settings_that_decide_the_tokens_are_reported(tmp_path: Path) -> None:
     text = make_text(tmp_path / "a.txt", 100_000)
     assert prepare("--input", text, "--output-dir", tmp_path / "out").returncode == 0
     made = report_of(tmp_path / "out")
@@ -55,7 +55,7 @@ def test_a_document_over_many_blocks_counts_once(tmp_path: Path) -> None:
     assert [one["documents"] for one in report_of(tmp_path / "out")["inputs"]] == [1, 1]
 
 
-def test_the_memory_that_a_limit_counts_is_reported_next_to_the_resident_one(tmp_path: Path) -> None:
+def test_memory_that_a_limit_counts_is_reported_next_to_resident_memory(tmp_path: Path) -> None:
     text = make_text(tmp_path / "a.txt", 100_000)
     done = prepare("--input", text, "--output-dir", tmp_path / "out")
     assert re.search(r"peak memory \d+(\.\d)? [MG]B, \d+(\.\d)? [MG]B with mapped files\n", done.stderr)
@@ -63,14 +63,14 @@ def test_the_memory_that_a_limit_counts_is_reported_next_to_the_resident_one(tmp
     assert 0 < made["peak_own_bytes"] < made["peak_rss_bytes"]
 
 
-def test_one_of_something_is_singular(tmp_path: Path) -> None:
+def test_a_count_of_one_is_singular(tmp_path: Path) -> None:
     path = make_records(tmp_path / "a.jsonl", 1)
     done = prepare("--input", path, "--output-dir", tmp_path / "out")
     assert "\n1 document, the longest of" in done.stderr
 
 
 @pytest.mark.parametrize("is_dry", [False, True])
-def test_complete_output_of_other_options_is_refused_with_these(is_dry: bool, tmp_path: Path) -> None:
+def test_complete_output_of_other_options_is_refused_with_those_options(is_dry: bool, tmp_path: Path) -> None:
     text, more = make_text(tmp_path / "a.txt", 100_000), ["--dry-run"] if is_dry else []
     same: Args = ("--input", text, "--output-dir", tmp_path / "out")
     assert prepare(*same, "--val-ratio", "0.1").returncode == 0
@@ -84,7 +84,7 @@ def test_complete_output_of_other_options_is_refused_with_these(is_dry: bool, tm
     assert prepare(*same, "--val-ratio", "0.2", "--overwrite").returncode == 0
 
 
-def test_complete_output_of_another_text_or_of_another_size_is_refused_because_of_that(
+def test_complete_output_of_another_text_or_size_is_refused_with_the_reason(
     tmp_path: Path,
 ) -> None:
     text = make_text(tmp_path / "a.txt", 100_000)
@@ -103,7 +103,7 @@ def test_complete_output_of_another_text_or_of_another_size_is_refused_because_o
 
 
 @pytest.mark.parametrize("more", [(), ("--format", "npy", "--shard-tokens", "10K")])
-def test_what_is_complete_is_named_with_its_tokens_and_sizes(
+def test_complete_output_is_named_with_its_tokens_and_sizes(
     more: Args, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = make_text(tmp_path / "a.txt", 100_000)

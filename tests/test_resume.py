@@ -1,6 +1,6 @@
 """P4: killed at any moment, failing anywhere, the same command resumes and makes the same files.
 
-`python -m pytest -m slow -s tests/test_resume.py` kills 550 times and prints how often; it takes ten minutes.
+`python -m pytest -m slow -s tests/test_resume.py` kills 550 times and prints the count; it takes 10 minutes.
 """
 
 import contextlib
@@ -31,12 +31,12 @@ from tests.texts import any_bytes
 
 pytestmark = pytest.mark.costly
 
-EVERY_CALL = "(?!encode).*"  # calls that change what is on the disk
+EVERY_CALL = "(?!encode).*"  # calls that change the disk
 FIRST_OF_PUBLISHING = "remove prepare.json"
 
 
 def stop_at(k: int) -> Callable[[], None]:
-    """Make a check that ends the run when it is called for the k-th time, counted from 0."""
+    """Make a check that ends the run at its k-th call, counted from 0."""
     left = iter([*[None] * k, Stopped()])
 
     def check() -> None:
@@ -75,7 +75,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(n_kills: int, tmp_pa
             }
 
         n_here, last_s = faults.kill_until_done(rng, this, out, choose, seconds=seconds)
-        if not n_here:  # how long it takes, on a machine that has other things to do as well
+        if not n_here:  # the duration on a machine that is also busy with other work
             seconds = last_s
         n_done += n_here
         n_ends += 1
@@ -98,7 +98,7 @@ def test_killed_at_any_one_call_of_publishing_it_ends_in_the_same_files(tmp_path
     faults.run("--input", path, "--output-dir", tmp_path / "logged", log=str(tmp_path / "log"))
     calls = [call for call in (tmp_path / "log").read_text().splitlines() if "encode" not in call]
     for index in range(calls.index(FIRST_OF_PUBLISHING), len(calls), 3):
-        name, this, options = ways[index % 2]  # all of both are among the slow tests
+        name, this, options = ways[index % 2]  # the slow tests try all of both
         out = tmp_path / f"out{index}"
         shutil.copytree(tmp_path / name, out)
         args = ("--input", path, *options, "--output-dir", out)
@@ -110,7 +110,7 @@ def test_killed_at_any_one_call_of_publishing_it_ends_in_the_same_files(tmp_path
         this.assert_reached(out)
 
 
-def test_killed_a_few_calls_later_each_time_it_gets_through(tmp_path: Path) -> None:
+def test_killed_a_few_calls_later_each_time_it_finishes(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 600_000)
     expected = expect(tmp_path / "expected", "--input", path)
     out = tmp_path / "out"
@@ -160,7 +160,7 @@ def test_killed_at_any_one_call_it_ends_in_the_same_files(begun: str, old: bool,
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(("error", "exit_code"), [("RuntimeError", 1), ("MemoryError", 75)])
-def test_what_a_worker_raises_ends_the_run_with_all_that_is_sound_saved(
+def test_an_error_in_a_worker_ends_the_run_with_all_sound_work_saved(
     error: str, exit_code: int, tmp_path: Path
 ) -> None:
     path = make_text(tmp_path / "a.txt", 2_000_000)
@@ -175,8 +175,8 @@ def test_what_a_worker_raises_ends_the_run_with_all_that_is_sound_saved(
     assert expected.assert_reached(tmp_path / "out")["resumes"] == 1
 
 
-def test_an_input_cut_while_it_is_read_ends_the_run_and_put_back_it_resumes(tmp_path: Path) -> None:
-    path = make_text(tmp_path / "a.txt", 12_000_000)  # more than is read ahead
+def test_an_input_cut_while_it_is_read_ends_the_run_which_resumes_once_it_is_restored(tmp_path: Path) -> None:
+    path = make_text(tmp_path / "a.txt", 12_000_000)  # more than it reads ahead
     whole = path.read_bytes()
     expected = expect(tmp_path / "expected", "--input", path)
     args: Args = ("--input", path, "--output-dir", tmp_path / "out", "--block-size", "20000")
@@ -187,7 +187,7 @@ def test_an_input_cut_while_it_is_read_ends_the_run_and_put_back_it_resumes(tmp_
     done = faults.let_finish(process)
     assert done.returncode == 3
     assert "a.txt" in done.stderr
-    assert faults.run(*args).returncode == 5  # it is not the input that the run was begun with
+    assert faults.run(*args).returncode == 5  # the run was begun with another input
     path.write_bytes(whole)
     done = faults.run(*args)
     assert "may have changed" in done.stderr
@@ -225,9 +225,7 @@ def test_a_block_that_is_written_but_not_counted_is_not_saved(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("is_time", [False, True])
-def test_a_checkpoint_is_written_when_it_is_time_however_little_there_is(
-    is_time: bool, tmp_path: Path
-) -> None:
+def test_a_checkpoint_is_written_in_time_even_for_little_output(is_time: bool, tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 500_000)
     args: Args = ("--input", path, "--output-dir", tmp_path / "out")
     assert (checkpoint.EVERY_S, checkpoint.EVERY_OUTPUT_BYTES) == (30, 64 << 20)
@@ -237,23 +235,23 @@ def test_a_checkpoint_is_written_when_it_is_time_however_little_there_is(
         pytest.raises(Stopped),
     ):
         prepare(*args, "--block-size", "10000", every_bytes=1 << 40, stop_after_bytes=400_000)
-    said = prepare(*args).stderr
-    assert ("resuming at 8" in said) == is_time
-    assert ("nothing was saved" in said) == (not is_time)
+    stderr = prepare(*args).stderr
+    assert ("resuming at 8" in stderr) == is_time
+    assert ("nothing was saved" in stderr) == (not is_time)
 
 
-# The report, and what the files depend on
+# The report, and independence from the stops
 
 
 def run_with_stops(rng: random.Random, out: Path, *args: str | Path, n_stops: int, mean_checks: int) -> None:
-    """Run to the end in this process, stopped so often and every time with other settings."""
+    """Run to the end in this process, with `n_stops` stops and new settings after each."""
     for n_left in range(n_stops, -1, -1):
         n_checks = round(rng.expovariate(1 / mean_checks))
         settings = ("--workers", str(rng.randint(1, 4)), "--block-size", str(rng.randint(1, 20_000)))
         with contextlib.ExitStack() as stack:
             if n_left:
                 stack.enter_context(contextlib.suppress(Stopped))
-                if rng.random() < 0.5:  # as if killed: what follows the last checkpoint is lost
+                if rng.random() < 0.5:  # as if killed: the work after the last checkpoint is lost
                     stack.enter_context(patch.object(Checkpointer, "now", side_effect=Stopped))
             done = prepare(
                 *(*args, "--output-dir", out, *settings),
@@ -279,7 +277,7 @@ def test_the_report_of_a_stopped_run_is_that_of_an_uninterrupted_one(seed: int, 
     assert report["invalid_bytes"] > 8
     assert report["forced_cuts"] >= 4
     assert report["val_split"]["windows"] > 1
-    assert report["bytes_read"] < report["bytes_total"]  # --n has ended it
+    assert report["bytes_read"] < report["bytes_total"]  # --n ended it
     assert report["resumes"] > 2
 
 
@@ -290,7 +288,7 @@ def test_it_resumes_within_a_stretch_that_is_cut_by_force_and_between_cr_and_lf(
 ) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"x" + b"\r\n" * 500 + b" y z")
-    with patch.object(cutting, "MAX_PIECE_BYTES", 101):  # every second cut comes between the two
+    with patch.object(cutting, "MAX_PIECE_BYTES", 101):  # every second cut is between CR and LF
         assert prepare("--input", path, "--output-dir", tmp_path / "expected").returncode == 0
         args: Args = ("--input", path, "--output-dir", tmp_path / "out")
         with pytest.raises(Stopped):
@@ -317,7 +315,7 @@ def expected_of(folder: Path) -> Expected:
     deadline=None,
     max_examples=10,
 )
-def test_any_bytes_stopped_anywhere_give_the_files_of_an_uninterrupted_run(
+def test_any_bytes_stopped_at_any_point_give_the_files_of_an_uninterrupted_run(
     raws: list[bytes],
     n_copies: int,
     seed: int,
@@ -340,7 +338,7 @@ def test_any_bytes_stopped_anywhere_give_the_files_of_an_uninterrupted_run(
     expected_of(tmp_path / "expected").assert_reached(tmp_path / "out")
 
 
-def test_an_encoder_that_fails_at_one_place_only_is_passed_at_the_second_try(tmp_path: Path) -> None:
+def test_an_encoder_that_fails_once_at_a_place_succeeds_there_at_the_second_try(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 400_000)
     expected = expect(tmp_path / "expected", "--input", path)
     encode = GigatokenEncoder.encode_checked
@@ -361,7 +359,7 @@ def test_an_encoder_that_fails_at_one_place_only_is_passed_at_the_second_try(tmp
 # Two runs at once
 
 
-def test_a_second_run_in_the_same_folder_learns_which_one_is_at_work(tmp_path: Path) -> None:
+def test_a_second_run_in_the_same_folder_names_the_first_one(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 1_000_000)
     expected = expect(tmp_path / "expected", "--input", path)
     args: Args = ("--input", path, "--output-dir", tmp_path / "out")
@@ -376,7 +374,7 @@ def test_a_second_run_in_the_same_folder_learns_which_one_is_at_work(tmp_path: P
     assert expected.assert_reached(tmp_path / "out")["resumes"] == 0
 
 
-def test_a_second_run_is_refused_too_where_links_lead_both_to_one_file(tmp_path: Path) -> None:
+def test_a_second_run_is_refused_too_if_links_lead_both_to_one_file(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 1_000_000)
     expected = expect(tmp_path / "expected", "--input", path)
     elsewhere = tmp_path / "elsewhere"
@@ -400,7 +398,7 @@ def test_a_second_run_is_refused_too_where_links_lead_both_to_one_file(tmp_path:
     assert [one.name for one in elsewhere.iterdir()] == ["big.bin"]
 
 
-def test_a_child_that_outlives_a_killed_run_does_not_stand_in_the_way(tmp_path: Path) -> None:
+def test_a_child_that_outlives_a_killed_run_does_not_block_the_next(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 1_000_000)
     expected = expect(tmp_path / "expected", "--input", path)
     args: Args = ("--input", path, "--output-dir", tmp_path / "out")

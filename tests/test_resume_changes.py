@@ -23,7 +23,7 @@ pytestmark = pytest.mark.costly
 
 N_BYTES = 600_000
 BLOCKS: Args = ("--block-size", "20000")
-N_CONSUMED = 300_000  # when a test's first run stops, and at most a block more
+N_CONSUMED = 300_000  # where a test's first run stops, or at most one block later
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def begin(out: Path, *args: str | Path, after_bytes: int = N_CONSUMED) -> None:
-    """Make a run that stops on its way."""
+    """Make a run that stops before its end."""
     with pytest.raises(Stopped):
         prepare(*args, *BLOCKS, "--output-dir", out, stop_after_bytes=after_bytes)
 
@@ -46,7 +46,7 @@ MADE: dict[tuple[str, ...], Expected] = {}
 
 
 def expected_now(tmp_path: Path, *args: str | Path) -> Expected:
-    """What a run over the inputs as they are now makes."""
+    """Return the output of a run over the inputs as they are now."""
     contents = (one.read_bytes() if isinstance(one, Path) else one.encode() for one in args)
     key = tuple(hashlib.sha256(content).hexdigest() for content in contents)
     if key not in MADE:
@@ -61,14 +61,14 @@ def expected_now(tmp_path: Path, *args: str | Path) -> Expected:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
-    """All files below a folder, and by what to tell that one has been written to."""
+    """Return all files below a folder, each with values that change when it is written to."""
     files = (one for one in folder.rglob("*") if one.is_file() and not one.name.startswith((".git", "lock.")))
     found = ((str(one.relative_to(folder)), one.stat()) for one in files)
     return {name: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in found}
 
 
 def unsampled(path: Path, start: int, end: int, paths: Sequence[Path] = ()) -> int:
-    """Find a place that no sample covers: a change there shows in nothing but time and content."""
+    """Find a place that no sample covers: a change there shows only in time and content."""
     total_bytes = sum(one.stat().st_size for one in paths or [path])
     with LocalFile(path) as file:
         samples = take_samples(file, total_bytes=total_bytes, n_inputs=len(paths or [path]))
@@ -85,7 +85,7 @@ def edit(path: Path, place: int) -> None:
         file.write(b" edited ")
 
 
-def test_all_that_a_stopped_run_leaves_is_in_one_folder_that_git_does_not_see(
+def test_all_files_of_a_stopped_run_are_in_one_folder_that_git_ignores(
     path: Path, out: Path, tmp_path: Path
 ) -> None:
     begin(out, "--input", path)
@@ -107,7 +107,7 @@ def cut(path: Path) -> None:
     os.truncate(path, N_BYTES - 9)
 
 
-def cut_before_where_it_is(path: Path) -> None:
+def cut_before_the_place(path: Path) -> None:
     os.truncate(path, N_CONSUMED // 2)
 
 
@@ -115,13 +115,13 @@ def edit_within_a_sample(path: Path) -> None:
     edit(path, 100)
 
 
-def edit_what_was_read(path: Path) -> None:
+def edit_the_read_part(path: Path) -> None:
     edit(path, unsampled(path, 100_000, 250_000))
 
 
 def edit_it_and_set_the_time_back(path: Path) -> None:
     stat = path.stat()
-    edit_what_was_read(path)
+    edit_the_read_part(path)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
@@ -129,7 +129,7 @@ def edit_the_first_bytes_of_a_copy_of_the_same_age(path: Path) -> None:
     copy = path.with_name("copy")
     shutil.copy2(path, copy)
     stat = path.stat()
-    edit_what_was_read(copy)
+    edit_the_read_part(copy)
     os.utime(copy, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     copy.replace(path)
 
@@ -144,10 +144,10 @@ def write_something_else(path: Path) -> None:
     [
         (grow, "had 600,000 bytes and has 600,009"),
         (cut, "had 600,000 bytes and has 599,991"),
-        (cut_before_where_it_is, "had 600,000 bytes and has 150,000"),
+        (cut_before_the_place, "had 600,000 bytes and has 150,000"),
         (edit_within_a_sample, "changed within the 3"),
         (write_something_else, "changed within the 3"),
-        (edit_what_was_read, "changed within the 3"),
+        (edit_the_read_part, "changed within the 3"),
         (edit_it_and_set_the_time_back, "changed within the 3"),
         (edit_the_first_bytes_of_a_copy_of_the_same_age, "changed within the 3"),
     ],
@@ -174,7 +174,7 @@ def assert_restarts(out: Path, tmp_path: Path, *args: str | Path) -> None:
     assert expected_now(tmp_path, *args).assert_reached(out)["resumes"] == 0
 
 
-def test_what_is_refused_stays_as_it_is_and_resumes_once_it_fits_again(
+def test_a_refused_run_stays_unchanged_and_resumes_once_the_input_fits_again(
     path: Path, out: Path, tmp_path: Path
 ) -> None:
     args: Args = ("--input", path)
@@ -183,7 +183,7 @@ def test_what_is_refused_stays_as_it_is_and_resumes_once_it_fits_again(
     os.truncate(path, N_BYTES - 9)
     assert prepare(*args, "--output-dir", out).returncode == 5
     assert snapshot(out) == before
-    make_text(path, N_BYTES)  # as it was
+    make_text(path, N_BYTES)  # the original
     done = prepare(*args, "--output-dir", out)
     assert "may have changed" in done.stderr
     assert "resuming at 5" in done.stderr
@@ -197,7 +197,7 @@ def touch(path: Path) -> None:
 def change_its_mode(path: Path) -> None:
     mtime_ns = path.stat().st_mtime_ns
     path.chmod(0o600)
-    assert path.stat().st_mtime_ns == mtime_ns  # ctime alone says that something was done to it
+    assert path.stat().st_mtime_ns == mtime_ns  # only ctime has changed
 
 
 def put_a_copy_in_its_place(path: Path) -> None:
@@ -205,12 +205,12 @@ def put_a_copy_in_its_place(path: Path) -> None:
     path.with_name("copy").replace(path)
 
 
-def edit_what_was_not_read(path: Path) -> None:
+def edit_the_unread_part(path: Path) -> None:
     edit(path, unsampled(path, 450_000, N_BYTES))
 
 
-@pytest.mark.parametrize("change", [touch, change_its_mode, put_a_copy_in_its_place, edit_what_was_not_read])
-def test_where_what_was_read_is_the_same_it_resumes_after_a_check(
+@pytest.mark.parametrize("change", [touch, change_its_mode, put_a_copy_in_its_place, edit_the_unread_part])
+def test_it_resumes_after_a_check_if_the_part_already_read_is_the_same(
     change: Callable[[Path], None], path: Path, out: Path, tmp_path: Path
 ) -> None:
     args: Args = ("--input", path)
@@ -233,7 +233,7 @@ def paths(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("index", range(3))
-def test_of_several_inputs_those_that_have_been_read_must_be_the_same(
+def test_those_of_several_inputs_already_read_must_be_the_same(
     index: int, paths: list[Path], out: Path, tmp_path: Path
 ) -> None:
     args: Args = ("--input", *paths)
@@ -248,11 +248,11 @@ def test_of_several_inputs_those_that_have_been_read_must_be_the_same(
         expected_now(tmp_path, *args).assert_reached(out)
 
 
-def test_an_input_more_or_less_or_in_another_order_is_refused_until_restart(
+def test_an_added_missing_or_moved_input_is_refused_until_restart(
     paths: list[Path], out: Path, tmp_path: Path
 ) -> None:
     begin(out, "--input", *paths[:2], after_bytes=375_000)
-    done = prepare("--input", *paths, "--output-dir", out)  # which would move the validation windows
+    done = prepare("--input", *paths, "--output-dir", out)  # would move the validation windows
     assert_refused(
         done, out, "the size of all text, which decides the validation windows, was 500,001 and is"
     )
@@ -345,7 +345,7 @@ def test_the_same_vocabulary_may_come_from_elsewhere(path: Path, out: Path, tmp_
     assert expected_now(tmp_path, "--input", path).assert_reached(out)["resumes"] == 1
 
 
-# Once it is complete
+# Complete output
 
 
 @pytest.fixture
@@ -354,7 +354,7 @@ def complete(path: Path, out: Path) -> Path:
     return out
 
 
-def test_what_is_complete_is_left_as_it_is(path: Path, complete: Path) -> None:
+def test_complete_output_is_left_unchanged(path: Path, complete: Path) -> None:
     before = snapshot(complete)
     for options in ((), ("--workers", "3"), ("--block-size", "1000")):
         done = prepare("--input", path, *options, "--output-dir", complete)
@@ -364,7 +364,7 @@ def test_what_is_complete_is_left_as_it_is(path: Path, complete: Path) -> None:
     assert list(complete.glob(".*")) == []
 
 
-def test_what_is_complete_stays_so_when_the_input_has_a_new_timestamp(path: Path, complete: Path) -> None:
+def test_complete_output_stays_so_if_the_input_has_a_new_timestamp(path: Path, complete: Path) -> None:
     path.touch()
     before = snapshot(complete)
     done = prepare("--input", path, "--output-dir", complete)
@@ -374,10 +374,10 @@ def test_what_is_complete_stays_so_when_the_input_has_a_new_timestamp(path: Path
     assert snapshot(complete) == before
 
 
-def test_the_way_that_it_names_to_make_it_again_is_one(path: Path, complete: Path, tmp_path: Path) -> None:
+def test_the_option_named_for_making_it_again_works(path: Path, complete: Path, tmp_path: Path) -> None:
     before = snapshot(complete)
-    said = prepare("--input", path, "--output-dir", complete).stderr
-    options = [word.strip(",.;") for word in said.split() if word.startswith("--")]
+    stderr = prepare("--input", path, "--output-dir", complete).stderr
+    options = [word.strip(",.;") for word in stderr.split() if word.startswith("--")]
     assert options == ["--overwrite"]
     assert prepare("--input", path, *options, "--output-dir", complete).returncode == 0
     assert not {*snapshot(complete).values()} & {*before.values()}
@@ -396,7 +396,7 @@ def garble(content: str) -> Callable[[Path], None]:
 
 
 def lose_a_part(name: str) -> Callable[[Path], None]:
-    """Take a field out of prepare.json, or put something else there."""
+    """Set a field of prepare.json to null."""
 
     def change(complete: Path) -> None:
         made = faults.report_of(complete)
@@ -427,7 +427,7 @@ def remove_train(complete: Path) -> None:
         *[lose_a_part(name) for name in ("fingerprint", "files", "inputs")],
     ],
 )
-def test_what_does_not_look_complete_is_not_replaced_unless_asked_for(
+def test_output_that_looks_incomplete_is_kept_without_overwrite(
     change: Callable[[Path], None], path: Path, complete: Path, tmp_path: Path
 ) -> None:
     change(complete)
@@ -439,7 +439,7 @@ MISMATCH = "holds complete output that does not match this run: "
 
 
 def assert_kept(why: str, path: Path, complete: Path, tmp_path: Path) -> None:
-    """A run says why it leaves everything as it is, and replaces it if an option allows that."""
+    """Check that a run reports why it changes nothing, and replaces the files with --overwrite."""
     before = snapshot(complete)
     done = prepare("--input", path, "--output-dir", complete)
     assert done.returncode == 4, done.stderr
@@ -452,15 +452,15 @@ def assert_kept(why: str, path: Path, complete: Path, tmp_path: Path) -> None:
     expected_now(tmp_path, "--input", path).assert_reached(complete)
 
 
-@pytest.mark.parametrize("change", [grow, edit_within_a_sample, edit_what_was_read])
-def test_made_of_another_input_it_is_not_replaced_unless_asked_for(
+@pytest.mark.parametrize("change", [grow, edit_within_a_sample, edit_the_read_part])
+def test_output_of_another_input_is_kept_without_overwrite(
     change: Callable[[Path], None], path: Path, complete: Path, tmp_path: Path
 ) -> None:
     change(path)
-    assert_kept("exists already" if change is edit_what_was_read else MISMATCH, path, complete, tmp_path)
+    assert_kept("exists already" if change is edit_the_read_part else MISMATCH, path, complete, tmp_path)
 
 
-def test_without_its_files_a_report_means_nothing(path: Path, complete: Path, tmp_path: Path) -> None:
+def test_a_report_without_its_files_is_ignored(path: Path, complete: Path, tmp_path: Path) -> None:
     for name in faults.FINALS:
         (complete / name).unlink()
     assert prepare("--input", path, "--output-dir", complete).returncode == 0
@@ -480,14 +480,14 @@ def test_old_files_stay_until_the_new_are_complete_and_a_stopped_run_resumes(
     begin(complete, *args, "--overwrite")
     assert {name: snapshot(complete)[name] for name in old} == old
     done = prepare(*args, "--output-dir", complete)
-    assert done.returncode == 4  # the old ones are still there
+    assert done.returncode == 4  # the old files are still there
     assert {name: snapshot(complete)[name] for name in old} == old
     done = prepare(*args, "--output-dir", complete, "--overwrite")
     assert "resuming at 5" in done.stderr
     assert expected_now(tmp_path, *args).assert_reached(complete)["resumes"] == 1
 
 
-def test_old_files_and_their_report_stay_if_a_finished_run_may_not_replace_them_any_more(
+def test_old_files_and_their_report_stay_if_a_finished_run_may_no_longer_replace_them(
     path: Path, complete: Path, tmp_path: Path
 ) -> None:
     args: Args = ("--input", path, "--val-ratio", "0.1", "--output-dir", complete)
@@ -501,7 +501,7 @@ def test_old_files_and_their_report_stay_if_a_finished_run_may_not_replace_them_
     expected_now(tmp_path, "--input", path, "--val-ratio", "0.1").assert_reached(complete)
 
 
-def test_a_stopped_run_stays_where_another_is_complete(path: Path, complete: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_stays_next_to_complete_output(path: Path, complete: Path, tmp_path: Path) -> None:
     others: Args = ("--input", path, "--val-ratio", "0.1")
     begin(complete, *others, "--overwrite")
     before = snapshot(complete)
@@ -511,7 +511,7 @@ def test_a_stopped_run_stays_where_another_is_complete(path: Path, complete: Pat
     expected_now(tmp_path, *others).assert_reached(complete)
 
 
-def test_a_finished_run_stays_where_another_is_complete(path: Path, complete: Path, tmp_path: Path) -> None:
+def test_a_finished_run_stays_next_to_complete_output(path: Path, complete: Path, tmp_path: Path) -> None:
     args: Args = ("--input", path, "--val-ratio", "0.1", "--overwrite", "--output-dir", complete)
     assert faults.run(*args, at="remove prepare.json").returncode == -9
     before = snapshot(complete)
@@ -538,7 +538,7 @@ def test_overwrite_makes_it_again_each_time_and_resumes_in_between(
     assert not {*second.values()} & {*snapshot(complete).values()}
 
 
-def test_a_run_that_was_killed_when_all_had_its_name_is_only_finished(path: Path, complete: Path) -> None:
+def test_a_run_killed_after_all_files_got_their_names_is_only_finished(path: Path, complete: Path) -> None:
     args: Args = ("--input", path, "--overwrite", "--output-dir", complete)
     assert faults.run(*args, at="remove journal").returncode == -9
     files = {name: known for name, known in snapshot(complete).items() if name.endswith(".bin")}
@@ -548,23 +548,21 @@ def test_a_run_that_was_killed_when_all_had_its_name_is_only_finished(path: Path
     assert list(complete.glob(".*")) == []
 
 
-def test_what_is_complete_needs_no_stopped_run_of_the_same(path: Path, complete: Path) -> None:
+def test_complete_output_is_kept_next_to_a_stopped_run_of_the_same(path: Path, complete: Path) -> None:
     before = snapshot(complete)
     begin(complete, "--input", path, "--overwrite")
     assert "already complete" in prepare("--input", path, "--output-dir", complete).stderr
     assert snapshot(complete) == before
 
 
-def test_restart_throws_away_what_is_saved(path: Path, out: Path, tmp_path: Path) -> None:
+def test_restart_discards_the_saved_work(path: Path, out: Path, tmp_path: Path) -> None:
     begin(out, "--input", path)
     done = prepare("--input", path, "--output-dir", out, "--restart")
     assert "resuming at" not in done.stderr
     assert expected_now(tmp_path, "--input", path).assert_reached(out)["resumes"] == 0
 
 
-def test_restart_without_anything_to_throw_away_is_an_ordinary_run(
-    path: Path, out: Path, tmp_path: Path
-) -> None:
+def test_restart_with_nothing_to_discard_is_an_ordinary_run(path: Path, out: Path, tmp_path: Path) -> None:
     assert prepare("--input", path, "--output-dir", out, "--restart").returncode == 0
     expected_now(tmp_path, "--input", path).assert_reached(out)
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.costly
 
 ResumesFrom: TypeAlias = Callable[..., Outcome]
 
-N_MARKS = 8  # checkpoints that the stopped run has left
+N_MARKS = 8  # checkpoints of the stopped run
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def args(path: Path) -> Args:
-    # Windows for val all over the text, so that most segments have tokens of both splits.
+    # Windows for val throughout the text, so that most segments have tokens of both splits.
     return ("--input", path, "--val-ratio", "0.4")
 
 
@@ -43,13 +43,13 @@ def expected(args: Args, tmp_path_factory: pytest.TempPathFactory) -> Expected:
 
 @pytest.fixture(scope="module")
 def stopped(args: Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of a run that was killed on its way."""
+    """Make the output folder of a run that was killed before its end."""
     return run_until(tmp_path_factory.mktemp("stopped") / "out", args, at="write journal", skip=N_MARKS + 1)
 
 
 @pytest.fixture(scope="module")
 def finished(args: Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of a run that was killed before it could give the files their names."""
+    """Make the output folder of a run that was killed before it could rename the files."""
     return run_until(tmp_path_factory.mktemp("finished") / "out", args, at="rename val.bin.partial", skip=0)
 
 
@@ -85,7 +85,7 @@ def line_ends(journal: Path) -> list[int]:
 
 
 def tokens_at(out: Path) -> list[dict[str, int]]:
-    """How many tokens of each split each checkpoint saved, the beginning included."""
+    """Return the tokens of each split at each checkpoint, with zeros for the beginning."""
     lines = [json.loads(line[9:]) for line in (out / ".prepare" / "journal").read_bytes().splitlines()]
     return [{"train": 0, "val": 0}, *(line["tokens"] for line in lines[1:])]
 
@@ -96,7 +96,7 @@ def partial(out: Path, split: str) -> Path:
 
 @pytest.fixture
 def resumes_from(stopped: Path, out: Path, args: Args, expected: Expected) -> Callable[..., Outcome]:
-    """Run again and see where it resumes: at a checkpoint, or at none."""
+    """Run again and check where it resumes: at a checkpoint, or at none."""
     n_tokens = [sum(tokens.values()) for tokens in tokens_at(stopped)]
 
     def check(mark: int | None, **counts: int) -> Outcome:
@@ -121,7 +121,7 @@ def test_undamaged_it_resumes_from_the_last_checkpoint(out: Path, resumes_from: 
 
 
 @pytest.mark.parametrize("line", range(1, N_MARKS + 1))
-def test_a_flipped_bit_in_a_line_of_the_journal_costs_what_follows_it(
+def test_a_flipped_bit_in_a_line_of_the_journal_costs_the_lines_from_there(
     line: int, journal: Path, resumes_from: ResumesFrom
 ) -> None:
     ends = line_ends(journal)
@@ -150,7 +150,7 @@ def test_a_torn_journal_counts_up_to_the_tear(
 
 
 @pytest.mark.parametrize("tail", [b"", b"00000000 {", b"\n\xff{}\n", bytes(5000)])
-def test_what_is_saved_after_a_tear_is_found(
+def test_work_saved_after_a_tear_is_found(
     tail: bytes, out: Path, journal: Path, args: Args, expected: Expected
 ) -> None:
     cut(journal, line_ends(journal)[2] - 1)
@@ -162,7 +162,7 @@ def test_what_is_saved_after_a_tear_is_found(
     expected.assert_reached(out)
 
 
-def test_what_is_saved_after_going_back_is_found(out: Path, args: Args, expected: Expected) -> None:
+def test_work_saved_after_going_back_is_found(out: Path, args: Args, expected: Expected) -> None:
     cut(partial(out, "train"), 2 * tokens_at(out)[1]["train"])
     with pytest.raises(Stopped):
         prepare(*args, "--output-dir", out, "--block-size", "5000", stop_after_bytes=500_000)
@@ -171,7 +171,7 @@ def test_what_is_saved_after_going_back_is_found(out: Path, args: Args, expected
 
 
 @pytest.mark.parametrize("content", [b"{}\n", b"\n", bytes(10_000), b"\xff" * 10_000])
-def test_a_journal_that_is_nothing_of_the_kind_counts_for_nothing(
+def test_a_file_that_is_no_journal_does_not_count(
     content: bytes, journal: Path, resumes_from: ResumesFrom
 ) -> None:
     journal.write_bytes(content)
@@ -194,14 +194,14 @@ def test_a_flipped_bit_in_the_last_segment_costs_that_one(
     which: int, out: Path, resumes_from: ResumesFrom
 ) -> None:
     before, after = tokens_at(out)[-2:]
-    # Which packages are installed decides on the text, and so on whether it has tokens of both splits.
+    # The text, and whether the segment has tokens of both splits, depend on the installed packages.
     split = [split for split in after if after[split] > before[split]][which]
     flip(partial(out, split), random.Random(split).randrange(2 * before[split], 2 * after[split]))
     assert "going back" in resumes_from(N_MARKS - 1, fallbacks=1).stderr
 
 
 @pytest.mark.parametrize("k", range(1, N_MARKS))
-def test_a_flipped_bit_in_an_older_segment_is_found_in_the_end_and_made_again_from_there(
+def test_a_flipped_bit_in_an_older_segment_is_found_at_the_end_and_repaired_from_there(
     k: int, out: Path, args: Args, expected: Expected
 ) -> None:
     tokens = tokens_at(out)
@@ -218,7 +218,7 @@ def test_a_flipped_bit_in_an_older_segment_is_found_in_the_end_and_made_again_fr
 
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("mark", [0, 1, N_MARKS // 2, N_MARKS - 1])
-def test_a_file_cut_within_a_segment_costs_what_it_no_longer_holds(
+def test_a_file_cut_within_a_segment_costs_the_lost_segments(
     mark: int, split: str, out: Path, resumes_from: ResumesFrom
 ) -> None:
     tokens = tokens_at(out)
@@ -228,13 +228,13 @@ def test_a_file_cut_within_a_segment_costs_what_it_no_longer_holds(
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_file_that_is_gone_costs_all(split: str, out: Path, resumes_from: ResumesFrom) -> None:
+def test_a_missing_file_costs_all(split: str, out: Path, resumes_from: ResumesFrom) -> None:
     partial(out, split).unlink()
     resumes_from(0, fallbacks=N_MARKS)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_what_follows_the_last_checkpoint_counts_for_nothing(
+def test_bytes_after_the_last_checkpoint_do_not_count(
     split: str, out: Path, resumes_from: ResumesFrom
 ) -> None:
     cut(partial(out, split), 2 * tokens_at(out)[-1][split])
@@ -258,7 +258,7 @@ def test_a_folder_where_a_file_should_be_is_an_error(name: str, out: Path, args:
 
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("damage", ["gone", "cut", "grown", "flipped"])
-def test_a_finished_file_that_is_damaged_before_it_has_its_name_is_made_again(
+def test_a_finished_file_damaged_before_it_has_its_name_is_made_again(
     damage: str, split: str, finished: Path, args: Args, expected: Expected, tmp_path: Path
 ) -> None:
     out = Path(shutil.copytree(finished, tmp_path / "out"))
@@ -276,11 +276,11 @@ def test_a_finished_file_that_is_damaged_before_it_has_its_name_is_made_again(
     expected.assert_reached(out, fallbacks=faults.report_of(out)["checkpoint_fallbacks"])
 
 
-def test_a_file_that_cannot_be_looked_for_is_an_error_and_not_one_that_has_its_name_already(
+def test_a_file_that_cannot_be_checked_is_an_error_and_not_taken_for_renamed(
     tmp_path: Path,
 ) -> None:
     (tmp_path / ".prepare").mkdir()
-    final = tmp_path / ("x" * 250)  # the name of the unfinished file is longer than a name may be
+    final = tmp_path / ("x" * 250)  # the name of the unfinished file is too long
     for may_replace in (False, True):
         with pytest.raises(
             OutputError, match=r"cannot check whether .*partial exists: File name too long; .* run the"
@@ -288,7 +288,7 @@ def test_a_file_that_cannot_be_looked_for_is_an_error_and_not_one_that_has_its_n
             publish({"train": Written(Shards(tmp_path, final.name), 1)}, may_replace=may_replace)
 
 
-def test_a_final_file_that_is_gone_before_the_other_has_its_name_is_not_forgotten(
+def test_a_final_file_lost_before_the_other_has_its_name_is_made_again(
     args: Args, expected: Expected, tmp_path: Path
 ) -> None:
     out = run_until(tmp_path / "out", args, at="rename train.bin.partial", skip=0)
@@ -327,12 +327,12 @@ def some_shards(shard_args: Args, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def stopped_shards(some_shards: Path, tmp_path: Path) -> Path:
-    """The output folder of a run that has given some shards their names."""
+    """Copy the output folder of a run that has named some shards."""
     return Path(shutil.copytree(some_shards, tmp_path / "out"))
 
 
 def named(out: Path) -> dict[str, tuple[int, int]]:
-    """The files that have their names, and what is another if one is written again."""
+    """Return the files with final names, each with values that change when it is written again."""
     found = {path.name: path.stat() for path in out.glob("*") if path.suffix in faults.SUFFIXES}
     return {name: (status.st_ino, status.st_mtime_ns) for name, status in found.items()}
 
@@ -363,22 +363,22 @@ TEARS += ["all", "zeros", "empty", "gone"]
 
 @pytest.mark.sample(8)
 @pytest.mark.parametrize("how", TEARS)
-def test_shards_named_by_records_that_are_lost_stay_as_they_are(
+def test_shards_named_by_lost_records_stay_unchanged(
     how: str, shard_args: Args, shards: Expected, stopped_shards: Path
 ) -> None:
     before = named(stopped_shards)
     tear(stopped_shards / ".prepare" / "journal", how)
     args: Args = (*shard_args, "--output-dir", stopped_shards)
-    with pytest.raises(Stopped):  # it can be stopped again, where nothing shows a tear any more
+    with pytest.raises(Stopped):  # stopped again, at a point where no tear is visible any more
         prepare(*args, stop_after_bytes=310_000)
-    assert before.items() <= named(stopped_shards).items()  # it may have named another before it was stopped
+    assert before.items() <= named(stopped_shards).items()  # it may have named another before it stopped
     done = prepare(*args)
     assert done.returncode == 0, done.stderr
     assert before.items() <= named(stopped_shards).items()
     shards.assert_reached(stopped_shards)
 
 
-def test_a_journal_that_has_lost_little_costs_little(
+def test_a_journal_that_lost_little_costs_little(
     shard_args: Args, shards: Expected, stopped_shards: Path
 ) -> None:
     journal = stopped_shards / ".prepare" / "journal"
@@ -402,7 +402,7 @@ def test_with_overwrite_a_torn_journal_resumes_as_well(
 
 
 @pytest.mark.parametrize("k", [0, -2])
-def test_of_shards_that_are_not_as_they_should_be_none_is_lost(
+def test_no_shard_is_lost_if_one_of_them_is_damaged(
     k: int, shard_args: Args, shards: Expected, stopped_shards: Path
 ) -> None:
     tear(stopped_shards / ".prepare" / "journal", "all but the header")
@@ -420,7 +420,7 @@ def test_of_shards_that_are_not_as_they_should_be_none_is_lost(
     shards.assert_reached(stopped_shards)
 
 
-def test_one_shard_too_many_is_refused_before_anything_is_done(
+def test_an_extra_shard_is_refused_before_anything_is_changed(
     shard_args: Args, shards: Expected, stopped_shards: Path
 ) -> None:
     journal = stopped_shards / ".prepare" / "journal"
@@ -440,13 +440,13 @@ def test_one_shard_too_many_is_refused_before_anything_is_done(
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("form", ["train.bin", "bin", "npy", "llmc"])
 @pytest.mark.parametrize("n_named", ["the first", "all"])
-def test_a_torn_last_record_costs_nothing_when_files_have_got_their_names(
+def test_a_torn_last_record_costs_nothing_once_files_have_their_names(
     n_named: str, form: str, path: Path, tmp_path: Path
 ) -> None:
     args: Args = ("--input", path)
     args = args if form == "train.bin" else (*args, "--format", form, *SHARDS)
     expected = expect(tmp_path / "expected", *args)
-    # The last to get its name by a rename is the last shard, which is not full, or train.bin.
+    # The last file to be renamed is train.bin, or the last shard, which is not full.
     at, skip = ("rename .*partial", -1) if n_named == "the first" else ("open prepare.json.tmp", 0)
     if skip < 0:
         log = tmp_path / "log"

@@ -38,7 +38,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def begin(out: Path, *args: str | Path, after_bytes: int = 1) -> Position:
-    """Make a run that stops on its way; where that is."""
+    """Make a run that stops before its end; return the position."""
     with pytest.raises(Stopped):
         prepare(*args, *BLOCKS, "--output-dir", out, stop_after_bytes=after_bytes)
     return saved_position(out)
@@ -53,7 +53,7 @@ def saved_position(out: Path) -> Position:
 
 
 def assert_resumes(out: Path, *args: str | Path, resumes: int = 1) -> Outcome:
-    """Resume with these inputs and options; the result is that of a run from the beginning."""
+    """Resume with these inputs and options; check that the result is that of a run from the beginning."""
     done = prepare(*args, *BLOCKS, "--output-dir", out)
     assert done.returncode == 0, done.stderr
     assert "resuming at" in done.stderr
@@ -66,7 +66,7 @@ def assert_resumes(out: Path, *args: str | Path, resumes: int = 1) -> Outcome:
 
 
 def assert_refused(out: Path, *args: str | Path, why: str) -> None:
-    """Nothing is resumed, nothing is lost."""
+    """Check that a run is refused for this reason, and that nothing is lost."""
     before = files_below(out)
     done = prepare(*args, *BLOCKS, "--output-dir", out)
     assert done.returncode == 5, done.stderr
@@ -87,7 +87,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
 
 
 def splice(path: Path, place: int, new: bytes, n_gone: int = 0) -> None:
-    """Put other bytes at a place of a file."""
+    """Put other bytes into a file at a place."""
     raw = path.read_bytes()
     path.write_bytes(raw[:place] + new + raw[place + n_gone :])
 
@@ -111,7 +111,7 @@ def test_a_cut_is_decided_again_by_the_character_after_it(text: Path, out: Path)
     assert_resumes(out, *args)
 
 
-def test_text_may_only_change_its_size_where_no_window_moves(
+def test_text_may_change_its_size_only_if_no_window_moves(
     text: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = text.read_bytes()
@@ -128,7 +128,7 @@ def test_text_may_only_change_its_size_where_no_window_moves(
     assert_resumes(out, "--input", text, "--n", "1")
 
 
-def test_the_old_end_of_a_file_is_a_place_only_if_it_still_ends_there(
+def test_a_run_resumes_at_the_end_of_a_file_only_if_it_still_ends_there(
     tmp_path: Path, text: Path, out: Path
 ) -> None:
     other = make_text(tmp_path / "b.txt", 20_000, seed=1)
@@ -143,12 +143,12 @@ def test_the_old_end_of_a_file_is_a_place_only_if_it_still_ends_there(
 
 
 @pytest.mark.parametrize("new", [b" ", "\u00e9 ".encode(), b"\x80\x80"], ids=["cut", "character", "half"])
-def test_a_forced_cut_is_decided_again_by_what_stands_there(new: bytes, tmp_path: Path, out: Path) -> None:
+def test_a_forced_cut_is_decided_again_by_the_text_there(new: bytes, tmp_path: Path, out: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"begin" + "\u00e9".encode() * 700_000)
     args: Args = ("--input", path, *NO_WINDOWS, "--engine", "gigatoken")
     at = begin(out, *args, after_bytes=10_000)
-    assert at.anchor < at.offset  # 512 KiB after the last exact cut, which is the beginning
+    assert at.anchor < at.offset  # 512 KiB after the last exact cut, the beginning
     raw = path.read_bytes()
     if new != "\u00e9 ".encode():
         splice(path, at.offset, new, 2)
@@ -158,7 +158,7 @@ def test_a_forced_cut_is_decided_again_by_what_stands_there(new: bytes, tmp_path
     assert_resumes(out, *args)
 
 
-def test_the_forced_cut_of_a_stretch_that_is_shorter_now_does_not_hold(tmp_path: Path, out: Path) -> None:
+def test_the_forced_cut_of_a_shortened_stretch_is_not_kept(tmp_path: Path, out: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"x" * 1_200_000)
     args: Args = ("--input", path, *NO_WINDOWS, "--engine", "gigatoken")
@@ -173,7 +173,7 @@ BLANK: Args = ("--document-separator", "\\n\\n")
 
 
 def long_documents(path: Path) -> Path:
-    """Documents longer than a block, each of 70 kB."""
+    """Write documents of 70 kB each, longer than a block."""
     words = " ".join(f"word{k % 97}" for k in range(10_000)).encode()
     path.write_bytes(b"".join(b"%d %s\n\n" % (k, words) for k in range(4)))
     return path
@@ -183,7 +183,7 @@ DASHES: Args = ("--document-separator", "- END")
 
 
 def stop_after_a_dash(tmp_path: Path, out: Path, *args: str | Path) -> tuple[Path, int]:
-    """Stop within a document where the beginning of a separator has been read: nearly all cuts are there."""
+    """Stop within a document, after the beginning of a separator: nearly all cuts are there."""
     path = tmp_path / "a.txt"
     path.write_bytes((b"- " + b"x" * 1000) * 300)
     at = begin(out, "--input", path, *DASHES, *args)
@@ -192,7 +192,7 @@ def stop_after_a_dash(tmp_path: Path, out: Path, *args: str | Path) -> tuple[Pat
     return path, at.offset
 
 
-def test_a_separator_that_would_lie_across_the_place_is_seen(tmp_path: Path, out: Path) -> None:
+def test_a_separator_that_would_lie_across_the_place_is_noticed(tmp_path: Path, out: Path) -> None:
     path, place = stop_after_a_dash(tmp_path, out)
     raw = path.read_bytes()
     splice(path, place, b" END", 4)
@@ -202,9 +202,7 @@ def test_a_separator_that_would_lie_across_the_place_is_seen(tmp_path: Path, out
     assert_resumes(out, "--input", path, *DASHES)
 
 
-def test_the_split_of_an_open_document_does_not_hang_on_what_is_still_to_be_read(
-    tmp_path: Path, out: Path
-) -> None:
+def test_the_split_of_an_open_document_does_not_depend_on_its_unread_part(tmp_path: Path, out: Path) -> None:
     path = long_documents(tmp_path / "a.txt")
     args: Args = ("--input", path, *BLANK, "--val-ratio", "0.5")
     at = begin(out, *args)
@@ -241,7 +239,7 @@ def test_a_document_that_ended_with_the_file_must_still_end_with_it(
     assert_refused(out, *args, why="when it was read, and has grown since")
 
 
-def test_a_line_feed_that_comes_to_the_carriage_return_of_a_separator_is_none_of_its_own(
+def test_a_line_feed_added_to_a_separators_carriage_return_is_no_second_line_end(
     tmp_path: Path, out: Path
 ) -> None:
     path = tmp_path / "a.txt"
@@ -268,11 +266,11 @@ def write_lines(path: Path, lines: Sequence[bytes]) -> Path:
 
 @pytest.fixture(params=["a.jsonl", "a.jsonl.gz"])
 def bad_lines(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """Lines of which the last but one is no document."""
+    """Write lines, the last but one of which is no document."""
     return write_lines(tmp_path / request.param, [*lines_of(998), b"{broken\n", *lines_of(1)])
 
 
-def test_a_bad_line_near_the_end_costs_nothing_that_was_read(bad_lines: Path, out: Path) -> None:
+def test_a_bad_line_near_the_end_costs_none_of_the_lines_read(bad_lines: Path, out: Path) -> None:
     args: Args = ("--input", bad_lines)
     stopped = prepare(*args, *BLOCKS, "--output-dir", out)
     assert stopped.returncode == 3
@@ -282,12 +280,12 @@ def test_a_bad_line_near_the_end_costs_nothing_that_was_read(bad_lines: Path, ou
     assert_resumes(out, *args)
 
 
-def test_a_bad_line_near_the_end_may_be_skipped_with_all_that_was_read(bad_lines: Path, out: Path) -> None:
+def test_a_bad_line_near_the_end_may_be_skipped_and_the_rest_is_kept(bad_lines: Path, out: Path) -> None:
     assert prepare("--input", bad_lines, *BLOCKS, "--output-dir", out).returncode == 3
     assert_resumes(out, "--input", bad_lines, "--skip-bad-records")
 
 
-def test_skipping_may_be_given_up_while_nothing_was_skipped(tmp_path: Path, out: Path) -> None:
+def test_skipping_may_be_turned_off_if_nothing_was_skipped(tmp_path: Path, out: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", lines_of(1000))
     begin(out, "--input", path, "--skip-bad-records")
     assert_resumes(out, "--input", path)
@@ -308,7 +306,7 @@ def test_a_last_line_that_had_no_line_end_must_not_continue(tmp_path: Path, out:
     assert_refused(out, *args, why="when it was read, and has grown since")
 
 
-def test_lines_may_come_and_go_after_the_place(tmp_path: Path, out: Path) -> None:
+def test_lines_after_the_place_may_be_added_and_removed(tmp_path: Path, out: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", lines_of(1000))
     begin(out, "--input", path, "--val-ratio", "0.1")
     write_lines(path, [*lines_of(500), b'{"text": "another"}\n', *lines_of(700)])
@@ -318,7 +316,7 @@ def test_lines_may_come_and_go_after_the_place(tmp_path: Path, out: Path) -> Non
 def test_another_share_of_documents_for_validation_is_refused(tmp_path: Path, out: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", lines_of(20_000))
     begin(out, "--input", path)
-    write_lines(path, lines_of(200_000))  # a smaller share of more lines is enough
+    write_lines(path, lines_of(200_000))  # a smaller share of more lines suffices
     assert_refused(out, "--input", path, why="the share of documents for validation was ")
 
 
@@ -339,7 +337,7 @@ VALUES = [f"document {k}, some words of it" for k in range(1000)]
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
-def test_rows_before_the_place_must_be_the_same_however_they_are_stored(
+def test_rows_before_the_place_must_be_the_same_but_may_be_stored_differently(
     name: str, tmp_path: Path, out: Path
 ) -> None:
     path = write_rows(tmp_path / name, VALUES)
@@ -384,7 +382,7 @@ def write_csv(path: Path, texts: Sequence[str]) -> Path:
 QUOTED = [f'document {k},\nsome "words" of it' for k in range(1000)]
 
 
-def test_records_may_come_and_go_after_the_place(tmp_path: Path, out: Path) -> None:
+def test_records_after_the_place_may_be_added_and_removed(tmp_path: Path, out: Path) -> None:
     path = write_csv(tmp_path / "a.csv", QUOTED)
     args: Args = ("--input", path, "--val-split", "none")
     at = begin(out, *args)
@@ -408,7 +406,7 @@ def test_records_before_the_place_must_be_the_same(
 
 
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.txt.zst"])
-def test_a_truncated_file_that_is_fetched_again_is_resumed(name: str, tmp_path: Path, out: Path) -> None:
+def test_a_truncated_file_is_resumed_once_it_is_fetched_again(name: str, tmp_path: Path, out: Path) -> None:
     path = tmp_path / name
     raw = make_text(tmp_path / "raw", 9_000_000).read_bytes()
     packed = gzip.compress(raw) if name.endswith("gz") else in_zstd(raw)
@@ -425,7 +423,7 @@ def in_zstd(raw: bytes) -> bytes:
     return bytes(zstd.compress(raw))
 
 
-def test_a_stream_that_is_compressed_otherwise_holds_what_it_held(tmp_path: Path, out: Path) -> None:
+def test_a_stream_may_be_compressed_differently(tmp_path: Path, out: Path) -> None:
     path = tmp_path / "a.txt.gz"
     raw = make_text(tmp_path / "raw", 60_000).read_bytes()
     path.write_bytes(gzip.compress(raw, 1))
@@ -454,7 +452,7 @@ def test_inputs_after_the_current_one_may_be_added_removed_and_replaced(
         shutil.rmtree(out)
 
 
-def test_inputs_up_to_the_current_one_must_be_there_in_their_order(paths: list[Path], out: Path) -> None:
+def test_inputs_up_to_the_current_one_must_be_given_in_their_order(paths: list[Path], out: Path) -> None:
     size = paths[0].stat().st_size
     begin(out, "--input", *paths, after_bytes=size + 1000)
     why = "the number of inputs was 3, is 1, but the saved part comes from the first 2"
@@ -481,7 +479,7 @@ def test_an_input_that_was_not_begun_may_be_fixed(paths: list[Path], out: Path) 
     assert_resumes(out, "--input", *paths)
 
 
-def test_what_keeps_a_run_from_beginning_again_costs_nothing_either(paths: list[Path], out: Path) -> None:
+def test_an_error_that_keeps_a_run_from_resuming_costs_nothing(paths: list[Path], out: Path) -> None:
     begin(out, "--input", *paths)
     raw = paths[2].read_bytes()
     splice(paths[2], 0, b"{broken\n")
@@ -494,7 +492,7 @@ def test_what_keeps_a_run_from_beginning_again_costs_nothing_either(paths: list[
     assert_resumes(out, "--input", *paths)
 
 
-def test_the_same_lines_may_be_stored_otherwise_but_not_as_a_table(tmp_path: Path, out: Path) -> None:
+def test_the_same_lines_may_be_stored_differently_but_not_as_a_table(tmp_path: Path, out: Path) -> None:
     path = write_lines(tmp_path / "a.jsonl", lines_of(500))
     args: Args = ("--val-split", "none")
     begin(out, "--input", path, *args)
@@ -505,11 +503,11 @@ def test_the_same_lines_may_be_stored_otherwise_but_not_as_a_table(tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["text", "documents", "lines"])
-def test_what_grows_while_it_is_read_is_not_saved_up_to_an_end_that_is_none(
+def test_no_end_is_saved_for_an_input_that_grows_while_it_is_read(
     kind: str, tmp_path: Path, out: Path
 ) -> None:
-    """It is advised to wait until that is done and to run again, which resumes."""
-    path = make_text(tmp_path / "a.txt", 12_000_000)  # more than is read ahead
+    """The message advises to wait until the writing is done; running again then resumes."""
+    path = make_text(tmp_path / "a.txt", 12_000_000)  # more than it reads ahead
     if kind == "lines":
         words = path.read_bytes().decode(errors="ignore")
         texts = (words[k : k + 5000] for k in range(0, len(words), 5000))
@@ -529,13 +527,13 @@ def test_what_grows_while_it_is_read_is_not_saved_up_to_an_end_that_is_none(
     assert_resumes(out, *args)
 
 
-# Options about faults
+# Options for faults
 
 
 @pytest.mark.sample(4)
 @pytest.mark.parametrize(("old", "new"), [*permutations(("ignore", "replace", "strict"), 2)])
 @pytest.mark.parametrize("separator", [(), BLANK], ids=["one stream", "documents"])
-def test_what_to_do_about_undecodable_bytes_may_change_while_there_were_none(
+def test_the_policy_for_undecodable_bytes_may_change_if_there_were_none(
     old: str, new: str, separator: Args, text: Path, out: Path
 ) -> None:
     args: Args = ("--input", text, *separator)
@@ -550,7 +548,7 @@ def test_what_to_do_about_undecodable_bytes_may_change_while_there_were_none(
     assert_resumes(out, *args, "--errors", "ignore", resumes=2)
 
 
-def test_what_was_done_about_undecodable_bytes_must_not_change_later(text: Path, out: Path) -> None:
+def test_the_policy_for_undecodable_bytes_must_not_change_once_it_was_applied(text: Path, out: Path) -> None:
     splice(text, 100, b"\xff", 1)
     begin(out, "--input", text)
     why = "--errors was ignore and is replace, but the saved part has 1 invalid byte."
@@ -558,9 +556,9 @@ def test_what_was_done_about_undecodable_bytes_must_not_change_later(text: Path,
     assert_resumes(out, "--input", text)
 
 
-def test_a_separator_that_one_policy_makes_is_decided_by_the_new_one(tmp_path: Path, out: Path) -> None:
+def test_the_new_policy_decides_about_a_separator_across_the_place(tmp_path: Path, out: Path) -> None:
     path, place = stop_after_a_dash(tmp_path, out, "--errors", "replace")
-    splice(path, place, b" \xffEND", 5)  # across the place only where the byte is ignored
+    splice(path, place, b" \xffEND", 5)  # across the place only if the byte is ignored
     args: Args = ("--input", path, *DASHES)
     assert_refused(out, *args, "--errors", "ignore", why="was changed just after")
     assert_resumes(out, *args, "--errors", "replace")
@@ -588,10 +586,10 @@ def test_a_change_is_in_the_journal_with_the_first_checkpoint_after_it(
 
 
 @pytest.mark.parametrize("is_before", [False, True])
-def test_back_at_a_checkpoint_before_a_change_it_still_ends_as_from_the_beginning(
+def test_from_a_checkpoint_before_a_change_it_still_ends_as_from_the_beginning(
     is_before: bool, text: Path, out: Path
 ) -> None:
-    """The last checkpoints do not match the files, as after a disk that has lost writes."""
+    """The last checkpoints do not match the files, as if the disk had lost writes."""
     args: Args = ("--input", text, *NO_WINDOWS)
     first = begin_often(out, *args, after_bytes=6_000)
     splice(text, first.offset, b" edited once", 12)
@@ -613,15 +611,13 @@ def test_back_at_a_checkpoint_before_a_change_it_still_ends_as_from_the_beginnin
 
 
 def begin_often(out: Path, *args: str | Path, after_bytes: int) -> Position:
-    """The same, with a checkpoint after nearly every block."""
+    """Like `begin`, with a checkpoint after nearly every block."""
     with pytest.raises(Stopped):
         prepare(*args, *BLOCKS, "--output-dir", out, stop_after_bytes=after_bytes, every_bytes=1000)
     return saved_position(out)
 
 
-def test_stopped_again_before_its_first_checkpoint_a_changed_run_has_changed_nothing(
-    text: Path, out: Path
-) -> None:
+def test_a_changed_run_stopped_before_its_first_checkpoint_has_changed_nothing(text: Path, out: Path) -> None:
     args: Args = ("--input", text, *NO_WINDOWS)
     at = begin(out, *args)
     splice(text, at.offset + 100, b"edited")
@@ -632,7 +628,7 @@ def test_stopped_again_before_its_first_checkpoint_a_changed_run_has_changed_not
     assert_resumes(out, *args, resumes=1)
 
 
-# All is read, only the names are missing
+# All input is read, only the final names are missing
 
 
 @pytest.fixture
@@ -642,7 +638,7 @@ def unnamed(text: Path, out: Path) -> Args:
     return args
 
 
-def test_of_a_finished_run_what_was_read_must_be_the_same(unnamed: Args, text: Path, out: Path) -> None:
+def test_the_input_of_a_finished_run_must_be_the_same(unnamed: Args, text: Path, out: Path) -> None:
     raw = text.read_bytes()
     splice(text, 10_000, b"?", 1)
     assert_refused(out, *unnamed, why="was changed within the 20,000 bytes already read")
@@ -673,10 +669,10 @@ def test_paths_may_change_while_only_the_names_are_missing(
     assert_resumes(out, "--input", tmp_path / "moved.txt", *NO_WINDOWS)
 
 
-# The characters that are asked for
+# A limit on characters
 
 
-def test_where_enough_was_read_the_place_is_decided_again(text: Path, out: Path) -> None:
+def test_the_place_is_decided_again_once_enough_was_read(text: Path, out: Path) -> None:
     with patch.object(config, "CHARS_PER_CHUNK", 5_000):
         args: Args = ("--input", text, "--n", "1")
         at = begin(out, *args, after_bytes=5_000).offset
@@ -688,7 +684,7 @@ def test_where_enough_was_read_the_place_is_decided_again(text: Path, out: Path)
         assert_resumes(out, *args)
 
 
-def test_advice_to_start_over_says_what_that_discards(tmp_path: Path, out: Path) -> None:
+def test_advice_to_start_over_names_the_tokens_it_discards(tmp_path: Path, out: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"One document.<|endoftext|>\n" * 20_000)
     args: Args = ("--input", path, *BLOCKS, "--output-dir", out)

@@ -16,13 +16,13 @@ from tests.faults import Args, Expected, expect, make_text, prepare
 pytestmark = [pytest.mark.alone, pytest.mark.costly]
 
 SIGNALS = ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"]
-# Within a second is promised; 0.1 s is usual. What it must not wait for takes a minute.
+# The promise is one second; 0.1 s is usual. The work that it must not wait for takes a minute.
 MAX_S = 30.0
 
 
 @pytest.fixture(scope="module", autouse=True)
 def as_on_a_terminal() -> Iterator[None]:
-    """Let what is started here have no signal ignored, even where pytest itself runs under nohup or `&`."""
+    """Let programs started here ignore no signal, even if pytest itself runs under nohup or `&`."""
     ignored = [n for n in map(signal.Signals.__getitem__, SIGNALS) if signal.getsignal(n) is signal.SIG_IGN]
     for number in ignored:
         signal.signal(number, signal.SIG_DFL)
@@ -43,7 +43,7 @@ def expected(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Expected:
 
 @pytest.fixture(scope="module")
 def begun(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The output folder of a run that was killed on its way."""
+    """Make the output folder of a run that was killed before its end."""
     out = tmp_path_factory.mktemp("begun") / "out"
     args: Args = ("--input", path, "--output-dir", out, "--block-size", "20000")
     assert faults.run(*args, at="write journal", skip=4).returncode == -signal.SIGKILL
@@ -51,7 +51,7 @@ def begun(path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stop_while_it_encodes(*args: str | Path, prefix: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
-    """Start a run, and let it stand still in the middle."""
+    """Start a run, and stop it in the middle with SIGSTOP."""
     process = faults.start(
         *args, "--block-size", "20000", prefix=prefix, at="write journal", skip=4, do="SIGSTOP"
     )
@@ -60,7 +60,7 @@ def stop_while_it_encodes(*args: str | Path, prefix: tuple[str, ...] = ()) -> "s
 
 
 @pytest.mark.parametrize("name", SIGNALS)
-def test_it_saves_what_it_has_within_a_second_and_dies_by_the_signal(
+def test_it_saves_its_work_within_a_second_and_dies_by_the_signal(
     name: str, path: Path, expected: Expected, tmp_path: Path
 ) -> None:
     number = signal.Signals[name]
@@ -81,7 +81,7 @@ def test_it_saves_what_it_has_within_a_second_and_dies_by_the_signal(
     assert expected.assert_reached(tmp_path)["resumes"] == 1
 
 
-def test_what_is_saved_is_said_as_it_is(path: Path, expected: Expected, tmp_path: Path) -> None:
+def test_the_saved_work_is_reported_correctly(path: Path, expected: Expected, tmp_path: Path) -> None:
     args: Args = ("--input", path, "--output-dir", tmp_path)
     process = stop_while_it_encodes(*args)
     process.send_signal(signal.SIGTERM)
@@ -99,7 +99,7 @@ def test_a_second_signal_ends_it_at_once_even_while_it_waits_for_a_slow_disk(
     try:
         wait_for(lambda: log.exists() and log.read_text().count("fsync train.bin.partial") == 3)
         process.send_signal(signal.SIGTERM)
-        with pytest.raises(subprocess.TimeoutExpired):  # it waits for the disk: that much is not saved yet
+        with pytest.raises(subprocess.TimeoutExpired):  # it waits for the disk: this work is not saved yet
             process.wait(0.5)
         process.send_signal(signal.SIGINT)
         began_s = time.monotonic()
@@ -130,12 +130,12 @@ def test_it_does_not_wait_for_a_block_that_takes_long(path: Path, expected: Expe
     expected.assert_reached(tmp_path / "out")
 
 
-def test_while_it_looks_through_what_is_finished_it_is_obeyed_too(
+def test_a_signal_while_finished_work_is_checked_is_obeyed_too(
     path: Path, expected: Expected, tmp_path: Path
 ) -> None:
     args: Args = ("--input", path, "--output-dir", tmp_path)
     assert faults.run(*args, at="remove prepare.json").returncode == -signal.SIGKILL
-    done = faults.run(*args, at="mkdir lock.*", do="SIGTERM")  # it is seen at the first segment
+    done = faults.run(*args, at="mkdir lock.*", do="SIGTERM")  # noticed at the first segment
     assert done.returncode == -signal.SIGTERM
     assert "saved: 100% (1.5 MB of 1.5 MB, " in done.stderr
     assert "the same command resumes from there" in done.stderr
@@ -144,9 +144,7 @@ def test_while_it_looks_through_what_is_finished_it_is_obeyed_too(
 
 
 @pytest.mark.parametrize("n_workers", [1, 4])
-def test_with_blocks_and_windows_as_large_as_they_come_it_takes_no_longer(
-    n_workers: int, tmp_path: Path
-) -> None:
+def test_the_largest_blocks_and_windows_do_not_delay_it(n_workers: int, tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 40_000_000)
     out, log = tmp_path / "out", tmp_path / "log"
     args: Args = ("--input", path, "--output-dir", out, "--workers", str(n_workers), "--block-size", "4M")
@@ -158,7 +156,7 @@ def test_with_blocks_and_windows_as_large_as_they_come_it_takes_no_longer(
     _, stderr = process.communicate()
     assert process.returncode == -signal.SIGTERM
     assert "saved: " in stderr
-    # It waits for no block; those that the threads have taken by then may come to their end.
+    # It waits for no block, but blocks that the threads have already taken may be finished.
     assert log.read_text().count("encode text") <= n_before + 2 * n_workers
 
 
@@ -189,7 +187,7 @@ def test_a_signal_that_is_ignored_from_the_start_stays_ignored(
     expected.assert_reached(tmp_path)
 
 
-# Where a signal comes: just before one of these calls, after a number of them.
+# The moment of a signal: just before one of these calls, after a number of them.
 PHASES = {
     "looking into the input": ("encode samples", 0),
     "taking the lock": ("mkdir lock.*", 0),
@@ -223,9 +221,9 @@ def test_a_signal_in_any_phase_is_obeyed_unless_the_work_is_done(
         assert done.returncode == -signal.SIGTERM, done.stderr
         assert "prepare: stopped by SIGTERM" in done.stderr
         assert "Traceback" not in done.stderr
-        if done_before == "a part" and phases.index(phase) > 1:  # it has seen what there is
+        if done_before == "a part" and phases.index(phase) > 1:  # it has seen the saved work
             assert "the same command resumes from there" in done.stderr
         assert prepare(*args).returncode == 0
-    else:  # what is left takes some milliseconds
+    else:  # the rest takes a few milliseconds
         assert done.returncode == 0, done.stderr
     expected.assert_reached(tmp_path)

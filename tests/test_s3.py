@@ -32,7 +32,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @pytest.fixture
 def in_store(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The store, for programs that are started from here."""
+    """Return the store, for programs that are started from here."""
     for name, value in store.environment.items():
         monkeypatch.setenv(name, value)
     return store
@@ -62,7 +62,7 @@ def make(folder: Path, kind: str) -> Path:
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["txt", "jsonl.gz", "parquet"])
-def test_an_object_makes_what_the_file_makes_also_after_a_kill(
+def test_an_object_makes_the_output_of_the_file_also_after_a_kill(
     kind: str, in_store: Store, tmp_path: Path
 ) -> None:
     path = make(tmp_path, kind)
@@ -107,7 +107,7 @@ print(json.dumps([found(pattern) for pattern in sys.argv[1:]]))
 
 
 def listed(*patterns: str) -> list[str | list[str]]:
-    """What addresses stand for."""
+    """Return the inputs that addresses stand for."""
     done = subprocess.run(
         [sys.executable, "-c", LIST, *patterns],
         cwd=REPOSITORY,
@@ -122,7 +122,7 @@ def listed(*patterns: str) -> list[str | list[str]]:
 
 def test_folders_globs_and_a_bucket_are_the_objects_in_them(in_store: Store) -> None:
     in_store.put("sets")
-    in_store.put("sets/a/")  # as the consoles of S3 and MinIO make a folder
+    in_store.put("sets/a/")  # like a folder made in the consoles of S3 and MinIO
     in_store.put("sets/hollow/")
     for name in ("a/p10.jsonl", "a/p2.jsonl", "a/sub dir/p1.jsonl", "a/[x].jsonl", "a/notes.md"):
         in_store.put(f"sets/{name}", b'{"text": "some text"}\n')
@@ -162,7 +162,7 @@ ACCESS = "give credentials by AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, by AW
         ("s3://texts/a.txt", {"AWS_ENDPOINT_URL": "127.0.0.1:9"}, "Invalid endpoint: .*AWS_ENDPOINT_URL"),
     ],
 )
-def test_what_will_not_change_is_reported_at_once(
+def test_final_errors_are_reported_at_once(
     address: str,
     environment: dict[str, str],
     message: str,
@@ -173,10 +173,10 @@ def test_what_will_not_change_is_reported_at_once(
     in_store.put("texts/a.txt", b"some text\n")
     for name, value in environment.items():
         monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
-    message = refused(address, "--output-dir", tmp_path)
+    stderr = refused(address, "--output-dir", tmp_path)
     pattern = message if ".*" in message else re.escape(message)
-    assert re.search(pattern, message), message
-    assert not re.search("KEY0123|sec/ret|ret.word|KEYOFTHETESTS", message)
+    assert re.search(pattern, stderr), stderr
+    assert not re.search("KEY0123|sec/ret|ret.word|KEYOFTHETESTS", stderr)
 
 
 @pytest.mark.sample(3)
@@ -192,19 +192,19 @@ def test_what_will_not_change_is_reported_at_once(
         (501, "NotImplemented", "501 NotImplemented: as told"),
     ],
 )
-def test_an_answer_that_is_final_is_asked_for_once(
+def test_a_final_answer_is_requested_once(
     status: int, code: str, message: str, in_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_refusing_store(status, code) as refusing:
         monkeypatch.setenv("AWS_ENDPOINT_URL", refusing.base)
-        message = refused("s3://texts/a.txt", "--output-dir", tmp_path)
-    assert message in message
+        stderr = refused("s3://texts/a.txt", "--output-dir", tmp_path)
+    assert message in stderr
     assert (
         len(set(refusing.requests)) == len(refusing.requests) or status == 301
     )  # botocore asks for the region
 
 
-def test_a_server_that_is_not_there_is_soon_given_up_and_the_wait_is_shown(
+def test_a_missing_server_is_soon_given_up_and_the_wait_is_shown(
     in_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")

@@ -34,13 +34,13 @@ def samples_of(path: Path, *, total_bytes: int | None = None, n_inputs: int = 1)
 
 
 def kind_of(path: Path, *, separator: str | None = None, errors_given: bool = False) -> str:
-    """What a file is that is not text in UTF-8; "" if it is."""
+    """Return the kind of a file that is not text in UTF-8; "" if it is."""
     kind = foreign_kind(samples_of(path), separator=separator, errors_given=errors_given)
     return "" if kind is None else kind.name
 
 
 def filled(path: Path, line: str, charset: str, n_bytes: int) -> Path:
-    """`line` over and over, to `n_bytes` or up to three less: UTF-32 is in fours."""
+    """Repeat `line` to `n_bytes` or up to three less: UTF-32 has four bytes a character."""
     once = line.encode(charset)
     path.write_bytes((once * (n_bytes // len(once) + 1))[: n_bytes // 4 * 4])
     return path
@@ -107,13 +107,13 @@ def test_utf_16_and_32_without_a_mark_are_distinguished(
 
 
 @pytest.mark.parametrize("charset", ["UTF-16LE", "UTF-16BE"])
-def test_it_is_recognised_further_on_where_the_beginning_says_nothing(tmp_path: Path, charset: str) -> None:
+def test_a_charset_is_recognised_later_if_the_beginning_is_not_enough(tmp_path: Path, charset: str) -> None:
     path = tmp_path / "text"
     path.write_text("\u4e2d\u6587" * 20_000 + RUSSIAN * 10_000, encoding=charset)
     assert kind_of(path) == f"{charset} text"
 
 
-def test_the_mark_of_utf_8_is_welcome(tmp_path: Path) -> None:
+def test_the_mark_of_utf_8_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes(b"\xef\xbb\xbf" + b"text " * 100)
     assert kind_of(path) == ""
@@ -128,7 +128,7 @@ def test_a_charset_that_begins_far_into_the_file_is_found_too(tmp_path: Path) ->
     assert kind_of(path) == kind_of(path, errors_given=True) == "not text"
 
 
-def test_pieces_of_another_charset_in_utf_8_are_not_to_be_converted(tmp_path: Path) -> None:
+def test_pieces_of_another_charset_in_utf_8_get_no_command_to_convert_them(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes(RUSSIAN.encode() * 1000 + RUSSIAN.encode("cp1251") * 300)
     kind = foreign_kind(samples_of(path), separator=None, errors_given=False)
@@ -138,13 +138,13 @@ def test_pieces_of_another_charset_in_utf_8_are_not_to_be_converted(tmp_path: Pa
 
 
 @pytest.mark.parametrize("raw", [bytes(50_000), bytes(range(256)) * 100])
-def test_what_is_no_text_at_all_is_said_to_be_none(tmp_path: Path, raw: bytes) -> None:
+def test_binary_data_is_reported_as_not_text(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "data"
     path.write_bytes(raw)
     assert kind_of(path) == kind_of(path, errors_given=True) == "not text"
 
 
-def test_of_control_characters_five_percent_are_let_through(tmp_path: Path) -> None:
+def test_five_percent_of_control_characters_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes((b"x" * 19 + b"\1") * 100)
     assert kind_of(path) == kind_of(path, separator="\1") == ""
@@ -154,9 +154,7 @@ def test_of_control_characters_five_percent_are_let_through(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("bad", [b"\0", b"\xff"])
-def test_one_percent_of_what_does_not_belong_is_let_through_and_more_is_not(
-    tmp_path: Path, bad: bytes
-) -> None:
+def test_one_percent_of_invalid_bytes_is_accepted_and_more_is_not(tmp_path: Path, bad: bytes) -> None:
     path = tmp_path / "text"
     path.write_bytes((b"x" * 99 + bad) * 100)
     assert kind_of(path) == ""

@@ -1,4 +1,4 @@
-"""Shards: byte for byte what build-nanogpt and llm.c would write, and named once they are complete."""
+"""Shards: byte for byte like those of build-nanogpt and llm.c, and named once they are complete."""
 
 import ast
 import random
@@ -34,7 +34,7 @@ EVERY_CALL = "(?!encode).*"
 
 
 def npy_bytes(tokens: Sequence[int]) -> bytes:
-    """The format's description: magic, version 1.0, length of a dict literal; 64 divides it all."""
+    """Write by the format's description: magic, version 1.0, length of a dict literal; 64 divides the sum."""
     head = f"{{'descr': '<u2', 'fortran_order': False, 'shape': ({len(tokens)},), }}".encode()
     head += b" " * (-(10 + len(head) + 1) % 64) + b"\n"
     return (
@@ -43,7 +43,7 @@ def npy_bytes(tokens: Sequence[int]) -> bytes:
 
 
 def llmc_bytes(tokens: Sequence[int]) -> bytes:
-    """llm.c's: a header of 256 int32, of which three mean something, then the tokens."""
+    """Write llm.c's format: a header of 256 int32, only three of which are used, then the tokens."""
     return struct.pack("<256i", 20240520, 1, len(tokens), *[0] * 253) + struct.pack(
         f"<{len(tokens)}H", *tokens
     )
@@ -67,7 +67,7 @@ def read_npy(path: Path) -> list[int]:
 
 
 def read_llmc(path: Path) -> list[int]:
-    """As modded-nanogpt reads a shard."""
+    """Read a shard like modded-nanogpt."""
     raw = path.read_bytes()
     header = struct.unpack("<256i", raw[:1024])
     assert header[:2] == (20240520, 1)
@@ -90,7 +90,7 @@ NAMES = {
 
 
 def as_fineweb_py(documents: Iterator[list[int]], shard_size: int) -> Iterator[list[int]]:
-    """The loop of both scripts: fill a shard, split the document that does not fit, start over."""
+    """Yield shards like both scripts: fill one, split the document that does not fit, start over."""
     shard: list[int] = []
     for tokens in documents:
         while len(shard) + len(tokens) >= shard_size:
@@ -115,11 +115,11 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_text(tmp_path_factory.mktemp("shards") / "text.txt", 600_000)
 
 
-# What is written
+# Content
 
 
 @pytest.mark.parametrize("form", ["npy", "llmc"])
-def test_they_are_what_the_scripts_write_of_the_same_documents(
+def test_shards_are_those_that_the_scripts_write_from_the_same_documents(
     form: str, gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     documents = [one for one in some_documents()[7:] if one]
@@ -167,7 +167,7 @@ def test_one_stream_without_documents_has_no_end_of_text(
     assert not [name for name in files_in(tmp_path) if "val" in name]
 
 
-def test_raw_shards_put_together_are_train_bin_and_val_bin_is_as_ever(text: Path, tmp_path: Path) -> None:
+def test_raw_shards_joined_are_train_bin_and_val_bin_is_unchanged(text: Path, tmp_path: Path) -> None:
     plain, out = tmp_path / "plain", tmp_path / "out"
     same: Args = ("--input", text, "--document-separator", r"\n\n", "--val-ratio", "0.1")
     assert prepare(*same, "--output-dir", plain).returncode == 0
@@ -217,7 +217,7 @@ def open_files(outputs: Outputs, n_tokens: int) -> TokenFiles:
     cuts=st.lists(st.integers(0, 5), max_size=3),
 )
 @settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_together_they_are_the_stream_wherever_it_was_stopped(
+def test_joined_shards_are_the_stream_after_stops_at_any_point(
     sizes: list[int], shard_tokens: int, form: str, cuts: list[int], tmp_path: Path
 ) -> None:
     folder = tmp_path / "any"
@@ -235,20 +235,20 @@ def test_together_they_are_the_stream_wherever_it_was_stopped(
         sink.publish_full(segment.tokens)
         assert is_sound(full_shards(outputs, segment.tokens), segments[-2].tokens, segment)
         if index in cuts:
-            sink.append(np.arange(500, dtype=np.uint16), is_val=False)  # these are forgotten
+            sink.append(np.arange(500, dtype=np.uint16), is_val=False)  # these tokens are discarded
             sink.__exit__()
             sink = open_files(outputs, start)
     sink.finish()
     sink.__exit__()
     publish(all_shards(outputs, {"train": start}), may_replace=False)
     found = sorted(path for path in folder.glob("*") if path.suffix in faults.SUFFIXES)
-    wanted = [stream[k : k + shard_tokens].tolist() for k in range(0, max(1, start), shard_tokens)]
-    assert [path.read_bytes() for path in found] == [WRITE[form](one) for one in wanted]
-    assert [READ[form](path) for path in found] == wanted
+    pieces = [stream[k : k + shard_tokens].tolist() for k in range(0, max(1, start), shard_tokens)]
+    assert [path.read_bytes() for path in found] == [WRITE[form](one) for one in pieces]
+    assert [READ[form](path) for path in found] == pieces
 
 
 @pytest.mark.parametrize("n_tokens", [0, 1, 9, 10**8, 2**31 - 1, 10**18])
-def test_a_header_is_as_long_whatever_it_counts(n_tokens: int) -> None:
+def test_a_header_has_the_same_length_for_any_count(n_tokens: int) -> None:
     npy = Shards(Path(), "a", "npy", 10)
     assert len(npy.header(n_tokens)) == npy.header_bytes == 128
     if n_tokens < 2**31:
@@ -256,17 +256,17 @@ def test_a_header_is_as_long_whatever_it_counts(n_tokens: int) -> None:
         assert len(llmc.header(n_tokens)) == llmc.header_bytes == 1024
 
 
-def test_a_token_that_has_no_room_in_uint16_is_never_cast(tmp_path: Path) -> None:
+def test_a_token_too_large_for_uint16_is_never_cast(tmp_path: Path) -> None:
     outputs = lay_out(tmp_path, form="npy", shard_tokens=10, word="a", has_val=True)
     with open_files(outputs, 0) as sink, pytest.raises(TypeError, match="expected tokens as"):
         sink.append(np.array([100_277], np.int32), is_val=False)
 
 
-# Stopped and gone on with
+# Stopped and resumed
 
 
 def published(folder: Path) -> dict[str, tuple[int, int]]:
-    """Which they are, and when they were last written."""
+    """Return the shards with final names, each with inode and time of its last write."""
     paths = [path for path in folder.glob("*") if path.suffix in faults.SUFFIXES]
     return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
@@ -302,9 +302,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_shards(form: str, tmp_path
     [("bin", True), ("npy", False), pytest.param("llmc", True, marks=pytest.mark.slow)],
     ids=["bin, with --overwrite", "npy", "llmc, with --overwrite"],
 )
-def test_killed_a_few_calls_later_each_time_it_gets_through(
-    form: str, is_over_old: bool, tmp_path: Path
-) -> None:
+def test_killed_a_few_calls_later_each_time_it_finishes(form: str, is_over_old: bool, tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 300_000)
     same: Args = ("--input", path, "--format", form, *OPTIONS)
     expected = expect(tmp_path / "expected", *same)
@@ -326,7 +324,7 @@ def test_killed_a_few_calls_later_each_time_it_gets_through(
 
 
 def make_old_shards(folder: Path, form: str, *, n: int) -> None:
-    """Put shards of an earlier run there, more of them than the next will make."""
+    """Write shards of an earlier run, more of them than the next run makes."""
     folder.mkdir()
     for k in range(n):
         (folder / NAMES[form][k > 0].format(k)).write_bytes(WRITE[form]([k] * 1000))
@@ -352,7 +350,7 @@ def expected(args: Args, tmp_path: Path) -> Expected:
     return Expected(sha256s(tmp_path / "expected"), report_of(tmp_path / "expected"), 0.0)
 
 
-def test_a_shard_has_its_name_when_it_is_complete_and_is_not_written_again(
+def test_a_shard_gets_its_name_once_complete_and_is_not_written_again(
     args: Args, expected: Expected, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -374,7 +372,7 @@ def flip(path: Path, byte: int) -> None:
 
 @pytest.mark.sample(5)
 @pytest.mark.parametrize("damage", ["a token", "the header", "the end", "the file"])
-def test_a_shard_that_was_damaged_since_it_had_its_name_is_made_again(
+def test_a_shard_damaged_after_it_got_its_name_is_made_again(
     damage: str, args: Args, expected: Expected, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -391,7 +389,7 @@ def test_a_shard_that_was_damaged_since_it_had_its_name_is_made_again(
     expected.assert_reached(out, fallbacks=report_of(out)["checkpoint_fallbacks"])
 
 
-def test_starting_over_takes_the_option_to_replace_what_has_its_name(
+def test_starting_over_needs_the_option_to_replace_named_shards(
     args: Args, expected: Expected, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -427,7 +425,7 @@ def test_old_shards_are_refused_and_with_overwrite_stay_until_the_new_are_comple
 
 
 @pytest.mark.parametrize("name", ["train_000999", "val_000000", "train_1000000"])
-def test_one_stray_shard_is_enough_to_be_refused(name: str, text: Path, tmp_path: Path) -> None:
+def test_one_stray_shard_is_enough_for_a_refusal(name: str, text: Path, tmp_path: Path) -> None:
     args: Args = (
         "--input",
         text,
@@ -449,7 +447,7 @@ def test_one_stray_shard_is_enough_to_be_refused(name: str, text: Path, tmp_path
     assert prepare(*args).returncode == 0
 
 
-def test_what_takes_the_name_of_a_shard_meanwhile_is_left_alone(args: Args, tmp_path: Path) -> None:
+def test_a_file_that_appears_with_the_name_of_a_shard_is_left_alone(args: Args, tmp_path: Path) -> None:
     out, form = tmp_path / "out", str(args[3])
     stop_after_some(args, out)
     other = out / NAMES[form][1].format(11)
@@ -496,7 +494,7 @@ def made(args: Args, tmp_path: Path) -> Path:
     return out
 
 
-def test_right_shards_pass_and_each_gets_its_sum(args: Args, made: Path) -> None:
+def test_right_shards_pass_and_each_gets_its_checksum(args: Args, made: Path) -> None:
     done = verified(args, made)
     assert done.returncode == 0, done.stderr
     assert {one["name"]: one["sha256"] for one in report_of(made)["files"]} == sha256s(made)
@@ -516,7 +514,7 @@ def test_the_first_difference_is_reported_with_shard_token_and_byte(
     assert f"{shard}: token {token:,}, at byte {byte:,}, is " in done.stderr
 
 
-def test_a_wrong_header_a_longer_and_a_missing_shard_and_one_too_many_are_reported(
+def test_a_wrong_header_and_a_longer_a_missing_and_an_extra_shard_are_reported(
     args: Args, made: Path
 ) -> None:
     shard = made / NAMES[str(args[3])][1].format(3)
@@ -572,7 +570,7 @@ def test_options_that_make_no_sense_are_refused(options: str, why: str, text: Pa
     assert not list(tmp_path.iterdir())
 
 
-def test_other_shards_are_another_run(args: Args, tmp_path: Path) -> None:
+def test_other_options_for_shards_are_another_run(args: Args, tmp_path: Path) -> None:
     out = tmp_path / "out"
     stop_after_some(args, out)
     for other in (
@@ -585,12 +583,12 @@ def test_other_shards_are_another_run(args: Args, tmp_path: Path) -> None:
         assert refused.returncode == 5, refused.stderr
         assert f"{other[0]} was" in refused.stderr
     assert list(out.glob("*_000000.*"))
-    assert "pass --restart --overwrite to discard it" in refused.stderr  # full shards are in the way
+    assert "pass --restart --overwrite to discard it" in refused.stderr  # full shards exist already
     done = prepare(*args, *other, "--output-dir", out, "--restart", "--overwrite")
     assert done.returncode == 0, done.stderr
 
 
-def test_a_train_bin_that_is_not_of_the_run_gets_a_warning(text: Path, tmp_path: Path) -> None:
+def test_a_train_bin_from_another_run_gets_a_warning(text: Path, tmp_path: Path) -> None:
     (tmp_path / "train.bin").write_bytes(b"old")
     done = prepare("--input", text, "--output-dir", tmp_path, "--shard-tokens", "100000")
     assert done.returncode == 0

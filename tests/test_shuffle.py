@@ -1,4 +1,4 @@
-"""`--shuffle`: each document once, in the order of the oracle, however the run is done or stopped."""
+"""`--shuffle`: each document once, in the order of the oracle, for any way of running or stopping."""
 
 import gzip
 import json
@@ -49,7 +49,7 @@ LINES: Args = SHUFFLED
 def in_order(
     text: str, documents: Documents, encoding: tiktoken.Encoding, *, seed: int = 2357
 ) -> tuple[list[int], list[int]]:
-    """Train and val of the oracle."""
+    """Return train and val of the oracle."""
     each = each_document(
         text.split(documents.separator), encoding, eot=documents.eot, ratio=documents.val_ratio
     )
@@ -58,7 +58,7 @@ def in_order(
 
 @dataclass(frozen=True)
 class Text:
-    """A text of lines, and the options with which each is a document."""
+    """A text of lines, and the options that make each line a document."""
 
     path: Path
     documents: Documents
@@ -180,7 +180,7 @@ def test_spans_change_nothing(tmp_path: Path) -> None:
     for rank in ("0", "1"):
         done = prepare_small(*text.args, *many, "--rank", rank, "--world-size", "2")
         assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "work" / "index.json").exists()  # the parts are not in the new order
+    assert not (tmp_path / "work" / "index.json").exists()  # the parts would not be in the new order
     done = prepare_small(*text.args, *many, "--merge", "--seed", "1")
     assert done.returncode == 5
     assert "--seed" in done.stderr
@@ -192,7 +192,7 @@ def test_spans_change_nothing(tmp_path: Path) -> None:
     assert made[0]["fingerprint"] == made[1]["fingerprint"]
 
 
-def test_records_streams_and_compressed_text_are_shuffled_as_text_is(
+def test_records_streams_and_compressed_text_are_shuffled_like_text(
     tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:
     text = make(tmp_path, 200_000)
@@ -216,7 +216,7 @@ def test_records_streams_and_compressed_text_are_shuffled_as_text_is(
     assert faults.sha256s(tmp_path / "pipe") == faults.sha256s(tmp_path / "text")
 
 
-def test_tables_are_shuffled_as_text_is(tmp_path: Path) -> None:
+def test_tables_are_shuffled_like_text(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
     text = make(tmp_path, 200_000)
@@ -263,7 +263,7 @@ def test_documents_of_any_length_and_any_text_are_in_the_order_of_the_oracle(
     args = (*args, "--val-ratio", "0", "--block-size", str(block_bytes), "--output-dir", folder / "out")
     with sizes(*windows, most_windows):
         done = prepare(*args, every_bytes=every_bytes)
-    assume(done.returncode != 3)  # what does not look like text is refused
+    assume(done.returncode != 3)  # input that does not look like text is refused
     assert done.returncode == 0, done.stderr
     expected, _ = in_order(text, Documents("\x1e", eot, 0.0), gpt2)
     assert tokens_in(folder / "out", "train") == expected
@@ -296,7 +296,7 @@ def test_killed_at_any_call_it_ends_in_the_same_files(
     passes = set()
     for skip in range(step // 2, n_calls - 5, step):
         done = faults.run(*args, "--output-dir", out, at=".*", skip=skip, **settings)
-        if done.returncode == 0:  # threads may make some calls fewer
+        if done.returncode == 0:  # threads may make fewer calls
             assert skip > n_calls - 20
             break
         assert done.returncode == -9, done.stderr
@@ -309,7 +309,7 @@ def test_killed_at_any_call_it_ends_in_the_same_files(
     assert len(passes) == 2
 
 
-def test_killed_a_few_calls_later_each_time_it_gets_through(tmp_path: Path) -> None:
+def test_killed_a_few_calls_later_each_time_it_finishes(tmp_path: Path) -> None:
     text = make(tmp_path, 500_000)
     args = (*text.args, "--block-size", "30000", "--engine", "tiktoken")
     expected = expect(tmp_path / "expected", *args, **GROUPS)
@@ -324,7 +324,7 @@ def test_killed_a_few_calls_later_each_time_it_gets_through(tmp_path: Path) -> N
 
 
 def stop_in_second_pass(text: Text, out: Path, *args: str | Path, skip: int = 6) -> None:
-    """Let a run die in its second pass, with a part of it saved."""
+    """Kill a run in its second pass, with a part of it saved."""
     done = faults.run(
         *text.args, *args, "--output-dir", out, at=r"mmap train\.bin\.partial", skip=skip, **SETTINGS
     )
@@ -392,7 +392,7 @@ def test_an_input_that_has_changed_is_noticed_in_the_second_pass(
         text.path.write_bytes(changed)
         done = prepare(*text.args, "--output-dir", out)
         assert done.returncode == 5, done.stderr
-    text.path.write_bytes(whole)  # with another timestamp, so it is read again
+    text.path.write_bytes(whole)  # has another timestamp, so it is read again
     assert prepare_small(*text.args, "--output-dir", out).returncode == 0
     assert faults.sha256s(out) == expected.sha256s
 
@@ -456,7 +456,7 @@ def test_a_failed_allocation_in_any_pass_is_an_error_and_the_next_run_resumes(
     expected.assert_reached(tmp_path / "out")
 
 
-def test_a_stop_in_either_pass_says_what_is_saved(tmp_path: Path) -> None:
+def test_a_stop_in_either_pass_reports_the_saved_work(tmp_path: Path) -> None:
     text = make(tmp_path, 500_000)
     args = (*text.args, "--block-size", "30000", "--output-dir", tmp_path / "out")
     for at, words in (
@@ -469,7 +469,7 @@ def test_a_stop_in_either_pass_says_what_is_saved(tmp_path: Path) -> None:
         assert words in saved
 
 
-# Options and what is around a run
+# Options, checks and reports
 
 
 def test_it_is_refused_without_documents_and_a_seed_without_it(tmp_path: Path) -> None:
@@ -486,7 +486,7 @@ def test_it_is_refused_without_documents_and_a_seed_without_it(tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
-def test_complete_output_is_left_as_it_is_and_another_seed_is_refused(tmp_path: Path) -> None:
+def test_complete_output_is_left_unchanged_and_another_seed_is_refused(tmp_path: Path) -> None:
     text = make(tmp_path, 100_000)
     args = (*text.args, "--output-dir", tmp_path / "out")
     assert prepare(*args).returncode == 0
@@ -511,7 +511,7 @@ def test_a_disk_too_small_for_output_and_spill_is_refused_with_both_numbers(
     assert "while it is shuffled" in done.stderr
 
 
-def test_the_spill_takes_no_more_space_than_was_forecast(tmp_path: Path) -> None:
+def test_the_spill_takes_no_more_space_than_forecast(tmp_path: Path) -> None:
     text = make(tmp_path, 3_000_000)
     out = tmp_path / "out"
     process = faults.start(*text.args, "--output-dir", out, at="rename val.bin.partial", do="SIGSTOP")
@@ -547,7 +547,7 @@ def test_verify_shuffles_again_and_compares(tmp_path: Path) -> None:
     assert not (out / ".prepare").exists()
 
 
-def test_verify_leaves_alone_what_a_stopped_run_has_saved(tmp_path: Path) -> None:
+def test_verify_leaves_the_saved_work_of_a_stopped_run_alone(tmp_path: Path) -> None:
     text = make(tmp_path, 900_000)
     out = tmp_path / "out"
     assert prepare(*text.args, "--output-dir", out).returncode == 0
@@ -557,7 +557,7 @@ def test_verify_leaves_alone_what_a_stopped_run_has_saved(tmp_path: Path) -> Non
     assert {path.name: path.read_bytes() for path in (out / ".prepare").glob("*.partial")} == saved
 
 
-def test_inspect_says_that_the_input_of_a_token_is_unknown(
+def test_inspect_reports_the_input_of_a_token_as_unknown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = make(tmp_path, 100_000)
@@ -568,14 +568,14 @@ def test_inspect_says_that_the_input_of_a_token_is_unknown(
     assert "shuffled with seed 2357" in " ".join(capsys.readouterr().out.split())
 
 
-def test_inspect_says_how_far_a_stopped_shuffle_is(
+def test_inspect_reports_the_progress_of_a_stopped_shuffle(
     stopped: tuple[Text, Expected, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert prepare("--inspect", stopped[2]).returncode == 0
     assert "of them are shuffled" in " ".join(capsys.readouterr().out.split())
 
 
-def test_n_limits_what_is_read(
+def test_n_limits_the_part_that_is_read(
     tmp_path: Path, gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(config, "CHARS_PER_CHUNK", 50_000)
@@ -630,7 +630,7 @@ def test_an_index_is_of_the_documents_in_their_new_order(
     assert prepare_small(*args, "--output-dir", out, "--verify").returncode == 0
 
 
-def test_max_tokens_limits_what_is_read(tmp_path: Path, gpt2: tiktoken.Encoding) -> None:
+def test_max_tokens_limits_the_part_that_is_read(tmp_path: Path, gpt2: tiktoken.Encoding) -> None:
     text = make(tmp_path, 300_000)
     args = (*text.args, "--val-ratio", "0", "--max-tokens", "20000", "--block-size", "30000")
     assert prepare_small(*args, "--output-dir", tmp_path / "out").returncode == 0

@@ -1,4 +1,4 @@
-"""The order of a shuffle: that of the oracle, whatever the sizes of windows and ranges, and uniform."""
+"""The order of a shuffle: uniform, and that of the oracle for any sizes of windows and ranges."""
 
 import math
 import random
@@ -60,7 +60,7 @@ def put(documents: list[Document], sink: Spill, cuts: list[int], rng: random.Ran
                 flush(False if not parts[is_val][0] else not is_val)
             parts[is_val][0].append(token)
             n_done += 1
-        if n_done in cuts and rng.random() < 0.5:  # the end of the document comes with the next block
+        if n_done in cuts and rng.random() < 0.5:  # the end of the document follows with the next block
             flush(not is_val)
         if n_done in cuts and rng.random() < 0.3:
             sink.begin_checkpoint()[1]()
@@ -71,7 +71,7 @@ def put(documents: list[Document], sink: Spill, cuts: list[int], rng: random.Ran
 
 
 def read_back(folder: Path, place: Place) -> tuple[Lists, list[tuple[Place, int, int, int, int]]]:
-    """Read a spill in order, in groups first if it has many windows; also each place, and what was done."""
+    """Read a spill in order, regrouped if it has many windows; return also each place with its counts."""
     while not place.is_last:
         with (
             SpillReader(SpillFiles(folder, place.number), place.n_windows) as reader,
@@ -94,7 +94,7 @@ def read_back(folder: Path, place: Place) -> tuple[Lists, list[tuple[Place, int,
 
 
 def ends_of(documents: list[Document], seed: int) -> dict[bool, list[int]]:
-    """Where documents end in the order of the oracle."""
+    """Return the ends of documents in the order of the oracle."""
     numbered = [(is_val, [index] * len(tokens)) for index, (is_val, tokens) in enumerate(documents)]
     pair = shuffled(numbered, seed)
     return {
@@ -115,7 +115,7 @@ def ends_of(documents: list[Document], seed: int) -> dict[bool, list[int]]:
     rng=st.randoms(use_true_random=False),
 )
 @settings(max_examples=60, deadline=None)
-def test_documents_come_back_in_the_order_of_their_keys_whatever_the_sizes(
+def test_documents_come_back_in_the_order_of_their_keys_for_any_sizes(
     lengths: list[tuple[bool, int]],
     seed: int,
     window: int,
@@ -149,13 +149,13 @@ def test_documents_come_back_in_the_order_of_their_keys_whatever_the_sizes(
         assert [end + n_before for end in rest.ends[is_val]] == found.ends[is_val][n_ends:]
 
 
-def test_a_key_depends_on_the_seed_the_split_and_the_number_of_the_document_alone() -> None:
+def test_a_key_depends_only_on_the_seed_the_split_and_the_number_of_the_document() -> None:
     for seed, is_val in ((2357, False), (2357, True), (2**64 - 1, False)):
         keys = keys_of(seed, is_val=is_val, first=0, n=40)
         for first in range(20):
             assert keys_of(seed, is_val=is_val, first=first, n=7).tolist() == keys[first : first + 7].tolist()
         assert ((keys >> np.uint64(63)) == (not is_val)).all()
-    # As long as these are the same, a run that an older numpy began can be resumed.
+    # While these stay the same, a run begun with an older numpy can be resumed.
     assert keys_of(2357, is_val=False, first=0, n=2).tolist() == FIRST_KEYS
 
 
@@ -182,7 +182,7 @@ def test_pieces_are_gathered_one_after_another_short_or_long(found: list[tuple[i
 
 
 def chi_square_p(counts: NDArray[np.int64]) -> float:
-    """The probability of counts at least as uneven, if all are equally likely (Wilson and Hilferty)."""
+    """Return the probability of counts at least as uneven, if all are equally likely (Wilson, Hilferty)."""
     mean, n_free = counts.mean(), counts.size - 1
     statistic = float(((counts - mean) ** 2 / mean).sum())
     spread = 2 / (9 * n_free)
@@ -194,17 +194,17 @@ def test_an_order_of_100_000_documents_is_uniform(seed: int) -> None:
     n, n_parts = 100_000, 50
     order = np.argsort(keys_of(seed, is_val=False, first=0, n=n), kind="stable")
     part = np.arange(n) * n_parts // n
-    positions = np.zeros((n_parts, n_parts), np.int64)  # where the documents of each part of the input are
+    positions = np.zeros((n_parts, n_parts), np.int64)  # place of the documents of each part of the input
     np.add.at(positions, (part[order], part), 1)
-    neighbours = np.zeros((n_parts, n_parts), np.int64)  # from which part of the input the next document is
+    neighbours = np.zeros((n_parts, n_parts), np.int64)  # part of the input that the next document is from
     np.add.at(neighbours, (part[order[:-1]], part[order[1:]]), 1)
     distances = np.bincount((order[1:] - order[:-1]) % n * n_parts // n, minlength=n_parts)
     for counts in (positions, neighbours, distances):
         assert 0.001 < chi_square_p(counts.ravel()) < 0.999
-    assert not (order[1:] - order[:-1] == 1).sum() > 10  # neighbours that stayed so; one is expected
+    assert not (order[1:] - order[:-1] == 1).sum() > 10  # documents still next to each other; one is expected
 
 
-def test_the_forecast_of_disk_space_counts_two_spills_where_windows_are_merged() -> None:
+def test_the_forecast_of_disk_space_counts_two_spills_if_windows_are_merged() -> None:
     assert most_spill_bytes(1_000_000, 1_000) == 2_016_000
     assert most_spill_bytes(3_000_000_000, 1_000_000) == 2 * (6_000_000_000 + 16_000_000)
     assert most_spill_bytes(400_000_000, 40_000_000) == 2 * (800_000_000 + 640_000_000)

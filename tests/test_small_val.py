@@ -1,4 +1,4 @@
-"""A val.bin that one evaluation draws a hundred times over gets a notice, where a larger one can be had."""
+"""A val.bin that one evaluation draws a hundred times over gets a notice if a larger one is possible."""
 
 import pydoc_data.topics
 import re
@@ -27,7 +27,7 @@ def text(tmp_path: Path) -> Path:
     return make_text(tmp_path / "a.txt", 5_000_000)
 
 
-def test_of_a_large_text_it_offers_the_ratio_that_gives_a_million(
+def test_for_a_large_text_it_offers_the_ratio_that_gives_a_million(
     run_prepare: RunPrepare, tmp_path: Path
 ) -> None:
     args = ("--input", make_text(tmp_path / "large.txt", 60_000_000), "--output-dir", "out")
@@ -39,7 +39,7 @@ def test_of_a_large_text_it_offers_the_ratio_that_gives_a_million(
     assert report_of(tmp_path / "out")["tokens"]["val"] == pytest.approx(1_000_000, rel=0.1)
 
 
-def test_a_smaller_text_is_offered_a_tenth_once_and_then_is_content(
+def test_for_a_smaller_text_it_offers_a_tenth_once_and_then_nothing(
     run_prepare: RunPrepare, tmp_path: Path, text: Path
 ) -> None:
     done = run_prepare("--input", text, "--output-dir", "out")
@@ -51,7 +51,7 @@ def test_a_smaller_text_is_offered_a_tenth_once_and_then_is_content(
     assert report_of(tmp_path / "out")["tokens"]["val"] > DRAWN_TOKENS / 25
 
 
-def test_after_a_pipe_it_goes_by_what_was_made(tmp_path: Path, text: Path) -> None:
+def test_after_a_pipe_it_counts_the_tokens_made(tmp_path: Path, text: Path) -> None:
     text.write_text("".join(pydoc_data.topics.topics.values()) * 12)
     command = f"cat {text} | {sys.executable} {REPOSITORY}/prepare.py - --output-dir {tmp_path}/out"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
@@ -59,10 +59,10 @@ def test_after_a_pipe_it_goes_by_what_was_made(tmp_path: Path, text: Path) -> No
     assert (verb, int(n_val.replace(",", ""))) == ("has", report_of(tmp_path / "out")["tokens"]["val"])
 
 
-def test_a_resumed_run_offers_no_command_that_would_discard_what_is_saved(tmp_path: Path, text: Path) -> None:
+def test_a_resumed_run_offers_no_command_that_would_discard_its_work(tmp_path: Path, text: Path) -> None:
     args = ("--input", text, "--output-dir", tmp_path / "out", "--workers", "1", "--block-size", "50K")
     stopped = run(*args, at="write journal", skip=3, do="SIGINT")
-    assert "--restart --overwrite" in stopped.stderr  # it had nothing yet
+    assert "--restart --overwrite" in stopped.stderr  # nothing was saved yet
     resumed = run(*args)
     assert (resumed.returncode, "resuming at" in resumed.stderr) == (0, True), resumed.stderr
     ((verb, *_),) = NOTICE.findall(resumed.stderr)
@@ -70,7 +70,7 @@ def test_a_resumed_run_offers_no_command_that_would_discard_what_is_saved(tmp_pa
 
 
 @pytest.mark.parametrize("options", ["--quiet", "--val-split none", "--val-ratio 0.05", "--format npy"])
-def test_where_it_says_nothing_new_there_is_none(options: str, run_prepare: RunPrepare, text: Path) -> None:
+def test_no_notice_is_printed_without_news(options: str, run_prepare: RunPrepare, text: Path) -> None:
     done = run_prepare("--input", text, "--output-dir", "out", *options.split())
     assert (done.returncode, "notice: val.bin has" in done.stderr) == (0, False)
     assert "Each evaluation" not in done.stderr

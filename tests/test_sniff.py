@@ -1,4 +1,4 @@
-"""What an input holds, by its first bytes: files as programs write them, and texts that look like them."""
+"""The content of an input, by its first bytes: files of real programs, and texts that look like them."""
 
 import bz2
 import gzip
@@ -41,7 +41,7 @@ def look_at(data: bytes | str, name: str = "a", **more: Any) -> Look:
 
 
 def verdict(look: Look) -> str:
-    """How it is read, or what it is that is not read, or read with a notice."""
+    """Return how data is read, and its kind if it is refused or read with a notice."""
     if look.kind is None:
         return look.container
     return f"{'no' if look.is_refused else look.container}: {look.kind.name}"
@@ -57,7 +57,7 @@ def packed_in_tar(*, form: int = tarfile.USTAR_FORMAT) -> bytes:
 
 
 def old_tar() -> bytes:
-    """As tar wrote it before POSIX: no `ustar`, nothing after the name of a link."""
+    """Return a tar archive from before POSIX: no `ustar`, nothing after the name of a link."""
     raw = bytearray(packed_in_tar())
     raw[257:512] = bytes(255)
     raw[148:156] = b" " * 8
@@ -109,11 +109,11 @@ SAFETENSORS = (
 )
 
 FILES: list[tuple[str, bytes, str]] = [
-    # What is read.
+    # Accepted.
     ("plain text", PROSE.encode(), "text"),
     ("parquet", PARQUET, "parquet"),
     ("JSON lines", LINES.encode(), "jsonl"),
-    # Compressed; four of them are read one layer deep, and this is what is inside.
+    # Compressed; four of these kinds are read one layer deep, and here they are inside that layer.
     ("gzip", gzip.compress(PROSE.encode()), "no: compressed with gzip"),
     ("zstd", zstd.compress(PROSE.encode()), "no: compressed with zstd"),
     ("bzip2", bz2.compress(PROSE.encode()), "no: compressed with bzip2"),
@@ -173,7 +173,7 @@ FILES: list[tuple[str, bytes, str]] = [
     ("JSON text sequence", b"\x1e" + b"\x1e".join(line.encode() + b"\n" for line in LINES.splitlines()),
      "no: a JSON text sequence"),
     ("array with a byte order mark", b'\xef\xbb\xbf[{"text": "a"}]', "no: a JSON array"),
-    # Documents, and what a server sends instead of a file.
+    # Documents, and replies of a server instead of a file.
     ("PDF", PDF, "no: a PDF document"),
     ("plain PDF", b"%PDF-1.1\n1 0 obj\n<<>>\nendobj\n" + PROSE.encode(), "no: a PDF document"),
     ("PostScript", b"%!PS-Adobe-3.0\n%%Title: a\n(Hello) show\n", "no: PostScript"),
@@ -207,7 +207,7 @@ FILES: list[tuple[str, bytes, str]] = [
     ("floats", np.random.default_rng(0).standard_normal(5000).tobytes(), "no: not text"),
     ("integers", np.arange(5000, dtype=np.int32).tobytes(), "no: not text"),
     ("text after a crash", PROSE.encode() + bytes(4096), "no: text with NUL bytes in it"),
-    # Text in which nothing is wrong but the charset.
+    # Text in which only the charset is wrong.
     *((one, PROSE.encode(f"utf-{one}"), f"no: UTF-{one} text") for one in ("16LE", "16BE", "32LE", "32BE")),
     ("UTF-16", PROSE.encode("utf-16"), "no: UTF-16 text"),
     ("UTF-32", PROSE.encode("utf-32"), "no: UTF-32 text"),
@@ -219,8 +219,8 @@ FILES: list[tuple[str, bytes, str]] = [
 
 @pytest.mark.parametrize(("data", "expected"), [one[1:] for one in FILES], ids=[one[0] for one in FILES])
 @pytest.mark.parametrize("name", ["part-00000", "a.txt", "a.bin"])
-def test_a_file_is_recognised_by_its_bytes_whatever_its_name(data: bytes, expected: str, name: str) -> None:
-    if name == "a.txt":  # what is called text is text
+def test_a_file_is_recognised_by_its_bytes_under_any_name(data: bytes, expected: str, name: str) -> None:
+    if name == "a.txt":  # a .txt file is read as text
         expected = {"jsonl": "text: JSON lines", "no: JSON lines in UTF-16": "no: UTF-16 text"}.get(
             expected, expected
         )
@@ -252,7 +252,7 @@ def test_tokens_without_a_header_are_recognised_by_their_commas(
     assert look_at(raw).is_refused
 
 
-# Each begins as one of the files above, and is a text.
+# Each begins like one of the files above, and is text.
 TEXTS = {
     "a note": "[Illustration: the castle]\n\nCHAPTER I\n",
     "a reference": "[1] Smith, J. (1999). A title.\n[2] Jones, K. Another.\n",
@@ -318,7 +318,7 @@ TEXTS = {
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 @pytest.mark.parametrize("name", ["part-00000", "a.txt", "a.md"])
 @pytest.mark.parametrize("is_long", [False, True], ids=["short", "long"])
-def test_text_that_begins_like_something_else_is_text(text: str, name: str, is_long: bool) -> None:
+def test_text_that_begins_like_another_kind_is_text(text: str, name: str, is_long: bool) -> None:
     assert verdict(look_at(text + PROSE * 20 if is_long else text, name)) == "text"
 
 
@@ -342,7 +342,7 @@ def test_text_that_begins_like_something_else_is_text(text: str, name: str, is_l
         ("{text: 1}", False),
     ],
 )
-def test_a_bad_first_line_does_not_make_prose_of_json_lines(line: str, is_alone: bool) -> None:
+def test_json_lines_with_a_bad_first_line_are_not_taken_for_prose(line: str, is_alone: bool) -> None:
     for following in (LINES, *([""] if is_alone else [])):
         data = f"{line}\n{following}"
         assert verdict(look_at(data)) == verdict(look_at(data, "a.json")) == "jsonl"
@@ -360,17 +360,17 @@ def test_lists_of_messages_on_lines_are_json_lines_for_their_reader_to_refuse() 
     ("name", "expected"),
     [*((f"a.{one}", "jsonl") for one in ("jsonl", "ndjson", "jl", "json")), ("a.PARQUET", "parquet")],
 )
-def test_a_name_decides_where_the_bytes_are_any_text(name: str, expected: str) -> None:
+def test_the_name_decides_if_the_bytes_may_be_any_text(name: str, expected: str) -> None:
     assert verdict(look_at(PROSE, name)) == verdict(look_at("", name)) == expected
     assert look_at(HTML, name).is_refused
     assert look_at(packed_in_tar(), name).is_refused
 
 
-def test_what_is_called_parquet_and_is_not_known_is_for_its_reader_to_refuse() -> None:
+def test_unknown_bytes_called_parquet_are_for_its_reader_to_refuse() -> None:
     assert verdict(look_at(random.Random(0).randbytes(5000), "a.parquet")) == "parquet"
 
 
-def test_parquet_is_not_read_where_its_end_is_not_seen() -> None:
+def test_parquet_is_not_read_if_its_end_is_not_available() -> None:
     look = sniff(PARQUET, name="a", tail=None)
     assert look.is_refused
     assert verdict(look) == "no: parquet"
@@ -385,7 +385,7 @@ def test_parquet_is_not_read_where_its_end_is_not_seen() -> None:
         (HTML * 1000, "text: HTML pages"),
     ],
 )
-def test_markup_is_read_as_text_and_that_is_said(text: str, expected: str) -> None:
+def test_markup_is_read_as_text_with_a_notice(text: str, expected: str) -> None:
     assert verdict(look_at(text, "a.txt")) == expected
 
 
@@ -419,7 +419,7 @@ def test_a_table_in_text_is_known_by_its_header_if_all_records_are_like_it(
     assert find_table(text.encode(), ["nothing"]) is None
 
 
-def test_what_stands_between_documents_says_nothing_about_them() -> None:
+def test_a_separator_of_control_characters_does_not_make_text_binary() -> None:
     for separator in ("\0", "\x1e"):
         text = separator.join(["A short one."] * 500)
         assert look_at(text).is_refused
@@ -433,7 +433,7 @@ def test_prose_of_any_characters_is_never_refused(text: str) -> None:
 
 
 @given(data=st.binary(max_size=600), name=st.sampled_from(["a", "a.txt", "a.json", "a.csv", "a.parquet"]))
-def test_any_bytes_are_looked_at_without_an_error(data: bytes, name: str) -> None:
+def test_any_bytes_are_classified_without_an_error(data: bytes, name: str) -> None:
     look_at(data, name)
 
 

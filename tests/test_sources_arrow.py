@@ -144,7 +144,7 @@ OTHERS: list[Any] = [  # columns before and after the text, of every layout
     form=st.sampled_from([*OPENERS]),
 )
 @settings(max_examples=60, deadline=None)
-def test_each_row_is_what_pyarrow_reads_among_columns_of_all_kinds_and_inside_a_struct(
+def test_rows_are_those_of_pyarrow_among_columns_of_all_kinds_and_inside_a_struct(
     rows: list[str | None],
     parents: list[bool],
     kind: Any,
@@ -222,7 +222,7 @@ def test_a_dictionary_may_grow_and_be_replaced(path: Path) -> None:
         assert runs[-1][1].bad == ["row 6: its field 'text' is null"]
 
 
-def test_what_was_written_before_2019_is_read(path: Path) -> None:
+def test_files_written_before_2019_are_read(path: Path) -> None:
     for form in OPENERS:
         write(path, form=form, use_legacy_format=True)
         assert texts_of(read_all(path)) == TEXTS
@@ -271,7 +271,7 @@ def test_a_file_cut_off_anywhere_is_refused_or_ends_with_a_batch(path: Path) -> 
             except InputError as error:
                 assert str(path) in str(error)
                 continue
-            assert form == "stream"  # the mark at its end may be missing
+            assert form == "stream"  # its end mark may be missing
             assert len(runs) in (1, 2, 3, 4)
 
 
@@ -293,7 +293,7 @@ def test_flipped_bits_end_in_an_error_that_names_the_file_or_in_other_text(path:
         assert n_found > 10
 
 
-def test_what_follows_a_stream_is_not_passed_over(path: Path) -> None:
+def test_bytes_after_a_stream_are_not_skipped(path: Path) -> None:
     write(path)
     path.write_bytes(path.read_bytes() * 2)
     assert "and something else follows; if these are several streams, make a file of each" in refusal(path)
@@ -335,7 +335,7 @@ def test_from_any_row_only_its_batch_and_those_after_it_are_read(
     reads.clear()
     blocks = list(reader_of(path).blocks(last.start, Reading(block_bytes=1 << 20)))
     assert [(block.raw, block.start.records) for block in blocks] == [(last.raw, last.start.records)]
-    assert sum(n_bytes for _, n_bytes in reads) < 10_000  # from 150 kB: metadata, and one row
+    assert sum(n_bytes for _, n_bytes in reads) < 10_000  # the file has 150 kB; this is metadata and one row
 
 
 def test_the_other_columns_are_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,7 +356,7 @@ def test_the_other_columns_are_not_read(path: Path, monkeypatch: pytest.MonkeyPa
     assert n_bytes < 20_000 < path.stat().st_size
 
 
-def test_room_is_made_for_what_is_large_before_it_is_read(path: Path) -> None:
+def test_room_is_made_for_large_parts_before_they_are_read(path: Path) -> None:
     long = "x" * (LONG_RECORD_BYTES + 1)
     asked: list[str] = []
 
@@ -419,7 +419,7 @@ print(n_bytes, int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read
 
 @pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
 def test_a_batch_larger_than_the_memory_it_takes_is_read(compression: str | None, path: Path) -> None:
-    # The peak is 70 to 77 MB, and 204 if pyarrow reads the column as a whole.
+    # The peak is 70 to 77 MB, and 204 MB if pyarrow reads the column as a whole.
     text = random.Random(5).randbytes(2_500).hex()
     write(path, [f"{k} {text}" for k in range(30_000)], rows=30_000, form="file", compression=compression)
     command = [sys.executable, "-c", READ, str(path)]
@@ -429,7 +429,7 @@ def test_a_batch_larger_than_the_memory_it_takes_is_read(compression: str | None
     assert peak_bytes < 110_000_000
 
 
-def test_without_pyarrow_its_pip_line_is_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_its_pip_command_is_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "is an Arrow file, and the package that reads it is missing:" in refusal(path)

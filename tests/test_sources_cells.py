@@ -1,4 +1,4 @@
-"""Records of CSV: what Python's `csv` finds, at any cut of the bytes."""
+"""Records of CSV: those that Python's `csv` finds, at any cut of the bytes."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from nanogpt_compat.input.cells import RecordEnds, parse_header, parse_record
 
-# A lone CR ends a record for Python's csv, and is data here.
+# A lone CR, which ends a record for Python's csv, is data here.
 MARKS = st.text(st.sampled_from('ab,;\t"\n é\U0001f600'), max_size=40)
 
 
@@ -28,7 +28,7 @@ def rows_of(raw: bytes, delimiter: str) -> list[list[str]]:
 
 
 def ends_of(raw: bytes, delimiter: str, piece_bytes: int) -> list[int]:
-    """Find all ends, from pieces of a size; check what is said of each piece."""
+    """Find all ends, from pieces of a size; check the numbers returned for each piece."""
     ends = RecordEnds(delimiter.encode())
     found = list[int]()
     for start in range(0, len(raw), piece_bytes):
@@ -45,7 +45,7 @@ def ends_of(raw: bytes, delimiter: str, piece_bytes: int) -> list[int]:
     line_end=st.sampled_from(["\n", "\r\n"]),
     quoting=st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
 )
-def test_what_csv_writes_is_read(
+def test_output_of_csv_is_read(
     rows: list[list[str]], delimiter: str, line_end: str, quoting: Literal[0, 1]
 ) -> None:
     file = io.StringIO()
@@ -64,7 +64,7 @@ def test_what_csv_writes_is_read(
 @example('"a\n', ",")
 @example('""\n', ",")
 @example('a,"b"c""d\n"e",\n', ",")
-def test_what_is_malformed_is_cut_as_csv_cuts_it(text: str, delimiter: str) -> None:
+def test_malformed_text_is_cut_like_in_csv(text: str, delimiter: str) -> None:
     raw = text.encode()
     expected = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     found, start, ends = [], 0, list[int]()
@@ -96,13 +96,13 @@ def test_what_is_malformed_is_cut_as_csv_cuts_it(text: str, delimiter: str) -> N
         (b"a\ttext", ("a", "text"), "\t"),
     ],
 )
-def test_the_first_record_has_the_names(head: bytes, columns: tuple[str, ...], delimiter: str) -> None:
+def test_the_names_are_in_the_first_record(head: bytes, columns: tuple[str, ...], delimiter: str) -> None:
     header = parse_header(head, wanted=["text"])
     assert header is not None
     assert (header.columns, header.delimiter) == (columns, delimiter)
 
 
-def test_nothing_has_no_names() -> None:
+def test_an_empty_file_has_no_names() -> None:
     assert parse_header(b"") is None
     assert parse_header(b"\xef\xbb\xbf\r\n\n") is None
 

@@ -135,7 +135,7 @@ def test_zeros_after_members_are_padding(
     assert read_all(path, compression) == TEXT * 2
 
 
-def test_skippable_zstd_frames_are_passed_over(path: Path) -> None:
+def test_skippable_zstd_frames_are_skipped(path: Path) -> None:
     skipped = skippable(b"12345678"), skippable(incompressible(200_000), 15), skippable(b"", 7)
     path.write_bytes(skipped[0] + zstd(TEXT) + skipped[1] + zstd(TEXT) + skipped[2])
     assert read_all(path, "zst") == TEXT * 2
@@ -153,7 +153,7 @@ def test_zstd_frames_of_every_form_are_read(level: int, n_bytes: int, path: Path
 
 
 @really_compressed
-def test_a_file_that_ends_early_is_refused_wherever_it_ends(
+def test_a_file_that_ends_early_at_any_byte_is_refused(
     compression: Compression, compress: Callable[[bytes], bytes], path: Path
 ) -> None:
     first, second = compress(TEXT), compress(TEXT[::-1])
@@ -182,12 +182,12 @@ def test_no_flipped_bit_gives_other_text(
             text = read_all(path, compression)
         except InputError as error:
             assert str(error).startswith(f"{path}, byte ")
-        else:  # what says nothing of the text, as the time in a gzip header does
+        else:  # in bytes without effect on the text, like the time in a gzip header
             assert text == TEXT
 
 
 @really_compressed
-def test_a_damage_is_named_by_where_it_is_in_the_file_and_the_text(
+def test_damage_is_reported_with_its_place_in_the_file_and_the_text(
     compression: Compression, compress: Callable[[bytes], bytes], path: Path
 ) -> None:
     stored = bytearray(compress(incompressible(1_000_000)) + compress(TEXT))
@@ -203,7 +203,7 @@ def test_a_damage_is_named_by_where_it_is_in_the_file_and_the_text(
 
 @really_compressed
 @pytest.mark.parametrize("garbage", [b"hello", b"\x1f\x8c\x08", b"\n", b"PK\x03\x04"])
-def test_what_follows_the_compressed_data_is_refused(
+def test_bytes_after_the_compressed_data_are_refused(
     garbage: bytes, compression: Compression, compress: Callable[[bytes], bytes], path: Path
 ) -> None:
     stored = compress(TEXT)
@@ -218,7 +218,7 @@ def test_zeros_after_zstd_and_bzip2_are_refused(path: Path) -> None:
 
 
 def test_a_second_part_whose_beginning_is_damaged_is_not_taken_for_the_end(path: Path) -> None:
-    """As Python's own BZ2File and LZMAFile do."""
+    """Python's own BZ2File and LZMAFile take it for the end."""
     for compression, compress in COMPRESSIONS[1:]:
         stored = bytearray(compress(TEXT) + compress(TEXT))
         stored[len(stored) // 2 + len(COMPRESSION_MAGIC[compression])] ^= 0x40
@@ -257,7 +257,7 @@ def test_the_window_of_a_zstd_frame_is_known_to_be_in_use_while_it_is_read(
         monkeypatch.setattr(malloc, "_used_blocks", [])
         all_bytes = large_bytes()
         monkeypatch.undo()
-        assert large_bytes() == all_bytes - MAX_WINDOW_BYTES >= 0  # it is one of them
+        assert large_bytes() == all_bytes - MAX_WINDOW_BYTES >= 0  # the window is one of them
         stream.read(len(TEXT))
         assert used_bytes() == 0
 
@@ -281,7 +281,7 @@ def test_a_bomb_is_read_in_bounded_memory(
 
 
 @compressions
-def test_what_has_been_read_of_the_file_depends_only_on_how_far_the_text_was_read(
+def test_the_bytes_read_of_the_file_depend_only_on_the_place_in_the_text(
     compression: Compression, compress: Callable[[bytes], bytes], path: Path
 ) -> None:
     text = incompressible(300_000) + bytes(300_000) + TEXT * 20
@@ -315,7 +315,7 @@ def test_a_plain_file_can_be_read_from_any_byte(path: Path) -> None:
             ByteStream(file, "gz", start=100)
 
 
-def test_without_its_package_zstd_is_refused_with_its_pip_line(
+def test_without_its_package_zstd_is_refused_with_its_pip_command(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "compression.zstd", None)
@@ -326,7 +326,7 @@ def test_without_its_package_zstd_is_refused_with_its_pip_line(
 
 
 @pytest.mark.parametrize(("compression", "module"), [("bz2", "bz2"), ("xz", "lzma")])
-def test_a_python_that_was_built_without_a_module_gets_a_command_to_unpack(
+def test_a_python_built_without_a_module_gets_a_command_to_unpack(
     compression: Compression, module: str, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = dict(COMPRESSIONS)[compression](TEXT)
@@ -358,7 +358,7 @@ def test_xz_with_a_filter_before_its_last_is_read(before: int, path: Path) -> No
 
 
 def test_xz_with_too_large_a_dictionary_is_refused_with_its_size(path: Path) -> None:
-    """The properties of the filter, of a dictionary that is too large, are written into the header."""
+    """The test writes filter properties with too large a dictionary into the header."""
     stored = bytearray(lzma.compress(TEXT))
     header = stored[12 : 12 + stored[12] * 4]
     header[header.rindex(b"\x21\x01") + 2] = 37
@@ -371,8 +371,8 @@ def test_xz_with_too_large_a_dictionary_is_refused_with_its_size(path: Path) -> 
     )
 
 
-def test_with_and_without_isal_all_is_the_same(path: Path) -> None:
-    """A run may be resumed where the package is missing."""
+def test_results_are_the_same_with_and_without_isal(path: Path) -> None:
+    """A run may be resumed without the package."""
     path.write_bytes(gzip.compress(TEXT) + gzip.compress(incompressible(100_000)))
     code = (
         "import sys; sys.modules.update(dict.fromkeys(sys.argv[2:])); from pathlib import Path; "

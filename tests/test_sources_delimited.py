@@ -1,4 +1,4 @@
-"""CSV and TSV: the documents given to Python's `csv`, whatever the blocks; every fault by record and byte."""
+"""CSV and TSV: the documents given to Python's `csv`, in blocks of any size; faults by record and byte."""
 
 import csv
 import gzip
@@ -171,7 +171,7 @@ def test_records_that_are_no_documents_are_named_by_number_and_byte_or_skipped(t
         ]
 
 
-def test_a_quote_that_is_never_closed_is_named_with_the_record_where_it_is(
+def test_a_quote_that_is_never_closed_is_named_with_its_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.csv"
@@ -186,7 +186,7 @@ def test_a_quote_that_is_never_closed_is_named_with_the_record_where_it_is(
             texts_of(reader_of(path, skip_bad=skip_bad), block_bytes=64)
 
 
-def test_an_option_of_several_names_takes_the_column_that_is_there(tmp_path: Path) -> None:
+def test_an_option_of_several_names_takes_the_existing_column(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"id;content;meta.text\n1;a;b\n")
     assert texts_of(reader_of(path, text_field="text,content")) == [b"a"]
@@ -235,18 +235,18 @@ def test_a_long_record_is_a_block_and_room_is_made_for_it_as_it_grows(tmp_path: 
     assert re.match(rf"\d+ {re.escape(str(path))}: record 3, at byte \d+, has [23].\d MB", asked[0])
 
 
-def test_the_forecast_looks_at_places_all_over_the_file(run_prepare: RunPrepare, tmp_path: Path) -> None:
+def test_the_forecast_samples_places_throughout_the_file(run_prepare: RunPrepare, tmp_path: Path) -> None:
     texts = ["one two three\n" * 30] * 3000 + ["\u4e2d\u6587 " * 100, '"a"\n\n'] * 3000
     (tmp_path / "a.csv").write_bytes(written(texts))
-    said = run_prepare("--input", "a.csv", "--output-dir", "out", "--dry-run").stdout
+    stdout = run_prepare("--input", "a.csv", "--output-dir", "out", "--dry-run").stdout
     assert run_prepare("--input", "a.csv", "--output-dir", "out").returncode == 0
     n_tokens = sum((tmp_path / "out" / f"{one}.bin").stat().st_size // 2 for one in ("train", "val"))
-    about = float(said.split("about ")[1].split("M tokens")[0]) * 1e6
+    about = float(stdout.split("about ")[1].split("M tokens")[0]) * 1e6
     assert 0.7 < about / n_tokens < 1.3
 
 
 @pytest.mark.parametrize("source", ["a.txt", "a.txt.gz", "pipe"])
-def test_csv_that_is_not_named_so_is_read_if_the_option_names_one_of_its_columns(
+def test_csv_under_another_name_is_read_if_the_option_names_one_of_its_columns(
     source: str, run_prepare: RunPrepare, tmp_path: Path
 ) -> None:
     raw = written(["a text"] * 50)

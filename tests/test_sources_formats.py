@@ -60,7 +60,7 @@ def format_of(path: Path, asked: Asked = NOTHING) -> str:
         ("c4-train.00000-of-01024.json.gz", gz(JSONL), "jsonl.gz"),
         ("A.JSONL.GZ", gz(JSONL), "jsonl.gz"),
         ("a.parquet", b"", "parquet"),
-        # How it is compressed the content says.
+        # The content decides about the compression.
         ("a.txt", gz(TEXT), "text.gz"),
         ("a.txt", zst(TEXT), "text.zst"),
         ("a.txt", SKIPPABLE + zst(TEXT), "text.zst"),
@@ -72,7 +72,7 @@ def format_of(path: Path, asked: Asked = NOTHING) -> str:
         ("a.jsonl.gz", JSONL, "jsonl"),
         ("a.jsonl.zst", b"", "jsonl"),
         ("a.gz", b"", "text"),
-        # What is inside the content says, too.
+        # The content decides about the data inside, too.
         ("a", PARQUET, "parquet"),
         ("a.txt", PARQUET, "parquet"),
         ("a.jsonl", PARQUET, "parquet"),
@@ -92,11 +92,11 @@ def format_of(path: Path, asked: Asked = NOTHING) -> str:
         ("a.gz", gz(b'{"text": "' + b"long " * 300_000 + b'"}\n'), "jsonl.gz"),
         ("a.gz", gz(b'{"a": ' * 100_000 + b"\n"), "jsonl.gz"),
         ("a.json", JSONL, "jsonl"),
-        # What is called text is text.
+        # A .txt file is text.
         ("a.txt", JSONL, "text"),
         ("a.txt.gz", gz(JSONL), "text.gz"),
         ("a", b"", "text"),
-        # A name that promises more than the content keeps is for the reader to refuse.
+        # A .parquet or .json name is believed; the reader refuses the file if its content does not match.
         ("a.parquet", TEXT, "parquet"),
         ("a.parquet", gz(TEXT), "parquet.gz"),
         ("a.jsonl", TEXT, "jsonl"),
@@ -111,7 +111,7 @@ def test_a_format_is_recognised_from_content_and_name(
     assert format_of(path) == expected
 
 
-def test_json_lines_that_are_called_text_are_read_as_such_if_an_option_is_about_records(
+def test_json_lines_called_txt_are_read_as_json_lines_if_an_option_is_about_records(
     tmp_path: Path,
 ) -> None:
     for name, content in (("a.txt", JSONL), ("a.txt.gz", gz(JSONL)), ("b.txt", TEXT)):
@@ -138,7 +138,7 @@ def refusal(*paths: Path, asked: Asked = NOTHING) -> str:
     return str(error.value)
 
 
-def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
+def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     assert "cannot read" in refusal(tmp_path / "missing.txt")
     damaged = tmp_path / "damaged"
     damaged.write_bytes(gz(JSONL)[:15])
@@ -165,21 +165,19 @@ ARRAY = b'[{"text": "a"}]'
         ("a.br", random.Random(0).randbytes(500), "compressed with brotli"),
     ],
 )  # fmt: skip
-def test_it_is_looked_into_what_is_compressed(
-    name: str, content: bytes, expected: str, tmp_path: Path
-) -> None:
+def test_compressed_content_is_recognised(name: str, content: bytes, expected: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     assert f"{path} is {expected}" in refusal(path)
 
 
-def test_bad_records_that_are_skipped_may_be_in_any_charset(tmp_path: Path) -> None:
+def test_skipped_bad_records_may_be_in_any_charset(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(JSONL.replace(b"Once", b"D\xe9j\xe0") * 99)
     assert format_of(path, Asked(skips_bad_records=True)) == "jsonl"
 
 
-def test_what_to_do_with_undecodable_bytes_says_nothing_of_what_is_no_text(tmp_path: Path) -> None:
+def test_an_errors_option_does_not_change_the_refusal_of_other_data(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     asked = Asked(errors_given=True)
     path.write_bytes("Caf\xe9 cr\xe8me.\n".encode("cp1252") * 99)
@@ -197,7 +195,7 @@ def test_what_to_do_with_undecodable_bytes_says_nothing_of_what_is_no_text(tmp_p
         assert "--errors" not in refusal(path)
 
 
-def test_all_that_is_refused_is_named_at_once(tmp_path: Path) -> None:
+def test_all_refused_inputs_are_named_at_once(tmp_path: Path) -> None:
     contents = {
         "a.json": ARRAY,
         "b.json": ARRAY,
@@ -227,7 +225,7 @@ DOCUMENTS = [f"{k} caf\xe9 \U0001f600\r\n" * (k % 50) for k in range(500)]
 
 
 def read_documents(path: Path, block_bytes: int) -> list[bytes]:
-    """Read a file as its format says."""
+    """Read a file by its format."""
     (found,), _ = find_formats([path])
     if found.container == "parquet":
         with TextColumn(open_input(path), text_field="text", max_row_group_bytes=1 << 30) as column:
@@ -245,7 +243,7 @@ def read_documents(path: Path, block_bytes: int) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.json.gz", "a.jsonl.zst", "a.zst", "a.parquet"])
-def test_the_same_documents_come_out_of_every_format(name: str, tmp_path: Path) -> None:
+def test_every_format_gives_the_same_documents(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     raw = "".join(json.dumps({"id": k, "text": text}) + "\n" for k, text in enumerate(DOCUMENTS)).encode()
     if name.endswith(".parquet"):

@@ -1,4 +1,4 @@
-"""JSON lines: the documents of json.loads, wherever blocks end, and bad lines by number and byte."""
+"""JSON lines: the documents of json.loads, for any ends of blocks, and bad lines by number and byte."""
 
 import io
 import json
@@ -60,7 +60,7 @@ def refusal(raw: bytes, **options: Any) -> str:
 
 
 def reference(raw: bytes, text_field: str) -> tuple[list[bytes], int, list[tuple[int, int]]]:
-    """The documents, how many were empty, and where the bad ones are: json.loads on each line."""
+    """Return the documents, the number of empty ones and the places of bad ones, by json.loads."""
     documents: list[bytes] = []
     bad: list[tuple[int, int]] = []
     n_empty = offset = 0
@@ -138,7 +138,7 @@ def test_nested_and_alternative_fields_are_those_of_the_definition(
         ("text,body", {"text": 1, "body": "a"}, "its field 'text' is a number, not a string"),
     ],
 )
-def test_a_record_without_the_text_is_named_with_what_it_has_instead(
+def test_a_record_without_the_text_is_named_with_its_fields(
     text_field: str, record: dict[str, Any], reason: str
 ) -> None:
     raw = b'{"meta.text": "flat", "talk.0.say": "flat", "text": "flat"}\n' + json.dumps(record).encode()
@@ -169,7 +169,7 @@ def test_lines_of_any_sort_are_distinguished(lines: list[bytes]) -> None:
         st.binary(max_size=3), st.sampled_from([b"\\", b'"', b",", b"\\u12", b"\t", b"\xff", b"-"])
     ),
 )
-def test_a_line_that_is_damaged_somewhere_is_taken_as_json_takes_it(
+def test_a_damaged_line_is_read_or_refused_like_in_json(
     record: dict[str, Any], text: str, ascii_only: bool, place: int, n_lost: int, junk: bytes
 ) -> None:
     line = json.dumps(record | {"text": text}, ensure_ascii=ascii_only).encode("utf-8", "replace")
@@ -196,22 +196,22 @@ FRAGMENTS = [
 
 
 @given(parts=st.lists(st.sampled_from([*FRAGMENTS, "\n"]), max_size=12))
-def test_what_only_makes_json_across_lines_is_no_record(parts: list[str]) -> None:
+def test_json_across_lines_is_no_record(parts: list[str]) -> None:
     check("".join(parts).encode())
 
 
-def test_a_record_spread_over_lines_is_refused_at_its_first() -> None:
+def test_a_record_spread_over_lines_is_refused_at_its_first_line() -> None:
     raw = b'{"text": "a"}\n{\n"text": "b"\n}\n'
     assert refusal(raw).startswith("line 2, at byte 14: not JSON: ")
 
 
-def test_the_last_line_may_lack_its_end_and_blank_lines_hold_nothing() -> None:
+def test_the_last_line_may_lack_its_end_and_blank_lines_are_skipped() -> None:
     parsed = parse(b'\n{"text": "a"}\r\n \t\r\n\n{"text": "b"}')
     assert (parsed.texts, parsed.n_empty, parsed.n_bad) == ([b"a", b"b"], 0, 0)
     assert parse(b"") == Records()
 
 
-def test_a_byte_order_mark_is_passed_over_at_the_beginning_alone() -> None:
+def test_a_byte_order_mark_is_skipped_only_at_the_beginning() -> None:
     raw = b'\xef\xbb\xbf{"text": "a"}\n'
     assert parse(raw).texts == [b"a"]
     assert places(parse(raw + b"?", skip_bad=True)) == [f"line 2, at byte {len(raw)}"]
@@ -284,7 +284,7 @@ def test_a_bad_line_is_refused_with_its_place_and_reason_or_counted(line: bytes,
 @pytest.mark.parametrize(
     "line", [b"{", b'{"text', b'{"text": "a', b'{"text": "a\\', b'{"text": "a"', b'{"text": "caf\xc3', b"[1,"]
 )
-def test_an_input_that_ends_within_a_record_is_called_that(line: bytes) -> None:
+def test_an_input_that_ends_within_a_record_is_reported_as_such(line: bytes) -> None:
     raw = b'{"text": "a"}\n' + line
     what = "a character" if line.endswith(b"\xc3") else "a record"
     assert refusal(raw).startswith(f"line 2, at byte 14: the file ends within {what}, so it was cut off")
@@ -315,7 +315,7 @@ def test_a_field_may_have_any_name(name: str) -> None:
     assert f"line 2, at byte {raw.index(b'{', 1)}: no field {name!r}" in refusal(raw, text_field=name)
 
 
-def test_runs_of_every_size_hold_the_same_lines_and_know_where_they_are() -> None:
+def test_runs_of_every_size_hold_the_same_lines_and_their_places() -> None:
     lines = [json.dumps({"text": "x" * (k % 7), "k": k}).encode() + b"\n" for k in range(12)]
     lines[5:5] = [b"\n", b"\r\n"]
     raw = b"".join(lines)[:-1]
@@ -349,12 +349,12 @@ def test_reads_that_give_less_than_asked_make_no_difference() -> None:
     assert b"".join(run.raw for run in runs) == raw
 
 
-def test_an_input_of_nothing_has_no_runs() -> None:
+def test_an_empty_input_has_no_runs() -> None:
     assert list(read_lines(io.BytesIO().read, path=PATH, block_bytes=10)) == []
 
 
 @pytest.mark.parametrize("block_bytes", [1, 7, 64, 1000])
-def test_a_line_may_have_exactly_that_many_bytes(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_may_have_exactly_the_allowed_bytes(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "MAX_RECORD_BYTES", 100)
     fits = b"\nab\n" + b"x" * 100 + b"\n"
     assert (
@@ -371,7 +371,7 @@ def test_a_line_may_have_exactly_that_many_bytes(block_bytes: int, monkeypatch: 
 )
 def test_fields_that_are_not_used_take_no_memory_with_msgspec(around: bytes, parser: str) -> None:
     raw = around + b'{"list": [' + b"{}, " * 200_000 + b'{}], "text": "a"}\n' + around
-    parse(raw, skip_bad=True)  # what is imported then is not counted
+    parse(raw, skip_bad=True)  # so that later imports are not counted
     tracemalloc.start()
     try:
         assert parse(raw, skip_bad=True).texts[around.count(b"ud800")] == b"a"

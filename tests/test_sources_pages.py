@@ -13,7 +13,7 @@ from nanogpt_compat.input.pages import Page, Pages, list_pages
 
 
 def pages_of(texts: list[str], **options: Any) -> list[tuple[Pages, int]]:
-    """The pages of the text column, and its uncompressed size, of each row group."""
+    """Return the pages and the uncompressed size of the text column of each row group."""
     file = io.BytesIO()
     table = pyarrow.table({"id": list(range(len(texts))), "text": texts})
     pyarrow.parquet.write_table(table, file, **options)
@@ -59,7 +59,7 @@ def test_all_pages_are_found_with_their_rows_and_sizes(options: dict[str, Any]) 
     assert (groups[0][0].dictionary_bytes > 0) == options.get("use_dictionary", True)
 
 
-def test_rows_are_counted_as_far_as_their_pages_are_small() -> None:
+def test_rows_are_counted_up_to_the_first_large_page() -> None:
     pages = Pages(0, [Page(10, 5, 100), Page(15, 1, 50), Page(16, 4, 900), Page(20, 2, 10)])
     assert [pages.rows_within(row, 150) for row in (10, 14, 15, 16, 19, 20)] == [6, 2, 1, 4, 1, 2]
     assert pages.rows_within(10, 10_000) == 12
@@ -68,12 +68,10 @@ def test_rows_are_counted_as_far_as_their_pages_are_small() -> None:
 
 @pytest.mark.parametrize(
     ("n_repeats", "expected"),
-    # Up to two repeats of 60 bytes fit in 200 with the dictionary; more entries than rows make no sense.
+    # Up to two repeats of 60 bytes fit in 200 with the dictionary; more entries than rows are invalid.
     [(0, 15), (2, 15), (3, 3), (10, 3), (-1, 3)],
 )
-def test_rows_that_repeat_entries_of_a_dictionary_are_counted_as_the_longest(
-    n_repeats: int, expected: int
-) -> None:
+def test_rows_that_repeat_entries_of_a_dictionary_count_as_the_longest(n_repeats: int, expected: int) -> None:
     indices = [Page(0, 10, 20, has_indices=True), Page(10, 5, 10, has_indices=True)]
     pages = Pages(60, [*indices, Page(15, 50, 90)], n_repeats)
     assert pages.rows_within(0, 100) == expected
@@ -91,6 +89,6 @@ def test_repeated_texts_are_counted() -> None:
 
 
 @given(st.binary(max_size=200), st.integers(0, 300))
-def test_what_is_no_column_has_no_pages(raw: bytes, n_bytes: int) -> None:
+def test_bytes_that_are_no_column_have_no_pages(raw: bytes, n_bytes: int) -> None:
     found = list_pages(lambda n, offset: raw[offset : offset + n], 0, n_bytes, 0)
     assert found is None or n_bytes <= len(raw)

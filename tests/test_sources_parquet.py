@@ -112,7 +112,7 @@ def test_strings_of_every_kind_are_read(kind: Any, path: Path) -> None:
 
 
 @pytest.mark.parametrize("block_bytes", [1, 100, 1000, 1 << 20])
-def test_runs_of_every_size_hold_the_same_rows_and_know_where_they_are(block_bytes: int, path: Path) -> None:
+def test_runs_of_every_size_hold_the_same_rows_and_their_places(block_bytes: int, path: Path) -> None:
     write(path)
     runs = read_all(path, block_bytes=block_bytes)
     assert texts_of(runs) == TEXTS
@@ -185,7 +185,7 @@ def test_the_first_ten_bad_rows_are_kept_and_all_are_counted(path: Path) -> None
     assert (records.n_bad, places) == (30, [f"row {k}" for k in range(10)])
 
 
-def test_a_missing_column_is_named_with_those_there_are(path: Path) -> None:
+def test_a_missing_column_is_named_with_the_existing_ones(path: Path) -> None:
     write(path, name="content")
     expected = (
         "has no column 'text' among its columns ('id', 'content', 'score'); name the column of the text"
@@ -257,7 +257,7 @@ def test_a_flat_column_before_a_struct_with_a_field_of_its_name_is_not_confused_
         ("meta", "its column 'meta' is of type struct, not string"),
     ],
 )
-def test_a_table_without_the_column_is_refused_with_what_it_has_instead(
+def test_a_table_without_the_column_is_refused_with_its_columns(
     path: Path, text_field: str, reason: str
 ) -> None:
     columns = {"meta": [{"text": "a"}], "talk": [[{"say": "a"}]]}
@@ -265,7 +265,7 @@ def test_a_table_without_the_column_is_refused_with_what_it_has_instead(
     assert reason in refusal(path, text_field=text_field)
 
 
-def test_of_a_struct_only_the_field_of_the_text_is_read(path: Path) -> None:
+def test_only_the_text_field_of_a_struct_is_read(path: Path) -> None:
     texts = [{"text": f"text {k}", "other": "x" * 10_000} for k in range(100)]
     parquet.write_table(pyarrow.table({"meta": texts}), path)
     group = parquet.ParquetFile(path).metadata.row_group(0)
@@ -305,7 +305,7 @@ def test_a_table_without_rows_may_have_any_columns(name: str, column: Any, path:
     assert read_all(path) == []
 
 
-def test_row_groups_without_rows_among_others_are_nothing(path: Path) -> None:
+def test_row_groups_without_rows_among_others_are_skipped(path: Path) -> None:
     schema = pyarrow.schema([("text", pyarrow.string())])
     with parquet.ParquetWriter(path, schema) as writer:
         for texts in ([], ["a", "b"], [], ["c"], []):
@@ -316,7 +316,7 @@ def test_row_groups_without_rows_among_others_are_nothing(path: Path) -> None:
 @pytest.mark.parametrize(
     "kind", [pyarrow.null(), pyarrow.float64(), pyarrow.string(), pyarrow.int32()], ids=str
 )
-def test_a_column_of_nulls_alone_is_skipped_and_counted_whatever_was_asked_for(kind: Any, path: Path) -> None:
+def test_a_column_of_only_nulls_is_skipped_and_counted_under_any_option(kind: Any, path: Path) -> None:
     write(path, pyarrow.nulls(50, kind))
     for skip_bad in (False, True):
         runs = read_all(path, skip_bad=skip_bad)
@@ -325,14 +325,14 @@ def test_a_column_of_nulls_alone_is_skipped_and_counted_whatever_was_asked_for(k
 
 
 class KeysByName(encryption.KmsClient):  # type: ignore[name-defined, misc]
-    """Keeps keys as people do who test: each wrapped in nothing."""
+    """Keeps keys for tests: only encoded, not encrypted."""
 
     def wrap_key(self, key: bytes, _name: str) -> bytes:
         return base64.b64encode(key)
 
 
 @pytest.mark.parametrize("is_plain", [False, True])
-def test_an_encrypted_file_is_called_that(is_plain: bool, path: Path) -> None:
+def test_an_encrypted_file_is_reported_as_such(is_plain: bool, path: Path) -> None:
     factory = encryption.CryptoFactory(lambda _: KeysByName())
     settings = encryption.EncryptionConfiguration(
         "key", column_keys={"key": ["text"]}, plaintext_footer=is_plain
@@ -342,7 +342,7 @@ def test_an_encrypted_file_is_called_that(is_plain: bool, path: Path) -> None:
     assert f"{path} is an encrypted parquet file; write it again without encryption" in refusal(path)
 
 
-def test_a_value_that_is_not_null_makes_a_column_of_nulls_what_it_was(path: Path) -> None:
+def test_a_column_of_nulls_with_one_value_has_its_own_type(path: Path) -> None:
     write(path, pyarrow.array([None] * 40 + [1.5]))
     assert "its column 'text' is of type double" in refusal(path)
     write(path, pyarrow.array([None] * 40 + ["a"]))
@@ -358,7 +358,7 @@ def test_two_columns_of_one_name_are_refused(path: Path) -> None:
     assert "has two columns 'text'" in refusal(path)
 
 
-def test_a_row_group_over_the_budget_is_refused_with_its_size_before_anything_is_read(path: Path) -> None:
+def test_a_row_group_over_the_budget_is_refused_with_its_size_before_it_is_read(path: Path) -> None:
     write(path, ["a" * 10, "b" * 100_000], rows=1)
     message = refusal(path, max_row_group_bytes=50_000)
     assert "has 100 kB of text, but the limit is 50.0 kB; write the file" in message
@@ -380,7 +380,7 @@ def test_a_text_over_the_budget_is_refused_with_its_row_and_size(
 @pytest.mark.parametrize(
     "content", [b"", b"PAR", b"version https://git-lfs.github.com/spec/v1\n", b"\x1f\x8b\x08\0"]
 )
-def test_what_is_no_parquet_is_refused_with_what_it_begins_with(content: bytes, path: Path) -> None:
+def test_a_file_that_is_not_parquet_is_refused_with_its_first_bytes(content: bytes, path: Path) -> None:
     path.write_bytes(content)
     assert f"is not a parquet file: it begins with {content[:4]!r}, not with b'PAR1'" in refusal(path)
 
@@ -410,7 +410,7 @@ def test_a_damaged_row_group_is_named_and_those_before_it_are_read(path: Path) -
             list(column.read_rows(group, block_bytes=1 << 20))
 
 
-def test_flipped_bits_are_found_out_or_do_no_harm(path: Path) -> None:
+def test_flipped_bits_are_found_or_do_no_harm(path: Path) -> None:
     write(path, DOCUMENTS[:20], write_page_checksum=True)
     whole = path.read_bytes()
     with open_column(path) as column:
@@ -448,7 +448,7 @@ def test_a_file_that_has_changed_its_size_is_refused(path: Path) -> None:
     assert "had 5 bytes when the run began" in refusal(path, size_bytes=5)
 
 
-def test_files_are_closed_whatever_happens(path: Path) -> None:
+def test_files_are_closed_after_any_error(path: Path) -> None:
     write(path)
     for options in (dict[str, Any](), {"text_field": "none"}, {"max_row_group_bytes": 1}):
         with suppress(InputError):
@@ -471,7 +471,7 @@ print(n_bytes, *(int(re.search(rf"{name}:\\s+(\\d+)", status)[1]) << 10 for name
 
 
 def read_elsewhere(path: Path) -> tuple[int, int, int]:
-    """Read the first row group in a fresh process: bytes of text, its peak memory, what it has kept."""
+    """Read the first row group in a fresh process; return bytes of text, peak memory and kept memory."""
     shown = subprocess.run(
         [sys.executable, "-c", READ, path], cwd=REPOSITORY, capture_output=True, text=True, check=True
     ).stdout
@@ -480,7 +480,7 @@ def read_elsewhere(path: Path) -> tuple[int, int, int]:
 
 
 def test_a_row_group_larger_than_the_memory_it_takes_is_read_and_the_memory_given_back(path: Path) -> None:
-    # The peak is 100 MB, and 235 if the column is read as a whole.
+    # The peak is 100 MB, and 235 MB if the column is read as a whole.
     text = random.Random(5).randbytes(2_500).hex()
     write(path, [f"{k} {text}" for k in range(30_000)], rows=30_000, use_dictionary=False, compression="none")
     n_bytes, peak_bytes, kept_bytes = read_elsewhere(path)
@@ -489,8 +489,8 @@ def test_a_row_group_larger_than_the_memory_it_takes_is_read_and_the_memory_give
     assert kept_bytes < 40_000_000
 
 
-def test_equal_texts_that_a_dictionary_holds_once_are_not_decoded_many_at_a_time(path: Path) -> None:
-    write(path, ["short"] * 10 + ["a long one, " * 200_000] * 32, rows=50)  # 220 MB if all are
+def test_equal_texts_of_one_dictionary_entry_are_not_decoded_many_at_a_time(path: Path) -> None:
+    write(path, ["short"] * 10 + ["a long one, " * 200_000] * 32, rows=50)  # 220 MB if all are decoded
     n_bytes, peak_bytes, _ = read_elsewhere(path)
     assert n_bytes == 50 + 32 * 2_400_000
     assert peak_bytes < 130_000_000
@@ -503,7 +503,7 @@ def test_a_name_that_is_no_utf8_is_no_obstacle(tmp_path: Path) -> None:
     assert texts_of(read_all(path)) == TEXTS
 
 
-def test_without_pyarrow_its_pip_line_is_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyarrow_its_pip_command_is_given(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(path)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert "-m pip install pyarrow" in refusal(path)

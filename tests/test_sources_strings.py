@@ -21,13 +21,13 @@ BAD_PARTS = ("\\q", "\\u12", "\t", '"', "\\", "\n", "\udcff")
 
 
 def have_none(_n_bytes: int, need: Callable[[], Need]) -> None:
-    """There is no room to parse a long line as others are."""
+    """Imitate a lack of room for parsing a long line as a whole."""
     need()
 
 
 @pytest.fixture(autouse=True)
 def small_parts() -> Iterator[None]:
-    """Let strings of 50 bytes be long, and each part have 40."""
+    """Count strings as long from 50 bytes, and make parts of 40 bytes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(strings, "_PART_BYTES", 40)
         patch.setattr(strings, "LONG_STRING_BYTES", 50)
@@ -56,8 +56,8 @@ def test_a_string_is_the_same_whole_and_in_parts(before: str, text: str, after: 
 
 
 @given(data=st.data())
-def test_a_long_line_gives_what_it_gives_when_it_is_parsed_whole(data: st.DataObject) -> None:
-    """Be it no JSON at all, be it cut off: only what is said of it is another."""
+def test_a_long_line_gives_the_result_of_parsing_it_whole(data: st.DataObject) -> None:
+    """Also if it is no JSON or cut off: only the message differs."""
     parts = data.draw(st.sampled_from([PARTS, PARTS + BAD_PARTS]))
     values = literals(parts).map(lambda text: f'"{text}"') | st.sampled_from(
         ["1", "NaN", "{}", "[1, {}]", "?"]
@@ -102,7 +102,7 @@ def test_a_fault_in_a_long_string_is_reported_with_its_byte(
     assert found == f"line 7, at byte 100: {reason}"
 
 
-def test_the_beginning_of_a_line_is_as_much_of_its_text_as_is_there() -> None:
+def test_the_beginning_of_a_line_holds_all_of_its_text_so_far() -> None:
     rng = random.Random(0)
     text = "".join(rng.choices(PARTS, k=300))
     line = f'{{"id": 1, "text": "{text}", "x": 1}}'.encode()

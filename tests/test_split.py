@@ -80,7 +80,7 @@ def test_the_windows_of_15_gb_are_those_of_the_design() -> None:
 
 
 @given(total=totals, ratio=ratios, split=st.sampled_from(SPLITS), data=st.data())
-def test_every_byte_is_on_the_side_its_window_says_up_to_the_next_edge(
+def test_every_byte_is_on_the_side_of_its_window_up_to_the_next_edge(
     total: int, ratio: float, split: str, data: st.DataObject
 ) -> None:
     windows = val_windows(min(total, 10**9), ratio, split)
@@ -107,12 +107,12 @@ def test_without_a_known_size_each_interval_begins_with_64_kib(ratio: float, off
 
 
 @pytest.mark.parametrize("split", ["documents", "none"])
-def test_without_a_known_size_there_are_windows_only_where_there_would_be(split: str) -> None:
+def test_without_a_known_size_there_are_no_windows_for_documents_or_none(split: str) -> None:
     assert windows_for(None, 0.1, split) == []
     assert windows_for(None, 0.0, "spread") == []
 
 
-def test_all_is_known_if_it_ends_where_one_looks_and_not_a_byte_later() -> None:
+def test_the_size_is_known_if_all_ends_within_the_look_ahead_and_not_a_byte_later() -> None:
     rest = LOOK_AHEAD_BYTES - 1000
     assert total_bytes([1000, 0, rest], has_streams=True) == LOOK_AHEAD_BYTES
     assert total_bytes([1000, 1, rest], has_streams=True) is None
@@ -126,7 +126,7 @@ def test_all_is_known_if_it_ends_where_one_looks_and_not_a_byte_later() -> None:
     more=st.integers(0, 1 << 40) | st.none(),
     ratio=st.sampled_from([0.0, 0.0005, 0.05, 0.3]),
 )
-def test_more_inputs_never_raise_the_ratio_and_so_move_no_document_to_validation(
+def test_more_inputs_never_raise_the_ratio_so_no_document_moves_to_validation(
     sizes: list[int], more: int | None, ratio: float
 ) -> None:
     before, after = document_ratio(sizes, ratio), document_ratio([*sizes, more], ratio)

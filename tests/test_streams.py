@@ -60,7 +60,7 @@ KINDS = ("txt.gz", "txt.bz2", "txt.xz", "txt.zst", "stdin", "stdin.gz", "stdin.z
 
 @pytest.fixture(scope="module")
 def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    r"""Prose with bytes that are none, `\r\n`, and a stretch without a cut across an edge of val."""
+    r"""Prose with invalid bytes, `\r\n`, and a stretch without a cut across an edge of val."""
     path = make_text(tmp_path_factory.mktemp("text") / "text", N_BYTES, n_invalid=100)
     raw = bytearray(path.read_bytes())
     raw[:100_000] = raw[:100_000].replace(b"\n", b"\r\n")[:100_000]
@@ -71,7 +71,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def given(kind: str, text: bytes, folder: Path) -> Iterator[str]:
-    """Give a text to the program in some way: yields the value of `--input`."""
+    """Give a text to the program in some way; yield the value of `--input`."""
     where, _, compression = kind.partition(".")
     stored = PACKED[compression](text) if compression else text
     if where == "fifo":
@@ -114,7 +114,7 @@ def every(period: int, n_bytes: int) -> list[tuple[int, int]]:
 
 
 @pytest.fixture(scope="module")
-def wanted(text: Path, gpt2: tiktoken.Encoding) -> tuple[np.ndarray, np.ndarray]:
+def expected(text: Path, gpt2: tiktoken.Encoding) -> tuple[np.ndarray, np.ndarray]:
     windows = [(start, min(end, N_BYTES)) for start, end in every(PERIOD, N_BYTES)]
     return reference.expected_pair([text], gpt2, windows=windows)
 
@@ -122,7 +122,7 @@ def wanted(text: Path, gpt2: tiktoken.Encoding) -> tuple[np.ndarray, np.ndarray]
 @pytest.mark.sample(5)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_tokens_are_those_of_the_plain_file(
-    kind: str, text: Path, wanted: tuple[np.ndarray, np.ndarray], tmp_path: Path, engine: str
+    kind: str, text: Path, expected: tuple[np.ndarray, np.ndarray], tmp_path: Path, engine: str
 ) -> None:
     raw, out = text.read_bytes(), tmp_path / "out"
     rng = random.Random(kind)
@@ -130,8 +130,8 @@ def test_the_tokens_are_those_of_the_plain_file(
         options: Args = ("--input", name, "--output-dir", out, *VAL, "--engine", engine)
         done = prepare(*options, "--block-size", str(rng.randrange(20_000, 400_000)))
     assert done.returncode == 0, done.stderr
-    for found, expected in zip(tokens_of(out), wanted, strict=True):
-        assert np.array_equal(found, expected)
+    for found, one in zip(tokens_of(out), expected, strict=True):
+        assert np.array_equal(found, one)
     report = report_of(out)
     stored = len(PACKED[kind.partition(".")[2]](raw)) if "." in kind else len(raw)
     assert report["bytes_read"] == report["bytes_total"] == report["inputs"][0]["bytes"] == stored
@@ -169,7 +169,7 @@ def test_with_documents_each_is_encoded_alone(
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["txt.gz", "stdin"])
 @pytest.mark.parametrize("n_more", [-1, 0, 1])
-def test_a_stream_that_ends_early_is_split_as_a_file_and_a_longer_one_by_intervals(
+def test_a_stream_that_ends_early_is_split_like_a_file_and_a_longer_one_by_intervals(
     n_more: int, kind: str, text: Path, gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     raw = text.read_bytes()[: LOOK_AHEAD_BYTES + n_more]
@@ -196,7 +196,7 @@ def test_intervals_continue_from_input_to_input(text: Path, gpt2: tiktoken.Encod
     options: Args = ("--output-dir", tmp_path / "out", *VAL)
     with given("stdin", parts[3], tmp_path) as name, pytest.raises(faults.Stopped):
         args: Args = ("--input", packed, paths[1], paths[2], name, *options, "--block-size", "20000")
-        prepare(*args, stop_after_bytes=500_000)  # within the last
+        prepare(*args, stop_after_bytes=500_000)  # within the last input
     with given("stdin", parts[3], tmp_path) as name:
         done = prepare("--input", packed, paths[1], paths[2], name, *options)
     assert done.returncode == 0, done.stderr
@@ -231,7 +231,7 @@ def test_stopped_after_any_block_it_reads_through_and_resumes(
 
 
 def through_a_pipe(path: Path) -> tuple[str, ...]:
-    """Begin a command that reads `path` from a real pipe; it keeps its process id."""
+    """Return the beginning of a command that reads `path` from a real pipe and keeps its process id."""
     return ("bash", "-c", 'f=$1; shift; exec "$@" < <(exec cat "$f")', "bash", str(path))
 
 
@@ -278,7 +278,7 @@ def test_another_text_is_refused(change: str, kind: str, text: Path, tmp_path: P
     options: Args = ("--output-dir", out, "--block-size", "20000", *VAL)
     with given(kind, raw, tmp_path) as name, pytest.raises(faults.Stopped):
         prepare("--input", name, *options, stop_after_bytes=len(raw) if kind == "stdin" else 10**9)
-        raise faults.Stopped  # unless it has been already
+        raise faults.Stopped  # unless it was stopped already
     shutil.rmtree(out)
     with given(kind, raw, tmp_path) as name, pytest.raises(faults.Stopped):
         n_bytes = int(0.95 * (len(raw) if kind == "stdin" else len(PACKED[kind[-3:].strip(".")](raw))))
@@ -294,7 +294,7 @@ def test_another_text_is_refused(change: str, kind: str, text: Path, tmp_path: P
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["txt.zst", "stdin", "fifo.gz"])
 @pytest.mark.parametrize("separator", [(), ("--document-separator", r"\n\n")], ids=["text", "documents"])
-def test_what_was_not_read_of_a_stream_may_be_another(
+def test_the_unread_part_of_a_stream_may_change(
     separator: Args, kind: str, text: Path, tmp_path: Path
 ) -> None:
     raw, out = text.read_bytes(), tmp_path / "out"
@@ -304,7 +304,7 @@ def test_what_was_not_read_of_a_stream_may_be_another(
     at = position_in(out)
     place = at.offset
     assert place < 1_100_000
-    if at.document or not separator:  # a cut, which two equal characters never make
+    if at.document or not separator:  # at a cut, and two equal characters never make one
         with given(kind, raw[:place] + raw[place - 1 : place] + raw[place + 1 :], tmp_path) as name:
             refused = prepare("--input", name, *options)
         assert refused.returncode == 5, refused.stderr
@@ -320,7 +320,7 @@ def test_what_was_not_read_of_a_stream_may_be_another(
 
 
 def position_in(out: Path) -> Position:
-    """Where a stopped run is to be resumed."""
+    """Return the position at which a stopped run resumes."""
     *_, last = read_journal(out / ".prepare" / "journal")
     tally: Any = last.record["tally"]
     return Position(**tally["position"])
@@ -351,7 +351,7 @@ def test_a_complete_output_is_not_that_of_another_stream(text: Path, tmp_path: P
     assert report_of(out)["text_bytes"] == len(raw) + 5
 
 
-def test_a_number_of_characters_is_taken_of_a_stream(
+def test_a_number_of_characters_is_taken_from_a_stream(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nanogpt_compat.config.CHARS_PER_CHUNK", 300_000)
@@ -363,7 +363,7 @@ def test_a_number_of_characters_is_taken_of_a_stream(
         with given(kind, raw, tmp_path) as name:
             assert prepare("--input", name, "--output-dir", out, *options).returncode == 0
         assert sha256s(out) == sha256s(tmp_path / "plain")
-    with given("stdin", raw[:-1], tmp_path) as name:  # what comes after it has no part in it
+    with given("stdin", raw[:-1], tmp_path) as name:  # the rest of the stream does not count
         assert "already complete" in prepare("--input", name, "--output-dir", out, *options).stderr
     with given("stdin", raw, tmp_path) as name:
         assert prepare("--input", name, "--output-dir", tmp_path / "all", *options[:3], "9").returncode == 0
@@ -371,7 +371,7 @@ def test_a_number_of_characters_is_taken_of_a_stream(
         assert prepare("--input", name, "--output-dir", tmp_path / "all", *options[:3], "9").returncode == 5
 
 
-def test_lines_of_json_are_known_in_a_pipe(text: Path, tmp_path: Path) -> None:
+def test_json_lines_are_recognised_in_a_pipe(text: Path, tmp_path: Path) -> None:
     documents = text.read_bytes().decode("utf-8", "ignore").split("\n\n")
     lines = b"".join(json.dumps({"text": one}).encode() + b"\n" for one in documents)
     (tmp_path / "a.jsonl").write_bytes(lines)
@@ -393,7 +393,7 @@ def test_lines_of_json_are_known_in_a_pipe(text: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["head", "tail"])
 @pytest.mark.parametrize("kind", ["txt.gz", "stdin"])
-def test_an_unknown_end_has_no_tail(kind: str, split: str, tmp_path: Path) -> None:
+def test_a_stream_of_unknown_size_has_no_tail(kind: str, split: str, tmp_path: Path) -> None:
     with given(kind, b"some text", tmp_path) as name:
         done = prepare("--input", name, "--output-dir", tmp_path, "--val-split", split)
     assert done.returncode == 2
@@ -418,7 +418,9 @@ def test_parquet_in_a_pipe_is_refused_with_advice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["txt.gz", "txt.zst", "stdin.gz", "stdin.zst"])
-def test_a_writer_that_dies_is_found_out_and_the_whole_stream_resumes(kind: str, tmp_path: Path) -> None:
+def test_a_writer_that_dies_is_noticed_and_the_run_resumes_with_the_whole_stream(
+    kind: str, tmp_path: Path
+) -> None:
     raw, out = make_text(tmp_path / "text", 5_000_000).read_bytes(), tmp_path / "out"
     name = kind.partition(".")[2]
     path = tmp_path / f"part.{kind}"
@@ -443,23 +445,23 @@ def test_a_writer_that_dies_is_found_out_and_the_whole_stream_resumes(kind: str,
 
 
 def waits_for_more(process: "subprocess.Popen[bytes]") -> bool:
-    """Whether a process has read all that its standard input holds, and none of its threads has work."""
+    """Return whether a process has read all of its standard input, and no thread of it has work."""
     assert process.stdin is not None
     n_left = fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4))
     if any(n_left):
         return False
     times_before = psutil.Process(process.pid).cpu_times()[:2]
-    for _ in range(5):  # a thread that gets no CPU is not asleep
+    for _ in range(5):  # a thread that waits for a CPU is not asleep
         time.sleep(0.05)
         stats = [path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/stat")]
         if any(stat.rpartition(")")[2].split()[0] != "S" for stat in stats):
             return False
     times = psutil.Process(process.pid).cpu_times()[:2]
-    return sum(times) - sum(times_before) < 0.05  # it looks up every 0.1 s
+    return sum(times) - sum(times_before) < 0.05  # it checks for signals every 0.1 s
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_is_heard_while_nothing_comes(number: int, tmp_path: Path) -> None:
+def test_a_signal_is_noticed_while_no_input_comes(number: int, tmp_path: Path) -> None:
     text = make_text(tmp_path / "a.txt", 4_000_000).read_bytes()
     command = [sys.executable, str(REPOSITORY / "prepare.py"), "--input", "-", "--block-size", "100000", *VAL]
 
@@ -483,9 +485,9 @@ def test_a_signal_is_heard_while_nothing_comes(number: int, tmp_path: Path) -> N
     process.stdin.close()
     process.stderr.close()  # type: ignore[union-attr]
     again = start(tmp_path / "out")
-    _, said = again.communicate(text, timeout=faults.TIMEOUT_S)
-    assert again.returncode == 0, said
-    assert b"resuming at 2." in said
+    _, stderr = again.communicate(text, timeout=faults.TIMEOUT_S)
+    assert again.returncode == 0, stderr
+    assert b"resuming at 2." in stderr
     assert sha256s(tmp_path / "out") == sha256s(tmp_path / "whole")
 
 
@@ -531,7 +533,7 @@ def test_memory_does_not_grow_with_a_stream_nor_with_a_bomb(tmp_path: Path) -> N
     assert sha256s(tmp_path / "3") == sha256s(tmp_path / "1")
 
 
-def test_a_dry_run_says_what_it_cannot_know(text: Path, tmp_path: Path) -> None:
+def test_a_dry_run_reports_the_size_of_a_stream_as_unknown(text: Path, tmp_path: Path) -> None:
     done = faults.run(
         "--input", "-", "--output-dir", tmp_path / "out", "--dry-run", prefix=through_a_pipe(text)
     )

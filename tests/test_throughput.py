@@ -27,7 +27,7 @@ def broken(results: Sequence[Result], reference: dict[tuple[str, int], str] | No
     return [one.sentence for one in judge([RATIO], results, reference or {}) if one.is_broken]
 
 
-def test_a_ratio_that_is_reached_is_kept() -> None:
+def test_a_ratio_that_is_reached_passes() -> None:
     assert broken([measured(OURS, [1, 9, 1]), measured(OTHER, [10, 10, 1])]) == []
 
 
@@ -37,7 +37,7 @@ def test_a_ratio_that_is_missed_is_reported_with_both_numbers() -> None:
     assert "at least 10.00 times" in sentence
 
 
-def test_the_start_is_taken_off_both_where_it_was_measured() -> None:
+def test_the_start_is_subtracted_from_both_if_it_was_measured() -> None:
     ratio = Ratio(OURS, OTHER, at_least=10, start_bytes=2000)
     results = [measured(OURS, [1.5, 1.5]), measured(OTHER, [10, 10])]
     starts = [measured(ratio.start(OURS), [0.5]), measured(ratio.start(OTHER), [1])]
@@ -53,7 +53,7 @@ def test_a_peak_over_the_bound_is_reported() -> None:
     assert "peak memory 256 MB; at most 256 MB" in sentence
 
 
-def test_other_tokens_than_those_of_the_whole_file_are_reported_for_ours_alone() -> None:
+def test_other_tokens_than_those_of_the_whole_file_are_reported_only_for_ours() -> None:
     reference: dict[tuple[str, int], str] = {}
     add_reference(reference, [measured(Case(BY_NAME["tiktoken"], *OURS.input), [1], tokens="b")])
     ours, other = measured(OURS, [1], tokens="a"), measured(OTHER, [10], tokens="a")
@@ -62,12 +62,12 @@ def test_other_tokens_than_those_of_the_whole_file_are_reported_for_ours_alone()
     assert "its tokens are not those of the whole file" in sentence
 
 
-def test_what_fails_is_reported_and_does_not_pass_for_fast() -> None:
+def test_a_failure_is_reported_and_does_not_count_as_fast() -> None:
     (sentence,) = broken([measured(OURS, [], failure="exit code 1: no such engine"), measured(OTHER, [1])])
     assert "no such engine" in sentence
 
 
-def test_strategies_take_turns_and_one_that_fails_takes_no_more(tmp_path: Path) -> None:
+def test_strategies_take_turns_and_one_that_fails_is_not_run_again(tmp_path: Path) -> None:
     path = tmp_path / "input.txt"
     path.write_text("text")
     log = tmp_path / "log"
@@ -100,13 +100,13 @@ def test_an_earlier_version_runs_from_its_checkout_and_is_skipped_without_one(tm
 
 @pytest.mark.parametrize("is_short", [False, True])
 @pytest.mark.parametrize("name", PARTS)
-def test_every_ratio_is_of_cases_that_run(name: str, is_short: bool) -> None:
+def test_every_ratio_compares_cases_that_run(name: str, is_short: bool) -> None:
     part = PARTS[name](is_short=is_short)
     assert len(set(part.cases)) == len(part.cases)
     assert {case for ratio in part.ratios for case in (ratio.ours, ratio.other)} <= {*part.cases}
 
 
-def test_check_exits_1_where_a_threshold_is_missed(
+def test_check_exits_1_if_a_threshold_is_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(throughput, "_run_part", lambda *_: judge([], [measured(OURS, [], failure="no")], {}))

@@ -44,7 +44,7 @@ def test_fractions_are_read_exactly_too(text: str, n_bytes: int) -> None:
         *("1Mi", "1PB", "1 M B", "nan", "inf", "0x10", "1M\n2", "\u0663", "\u0661\u0662K", "9" * 400),
     ],
 )
-def test_what_is_no_size_is_refused_with_what_was_typed(text: str) -> None:
+def test_an_invalid_size_is_refused_with_the_text_typed(text: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_size(text)
     assert repr(text) in str(error.value)
@@ -78,7 +78,7 @@ def test_counts_have_three_digits_and_a_letter(n: float, text: str) -> None:
         *((3569, "59 min"), (3599, "1 h 0 min"), (7500, "2 h 5 min"), (360_000, "100 h 0 min")),
     ],
 )
-def test_durations_are_as_exact_as_is_useful(seconds: float, text: str) -> None:
+def test_durations_have_a_useful_precision(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 

@@ -1,4 +1,4 @@
-"""The characters of a text that are not ASCII are found without going through all of it."""
+"""Characters of a text that are not ASCII are found without reading through all of it."""
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -14,7 +14,7 @@ far_apart = st.lists(st.tuples(st.integers(0, 200), any_bytes)).map(
 
 
 def chars_of(raw: bytes) -> list[str]:
-    """Characters that are not ASCII, undecodable bytes too."""
+    """Return the characters that are not ASCII, undecodable bytes too."""
     return [char for char in raw.decode("utf-8", "surrogateescape") if not char.isascii()]
 
 
@@ -25,13 +25,13 @@ def chars_of(raw: bytes) -> list[str]:
 @example(raw=b"." * 39 + b"\xc3" + b"." * 40 + b"\xa9")
 @example(raw=b"." * 40 + b"\xc3")
 @example(raw=b"." * 47 + b"\xc3\xa9")
-def test_the_part_has_the_same_characters_and_is_valid_where_the_whole_is(raw: bytes) -> None:
+def test_the_part_has_the_same_characters_and_is_valid_if_the_whole_is(raw: bytes) -> None:
     part = non_ascii_part(raw)
     assert chars_of(part) == chars_of(raw)
     assert is_utf8(raw) == (raw.decode("utf-8", "replace") == raw.decode("utf-8", "surrogateescape"))
 
 
-def test_of_a_text_with_little_in_it_little_is_left() -> None:
+def test_the_part_of_a_text_with_few_such_characters_is_small() -> None:
     raw = (b"word " * 1000 + b"\xc3\xa9") * 100
     assert len(non_ascii_part(raw)) < len(raw) // 100
     assert len(non_ascii_part(b"word " * 1000)) <= 8

