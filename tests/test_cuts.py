@@ -56,7 +56,8 @@ def _merges(probe: tiktoken.Encoding, text: str, n_bytes_of_first: int) -> bool:
 
 def test_the_table_holds_every_white_space_that_tiktoken_knows(probe: tiktoken.Encoding) -> None:
     # Before a space that is followed by a letter, white space is a token of its own: "\u2003" + " a".
-    for code in (*range(0xD800), *range(0xE000, 0x110000)):
+    # Unicode assigns nothing in most planes above the third: one in a hundred is tried there.
+    for code in (*range(0xD800), *range(0xE000, 0x40000), *range(0x40000, 0x110000, 101)):
         char = chr(code)
         is_space = not any(_merges(probe, char + other, len(char.encode())) for other in "a1!") or char == " "
         if is_space:

@@ -13,6 +13,7 @@ import subprocess
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -73,35 +74,50 @@ class Scene:
         return faults.run(*self.args, "--output-dir", out, prefix=prefix, mapped=self.is_mapped, **SETTINGS)
 
 
+class Scenes:
+    """The runs by the state of the folder at the start, each made when a test first asks for it."""
+
+    def __init__(self, folder: Path, failing_calls: FailingCalls) -> None:
+        self.folder = folder
+        self.failing_calls = failing_calls
+        plain: Args = ("--input", make_text(folder / "a.txt", 600_000), "--block-size", "30000")
+        documents = (*plain, "--document-separator", r"\n", "--index")
+        shuffled = (*documents, "--shuffle")
+        self.args = dict(zip(BEGUN, (plain, plain, documents, shuffled, shuffled), strict=True))
+        self.expected = cache(self._expect)
+        self.begin = cache(self._begin)
+        self.get = cache(self._make)
+
+    def _expect(self, args: Args) -> Expected:
+        return expect(self.folder / f"expected of {len(args)}", *args, **SETTINGS)
+
+    def _begin(self, begun: str) -> Path:
+        at = {BEGUN[1]: "write journal", BEGUN[4]: "fallocate train.bin.partial"}.get(begun)
+        folder = self.folder / begun
+        if at:
+            done = faults.run(*self.args[begun], "--output-dir", folder, at=at, skip=3, **SETTINGS)
+            assert done.returncode == -9
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def _make(self, begun: str, is_mapped: bool) -> Scene:
+        args = self.args[begun]
+        begin, expected, out, log = (
+            self.begin(begun),
+            self.expected(args),
+            self.folder / "out",
+            self.folder / "log",
+        )
+        scene = Scene(args, begin, expected, Counter(), is_mapped, self.failing_calls)
+        assert scene.run(out, log, None).returncode == 0
+        expected.assert_reached(out)
+        scene.calls.update(call.name for call in read_log(log))
+        return scene
+
+
 @pytest.fixture(scope="module")
-def scenes(
-    tmp_path_factory: pytest.TempPathFactory, failing_calls: FailingCalls
-) -> dict[tuple[str, bool], Scene]:
-    """The runs by the state of the folder at the start and by whether the output is mapped."""
-    folder = tmp_path_factory.mktemp("scenes")
-    plain: Args = ("--input", make_text(folder / "a.txt", 600_000), "--block-size", "30000")
-    documents = (*plain, "--document-separator", r"\n", "--index")
-    shuffled = (*documents, "--shuffle")
-    of_plain, of_documents, of_shuffled = (
-        (args, expect(folder / f"expected{k}", *args, **SETTINGS))
-        for k, args in enumerate((plain, documents, shuffled))
-    )
-    which = dict(zip(BEGUN, (of_plain, of_plain, of_documents, of_shuffled, of_shuffled), strict=True))
-    for begun, at in ((BEGUN[1], "write journal"), (BEGUN[4], "fallocate train.bin.partial")):
-        args = which[begun][0]
-        done = faults.run(*args, "--output-dir", folder / begun, at=at, skip=3, **SETTINGS)
-        assert done.returncode == -9
-    for begun in BEGUN:
-        (folder / begun).mkdir(exist_ok=True)
-    made = {}
-    for begun, (args, expected) in which.items():
-        for is_mapped in (True, False):
-            scene = Scene(args, folder / begun, expected, Counter(), is_mapped, failing_calls)
-            assert scene.run(folder / "out", folder / "log", None).returncode == 0
-            expected.assert_reached(folder / "out")
-            scene.calls.update(call.name for call in read_log(folder / "log"))
-            made[begun, is_mapped] = scene
-    return made
+def scenes(tmp_path_factory: pytest.TempPathFactory, failing_calls: FailingCalls) -> Scenes:
+    return Scenes(tmp_path_factory.mktemp("scenes"), failing_calls)
 
 
 def places(scene: Scene, call: str, way: str, times: str) -> list[int]:
@@ -186,12 +202,12 @@ def run_all(chosen: list[tuple[Scene, Fault]], folder: Path) -> Counter[int]:
 @TIMES
 @pytest.mark.parametrize("call", WAYS)
 def test_a_call_that_fails_is_reported_and_the_same_command_resumes(
-    call: str, times: str, scenes: dict[tuple[str, bool], Scene], tmp_path: Path
+    call: str, times: str, scenes: Scenes, tmp_path: Path
 ) -> None:
     chosen = []
     for way in [*WAYS[call], "kill"]:
         for begun in BEGUN if times == "every" else random.Random(call + way).sample(BEGUN, 1):
-            scene = scenes[begun, call != "pwrite"]
+            scene = scenes.get(begun, call != "pwrite")
             chosen += [(scene, Fault(call, at, way)) for at in places(scene, call, way, times)]
     assert chosen, f"the program makes no {call}"
     codes = run_all(chosen, tmp_path)
@@ -199,9 +215,9 @@ def test_a_call_that_fails_is_reported_and_the_same_command_resumes(
 
 
 def test_the_program_calls_no_msync_since_fsync_writes_what_was_mapped(
-    scenes: dict[tuple[str, bool], Scene],
+    scenes: Scenes,
 ) -> None:
-    assert not any(scene.calls["msync"] for scene in scenes.values())
+    assert not any(scenes.get(begun, True).calls["msync"] for begun in BEGUN)
 
 
 def test_folders_above_the_journal_are_durable_before_the_first_record(
@@ -221,9 +237,9 @@ def test_folders_above_the_journal_are_durable_before_the_first_record(
 
 @TIMES
 def test_a_disk_on_which_every_sync_fails_from_some_time_on_keeps_the_checkpoint_before(
-    times: str, scenes: dict[tuple[str, bool], Scene], tmp_path: Path
+    times: str, scenes: Scenes, tmp_path: Path
 ) -> None:
-    scene = scenes["a part", True]
+    scene = scenes.get("a part", True)
     chosen = places(scene, "fsync", "EIO", times)
     codes = run_all([(scene, Fault("fsync", at, "EIO", for_good=True)) for at in chosen], tmp_path)
     assert set(codes) <= {0, 4}  # 0 if threads made a call less

@@ -16,8 +16,6 @@ from nanogpt_compat.memory import limits
 from nanogpt_compat.memory.policy import Reading
 from tests.test_cgroups import own_cgroup
 
-pytestmark = pytest.mark.alone
-
 MIB, GIB = 1 << 20, 1 << 30
 V2_MOUNT = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate"
 V1_MOUNT = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory"
@@ -468,6 +466,7 @@ def in_a_cgroup_of_its_own(function: Callable[..., None], *args: object) -> None
         assert process.returncode == 0, errors
 
 
+@pytest.mark.alone
 def test_real_memory_taken_shows_in_the_usage_of_the_real_cgroup() -> None:
     in_a_cgroup_of_its_own(take_memory)
 
@@ -481,6 +480,7 @@ def take_memory() -> None:
     assert 100 * MIB < taken_bytes < 160 * MIB
 
 
+@pytest.mark.alone
 def test_available_memory_is_psutils_without_swap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(psutil, "swap_memory")
     reading = limits.read_available()
@@ -489,6 +489,7 @@ def test_available_memory_is_psutils_without_swap(monkeypatch: pytest.MonkeyPatc
     assert abs(reading.headroom_bytes - memory.available) < 512 * MIB
 
 
+@pytest.mark.alone
 def test_own_use_is_anonymous_memory_and_not_mapped_files(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"x" * (64 * MIB))
@@ -518,6 +519,7 @@ def test_swapped_out_memory_is_our_use_too(machine: Machine) -> None:
     assert limits.anonymous_bytes(psutil.Process(), machine.root) == 800 * 1024
 
 
+@pytest.mark.alone
 def test_psutils_figures_are_used_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     with_proc = limits.anonymous_bytes(psutil.Process())
     monkeypatch.setattr(sys, "platform", "darwin")
@@ -531,6 +533,7 @@ def test_on_macos_readings_are_only_advice(monkeypatch: pytest.MonkeyPatch) -> N
     assert limits.read_own_use(GIB, [psutil.Process()]).advisory
 
 
+@pytest.mark.alone
 def test_own_use_includes_children_but_not_those_that_ended() -> None:
     block = f"import sys; x = bytearray(b'x') * {64 * MIB}; print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", block]
@@ -573,6 +576,7 @@ def filesystem_of(path: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.alone
 def test_page_cache_of_a_real_file_is_no_use_once_it_is_on_disk(tmp_path: Path) -> None:
     if filesystem_of(tmp_path) in ("tmpfs", "ramfs"):
         pytest.skip(f"{tmp_path} is in memory: its files are not page cache")
