@@ -363,7 +363,7 @@ def test_blocks_that_others_declare_do_not_count_as_words(
 
 
 @pytest.mark.parametrize(("cache_bytes", "n_rebuilt"), [(50_000_000, 1), (70_000_000, 0)])
-def test_where_large_blocks_are_not_known_those_of_others_are_subtracted_once(
+def test_without_mallinfo2_the_blocks_of_the_pipeline_are_subtracted_once(
     gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch, cache_bytes: int, n_rebuilt: int
 ) -> None:
     monkeypatch.setattr(

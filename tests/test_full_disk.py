@@ -301,7 +301,7 @@ def test_a_file_system_that_shuts_down_at_the_last_moment_is_an_error_and_no_bus
 # Without flock
 
 
-def test_where_flock_does_not_work_one_run_at_a_time_is_let_in_all_the_same(
+def test_without_flock_a_second_run_is_refused_too(
     args: Args, expected: Expected, tmp_path: Path, failing_calls: FailingCalls
 ) -> None:
     out = tmp_path / "out"
