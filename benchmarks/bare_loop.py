@@ -8,7 +8,6 @@ memory is not watched, and gigatoken's cache grows without limit. Tokens are wri
 bytes, tiktoken gets text. `ordinary` is tiktoken's `encode_ordinary`, which returns a list.
 """
 
-import argparse
 import os
 import sys
 from collections import deque
@@ -20,6 +19,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import new_parser
 from nanogpt_compat.encoders.vocabulary import load_gpt2
 from nanogpt_compat.system.units import parse_size
 
@@ -27,16 +27,14 @@ Tokens: TypeAlias = NDArray[np.uint16]
 Encode: TypeAlias = Callable[[bytes], Tokens]
 
 
-def ordinary(n_threads: int) -> Encode:
+def ordinary(_: int) -> Encode:
     """Encode as most scripts do, by way of a Python list."""
-    del n_threads
     encoding = load_gpt2()
     return lambda block: np.array(encoding.encode_ordinary(block.decode("utf-8", "ignore")), dtype=np.uint16)
 
 
-def tiktoken(n_threads: int) -> Encode:
+def tiktoken(_: int) -> Encode:
     """Encode with tiktoken, without the list and with the GIL released."""
-    del n_threads
     encoding = load_gpt2()
 
     def encode(block: bytes) -> Tokens:
@@ -56,7 +54,7 @@ def gigatoken(n_threads: int) -> Encode:
     os.environ.setdefault("RAYON_NUM_THREADS", str(max(1, n_threads)))  # before gigatoken is imported
     from gigatoken import BytesSource  # here: it is an extra
 
-    from benchmarks.neighbours import load_gigatoken
+    from benchmarks.others import load_gigatoken
 
     tokenizer = load_gigatoken()
 
@@ -67,11 +65,7 @@ def gigatoken(n_threads: int) -> Encode:
     return encode
 
 
-ENGINES: dict[str, Callable[[int], Encode]] = {
-    "ordinary": ordinary,
-    "tiktoken": tiktoken,
-    "gigatoken": gigatoken,
-}
+ENGINES = {"ordinary": ordinary, "tiktoken": tiktoken, "gigatoken": gigatoken}
 
 
 def _read_blocks(fd: int, block_bytes: int) -> Iterator[bytes]:
@@ -97,35 +91,23 @@ def _in_order(encode: Encode, blocks: Iterable[bytes], n_threads: int) -> Iterat
             yield pending.popleft().result()
 
 
-def run(source: Path, target: Path, encode: Encode, *, n_threads: int, block_bytes: int) -> None:
-    """Tokenise `source` into `target`, in this thread if `n_threads` is 0."""
-    with source.open("rb") as file, target.open("wb") as out:
-        blocks = _read_blocks(file.fileno(), block_bytes)
-        for tokens in _in_order(encode, blocks, n_threads) if n_threads else map(encode, blocks):
-            tokens.tofile(out)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one engine in this process."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bare_loop", description=(__doc__ or "").split("\n")[0]
-    )
+def main() -> int:
+    """Tokenise with one engine in this process, in this thread if `--threads` is 0."""
+    parser = new_parser("bare_loop", __doc__)
     parser.add_argument("engine", choices=ENGINES)
     parser.add_argument("input", type=Path)
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("--threads", type=int, default=2, help="encoding threads; 0: no further thread")
     parser.add_argument("--block-size", type=parse_size, default=1 << 20, help="default: 1 MiB")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    run(
-        options.input,
-        options.output_dir / "train.bin",
-        ENGINES[options.engine](options.threads),
-        n_threads=options.threads,
-        block_bytes=options.block_size,
-    )
+    encode, n_threads = ENGINES[options.engine](options.threads), options.threads
+    with options.input.open("rb") as file, (options.output_dir / "train.bin").open("wb") as out:
+        blocks = _read_blocks(file.fileno(), options.block_size)
+        for tokens in _in_order(encode, blocks, n_threads) if n_threads else map(encode, blocks):
+            tokens.tofile(out)
+        out.flush()
+        os.fsync(out.fileno())
     return 0
 
 

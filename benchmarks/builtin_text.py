@@ -5,19 +5,15 @@ import importlib
 import random
 import sysconfig
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
-from benchmarks.extract import drop_seen_lines
-from benchmarks.languages import is_cjk
+from benchmarks.extract import drop_seen_lines, is_cjk
+from benchmarks.kinds import Text
 
 _PATTERNS = (
-    "*.dist-info/METADATA",
-    "*.dist-info/**/LICENSE*",
-    "*.dist-info/**/COPYING*",
-    "**/*.rst",
-    "**/*.md",
+    *("*.dist-info/METADATA", "*.dist-info/**/LICENSE*", "*.dist-info/**/COPYING*"),
+    *("**/*.rst", "**/*.md"),
 )
 _N_DOCUMENTS = 60
 _N_SENTENCES = 60
@@ -25,56 +21,36 @@ _NEWLINE_SHARE = 0.2
 _WEIGHTS = list(accumulate(1 / rank for rank in range(1, 4001)))  # 4,000 words a script, by Zipf's law
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A writing system as a tokenizer sees it: letters, the space between words, the end of a sentence."""
-
-    letters: str
-    space: str
-    stop: str
-    longest_word: int
-
-
 def _letters(first: str, last: str) -> str:
     return "".join(map(chr, range(ord(first), ord(last) + 1)))
 
 
 _LATIN = _letters("a", "z")
-SCRIPTS = (
-    Script(_LATIN + "äöüß", " ", ". ", 12),
-    Script(_LATIN + "éèàçêîôûœ", " ", ". ", 9),
-    Script(_letters("\u0430", "\u044f"), " ", ". ", 10),  # Cyrillic
-    Script(_letters("\u03b1", "\u03c9"), " ", ". ", 9),  # Greek
-    Script(_letters("\u0627", "\u063a") + _letters("\u0641", "\u064a"), " ", "\u061f ", 7),  # Arabic
-    Script(_letters("\u0915", "\u0939") + _letters("\u093e", "\u094c"), " ", "\u0964 ", 8),  # Devanagari
-    Script(_letters("\u0e01", "\u0e2e") + _letters("\u0e30", "\u0e3a"), "", " ", 8),  # Thai
-    Script(_letters("\u4e00", "\u8fff"), "", "\u3002", 3),  # Han
-    Script(_letters("\u3042", "\u3093") + _letters("\u4e00", "\u52ff"), "", "\u3002", 5),  # kana and kanji
-    Script(_letters("\uac00", "\ud7a3"), " ", ". ", 5),  # Hangul
+_SCRIPTS = (  # letters, what is between two words, the end of a sentence, the letters of the longest word
+    (_LATIN + "äöüß", " ", ". ", 12),
+    (_LATIN + "éèàçêîôûœ", " ", ". ", 9),
+    (_letters("\u0430", "\u044f"), " ", ". ", 10),  # Cyrillic
+    (_letters("\u03b1", "\u03c9"), " ", ". ", 9),  # Greek
+    (_letters("\u0627", "\u063a") + _letters("\u0641", "\u064a"), " ", "\u061f ", 7),  # Arabic
+    (_letters("\u0915", "\u0939") + _letters("\u093e", "\u094c"), " ", "\u0964 ", 8),  # Devanagari
+    (_letters("\u0e01", "\u0e2e") + _letters("\u0e30", "\u0e3a"), "", " ", 8),  # Thai
+    (_letters("\u4e00", "\u8fff"), "", "\u3002", 3),  # Han
+    (_letters("\u3042", "\u3093") + _letters("\u4e00", "\u52ff"), "", "\u3002", 5),  # kana and kanji
+    (_letters("\uac00", "\ud7a3"), " ", ". ", 5),  # Hangul
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BuiltinText:
-    """The built-in text: always the same documents on the same machine; nothing is stored."""
+def builtin_text() -> Text:
+    """Return the built-in text: always the same documents on the same machine; nothing is stored."""
+    digest = hashlib.sha256("".join(_documents(0, "")).encode())
+    return Text("builtin", f"builtin {digest.hexdigest()[:16]}", _documents)
 
-    @property
-    def name(self) -> str:
-        """Name of the folder for corpora made from this text."""
-        return "builtin"
 
-    @property
-    def fingerprint(self) -> str:
-        """A string that changes with the installed packages and the Python version."""
-        digest = hashlib.sha256("".join(self.documents(0)).encode())
-        return f"builtin {digest.hexdigest()[:16]}"
-
-    def documents(self, seed: int, *, only: str = "") -> Iterator[str]:
-        """Yield each document, or each in `cjk` or `en`, once, in an order drawn from `seed`."""
-        everything = (*_found_documents(), *(() if only == "en" else _generated_documents()))
-        found = [text for text in everything if is_cjk(text) or only != "cjk"]
-        random.Random(seed).shuffle(found)
-        yield from found
+def _documents(seed: int, only: str) -> Iterator[str]:
+    everything = (*_found_documents(), *(() if only == "en" else _generated_documents()))
+    found = [text for text in everything if is_cjk(text) or only != "cjk"]
+    random.Random(seed).shuffle(found)
+    yield from found
 
 
 def _found_documents() -> Iterator[str]:
@@ -84,21 +60,16 @@ def _found_documents() -> Iterator[str]:
     site = Path(sysconfig.get_path("purelib"))
     files = sorted({file for pattern in _PATTERNS for file in site.glob(pattern) if file.is_file()})
     texts = (file.read_text(encoding="utf-8", errors="ignore") for file in files)
-    for text in (*topics.values(), *texts):
-        if kept := drop_seen_lines(text, seen):
-            yield kept
+    return filter(None, (drop_seen_lines(text, seen) for text in (*topics.values(), *texts)))
 
 
 def _generated_documents() -> Iterator[str]:
-    for number, script in enumerate(SCRIPTS):
+    for number, (letters, space, stop, longest_word) in enumerate(_SCRIPTS):
         rng = random.Random(number)
-        words = [
-            "".join(rng.choices(script.letters, k=rng.randint(1, script.longest_word))) for _ in _WEIGHTS
-        ]
+        words = ["".join(rng.choices(letters, k=rng.randint(1, longest_word))) for _ in _WEIGHTS]
         for _ in range(_N_DOCUMENTS):
-            yield "".join(_sentence(script, words, rng) for _ in range(_N_SENTENCES)) + "\n\n"
-
-
-def _sentence(script: Script, words: list[str], rng: random.Random) -> str:
-    chosen = rng.choices(words, cum_weights=_WEIGHTS, k=rng.randint(4, 20))
-    return script.space.join(chosen) + script.stop + ("\n" if rng.random() < _NEWLINE_SHARE else "")
+            document = ""
+            for _ in range(_N_SENTENCES):
+                chosen = rng.choices(words, cum_weights=_WEIGHTS, k=rng.randint(4, 20))
+                document += space.join(chosen) + stop + ("\n" if rng.random() < _NEWLINE_SHARE else "")
+            yield document + "\n\n"

@@ -9,17 +9,15 @@ CPU time of the threads that sync and journal, in both cases minus that of a run
 `--check` exits with 1 if both together are over 2 % of the run.
 """
 
-import argparse
 import json
 import statistics
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from benchmarks.measure import Measurement, measure
+from benchmarks import new_parser
+from benchmarks.measure import measure
 
-ROOT = Path(__file__).resolve().parents[1]
 MAX_COST = 0.02
 _NEVER = "import nanogpt_compat.resume.checkpoint as c; c.EVERY_OUTPUT_BYTES = 1 << 60; c.EVERY_S = 1e9\n"
 _COUNTED = """
@@ -49,42 +47,36 @@ sys.exit(code)
 _VARIANTS = {"with": _COUNTED, "without": _NEVER + _COUNTED}
 
 
-def _measure(program: str, source: Path) -> tuple[Measurement, dict[str, Any]]:
+def _measure(program: str, source: Path) -> dict[str, float]:
+    """Return what one run counted, and its CPU and wall time."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
         command = [sys.executable, "-c", program, "--input", str(source.resolve())]
-        run = measure([*command, "--output-dir", folder, "--quiet"], cwd=ROOT)
+        run = measure([*command, "--output-dir", folder, "--quiet"])
     if run.exit_code:
         raise SystemExit(run.stderr)
-    return run, json.loads(run.stderr.splitlines()[-1])
+    return {**json.loads(run.stderr.splitlines()[-1]), "cpu_s": run.cpu_s, "wall_s": run.wall_s}
 
 
 def main() -> int:
     """Measure, print, and return 1 if checkpoints cost too much."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("checkpoint_cost", __doc__)
     parser.add_argument("input", type=Path)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
-    runs: dict[str, list[tuple[Measurement, dict[str, Any]]]] = {name: [] for name in _VARIANTS}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in _VARIANTS}
     for _ in range(options.repeat):
         for name, program in _VARIANTS.items():
             runs[name].append(_measure(program, options.input))
     medians: dict[str, dict[str, float]] = {}
     for name, found in runs.items():
-        medians[name] = {key: statistics.median(counts[key] for _, counts in found) for key in found[0][1]}
-        medians[name] |= {
-            "cpu_s": statistics.median(run.cpu_s for run, _ in found),
-            "wall_s": statistics.median(run.wall_s for run, _ in found),
-        }
-        row = medians[name]
+        row = medians[name] = {key: statistics.median(run[key] for run in found) for key in found[0]}
         print(f"{name:7} {row['n']:3.0f} checkpoints", end=": ")
         print(f"{row['cpu_s']:6.2f} s CPU, {row['wall_s']:6.2f} s wall", end="; ")
         print(f"writing held up {row['blocked_s']:.3f} s, {row['background_s']:.3f} s CPU in the background")
-    keys = ("blocked_s", "background_s")
-    blocked_s, background_s = (medians["with"][key] - medians["without"][key] for key in keys)
-    held_up, cost = blocked_s / medians["with"]["wall_s"], background_s / medians["with"]["cpu_s"]
+    row, base = medians["with"], medians["without"]
+    held_up = (row["blocked_s"] - base["blocked_s"]) / row["wall_s"]
+    cost = (row["background_s"] - base["background_s"]) / row["cpu_s"]
     print(f"cost: {held_up:.2%} of wall time, and {cost:.2%} of CPU time (medians of {options.repeat})")
     return int(options.check and held_up + cost > MAX_COST)
 

@@ -10,17 +10,15 @@ rate of threads, or if planning takes more than 5 s or 200 MB. With `--short` 0.
 15 MB spend most of their time starting.
 """
 
-import argparse
 import json
 import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.inputs import ROOT, make_input
-from benchmarks.measure import Measurement, measure
+from benchmarks import ROOT, new_parser
+from benchmarks.measure import Measurement, make_input, measure
 
 MIN_SHARE = 0.9
 MIN_SHORT_SHARE = 0.6
@@ -30,27 +28,27 @@ _N_PLANNED = 100_000
 _SHORT_BYTES = 120_000_000
 
 
-def _run(*args: str | Path) -> Measurement:
+def _run(*args: object) -> Measurement:
     command = [sys.executable, str(ROOT / "prepare.py"), *map(str, args), "--quiet"]
-    run = measure(command, cwd=ROOT, with_children=False)
+    run = measure(command, with_children=False)
     if run.exit_code:
         raise SystemExit(run.stderr)
     return run
 
 
-def measure_threads(source: Path, folder: Path) -> float:
+def _measure_threads(source: Path, folder: Path) -> float:
     """Return the seconds that one run with two threads takes."""
     out = folder / "threads"
-    _run("--input", source, "--output-dir", out, "--workers", "2", "--restart", "--overwrite")
+    _run("--input", source, "--output-dir", out, "--workers", 2, "--restart", "--overwrite")
     return float(json.loads((out / "prepare.json").read_text())["wall_s"])
 
 
-def measure_processes(source: Path, folder: Path, n_spans: int) -> tuple[float, float]:
+def _measure_processes(source: Path, folder: Path, n_spans: int) -> tuple[float, float]:
     """Return the seconds that two processes take for all spans, and the seconds of the merge."""
     out, work = folder / "processes", folder / "work"
-    shared: Sequence[str | Path] = ("--input", source, "--output-dir", out, "--work-dir", work)
+    shared = ("--input", source, "--output-dir", out, "--work-dir", work)
     span_bytes = -(-source.stat().st_size // n_spans)
-    _run(*shared, "--cluster", "local", "--workers", "2", "--span-size", str(span_bytes), "--restart")
+    _run(*shared, "--cluster", "local", "--workers", 2, "--span-size", span_bytes, "--restart")
     ends = {path: path.stat().st_mtime for path in work.glob("parts-*/*.json")}
     assert len(ends) == n_spans
     starts = [end - json.loads(path.read_text())["tally"]["wall_s"] for path, end in ends.items()]
@@ -59,16 +57,9 @@ def measure_processes(source: Path, folder: Path, n_spans: int) -> tuple[float, 
     return max(ends.values()) - min(starts), merge.wall_s
 
 
-def measure_plan(source: Path, folder: Path) -> Measurement:
-    """Plan 100,000 spans, as a rank that has none of them to encode."""
-    work, idle_rank = folder / "planned", ("--rank", str(_N_PLANNED), "--world-size", str(_N_PLANNED + 1))
-    span_bytes = max(1, source.stat().st_size // _N_PLANNED)
-    return _run("--input", source, "--work-dir", work, "--span-size", str(span_bytes), *idle_rank)
-
-
 def main() -> int:
     """Measure, print, and return 1 if a bound is broken."""
-    parser = argparse.ArgumentParser(description="Measure what spans cost.")
+    parser = new_parser("cluster", __doc__)
     parser.add_argument("input", type=Path, nargs="?")
     parser.add_argument("--spans", type=int, default=8)
     parser.add_argument("--repeat", type=int, default=3)
@@ -77,25 +68,24 @@ def main() -> int:
     options = parser.parse_args()
     if (options.input is None) != options.short:
         parser.error("give an input, or --short")
-    threads, processes, merges = [], [], []
+    rounds: list[tuple[float, float, float]] = []
     with tempfile.TemporaryDirectory(dir=options.input and options.input.resolve().parent) as name:
         folder = Path(name)
         source = options.input or make_input("prose", _SHORT_BYTES, corpus_dir=folder, text="builtin")
         source = source.resolve()
         n_bytes = source.stat().st_size
         for _ in range(options.repeat):
-            threads.append(measure_threads(source, folder))
-            seconds, merge_s = measure_processes(source, folder, options.spans)
-            processes.append(seconds)
-            merges.append(merge_s)
-            print(
-                f"threads {threads[-1]:.2f} s, processes {seconds:.2f} s, merge {merge_s:.2f} s", flush=True
+            rounds.append(
+                (_measure_threads(source, folder), *_measure_processes(source, folder, options.spans))
             )
-        planned = measure_plan(source, folder)
-    share = statistics.median(threads) / statistics.median(processes)
-    at_least = MIN_SHORT_SHARE if options.short else MIN_SHARE
-    for what, found in (("2 threads", threads), ("2 processes", processes), ("merge", merges)):
-        print(f"{what}: {n_bytes / statistics.median(found) / 1e6:.1f} MB/s of text")
+            print("threads {:.2f} s, processes {:.2f} s, merge {:.2f} s".format(*rounds[-1]), flush=True)
+        # As a rank that has none of the spans to encode.
+        rank = ("--rank", _N_PLANNED, "--world-size", _N_PLANNED + 1, "--work-dir", folder / "planned")
+        planned = _run("--input", source, "--span-size", max(1, n_bytes // _N_PLANNED), *rank)
+    threads_s, processes_s, merge_s = map(statistics.median, zip(*rounds, strict=True))
+    share, at_least = threads_s / processes_s, MIN_SHORT_SHARE if options.short else MIN_SHARE
+    for what, seconds in (("2 threads", threads_s), ("2 processes", processes_s), ("merge", merge_s)):
+        print(f"{what}: {n_bytes / seconds / 1e6:.1f} MB/s of text")
     print(f"processes at {share:.2f} of threads, {options.spans} spans (at least {at_least})")
     print(
         f"{_N_PLANNED:,} spans planned in {planned.wall_s:.1f} s with {planned.peak_rss_bytes / 1e6:.0f} MB "

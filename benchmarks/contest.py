@@ -1,22 +1,27 @@
-"""Run strategies in turn, A B C A B C ..., each time in a fresh process on a file in the page cache."""
+"""Run strategies in turn, A B C A B C ..., each time in a fresh process on a file in the page cache.
+
+Their thresholds are ratios between two of them, peaks of memory, and equal tokens.
+"""
 
 import hashlib
+import os
 import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import psutil
 
-from benchmarks.inputs import ROOT, read_into_cache
-from benchmarks.measure import Measurement, measure
+from benchmarks.measure import measure
 from benchmarks.strategies import EARLIER, Strategy
 from nanogpt_compat.system.units import format_bytes, format_duration, format_rate
 
 _CHUNK_BYTES = 1 << 20
 _MOST_OF_MEMORY = 0.8
+Reference: TypeAlias = Mapping[tuple[str, int], str]  # input -> sha256 of the tokens of the whole file
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +64,30 @@ class Result:
         """The median of wall time."""
         return statistics.median(self.wall_s)
 
-    @property
-    def rate(self) -> float:
-        """MB/s, by the median of wall time."""
-        return self.case.size_bytes / self.median_s / 1e6
 
-    @property
-    def peak(self) -> int:
-        """The highest peak of all rounds, in bytes."""
-        return max(self.peak_bytes)
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A threshold: `ours` must be at least `at_least` times as fast, in MB/s, as `other`.
+
+    With `start_bytes`, the time that the same strategy takes for a text of that size is subtracted from both.
+    """
+
+    ours: Case
+    other: Case
+    at_least: float
+    start_bytes: int = 0
+
+    def start(self, case: Case) -> Case:
+        """Return the case whose time is subtracted from that of `case`."""
+        return replace(case, size_bytes=self.start_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A threshold, compared with the measurement."""
+
+    sentence: str
+    is_broken: bool
 
 
 def run_in_turn(
@@ -105,26 +125,28 @@ def _why_not(case: Case, earlier: Path | None) -> str:
 def _run_once(result: Result, path: Path, scratch_dir: Path, earlier: Path | None) -> None:
     """Add a round to `result`, with the output in a temporary folder; print one line about it."""
     case = result.case
-    read_into_cache(path)
+    buffer = bytearray(_CHUNK_BYTES)
+    with path.open("rb", buffering=0) as file:  # into the page cache: prepare.py drops it while it reads
+        os.fsync(file.fileno())
+        while file.readinto(buffer):
+            pass
     with tempfile.TemporaryDirectory(dir=scratch_dir, prefix="output-") as folder:
         command = case.strategy.command(path, Path(folder), earlier)
-        run = measure(command, cwd=ROOT, with_children=case.strategy.has_children)
+        run = measure(command, with_children=case.strategy.has_children)
         digest = _digest(Path(folder, "train.bin"))
     if run.exit_code:
-        result.failure = f"exit code {run.exit_code}: {_last_line(run.stderr)}"
+        last_line = next((line for line in reversed(run.stderr.splitlines()) if line.strip()), "no message")
+        result.failure = f"exit code {run.exit_code}: {last_line}"
         sys.stderr.write(f"{case}: {result.failure}\n")
         return
+    # The kernel's peak of the process, or the largest sampled sum with descendants if that is higher.
+    peak_bytes = max(run.peak_rss_bytes, *(resident_bytes for _, resident_bytes in run.samples), 0)
     result.wall_s.append(run.wall_s)
     result.cpu_s.append(run.cpu_s)
-    result.peak_bytes.append(_peak_bytes(run))
+    result.peak_bytes.append(peak_bytes)
     result.digests.append(digest)
-    rate, peak = format_rate(case.size_bytes, run.wall_s), format_bytes(result.peak_bytes[-1])
-    sys.stderr.write(f"{case}: {format_duration(run.wall_s)}, {rate}, {peak}\n")
-
-
-def _peak_bytes(run: Measurement) -> int:
-    """Return the kernel's peak of the process, or the largest sampled sum with descendants if higher."""
-    return max(run.peak_rss_bytes, *(resident_bytes for _, resident_bytes in run.samples), 0)
+    rate = format_rate(case.size_bytes, run.wall_s)
+    sys.stderr.write(f"{case}: {format_duration(run.wall_s)}, {rate}, {format_bytes(peak_bytes)}\n")
 
 
 def _digest(path: Path) -> str:
@@ -138,5 +160,52 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _last_line(text: str) -> str:
-    return next((line for line in reversed(text.splitlines()) if line.strip()), "no message")
+def judge(ratios: Sequence[Ratio], results: Sequence[Result], reference: Reference) -> list[Finding]:
+    """Compare the results with all thresholds that concern them.
+
+    A strategy that failed breaks its threshold; one that was skipped does not.
+    """
+    found = [Finding(f"{one.case}: {one.failure}", is_broken=True) for one in results if one.failure]
+    by_case = {result.case: result for result in results if result.wall_s}
+    for ratio in ratios:
+        if ratio.ours in by_case and ratio.other in by_case:
+            found.append(_judge_ratio(ratio, by_case))
+    for case, result in by_case.items():
+        if limit_bytes := case.strategy.max_peak_bytes(case.kind):
+            peak_bytes = max(result.peak_bytes)
+            peak, limit = format_bytes(peak_bytes), format_bytes(limit_bytes)
+            found.append(Finding(f"{case}: peak memory {peak}; at most {limit}", peak_bytes > limit_bytes))
+        if case.strategy.engine and has_reference_tokens(result, reference) is False:
+            found.append(Finding(f"{case}: its tokens are not those of the whole file", is_broken=True))
+    return found
+
+
+def _judge_ratio(ratio: Ratio, by_case: Mapping[Case, Result]) -> Finding:
+    ours, other = by_case[ratio.ours], by_case[ratio.other]
+    starts = [by_case.get(ratio.start(case)) for case in (ratio.ours, ratio.other)]
+    ours_off, other_off = (one.median_s if one else 0.0 for one in starts)
+    ours_rate = ours.case.size_bytes / (ours.median_s - ours_off) / 1e6
+    other_rate = other.case.size_bytes / (other.median_s - other_off) / 1e6
+    rounds = [
+        ((theirs_s - other_off) / other.case.size_bytes) / ((ours_s - ours_off) / ours.case.size_bytes)
+        for ours_s, theirs_s in zip(ours.wall_s, other.wall_s, strict=False)
+    ]
+    sentence = (
+        f"{ours.case}: {ours_rate:.1f} MB/s, {ours_rate / other_rate:.2f} times the {other_rate:.1f} MB/s of "
+        f"{other.case} (round by round {min(rounds):.2f} to {max(rounds):.2f}); at least "
+        f"{ratio.at_least:.2f} times{', start-up taken off both' * all(starts)}"
+    )
+    return Finding(sentence, is_broken=ours_rate < ratio.at_least * other_rate)
+
+
+def add_reference(reference: dict[tuple[str, int], str], results: Sequence[Result]) -> None:
+    """Store the digests of prepare.py with tiktoken; the tests compare its tokens with `encode_ordinary`."""
+    for result in results:
+        if result.case.strategy.engine == "tiktoken" and result.digests:
+            reference.setdefault(result.case.input, result.digests[0])
+
+
+def has_reference_tokens(result: Result, reference: Reference) -> bool | None:
+    """Whether every round wrote the tokens of the whole file; None if they are unknown."""
+    expected = reference.get(result.case.input)
+    return set(result.digests) == {expected} if expected and result.digests else None

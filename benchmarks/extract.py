@@ -1,6 +1,7 @@
-"""Turn the files of documentation packages into plain text: HTML, XML, man pages, message catalogues.
+"""Turn the files of documentation packages into plain text, and guess its language.
 
-The aim is prose to tokenise, not a faithful rendering. Every function is pure.
+The files are HTML, XML, man pages and message catalogues. The aim is prose to tokenise, not a faithful
+rendering. Every function is pure, but for the set that `drop_seen_lines` updates.
 """
 
 import bz2
@@ -11,42 +12,11 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 
 _HIDDEN = frozenset({"script", "style", "head", "svg", "nav", "footer"})
-_INLINE = frozenset(
-    {
-        "a",
-        "abbr",
-        "acronym",
-        "b",
-        "bdi",
-        "big",
-        "cite",
-        "code",
-        "del",
-        "dfn",
-        "em",
-        "emph",
-        "font",
-        "guilabel",
-        "i",
-    }
-    | {
-        "gui",
-        "guiseq",
-        "ins",
-        "kbd",
-        "key",
-        "keyseq",
-        "label",
-        "link",
-        "q",
-        "rp",
-        "s",
-        "samp",
-        "small",
-        "span",
-    }
-    | {"strong", "sub", "sup", "tt", "u", "var", "wbr", "app", "cmd", "file", "input", "output", "sys"}
+_INLINE_TAGS = (
+    "a abbr acronym b bdi big cite code del dfn em emph font guilabel i gui guiseq ins kbd key keyseq label "
+    "link q rp s samp small span strong sub sup tt u var wbr app cmd file input output sys"
 )
+_INLINE = frozenset(_INLINE_TAGS.split())
 _SPACES = re.compile(r"\s+")
 _CHARSET = re.compile(rb"charset=[\"']?([A-Za-z0-9_-]+)")
 _FORMATS = re.compile(
@@ -55,6 +25,14 @@ _FORMATS = re.compile(
 )
 _MAN_ESCAPE = re.compile(r"\\(?:f(?:\[[^]]*\]|\(..|.)|s[-+]?\d|\*(?:\(..|.)|[&/,|^%:])")
 _MAN_TITLES = (".SH ", ".SS ", ".B ", ".I ", ".BR ", ".IR ", ".BI ", ".RB ", ".RI ", ".IP ")
+_CODES = (
+    "am ar as ast bg bn br bs ca cs cy da de dz el en eo es et eu fa fi fr ga gl gu he hi hr hu id is it "
+    "ja ka kk km kn ko ku lo lt lv mk ml mr my nb ne nl nn oc om or pa pl pt ro ru si sk sl sq sr sv ta te "
+    "th tr ug uk ur uz vi zh"
+)
+_CODE = re.compile(rf"(?:^|[-./_])(({'|'.join(_CODES.split())})(?:[-_@][A-Za-z]{{2,5}})?)(?=$|[-./])")
+_CJK = re.compile("[\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff]")
+_SAMPLE_CHARS = 4000
 
 
 def text_format(name: str) -> str | None:
@@ -104,6 +82,32 @@ def drop_seen_lines(text: str, seen: set[int]) -> str:
     return "\n".join(kept).strip("\n") + "\n\n" if kept else ""
 
 
+def language_of(package: str, path: str) -> str:
+    """Return a two-letter code: the package's own suffix, else the last one in the path, else English.
+
+    >>> language_of("manpages-fr-dev", "man/fr/man3/abs.3.gz"), language_of("git-doc", "a/it.txt")
+    ('fr', 'en')
+    >>> language_of("wordpress-l10n", "admin-zh_CN.mo"), language_of("apache2-doc", "caching.html.ko")
+    ('zh', 'ko')
+    """
+    suffix = _CODE.search(package.removesuffix("-dev"), 1)
+    if suffix:
+        return suffix[2]
+    folders = [
+        match[2]
+        for match in _CODE.finditer(path)
+        # A folder (`/de/`), or part of the name of a catalogue (`-de.mo`) or HTML page.
+        if (f"{match[0]}/" in path if match[0][0] == "/" else path.endswith(".mo") or ".html" in path)
+    ]
+    return folders[-1] if folders else "en"
+
+
+def is_cjk(text: str) -> bool:
+    """Return whether at least a third of the first characters are Han characters or kana."""
+    sample = text[:_SAMPLE_CHARS]
+    return len(_CJK.findall(sample)) * 3 >= len(sample)
+
+
 class _TextParser(HTMLParser):
     """Collect visible text: one line for each block element, with white space kept inside <pre>."""
 
@@ -114,17 +118,14 @@ class _TextParser(HTMLParser):
         self._n_pre = 0
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        del attrs
         self._n_hidden += tag in _HIDDEN
         self._n_pre += tag == "pre"
-        if tag not in _INLINE:
-            self.parts.append("\n")
+        self.handle_startendtag(tag, attrs)
 
     def handle_endtag(self, tag: str) -> None:
         self._n_hidden -= tag in _HIDDEN and self._n_hidden > 0
         self._n_pre -= tag == "pre" and self._n_pre > 0
-        if tag not in _INLINE:
-            self.parts.append("\n")
+        self.handle_startendtag(tag, [])  # the line break
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         del attrs  # <script/> hides nothing
@@ -155,15 +156,14 @@ def _catalogue(data: bytes) -> str:
 
 
 def _man(data: bytes) -> str:
-    return "\n".join(filter(None, map(_man_line, decode(data).splitlines())))
-
-
-def _man_line(line: str) -> str:
-    r"""Drop a line's roff markup: `.SH NAME` becomes `NAME`, `\fBls\fR \-l` becomes `ls -l`."""
-    if line.startswith((".", "'")):
-        title = next((macro for macro in _MAN_TITLES if line.startswith(macro)), None)
-        line = line[len(title) :].replace('"', "") if title else ""
-    return _MAN_ESCAPE.sub("", line).replace("\\-", "-").replace("\\(aq", "'").replace("\\e", "\\")
+    r"""Drop roff markup: `.SH NAME` becomes `NAME`, `\fBls\fR \-l` becomes `ls -l`."""
+    kept = []
+    for line in decode(data).splitlines():
+        if line.startswith((".", "'")):
+            title = next((macro for macro in _MAN_TITLES if line.startswith(macro)), None)
+            line = line[len(title) :].replace('"', "") if title else ""
+        kept.append(_MAN_ESCAPE.sub("", line).replace("\\-", "-").replace("\\(aq", "'").replace("\\e", "\\"))
+    return "\n".join(filter(None, kept))
 
 
 _READERS: dict[str, Callable[[bytes], str]] = {

@@ -8,7 +8,6 @@ It watches all limits that need no root: MemAvailable, RLIMIT_AS, RLIMIT_DATA, `
 processes, and two levels of a cgroup, imitated by files in a folder.
 """
 
-import argparse
 import os
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks import new_parser
 from nanogpt_compat.memory import guard, limits, policy
 from nanogpt_compat.memory.guard import MemoryGuard, Sampler
 
@@ -27,14 +27,16 @@ GIB = 1 << 30
 
 def main() -> int:
     """Measure, print, and return 1 if a bound is broken."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("guard_cost", __doc__)
     parser.add_argument("--short", action="store_true", help="a tenth of the polls, a fifth of the time")
     parser.add_argument("--check", action="store_true", help="exit 1 if a bound is broken")
     options = parser.parse_args()
     n_polls, watch_s = (10_000, 2.0) if options.short else (100_000, 10.0)
-    set_rlimits()
+    if sys.platform == "linux":  # limits too high to matter, so that the guard reads them
+        import resource
+
+        for number in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+            resource.setrlimit(number, (1 << 42, resource.getrlimit(number)[1]))
     with tempfile.TemporaryDirectory() as folder:
         root = lay_out_cgroup(Path(folder))
         names = ", ".join(reading.name for reading in sampler(root).sample())
@@ -49,15 +51,6 @@ def main() -> int:
     for line in broken:
         print(f"BROKEN: {line}")
     return 1 if broken and options.check else 0
-
-
-def set_rlimits() -> None:
-    """Set limits that are too high to matter, so that the guard reads them."""
-    if sys.platform == "linux":
-        import resource
-
-        for number in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
-            resource.setrlimit(number, (1 << 42, resource.getrlimit(number)[1]))
 
 
 def lay_out_cgroup(root: Path) -> Path:

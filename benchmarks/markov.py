@@ -45,12 +45,8 @@ def learn(documents: Iterable[str], max_chars: int) -> Chain:
         max_chars -= len(text)
         if max_chars <= 0:
             break
-    ids = np.concatenate(parts)
-    return _group(list(numbers), ids)
-
-
-def _group(words: list[str], ids: NDArray[np.int32]) -> Chain:
-    """Group positions by (word before, word); the end continues at the start, so each has a follower."""
+    ids, words = np.concatenate(parts), list(numbers)
+    # Group positions by (word before, word); the end continues at the start, so each has a follower.
     pairs = np.roll(ids, 1).astype(np.int64) * len(words) + ids
     order = np.argsort(pairs, kind="stable")
     starts = np.flatnonzero(np.diff(pairs[order], prepend=-1))
@@ -66,16 +62,11 @@ def invent(chain: Chain, seed: int) -> Iterator[str]:
     """Yield texts of 512 words without end; the same seed gives the same texts. Holds about 20 MB."""
     rng = np.random.default_rng(seed)
     while True:
-        for row in _walk(chain, rng):
+        at = rng.integers(0, len(chain.ids), _N_CHAINS, dtype=np.int32)
+        taken = np.empty((_WORDS_PER_TEXT, _N_CHAINS), np.int32)
+        for step in taken:
+            step[:] = chain.ids[at]
+            chosen = (rng.random(_N_CHAINS) * chain.count[at]).astype(np.int32)
+            at = chain.followers[chain.first[at] + chosen]
+        for row in np.ascontiguousarray(taken.T):
             yield "".join(map(chain.words.__getitem__, row.tolist())) + "\n\n"
-
-
-def _walk(chain: Chain, rng: np.random.Generator) -> NDArray[np.int32]:
-    """Return (n_chains, words_per_text) word numbers."""
-    at = rng.integers(0, len(chain.ids), _N_CHAINS, dtype=np.int32)
-    taken = np.empty((_WORDS_PER_TEXT, _N_CHAINS), np.int32)
-    for step in taken:
-        step[:] = chain.ids[at]
-        chosen = (rng.random(_N_CHAINS) * chain.count[at]).astype(np.int32)
-        at = chain.followers[chain.first[at] + chosen]
-    return np.ascontiguousarray(taken.T)

@@ -2,27 +2,28 @@
 
 The peak is the kernel's own high-water mark, from wait4(2), so that nothing between two samples is missed.
 But a child begins as a copy of its parent, and Linux counts that copy in the child's ru_maxrss. So use this
-module from a small process (no numpy, no matplotlib). If the mark is not above that of this process, the
-highest VmHWM seen in /proc is used instead.
+module from a small process (no numpy, no matplotlib), which makes inputs in another one too. If the mark is
+not above that of this process, the highest VmHWM seen in /proc is used instead.
 """
 
-import importlib.metadata
+import contextlib
 import os
-import platform
 import resource
 import select
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+from benchmarks import ROOT
+
 SAMPLES_PER_S = 20
 _STDERR_CHARS = 2000
-_PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken", "datasets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +39,37 @@ class Measurement:
     stderr: str  # its last 2,000 characters
 
 
-def measure(command: Sequence[str], cwd: Path | None = None, *, with_children: bool = True) -> Measurement:
-    """Run `command` to its end, sampling 20 times a second.
+def make_input(kind: str, size_bytes: int, *, corpus_dir: Path, text: str) -> Path:
+    """Return the path of a file of this kind and size, which is made unless it exists; see corpus.py."""
+    command = [sys.executable, "-m", "benchmarks.corpus", "--kind", kind, "--size", str(size_bytes)]
+    more = ["--text", text, "--dir", str(corpus_dir)]
+    made = subprocess.run([*command, *more], cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
+    return Path(made.stdout.rstrip("\n"))
+
+
+def measure(command: Sequence[str], *, with_children: bool = True) -> Measurement:
+    """Run `command` in the repository to its end, sampling 20 times a second.
 
     Without `with_children` only the process itself is sampled: finding its descendants takes 1.3 ms among 80
     processes, which is 1.3 % of a 2-core machine.
     """
     started = time.monotonic()
+    samples: list[tuple[float, int]] = []
+    high_water_bytes = 0
     with tempfile.TemporaryFile() as stderr:
-        process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
-        samples, high_water_bytes = _watch(process.pid, started, _tree_rss if with_children else _rss)
+        process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr)
+        watched = psutil.Process(process.pid)
+        ended = select.poll()
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            ended.register(pidfd, select.POLLIN)
+            while not ended.poll(1000 / SAMPLES_PER_S):
+                at_s = round(time.monotonic() - started, 3)
+                samples.append((at_s, _resident_bytes(watched, with_children=with_children)))
+                mark = proc_field(f"/proc/{process.pid}/status", "VmHWM") or "0 kB"  # none once it has ended
+                high_water_bytes = max(high_water_bytes, int(mark.split()[0]) * 1024)
+        finally:
+            os.close(pidfd)
         _, status, usage = os.wait4(process.pid, 0)
         wall_s = time.monotonic() - started
         process.returncode = os.waitstatus_to_exitcode(status)  # reaped above: Popen must not wait again
@@ -60,72 +82,21 @@ def measure(command: Sequence[str], cwd: Path | None = None, *, with_children: b
     return Measurement(tuple(command), process.returncode, wall_s, cpu_s, peak_bytes, tuple(samples), message)
 
 
-def _watch(
-    pid: int, started: float, resident_bytes: Callable[[psutil.Process], int]
-) -> tuple[list[tuple[float, int]], int]:
-    """Sample until the process ends; return the samples and the highest VmHWM."""
-    process = psutil.Process(pid)
-    samples: list[tuple[float, int]] = []
-    high_water_bytes = 0
-    ended = select.poll()
-    pidfd = os.pidfd_open(pid)
-    try:
-        ended.register(pidfd, select.POLLIN)
-        while not ended.poll(1000 / SAMPLES_PER_S):
-            samples.append((round(time.monotonic() - started, 3), resident_bytes(process)))
-            high_water_bytes = max(high_water_bytes, _high_water(pid))
-    finally:
-        os.close(pidfd)
-    return samples, high_water_bytes
-
-
-def _tree_rss(process: psutil.Process) -> int:
+def _resident_bytes(process: psutil.Process, *, with_children: bool) -> int:
     """Return the resident bytes of a process and its descendants; one that has just ended counts as 0."""
+    family, total_bytes = [process], 0
+    with contextlib.suppress(psutil.Error):
+        family += process.children(recursive=True) if with_children else []
+    for one in family:
+        with contextlib.suppress(psutil.Error):
+            total_bytes += one.memory_info().rss
+    return total_bytes
+
+
+def proc_field(path: str, name: str) -> str:
+    """Return the value of the first `name: value` in a file of /proc; empty if there is none."""
     try:
-        family = [process, *process.children(recursive=True)]
-    except psutil.Error:
-        return 0
-    return sum(map(_rss, family))
-
-
-def _rss(process: psutil.Process) -> int:
-    try:
-        return int(process.memory_info().rss)
-    except psutil.Error:
-        return 0
-
-
-def _high_water(pid: int) -> int:
-    """Read VmHWM, in bytes; 0 once the process has given its memory back."""
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = Path(path).read_text().splitlines()
     except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
-
-
-def describe_machine() -> dict[str, str | int]:
-    """Return the machine, the Python and the packages with which measurements are made."""
-    record: dict[str, str | int] = {
-        "system": f"{platform.system()} {platform.release()}",
-        "processor": _processor(),
-        "n_cores": len(os.sched_getaffinity(0)),
-        "memory_bytes": psutil.virtual_memory().total,
-        "python": platform.python_version(),
-    }
-    for package in _PACKAGES:
-        try:
-            record[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            record[package] = "not installed"
-    return record
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next(
-        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")

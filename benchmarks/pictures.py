@@ -16,53 +16,58 @@ from matplotlib.figure import Figure
 
 from nanogpt_compat.system.units import format_bytes
 
-_LABELS = {
-    "whole": "whole file at once",
-    "list": "chunks into one list",
-    "stream": "chunk by chunk, inexact",
-    "tiktoken": "prepare.py, tiktoken",
-    "gigatoken": "prepare.py, gigatoken",
+_LINES = {  # of `memory`: label, color
+    "whole": ("whole file at once", "#b0413e"),
+    "list": ("chunks into one list", "#d98324"),
+    "stream": ("chunk by chunk, inexact", "#7a7a7a"),
+    "tiktoken": ("prepare.py, tiktoken", "#1b6ca8"),
+    "gigatoken": ("prepare.py, gigatoken", "#1f8a5b"),
 }
-_COLORS = {
-    "whole": "#b0413e",
-    "list": "#d98324",
-    "stream": "#7a7a7a",
-    "tiktoken": "#1b6ca8",
-    "gigatoken": "#1f8a5b",
-}
-_OURS, _OTHERS = _COLORS["tiktoken"], _COLORS["stream"]
+_OURS, _OTHERS = "#1b6ca8", "#7a7a7a"
 _TICKS_BYTES = (50e6, 100e6, 200e6, 500e6, 1e9, 2e9, 5e9)
 _N_WORKERS = 2
 
 
-def draw_memory(record: dict[str, Any], path: Path) -> None:
+def draw_memory(results: list[dict[str, Any]], path: Path) -> None:
     """Draw all strategies on the input that the naive ones ran on.
 
-    Raises:
-        SystemExit: no naive strategy is in the record.
+    The title claims the most that prepare.py needed, on the drawn text and on the largest.
     """
-    results = record["results"]
-    naive = [result for result in results if result["case"]["strategy"] != "prepare"]
-    if not naive:
-        sys.exit(
-            "the record has no naive strategy to draw; run peak_rss.py without --only, or with --only prose"
-        )
-    size_bytes, kind = naive[0]["case"]["size_bytes"], naive[0]["case"]["kind"]
-    shown = [
-        result
-        for result in results
-        if (result["case"]["size_bytes"], result["case"]["kind"]) == (size_bytes, kind)
-    ]
+    naive = next(result["case"] for result in results if result["case"]["strategy"] != "prepare")
+    size_bytes, kind = naive["size_bytes"], naive["kind"]
     figure, axes = _begin(height=4.0)
-    for result in shown:
-        _draw_line(axes, result)
-    axes.set_title(_memory_claim(results, size_bytes), loc="left", fontsize=12, fontweight="bold")
+    for case, run in ((result["case"], result["run"]) for result in results):
+        if (case["size_bytes"], case["kind"]) != (size_bytes, kind):
+            continue
+        is_ours = case["strategy"] == "prepare"
+        label, color = _LINES[case["engine"] if is_ours else case["strategy"]]
+        seconds, resident_bytes = zip(*run["samples"], strict=True)
+        width, peak_bytes = 3.0 if is_ours else 1.6, run["peak_rss_bytes"]
+        axes.plot(seconds, resident_bytes, color=color, linewidth=width, solid_capstyle="round")
+        axes.annotate(
+            f"{format_bytes(peak_bytes)}  {label}",
+            (1.01, peak_bytes),  # in the right margin, at the height of the peak
+            xycoords=axes.get_yaxis_transform(),
+            color=color,
+            va="center",
+            fontweight="bold",
+            annotation_clip=False,
+        )
+    most_bytes = max(
+        result["run"]["peak_rss_bytes"]
+        for result in results
+        if result["case"]["strategy"] == "prepare" and result["case"]["n_workers"] == _N_WORKERS
+    )
+    bound_bytes = -(-most_bytes // 10_000_000) * 10_000_000
+    largest_bytes = max(result["case"]["size_bytes"] for result in results)
+    sizes = " and ".join(format_bytes(size) for size in sorted({size_bytes, largest_bytes}))
+    _claim(axes, f"prepare.py stays under {format_bytes(bound_bytes)}, on {sizes} of text")
     axes.set_xlabel(
         f"seconds for {format_bytes(size_bytes)} of multilingual text on 2 cores (less is better)"
     )
     axes.set_ylabel("resident memory, log scale (less is better)")
     axes.set_yscale("log")
-    axes.set_yticks(_TICKS_BYTES, [f"{format_bytes(tick).replace('.0', '')}" for tick in _TICKS_BYTES])
+    axes.set_yticks(_TICKS_BYTES, [format_bytes(tick).replace(".0", "") for tick in _TICKS_BYTES])
     axes.minorticks_off()
     axes.set_ylim(_TICKS_BYTES[0], _TICKS_BYTES[-1] * 1.4)
     axes.set_xlim(left=0)
@@ -80,54 +85,16 @@ def _begin(height: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
+def _claim(axes: Any, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=12, fontweight="bold")
+
+
 def _save(figure: Figure, path: Path) -> None:
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
-def _draw_line(axes: Any, result: dict[str, Any]) -> None:
-    """Draw one run, and write its peak and strategy into the right margin at the height of the peak."""
-    case, run = result["case"], result["run"]
-    is_ours = case["strategy"] == "prepare"
-    name = case["engine"] if is_ours else case["strategy"]
-    seconds, resident_bytes = zip(*run["samples"], strict=True)
-    color, peak_bytes = _COLORS[name], run["peak_rss_bytes"]
-    width = 3.0 if is_ours else 1.6
-    axes.plot(seconds, resident_bytes, color=color, linewidth=width, solid_capstyle="round")
-    axes.annotate(
-        f"{format_bytes(peak_bytes)}  {_LABELS[name]}",
-        (1.01, peak_bytes),
-        xycoords=axes.get_yaxis_transform(),
-        color=color,
-        va="center",
-        fontweight="bold",
-        annotation_clip=False,
-    )
-
-
-def _memory_claim(results: list[dict[str, Any]], size_bytes: int) -> str:
-    """Return the claim: the most that prepare.py needed, on the drawn text and on the largest."""
-    ours = [
-        result["run"]["peak_rss_bytes"]
-        for result in sorted(results, key=lambda result: result["case"]["size_bytes"])
-        if result["case"]["strategy"] == "prepare" and result["case"]["n_workers"] == _N_WORKERS
-    ]
-    largest_bytes = max(result["case"]["size_bytes"] for result in results)
-    sizes = " and ".join(format_bytes(size) for size in sorted({size_bytes, largest_bytes}))
-    return f"prepare.py stays under {format_bytes(_round_up(max(ours)))}, on {sizes} of text"
-
-
-def _round_up(n_bytes: int) -> int:
-    """Round up to 10 MB."""
-    return -(-n_bytes // 10_000_000) * 10_000_000
-
-
-def draw_rates(record: dict[str, Any], path: Path) -> None:
-    """Draw the part `compare`: the median rates with their ranges, and the peaks of memory as text.
-
-    Raises:
-        SystemExit: nothing was measured.
-    """
-    part = record["compare"]
+def draw_rates(part: dict[str, Any], path: Path) -> None:
+    """Draw a part: the median rates with their ranges, and the peaks of memory as text."""
     measured = [case for case in part["cases"] if case["wall_s"]]
     if not measured:
         sys.exit("the record has nothing to draw; run throughput.py with --part compare")
@@ -140,7 +107,7 @@ def draw_rates(record: dict[str, Any], path: Path) -> None:
         axes.plot([min(rates), max(rates)], [place, place], color="black", linewidth=1)
         text = f"  {case['rate_mb_per_s']:.3g} MB/s, {format_bytes(max(case['peak_bytes']))} of memory"
         axes.text(max(rates), place, text, va="center", color=color, fontweight=weight)
-    axes.set_title(_rates_claim(shown), loc="left", fontsize=12, fontweight="bold")
+    _claim(axes, _rates_claim(shown))
     input_bytes, kind, n_cores = shown[0]["size_bytes"], shown[0]["kind"], part["machine"]["n_cores"]
     axes.set_xlabel(
         f"MB/s on {format_bytes(input_bytes)} of {kind.title()} on {n_cores} cores (more is better)"
@@ -170,8 +137,11 @@ def _rates_claim(shown: list[dict[str, Any]]) -> str:
 def main(arguments: list[str]) -> int:
     """Draw a picture; the arguments are `memory` or `rates`, and the files of the record and the picture."""
     name, record_path, picture_path = arguments
-    draw = {"memory": draw_memory, "rates": draw_rates}[name]
-    draw(json.loads(Path(record_path).read_text()), Path(picture_path))
+    record = json.loads(Path(record_path).read_text())
+    if name == "memory":
+        draw_memory(record["results"], Path(picture_path))
+    else:
+        draw_rates(record["compare"], Path(picture_path))
     return 0
 
 

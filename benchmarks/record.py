@@ -1,68 +1,58 @@
-"""The record that throughput.py keeps of each part, and the tables made from it."""
+"""Write what peak_rss.py and throughput.py record: JSON, a page of tables, a picture, and what is broken."""
 
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Result
-from benchmarks.measure import describe_machine
-from benchmarks.thresholds import Finding, Reference, has_reference_tokens
-from nanogpt_compat.system.units import format_bytes
+import psutil
 
-_LEAST_RATE = 0.1  # MB/s; below it, there is nothing but start-up
-_SAID = {True: "yes", False: "no", None: "-"}
+from benchmarks import ROOT
+from benchmarks.measure import proc_field
+
+_PACKAGES = ("numpy", "psutil", "tiktoken", "tqdm", "gigatoken", "datasets")
 
 
-def describe(results: Sequence[Result], findings: Sequence[Finding], reference: Reference) -> dict[str, Any]:
-    """Return the record of a part, as JSON can hold it."""
-    return {
-        "machine": describe_machine(),
-        "cases": [_describe_case(result, reference) for result in results],
-        "thresholds": [{"kept": not one.is_broken, "what": one.sentence} for one in findings],
+def describe_machine() -> dict[str, str | int]:
+    """Return the machine, the Python and the packages with which measurements are made."""
+    record: dict[str, str | int] = {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": proc_field("/proc/cpuinfo", "model name") or platform.machine(),
+        "n_cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": psutil.virtual_memory().total,
+        "python": platform.python_version(),
     }
+    for package in _PACKAGES:
+        try:
+            record[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            record[package] = "not installed"
+    return record
 
 
-def _describe_case(result: Result, reference: Reference) -> dict[str, Any]:
-    case = result.case
-    record: dict[str, Any] = {
-        "strategy": case.strategy.name,
-        "label": case.strategy.label,
-        "command": case.strategy.shown_command,
-        "kind": case.kind,
-        "input": case.input_label,
-        "size_bytes": case.size_bytes,
-        "wall_s": [round(seconds, 3) for seconds in result.wall_s],
-        "cpu_s": [round(seconds, 3) for seconds in result.cpu_s],
-        "peak_bytes": result.peak_bytes,
-        "tokens_as_whole_file": has_reference_tokens(result, reference),
-    }
-    if result.wall_s:
-        record |= {"median_s": round(result.median_s, 3), "rate_mb_per_s": round(result.rate, 2)}
-    return record | {key: why for key in ("failure", "skipped") if (why := getattr(result, key))}
+def write_record(output_dir: Path, name: str, record: Mapping[str, Any], tables: str) -> None:
+    """Write NAME.json, with a line for each run, and NAME.md."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    text = re.sub(r'(\{"(?:case|strategy)")', r"\n\1", json.dumps(record, separators=(",", ":")))
+    (output_dir / f"{name}.json").write_text(text + "\n")
+    (output_dir / f"{name}.md").write_text(tables)
 
 
-def tables(record: Mapping[str, Any]) -> str:
-    """Return parts as Markdown: for each a table of measurements and a list of its thresholds."""
-    return "\n".join(_render_part(name, part) for name, part in record.items())
+def draw(picture: str, output_dir: Path, name: str) -> None:
+    """Draw NAME.svg from NAME.json in a separate process, so that --short needs no matplotlib."""
+    command = [sys.executable, "-m", "benchmarks.pictures", picture]
+    paths = [str(output_dir / f"{name}.{suffix}") for suffix in ("json", "svg")]
+    subprocess.run([*command, *paths], cwd=ROOT, check=True)
 
 
-def _render_part(name: str, part: Mapping[str, Any]) -> str:
-    rows = [
-        f"### {name}\n",
-        "| strategy | input | rate | time (min to max) | CPU time | peak memory | tokens as whole file |",
-        "|---|---|---:|---:|---:|---:|---|",
-        *(_render_case(case) for case in part["cases"]),
-        "",
-    ]
-    kept = {True: "kept", False: "**missed**"}
-    return "\n".join([*rows, *(f"- {kept[one['kept']]}: {one['what']}" for one in part["thresholds"]), ""])
-
-
-def _render_case(case: Mapping[str, Any]) -> str:
-    start = f"| {case['label']} | {case['input']} |"
-    if not case["wall_s"]:
-        return f"{start} - | {case.get('failure') or case.get('skipped') or 'not yet'} | - | - | - |"
-    wall, cpu_s = case["wall_s"], sorted(case["cpu_s"])[len(case["cpu_s"]) // 2]
-    spread = f"{case['median_s']:.2f} s ({min(wall):.2f} to {max(wall):.2f})"
-    peak, same = format_bytes(max(case["peak_bytes"])), _SAID[case["tokens_as_whole_file"]]
-    rate = f"{case['rate_mb_per_s']:.1f} MB/s" if case["rate_mb_per_s"] >= _LEAST_RATE else "-"
-    return f"{start} {rate} | {spread} | {cpu_s:.2f} s | {peak} | {same} |"
+def exit_code(broken: Sequence[str], *, is_check: bool) -> int:
+    """Print a line for each bound that is broken; return 1 if there are any and this is a check."""
+    for sentence in broken:
+        sys.stderr.write(f"BROKEN {sentence}\n")
+    return 1 if is_check and broken else 0

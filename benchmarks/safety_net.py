@@ -8,7 +8,6 @@ versions and fingerprints. It also has everything that was printed, which is com
 Runs that are to be killed at a checkpoint are started by the checkout's own tests/driver.py.
 """
 
-import argparse
 import bz2
 import gzip
 import hashlib
@@ -24,6 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
+
+from benchmarks import new_parser
 from tests.texts import real_text
 
 TIMEOUT_S = 300.0
@@ -54,86 +57,70 @@ PARQUET = "--input {in}/a.parquet"
 def cases() -> list[Case]:
     """Return all cases."""
     inputs = {"text": TEXT, "separated": SEPARATED, "jsonl": JSONL, "parquet": PARQUET}
-    found = [
-        Case(f"{name}, {engine}", [f"{args} --engine {engine}"])
-        for name, args in inputs.items()
-        for engine in ("tiktoken", "gigatoken")
-    ]
-    found += [
-        Case(f"text, {split}", [f"{TEXT} --val-split {split} --val-ratio 0.1"])
-        for split in ("spread", "head", "tail")
-    ]
-    found.append(Case("text, none", [f"{TEXT} --val-split none"]))
-    found += [
-        Case(f"text, --errors {one}", [f"--input {{in}}/invalid.txt --errors {one}"])
-        for one in ("ignore", "replace", "strict")
-    ]
-    found += [
-        Case(f"separated, --eot {one}", [f"{SEPARATED} --eot {one}"]) for one in ("append", "prepend", "none")
-    ]
-    found += [
-        Case(f"{name}, --format {form}", [f"{args} --format {form} --shard-tokens 50K"])
-        for name, args in inputs.items()
-        for form in ("npy", "llmc", "bin")
-    ]
-    found += [
-        Case(f"{name}, killed and resumed", [f"{args} --block-size 20K"], killed=f"{args} --block-size 50K")
-        for name, args in {
-            **inputs,
-            "gz": "--input {in}/prose.txt.gz",
-            "npy": f"{JSONL} --format npy --shard-tokens 50K",
-        }.items()
-    ]
-    found += [
-        Case(name, [args, f"{args} --verify", args])
-        for name, args in {
-            "several inputs": "--input {in}/folder {in}/prose.txt {in}/invalid.txt",
-            "glob": "--input {in}/folder/part*.txt",
-            "all kinds": "--input {in}/prose.txt {in}/a.jsonl {in}/a.parquet --document-separator \\n\\n",
-            "txt.gz": "--input {in}/prose.txt.gz",
-            "txt.zst": "--input {in}/prose.txt.zst",
-            "jsonl.gz": "--input {in}/a.jsonl.gz",
-            "small": "--input {in}/small.txt",
-            "windows line ends": "--input {in}/crlf.txt",
-            "no break": "--input {in}/unbroken.txt",
-            "--n": "--input {in}/long.txt --n 1",
-            "other field": "--input {in}/content.jsonl --text-field content",
-            "bad records": "--input {in}/bad.jsonl --skip-bad-records",
-        }.items()
-    ]
-    found += [
-        Case(f"pipe, {name}", [f"--input - {more}"], stdin=f"{{in}}/{name}")
-        for name, more in (
-            ("prose.txt", ""),
-            ("prose.txt.gz", ""),
-            ("a.jsonl", ""),
-            ("prose.txt", "--document-separator \\n\\n"),
-        )
-    ]
-    found += [
-        Case(
-            f"{name}, cluster",
-            [f"{args} --cluster local --workers 2 --span-size 300K --work-dir work --merge"],
-        )
-        for name, args in inputs.items()
-    ]
-    ranks = [f"{TEXT} --rank {rank} --world-size 2 --work-dir work --span-size 300K" for rank in (0, 1)]
-    found.append(Case("ranks", [*ranks, f"{TEXT} --merge --work-dir work"]))
-    found += [
-        Case(f"refused: {args}", [args])
-        for args in (
-            *("--input {in}/none.txt", "--input {in}/empty.txt", "--input {in}/bad.jsonl", "--val-ratio 2"),
-            *("--input {in}/utf16.txt", "--input {in}/prose.txt.xz", "--input {in}/prose.txt.bz2"),
-            *(f"{JSONL} --text-field nope", f"{TEXT} --eot append", f"{TEXT} --format llmc --val-ratio 0.1"),
-            *(f"{TEXT} --max-memory 20M", f"{TEXT} --vocab-dir {{in}}", f"{TEXT} --no-such-option"),
-            *(f"{TEXT} --verify", f"{TEXT} --merge --work-dir work", f"{TEXT} --dry-run"),
-        )
-    ]
-    found.append(
-        Case("not replaced", [TEXT, f"{TEXT} --val-ratio 0.2", f"{TEXT} --val-ratio 0.2 --overwrite"])
+    of_inputs = {
+        "tiktoken": "--engine tiktoken",
+        "gigatoken": "--engine gigatoken",
+        **{f"--format {form}": f"--format {form} --shard-tokens 50K" for form in ("npy", "llmc", "bin")},
+        "cluster": "--cluster local --workers 2 --span-size 300K --work-dir work --merge",
+    }
+    single = {
+        **{f"{name}, {more}": f"{inputs[name]} {of_inputs[more]}" for more in of_inputs for name in inputs},
+        **{f"text, {one}": f"{TEXT} --val-split {one} --val-ratio 0.1" for one in ("spread", "head", "tail")},
+        "text, none": f"{TEXT} --val-split none",
+        **{f"separated, --eot {one}": f"{SEPARATED} --eot {one}" for one in ("append", "prepend", "none")},
+        **{
+            f"text, --errors {one}": f"--input {{in}}/invalid.txt --errors {one}"
+            for one in ("ignore", "replace", "strict")
+        },
+    }
+    verified = {
+        "several inputs": "--input {in}/folder {in}/prose.txt {in}/invalid.txt",
+        "glob": "--input {in}/folder/part*.txt",
+        "all kinds": "--input {in}/prose.txt {in}/a.jsonl {in}/a.parquet --document-separator \\n\\n",
+        "txt.gz": "--input {in}/prose.txt.gz",
+        "txt.zst": "--input {in}/prose.txt.zst",
+        "jsonl.gz": "--input {in}/a.jsonl.gz",
+        "small": "--input {in}/small.txt",
+        "windows line ends": "--input {in}/crlf.txt",
+        "no break": "--input {in}/unbroken.txt",
+        "--n": "--input {in}/long.txt --n 1",
+        "other field": "--input {in}/content.jsonl --text-field content",
+        "bad records": "--input {in}/bad.jsonl --skip-bad-records",
+    }
+    killed = {
+        **inputs,
+        "gz": "--input {in}/prose.txt.gz",
+        "npy": f"{JSONL} --format npy --shard-tokens 50K",
+    }
+    piped = (
+        ("prose.txt", ""),
+        ("prose.txt.gz", ""),
+        ("a.jsonl", ""),
+        ("prose.txt", " --document-separator \\n\\n"),
     )
-    found.append(Case("other options", [f"{TEXT} --val-ratio 0.2", f"{TEXT} --restart"], killed=TEXT))
-    return found
+    ranks = [f"{TEXT} --rank {rank} --world-size 2 --work-dir work --span-size 300K" for rank in (0, 1)]
+    refused = (
+        *("--input {in}/none.txt", "--input {in}/empty.txt", "--input {in}/bad.jsonl", "--val-ratio 2"),
+        *("--input {in}/utf16.txt", "--input {in}/prose.txt.xz", "--input {in}/prose.txt.bz2"),
+        *(f"{JSONL} --text-field nope", f"{TEXT} --eot append", f"{TEXT} --format llmc --val-ratio 0.1"),
+        *(f"{TEXT} --max-memory 20M", f"{TEXT} --vocab-dir {{in}}", f"{TEXT} --no-such-option"),
+        *(f"{TEXT} --verify", f"{TEXT} --merge --work-dir work", f"{TEXT} --dry-run"),
+    )
+    return [
+        *(Case(name, [args]) for name, args in single.items()),
+        *(Case(name, [args, f"{args} --verify", args]) for name, args in verified.items()),
+        *(
+            Case(
+                f"{name}, killed and resumed", [f"{args} --block-size 20K"], killed=f"{args} --block-size 50K"
+            )
+            for name, args in killed.items()
+        ),
+        *(Case(f"pipe, {name}{more}", [f"--input -{more}"], stdin=f"{{in}}/{name}") for name, more in piped),
+        Case("ranks", [*ranks, f"{TEXT} --merge --work-dir work"]),
+        *(Case(f"refused: {args}", [args]) for args in refused),
+        Case("not replaced", [TEXT, f"{TEXT} --val-ratio 0.2", f"{TEXT} --val-ratio 0.2 --overwrite"]),
+        Case("other options", [f"{TEXT} --val-ratio 0.2", f"{TEXT} --restart"], killed=TEXT),
+    ]
 
 
 def write_inputs(folder: Path) -> None:
@@ -164,13 +151,11 @@ def write_inputs(folder: Path) -> None:
         "folder/part2.txt": prose[:100_000],
         "folder/part10.txt": prose[100_000:200_000],
     }
-    (folder / "folder").mkdir()
+    (folder / "folder").mkdir(parents=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    import pyarrow
-    import pyarrow.parquet
-
-    pyarrow.parquet.write_table(pyarrow.table({"text": documents}), folder / "a.parquet", row_group_size=1000)
+    table = pyarrow.table({"text": documents})
+    pyarrow.parquet.write_table(table, folder / "a.parquet", row_group_size=1000)
     subprocess.run(["zstd", "-q", str(folder / "prose.txt"), "-o", str(folder / "prose.txt.zst")], check=True)
 
 
@@ -221,7 +206,6 @@ def record(tree: Path, only: str) -> dict[str, Any]:
     found = {}
     with tempfile.TemporaryDirectory() as root:
         inputs = Path(root) / "inputs"
-        inputs.mkdir()
         write_inputs(inputs)
         for number, case in enumerate(one for one in cases() if only in one.name):
             folder = Path(root) / str(number)
@@ -248,9 +232,7 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any], *, messages
 
 def main() -> int:
     """Record, or compare and return 1 if there are differences."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = new_parser("safety_net", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     recording = commands.add_parser("record")
     recording.add_argument("tree", type=Path)

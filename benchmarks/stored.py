@@ -1,8 +1,8 @@
 """Documents in JSON lines and tables: write them for the benchmarks, and read them as simple scripts do.
 
 A document is whole paragraphs with together 3,000 characters or more, about the size of FineWeb's documents.
-It has an id, a URL and a score next to its text. In parquet a row group, and in Arrow
-a record batch, has 1,000 documents.
+It has an id, a URL and a score next to its text. A row group of parquet and a record batch of Arrow have
+1,000 documents.
 """
 
 import csv

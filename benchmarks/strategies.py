@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 # Placeholders in a command: the file, the folder, and prepare.py of an earlier version.
@@ -21,9 +21,7 @@ class Strategy:
     engine: str = ""  # prepare.py's; empty for other programs
     has_children: bool = False  # its memory is the sum over its processes
     is_pinned: bool = False  # to one core
-    memory_per_byte: float = (
-        0.0  # bytes that it needs for each byte of input; skipped if there is less memory
-    )
+    memory_per_byte: float = 0.0  # bytes needed for each byte of input; skipped if there is less memory
     max_bytes: int = _MAX_GIGATOKEN_BYTES  # the bound on the peak with gigatoken
 
     def max_peak_bytes(self, kind: str) -> int | None:
@@ -40,87 +38,81 @@ class Strategy:
         pin = ["taskset", "--cpu-list", str(max(os.sched_getaffinity(0)))] if self.is_pinned else []
         return [*pin, sys.executable, *(words.get(word, word) for word in self.arguments)]
 
-    @property
-    def shown_command(self) -> str:
-        """The command, without the parts that differ from machine to machine."""
-        pin = ["taskset --cpu-list CORE"] if self.is_pinned else []
-        return " ".join([*pin, "python", *self.arguments])
+
+# All tokens go to train.bin, so that outputs can be compared.
+_OPTIONS = ("--input", INPUT, "--output-dir", OUTPUT, "--val-split", "none", "--engine")
 
 
-def _prepare(engine: str, name: str, label: str, *options: str, is_pinned: bool = False) -> Strategy:
-    """Return a run of prepare.py, with all tokens in train.bin so that outputs can be compared."""
-    command = ("prepare.py", "--input", INPUT, "--output-dir", OUTPUT, "--val-split", "none")
-    return Strategy(name, label, (*command, "--engine", engine, *options), engine, is_pinned=is_pinned)
-
-
-def _earlier() -> Strategy:
-    """Return a run of an earlier version, whose tokens and memory are not judged."""
-    now = _prepare("gigatoken", "gigatoken-earlier", "prepare.py, gigatoken, earlier version")
-    return replace(now, arguments=(EARLIER, *now.arguments[1:]), engine="")
-
-
-def _allowed(size: str, max_bytes: int) -> Strategy:
-    """Return a run with more memory for gigatoken's words."""
-    name = f"--max-memory {size}"
-    prepared = _prepare("gigatoken", f"gigatoken-{size}", f"prepare.py, gigatoken, {name}", *name.split())
-    return replace(prepared, max_bytes=max_bytes)
-
-
-def _naive(name: str, label: str, memory_per_byte: float = 0.0) -> Strategy:
-    return Strategy(
-        name, label, ("-m", "benchmarks.naive", name, INPUT, OUTPUT), memory_per_byte=memory_per_byte
-    )
-
-
-def _neighbour(
-    name: str, label: str, *, has_children: bool = False, memory_per_byte: float = 0.0
+def _prepare(
+    engine: str,
+    name: str,
+    label: str,
+    *options: str,
+    is_pinned: bool = False,
+    max_bytes: int = _MAX_GIGATOKEN_BYTES,
 ) -> Strategy:
-    arguments = ("-m", "benchmarks.neighbours", name, INPUT, OUTPUT)
+    """Return a run of prepare.py."""
+    command = ("prepare.py", *_OPTIONS, engine, *options)
+    label = f"prepare.py, {label}"
+    return Strategy(name, label, command, engine, is_pinned=is_pinned, max_bytes=max_bytes)
+
+
+def _other(name: str, label: str, *, has_children: bool = False, memory_per_byte: float = 0.0) -> Strategy:
+    """Return a run of another program's way, in others.py."""
+    arguments = ("-m", "benchmarks.others", name, INPUT, OUTPUT)
     return Strategy(name, label, arguments, has_children=has_children, memory_per_byte=memory_per_byte)
 
 
 def _bare(engine: str, name: str, label: str, n_threads: int, *, is_pinned: bool = False) -> Strategy:
     arguments = ("-m", "benchmarks.bare_loop", engine, INPUT, OUTPUT, "--threads", str(n_threads))
-    return Strategy(name, label, arguments, is_pinned=is_pinned)
+    return Strategy(name, f"bare loop, {label}", arguments, is_pinned=is_pinned)
 
 
 _TWO = ("--workers", "2")
 _ONE = ("--workers", "1")
 _DOCUMENTS = ("--document-separator", r"\x1e")  # for the kinds `separated` and `fifty`
+# Bounds with more memory for gigatoken's words.
+_MAX_BYTES = {"700M": 320_000_000, "1G": 415_000_000, "2G": 730_000_000, "4G": 1_600_000_000}
 BY_NAME = {
     strategy.name: strategy
     for strategy in (
-        _prepare("gigatoken", "gigatoken", "prepare.py, gigatoken"),
-        _prepare("tiktoken", "tiktoken", "prepare.py, tiktoken"),
-        _earlier(),
-        _prepare("gigatoken", "in-order", "prepare.py, documents", *_DOCUMENTS),
-        _prepare("gigatoken", "shuffled", "prepare.py, documents, --shuffle", *_DOCUMENTS, "--shuffle"),
-        _allowed("700M", 320_000_000),
-        _allowed("1G", 415_000_000),
-        _allowed("2G", 730_000_000),
-        _allowed("4G", 1_600_000_000),
-        _naive("whole", "whole file at once", memory_per_byte=18),
-        _naive("list", "chunks into one list", memory_per_byte=13),
-        _naive("stream", "chunk by chunk to the file"),
-        _neighbour("datasets", "HF datasets, 2 processes", has_children=True),
-        _neighbour("pool", "pool of 2 processes", has_children=True),
-        _neighbour("encode_files", "gigatoken's encode_files", memory_per_byte=5),
-        _prepare("gigatoken", "gigatoken-one-core", "prepare.py, gigatoken, one core", *_ONE, is_pinned=True),
-        _bare("ordinary", "ordinary-one-core", "bare loop, encode_ordinary, one core", 0, is_pinned=True),
-        _prepare("gigatoken", "gigatoken-two-threads", "prepare.py, gigatoken, 2 threads", *_TWO),
-        _bare("gigatoken", "bare-gigatoken", "bare loop, gigatoken, 2 threads", 2),
-        _prepare("tiktoken", "tiktoken-two-threads", "prepare.py, tiktoken, 2 threads", *_TWO),
-        _bare("tiktoken", "bare-tiktoken", "bare loop, tiktoken, 2 threads", 2),
-        _prepare("gigatoken", "gigatoken-index", "prepare.py, gigatoken, --index", "--index"),
-        _prepare(
-            "gigatoken", "gigatoken-max-tokens", "prepare.py, gigatoken, --max-tokens", "--max-tokens", "1T"
+        _prepare("gigatoken", "gigatoken", "gigatoken"),
+        _prepare("tiktoken", "tiktoken", "tiktoken"),
+        # Has no engine, so that its tokens and memory are not judged.
+        Strategy(
+            *("gigatoken-earlier", "prepare.py, gigatoken, earlier version"),
+            (EARLIER, *_OPTIONS, "gigatoken"),
         ),
+        _prepare("gigatoken", "in-order", "documents", *_DOCUMENTS),
+        _prepare("gigatoken", "shuffled", "documents, --shuffle", *_DOCUMENTS, "--shuffle"),
+        *(
+            _prepare(
+                *("gigatoken", f"gigatoken-{size}", f"gigatoken, --max-memory {size}"),
+                *("--max-memory", size),
+                max_bytes=max_bytes,
+            )
+            for size, max_bytes in _MAX_BYTES.items()
+        ),
+        _other("whole", "whole file at once", memory_per_byte=18),
+        _other("list", "chunks into one list", memory_per_byte=13),
+        _other("stream", "chunk by chunk to the file"),
+        _other("datasets", "HF datasets, 2 processes", has_children=True),
+        _other("pool", "pool of 2 processes", has_children=True),
+        _other("encode_files", "gigatoken's encode_files", memory_per_byte=5),
+        _prepare("gigatoken", "gigatoken-one-core", "gigatoken, one core", *_ONE, is_pinned=True),
+        _bare("ordinary", "ordinary-one-core", "encode_ordinary, one core", 0, is_pinned=True),
+        _prepare("gigatoken", "gigatoken-two-threads", "gigatoken, 2 threads", *_TWO),
+        _bare("gigatoken", "bare-gigatoken", "gigatoken, 2 threads", 2),
+        _prepare("tiktoken", "tiktoken-two-threads", "tiktoken, 2 threads", *_TWO),
+        _bare("tiktoken", "bare-tiktoken", "tiktoken, 2 threads", 2),
+        _prepare("gigatoken", "gigatoken-index", "gigatoken, --index", "--index"),
+        _prepare("gigatoken", "gigatoken-max-tokens", "gigatoken, --max-tokens", "--max-tokens", "1T"),
         _prepare(
-            *("gigatoken", "gigatoken-fields", "prepare.py, gigatoken, --text-field content,text"),
+            *("gigatoken", "gigatoken-fields", "gigatoken, --text-field content,text"),
             *("--text-field", "content,text"),
         ),
         _prepare(
-            *("gigatoken", "gigatoken-whole", "prepare.py, gigatoken, --one-document-per-file"),
+            *("gigatoken", "gigatoken-whole", "gigatoken, --one-document-per-file"),
             "--one-document-per-file",
         ),
     )

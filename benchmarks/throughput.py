@@ -14,16 +14,27 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Case, run_in_turn
-from benchmarks.inputs import ROOT, make_input
-from benchmarks.parts import PARTS
-from benchmarks.record import describe, tables
+from benchmarks import ROOT, new_parser
+from benchmarks.contest import (
+    Finding,
+    Reference,
+    Result,
+    add_reference,
+    has_reference_tokens,
+    judge,
+    run_in_turn,
+)
+from benchmarks.measure import make_input
+from benchmarks.parts import FULL, SHORT, Part
+from benchmarks.record import describe_machine, draw, exit_code, write_record
 from benchmarks.strategies import BY_NAME
-from benchmarks.thresholds import Finding, add_reference, judge
+from nanogpt_compat.system.units import format_bytes
+
+_LEAST_RATE = 0.1  # MB/s; below it, there is nothing but start-up
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,27 +45,32 @@ def main(arguments: list[str] | None = None) -> int:
     record = _read_record(options.output)
     reference: dict[tuple[str, int], str] = {}
     broken: list[str] = []
-    for name in options.part or PARTS:
-        if not PARTS[name](is_short=options.short).cases:
+    parts = SHORT if options.short else FULL
+    for name in options.part or parts:
+        if name not in parts:
             continue
-        findings = _run_part(name, options, record, reference)
+        findings = _run_part(name, parts[name], options, record, reference)
         print(tables({name: record[name]}), flush=True)
         broken += [f"{name}: {one.sentence}" for one in findings if one.is_broken]
     if options.output and not options.short and "compare" in record:
-        _draw(options.output.resolve())
-    for sentence in broken:
-        sys.stderr.write(f"BROKEN {sentence}\n")
-    return 1 if options.check and broken else 0
+        draw("rates", options.output.resolve(), "throughput")
+    return exit_code(broken, is_check=options.check)
 
 
 def _run_part(
-    name: str, options: argparse.Namespace, record: dict[str, Any], reference: dict[tuple[str, int], str]
+    name: str,
+    part: Part,
+    options: argparse.Namespace,
+    record: dict[str, Any],
+    reference: dict[tuple[str, int], str],
 ) -> list[Finding]:
     """Run one part; `record`, the files made from it, and `reference` are updated after each run."""
-    corpus_dir = options.corpus_dir.resolve()
-    part = PARTS[name](is_short=options.short)
+    corpus_dir, text = options.corpus_dir.resolve(), "builtin" if options.short else "debian"
     cases = [case for case in part.cases if not options.only or case.strategy.name in options.only]
-    inputs = _make_inputs(cases, corpus_dir, "builtin" if options.short else "debian")
+    inputs = {
+        (kind, size_bytes): make_input(kind, size_bytes, corpus_dir=corpus_dir, text=text)
+        for kind, size_bytes in dict.fromkeys(case.input for case in cases)
+    }
     findings: list[Finding] = []
     for results in run_in_turn(
         cases, inputs, n_rounds=options.repeat, scratch_dir=corpus_dir, earlier=options.earlier
@@ -63,17 +79,8 @@ def _run_part(
         findings = judge(part.ratios, results, reference)
         record[name] = describe(results, findings, reference)
         if options.output:
-            _write_record(record, options.output.resolve())
+            write_record(options.output.resolve(), "throughput", record, tables(record))
     return findings
-
-
-def _make_inputs(cases: Sequence[Case], corpus_dir: Path, text: str) -> dict[tuple[str, int], Path]:
-    """Make the inputs of these cases, unless they exist; return their paths."""
-    wanted = dict.fromkeys(case.input for case in cases)
-    return {
-        (kind, size_bytes): make_input(kind, size_bytes, corpus_dir=corpus_dir, text=text)
-        for kind, size_bytes in wanted
-    }
 
 
 def _compile() -> None:
@@ -86,27 +93,68 @@ def _read_record(output_dir: Path | None) -> dict[str, Any]:
     """Read the record of parts that were measured before."""
     path = output_dir / "throughput.json" if output_dir else None
     found: dict[str, Any] = json.loads(path.read_text()) if path and path.exists() else {}
-    return {name: found[name] for name in PARTS if name in found}
+    return {name: found[name] for name in FULL if name in found}
 
 
-def _write_record(record: dict[str, Any], output_dir: Path) -> None:
-    output_dir.mkdir(parents=True, exist_ok=True)
-    lines = json.dumps(record, separators=(",", ":")).replace('{"strategy"', '\n{"strategy"')
-    (output_dir / "throughput.json").write_text(lines + "\n")
-    (output_dir / "throughput.md").write_text(tables(record))
+def describe(results: Sequence[Result], findings: Sequence[Finding], reference: Reference) -> dict[str, Any]:
+    """Return the record of a part, as JSON can hold it."""
+    cases = []
+    for result in results:
+        case, strategy = result.case, result.case.strategy
+        pin = ["taskset --cpu-list CORE"] if strategy.is_pinned else []
+        described: dict[str, Any] = {
+            "strategy": strategy.name,
+            "label": strategy.label,
+            "command": " ".join([*pin, "python", *strategy.arguments]),
+            "kind": case.kind,
+            "input": case.input_label,
+            "size_bytes": case.size_bytes,
+            "wall_s": [round(seconds, 3) for seconds in result.wall_s],
+            "cpu_s": [round(seconds, 3) for seconds in result.cpu_s],
+            "peak_bytes": result.peak_bytes,
+            "tokens_as_whole_file": has_reference_tokens(result, reference),
+        }
+        if result.wall_s:
+            rate = case.size_bytes / result.median_s / 1e6
+            described |= {"median_s": round(result.median_s, 3), "rate_mb_per_s": round(rate, 2)}
+        described |= {key: why for key in ("failure", "skipped") if (why := getattr(result, key))}
+        cases.append(described)
+    thresholds = [{"kept": not one.is_broken, "what": one.sentence} for one in findings]
+    return {"machine": describe_machine(), "cases": cases, "thresholds": thresholds}
 
 
-def _draw(output_dir: Path) -> None:
-    """Draw the picture in a separate process, so that --short needs no matplotlib."""
-    names = [str(output_dir / f"throughput.{suffix}") for suffix in ("json", "svg")]
-    subprocess.run([sys.executable, "-m", "benchmarks.pictures", "rates", *names], cwd=ROOT, check=True)
+def tables(record: Mapping[str, Any]) -> str:
+    """Return parts as Markdown: for each a table of measurements and a list of its thresholds."""
+    kept = {True: "kept", False: "**missed**"}
+    lines = []
+    for name, part in record.items():
+        lines += [
+            f"### {name}\n",
+            "| strategy | input | rate | time (min to max) | CPU time | peak memory | tokens as whole file |",
+            "|---|---|---:|---:|---:|---:|---|",
+            *(_row(case) for case in part["cases"]),
+            "",
+            *(f"- {kept[one['kept']]}: {one['what']}" for one in part["thresholds"]),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _row(case: Mapping[str, Any]) -> str:
+    start = f"| {case['label']} | {case['input']} |"
+    if not case["wall_s"]:
+        return f"{start} - | {case.get('failure') or case.get('skipped') or 'not yet'} | - | - | - |"
+    wall, cpu_s = case["wall_s"], sorted(case["cpu_s"])[len(case["cpu_s"]) // 2]
+    spread = f"{case['median_s']:.2f} s ({min(wall):.2f} to {max(wall):.2f})"
+    peak = format_bytes(max(case["peak_bytes"]))
+    same = {True: "yes", False: "no", None: "-"}[case["tokens_as_whole_file"]]
+    rate = f"{case['rate_mb_per_s']:.1f} MB/s" if case["rate_mb_per_s"] >= _LEAST_RATE else "-"
+    return f"{start} {rate} | {spread} | {cpu_s:.2f} s | {peak} | {same} |"
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.throughput", description=(__doc__ or "").split("\n")[0]
-    )
-    parser.add_argument("--part", action="append", choices=PARTS, help="only this part; may be repeated")
+    parser = new_parser("throughput", __doc__)
+    parser.add_argument("--part", action="append", choices=FULL, help="only this part; may be repeated")
     parser.add_argument(
         "--only",
         action="append",

@@ -6,10 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import throughput
-from benchmarks.contest import Case, Result, run_in_turn
-from benchmarks.parts import PARTS
+from benchmarks.contest import Case, Ratio, Result, add_reference, has_reference_tokens, judge, run_in_turn
+from benchmarks.parts import FULL, SHORT, Part
 from benchmarks.strategies import BY_NAME, Strategy
-from benchmarks.thresholds import Ratio, add_reference, has_reference_tokens, judge
 
 OURS = Case(BY_NAME["gigatoken"], "prose", 100_000_000)
 OTHER = Case(BY_NAME["stream"], "prose", 100_000_000)
@@ -98,10 +97,10 @@ def test_an_earlier_version_runs_from_its_checkout_and_is_skipped_without_one(tm
         assert result.failure == ("exit code 1: an earlier version" if earlier else "")
 
 
-@pytest.mark.parametrize("is_short", [False, True])
-@pytest.mark.parametrize("name", PARTS)
-def test_every_ratio_compares_cases_that_run(name: str, is_short: bool) -> None:
-    part = PARTS[name](is_short=is_short)
+@pytest.mark.parametrize(
+    "part", [*FULL.values(), *SHORT.values()], ids=[*FULL, *(f"{name}, short" for name in SHORT)]
+)
+def test_every_ratio_compares_cases_that_run(part: Part) -> None:
     assert len(set(part.cases)) == len(part.cases)
     assert {case for ratio in part.ratios for case in (ratio.ours, ratio.other)} <= {*part.cases}
 

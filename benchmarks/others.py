@@ -1,17 +1,19 @@
-"""Other programs' ways to prepare a corpus for training, rewritten after their scripts.
+"""Other ways to prepare a corpus for training: the scripts that prepare.py replaces, and its neighbours.
 
-    python -m benchmarks.neighbours {datasets,pool,encode_files} INPUT OUTPUT_DIR
+    python -m benchmarks.others {whole,list,stream,datasets,pool,encode_files} INPUT OUTPUT_DIR
 
+The first three are reduced to their simplest form, and write only train.bin: their val.bin costs hardly any
+time or memory. The comments say how much memory a step takes. The others are rewritten after their scripts.
 `datasets` and `pool` tokenise documents with an end-of-text token after or before each, so their tokens are
-not those of the whole file; stored.py cuts plain text into documents. None of the three waits for the disk.
+not those of the whole file; stored.py cuts plain text into documents. None of the six waits for the disk.
 They write only into OUTPUT_DIR.
 
 Sources: karpathy/nanoGPT, data/openwebtext/prepare.py; karpathy/build-nanogpt, fineweb.py;
 marcelroed/gigatoken, README.md.
 """
 
-import argparse
 import base64
+import functools
 import multiprocessing
 import os
 import sys
@@ -23,15 +25,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import new_parser
 from benchmarks.stored import documents
 from nanogpt_compat.encoders.vocabulary import load_gpt2
 
+_CHUNK_CHARS = 10_000_000
 _END_OF_TEXT = 50_256
 _N_PROCESSES = 2
 _N_BATCHES = 1024  # nanoGPT's
 _VAL_RATIO = 0.0005
 _SHARD_TOKENS = 100_000_000  # build-nanogpt's
 _CHUNK_DOCUMENTS = 16
+
+_encoding_of_process = functools.cache(load_gpt2)  # for each process of the pool
+
+
+def whole(source: Path, output_dir: Path) -> None:
+    """Read everything, encode everything, write everything."""
+    encoding = load_gpt2()
+    # 1, 2 or 4 bytes for each character, depending on the widest
+    text = source.read_text(encoding="utf-8", errors="ignore")
+    tokens = encoding.encode_ordinary(text)  # 8 bytes for each token, and 28 for the integer it points to
+    np.array(tokens, dtype=np.uint16).tofile(output_dir / "train.bin")
+
+
+def growing_list(source: Path, output_dir: Path) -> None:
+    """Encode chunks of ten million characters into one list."""
+    encoding = load_gpt2()
+    tokens: list[int] = []
+    with source.open(encoding="utf-8", errors="ignore") as file:
+        while chunk := file.read(_CHUNK_CHARS):
+            tokens.extend(encoding.encode_ordinary(chunk))  # 8 bytes for each token, and 28 for the integer
+    np.array(tokens, dtype=np.uint16).tofile(output_dir / "train.bin")
+
+
+def stream(source: Path, output_dir: Path) -> None:
+    """Append each chunk's tokens to the file: memory is bounded, but chunks cut words, so tokens differ."""
+    encoding = load_gpt2()
+    target = output_dir / "train.bin"
+    with source.open(encoding="utf-8", errors="ignore") as file, target.open("wb") as out:
+        while chunk := file.read(_CHUNK_CHARS):
+            np.array(encoding.encode_ordinary(chunk), dtype=np.uint16).tofile(out)
 
 
 def hugging_face(source: Path, output_dir: Path) -> None:
@@ -52,45 +86,31 @@ def hugging_face(source: Path, output_dir: Path) -> None:
     whole = datasets.Dataset.from_generator(rows, cache_dir=str(output_dir))
     split = whole.train_test_split(test_size=_VAL_RATIO, seed=2357, shuffle=True)
     tokenized = split.map(tokenize, remove_columns=["text"], num_proc=_N_PROCESSES)
-    for name, rows_of_split in (("train", tokenized["train"]), ("val", tokenized["test"])):
-        _copy_into_memmap(rows_of_split, output_dir / f"{name}.bin")
-
-
-def _copy_into_memmap(rows: Any, target: Path) -> None:
-    """Write the column `ids` in 1,024 batches, as nanoGPT does, or in one for each document if fewer."""
-    n_batches = min(_N_BATCHES, len(rows))
-    tokens = np.memmap(target, dtype=np.uint16, mode="w+", shape=(int(np.sum(rows["len"], dtype=np.uint64)),))
-    at = 0
-    for index in range(n_batches):
-        batch = rows.shard(num_shards=n_batches, index=index, contiguous=True).with_format("numpy")
-        ids = np.concatenate(batch["ids"])
-        tokens[at : at + len(ids)] = ids
-        at += len(ids)
-    tokens.flush()
-
-
-_encode_document: Callable[[str], NDArray[np.uint16]]  # set in each process of the pool
-
-
-def _start_worker() -> None:
-    global _encode_document
-    encoding = load_gpt2()
-
-    def encode(text: str) -> NDArray[np.uint16]:
-        return np.array([_END_OF_TEXT, *encoding.encode_ordinary(text)]).astype(np.uint16)
-
-    _encode_document = encode
+    for name, split_rows in (("train", tokenized["train"]), ("val", tokenized["test"])):
+        # In 1,024 batches, as nanoGPT does, or in one for each document if there are fewer.
+        n_batches, n_tokens = (
+            min(_N_BATCHES, len(split_rows)),
+            int(np.sum(split_rows["len"], dtype=np.uint64)),
+        )
+        tokens = np.memmap(output_dir / f"{name}.bin", dtype=np.uint16, mode="w+", shape=(n_tokens,))
+        at = 0
+        for index in range(n_batches):
+            batch = split_rows.shard(num_shards=n_batches, index=index, contiguous=True).with_format("numpy")
+            ids = np.concatenate(batch["ids"])
+            tokens[at : at + len(ids)] = ids
+            at += len(ids)
+        tokens.flush()
 
 
 def _tokenize(text: str) -> NDArray[np.uint16]:
-    return _encode_document(text)
+    return np.array([_END_OF_TEXT, *_encoding_of_process().encode_ordinary(text)]).astype(np.uint16)
 
 
 def pool(source: Path, output_dir: Path) -> None:
     """Tokenise documents in a pool of processes, and write shards of 100 million tokens."""
     shard = np.empty(_SHARD_TOKENS, np.uint16)
     n_tokens = n_shards = 0
-    with multiprocessing.Pool(_N_PROCESSES, _start_worker) as workers:
+    with multiprocessing.Pool(_N_PROCESSES) as workers:
         for tokens in workers.imap(_tokenize, documents(source), chunksize=_CHUNK_DOCUMENTS):
             while n_tokens + len(tokens) >= _SHARD_TOKENS:
                 n_fitting = _SHARD_TOKENS - n_tokens
@@ -123,21 +143,22 @@ def encode_files(source: Path, output_dir: Path) -> None:
 
 
 STRATEGIES: dict[str, Callable[[Path, Path], None]] = {
+    "whole": whole,
+    "list": growing_list,
+    "stream": stream,
     "datasets": hugging_face,
     "pool": pool,
     "encode_files": encode_files,
 }
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     """Run one strategy in this process and its children."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.neighbours", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = new_parser("others", __doc__)
     parser.add_argument("strategy", choices=STRATEGIES)
     parser.add_argument("input", type=Path)
     parser.add_argument("output_dir", type=Path)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
     STRATEGIES[options.strategy](options.input, options.output_dir)
     return 0
