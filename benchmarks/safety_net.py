@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,91 +35,69 @@ PASSING = {
     *("wall_s", "guard", "peak_rss_bytes", "peak_own_bytes", "versions", "fingerprint", "cluster", "span_s"),
     *("engine_checked_slices", "engine_fallback_blocks", "mtime_ctime_inode", "vocabulary", "n_workers"),
 }
-
-
-@dataclass(frozen=True)
-class Case:
-    """Commands that run one after another in a folder of their own."""
-
-    name: str
-    commands: Sequence[str]
-    killed: str | None = None  # a command to run first, and to kill at a checkpoint
-    stdin: str | None = None  # path of a file
-
-
 TEXT = "--input {in}/prose.txt"
 SEPARATED = "--input {in}/prose.txt --document-separator \\n\\n"
 JSONL = "--input {in}/a.jsonl"
 PARQUET = "--input {in}/a.parquet"
+INPUTS = {"text": TEXT, "separated": SEPARATED, "jsonl": JSONL, "parquet": PARQUET}
+RUN_ON_EACH = {
+    "tiktoken": "--engine tiktoken",
+    "gigatoken": "--engine gigatoken",
+    **{f"--format {form}": f"--format {form} --shard-tokens 50K" for form in ("npy", "llmc", "bin")},
+    "cluster": "--cluster local --workers 2 --span-size 300K --work-dir work --merge",
+}
+RUN_ONCE = (
+    *(f"{TEXT} --val-split {one} --val-ratio 0.1" for one in ("spread", "head", "tail")),
+    *(f"--input {{in}}/invalid.txt --errors {one}" for one in ("ignore", "replace", "strict")),
+    *(f"{SEPARATED} --eot {one}" for one in ("append", "prepend", "none")),
+    *(f"--input - < {{in}}/{name}" for name in ("prose.txt", "prose.txt.gz", "a.jsonl")),
+    "--input - --document-separator \\n\\n < {in}/prose.txt",
+    f"{TEXT} --val-split none",
+    # These are refused.
+    *("--input {in}/none.txt", "--input {in}/empty.txt", "--input {in}/bad.jsonl", "--val-ratio 2"),
+    *("--input {in}/utf16.txt", "--input {in}/prose.txt.xz", "--input {in}/prose.txt.bz2"),
+    *(f"{JSONL} --text-field nope", f"{TEXT} --eot append", f"{TEXT} --format llmc --val-ratio 0.1"),
+    *(f"{TEXT} --max-memory 20M", f"{TEXT} --vocab-dir {{in}}", f"{TEXT} --no-such-option"),
+    *(f"{TEXT} --verify", f"{TEXT} --merge --work-dir work", f"{TEXT} --dry-run"),
+)
+RUN_VERIFY_RUN = (
+    "--input {in}/folder {in}/prose.txt {in}/invalid.txt",
+    "--input {in}/folder/part*.txt",
+    "--input {in}/prose.txt {in}/a.jsonl {in}/a.parquet --document-separator \\n\\n",
+    *(f"--input {{in}}/{name}" for name in ("prose.txt.gz", "prose.txt.zst", "a.jsonl.gz", "small.txt")),
+    *("--input {in}/crlf.txt", "--input {in}/unbroken.txt", "--input {in}/long.txt --n 1"),
+    "--input {in}/content.jsonl --text-field content",
+    "--input {in}/bad.jsonl --skip-bad-records",
+)
+KILL_AND_RESUME = (
+    *INPUTS.values(),
+    "--input {in}/prose.txt.gz",
+    f"{JSONL} --format npy --shard-tokens 50K",
+)
+RANK = f"{TEXT} --work-dir work --span-size 300K --world-size 2 --rank"
 
 
-def cases() -> list[Case]:
-    """Return all cases."""
-    inputs = {"text": TEXT, "separated": SEPARATED, "jsonl": JSONL, "parquet": PARQUET}
-    of_inputs = {
-        "tiktoken": "--engine tiktoken",
-        "gigatoken": "--engine gigatoken",
-        **{f"--format {form}": f"--format {form} --shard-tokens 50K" for form in ("npy", "llmc", "bin")},
-        "cluster": "--cluster local --workers 2 --span-size 300K --work-dir work --merge",
-    }
-    single = {
-        **{f"{name}, {more}": f"{inputs[name]} {of_inputs[more]}" for more in of_inputs for name in inputs},
-        **{f"text, {one}": f"{TEXT} --val-split {one} --val-ratio 0.1" for one in ("spread", "head", "tail")},
-        "text, none": f"{TEXT} --val-split none",
-        **{f"separated, --eot {one}": f"{SEPARATED} --eot {one}" for one in ("append", "prepend", "none")},
+def cases() -> dict[str, list[str]]:
+    """Return the commands of each case, which run one after another in a folder of their own.
+
+    One that begins with `killed` is killed at a checkpoint; `< FILE` at the end is its standard input.
+    """
+    return {
         **{
-            f"text, --errors {one}": f"--input {{in}}/invalid.txt --errors {one}"
-            for one in ("ignore", "replace", "strict")
+            f"{name}, {more}": [f"{INPUTS[name]} {RUN_ON_EACH[more]}"]
+            for more in RUN_ON_EACH
+            for name in INPUTS
         },
+        **{f"once: {args}": [args] for args in RUN_ONCE},
+        **{f"verified: {args}": [args, f"{args} --verify", args] for args in RUN_VERIFY_RUN},
+        **{
+            f"resumed: {args}": [f"killed {args} --block-size 50K", f"{args} --block-size 20K"]
+            for args in KILL_AND_RESUME
+        },
+        "ranks": [f"{RANK} 0", f"{RANK} 1", f"{TEXT} --merge --work-dir work"],
+        "not replaced": [TEXT, f"{TEXT} --val-ratio 0.2", f"{TEXT} --val-ratio 0.2 --overwrite"],
+        "other options": [f"killed {TEXT}", f"{TEXT} --val-ratio 0.2", f"{TEXT} --restart"],
     }
-    verified = {
-        "several inputs": "--input {in}/folder {in}/prose.txt {in}/invalid.txt",
-        "glob": "--input {in}/folder/part*.txt",
-        "all kinds": "--input {in}/prose.txt {in}/a.jsonl {in}/a.parquet --document-separator \\n\\n",
-        "txt.gz": "--input {in}/prose.txt.gz",
-        "txt.zst": "--input {in}/prose.txt.zst",
-        "jsonl.gz": "--input {in}/a.jsonl.gz",
-        "small": "--input {in}/small.txt",
-        "windows line ends": "--input {in}/crlf.txt",
-        "no break": "--input {in}/unbroken.txt",
-        "--n": "--input {in}/long.txt --n 1",
-        "other field": "--input {in}/content.jsonl --text-field content",
-        "bad records": "--input {in}/bad.jsonl --skip-bad-records",
-    }
-    killed = {
-        **inputs,
-        "gz": "--input {in}/prose.txt.gz",
-        "npy": f"{JSONL} --format npy --shard-tokens 50K",
-    }
-    piped = (
-        ("prose.txt", ""),
-        ("prose.txt.gz", ""),
-        ("a.jsonl", ""),
-        ("prose.txt", " --document-separator \\n\\n"),
-    )
-    ranks = [f"{TEXT} --rank {rank} --world-size 2 --work-dir work --span-size 300K" for rank in (0, 1)]
-    refused = (
-        *("--input {in}/none.txt", "--input {in}/empty.txt", "--input {in}/bad.jsonl", "--val-ratio 2"),
-        *("--input {in}/utf16.txt", "--input {in}/prose.txt.xz", "--input {in}/prose.txt.bz2"),
-        *(f"{JSONL} --text-field nope", f"{TEXT} --eot append", f"{TEXT} --format llmc --val-ratio 0.1"),
-        *(f"{TEXT} --max-memory 20M", f"{TEXT} --vocab-dir {{in}}", f"{TEXT} --no-such-option"),
-        *(f"{TEXT} --verify", f"{TEXT} --merge --work-dir work", f"{TEXT} --dry-run"),
-    )
-    return [
-        *(Case(name, [args]) for name, args in single.items()),
-        *(Case(name, [args, f"{args} --verify", args]) for name, args in verified.items()),
-        *(
-            Case(
-                f"{name}, killed and resumed", [f"{args} --block-size 20K"], killed=f"{args} --block-size 50K"
-            )
-            for name, args in killed.items()
-        ),
-        *(Case(f"pipe, {name}{more}", [f"--input -{more}"], stdin=f"{{in}}/{name}") for name, more in piped),
-        Case("ranks", [*ranks, f"{TEXT} --merge --work-dir work"]),
-        *(Case(f"refused: {args}", [args]) for args in refused),
-        Case("not replaced", [TEXT, f"{TEXT} --val-ratio 0.2", f"{TEXT} --val-ratio 0.2 --overwrite"]),
-        Case("other options", [f"{TEXT} --val-ratio 0.2", f"{TEXT} --restart"], killed=TEXT),
-    ]
 
 
 def write_inputs(folder: Path) -> None:
@@ -159,15 +136,17 @@ def write_inputs(folder: Path) -> None:
     subprocess.run(["zstd", "-q", str(folder / "prose.txt"), "-o", str(folder / "prose.txt.zst")], check=True)
 
 
-def run_case(tree: Path, case: Case, inputs: Path, folder: Path) -> dict[str, Any]:
+def run_case(tree: Path, commands: Sequence[str], inputs: Path, folder: Path) -> dict[str, Any]:
     """Run the commands of a case in `folder`; return their results."""
-
-    def run(program: Sequence[str | Path], args: str) -> subprocess.CompletedProcess[bytes]:
-        words = [word.format_map({"in": inputs}) for word in args.split()]
-        given = Path((case.stdin or os.devnull).format_map({"in": inputs}))
-        with given.open("rb") as stdin:
-            return subprocess.run(
-                [sys.executable, *map(str, program), *words, "--output-dir", "out"],
+    found: dict[str, Any] = {"exit codes": [], "printed": []}
+    for command in commands:
+        args, _, given = command.format_map({"in": inputs}).partition(" < ")
+        words = [str(tree / "prepare.py"), *args.split()]
+        if words[1] == "killed":
+            words = [str(tree / "tests" / "driver.py"), KILL, *words[2:]]
+        with Path(given or os.devnull).open("rb") as stdin:
+            done = subprocess.run(
+                [sys.executable, *words, "--output-dir", "out"],
                 cwd=folder,
                 stdin=stdin,
                 capture_output=True,
@@ -175,30 +154,19 @@ def run_case(tree: Path, case: Case, inputs: Path, folder: Path) -> dict[str, An
                 check=False,
                 env=os.environ | {"PYTHONPATH": str(tree)},
             )
-
-    done = [run([tree / "tests" / "driver.py", KILL], case.killed)] if case.killed else []
-    done += [run([tree / "prepare.py"], args) for args in case.commands]
+        found["exit codes"].append(done.returncode)
+        found["printed"].append((done.stdout + done.stderr).decode(errors="replace"))
     out = folder / "out"
-    report = out / "prepare.json"
-    return {
-        "exit_codes": [one.returncode for one in done],
-        "files": {
-            str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(out.glob("**/*"))
-            if path.is_file() and path.suffix in (".bin", ".npy") and ".prepare" not in path.parts
-        },
-        "report": _lasting(json.loads(report.read_text()), inputs, folder) if report.exists() else None,
-        "printed": [(one.stdout + one.stderr).decode(errors="replace") for one in done],
-    }
-
-
-def _lasting(value: Any, inputs: Path, folder: Path) -> Any:
-    """Return a report without the fields that differ each time, and without the names of folders."""
-    if isinstance(value, Mapping):
-        return {key: _lasting(one, inputs, folder) for key, one in value.items() if key not in PASSING}
-    if isinstance(value, list):
-        return [_lasting(one, inputs, folder) for one in value]
-    return value.replace(str(inputs), "IN").replace(str(folder), "HERE") if isinstance(value, str) else value
+    for path in sorted(out.glob("**/*")):
+        if path.is_file() and path.suffix in (".bin", ".npy") and ".prepare" not in path.parts:
+            found[str(path.relative_to(out))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    if (out / "prepare.json").exists():
+        text = (out / "prepare.json").read_text().replace(str(inputs), "IN").replace(str(folder), "HERE")
+        report = json.loads(
+            text, object_pairs_hook=lambda pairs: {k: v for k, v in pairs if k not in PASSING}
+        )
+        found |= {f"report {key}": value for key, value in report.items()}
+    return found
 
 
 def record(tree: Path, only: str) -> dict[str, Any]:
@@ -207,26 +175,22 @@ def record(tree: Path, only: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as root:
         inputs = Path(root) / "inputs"
         write_inputs(inputs)
-        for number, case in enumerate(one for one in cases() if only in one.name):
-            folder = Path(root) / str(number)
-            folder.mkdir()
-            found[case.name] = run_case(tree, case, inputs, folder)
-            print(case.name, found[case.name]["exit_codes"], file=sys.stderr, flush=True)
+        for name, commands in cases().items():
+            if only in name:
+                folder = Path(tempfile.mkdtemp(dir=root))
+                found[name] = run_case(tree, commands, inputs, folder)
+                print(name, found[name]["exit codes"], file=sys.stderr, flush=True)
     return found
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any], *, messages: bool) -> list[str]:
     """Return a line for each difference."""
     lines = [f"{name}: only in one" for name in sorted(before.keys() ^ after.keys())]
-    fields = ("exit_codes", "files", "report", *(("printed",) if messages else ()))
     for name in (name for name in before if name in after):
-        for field in fields:
-            one, other = before[name][field], after[name][field]
-            if field == "report" and one and other:
-                keys = [key for key in {**one, **other} if one.get(key) != other.get(key)]
-                lines += [f"{name}: report {key}: {one.get(key)} -> {other.get(key)}" for key in keys]
-            elif one != other:
-                lines.append(f"{name}: {field}: {one} -> {other}")
+        one, other = before[name], after[name]
+        keys = [key for key in {**one, **other} if messages or key != "printed"]
+        changed = [key for key in keys if one.get(key) != other.get(key)]
+        lines += [f"{name}: {key}: {one.get(key)} -> {other.get(key)}" for key in changed]
     return lines
 
 
