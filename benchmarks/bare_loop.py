@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,27 +22,22 @@ from numpy.typing import NDArray
 
 from benchmarks import new_parser
 from nanogpt_compat.encoders.vocabulary import load_gpt2
-from nanogpt_compat.system.units import parse_size
 
 Tokens: TypeAlias = NDArray[np.uint16]
 Encode: TypeAlias = Callable[[bytes], Tokens]
+_BLOCK_BYTES = 1 << 20
 
 
 def ordinary(_: int) -> Encode:
     """Encode as most scripts do, by way of a Python list."""
-    encoding = load_gpt2()
-    return lambda block: np.array(encoding.encode_ordinary(block.decode("utf-8", "ignore")), dtype=np.uint16)
+    encode = load_gpt2().encode_ordinary
+    return lambda block: np.array(encode(block.decode("utf-8", "ignore")), dtype=np.uint16)
 
 
 def tiktoken(_: int) -> Encode:
     """Encode with tiktoken, without the list and with the GIL released."""
-    encoding = load_gpt2()
-
-    def encode(block: bytes) -> Tokens:
-        text = block.decode("utf-8", "ignore")
-        return encoding.encode_to_numpy(text, disallowed_special=()).astype(np.uint16)
-
-    return encode
+    encode = partial(load_gpt2().encode_to_numpy, disallowed_special=())
+    return lambda block: encode(block.decode("utf-8", "ignore")).astype(np.uint16)
 
 
 def gigatoken(n_threads: int) -> Encode:
@@ -68,12 +64,12 @@ def gigatoken(n_threads: int) -> Encode:
 ENGINES = {"ordinary": ordinary, "tiktoken": tiktoken, "gigatoken": gigatoken}
 
 
-def _read_blocks(fd: int, block_bytes: int) -> Iterator[bytes]:
+def _read_blocks(fd: int) -> Iterator[bytes]:
     """Yield the file in blocks, each ending before its last space or newline if it has one."""
     offset = 0
-    while block := os.pread(fd, block_bytes, offset):
+    while block := os.pread(fd, _BLOCK_BYTES, offset):
         cut = max(block.rfind(b" "), block.rfind(b"\n"))
-        if cut > 0 and len(block) == block_bytes:
+        if cut > 0 and len(block) == _BLOCK_BYTES:
             block = block[:cut]
         yield block
         offset += len(block)
@@ -98,12 +94,11 @@ def main() -> int:
     parser.add_argument("input", type=Path)
     parser.add_argument("output_dir", type=Path)
     parser.add_argument("--threads", type=int, default=2, help="encoding threads; 0: no further thread")
-    parser.add_argument("--block-size", type=parse_size, default=1 << 20, help="default: 1 MiB")
     options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
     encode, n_threads = ENGINES[options.engine](options.threads), options.threads
     with options.input.open("rb") as file, (options.output_dir / "train.bin").open("wb") as out:
-        blocks = _read_blocks(file.fileno(), options.block_size)
+        blocks = _read_blocks(file.fileno())
         for tokens in _in_order(encode, blocks, n_threads) if n_threads else map(encode, blocks):
             tokens.tofile(out)
         out.flush()

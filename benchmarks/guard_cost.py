@@ -38,22 +38,26 @@ def main() -> int:
         for number in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
             resource.setrlimit(number, (1 << 42, resource.getrlimit(number)[1]))
     with tempfile.TemporaryDirectory() as folder:
-        root = lay_out_cgroup(Path(folder))
-        names = ", ".join(reading.name for reading in sampler(root).sample())
+        root = Path(folder)
+        lay_out_cgroup(root)
+        plenty = Sampler(max_memory_bytes=1 << 40, root=root)
+        small = Sampler(max_memory_bytes=120_000_000, root=root)
+        names = ", ".join(reading.name for reading in plenty.sample())
         print(f"{os.cpu_count()} CPUs, {len(psutil.pids())} processes; watching {names}")
-        near_end = limits.read_available().headroom_bytes - 300_000_000
+        floor_bytes = limits.read_available().headroom_bytes - 300_000_000
+        near_end = Sampler(max_memory_bytes=1 << 40, min_available_bytes=floor_bytes, root=root)
         broken = [
-            *check_cpu("memory is plenty", sampler(root), watch_s),
-            *check_cpu("--max-memory is small", sampler(root, max_memory_bytes=120_000_000), watch_s),
-            *check_cpu("memory is near its end", sampler(root, floor_bytes=near_end), watch_s),
-            *check_growth(root, n_polls),
+            *check_cpu("memory is plenty", plenty, watch_s),
+            *check_cpu("--max-memory is small", small, watch_s),
+            *check_cpu("memory is near its end", near_end, watch_s),
+            *check_growth(Sampler(max_memory_bytes=1 << 40, root=root), n_polls),
         ]
     for line in broken:
         print(f"BROKEN: {line}")
     return 1 if broken and options.check else 0
 
 
-def lay_out_cgroup(root: Path) -> Path:
+def lay_out_cgroup(root: Path) -> None:
     """Write the files of a cgroup of two levels, with a memory.stat as long as a real one."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text("0::/pod/container\n")
@@ -65,12 +69,6 @@ def lay_out_cgroup(root: Path) -> Path:
         (folder / "memory.current").write_text(f"{GIB}\n")
         others = "".join(f"some_other_figure_{n} {n * 4096}\n" for n in range(50))
         (folder / "memory.stat").write_text(f"{others}inactive_file 4096\nactive_file 4096\nfile_dirty 0\n")
-    return root
-
-
-def sampler(root: Path, *, max_memory_bytes: int = 1 << 40, floor_bytes: int | None = None) -> Sampler:
-    """Return a sampler that watches all limits."""
-    return Sampler(max_memory_bytes=max_memory_bytes, min_available_bytes=floor_bytes, root=root)
 
 
 def check_cpu(situation: str, sampled: Sampler, watch_s: float) -> list[str]:
@@ -85,11 +83,10 @@ def check_cpu(situation: str, sampled: Sampler, watch_s: float) -> list[str]:
     return [f"CPU while {situation}: not below {MAX_CPU_SHARE:.1%}"] if share >= MAX_CPU_SHARE else []
 
 
-def check_growth(root: Path, n_polls: int) -> list[str]:
+def check_growth(sampled: Sampler, n_polls: int) -> list[str]:
     """Poll all limits many times, with a new look-up every 20 ms, and compare memory before and after."""
     guard.REFRESH_EVERY_S = 0.02
     policy.poll_delay_s = lambda readings: 0.0 * len(readings)
-    sampled = sampler(root)
     watched = MemoryGuard(sampled)
     for _ in range(10_000):
         watched.poll()

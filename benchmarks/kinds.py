@@ -46,12 +46,8 @@ def _prose(change: Callable[[str], str] = str, only: str = "") -> Make:
     return make
 
 
-def _real(text: Text, seed: int) -> Iterator[bytes]:
-    return (document.encode() for document in text.documents(seed, ""))
-
-
-def _repeated(text: Text, seed: int) -> Iterator[bytes]:
-    return itertools.cycle([document.encode() for document in text.documents(seed, "en")])
+def _real(only: str = "") -> Make:
+    return lambda text, seed: (document.encode() for document in text.documents(seed, only))
 
 
 def _separate_pieces(document: str) -> str:
@@ -119,8 +115,11 @@ def _written(write: Callable[[bytes], bytes]) -> Make:
 KINDS: dict[str, tuple[Make, str]] = {
     "prose": (_prose(), "prose in many languages"),
     "english": (_prose(only="en"), "prose in English"),
-    "real": (_real, "only the real part of that; --size must not be larger"),
-    "repeated": (_repeated, "only the real part of english, again and again"),
+    "real": (_real(), "only the real part of that; --size must not be larger"),
+    "repeated": (
+        lambda text, seed: itertools.cycle([*_real("en")(text, seed)]),
+        "only the real part of english, again and again",
+    ),
     "one_line": (_prose(lambda document: " ".join(document.split()) + " "), "prose, one line"),
     "no_space": (_prose(lambda document: "".join(document.split())), "prose, all white space removed"),
     "cjk": (_prose(lambda document: document.replace("\n", ""), "cjk"), "Chinese and Japanese, one line"),

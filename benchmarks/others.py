@@ -79,21 +79,17 @@ def hugging_face(source: Path, output_dir: Path) -> None:
         return ({"text": text} for text in documents(source))
 
     def tokenize(row: dict[str, str]) -> dict[str, Any]:
-        ids = encoding.encode_ordinary(row["text"])
-        ids.append(_END_OF_TEXT)
+        ids = [*encoding.encode_ordinary(row["text"]), _END_OF_TEXT]
         return {"ids": ids, "len": len(ids)}
 
-    whole = datasets.Dataset.from_generator(rows, cache_dir=str(output_dir))
-    split = whole.train_test_split(test_size=_VAL_RATIO, seed=2357, shuffle=True)
+    everything = datasets.Dataset.from_generator(rows, cache_dir=str(output_dir))
+    split = everything.train_test_split(test_size=_VAL_RATIO, seed=2357, shuffle=True)
     tokenized = split.map(tokenize, remove_columns=["text"], num_proc=_N_PROCESSES)
     for name, split_rows in (("train", tokenized["train"]), ("val", tokenized["test"])):
-        # In 1,024 batches, as nanoGPT does, or in one for each document if there are fewer.
-        n_batches, n_tokens = (
-            min(_N_BATCHES, len(split_rows)),
-            int(np.sum(split_rows["len"], dtype=np.uint64)),
-        )
+        n_tokens = int(np.sum(split_rows["len"], dtype=np.uint64))
         tokens = np.memmap(output_dir / f"{name}.bin", dtype=np.uint16, mode="w+", shape=(n_tokens,))
-        at = 0
+        # In 1,024 batches, as nanoGPT does, or in one for each document if there are fewer.
+        n_batches, at = min(_N_BATCHES, len(split_rows)), 0
         for index in range(n_batches):
             batch = split_rows.shard(num_shards=n_batches, index=index, contiguous=True).with_format("numpy")
             ids = np.concatenate(batch["ids"])

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from benchmarks import new_parser
 from benchmarks.measure import Measurement, make_input, measure
@@ -56,50 +57,31 @@ class Case:
         return f"{self.label} on {self.kind}, {format_bytes(self.size_bytes)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A case and its measurement."""
-
-    case: Case
-    run: Measurement
+Run: TypeAlias = tuple[Case, Measurement]
 
 
-def _on_both(kind: str, *sizes_bytes: int, n_workers: int = _N_WORKERS) -> tuple[Case, ...]:
-    """Return the cases of prepare.py on each size with each engine."""
-    on_each = itertools.product(sizes_bytes, _MAX_PEAK_BYTES)
-    return tuple(Case(kind, size, engine=engine, n_workers=n_workers) for size, engine in on_each)
+def _on_both(kinds: str, *sizes_bytes: int, n_workers: int = _N_WORKERS) -> tuple[Case, ...]:
+    """Return the cases of prepare.py on each kind in each size with each engine."""
+    on_each = itertools.product(kinds.split(), sizes_bytes, _MAX_PEAK_BYTES)
+    return tuple(Case(kind, size, engine=engine, n_workers=n_workers) for kind, size, engine in on_each)
 
 
-_SHUFFLED = ("separated", "fifty")  # kinds of documents, which prepare.py shuffles
-_KINDS = ("no_space", "cjk", "letters", "short_lines", "invalid")
 FULL = (
     *_on_both("prose", 300_000_000),
     *(Case("prose", 300_000_000, strategy) for strategy in _NAIVE),
     *_on_both("prose", 100_000_000, 1_000_000_000, 4_000_000_000),
     *_on_both("one_line", 1_000_000_000),
-    *(case for kind in _KINDS for case in _on_both(kind, 256_000_000)),
+    *_on_both("no_space cjk letters short_lines invalid", 256_000_000),
     *_on_both("prose", 1_000_000_000, n_workers=_MANY_WORKERS),
-    *(case for kind in _SHUFFLED for case in _on_both(kind, 1_000_000_000)),
+    *_on_both("separated fifty", 1_000_000_000),
 )
 SHORT = (
     *(Case("prose", 24_000_000, strategy) for strategy in _NAIVE),
     *_on_both("prose", 40_000_000, 120_000_000),
-    *(case for kind in ("one_line", *_KINDS) for case in _on_both(kind, 24_000_000)),
+    *_on_both("one_line no_space cjk letters short_lines invalid", 24_000_000),
     *_on_both("prose", 120_000_000, n_workers=_MANY_WORKERS),
-    *(case for kind in _SHUFFLED for case in _on_both(kind, 40_000_000)),
+    *_on_both("separated fifty", 40_000_000),
 )
-
-
-def _run_case(case: Case, corpus_dir: Path, text: str) -> Result:
-    """Make the input, run the case in a scratch folder next to it, and print one line about it."""
-    path = make_input(case.kind, case.size_bytes, corpus_dir=corpus_dir, text=text)
-    with tempfile.TemporaryDirectory(dir=corpus_dir, prefix="output-") as output_dir:
-        run = measure(command(case, path, output_dir))
-    peak, wall = format_bytes(run.peak_rss_bytes), format_duration(run.wall_s)
-    sys.stderr.write(f"{case}: {peak} in {wall}, exit code {run.exit_code}\n")
-    if run.exit_code:
-        sys.stderr.write("".join(run.stderr.splitlines(keepends=True)[-_ERROR_LINES:]))
-    return Result(case, run)
 
 
 def command(case: Case, path: Path, output_dir: str) -> list[str]:
@@ -109,17 +91,16 @@ def command(case: Case, path: Path, output_dir: str) -> list[str]:
     options = ["--engine", case.engine, "--workers", str(case.n_workers), "--quiet"]
     if case.kind == "invalid":  # it has too many invalid bytes for prepare.py without --errors
         options += ["--errors", "ignore"]
-    if case.kind in _SHUFFLED:
+    if case.kind in ("separated", "fifty"):  # documents
         options += ["--document-separator", r"\x1e", "--shuffle"]
     return [sys.executable, "prepare.py", "--input", str(path), "--output-dir", output_dir, *options]
 
 
-def broken_bounds(results: Sequence[Result]) -> list[str]:
+def broken_bounds(results: Sequence[Run]) -> list[str]:
     """Return a sentence for each bound that is broken; only prepare.py has bounds."""
     broken = []
-    prose: list[Result] = []
-    for result in results:
-        case, run = result.case, result.run
+    prose: list[Run] = []
+    for case, run in results:
         if case.strategy != "prepare":
             continue
         limit_bytes = _MAX_PEAK_BYTES[case.engine]
@@ -129,26 +110,25 @@ def broken_bounds(results: Sequence[Result]) -> list[str]:
             peak, limit = format_bytes(run.peak_rss_bytes), format_bytes(limit_bytes)
             broken.append(f"{case}: the peak is {peak}; at most {limit} are allowed")
         if case == Case("prose", case.size_bytes):  # with tiktoken: gigatoken's cache takes a while to fill
-            prose.append(result)
-    prose.sort(key=lambda result: result.case.size_bytes)
-    growth_bytes = prose[-1].run.peak_rss_bytes - prose[0].run.peak_rss_bytes if prose else 0
-    if growth_bytes > MAX_GROWTH_BYTES:
-        least, most = (format_bytes(prose[at].case.size_bytes) for at in (0, -1))
-        growth, limit = format_bytes(growth_bytes), format_bytes(MAX_GROWTH_BYTES)
-        broken.append(
-            f"{prose[-1].case.label}: from {least} to {most} of prose the peak grows by {growth}; "
-            f"at most {limit} are allowed"
-        )
+            prose.append((case, run))
+    if prose:
+        prose.sort(key=lambda one: one[0].size_bytes)
+        (smallest, least), (largest, most) = prose[0], prose[-1]
+        growth_bytes = most.peak_rss_bytes - least.peak_rss_bytes
+        if growth_bytes > MAX_GROWTH_BYTES:
+            sizes = f"from {format_bytes(smallest.size_bytes)} to {format_bytes(largest.size_bytes)} of prose"
+            growth, limit = format_bytes(growth_bytes), format_bytes(MAX_GROWTH_BYTES)
+            broken.append(f"{largest.label}: {sizes} the peak grows by {growth}; at most {limit} are allowed")
     return broken
 
 
-def as_table(results: Sequence[Result]) -> str:
+def as_table(results: Sequence[Run]) -> str:
     """Return the results as a table in Markdown, in the order of the runs."""
     rows = [
         "| strategy | input | size | peak memory | time | CPU time | rate |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
-    for case, run in ((result.case, result.run) for result in results):
+    for case, run in results:
         end = f"exit code {run.exit_code}" if run.exit_code else format_rate(case.size_bytes, run.wall_s)
         size, peak = format_bytes(case.size_bytes), format_bytes(run.peak_rss_bytes)
         wall, cpu = format_duration(run.wall_s), format_duration(run.cpu_s)
@@ -156,9 +136,9 @@ def as_table(results: Sequence[Result]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def write_results(results: Sequence[Result], output_dir: Path) -> None:
+def write_results(results: Sequence[Run], output_dir: Path) -> None:
     """Write the record, with at most 400 samples a run, and the table."""
-    runs = [asdict(result) for result in results]
+    runs = [{"case": asdict(case), "run": asdict(run)} for case, run in results]
     for one in runs:
         samples = one["run"]["samples"]
         step = -(-len(samples) // _MAX_SAMPLES) or 1
@@ -181,22 +161,27 @@ def main() -> int:
     """Run the chosen cases, and return 1 with `--check` if a bound is broken."""
     parser = new_parser("peak_rss", __doc__)
     kinds = sorted({case.kind for case in FULL})
-    parser.add_argument(
-        "--corpus-dir", type=Path, default=Path("/tmp/bench_corpus"), help="inputs; up to 20 GB"
-    )
+    default_dir = Path("/tmp/bench_corpus")
+    parser.add_argument("--corpus-dir", type=Path, default=default_dir, help="inputs; up to 20 GB")
     parser.add_argument("--output", type=Path, help="a folder for the record, the table and the picture")
     parser.add_argument("--only", action="append", choices=kinds, help="only this kind; may be repeated")
     parser.add_argument("--short", action="store_true", help="tens of megabytes of built-in text, no picture")
     parser.add_argument("--check", action="store_true", help="exit 1 if a bound is broken")
     options = parser.parse_args()
-    cases = [
-        case for case in (SHORT if options.short else FULL) if not options.only or case.kind in options.only
-    ]
+    cases = SHORT if options.short else FULL
+    cases = tuple(case for case in cases if not options.only or case.kind in options.only)
     corpus_dir, text = options.corpus_dir.resolve(), "builtin" if options.short else "debian"
     corpus_dir.mkdir(parents=True, exist_ok=True)
-    results: list[Result] = []
+    results: list[Run] = []
     for case in cases:
-        results.append(_run_case(case, corpus_dir, text))
+        path = make_input(case.kind, case.size_bytes, corpus_dir=corpus_dir, text=text)
+        with tempfile.TemporaryDirectory(dir=corpus_dir, prefix="output-") as output_dir:
+            run = measure(command(case, path, output_dir))
+        peak, wall = format_bytes(run.peak_rss_bytes), format_duration(run.wall_s)
+        sys.stderr.write(f"{case}: {peak} in {wall}, exit code {run.exit_code}\n")
+        if run.exit_code:
+            sys.stderr.write("".join(run.stderr.splitlines(keepends=True)[-_ERROR_LINES:]))
+        results.append((case, run))
         if options.output:  # after each, so that the results are kept if this is stopped
             write_results(results, options.output.resolve())
     print(as_table(results), end="")

@@ -7,7 +7,9 @@ from pathlib import Path
 
 # Placeholders in a command: the file, the folder, and prepare.py of an earlier version.
 INPUT, OUTPUT, EARLIER = "INPUT", "OUTPUT", "EARLIER"
+# The bounds on the peak: with gigatoken, with more memory for its words, and on tables with any engine.
 _MAX_GIGATOKEN_BYTES = 256_000_000
+_MAX_BYTES = {"700M": 320_000_000, "1G": 415_000_000, "2G": 730_000_000, "4G": 1_600_000_000}
 _MAX_TABLE_BYTES = 400_000_000
 
 
@@ -22,13 +24,13 @@ class Strategy:
     has_children: bool = False  # its memory is the sum over its processes
     is_pinned: bool = False  # to one core
     memory_per_byte: float = 0.0  # bytes needed for each byte of input; skipped if there is less memory
-    max_bytes: int = _MAX_GIGATOKEN_BYTES  # the bound on the peak with gigatoken
 
     def max_peak_bytes(self, kind: str) -> int | None:
         """Return the bound on the peak, or None; peak_rss.py checks that of tiktoken on text."""
         if self.engine and kind.endswith((".parquet", ".arrow")):
             return _MAX_TABLE_BYTES
-        return self.max_bytes if self.engine == "gigatoken" else None
+        most_bytes = _MAX_BYTES.get(self.name.removeprefix("gigatoken-"), _MAX_GIGATOKEN_BYTES)
+        return most_bytes if self.engine == "gigatoken" else None
 
     def command(self, path: Path, output_dir: Path, earlier: Path | None = None) -> list[str]:
         """Return the command for this file, this folder, and this checkout of an earlier version."""
@@ -43,22 +45,15 @@ class Strategy:
 _OPTIONS = ("--input", INPUT, "--output-dir", OUTPUT, "--val-split", "none", "--engine")
 
 
-def _prepare(
-    engine: str,
-    name: str,
-    label: str,
-    *options: str,
-    is_pinned: bool = False,
-    max_bytes: int = _MAX_GIGATOKEN_BYTES,
-) -> Strategy:
-    """Return a run of prepare.py."""
+def _prepare(name: str, label: str, *options: str, is_pinned: bool = False) -> Strategy:
+    """Return a run of prepare.py, with gigatoken unless the name begins with `tiktoken`."""
+    engine = "tiktoken" if name.startswith("tiktoken") else "gigatoken"
     command = ("prepare.py", *_OPTIONS, engine, *options)
-    label = f"prepare.py, {label}"
-    return Strategy(name, label, command, engine, is_pinned=is_pinned, max_bytes=max_bytes)
+    return Strategy(name, f"prepare.py, {label}", command, engine, is_pinned=is_pinned)
 
 
 def _other(name: str, label: str, *, has_children: bool = False, memory_per_byte: float = 0.0) -> Strategy:
-    """Return a run of another program's way, in others.py."""
+    """Return a run of others.py."""
     arguments = ("-m", "benchmarks.others", name, INPUT, OUTPUT)
     return Strategy(name, label, arguments, has_children=has_children, memory_per_byte=memory_per_byte)
 
@@ -70,50 +65,37 @@ def _bare(engine: str, name: str, label: str, n_threads: int, *, is_pinned: bool
 
 _TWO = ("--workers", "2")
 _ONE = ("--workers", "1")
-_DOCUMENTS = ("--document-separator", r"\x1e")  # for the kinds `separated` and `fifty`
-# Bounds with more memory for gigatoken's words.
-_MAX_BYTES = {"700M": 320_000_000, "1G": 415_000_000, "2G": 730_000_000, "4G": 1_600_000_000}
-BY_NAME = {
-    strategy.name: strategy
-    for strategy in (
-        _prepare("gigatoken", "gigatoken", "gigatoken"),
-        _prepare("tiktoken", "tiktoken", "tiktoken"),
-        # Has no engine, so that its tokens and memory are not judged.
-        Strategy(
-            *("gigatoken-earlier", "prepare.py, gigatoken, earlier version"),
-            (EARLIER, *_OPTIONS, "gigatoken"),
-        ),
-        _prepare("gigatoken", "in-order", "documents", *_DOCUMENTS),
-        _prepare("gigatoken", "shuffled", "documents, --shuffle", *_DOCUMENTS, "--shuffle"),
-        *(
-            _prepare(
-                *("gigatoken", f"gigatoken-{size}", f"gigatoken, --max-memory {size}"),
-                *("--max-memory", size),
-                max_bytes=max_bytes,
-            )
-            for size, max_bytes in _MAX_BYTES.items()
-        ),
-        _other("whole", "whole file at once", memory_per_byte=18),
-        _other("list", "chunks into one list", memory_per_byte=13),
-        _other("stream", "chunk by chunk to the file"),
-        _other("datasets", "HF datasets, 2 processes", has_children=True),
-        _other("pool", "pool of 2 processes", has_children=True),
-        _other("encode_files", "gigatoken's encode_files", memory_per_byte=5),
-        _prepare("gigatoken", "gigatoken-one-core", "gigatoken, one core", *_ONE, is_pinned=True),
-        _bare("ordinary", "ordinary-one-core", "encode_ordinary, one core", 0, is_pinned=True),
-        _prepare("gigatoken", "gigatoken-two-threads", "gigatoken, 2 threads", *_TWO),
-        _bare("gigatoken", "bare-gigatoken", "gigatoken, 2 threads", 2),
-        _prepare("tiktoken", "tiktoken-two-threads", "tiktoken, 2 threads", *_TWO),
-        _bare("tiktoken", "bare-tiktoken", "tiktoken, 2 threads", 2),
-        _prepare("gigatoken", "gigatoken-index", "gigatoken, --index", "--index"),
-        _prepare("gigatoken", "gigatoken-max-tokens", "gigatoken, --max-tokens", "--max-tokens", "1T"),
-        _prepare(
-            *("gigatoken", "gigatoken-fields", "gigatoken, --text-field content,text"),
-            *("--text-field", "content,text"),
-        ),
-        _prepare(
-            *("gigatoken", "gigatoken-whole", "gigatoken, --one-document-per-file"),
-            "--one-document-per-file",
-        ),
-    )
-}
+_SEPARATOR = ("--document-separator", r"\x1e")  # for the kinds `separated` and `fifty`
+_WHOLE = "--one-document-per-file"
+_FIELDS = ("--text-field", "content,text")
+_ALL = (
+    _prepare("gigatoken", "gigatoken"),
+    _prepare("tiktoken", "tiktoken"),
+    # No engine is named, so that its tokens and memory are not judged.
+    Strategy(
+        "gigatoken-earlier", "prepare.py, gigatoken, earlier version", (EARLIER, *_OPTIONS, "gigatoken")
+    ),
+    _prepare("in-order", "documents", *_SEPARATOR),
+    _prepare("shuffled", "documents, --shuffle", *_SEPARATOR, "--shuffle"),
+    *(
+        _prepare(f"gigatoken-{size}", f"gigatoken, --max-memory {size}", "--max-memory", size)
+        for size in _MAX_BYTES
+    ),
+    _other("whole", "whole file at once", memory_per_byte=18),
+    _other("list", "chunks into one list", memory_per_byte=13),
+    _other("stream", "chunk by chunk to the file"),
+    _other("datasets", "HF datasets, 2 processes", has_children=True),
+    _other("pool", "pool of 2 processes", has_children=True),
+    _other("encode_files", "gigatoken's encode_files", memory_per_byte=5),
+    _prepare("gigatoken-one-core", "gigatoken, one core", *_ONE, is_pinned=True),
+    _bare("ordinary", "ordinary-one-core", "encode_ordinary, one core", 0, is_pinned=True),
+    _prepare("gigatoken-two-threads", "gigatoken, 2 threads", *_TWO),
+    _bare("gigatoken", "bare-gigatoken", "gigatoken, 2 threads", 2),
+    _prepare("tiktoken-two-threads", "tiktoken, 2 threads", *_TWO),
+    _bare("tiktoken", "bare-tiktoken", "tiktoken, 2 threads", 2),
+    _prepare("gigatoken-index", "gigatoken, --index", "--index"),
+    _prepare("gigatoken-max-tokens", "gigatoken, --max-tokens", "--max-tokens", "1T"),
+    _prepare("gigatoken-fields", f"gigatoken, {' '.join(_FIELDS)}", *_FIELDS),
+    _prepare("gigatoken-whole", f"gigatoken, {_WHOLE}", _WHOLE),
+)
+BY_NAME = {strategy.name: strategy for strategy in _ALL}

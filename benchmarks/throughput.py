@@ -29,7 +29,7 @@ from benchmarks.contest import (
     run_in_turn,
 )
 from benchmarks.measure import make_input
-from benchmarks.parts import FULL, SHORT, Part
+from benchmarks.parts import FULL, SHORT
 from benchmarks.record import describe_machine, draw, exit_code, write_record
 from benchmarks.strategies import BY_NAME
 from nanogpt_compat.system.units import format_bytes
@@ -39,17 +39,29 @@ _LEAST_RATE = 0.1  # MB/s; below it, there is nothing but start-up
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the chosen parts, and return 1 with `--check` if a threshold is missed."""
-    options = _parse(arguments)
+    parser = new_parser("throughput", __doc__)
+    only_help = f"one of {', '.join(BY_NAME)}; may be repeated"
+    earlier_help = "a checkout of an earlier version, for the part of that name"
+    default_dir = Path("/tmp/bench_corpus")
+    parser.add_argument("--part", action="append", choices=FULL, help="only this part; may be repeated")
+    parser.add_argument("--only", action="append", choices=BY_NAME, metavar="STRATEGY", help=only_help)
+    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds; the median counts")
+    parser.add_argument(
+        "--corpus-dir", type=Path, default=default_dir, help="inputs and scratch; up to 60 GB"
+    )
+    parser.add_argument("--earlier", type=Path, metavar="DIR", help=earlier_help)
+    parser.add_argument("--output", type=Path, help="a folder for the record, the tables and the picture")
+    parser.add_argument("--short", action="store_true", help="tens of megabytes of built-in text, no picture")
+    parser.add_argument("--check", action="store_true", help="exit 1 if a threshold is missed")
+    options = parser.parse_args(arguments)
     options.corpus_dir.mkdir(parents=True, exist_ok=True)
     _compile()
     record = _read_record(options.output)
     reference: dict[tuple[str, int], str] = {}
     broken: list[str] = []
     parts = SHORT if options.short else FULL
-    for name in options.part or parts:
-        if name not in parts:
-            continue
-        findings = _run_part(name, parts[name], options, record, reference)
+    for name in (name for name in options.part or parts if name in parts):
+        findings = _run_part(name, options, record, reference)
         print(tables({name: record[name]}), flush=True)
         broken += [f"{name}: {one.sentence}" for one in findings if one.is_broken]
     if options.output and not options.short and "compare" in record:
@@ -58,13 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run_part(
-    name: str,
-    part: Part,
-    options: argparse.Namespace,
-    record: dict[str, Any],
-    reference: dict[tuple[str, int], str],
+    name: str, options: argparse.Namespace, record: dict[str, Any], reference: dict[tuple[str, int], str]
 ) -> list[Finding]:
     """Run one part; `record`, the files made from it, and `reference` are updated after each run."""
+    part = (SHORT if options.short else FULL)[name]
     corpus_dir, text = options.corpus_dir.resolve(), "builtin" if options.short else "debian"
     cases = [case for case in part.cases if not options.only or case.strategy.name in options.only]
     inputs = {
@@ -150,32 +159,6 @@ def _row(case: Mapping[str, Any]) -> str:
     same = {True: "yes", False: "no", None: "-"}[case["tokens_as_whole_file"]]
     rate = f"{case['rate_mb_per_s']:.1f} MB/s" if case["rate_mb_per_s"] >= _LEAST_RATE else "-"
     return f"{start} {rate} | {spread} | {cpu_s:.2f} s | {peak} | {same} |"
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = new_parser("throughput", __doc__)
-    parser.add_argument("--part", action="append", choices=FULL, help="only this part; may be repeated")
-    parser.add_argument(
-        "--only",
-        action="append",
-        choices=BY_NAME,
-        metavar="STRATEGY",
-        help=f"one of {', '.join(BY_NAME)}; may be repeated",
-    )
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="rounds; the median counts")
-    parser.add_argument(
-        "--corpus-dir", type=Path, default=Path("/tmp/bench_corpus"), help="inputs and scratch; up to 60 GB"
-    )
-    parser.add_argument(
-        "--earlier",
-        type=Path,
-        metavar="DIR",
-        help="a checkout of an earlier version, for the part of that name",
-    )
-    parser.add_argument("--output", type=Path, help="a folder for the record, the tables and the picture")
-    parser.add_argument("--short", action="store_true", help="tens of megabytes of built-in text, no picture")
-    parser.add_argument("--check", action="store_true", help="exit 1 if a threshold is missed")
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
