@@ -47,16 +47,6 @@ sys.exit(code)
 _VARIANTS = {"with": _COUNTED, "without": _NEVER + _COUNTED}
 
 
-def _measure(program: str, source: Path) -> dict[str, float]:
-    """Return what one run counted, and its CPU and wall time."""
-    with tempfile.TemporaryDirectory(dir=source.parent) as folder:
-        command = [sys.executable, "-c", program, "--input", str(source.resolve())]
-        run = measure([*command, "--output-dir", folder, "--quiet"])
-    if run.exit_code:
-        raise SystemExit(run.stderr)
-    return {**json.loads(run.stderr.splitlines()[-1]), "cpu_s": run.cpu_s, "wall_s": run.wall_s}
-
-
 def main() -> int:
     """Measure, print, and return 1 if checkpoints cost too much."""
     parser = new_parser("checkpoint_cost", __doc__)
@@ -67,10 +57,16 @@ def main() -> int:
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in _VARIANTS}
     for _ in range(options.repeat):
         for name, program in _VARIANTS.items():
-            runs[name].append(_measure(program, options.input))
+            with tempfile.TemporaryDirectory(dir=options.input.parent) as folder:
+                command = [sys.executable, "-c", program, "--input", str(options.input.resolve())]
+                run = measure([*command, "--output-dir", folder, "--quiet"])
+            if run.exit_code:
+                raise SystemExit(run.stderr)
+            counts = json.loads(run.stderr.splitlines()[-1])
+            runs[name].append({**counts, "cpu_s": run.cpu_s, "wall_s": run.wall_s})
     medians: dict[str, dict[str, float]] = {}
     for name, found in runs.items():
-        row = medians[name] = {key: statistics.median(run[key] for run in found) for key in found[0]}
+        row = medians[name] = {key: statistics.median(one[key] for one in found) for key in found[0]}
         print(f"{name:7} {row['n']:3.0f} checkpoints", end=": ")
         print(f"{row['cpu_s']:6.2f} s CPU, {row['wall_s']:6.2f} s wall", end="; ")
         print(f"writing held up {row['blocked_s']:.3f} s, {row['background_s']:.3f} s CPU in the background")

@@ -36,13 +36,6 @@ def _run(*args: object) -> Measurement:
     return run
 
 
-def _measure_threads(source: Path, folder: Path) -> float:
-    """Return the seconds that one run with two threads takes."""
-    out = folder / "threads"
-    _run("--input", source, "--output-dir", out, "--workers", 2, "--restart", "--overwrite")
-    return float(json.loads((out / "prepare.json").read_text())["wall_s"])
-
-
 def _measure_processes(source: Path, folder: Path, n_spans: int) -> tuple[float, float]:
     """Return the seconds that two processes take for all spans, and the seconds of the merge."""
     out, work = folder / "processes", folder / "work"
@@ -75,9 +68,10 @@ def main() -> int:
         source = source.resolve()
         n_bytes = source.stat().st_size
         for _ in range(options.repeat):
-            rounds.append(
-                (_measure_threads(source, folder), *_measure_processes(source, folder, options.spans))
-            )
+            out = folder / "threads"
+            _run("--input", source, "--output-dir", out, "--workers", 2, "--restart", "--overwrite")
+            threads_s = float(json.loads((out / "prepare.json").read_text())["wall_s"])
+            rounds.append((threads_s, *_measure_processes(source, folder, options.spans)))
             print("threads {:.2f} s, processes {:.2f} s, merge {:.2f} s".format(*rounds[-1]), flush=True)
         # As a rank that has none of the spans to encode.
         rank = ("--rank", _N_PLANNED, "--world-size", _N_PLANNED + 1, "--work-dir", folder / "planned")

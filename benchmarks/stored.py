@@ -42,7 +42,16 @@ def store(source: Path, form: str) -> Path:
         for k, text in enumerate(paragraphs(source))
     )
     if form in ("parquet", "arrow"):
-        _write_table(partial, form, rows)
+        import pyarrow  # here: it is an extra
+        from pyarrow.parquet import ParquetWriter
+
+        groups = iter(lambda: list(itertools.islice(rows, _ROWS)), [])
+        first = pyarrow.Table.from_pylist(next(groups))
+        new_writer = ParquetWriter if form == "parquet" else pyarrow.ipc.new_stream
+        with new_writer(str(partial), first.schema) as writer:
+            writer.write_table(first)
+            for group in groups:
+                writer.write_table(pyarrow.Table.from_pylist(group))
     elif form == "csv":
         with partial.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ("id", "text", "url", "score"))
@@ -53,19 +62,6 @@ def store(source: Path, form: str) -> Path:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     partial.replace(path)
     return path
-
-
-def _write_table(path: Path, form: str, rows: Iterator[dict[str, object]]) -> None:
-    import pyarrow  # here: it is an extra
-    from pyarrow.parquet import ParquetWriter
-
-    group = list(itertools.islice(rows, _ROWS))
-    schema = pyarrow.Table.from_pylist(group).schema
-    opened = ParquetWriter(path, schema) if form == "parquet" else pyarrow.ipc.new_stream(str(path), schema)
-    with opened as writer:
-        while group:
-            writer.write_table(pyarrow.Table.from_pylist(group))
-            group = list(itertools.islice(rows, _ROWS))
 
 
 def documents(source: Path) -> Iterator[str]:
