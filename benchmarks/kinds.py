@@ -32,10 +32,7 @@ Make: TypeAlias = Callable[[Text, int], Iterator[bytes]]  # the bytes of a kind,
 
 
 def _prose(change: Callable[[str], str] = str, only: str = "") -> Make:
-    """Return a generator of every document, each changed so, and then of generated ones.
-
-    No document is repeated.
-    """
+    """Return a generator of each document once, changed by `change`, and then of generated ones."""
 
     def make(text: Text, seed: int) -> Iterator[bytes]:
         for document in text.documents(seed, only):
@@ -47,6 +44,7 @@ def _prose(change: Callable[[str], str] = str, only: str = "") -> Make:
 
 
 def _real(only: str = "") -> Make:
+    """Return a generator of each document once."""
     return lambda text, seed: (document.encode() for document in text.documents(seed, only))
 
 
