@@ -37,9 +37,8 @@ from nanogpt_compat.errors import (
     UsageError,
 )
 from nanogpt_compat.input.location import Format, Input
-from nanogpt_compat.input.parquet import Parquet
+from nanogpt_compat.input.parquet import Parquet, TextColumn
 from nanogpt_compat.input.rows import RowGroup
-from nanogpt_compat.input.tables import TextColumn
 from nanogpt_compat.options import parse_options
 from nanogpt_compat.resolve import resolve
 from nanogpt_compat.system.ranks import rank_of

@@ -390,7 +390,7 @@ def test_room_is_made_for_large_parts_before_they_are_read(path: Path) -> None:
 def test_a_text_over_the_limit_is_refused_with_its_row_and_size(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.input.rows.MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr("nanogpt_compat.input.columns.MAX_RECORD_BYTES", 1000)
     write(path, ["a" * 10] * 45 + ["b" * 1001] + ["c"] * 20)
     message = refusal(path, skip_bad=True)
     assert f"{path}, row 45 (of record batch 1, which begins at byte " in message

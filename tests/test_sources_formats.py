@@ -18,8 +18,8 @@ from nanogpt_compat.input.jsonl import parse_lines, read_lines
 from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.location import Format
 from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.parquet import TextColumn
 from nanogpt_compat.input.rows import parse_rows
-from nanogpt_compat.input.tables import TextColumn
 from tests.texts import zstd
 
 TEXT = b"Once upon a time.\n"
@@ -228,7 +228,7 @@ def read_documents(path: Path, block_bytes: int) -> list[bytes]:
     """Read a file by its format."""
     (found,), _ = find_formats([path])
     if found.container == "parquet":
-        with TextColumn(open_input(path), text_field="text", max_row_group_bytes=1 << 30) as column:
+        with TextColumn(open_input(path), text_field="text") as column:
             groups = [column.read_rows(group, block_bytes=block_bytes) for group in column.row_groups]
             runs = [run for group in groups for run in group]
             return [text for run in runs for text in parse_rows(*run).texts]

@@ -15,8 +15,8 @@ import pytest
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.parquet import TextColumn
 from nanogpt_compat.input.rows import Rows, parse_rows
-from nanogpt_compat.input.tables import TextColumn
 from nanogpt_compat.text.blocks import Records
 from tests.conftest import REPOSITORY
 
@@ -39,9 +39,8 @@ def write(path: Path, texts: Any = DOCUMENTS, *, name: str = "text", rows: int =
 
 
 def open_column(path: Path, **options: Any) -> TextColumn:
-    defaults: dict[str, Any] = {"text_field": "text", "max_row_group_bytes": 1 << 30}
     stored = open_input(path, size_bytes=options.pop("size_bytes", None))
-    return TextColumn(stored, **(defaults | options))
+    return TextColumn(stored, **({"text_field": "text"} | options))
 
 
 Run = tuple[Rows, Records]
@@ -358,9 +357,12 @@ def test_two_columns_of_one_name_are_refused(path: Path) -> None:
     assert "has two columns 'text'" in refusal(path)
 
 
-def test_a_row_group_over_the_budget_is_refused_with_its_size_before_it_is_read(path: Path) -> None:
+def test_a_row_group_over_the_budget_is_refused_with_its_size_before_it_is_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nanogpt_compat.input.parquet._MAX_ROW_GROUP_BYTES", 50_000)
     write(path, ["a" * 10, "b" * 100_000], rows=1)
-    message = refusal(path, max_row_group_bytes=50_000)
+    message = refusal(path)
     assert "has 100 kB of text, but the limit is 50.0 kB; write the file" in message
     assert re.search(r"row group 1: its column 'text', which begins at byte [\d,]+, has 100 kB of", message)
 
@@ -368,7 +370,7 @@ def test_a_row_group_over_the_budget_is_refused_with_its_size_before_it_is_read(
 def test_a_text_over_the_budget_is_refused_with_its_row_and_size(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanogpt_compat.input.rows.MAX_RECORD_BYTES", 1000)
+    monkeypatch.setattr("nanogpt_compat.input.columns.MAX_RECORD_BYTES", 1000)
     write(path, ["a" * 1000] * 3, rows=2)
     assert len(texts_of(read_all(path))) == 3
     write(path, ["a" * 10] * 45 + ["b" * 1001] + ["c"] * 20)
@@ -450,9 +452,9 @@ def test_a_file_that_has_changed_its_size_is_refused(path: Path) -> None:
 
 def test_files_are_closed_after_any_error(path: Path) -> None:
     write(path)
-    for options in (dict[str, Any](), {"text_field": "none"}, {"max_row_group_bytes": 1}):
+    for text_field in ("text", "none", "score"):
         with suppress(InputError):
-            read_all(path, **options)
+            read_all(path, text_field=text_field)
     gc.collect()
     assert path not in [fd.resolve() for fd in Path("/proc/self/fd").iterdir()]
 
@@ -461,9 +463,9 @@ READ = """
 import re, sys
 from pathlib import Path
 from nanogpt_compat.input.open import open_input
-from nanogpt_compat.input.tables import TextColumn
+from nanogpt_compat.input.parquet import TextColumn
 
-with TextColumn(open_input(Path(sys.argv[1])), text_field="text", max_row_group_bytes=1 << 30) as column:
+with TextColumn(open_input(Path(sys.argv[1])), text_field="text") as column:
     n_bytes = sum(len(raw) for raw, _ in column.read_rows(column.row_groups[0], block_bytes=1 << 20))
 status = Path("/proc/self/status").read_text()
 print(n_bytes, *(int(re.search(rf"{name}:\\s+(\\d+)", status)[1]) << 10 for name in ("VmHWM", "RssAnon")))

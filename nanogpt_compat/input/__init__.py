@@ -33,9 +33,8 @@ records.py       what the readers of JSON lines and of CSV share
 runs.py          cut a stream of bytes into runs of whole records
 cells.py         parse records of CSV
 rows.py          rows of a table: their places, checksum and documents
-columns.py       what the readers of tables share that need pyarrow
-tables.py        read a column of a parquet file in bounded memory
-pages.py         the sizes of the pages of such a column
+columns.py       the column of texts of an open table; what its formats share that needs pyarrow
+pages.py         the sizes of the pages of a column of parquet
 messages.py      find the record batches of an Arrow file, and the buffers in them
 buffers.py       read such a buffer in pieces
 arrays.py        Arrow arrays of texts, of every layout

@@ -4,58 +4,35 @@ Memory does not grow with the size of the batches: only the buffers of this one 
 pieces. pyarrow itself reads the column of a batch as a whole.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input import messages
-from nanogpt_compat.input.arrays import Array, Opener, Texts, Values, Views
+from nanogpt_compat.input.arrays import Array, Opener, Values, Views
 from nanogpt_compat.input.buffers import Held, Packed
-from nanogpt_compat.input.columns import (
-    AsFile,
-    find_column,
-    holds_text,
-    import_pyarrow,
-)
-from nanogpt_compat.input.fieldpath import name_of
-from nanogpt_compat.input.local import InputFile
+from nanogpt_compat.input.columns import AsFile, Column, fields_of, holds_text
 from nanogpt_compat.input.messages import BatchLayout, Damaged, Message, layout_of, read_message
-from nanogpt_compat.input.open import open_input
-from nanogpt_compat.input.reader import Check, go_on
 from nanogpt_compat.input.remote import read_ahead
-from nanogpt_compat.input.rows import RowGroup, Rows, check_lengths, place_of_row
+from nanogpt_compat.input.rows import RowGroup, Rows, place_of_row
 from nanogpt_compat.input.signatures import ARROW_MAGIC
 from nanogpt_compat.input.table import Table
 from nanogpt_compat.system.units import format_bytes
-from nanogpt_compat.text.blocks import (
-    LONG_RECORD_BYTES,
-    MakeRoom,
-    Need,
-    has_room,
-    need_of_record,
-)
+from nanogpt_compat.text.blocks import LONG_RECORD_BYTES, MakeRoom, Need, has_room, need_of_record
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 _N_SHOWN_ROWS = 4
 _END_BYTES = 8  # the mark at the end of a stream
 _MOST_SHOWN_BYTES = 32 << 20  # rows are shown if their batch ends by then: pyarrow reads all of it
 _LARGE_BYTES = 8 << 20  # `Table.memory_bytes` is enough for less
 _MAX_ROWS = 16 * 1024  # rows whose lengths are in memory at a time
-
-
-class Arrow(Table):
-    """Reads documents from a column of an Arrow file or stream, such as the data of Hugging Face datasets."""
-
-    __slots__ = ()
-
-    def _open(self, check: Check = go_on, *, size_bytes: int | None = None) -> "ArrowColumn":
-        stored = open_input(self.location, size_bytes=size_bytes, check=check)
-        return ArrowColumn(stored, text_field=self.documents.text_field)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,61 +45,57 @@ class Batch(RowGroup):
         return f"record batch {self.index:,}, which begins at byte {self.start:,}"
 
 
-class ArrowColumn:
-    """The column of texts of an open Arrow file or stream that must not change while it is read."""
+class ArrowColumn(Column):
+    """The column of texts of an open Arrow file or stream."""
 
-    def __init__(self, stored: InputFile, *, text_field: str) -> None:
-        """Read the schema of `stored`, which is closed with the column, or if this raises.
+    kind = "an Arrow file"
 
-        Raises:
-            NoTextColumn: the file has no such column, or it is not of strings.
-            InputError: pyarrow is missing; the file is unreadable, truncated or not Arrow.
-        """
-        self.path = stored.path
-        self.name = text_field  # the column's name
-        self._stored = stored
-        self._column: Opener | None = None
-        self._is_void = False  # whether the column has only nulls
+    def _open(self) -> None:
+        self._column: Opener | None = None  # None if there are no rows
         self._entries: Opener | None = None  # opens the dictionary; None if the column has none
         self._dictionary = 0
         self._values: tuple[tuple[int, ...], Values] = ((), Values())  # the dictionary read last
+        is_file = self._stored.read(len(ARROW_MAGIC), 0) == ARROW_MAGIC
+        self._start = len(ARROW_MAGIC) if is_file else 0  # where the messages begin
+        n_bytes = len(messages.MAGIC)
+        tail = self._stored.read(n_bytes, max(0, self.size_bytes - n_bytes))
+        if is_file and tail != messages.MAGIC:
+            raise InputError(
+                f"{self.path} is truncated: it ends at byte {self.size_bytes:,} with {tail!r}, not with "
+                f"{messages.MAGIC!r}; fetch or make it again"
+            )
+        schema = self._read_message(self._start)
+        if schema is None or schema.kind != "schema":
+            raise self._unreadable("it does not begin with a schema", self._start)
+        if not self._checked(self._start, messages.is_little_endian, schema):
+            raise InputError(
+                f"{self.path} is from a big-endian machine; write it again on another one, or as parquet"
+            )
+        self._schema_end = schema.end
         try:
-            self._pyarrow = import_pyarrow(self.path, "an Arrow file")
-            is_file = stored.read(len(ARROW_MAGIC), 0) == ARROW_MAGIC
-            self._start = len(ARROW_MAGIC) if is_file else 0  # where the messages begin
-            self._check_end()
-            self._read_schema()
-            self._find_column(text_field)
-        except BaseException:
-            stored.__exit__()
-            raise
-
-    def __enter__(self) -> "ArrowColumn":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Close the file, and have pyarrow release the memory that it keeps for reuse."""
-        self._stored.__exit__()
-        self._pyarrow.default_memory_pool().release_unused()
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the file."""
-        return self._stored.size_bytes
+            self._fields = list(self._pyarrow.ipc.read_schema(self._pyarrow.py_buffer(schema.framed)))
+        except (self._pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise self._unreadable(f"its schema is damaged ({error})", self._start) from error
+        place = schema.end
+        while (message := self._read_message(place)) is not None:
+            if message.kind == "batch" and self._layout(message).n_rows:
+                self._open_column(schema)
+                break
+            place = message.end
 
     @property
     def row_groups(self) -> Iterator[Batch]:
         """Find the record batches, one after the other; only their metadata are read."""
-        place, n_batches, n_rows = self._schema.end, 0, 0
+        place, n_batches, n_rows = self._schema_end, 0, 0
         dictionaries: tuple[int, ...] = ()
         while (message := self._read_message(place)) is not None:
             place = message.end
             if message.kind == "dictionary" and self._entries is not None:
-                number, adds = self._checked(messages.dictionary_of, message)
+                number, adds = self._checked(message.start, messages.dictionary_of, message)
                 if number == self._dictionary:
                     dictionaries = (*dictionaries, message.start) if adds else (message.start,)
             if message.kind == "batch":
-                layout = self._checked(layout_of, message)
+                layout = self._layout(message)
                 n_bytes = self._text_bytes(layout, dictionaries)
                 yield Batch(
                     n_batches, n_rows, layout.n_rows, message.start, message.n_bytes, n_bytes, dictionaries
@@ -135,10 +108,7 @@ class ArrowColumn:
             )
 
     def first_rows(self) -> list[Any]:
-        """Read some rows with all columns, to show what the file holds.
-
-        Return none if its first batch is large: the message then names only the columns of strings.
-        """
+        """Read some rows; if the first batch is large, return only the names of the columns of strings."""
         batch = next((one for one in self.row_groups if one.n_rows), None)
         if batch is not None and batch.start + batch.stored_bytes <= _MOST_SHOWN_BYTES:
             file = AsFile(self._stored)
@@ -152,52 +122,38 @@ class ArrowColumn:
         return [{one.name: one.name for one in self._fields if holds_text(self._pyarrow, one.type)}]
 
     def read_ahead(self, group: RowGroup) -> None:
-        """Announce that everything from this batch on will be read, so that it can be fetched ahead."""
         read_ahead(self._stored, [(group.start, self.size_bytes)])
-
-    def check_unchanged(self) -> None:
-        """Raise InputError if the file has changed since it was opened."""
-        self._stored.check_unchanged()
 
     def read_rows(
         self, group: RowGroup, *, block_bytes: int, first_row: int = 0, make_room: MakeRoom = has_room
     ) -> Iterator[tuple[bytes, Rows]]:
-        """Yield a batch from row `first_row` of the file on in runs with about `block_bytes` of text."""
         assert isinstance(group, Batch)
         if self._column is None:  # there are no rows
             return
         if self._entries is not None and self._values[0] != group.dictionaries:
             self._values = group.dictionaries, self._load_values(self._entries, group.dictionaries, make_room)
-        array = self._open(self._column, self._layout_at(group.start))
-        array = self._held(array, str(group), make_room)
+        array = self._held(self._array_at(self._column, group.start), str(group), make_room)
         window_bytes = sum(one.window_bytes for one in array.opened)
         what = f"the zstd window of {group},"
         self._make_room_for_all(what, window_bytes, make_room, "write it at a lower compression level")
         for first in range(max(0, first_row - group.first_row), group.n_rows, _MAX_ROWS):
             row = group.first_row + first
-            lengths, texts = self._lengths(array, group, first, min(_MAX_ROWS, group.n_rows - first))
-            check_lengths(self.path, row, group, self.name, lengths)
+            n_rows = min(_MAX_ROWS, group.n_rows - first)
+            lengths, texts = self._rows_of(group, row, array.rows, first, n_rows)
+            self._check_lengths(group, row, lengths)
             for a, b in cut_rows(lengths, block_bytes):
                 if lengths[a] > LONG_RECORD_BYTES:
                     self._make_room_for(group, row + a, int(lengths[a]), make_room)
                 rows = Rows(group, row + a, lengths[a:b], self.name, is_void=self._is_void)
-                yield self._texts(texts, rows, a, b), rows
+                yield self._rows_of(group, row + a, texts, a, b), rows
                 self._stored.drop_before(group.bytes_before(row + b))
 
-    def _lengths(
-        self, array: Array, group: Batch, first: int, n_rows: int
-    ) -> tuple[NDArray[np.int64], Texts]:
+    def _rows_of(self, group: Batch, row: int, read: Callable[[int, int], _T], first: int, second: int) -> _T:
+        """Read some rows from `row` of the file on; name the place if they are damaged."""
         try:
-            return array.rows(first, n_rows)
+            return read(first, second)
         except ValueError as error:
-            raise self._damaged(group, group.first_row + first, error) from error
-
-    def _texts(self, texts: Texts, rows: Rows, a: int, b: int) -> bytes:
-        try:
-            return texts(a, b)
-        except ValueError as error:
-            assert isinstance(rows.group, Batch)
-            raise self._damaged(rows.group, rows.first_row, error) from error
+            raise self._damaged(group, row, error) from error
 
     def _make_room_for(self, group: Batch, row: int, n_bytes: int, make_room: MakeRoom) -> None:
         what = f"{self.path}: {place_of_row(row, group)} has {format_bytes(n_bytes)}"
@@ -209,32 +165,22 @@ class ArrowColumn:
             need = Need(f"{self.path}: {what} has {format_bytes(n_bytes)}", 2 * n_bytes, 2 * n_bytes, way_out)
             make_room(need.n_bytes, lambda: need)
 
-    def _damaged(self, group: Batch, row: int, error: ValueError) -> InputError:
+    def _unreadable(self, found: object, offset: int) -> InputError:
         return InputError(
-            f"{self.path}, {place_of_row(row, group)} or a little further on: its column "
-            f"{self.name!r} is damaged ({error}); fetch or make the file again"
+            f"{self.path} cannot be read as Arrow: {found}, at byte {offset:,}; fetch or make it again"
         )
 
-    def _damaged_at(self, error: Damaged) -> InputError:
-        return InputError(
-            f"{self.path} cannot be read as Arrow: {error.found}, at byte {error.offset:,}; fetch or make it "
-            "again"
-        )
-
-    def _checked(self, parse: Any, message: Message) -> Any:
+    def _checked(self, offset: int, parse: Callable[_P, _T], *args: _P.args, **options: _P.kwargs) -> _T:
+        """Call a function that parses what is at `offset`; raise InputError if that is damaged."""
         try:
-            return parse(message)
+            return parse(*args, **options)
         except Damaged as error:
-            raise self._damaged_at(error) from error
-
-    def _read(self, n_bytes: int, offset: int) -> bytes:
-        return self._stored.read(n_bytes, offset)
+            raise self._unreadable(error.found, error.offset) from error
+        except ValueError as error:
+            raise self._unreadable(error, offset) from error
 
     def _read_message(self, place: int) -> Message | None:
-        try:
-            message = read_message(self._read, place)
-        except Damaged as error:
-            raise self._damaged_at(error) from error
+        message = self._checked(place, read_message, self._stored.read, place)
         if message is not None and message.end > self.size_bytes:
             raise InputError(
                 f"{self.path} is truncated: it ends at byte {self.size_bytes:,}, within a message of "
@@ -242,56 +188,22 @@ class ArrowColumn:
             )
         return message
 
-    # Opening the column:
+    def _layout(self, message: Message) -> BatchLayout:
+        return self._checked(message.start, layout_of, message)
 
-    def _check_end(self) -> None:
-        """Raise InputError if an Arrow file does not end with the signature."""
-        n_bytes = len(messages.MAGIC)
-        tail = self._stored.read(n_bytes, max(0, self.size_bytes - n_bytes))
-        if self._start and tail != messages.MAGIC:
-            raise InputError(
-                f"{self.path} is truncated: it ends at byte {self.size_bytes:,} with {tail!r}, not with "
-                f"{messages.MAGIC!r}; fetch or make it again"
-            )
-
-    def _read_schema(self) -> None:
-        schema = self._read_message(self._start)
-        if schema is None or schema.kind != "schema":
-            raise self._damaged_at(Damaged("it does not begin with a schema", self._start))
-        if not self._checked(messages.is_little_endian, schema):
-            raise InputError(
-                f"{self.path} is from a big-endian machine; write it again on another one, or as parquet"
-            )
-        self._schema = schema
-        try:
-            self._fields = list(self._pyarrow.ipc.read_schema(self._pyarrow.py_buffer(schema.framed)))
-        except (self._pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise self._damaged_at(Damaged(f"its schema is damaged ({error})", self._start)) from error
-
-    def _find_column(self, text_field: str) -> None:
-        """Find the text column; raise NoTextColumn if the file has rows, but no such column."""
-        place = self._schema.end
-        while (message := self._read_message(place)) is not None:
-            if message.kind == "batch" and self._checked(layout_of, message).n_rows:
-                break
-            place = message.end
-        if message is None:  # there are no rows
-            return
-        way, self._is_void = find_column(
-            self._pyarrow, self.path, self._fields, text_field, first_rows=self.first_rows
-        )
-        self.name = name_of(way)
+    def _open_column(self, schema: Message) -> None:
+        """Find the text column; raise NoTextColumn if there is none."""
         kinds = [one.type for one in self._fields]
         steps, fields = list[int](), self._fields
         leaf: Any = None
-        for name in way:
+        for name in self._find(self._fields):
             steps.append([one.name for one in fields].index(name))
             leaf = fields[steps[-1]].type
-            fields = [leaf.field(k) for k in range(leaf.num_fields)]
-        self._column = Opener(self._pyarrow, self._read, kinds, tuple(steps))
+            fields = fields_of(leaf)
+        self._column = Opener(self._pyarrow, self._stored.read, kinds, steps)
         if self._pyarrow.types.is_dictionary(leaf):
-            self._entries = Opener(self._pyarrow, self._read, [leaf.value_type], (0,))
-            self._dictionary = self._checked(partial(messages.dictionary_number, way=steps), self._schema)
+            self._entries = Opener(self._pyarrow, self._stored.read, [leaf.value_type], (0,))
+            self._dictionary = self._checked(self._start, messages.dictionary_number, schema, way=steps)
 
     # The arrays of a batch:
 
@@ -300,33 +212,26 @@ class ArrowColumn:
         if self._column is None or not layout.n_rows:
             return 0
         if self._entries is None:
-            return self._open(self._column, layout).n_bytes
-        found = [self._open(self._entries, self._layout_at(place)) for place in dictionaries]
+            return self._array(self._column, layout).n_bytes
+        found = [self._array_at(self._entries, place) for place in dictionaries]
         n_values = sum(one.n_rows for one in found)
         return layout.n_rows * sum(one.n_bytes for one in found) // max(1, n_values)
 
-    def _layout_at(self, place: int) -> BatchLayout:
+    def _array(self, opener: Opener, layout: BatchLayout) -> Array:
+        return self._checked(layout.start, opener.open, layout, self._values[1])
+
+    def _array_at(self, opener: Opener, place: int) -> Array:
         message = self._read_message(place)
         assert message is not None
-        layout: BatchLayout = self._checked(layout_of, message)
-        return layout
-
-    def _open(self, opener: Opener, layout: BatchLayout) -> Array:
-        try:
-            return opener.open(layout, self._values[1])
-        except ValueError as error:
-            raise self._damaged_at(Damaged(str(error), layout.start)) from error
+        return self._array(opener, self._layout(message))
 
     def _load_values(self, entries: Opener, dictionaries: Sequence[int], make_room: MakeRoom) -> Values:
         values = Values()
         for place in dictionaries:
             what = f"the dictionary at byte {place:,}"
-            array = self._open(entries, self._layout_at(place))
+            array = self._array_at(entries, place)
             self._make_room_for_all(what, array.n_bytes, make_room, "write the texts without a dictionary")
-            try:
-                values.add(self._held(array, what, make_room))
-            except ValueError as error:
-                raise self._damaged_at(Damaged(str(error), place)) from error
+            self._checked(place, values.add, self._held(array, what, make_room))
         return values
 
     def _held(self, array: Array, what: str, make_room: MakeRoom) -> Array:
@@ -343,6 +248,13 @@ class ArrowColumn:
                 f"{self.path}: {what} is damaged ({error}); fetch or make the file again"
             ) from error
         return replace(array, buffers=[held.get(id(one), one) for one in array.buffers])
+
+
+class Arrow(Table):
+    """Reads documents from a column of an Arrow file or stream, such as the data of Hugging Face datasets."""
+
+    __slots__ = ()
+    column_type = ArrowColumn
 
 
 def cut_rows(lengths: NDArray[np.int64], block_bytes: int) -> Iterator[tuple[int, int]]:

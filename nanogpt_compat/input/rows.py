@@ -5,13 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt_compat.errors import InputError
-from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.repairs import BadRecord
 from nanogpt_compat.system.checksum import crc32
-from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import Records
-from nanogpt_compat.text.documents import MAX_RECORD_BYTES
 from nanogpt_compat.text.utf8 import is_utf8
 
 LENGTH_BYTES = 8  # a row's length in the result of `frame_rows`
@@ -87,23 +83,6 @@ def crc_of_rows(raw: bytes, lengths: NDArray[np.int64], crc: int) -> int:
     if len(lengths) == 1:
         return crc32(raw, crc32(lengths.astype("<i8").tobytes(), crc))
     return crc32(frame_rows(raw, lengths), crc)
-
-
-def too_long(path: Location, row: int, group: RowGroup, text_field: str, n_bytes: int) -> InputError:
-    """Return the error for a text over `MAX_RECORD_BYTES`."""
-    return InputError(
-        f"{path}, {place_of_row(row, group)}: its field {text_field!r} has {format_bytes(n_bytes)}, but the "
-        f"limit is {format_bytes(MAX_RECORD_BYTES)}; split the text, or remove the row"
-    )
-
-
-def check_lengths(
-    path: Location, first_row: int, group: RowGroup, text_field: str, lengths: NDArray[np.int64]
-) -> None:
-    """Raise InputError if a text is over `MAX_RECORD_BYTES`."""
-    if lengths.max(initial=0) > MAX_RECORD_BYTES:
-        k = int(lengths.argmax())
-        raise too_long(path, first_row + k, group, text_field, int(lengths[k]))
 
 
 def parse_rows(raw: bytes, rows: Rows, *, skip_bad: bool = False) -> Records:

@@ -1,23 +1,22 @@
 """The reader of a column of texts, for any format of tables: blocks of rows of one row group."""
 
-from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, pairwise
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import ClassVar
 
-from nanogpt_compat.input.columns import NoTextColumn
+from nanogpt_compat.input.columns import Column, NoTextColumn
 from nanogpt_compat.input.fieldpath import alternatives
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location, Url
+from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.reader import Check, Consumed, Fault, Reader, Reading, go_on
 from nanogpt_compat.input.repairs import BadRecord, Steps, convert_table
 from nanogpt_compat.input.rows import LENGTH_BYTES, RowGroup, Rows, crc_of_rows, parse_rows
 from nanogpt_compat.input.samples import N_PLACES, Excerpts, Sample, Share, shorten, spread
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.blocks import Blocks, MakeRoom, Need, Position, RecordBlock, Records, has_room
-
-T = TypeVar("T")
 
 _CHUNK_BYTES = 1024 * 1024
 _N_ROW_GROUPS = 32
@@ -28,49 +27,6 @@ _RUN_BYTES = 128 * 1024
 _PROSE = b"What is in a text that is not looked at is taken to be much like this sentence here. "
 
 
-class Column(Protocol):
-    """The column of texts of an open file that must not change while it is read."""
-
-    path: Location
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the file."""
-        ...
-
-    @property
-    def row_groups(self) -> Iterable[RowGroup]:
-        """The row groups of the file, in the order of their rows."""
-        ...
-
-    def first_rows(self) -> list[object]:
-        """Read some rows with all columns, to show what the file holds; return none if that fails."""
-        ...
-
-    def read_ahead(self, group: RowGroup) -> None:
-        """Announce that all row groups from this one on will be read, so that they can be fetched ahead."""
-        ...
-
-    def check_unchanged(self) -> None:
-        """Raise InputError if the file has changed since it was opened."""
-        ...
-
-    def read_rows(
-        self, group: RowGroup, *, block_bytes: int, first_row: int = 0, make_room: MakeRoom = has_room
-    ) -> Iterator[tuple[bytes, Rows]]:
-        """Yield a row group from row `first_row` of the file on in runs with about `block_bytes` of text.
-
-        A run is the concatenated texts, and the rows that they are from; `parse_rows` splits it. A text of
-        more than `LONG_RECORD_BYTES` is a run by itself. `make_room` is called before large parts are read.
-        Where runs begin and end depends on `block_bytes`; the rows do not.
-        """
-        ...
-
-    def __enter__(self) -> "Column": ...
-
-    def __exit__(self, *exc: object) -> None: ...
-
-
 class Table(Reader):
     """Reads documents from a column of a table. Its places are rows; a span begins with a row group."""
 
@@ -78,14 +34,19 @@ class Table(Reader):
     # For pyarrow, which takes 30 MB with row groups of 4 MB. Without it, cached words were dropped too early.
     memory_bytes = 64 << 20
 
-    @abstractmethod
+    column_type: ClassVar[type[Column]]
+
     def _open(self, check: Check = go_on, *, size_bytes: int | None = None) -> Column:
         """Open the column; raise NoTextColumn if there is none of texts."""
+        stored = open_input(self.location, size_bytes=size_bytes, check=check)
+        return self.column_type(stored, text_field=self.documents.text_field)
 
     def blocks(self, start: Position, how: Reading) -> Blocks:
         with self._open(how.check, size_bytes=self.size_bytes) as column:
             is_reading = False
-            for group, is_last in marking_last(one for one in column.row_groups if one.n_rows):
+            groups = (one for one in column.row_groups if one.n_rows)
+            for group, following in pairwise(chain(groups, [None])):
+                assert group is not None
                 how.check()
                 if group.first_row == how.end:
                     break
@@ -102,7 +63,7 @@ class Table(Reader):
                 )
                 for raw, rows in runs:
                     end_row = rows.first_row + len(rows.lengths)
-                    at_end = is_last and end_row == group.end_row
+                    at_end = following is None and end_row == group.end_row
                     stored_bytes = column.size_bytes if at_end else group.bytes_before(end_row)
                     crc = crc_of_rows(raw, rows.lengths, start.crc)
                     end = start.after(
@@ -148,8 +109,8 @@ class Table(Reader):
         with self._open(check) as column:
             for group in (one for one in column.row_groups if one.n_rows):
                 check()
+                has_more = group.end_row > read.n_records
                 if n_rows == read.n_records:
-                    has_more = True
                     break
                 if not n_rows:
                     column.read_ahead(group)
@@ -159,7 +120,6 @@ class Table(Reader):
                     crc = crc_of_rows(raw[: int(lengths.clip(0).sum())], lengths, crc)
                     n_rows += len(lengths)
                     if n_rows == read.n_records:
-                        has_more = n_rows < group.end_row
                         break
                 if has_more:
                     break
@@ -292,21 +252,6 @@ def _texts_of(column: Column, group: RowGroup, n_places: int, most_bytes: int) -
     except _TooLarge:
         found = found or [_PROSE]
     return found
-
-
-def marking_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
-    """Yield each item, and whether it is the last one.
-
-    >>> list(marking_last("ab"))
-    [('a', False), ('b', True)]
-    """
-    held: list[T] = []
-    for item in items:
-        if held:
-            yield held.pop(), False
-        held.append(item)
-    if held:
-        yield held.pop(), True
 
 
 class _TooLarge(Exception):
