@@ -14,12 +14,13 @@ import pytest
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.formats import Asked, find_formats
-from nanogpt_compat.input.jsonl import parse_lines, read_lines
+from nanogpt_compat.input.jsonl import LINES, parse_lines
 from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.location import Format
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.parquet import TextColumn
 from nanogpt_compat.input.rows import parse_rows
+from nanogpt_compat.input.runs import read_runs
 from tests.texts import zstd
 
 TEXT = b"Once upon a time.\n"
@@ -235,7 +236,7 @@ def read_documents(path: Path, block_bytes: int) -> list[bytes]:
     with LocalFile(path) as file:
         stream = ByteStream(file, found.compression)
         texts = []
-        for lines in read_lines(stream.read, path=path, block_bytes=block_bytes):
+        for lines in read_runs(stream.read, LINES, path=path, block_bytes=block_bytes):
             texts += parse_lines(
                 lines.raw, text_field="text", first_line=lines.first, offset=lines.offset
             ).texts

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input import runs
-from nanogpt_compat.input.jsonl import parse_lines, read_lines
+from nanogpt_compat.input.jsonl import LINES, parse_lines
 from nanogpt_compat.input.native import native_decoder
+from nanogpt_compat.input.runs import read_runs
 from nanogpt_compat.text import documents
 from nanogpt_compat.text.blocks import Records
 from tests.reference import field_of
@@ -321,7 +322,7 @@ def test_runs_of_every_size_hold_the_same_lines_and_their_places() -> None:
     raw = b"".join(lines)[:-1]
     whole = parse(raw)
     for block_bytes in range(1, len(raw) + 2):
-        runs = list(read_lines(io.BytesIO(raw).read, path=PATH, block_bytes=block_bytes))
+        runs = list(read_runs(io.BytesIO(raw).read, LINES, path=PATH, block_bytes=block_bytes))
         assert b"".join(run.raw for run in runs) == raw
         assert all(run.raw.endswith(b"\n") for run in runs[:-1])
         assert max(len(run.raw) for run in runs) < block_bytes + max(map(len, lines))
@@ -334,10 +335,10 @@ def test_runs_of_every_size_hold_the_same_lines_and_their_places() -> None:
 
 def test_reading_resumes_at_any_run() -> None:
     raw = b"".join(b'{"text": "%d"}\n' % k for k in range(30))
-    runs = list(read_lines(io.BytesIO(raw).read, path=PATH, block_bytes=40))
+    runs = list(read_runs(io.BytesIO(raw).read, LINES, path=PATH, block_bytes=40))
     for k, run in enumerate(runs):
         rest = io.BytesIO(raw[run.offset :]).read
-        again = read_lines(rest, path=PATH, block_bytes=40, first_line=run.first, offset=run.offset)
+        again = read_runs(rest, LINES, path=PATH, block_bytes=40, first=run.first, offset=run.offset)
         assert b"".join(later.raw for later in again) == b"".join(later.raw for later in runs[k:])
 
 
@@ -345,25 +346,23 @@ def test_reads_that_give_less_than_asked_make_no_difference() -> None:
     raw = b'{"text": "a"}\n' * 50
     stream = io.BytesIO(raw)
     rng = random.Random(1)
-    runs = read_lines(lambda n: stream.read(rng.randint(1, n)), path=PATH, block_bytes=64)
+    runs = read_runs(lambda n: stream.read(rng.randint(1, n)), LINES, path=PATH, block_bytes=64)
     assert b"".join(run.raw for run in runs) == raw
 
 
 def test_an_empty_input_has_no_runs() -> None:
-    assert list(read_lines(io.BytesIO().read, path=PATH, block_bytes=10)) == []
+    assert list(read_runs(io.BytesIO().read, LINES, path=PATH, block_bytes=10)) == []
 
 
 @pytest.mark.parametrize("block_bytes", [1, 7, 64, 1000])
 def test_a_line_may_have_exactly_the_allowed_bytes(block_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "MAX_RECORD_BYTES", 100)
     fits = b"\nab\n" + b"x" * 100 + b"\n"
-    assert (
-        b"".join(run.raw for run in read_lines(io.BytesIO(fits).read, path=PATH, block_bytes=block_bytes))
-        == fits
-    )
+    whole = read_runs(io.BytesIO(fits).read, LINES, path=PATH, block_bytes=block_bytes)
+    assert b"".join(run.raw for run in whole) == fits
     for too_long in (b"\nab\n" + b"x" * 101 + b"\nc\n", b"\nab\n" + b"x" * 1000):
         with pytest.raises(InputError, match=r"data.jsonl: line 3, at byte 4, has more than \d+ bytes"):
-            list(read_lines(io.BytesIO(too_long).read, path=PATH, block_bytes=block_bytes))
+            list(read_runs(io.BytesIO(too_long).read, LINES, path=PATH, block_bytes=block_bytes))
 
 
 @pytest.mark.parametrize(
@@ -388,7 +387,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(InputError, match=r"line 1, at byte 0, has more than 68.2 MB; the limit"):
-            list(read_lines(endless, path=PATH, block_bytes=1 << 20))
+            list(read_runs(endless, LINES, path=PATH, block_bytes=1 << 20))
         assert tracemalloc.get_traced_memory()[1] < documents.MAX_RECORD_BYTES + (4 << 20)
     finally:
         tracemalloc.stop()

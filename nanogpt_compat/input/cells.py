@@ -120,32 +120,22 @@ class RecordEnds:
             place, before = (1, b"") if self._is_inside else (0, b'"')
         while place < len(data):
             if self._is_inside:
-                place = self._close(data, place)
+                place = _closing(data, place)
+                self._may_close = place == len(data) - 1
+                self._is_inside = place < 0 or self._may_close
+                place = len(data) if self._is_inside else place + 1
                 continue
-            start, place = place, self._find_opening(data, place, first_place, before)
+            start, place = place, data.find(b'"', place)
+            while place >= 0:
+                if (data[place - 1 : place] if place > first_place else before) in self._openers:
+                    break
+                place = data.find(b'"', place + 1)
             end = place if place >= 0 else len(data)
             if n := data.count(b"\n", start, end):
                 first = first or data.find(b"\n", start, end) + 1
                 last, n_ends = data.rfind(b"\n", start, end) + 1, n_ends + n
             self._is_inside, place = place >= 0, end + 1
         return first, last, n_ends
-
-    def _close(self, data: bytes, place: int) -> int:
-        """Return the place after the closing quote, or the end of the data."""
-        place = _closing(data, place)
-        self._may_close = place == len(data) - 1
-        self._is_inside = place < 0 or self._may_close
-        return len(data) if self._is_inside else place + 1
-
-    def _find_opening(self, data: bytes, place: int, first: int, before: bytes) -> int:
-        """Return where the next quote is that opens a cell; -1 if there is none.
-
-        `before` is the byte before the place `first`, where the first record of the data begins.
-        """
-        place = data.find(b'"', place)
-        while place >= 0 and (data[place - 1 : place] if place > first else before) not in self._openers:
-            place = data.find(b'"', place + 1)
-        return place
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +159,11 @@ def parse_header(
     start = len(BOM_UTF8) if head.startswith(BOM_UTF8) else 0
     while start < len(head) and head[start : start + 1] in (b"\n", b"\r"):
         start += 1
-    found = [_header(head, start, one) for one in delimiters] if start < len(head) else []
+    found = []
+    for delimiter in delimiters if start < len(head) else ():
+        cells, end = all_cells(head, start, delimiter.encode())
+        columns = tuple(one.decode(errors="replace") for one in cells)
+        found.append(Header(columns, delimiter, start, end))
     return max(found, key=lambda one: (not {*wanted}.isdisjoint(one.columns), len(one.columns)), default=None)
 
 
@@ -181,8 +175,3 @@ def all_cells(raw: bytes, start: int, delimiter: bytes) -> tuple[list[bytes], in
         return line.split(delimiter), record.end
     cells = [parse_record(raw, start, delimiter, k).text for k in range(record.n_cells)]
     return [one for one in cells if one is not None], record.end
-
-
-def _header(head: bytes, start: int, delimiter: str) -> Header:
-    cells, end = all_cells(head, start, delimiter.encode())
-    return Header(tuple(one.decode(errors="replace") for one in cells), delimiter, start, end)

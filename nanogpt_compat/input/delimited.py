@@ -1,6 +1,6 @@
 """Read CSV and TSV with a header, plain or compressed, in blocks of whole records."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from nanogpt_compat.errors import InputError
@@ -13,19 +13,19 @@ from nanogpt_compat.input.cells import (
     parse_header,
     parse_record,
 )
-from nanogpt_compat.input.columns import list_names
+from nanogpt_compat.input.columns import NoTextColumn, list_names
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.fieldpath import alternatives, find, in_words, name_of
 from nanogpt_compat.input.local import InputFile
-from nanogpt_compat.input.location import Location, Url
+from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.reader import Check, Fault, Find, Reading
 from nanogpt_compat.input.records import RecordStream, RunBlock
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.repairs import BadRecord, Steps, convert_delimited
 from nanogpt_compat.input.rows import fault_of_text
-from nanogpt_compat.input.runs import Kind, Run, read_runs
-from nanogpt_compat.input.samples import N_PLACES, Excerpts, Sample, Share, shorten, spread, trim
+from nanogpt_compat.input.runs import Kind, place_of
+from nanogpt_compat.input.samples import Excerpts, Sample, Share, shorten, trim
 from nanogpt_compat.system.units import format_bytes, plural
 from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, Records, has_room
 from nanogpt_compat.text.utf8 import is_utf8
@@ -33,7 +33,6 @@ from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 
 _HEAD_BYTES = 256 * 1024
 _N_SHOWN_RECORDS = 20
-_N_REMOTE_PLACES = 64  # each is a request
 _WINDOW_BYTES = 16 * 1024  # read at a place
 _MOST_TRIED = 256  # line ends in a window, which may be inside quotes
 _TOO_LONG = (
@@ -98,6 +97,52 @@ class _Table:
         return []
 
 
+@dataclass(slots=True)
+class _Block(RunBlock):
+    """A block of whole records; the first one of a file begins with the header."""
+
+    noun = "record"
+    reader: "Delimited" = field(kw_only=True)
+
+    @property
+    def _header_end(self) -> int:
+        table = self.reader.table
+        return 0 if self.start.offset or table is None else min(len(self.raw), table.header.end)
+
+    def documents(self, *, skip_bad: bool, make_room: MakeRoom = has_room) -> Records:
+        records, table = Records(), self.reader.table
+        place, number = self._header_end, self.start.records + (1 if self._header_end else 0)
+        are_utf8 = is_utf8(self.raw)
+        while table is not None and place < len(self.raw):
+            record = parse_record(self.raw, place, table.delimiter, table.column)
+            number += 1
+            reason = table.fault_of(record, may_be_invalid=not are_utf8)
+            where = place_of("record", number, self.start.offset + place) if reason else ""
+            place = record.end
+            if reason and not skip_bad:
+                error = BadRecord(where, reason, noun="record")
+                raise error.of(self.reader.location, self.reader.form)
+            if reason:
+                records.add_bad(f"{where}: {reason}")
+            elif record.text:
+                records.texts.append(record.text)
+            elif record.n_cells:
+                records.n_empty += 1
+        return records
+
+    def each(self) -> Iterator[bytes]:
+        table = self.reader.table
+        delimiter = b"," if table is None else table.delimiter
+        place = 0
+        while place < len(self.raw):
+            if not place and self._header_end:
+                end = self._header_end
+            else:
+                end = parse_record(self.raw, place, delimiter, 0).end
+            yield self.raw[place:end]
+            place = end
+
+
 @dataclass(frozen=True, slots=True)
 class Delimited(RecordStream):
     """Reads documents from a column of a CSV or TSV file.
@@ -106,6 +151,7 @@ class Delimited(RecordStream):
     """
 
     table: _Table | None = None  # known while it is read
+    block_type = _Block
 
     def _header(self, head: bytes) -> Header | None:
         """Parse the header; raise an InputError if the table cannot be read with it."""
@@ -120,55 +166,41 @@ class Delimited(RecordStream):
             )
         return header
 
-    def _find_column(self, header: Header) -> _Table | None:
-        """Find the column of the texts; raise an InputError if there are two."""
-        found = find(self.documents.text_field, dict.fromkeys(header.columns, ""))
-        if found is None:
-            return None
-        name = name_of(found[0])
-        if header.columns.count(name) > 1:
-            raise InputError(
-                f"{self.location} has two columns {name!r} among its columns ({list_names(header.columns)}); "
-                "rename one of them"
-            )
-        return _Table(header, header.columns.index(name), name)
+    def _table(self, head: bytes) -> _Table | None:
+        """Find the column of the texts in a file that begins with `head`; return None if it has no records.
 
-    def _missing(self, header: Header) -> str:
-        text_field, names = in_words(self.documents.text_field), list_names(header.columns)
-        return f"{self.location} has no column {text_field} among its columns ({names})"
-
-    def _open_table(self, check: Check) -> _Table | None:
-        """Read the header; return None if there are no records."""
-        with open_input(self.location, size_bytes=self.size_bytes, check=check) as file:
-            head = ByteStream(file, self.form.compression).read(LOOK_AHEAD_BYTES)
+        Raises:
+            NoTextColumn: there is none.
+            InputError: there are two.
+        """
         header = self._header(head)
         if header is None or header.end == len(head):
             return None
-        table = self._find_column(header)
-        if table is None:
-            raise InputError(f"{self._missing(header)}; name the column of the text with --text-field")
-        return table
+        names = list_names(header.columns)
+        found = find(self.documents.text_field, dict.fromkeys(header.columns, ""))
+        if found is None:
+            text_field = in_words(self.documents.text_field)
+            raise NoTextColumn(f"{self.location} has no column {text_field} among its columns ({names})", [])
+        name = name_of(found[0])
+        if header.columns.count(name) > 1:
+            raise InputError(
+                f"{self.location} has two columns {name!r} among its columns ({names}); rename one of them"
+            )
+        return _Table(header, header.columns.index(name), name)
+
+    def _open_table(self, check: Check) -> _Table | None:
+        with open_input(self.location, size_bytes=self.size_bytes, check=check) as file:
+            return self._table(ByteStream(file, self.form.compression).read(LOOK_AHEAD_BYTES))
 
     def blocks(self, start: Position, how: Reading) -> Blocks:
         reader = replace(self, table=self._open_table(how.check))
         return RecordStream.blocks(reader, start, how)
 
-    def runs(self, read: Callable[[int], bytes], start: Position, how: Reading) -> Iterator[Run]:
+    def kind(self, start: Position) -> Kind:
         table = self.table
         n_skipped = table.header.start if table is not None and not start.offset else 0
         ends = RecordEnds(b"," if table is None else table.delimiter, n_skipped=n_skipped)
-        return read_runs(
-            read,
-            Kind(place_of_record, ends, _TOO_LONG),
-            path=self.location,
-            block_bytes=how.block_bytes,
-            first=start.records + 1,
-            offset=start.offset,
-            make_room=how.make_room,
-        )
-
-    def block(self, raw: bytes, start: Position, end: Position) -> "_Block":
-        return _Block(raw, start, end, is_val=False, reader=self)
+        return Kind("record", ends.find, _TOO_LONG)
 
     @property
     def finder(self) -> tuple[Find, int, int]:
@@ -178,18 +210,18 @@ class Delimited(RecordStream):
         """Look at the header, and at the first record."""
         with open_input(self.location, check=check) as file:
             head, is_all = self._read_head(file)
-        header = self._header(head)
-        if header is None or header.end == len(head):
-            return None
-        table = self._find_column(header)
+        try:
+            table = self._table(head)
+        except NoTextColumn as error:
+            return Fault(self, error.found)
         if table is None:
-            return Fault(self, self._missing(header))
-        first = parse_record(head, header.end, table.delimiter, table.column)
+            return None
+        first = parse_record(head, table.header.end, table.delimiter, table.column)
         reason = table.fault_of(first)
         if self.documents.skip_bad or not reason or (first.end == len(head) and not is_all):
             return None
-        error = BadRecord(place_of_record(2, header.end), reason, noun="record")
-        return Fault(self, f"{self.location}: {error.where}: {error.reason}", error.advice)
+        bad = BadRecord(place_of("record", 2, table.header.end), reason, noun="record")
+        return Fault(self, f"{self.location}: {bad.where}: {bad.reason}", bad.advice)
 
     def first_records(self) -> list[object]:
         with open_input(self.location) as file:
@@ -212,19 +244,15 @@ class Delimited(RecordStream):
         return head, len(head) not in (_HEAD_BYTES, LOOK_AHEAD_BYTES)
 
     def sample(self, file: InputFile, _samples: list[Sample], share: Share, check: Check) -> Excerpts:
-        """Take the records at places spread over the file, or the first ones.
-
-        That takes long records more often than short ones, so each counts by its tokens per byte.
-        """
+        """Take the records at places spread over the file, or the first ones."""
         table = self._open_table(check)
-        n_places = share.of(_N_REMOTE_PLACES if isinstance(file.path, Url) else N_PLACES)
-        if table is None or self.is_in_order or file.size_bytes <= n_places * _WINDOW_BYTES // 8:
+        places = self.places(file, share, _WINDOW_BYTES)
+        if table is None or not places:
             return self._take_head(file, share, table)
-        places = spread(n_places, file.size_bytes)
         windows = [(place, min(file.size_bytes, place + _WINDOW_BYTES)) for place in places]
         read_ahead(file, windows)
         pieces = [table.piece_of(file.read(end - start, start), share) for start, end in windows]
-        return self.excerpts(pieces, n_places, self.size_bytes)
+        return self.excerpts(pieces, len(places), self.size_bytes)
 
     def _take_head(self, file: InputFile, share: Share, table: _Table | None) -> Excerpts:
         stream = ByteStream(file, self.form.compression)
@@ -252,57 +280,3 @@ class Delimited(RecordStream):
         text_field, *_ = alternatives(self.documents.text_field)
         delimiter = "," if header is None else header.delimiter
         return convert_delimited(paths, self.form, str(steps[0]), delimiter, text_field, is_piped=is_piped)
-
-
-@dataclass(slots=True)
-class _Block(RunBlock):
-    """A block of whole records; the first one of a file begins with the header."""
-
-    noun = "record"
-    reader: Delimited = field(kw_only=True)
-
-    @property
-    def place(self) -> str:
-        return place_of_record(self.start.records + 1, self.start.offset)
-
-    @property
-    def _header_end(self) -> int:
-        table = self.reader.table
-        return 0 if self.start.offset or table is None else min(len(self.raw), table.header.end)
-
-    def documents(self, *, skip_bad: bool, make_room: MakeRoom = has_room) -> Records:
-        records, table = Records(), self.reader.table
-        place, number = self._header_end, self.start.records + (1 if self._header_end else 0)
-        are_utf8 = is_utf8(self.raw)
-        while table is not None and place < len(self.raw):
-            record = parse_record(self.raw, place, table.delimiter, table.column)
-            where, number = self.start.offset + place, number + 1
-            place = record.end
-            reason = table.fault_of(record, may_be_invalid=not are_utf8)
-            if reason and not skip_bad:
-                error = BadRecord(place_of_record(number, where), reason, noun="record")
-                raise error.of(self.reader.location, self.reader.form)
-            if reason:
-                records.add_bad(f"{place_of_record(number, where)}: {reason}")
-            elif record.text:
-                records.texts.append(record.text)
-            elif record.n_cells:
-                records.n_empty += 1
-        return records
-
-    def each(self) -> Iterator[bytes]:
-        table = self.reader.table
-        delimiter = b"," if table is None else table.delimiter
-        place = 0
-        while place < len(self.raw):
-            if not place and self._header_end:
-                end = self._header_end
-            else:
-                end = parse_record(self.raw, place, delimiter, 0).end
-            yield self.raw[place:end]
-            place = end
-
-
-def place_of_record(number: int, offset: int) -> str:
-    """Return the place of a record, for messages; the header is record 1."""
-    return f"record {number:,}, at byte {offset:,}"

@@ -6,13 +6,12 @@ r"""Read documents from JSON lines: one JSON object per line, with the text in o
 
 import codecs
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from io import BytesIO
 
 import numpy as np
 
 from nanogpt_compat.input.fieldpath import deepest, find, in_words, name_of
-from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.native import native_decoder
 from nanogpt_compat.input.repairs import (
     ARRAYS,
@@ -23,7 +22,7 @@ from nanogpt_compat.input.repairs import (
     ONE_A_LINE,
     BadRecord,
 )
-from nanogpt_compat.input.runs import Kind, Run, read_runs
+from nanogpt_compat.input.runs import Kind, place_of
 from nanogpt_compat.input.strings import LONG_STRING_BYTES, BadString, encode, take_out
 from nanogpt_compat.system.units import format_bytes
 from nanogpt_compat.text.blocks import (
@@ -52,42 +51,21 @@ _JSON_FACTOR = 24  # bytes of memory that `json` takes per byte of `{},{},{}`, t
 _decode = json.JSONDecoder(parse_int=float).raw_decode
 
 
-class _LineEnds:
-    """Finds the ends of lines."""
-
-    def find(self, data: bytes) -> tuple[int, int, int]:
-        """Return the first and the last place after a line end, and the number of line ends."""
-        last = data.rfind(b"\n") + 1
-        if not last:
-            return 0, 0, 0
-        # A sixth of the time of bytes.count, in the thread that reads.
-        n_ends = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _LINE_END))
-        return data.find(b"\n") + 1, last, n_ends
+def _find_ends(data: bytes) -> tuple[int, int, int]:
+    last = data.rfind(b"\n") + 1
+    if not last:
+        return 0, 0, 0
+    # A sixth of the time of bytes.count, in the thread that reads.
+    n_ends = int(np.count_nonzero(np.frombuffer(data, np.uint8) == _LINE_END))
+    return data.find(b"\n") + 1, last, n_ends
 
 
-def read_lines(
-    read: Callable[[int], bytes],
-    *,
-    path: Location,
-    block_bytes: int,
-    first_line: int = 1,
-    offset: int = 0,
-    make_room: MakeRoom = has_room,
-) -> Iterator[Run]:
-    """Cut the bytes that `read` returns into runs of whole lines, as `read_runs` does."""
-    advice = (
-        "Is this one JSON object per line? Split it into lines, or remove it (--skip-bad-records does not "
-        "skip it)"
-    )
-    return read_runs(
-        read,
-        Kind(place_of_line, _LineEnds(), advice),
-        path=path,
-        block_bytes=block_bytes,
-        first=first_line,
-        offset=offset,
-        make_room=make_room,
-    )
+LINES = Kind(
+    "line",
+    _find_ends,
+    "Is this one JSON object per line? Split it into lines, or remove it (--skip-bad-records does not skip "
+    "it)",
+)
 
 
 def lines_of(raw: bytes) -> Iterable[bytes]:
@@ -122,13 +100,16 @@ def parse_lines(
     parse = _Parser(text_field, are_utf8=is_utf8(raw))
     for number, line in enumerate(lines_of(raw), first_line):
         try:
-            if len(line) > LONG_RECORD_BYTES and not _may_be_whole(line, make_room):
-                found = parse.long_line(line, n_skipped, place_of_line(number, offset), make_room)
+            # Parsing a long line as a whole takes half the time of doing it in parts.
+            if len(line) > LONG_RECORD_BYTES and not (
+                len(line) <= _MOST_WHOLE_BYTES and fits(make_room, _WHOLE_FACTOR * len(line))
+            ):
+                found = parse.long_line(line, n_skipped, place_of("line", number, offset), make_room)
             else:
                 text = parse.line(line[n_skipped:] if n_skipped else line)
                 found = None if text is None else encode(text)
         except _NoDocument as error:
-            place = place_of_line(number, offset + n_skipped)
+            place = place_of("line", number, offset + n_skipped)
             if not skip_bad:
                 raise BadRecord(
                     place, error.reason, todo=error.todo, repair=error.repair, line=number
@@ -144,16 +125,6 @@ def parse_lines(
             records.n_empty += 1
         records.n_replaced += found[1]
     return records
-
-
-def _may_be_whole(line: bytes, make_room: MakeRoom) -> bool:
-    """Whether a long line may be parsed as a whole, which takes half the time of doing it in parts."""
-    return len(line) <= _MOST_WHOLE_BYTES and fits(make_room, _WHOLE_FACTOR * len(line))
-
-
-def place_of_line(number: int, offset: int) -> str:
-    """Return the place of a line, for messages."""
-    return f"line {number:,}, at byte {offset:,}"
 
 
 class _Parser:

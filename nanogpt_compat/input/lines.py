@@ -3,24 +3,24 @@
 import json
 import re
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.fieldpath import alternatives, find, in_words, ways_to
-from nanogpt_compat.input.jsonl import lines_of, parse_lines, place_of_line, read_lines
+from nanogpt_compat.input.jsonl import LINES, lines_of, parse_lines
 from nanogpt_compat.input.local import InputFile
-from nanogpt_compat.input.location import Location, Url
+from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import Pipe
-from nanogpt_compat.input.reader import Check, Fault, Find, Reading
+from nanogpt_compat.input.reader import Check, Fault, Find
 from nanogpt_compat.input.records import RecordStream, RunBlock
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.repairs import BadRecord, Steps, convert_lines, jq
-from nanogpt_compat.input.runs import Run
-from nanogpt_compat.input.samples import N_PLACES, Excerpts, Sample, Share, shorten, spread, trim
+from nanogpt_compat.input.runs import Kind, place_of
+from nanogpt_compat.input.samples import Excerpts, Sample, Share, shorten, trim
 from nanogpt_compat.input.strings import head_of_line
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.blocks import MakeRoom, Position, Records, has_room
@@ -28,64 +28,74 @@ from nanogpt_compat.text.documents import MAX_RECORD_BYTES
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 
 _STEP_BYTES = 64 * 1024
-_N_REMOTE_PLACES = 64  # each is a request
-_LINE_BYTES = 8 * 1024  # read around a place, at first
-_MOST_LINE_BYTES = 128 * 1024  # from a longer line, a piece is taken without parsing the record
+# Read around a place until that holds its line; from a longer line, a piece is taken without parsing it.
+_LINE_BYTES = (8 * 1024, 32 * 1024, 128 * 1024)
 _HEAD_BYTES = 256 * 1024
 _BROKEN_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?$")
 _CLOSINGS = ('"}', '"}]}', '"]}', '"}}')  # to complete a record that is cut off within its text
+
+
+@dataclass(slots=True)
+class _Lines(RunBlock):
+    """A block of whole lines."""
+
+    noun = "line"
+    reader: "JsonLines" = field(kw_only=True)
+
+    def documents(self, *, skip_bad: bool, make_room: MakeRoom = has_room) -> Records:
+        try:
+            return parse_lines(
+                self.raw,
+                text_field=self.reader.documents.text_field,
+                first_line=self.start.records + 1,
+                offset=self.start.offset,
+                skip_bad=skip_bad,
+                make_room=make_room,
+            )
+        except BadRecord as error:
+            raise error.of(self.reader.location, self.reader.form) from error
+
+    def each(self) -> Iterator[bytes]:
+        return iter(lines_of(self.raw))
 
 
 class JsonLines(RecordStream):
     """Reads documents from the lines of a file."""
 
     __slots__ = ()
+    block_type = _Lines
 
-    def runs(self, read: Callable[[int], bytes], start: Position, how: Reading) -> Iterator[Run]:
-        return read_lines(
-            read,
-            path=self.location,
-            block_bytes=how.block_bytes,
-            first_line=start.records + 1,
-            offset=start.offset,
-            make_room=how.make_room,
-        )
-
-    def block(self, raw: bytes, start: Position, end: Position) -> "_Lines":
-        return _Lines(raw, start, end, is_val=False, reader=self)
+    def kind(self, _start: Position) -> Kind:
+        return LINES
 
     @property
     def finder(self) -> tuple[Find, int, int]:
-        return _find_line, 1, 0
+        return (lambda data, start, end: data.find(b"\n", start - 1, end) + 1 or None), 1, 0
 
     def counted_from(self, start: int) -> str:
         return f" (lines are counted from byte {start:,}, where the span begins)" if start else ""
 
     def sample(self, file: InputFile, _samples: list[Sample], share: Share, _check: Check) -> Excerpts:
-        """Take the records at places spread over the file, or the first ones if it is read in order or short.
-
-        Places fall on long records more often than on short ones, so each counts by its tokens per byte.
-        """
-        if self.is_in_order:
+        """Take the records at places spread over the file, or the first ones."""
+        places = self.places(file, share, _LINE_BYTES[0])
+        if not places:
             return self._take_head(file, share)
-        n_places = share.of(_N_REMOTE_PLACES if isinstance(file.path, Url) else N_PLACES)
-        if file.size_bytes <= n_places * _LINE_BYTES // 8:
-            return self._take_head(file, share)
-        places = spread(n_places, file.size_bytes)
-        windows = [_window(place, _LINE_BYTES, file.size_bytes) for place in places]
-        read_ahead(file, windows)
+        read_ahead(file, [_window(place, _LINE_BYTES[0], file.size_bytes) for place in places])
         pieces = []
-        for place, (start, end) in zip(places, windows, strict=True):
-            data = file.read(end - start, start)
-            line = _line_at(file, place, start, data)
-            if line is None:
-                piece = data[max(0, place - start - share.piece_bytes) : place - start + share.piece_bytes]
+        for place in places:
+            for n_bytes in _LINE_BYTES:
+                start, end = _window(place, n_bytes, file.size_bytes)
+                data, at = file.read(end - start, start), place - start
+                first, last = data.rfind(b"\n", 0, at) + 1, data.find(b"\n", at) + 1
+                if (first or not start) and (last or end == file.size_bytes):
+                    line = data[first : last or len(data)]
+                    shortened = [shorten(text, share) for text in self._texts_of(line, offset=1)]
+                    pieces += [(text, weight / len(line)) for text, weight in shortened]
+                    break
+            else:  # the line is very long
+                piece = data[max(0, at - share.piece_bytes) : at + share.piece_bytes]
                 pieces.append((_piece_of_string(piece), 1 / len(piece)))
-                continue
-            for found in self._texts_of(line, offset=1):
-                text, weight = shorten(found, share)
-                pieces.append((text, weight / len(line)))
-        return self.excerpts(pieces, n_places, self.size_bytes)
+        return self.excerpts(pieces, len(places), self.size_bytes)
 
     def _take_head(self, file: InputFile, share: Share) -> Excerpts:
         """Take the first records, from an input that can only be read in order, or is short."""
@@ -165,59 +175,8 @@ class JsonLines(RecordStream):
         return convert_lines(paths, self.form, command, is_piped=is_piped)
 
 
-@dataclass(slots=True)
-class _Lines(RunBlock):
-    """A block of whole lines."""
-
-    noun = "line"
-    reader: JsonLines = field(kw_only=True)
-
-    @property
-    def place(self) -> str:
-        return place_of_line(self.start.records + 1, self.start.offset)
-
-    def documents(self, *, skip_bad: bool, make_room: MakeRoom = has_room) -> Records:
-        try:
-            return parse_lines(
-                self.raw,
-                text_field=self.reader.documents.text_field,
-                first_line=self.start.records + 1,
-                offset=self.start.offset,
-                skip_bad=skip_bad,
-                make_room=make_room,
-            )
-        except BadRecord as error:
-            raise error.of(self.reader.location, self.reader.form) from error
-
-    def each(self) -> Iterator[bytes]:
-        return iter(lines_of(self.raw))
-
-
-def _find_line(data: bytes, start: int, end: int) -> int | None:
-    place = data.find(b"\n", start - 1, end) + 1
-    return place or None
-
-
 def _window(place: int, n_bytes: int, size_bytes: int) -> tuple[int, int]:
     return max(0, place - n_bytes // 2), min(size_bytes, place + n_bytes // 2)
-
-
-def _line_at(file: InputFile, place: int, start: int, data: bytes) -> bytes | None:
-    """Return the line that contains the byte at `place`, with its line end; None if it is very long.
-
-    `data` is the part of the file around the place, beginning at `start`.
-    """
-    n_bytes = _LINE_BYTES
-    while True:
-        first = data.rfind(b"\n", 0, place - start) + 1
-        last = data.find(b"\n", place - start) + 1
-        if (first or not start) and (last or start + len(data) == file.size_bytes):
-            return data[first : last or len(data)]
-        n_bytes *= 4
-        if n_bytes > _MOST_LINE_BYTES:
-            return None
-        start, end = _window(place, n_bytes, file.size_bytes)
-        data = file.read(end - start, start)
 
 
 def _piece_of_string(data: bytes) -> str:
@@ -250,7 +209,7 @@ def _look_along_line(stream: ByteStream, head: bytes, blank: bytes, text_field: 
         n_bytes += len(part)
         rest = stream.read(_STEP_BYTES)
         part = part[-n_kept:] + rest if rest else b""
-    where = place_of_line(blank.count(b"\n") + 1, len(blank))
+    where = place_of("line", blank.count(b"\n") + 1, len(blank))
     return f"{where}: no field {in_words(text_field)} in this record"
 
 

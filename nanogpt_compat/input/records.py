@@ -1,19 +1,22 @@
 """What the readers of JSON lines and of CSV share: records that follow one another in a stream of bytes."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.local import InputFile
+from nanogpt_compat.input.location import Url
 from nanogpt_compat.input.reader import Reading, Streamed
 from nanogpt_compat.input.repairs import BadRecord
-from nanogpt_compat.input.runs import Run
-from nanogpt_compat.input.samples import Excerpts
+from nanogpt_compat.input.runs import Kind, place_of, read_runs
+from nanogpt_compat.input.samples import N_PLACES, Excerpts, Share, spread
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.text.blocks import Position, RecordBlock, Records
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
+
+_N_REMOTE_PLACES = 64  # each is a request
 
 
 class RecordStream(Streamed):
@@ -21,25 +24,41 @@ class RecordStream(Streamed):
 
     __slots__ = ()
 
-    @abstractmethod
-    def runs(self, read: Callable[[int], bytes], start: Position, how: Reading) -> Iterator[Run]:
-        """Cut the bytes that `read` returns into runs of whole records, as `read_runs` does."""
+    block_type: "ClassVar[type[RunBlock]]"
 
     @abstractmethod
-    def block(self, raw: bytes, start: Position, end: Position) -> "RunBlock":
-        """Return the block of a run."""
+    def kind(self, start: Position) -> Kind:
+        """Return what the records from `start` on are."""
 
     def cut(
         self, file: InputFile, stream: ByteStream, start: Position, how: Reading
     ) -> Iterator[RecordBlock]:
-        for run in self.runs(stream.read, start, how):
+        runs = read_runs(
+            stream.read,
+            self.kind(start),
+            path=self.location,
+            block_bytes=how.block_bytes,
+            first=start.records + 1,
+            offset=start.offset,
+            make_room=how.make_room,
+        )
+        for run in runs:
             # Whether a stream ends after a line end is not known yet, and does not matter.
             is_last = self.form.compression == "none" and run.offset + len(run.raw) == file.size_bytes
             end = start.after(len(run.raw), run.n_ends, at_end=is_last or not run.n_ends)
-            block = self.block(run.raw, start, end)
+            block = self.block_type(run.raw, start, end, is_val=False, reader=self)
             del run  # only the block must hold the bytes
             yield block
             start = block.end
+
+    def places(self, file: InputFile, share: Share, window_bytes: int) -> list[int]:
+        """Return places to sample, spread over the file; none if it can only be read in order, or is short.
+
+        They fall on long records more often than on short ones, so each counts by its tokens per byte.
+        """
+        n_places = share.of(_N_REMOTE_PLACES if isinstance(file.path, Url) else N_PLACES)
+        is_short = file.size_bytes <= n_places * window_bytes // 8
+        return [] if self.is_in_order or is_short else spread(n_places, file.size_bytes)
 
     def text_bytes(self, stream: ByteStream) -> int | None:
         """Return the size of the text; None if it is unknown, because `stream` has more than a megabyte."""
@@ -66,6 +85,10 @@ class RunBlock(RecordBlock):
     @abstractmethod
     def each(self) -> Iterator[bytes]:
         """Yield the bytes of each record, which together are the block."""
+
+    @property
+    def place(self) -> str:
+        return place_of(self.noun, self.start.records + 1, self.start.offset)
 
     def singles(self) -> Iterator[RecordBlock]:
         start, left_bytes = self.start, len(self.raw)

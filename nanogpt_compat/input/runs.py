@@ -1,10 +1,10 @@
 """Cut a stream of bytes into runs of whole records: lines of JSON, or records of CSV."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
-from typing import Protocol
+from typing import TypeAlias
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.location import Location
@@ -23,21 +23,23 @@ class Run:
     offset: int  # bytes of the (uncompressed) input before the run
 
 
-class Ends(Protocol):
-    """Finds where records end in bytes that are passed piece by piece."""
-
-    def find(self, data: bytes) -> tuple[int, int, int]:
-        """Return the first and the last place after the end of a record, 0 for none, and their number."""
-        ...
+FindEnds: TypeAlias = Callable[[bytes], tuple[int, int, int]]
+"""Finds where records end in bytes that are passed piece by piece. Returns the first and the last place after
+the end of a record, 0 for none, and their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """What the records are."""
 
-    place: Callable[[int, int], str]  # names a record by its number and its byte, for messages
-    ends: Ends
+    noun: str  # for messages
+    find_ends: FindEnds
     if_too_long: str  # what to do about a record over the limit
+
+
+def place_of(noun: str, number: int, offset: int) -> str:
+    """Return the place of a record, for messages."""
+    return f"{noun} {number:,}, at byte {offset:,}"
 
 
 def read_runs(
@@ -62,13 +64,32 @@ def read_runs(
     """
     read_more = partial(read, min(block_bytes, MAX_RECORD_BYTES))
     held = BytesIO()  # the beginning of a record; it grows in place, since joining parts would hold it twice
+
+    def n_bytes_with(n_bytes: int, end: int, data: bytes) -> int:
+        """Return the size of a record of `n_bytes` with `data`, up to its `end` if that is not 0."""
+        n_bytes += end - 1 if end else len(data)
+        if n_bytes > MAX_RECORD_BYTES:
+            raise InputError(
+                f"{where} has more than {format_bytes(n_bytes)}; the limit is "
+                f"{format_bytes(MAX_RECORD_BYTES)}. {kind.if_too_long}"
+            )
+        return n_bytes
+
+    def need_of_whole() -> Need:
+        """Read to the end of the record without keeping it; return the memory that the whole record needs."""
+        n_whole, end = n_bytes, first_end
+        while not end and (more := read_more()):
+            end, _, _ = kind.find_ends(more)
+            n_whole = n_bytes_with(n_whole, end, more)
+        return need_of_record(f"{where} has {format_bytes(n_whole)}", n_whole)
+
     while data := read_more():
-        first_end, last_end, n_ends = kind.ends.find(data)
-        record = _Record(kind, f"{path}: {kind.place(first, offset)},", held.tell())
-        record = record.with_more(len(data), first_end)
+        where = f"{path}: {place_of(kind.noun, first, offset)},"
+        first_end, last_end, n_ends = kind.find_ends(data)
+        n_bytes = n_bytes_with(held.tell(), first_end, data)
         ends = [(last_end, n_ends)]
-        if record.n_bytes > LONG_RECORD_BYTES:
-            make_room(record.need.n_bytes - held.tell(), partial(record.need_of_whole, read_more))
+        if n_bytes > LONG_RECORD_BYTES:
+            make_room(need_of_record(where, n_bytes).n_bytes - held.tell(), need_of_whole)
             ends = [(first_end, min(1, n_ends)), (last_end, n_ends - 1)]
         start = 0
         for end, n_records in ends:
@@ -80,40 +101,3 @@ def read_runs(
         held.write(memoryview(data)[start:])
     if held.tell():
         yield Run(held.getvalue(), 0, first, offset)
-
-
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """The size of a record, as far as it has been read."""
-
-    kind: Kind
-    place: str  # file, number and byte
-    n_bytes: int
-    is_whole: bool = False
-
-    def with_more(self, n_bytes: int, end: int) -> "_Record":
-        """Add `n_bytes`, or only those before `end`, where the record ends, if that is not 0.
-
-        Raises:
-            InputError: the record is too long.
-        """
-        n_bytes = self.n_bytes + (end - 1 if end else n_bytes)
-        if n_bytes > MAX_RECORD_BYTES:
-            raise InputError(
-                f"{self.place} has more than {format_bytes(n_bytes)}; the limit is "
-                f"{format_bytes(MAX_RECORD_BYTES)}. {self.kind.if_too_long}"
-            )
-        return replace(self, n_bytes=n_bytes, is_whole=end > 0)
-
-    @property
-    def need(self) -> Need:
-        """The memory that it needs."""
-        return need_of_record(f"{self.place} has {format_bytes(self.n_bytes)}", self.n_bytes)
-
-    def need_of_whole(self, read_more: Callable[[], bytes]) -> Need:
-        """Read to the end of the record without keeping it; return the memory that the whole record needs."""
-        record = self
-        while not record.is_whole and (data := read_more()):
-            end, _, _ = self.kind.ends.find(data)
-            record = record.with_more(len(data), end)
-        return record.need
