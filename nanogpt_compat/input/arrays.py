@@ -4,7 +4,8 @@ Source: the Arrow columnar format, "Physical memory layout" and "Recordbatch mes
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt_compat.input.buffers import Source, open_buffer
+from nanogpt_compat.input.columns import fields_of
 from nanogpt_compat.input.messages import BatchLayout, Read
 
 Texts = Callable[[int, int], bytes]
@@ -20,6 +22,12 @@ Texts = Callable[[int, int], bytes]
 _VIEW_BYTES = 16
 _MOST_INLINE_BYTES = 12  # a text up to this length is in its view
 _VALUES_AT_A_TIME = 4096
+# Buffers of an array by its type, without those of the arrays inside; unions differ, all others have 2.
+_N_BUFFERS = {
+    **dict.fromkeys(("null", "run_end_encoded"), 0),
+    **dict.fromkeys(("struct", "fixed_size_list"), 1),
+    **dict.fromkeys(("string", "large_string", "binary", "large_binary", "list_view", "large_list_view"), 3),
+}
 
 
 @dataclass(slots=True)
@@ -62,24 +70,22 @@ class Nulls(Array):
 
 
 @dataclass(slots=True)
-class Strings(Array):
-    """Texts one after the other, with the places where they begin."""
+class Joined(Array):
+    """Texts one after the other."""
 
-    offsets: Source
     data: Source
-    offset_type: Any  # int32 or int64
 
     @property
     def n_bytes(self) -> int:
         return self.data.n_bytes
 
+    @abstractmethod
+    def ends(self, first: int, n_rows: int) -> NDArray[np.int64]:
+        """Return the places in `data` where some texts begin, and where the last one ends."""
+
     def rows(self, first: int, n_rows: int) -> tuple[NDArray[np.int64], Texts]:
-        size = np.dtype(self.offset_type).itemsize
-        raw = self.offsets.read((n_rows + 1) * size, first * size)
-        ends = np.frombuffer(raw, self.offset_type).astype(np.int64)
+        ends = self.ends(first, n_rows)
         lengths = np.diff(ends)
-        if ends[0] < 0 or ends[-1] > self.data.n_bytes or lengths.min(initial=0) < 0:
-            raise ValueError("texts that overlap or are outside their buffer")
         nulls = self.nulls(first, n_rows)
         has_gaps = bool(lengths[nulls].any())  # a null may have any text
         lengths[nulls] = -1
@@ -88,35 +94,36 @@ class Strings(Array):
             data = self.data.read(int(ends[b] - ends[a]), int(ends[a]))
             if not has_gaps:
                 return data
-            starts = (ends[a:b] - ends[a]).tolist()
-            return b"".join(
-                data[k : k + n] for k, n in zip(starts, lengths[a:b].clip(0).tolist(), strict=True)
-            )
+            starts, sizes = (ends[a:b] - ends[a]).tolist(), lengths[a:b].clip(0).tolist()
+            return b"".join(data[k : k + n] for k, n in zip(starts, sizes, strict=True))
 
         return lengths, texts
 
 
 @dataclass(slots=True)
-class FixedStrings(Array):
+class Strings(Joined):
+    """Texts with the places where they begin."""
+
+    offsets: Source
+    offset_type: Any  # int32 or int64
+
+    def ends(self, first: int, n_rows: int) -> NDArray[np.int64]:
+        size = np.dtype(self.offset_type).itemsize
+        raw = self.offsets.read((n_rows + 1) * size, first * size)
+        ends = np.frombuffer(raw, self.offset_type).astype(np.int64)
+        if ends[0] < 0 or ends[-1] > self.data.n_bytes or np.diff(ends).min(initial=0) < 0:
+            raise ValueError("texts that overlap or are outside their buffer")
+        return ends
+
+
+@dataclass(slots=True)
+class FixedStrings(Joined):
     """Texts of one length."""
 
-    data: Source
     width: int
 
-    @property
-    def n_bytes(self) -> int:
-        return self.data.n_bytes
-
-    def rows(self, first: int, n_rows: int) -> tuple[NDArray[np.int64], Texts]:
-        lengths = np.full(n_rows, self.width)
-        lengths[self.nulls(first, n_rows)] = -1
-
-        def texts(a: int, b: int) -> bytes:
-            data = self.data.read((b - a) * self.width, (first + a) * self.width)
-            parts = (data[k * self.width :][: max(0, n)] for k, n in enumerate(lengths[a:b].tolist()))
-            return data if lengths[a:b].min(initial=0) >= 0 else b"".join(parts)
-
-        return lengths, texts
+    def ends(self, first: int, n_rows: int) -> NDArray[np.int64]:
+        return np.arange(first, first + n_rows + 1) * self.width
 
 
 @dataclass(slots=True)
@@ -138,30 +145,25 @@ class Views(Array):
             raise ValueError("a text of negative length")
         lengths[self.nulls(first, n_rows)] = -1
 
-        def texts(a: int, b: int) -> bytes:
-            return b"".join(self._parts(raw, fields, lengths, a, b))
+        def parts(a: int, b: int) -> Iterator[bytes]:
+            """Yield the texts; read those that follow one another in a buffer at once."""
+            held, index, start, end = b"", -1, 0, 0  # `held` is `[start, end)` of a buffer
+            places = fields[a:b, 2:].tolist()
+            sizes = lengths[a:b].tolist()
+            for row, (n_bytes, (buffer, offset)) in enumerate(zip(sizes, places, strict=True)):
+                if n_bytes <= _MOST_INLINE_BYTES:
+                    place = (a + row) * _VIEW_BYTES + 4
+                    yield raw[place : place + max(0, n_bytes)]
+                    continue
+                if buffer != index or not start <= offset <= offset + n_bytes <= end:
+                    index, start = buffer, offset
+                    end = _end_of_run(sizes, places, row)
+                    if not 0 <= index < len(self.buffers):
+                        raise ValueError(f"a text in buffer {index:,} of {len(self.buffers):,}")
+                    held = self.buffers[index].read(end - start, start)
+                yield held[offset - start : offset - start + n_bytes]
 
-        return lengths, texts
-
-    def _parts(
-        self, raw: bytes, fields: NDArray[np.int32], lengths: NDArray[np.int64], a: int, b: int
-    ) -> Iterator[bytes]:
-        """Yield the texts; read those that follow one another in a buffer at once."""
-        held, index, start, end = b"", -1, 0, 0  # `held` is `[start, end)` of a buffer
-        places = fields[a:b, 2:].tolist()
-        sizes = lengths[a:b].tolist()
-        for row, (n_bytes, (buffer, offset)) in enumerate(zip(sizes, places, strict=True)):
-            if n_bytes <= _MOST_INLINE_BYTES:
-                place = (a + row) * _VIEW_BYTES + 4
-                yield raw[place : place + max(0, n_bytes)]
-                continue
-            if buffer != index or not start <= offset <= offset + n_bytes <= end:
-                index, start = buffer, offset
-                end = _end_of_run(sizes, places, row)
-                if not 0 <= index < len(self.buffers):
-                    raise ValueError(f"a text in buffer {index:,} of {len(self.buffers):,}")
-                held = self.buffers[index].read(end - start, start)
-            yield held[offset - start : offset - start + n_bytes]
+        return lengths, lambda a, b: b"".join(parts(a, b))
 
 
 def _end_of_run(sizes: Sequence[int], places: Sequence[Sequence[int]], row: int) -> int:
@@ -226,18 +228,6 @@ class Indices(Array):
         return lengths, texts
 
 
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """How many arrays, buffers and arrays of views there are, without the buffers of the views."""
-
-    arrays: int = 0
-    buffers: int = 0
-    views: int = 0
-
-    def __add__(self, other: "_Counts") -> "_Counts":
-        return _Counts(self.arrays + other.arrays, self.buffers + other.buffers, self.views + other.views)
-
-
 class Opener:
     """Opens the array of one column in each batch of a schema."""
 
@@ -246,25 +236,28 @@ class Opener:
         self._pyarrow = pyarrow
         self._read = read
         self._all = _count(kinds, pyarrow)
-        self._before: list[_Counts] = []  # before the column, and before each field of structs on the way
+        self._before: list[Counter[str]] = []  # before the column, and each field of structs on the way
         self._kind: Any = None
-        before = _Counts()
+        before = Counter[str]()
         for index in way:
             if self._kind is not None:  # the struct itself
-                before += _Counts(1, 1)
+                before += Counter(arrays=1, buffers=1)
             before += _count(kinds[:index], pyarrow)
-            self._before.append(before)
+            self._before.append(before.copy())
             self._kind = kinds[index]
-            kinds = [self._kind.field(k).type for k in range(self._kind.num_fields)]
+            kinds = [one.type for one in fields_of(self._kind)]
 
     def open(self, layout: BatchLayout, values: Values) -> Array:
         """Open the array of a batch with the values of its dictionary; raise ValueError if it is damaged."""
+        n_views = len(layout.n_variadic)
         n_buffers = len(layout.buffers) - sum(layout.n_variadic)
-        if self._all != _Counts(len(layout.nulls), n_buffers, len(layout.n_variadic)):
+        if self._all != Counter(arrays=len(layout.nulls), buffers=n_buffers, views=n_views):
             raise ValueError("the buffers of its batch are not those of its schema")
-        places = [one.buffers + sum(layout.n_variadic[: one.views]) for one in self._before]
-        valid = [place for place, one in zip(places, self._before, strict=True) if layout.nulls[one.arrays]]
-        place, view = places[-1], self._before[-1].views
+        places = [one["buffers"] + sum(layout.n_variadic[: one["views"]]) for one in self._before]
+        valid = [
+            place for place, one in zip(places, self._before, strict=True) if layout.nulls[one["arrays"]]
+        ]
+        place, view = places[-1], self._before[-1]["views"]
         opened = list[Source]()
 
         def source(k: int) -> Source:
@@ -283,38 +276,27 @@ class Opener:
         elif types.is_fixed_size_binary(kind):
             made = FixedStrings(n_rows, bits, source(place + 1), kind.byte_width)
         elif types.is_string_view(kind) or types.is_binary_view(kind):
-            n_data = layout.n_variadic[view] if view < len(layout.n_variadic) else 0
+            n_data = layout.n_variadic[view] if view < n_views else 0
             made = Views(n_rows, bits, source(place + 1), [source(place + 2 + k) for k in range(n_data)])
         else:
             offset_type = np.int64 if types.is_large_string(kind) or types.is_large_binary(kind) else np.int32
-            made = Strings(n_rows, bits, source(place + 1), source(place + 2), offset_type)
+            made = Strings(n_rows, bits, source(place + 2), source(place + 1), offset_type)
         made.opened = opened
         return made
 
 
-def _count(kinds: Sequence[Any], pyarrow: Any) -> _Counts:
-    return sum((_count_one(one, pyarrow) for one in kinds), _Counts())
-
-
-def _count_one(kind: Any, pyarrow: Any) -> _Counts:
-    types = pyarrow.types
-    if isinstance(kind, pyarrow.BaseExtensionType):
-        return _count_one(kind.storage_type, pyarrow)
-    if types.is_dictionary(kind):
-        return _Counts(1, 2)
-    if types.is_null(kind):
-        return _Counts(1)
-    if types.is_string_view(kind) or types.is_binary_view(kind):
-        return _Counts(1, 2, 1)
-    if any(getattr(types, f"is_{one}")(kind) for one in ("string", "large_string", "binary", "large_binary")):
-        return _Counts(1, 3)
-    inside = [kind.field(k).type for k in range(kind.num_fields)]
-    if types.is_run_end_encoded(kind):
-        n_own = 0  # buffers apart from those of the arrays inside
-    elif types.is_struct(kind) or types.is_fixed_size_list(kind):
-        n_own = 1
-    elif types.is_union(kind):
-        n_own = 1 if kind.mode == "sparse" else 2
-    else:
-        n_own = 3 if types.is_list_view(kind) or types.is_large_list_view(kind) else 2
-    return _Counts(1, n_own) + _count(inside, pyarrow)
+def _count(kinds: Iterable[Any], pyarrow: Any) -> Counter[str]:
+    """Count the arrays of some types, their buffers without those of views, and the arrays of views."""
+    found, types = Counter[str](), pyarrow.types
+    for kind in kinds:
+        if isinstance(kind, pyarrow.BaseExtensionType):
+            found += _count([kind.storage_type], pyarrow)
+            continue
+        names = (name for name in _N_BUFFERS if getattr(types, f"is_{name}")(kind))
+        n_buffers = _N_BUFFERS.get(next(names, ""), 2)
+        if types.is_union(kind):
+            n_buffers = 1 if kind.mode == "sparse" else 2
+        n_views = int(types.is_string_view(kind) or types.is_binary_view(kind))
+        found += Counter(arrays=1, buffers=n_buffers, views=n_views)
+        found += _count((one.type for one in fields_of(kind)), pyarrow)
+    return found

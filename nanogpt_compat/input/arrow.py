@@ -131,7 +131,14 @@ class ArrowColumn(Column):
         if self._column is None:  # there are no rows
             return
         if self._entries is not None and self._values[0] != group.dictionaries:
-            self._values = group.dictionaries, self._load_values(self._entries, group.dictionaries, make_room)
+            values = Values()
+            for place in group.dictionaries:
+                what = f"the dictionary at byte {place:,}"
+                array = self._array_at(self._entries, place)
+                way_out = "write the texts without a dictionary"
+                self._make_room_for_all(what, array.n_bytes, make_room, way_out)
+                self._checked(place, values.add, self._held(array, what, make_room))
+            self._values = group.dictionaries, values
         array = self._held(self._array_at(self._column, group.start), str(group), make_room)
         window_bytes = sum(one.window_bytes for one in array.opened)
         what = f"the zstd window of {group},"
@@ -224,15 +231,6 @@ class ArrowColumn(Column):
         message = self._read_message(place)
         assert message is not None
         return self._array(opener, self._layout(message))
-
-    def _load_values(self, entries: Opener, dictionaries: Sequence[int], make_room: MakeRoom) -> Values:
-        values = Values()
-        for place in dictionaries:
-            what = f"the dictionary at byte {place:,}"
-            array = self._array_at(entries, place)
-            self._make_room_for_all(what, array.n_bytes, make_room, "write the texts without a dictionary")
-            self._checked(place, values.add, self._held(array, what, make_room))
-        return values
 
     def _held(self, array: Array, what: str, make_room: MakeRoom) -> Array:
         """Decompress the buffers of an array of views into memory: its texts are anywhere in them."""

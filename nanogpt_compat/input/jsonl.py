@@ -181,7 +181,7 @@ class _Parser:
                 else:
                     string.check()
         except BadString as error:
-            raise _NoDocument(error.reason) from error
+            raise _NoDocument(str(error)) from error
         except _NoDocument as error:
             if not strings:
                 raise

@@ -63,7 +63,20 @@ class TextColumn(Column):
 
     def _open(self) -> None:
         self._leaf: int | None = None  # its index among the columns that are stored; None without rows
-        self._check_magic()
+        head = self._stored.read(len(PARQUET_MAGIC), 0)
+        if head == _ENCRYPTED_MAGIC:
+            raise self._encrypted()
+        if head != PARQUET_MAGIC:
+            raise InputError(
+                f"{self.path} is not a parquet file: it begins with {head!r}, not with {PARQUET_MAGIC!r}; "
+                "fetch or make it again, or rename it to match its format"
+            )
+        tail = self._stored.read(len(PARQUET_MAGIC), max(0, self.size_bytes - len(PARQUET_MAGIC)))
+        if tail != PARQUET_MAGIC or self.size_bytes < 3 * len(PARQUET_MAGIC):
+            raise InputError(
+                f"{self.path} is truncated: it ends at byte {self.size_bytes:,} without a parquet footer "
+                f"(found {tail!r}, not {PARQUET_MAGIC!r}); fetch or make it again"
+            )
         try:
             self._file = self._open_file()
             # Asking pyarrow for the size of encrypted columns would end the process.
@@ -92,20 +105,34 @@ class TextColumn(Column):
         self, group: RowGroup, *, block_bytes: int, first_row: int = 0, make_room: MakeRoom = has_room
     ) -> Iterator[tuple[bytes, Rows]]:
         """Yield runs of rows; rows before `first_row` must be decoded, too."""
-        run = _Run(group, max(first_row, group.first_row), column=self.name, is_void=self._is_void)
-        for batch in self._read_batches(group, block_bytes, run.first_row, make_room):
+        first_row = max(first_row, group.first_row)
+        texts, all_lengths, n_bytes = list[memoryview](), list[NDArray[np.int64]](), 0
+
+        def take() -> tuple[bytes, Rows]:
+            """Return the collected rows, and start over with the row after them."""
+            nonlocal first_row, n_bytes
+            raw, lengths = b"".join(texts), np.concatenate(all_lengths)
+            rows = Rows(group, first_row, lengths, self.name, is_void=self._is_void)
+            first_row, n_bytes = first_row + len(lengths), 0
+            texts.clear()
+            all_lengths.clear()
+            return raw, rows
+
+        for batch in self._read_batches(group, block_bytes, first_row, make_room):
             parts = _apart(*batch.pop())
             while parts:
                 text, lengths = parts.pop(0)
-                n_bytes = len(text)
-                if run.n_rows and n_bytes > LONG_RECORD_BYTES:
-                    yield run.take()
-                run.add(text, lengths)
-                del text  # only the run must hold it, so that `take` frees it
-                if run.n_bytes + n_bytes > block_bytes:  # another part of this size would be too much
-                    yield run.take()
-        if run.n_rows:
-            yield run.take()
+                n_new = len(text)
+                if texts and n_new > LONG_RECORD_BYTES:
+                    yield take()
+                texts.append(text)
+                all_lengths.append(lengths)
+                n_bytes += n_new
+                del text  # only the list must hold it, so that `take` frees it
+                if n_bytes + n_new > block_bytes:  # another part of this size would be too much
+                    yield take()
+        if texts:
+            yield take()
 
     def _read_batches(
         self, group: RowGroup, block_bytes: int, first_row: int, make_room: MakeRoom
@@ -201,22 +228,6 @@ class TextColumn(Column):
             lengths[null] = -1
         return memoryview(text or b"")[ends[0] : ends[-1]], lengths
 
-    def _check_magic(self) -> None:
-        head = self._stored.read(len(PARQUET_MAGIC), 0)
-        if head == _ENCRYPTED_MAGIC:
-            raise self._encrypted()
-        if head != PARQUET_MAGIC:
-            raise InputError(
-                f"{self.path} is not a parquet file: it begins with {head!r}, not with {PARQUET_MAGIC!r}; "
-                "fetch or make it again, or rename it to match its format"
-            )
-        tail = self._stored.read(len(PARQUET_MAGIC), max(0, self.size_bytes - len(PARQUET_MAGIC)))
-        if tail != PARQUET_MAGIC or self.size_bytes < 3 * len(PARQUET_MAGIC):
-            raise InputError(
-                f"{self.path} is truncated: it ends at byte {self.size_bytes:,} without a parquet footer "
-                f"(found {tail!r}, not {PARQUET_MAGIC!r}); fetch or make it again"
-            )
-
     def _open_file(self) -> Any:
         from pyarrow.parquet import ParquetFile
 
@@ -301,37 +312,6 @@ class Parquet(Table):
 
     __slots__ = ()
     column_type = TextColumn
-
-
-class _Run:
-    """Collects rows of a row group."""
-
-    def __init__(self, group: RowGroup, first_row: int, *, column: str, is_void: bool) -> None:
-        self.first_row = first_row
-        self.n_rows = 0
-        self.n_bytes = 0
-        self._group = group
-        self._column = column
-        self._is_void = is_void
-        self._texts: list[memoryview] = []
-        self._lengths: list[NDArray[np.int64]] = []
-
-    def add(self, text: memoryview, lengths: NDArray[np.int64]) -> None:
-        """Add the rows that follow."""
-        self._texts.append(text)
-        self._lengths.append(lengths)
-        self.n_rows += len(lengths)
-        self.n_bytes += len(text)
-
-    def take(self) -> tuple[bytes, Rows]:
-        """Return the collected rows, and start over with the row after them."""
-        raw, lengths = b"".join(self._texts), np.concatenate(self._lengths)
-        rows = Rows(self._group, self.first_row, lengths, self._column, is_void=self._is_void)
-        self.first_row += self.n_rows
-        self.n_rows = self.n_bytes = 0
-        self._texts.clear()
-        self._lengths.clear()
-        return raw, rows
 
 
 def _apart(text: memoryview, lengths: NDArray[np.int64]) -> list[tuple[memoryview, NDArray[np.int64]]]:

@@ -47,11 +47,6 @@ class Rows:
     column: str = ""  # its name, for messages
     is_void: bool = False  # the column has only nulls: its rows are always skipped, and counted
 
-    @property
-    def place(self) -> str:
-        """The place of the first row, for messages."""
-        return place_of_row(self.first_row, self.group)
-
 
 def place_of_row(row: int, group: RowGroup) -> str:
     """Return the place of a row, for messages."""

@@ -27,12 +27,7 @@ _decode = json.JSONDecoder().raw_decode
 
 
 class BadString(Exception):
-    """A string is not valid JSON: why, and at which byte of the line."""
-
-    def __init__(self, reason: str, offset: int) -> None:
-        super().__init__(reason, offset)
-        self.reason = reason
-        self.offset = offset
+    """A string is not valid JSON, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +59,19 @@ class LongString:
         start = self.start
         while start < self.end:
             end = _divide(self.line, start, min(start + _PART_BYTES, self.end), self.end)
-            yield encode(_decode_part(self.line, start, end))
+            try:
+                text = self.line[start:end].decode()
+            except UnicodeDecodeError as error:
+                place = start + error.start
+                found = self.line[place : start + error.end].hex(" ")
+                raise BadString(f"byte {place:,} of the line is not UTF-8: found {found}") from error
+            try:
+                decoded: str = _decode(f'"{text}"')[0]
+            except json.JSONDecodeError as error:
+                place = start + len(text[: error.pos - 1].encode())
+                reason = f"not JSON: {error.msg.removesuffix(' at')} at byte {place + 1:,} of the line"
+                raise BadString(reason) from error
+            yield encode(decoded)
             start = end
 
 
@@ -160,19 +167,3 @@ def _divide(line: bytes, start: int, nominal: int, end: int) -> int:
         ]:
             return place
     return nominal  # no character or escape is this long, so the string is invalid anyway
-
-
-def _decode_part(line: bytes, start: int, end: int) -> str:
-    try:
-        text = line[start:end].decode()
-    except UnicodeDecodeError as error:
-        found = line[start + error.start : start + error.end].hex(" ")
-        place = start + error.start
-        raise BadString(f"byte {place:,} of the line is not UTF-8: found {found}", place) from error
-    try:
-        decoded: str = _decode(f'"{text}"')[0]
-    except json.JSONDecodeError as error:
-        place = start + len(text[: error.pos - 1].encode())
-        reason = f"not JSON: {error.msg.removesuffix(' at')} at byte {place + 1:,} of the line"
-        raise BadString(reason, place) from error
-    return decoded

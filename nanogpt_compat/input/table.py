@@ -13,7 +13,7 @@ from nanogpt_compat.input.location import Location, Url
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.reader import Check, Consumed, Fault, Reader, Reading, go_on
 from nanogpt_compat.input.repairs import BadRecord, Steps, convert_table
-from nanogpt_compat.input.rows import LENGTH_BYTES, RowGroup, Rows, crc_of_rows, parse_rows
+from nanogpt_compat.input.rows import LENGTH_BYTES, RowGroup, Rows, crc_of_rows, parse_rows, place_of_row
 from nanogpt_compat.input.samples import N_PLACES, Excerpts, Sample, Share, shorten, spread
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.blocks import Blocks, MakeRoom, Need, Position, RecordBlock, Records, has_room
@@ -199,7 +199,7 @@ class _Rows(RecordBlock):
 
     @property
     def place(self) -> str:
-        return self.rows.place
+        return place_of_row(self.rows.first_row, self.rows.group)
 
     def documents(self, *, skip_bad: bool, make_room: MakeRoom = has_room) -> Records:
         try:
