@@ -3,8 +3,7 @@
 reader.py        the interface of a reader, which is everything that differs by format
 source.py        the readers by format; the inputs of a run, in blocks
 text.py          the reader of plain text
-separated.py     the reader of text with documents between separators
-whole.py         the reader of text files each of which is one document
+separated.py     the readers of text with documents: between separators, or each file is one
 lines.py         the reader of JSON lines
 delimited.py     the reader of CSV and TSV
 table.py         the reader of a column of a table; for these two formats:

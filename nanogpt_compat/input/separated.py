@@ -1,12 +1,18 @@
-"""Read the documents of a text file in blocks: many whole documents, or a part of a long one."""
+"""Read the documents of text files in blocks: many whole documents, or a part of a long one.
+
+There are separators between them, or each file is one document.
+"""
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
+from nanogpt_compat.input.local import InputFile
+from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import UNKNOWN
-from nanogpt_compat.input.reader import Find, Reading
+from nanogpt_compat.input.reader import Check, Find, Reading, go_on
+from nanogpt_compat.input.samples import Excerpts, Sample, Share
 from nanogpt_compat.input.text import Text
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.text.blocks import Block, MakeRoom, Position
@@ -61,17 +67,6 @@ class SeparatedText(DocumentText):
                 return replace(last, end=end, is_val=block.is_val, n_chars=n_end)
         return replace(block, n_chars=len(text))
 
-    def _as_encoded(self, text: str) -> str:
-        return text.replace(self._separator, self.mark)
-
-    def _lacks_separator(self, pieces: Sequence[bytes]) -> bool | None:
-        separator = self._separator.encode()
-        texts = (one.replace(b"\r\n", b"\n").replace(b"\r", b"\n") for one in pieces)
-        return not any(separator in one for one in texts)
-
-    def _shows_end(self, data: bytes) -> bool:
-        return super()._shows_end(data.replace(self._separator.encode(), b""))
-
     def _is_same_place(self, file: Readable, start: int, at: Position) -> bool:
         if not at.document and at.anchor == at.offset:
             return True  # a separator ends there, regardless of what follows
@@ -82,8 +77,56 @@ class SeparatedText(DocumentText):
 
     @property
     def finder(self) -> tuple[Find, int, int]:
-        find = _SeparatorEnd(self._separator)
-        return find, 2 * find.most_bytes, 1
+        """Find the end of a separator that counts as one regardless of how the text before it is split.
+
+        Separators may overlap: in three line feeds, which two are the separator depends on the text before.
+        A separator is certain if no other one begins within its length before it. Places close after invalid
+        bytes, or right after a carriage return, are not used.
+        """
+        separator, n_chars = self._separator, len(self._separator)
+        most_bytes = _MAX_CHAR_BYTES * (n_chars + 1)  # a separator, with a character to spare
+        escaped = re.escape(separator.encode()).replace(b"\\\n", b"\r?\n")
+        pattern = re.compile(b"(?=(" + escaped + b"))", re.DOTALL)  # finds overlapping ones, too
+
+        def find(data: bytes, start: int, end: int) -> int | None:
+            for match in pattern.finditer(data, max(0, start - most_bytes), end):
+                place = match.end(1)
+                if not start <= place <= end or data.endswith(b"\r", 0, place):
+                    continue
+                raw = data[max(0, place - 2 * most_bytes) : place]
+                text = raw.decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
+                if INVALID.search(text[-2 * n_chars - 1 :]):
+                    continue
+                if text.find(separator, max(0, len(text) - 2 * n_chars + 1)) == len(text) - n_chars:
+                    return place
+            return None
+
+        return find, 2 * most_bytes, 1
+
+
+class WholeText(DocumentText):
+    """Reads text that is one document. There is no block of an empty file, which is an empty document."""
+
+    __slots__ = ()
+
+    def shorten(self, block: Block, _n_chars: int, _make_room: MakeRoom) -> Block:
+        return replace(block, n_chars=len(decode(block, lenient(self.errors))))
+
+    def sample(self, file: InputFile, samples: list[Sample], share: Share, check: Check) -> Excerpts:
+        """Take pieces of the text, and the same share of its one end-of-text token."""
+        found = super().sample(file, samples, share, check)
+        if not self.size_bytes:
+            return found
+        weights = [*found.weights, found.n_bytes / self.size_bytes]
+        return replace(found, texts=[*found.texts, self.mark], weights=weights)
+
+    def bounds(self, start: int, end: int, check: Check = go_on) -> tuple[int, int]:
+        """Give the whole file to the span that begins with it."""
+        if self.form.compression != "none":
+            return start, end
+        check()
+        with open_input(self.location, size_bytes=self.size_bytes, check=check) as file:
+            return (0, file.size_bytes) if start == 0 else (end, end)
 
 
 class _DocumentWindow(Window):
@@ -141,12 +184,7 @@ class _DocumentWindow(Window):
 
 
 def read_documents(
-    file: Readable,
-    *,
-    start: Position,
-    block_bytes: int,
-    documents: Documents,
-    errors: str,
+    file: Readable, *, start: Position, block_bytes: int, documents: Documents, errors: str
 ) -> Iterator[Block]:
     """Yield the file from `start` on in blocks of about `block_bytes`.
 
@@ -249,33 +287,3 @@ def separator_end(block: Block, separator: str, errors: str, *, is_first: bool) 
         return None
     n_chars = len(parts[0]) + len(separator) if is_first else len(text) - len(parts[-1])
     return end_of_chars(block, n_chars, errors)
-
-
-class _SeparatorEnd:
-    """Find the end of a separator that counts as one regardless of how the text before it is split.
-
-    Separators may overlap: in three line feeds, which two are the separator depends on the text before. A
-    separator is certain if no other one begins within its length before it. Places close after invalid bytes,
-    or right after a carriage return, are not used.
-    """
-
-    def __init__(self, separator: str) -> None:
-        self._separator = separator
-        self._n_chars = len(separator)
-        self.most_bytes = _MAX_CHAR_BYTES * (self._n_chars + 1)  # a separator, with a character to spare
-        pattern = re.escape(separator.encode()).replace(b"\\\n", b"\r?\n")
-        self._pattern = re.compile(b"(?=(" + pattern + b"))", re.DOTALL)  # finds overlapping ones, too
-
-    def __call__(self, data: bytes, start: int, end: int) -> int | None:
-        for match in self._pattern.finditer(data, max(0, start - self.most_bytes), end):
-            place = match.end(1)
-            if not start <= place <= end or data.endswith(b"\r", 0, place):
-                continue
-            raw = data[max(0, place - 2 * self.most_bytes) : place]
-            text = raw.decode("utf-8", "surrogateescape").replace("\r\n", "\n").replace("\r", "\n")
-            n_chars = self._n_chars
-            if INVALID.search(text[-2 * n_chars - 1 :]):
-                continue
-            if text.find(self._separator, max(0, len(text) - 2 * n_chars + 1)) == len(text) - n_chars:
-                return place
-        return None

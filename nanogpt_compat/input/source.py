@@ -33,13 +33,9 @@ def _class_of(container: Container, documents: Documents | None = None) -> type[
         from nanogpt_compat.input.text import Text
 
         return Text
-    if documents.separator is None:
-        from nanogpt_compat.input.whole import WholeText
+    from nanogpt_compat.input.separated import SeparatedText, WholeText
 
-        return WholeText
-    from nanogpt_compat.input.separated import SeparatedText
-
-    return SeparatedText
+    return WholeText if documents.separator is None else SeparatedText
 
 
 def reader_of(

@@ -1,6 +1,6 @@
 """Read continuous text, plain or compressed, in blocks that end at exact cuts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +59,7 @@ class Text(Streamed):
     def sample(self, file: InputFile, samples: list[Sample], share: Share, _check: Check) -> Excerpts:
         """Take pieces spread over a local file; for other inputs, and compressed ones, use the samples."""
         pieces, text_bytes = samples, self.size_bytes
-        n_bytes = sum(len(piece.data) for piece in pieces)
+        stream = None
         if self.form.compression != "none":
             stream = ByteStream(file, self.form.compression)
             head = stream.read(LOOK_AHEAD_BYTES + 1)
@@ -67,31 +67,29 @@ class Text(Streamed):
             pieces = samples = take_samples(
                 InMemory(head), total_bytes=share.total_bytes, n_inputs=share.n_inputs
             )
-            n_bytes = self.stored_bytes(stream, sum(len(piece.data) for piece in pieces))
         elif isinstance(self.location, Path):
             pieces = take_text(file, share)
-            n_bytes = sum(len(piece.data) for piece in pieces)
+        n_bytes = sum(len(piece.data) for piece in pieces)
+        if stream is not None:
+            n_bytes = self.stored_bytes(stream, n_bytes)
+        texts = [piece.data.decode("utf-8", lenient(self.errors)) for piece in pieces]
+        looked_at = [one.data for one in (*samples, *pieces)]
+        lacks_separator = None
+        if separator := self.documents.separator:
+            texts = [one.replace(separator, self.mark) for one in texts]
+            between = separator.encode()
+            unix = (one.replace(b"\r\n", b"\n").replace(b"\r", b"\n") for one in looked_at)
+            lacks_separator = not any(between in one for one in unix)
+            looked_at = [one.replace(between, b"") for one in looked_at]
         return Excerpts(
-            [self._as_encoded(piece.data.decode("utf-8", lenient(self.errors))) for piece in pieces],
+            texts,
             [1.0] * len(pieces),
             n_bytes,
             text_bytes,
             text=samples,
-            shows_end_of_text=any(self._shows_end(one.data) for one in (*samples, *pieces)),
-            lacks_separator=self._lacks_separator([one.data for one in (*samples, *pieces)]),
+            shows_end_of_text=any(END_OF_TEXT_NAME.encode() in one for one in looked_at),
+            lacks_separator=lacks_separator,
         )
-
-    def _as_encoded(self, text: str) -> str:
-        """Return a piece of text as it goes to an engine."""
-        return text
-
-    def _lacks_separator(self, _pieces: Sequence[bytes]) -> bool | None:
-        """Whether documents are separated, and no piece of text holds a separator; None: they are not."""
-        return None
-
-    def _shows_end(self, data: bytes) -> bool:
-        """Whether a piece of text holds `<|endoftext|>` outside of separators."""
-        return END_OF_TEXT_NAME.encode() in data
 
     def change_of_place(self, stream: ByteStream, at: Position) -> str:
         if at.offset == 0:
@@ -100,8 +98,9 @@ class Text(Streamed):
         start = at.offset - len(tail)
         if self._is_same_place(InMemory(tail + ahead, start), start, at):
             return ""
-        n_bytes = f"{at.offset:,} bytes"
-        return f"was changed just after the {n_bytes} already read, so it can no longer be cut there"
+        return (
+            f"was changed just after the {at.offset:,} bytes already read, so it can no longer be cut there"
+        )
 
     def _is_same_place(self, file: Readable, start: int, at: Position) -> bool:
         """Whether a block that ended at `at` would still end there; `file` is in memory from `start` on."""
