@@ -25,15 +25,7 @@ from nanogpt_compat.input.repairs import (
 from nanogpt_compat.input.runs import Kind, place_of
 from nanogpt_compat.input.strings import LONG_STRING_BYTES, BadString, encode, take_out
 from nanogpt_compat.system.units import format_bytes
-from nanogpt_compat.text.blocks import (
-    LONG_RECORD_BYTES,
-    MAX_LISTED,
-    MakeRoom,
-    Need,
-    Records,
-    fits,
-    has_room,
-)
+from nanogpt_compat.text.blocks import LONG_RECORD_BYTES, MAX_LISTED, MakeRoom, Need, Records, fits, has_room
 from nanogpt_compat.text.utf8 import is_utf8
 
 _MAX_NAME_CHARS = 40
@@ -111,10 +103,8 @@ def parse_lines(
         except _NoDocument as error:
             place = place_of("line", number, offset + n_skipped)
             if not skip_bad:
-                raise BadRecord(
-                    place, error.reason, todo=error.todo, repair=error.repair, line=number
-                ) from error
-            records.add_bad(f"{place}: {error.reason}")
+                raise BadRecord(place, str(error), line=number, **error.advice) from error
+            records.add_bad(f"{place}: {error}")
             found = None
         offset, n_skipped = offset + len(line), 0
         if found is None:
@@ -136,11 +126,7 @@ class _Parser:
         self._native = native_decoder(text_field)
 
     def line(self, line: bytes, ask: Callable[[], None] = lambda: None) -> str | None:
-        """Return the text of a line, or None if it is blank; `ask` is called before `json` parses it.
-
-        Raises:
-            _NoDocument: the line has no text.
-        """
+        """Return the text of a line, or None if it is blank; `ask` is called before `json` parses it."""
         if self._native is not None and (self._are_utf8 or is_utf8(line)):
             text = self._native(line)
             if text is not None:
@@ -186,7 +172,7 @@ class _Parser:
             if not strings:
                 raise
             note = f"a string of more than {format_bytes(LONG_STRING_BYTES)} counts as a short one"
-            raise _NoDocument(f"{error.reason} ({note})", todo=error.todo, repair=error.repair) from error
+            raise _NoDocument(f"{error} ({note})", **error.advice) from error
         return made or (None if text is None else encode(text))
 
 
@@ -194,18 +180,12 @@ class _NoDocument(Exception):
     """A line is not a document: why, and what to do (`todo`) or to run (`repair`) other than fixing it."""
 
     def __init__(self, reason: str, *, todo: str = "", repair: str = "") -> None:
-        super().__init__(reason, todo, repair)
-        self.reason = reason
-        self.todo = todo
-        self.repair = repair
+        super().__init__(reason)
+        self.advice = {"todo": todo, "repair": repair}
 
 
 def _load(line: str, *, is_last: bool) -> object:
-    """Parse a line of exactly one JSON value; `is_last`: the input ends here, without a line end.
-
-    Raises:
-        _NoDocument: it is something else; with a command that repairs it if it is nearly that.
-    """
+    """Parse a line of exactly one JSON value; `is_last`: the input ends here, without a line end."""
     try:
         value, end = _decode(line, 0)
     except json.JSONDecodeError as error:
@@ -241,6 +221,7 @@ def _unexpected(line: str, n_chars: int, reason: str, repair: str = "") -> _NoDo
 
 
 def _text_of(record: object, text_field: str) -> str:
+    """Return the text of a record; raise _NoDocument that says what it has instead."""
     if not isinstance(record, dict):
         is_array = isinstance(record, list) and record and isinstance(record[0], dict)
         raise _NoDocument(f"not a JSON object but {_kind(record)}", repair=ARRAYS if is_array else "")
@@ -248,23 +229,19 @@ def _text_of(record: object, text_field: str) -> str:
     if isinstance(text, str):
         return text
     found = find(text_field, record)
-    if found is None:
-        raise _NoDocument(_missing(text_field, record))
-    way, text = found
-    if not isinstance(text, str):
+    if found is not None:
+        way, text = found
+        if isinstance(text, str):
+            return text
         raise _NoDocument(f"its field {name_of(way)!r} is {_kind(text)}, not a string")
-    return text
-
-
-def _missing(text_field: str, record: Mapping[str, object]) -> str:
-    """Return in words that a record has no such field, and what it has instead."""
     way, there = deepest(text_field, record)
-    no_field = f"no field {in_words(text_field)}"
+    missing = f"no field {in_words(text_field)}"
     if not isinstance(there, Mapping):
-        return f"{no_field}: its field {name_of(way)!r} is {_kind(there)}, not an object"
+        raise _NoDocument(f"{missing}: its field {name_of(way)!r} is {_kind(there)}, not an object")
     names = [_shorten(name) for name in there]
     listed = ", ".join(names[:MAX_LISTED]) + (", ..." if len(names) > MAX_LISTED else "")
-    return f"{no_field} among {f'the fields of {name_of(way)!r}' if way else 'its fields'} ({listed})"
+    where = f"the fields of {name_of(way)!r}" if way else "its fields"
+    raise _NoDocument(f"{missing} among {where} ({listed})")
 
 
 def _kind(value: object) -> str:

@@ -32,26 +32,21 @@ def shape_of(text: str) -> Shape | None:
     if text.startswith("["):
         return _shape_of_array(text)
     if text.startswith("{") and _KEY.match(text):
-        return _shape_of_objects(text)
-    if text.startswith('"') and (_is_long_string(text) or _are_values(text)):
-        return "lines"
-    return "lines" if _are_objects(_later_lines(text)) else None
-
-
-def _shape_of_objects(text: str) -> Shape:
-    """Distinguish objects over several lines from one object a line, the first of which may be invalid."""
-    line_end = text.find("\n")
-    if line_end < 0:
-        return "lines"
-    try:
-        _, end = _parse(text)
-    except RecursionError:
-        return "lines"
-    except json.JSONDecodeError as error:
-        # A string cannot contain a line end, so the object continues after it.
-        continues = error.pos > line_end
-        return "indented" if continues and not _are_objects(_later_lines(text)) else "lines"
-    return "indented" if end > line_end else "lines"
+        n_first = len(text.partition("\n")[0])
+        try:
+            is_indented = _parse(text)[1] > n_first
+        except RecursionError:
+            is_indented = False
+        except json.JSONDecodeError as error:
+            # The first line may be an invalid record. A string cannot contain a line end, so the object
+            # continues after it.
+            is_indented = error.pos > n_first and not _later_lines_are_objects(text)
+        return "indented" if is_indented else "lines"
+    # Plain text in which every line is in quotes is rare.
+    are_strings = text.startswith('"') and (
+        _is_long_string(text) or all(_value(line) is not None for line in _lines(text))
+    )
+    return "lines" if are_strings or _later_lines_are_objects(text) else None
 
 
 def _shape_of_array(text: str) -> Shape | None:
@@ -60,7 +55,10 @@ def _shape_of_array(text: str) -> Shape | None:
     except RecursionError:
         return "array"
     except json.JSONDecodeError as error:
-        return _kind_of_array(text) if _is_cut_off(text, error) or _has_element(text) else None
+        # The text may end within the array; a long text may end within an escape.
+        end = len(text) - (_LONGEST_ESCAPE if len(text) > _SHORT_CHARS else 0)
+        is_cut = len(text) > 1 and (error.msg.startswith("Unterminated string") or error.pos >= end)
+        return _kind_of_array(text) if is_cut or _has_element(text) else None
     rest = text[end:].lstrip(" \t\r")
     following = rest.lstrip(_BLANK)
     if not following:
@@ -92,12 +90,6 @@ def _kind_of_array(text: str) -> Shape:
     return "numbers" if inner[:1] in "-0123456789" and inner else "array"
 
 
-def _is_cut_off(text: str, error: json.JSONDecodeError) -> bool:
-    """Return whether the error is that the text ends within a value. A long text may end within an escape."""
-    end = len(text) - (_LONGEST_ESCAPE if len(text) > _SHORT_CHARS else 0)
-    return len(text) > 1 and (error.msg.startswith("Unterminated string") or error.pos >= end)
-
-
 def _is_long_string(text: str) -> bool:
     """Return whether the text is the beginning of one long string, with at least one escape in it."""
     try:
@@ -108,20 +100,11 @@ def _is_long_string(text: str) -> bool:
     return False
 
 
-def _are_values(text: str) -> bool:
-    """Return whether all lines are JSON values. Plain text in which every line is in quotes is rare."""
-    lines = list(_lines(text))
-    return all(_value(line) is not None for line in lines)
-
-
-def _are_objects(lines: list[str]) -> bool:
-    """Return whether at least half of the lines, and at least one, are JSON objects."""
+def _later_lines_are_objects(text: str) -> bool:
+    """Return whether at least half of the lines after the first, and at least one, are JSON objects."""
+    lines = list(_lines(text))[1:]
     n_objects = sum(isinstance(_value(line), dict) for line in lines if line.startswith("{"))
     return n_objects > 0 and 2 * n_objects >= len(lines)
-
-
-def _later_lines(text: str) -> list[str]:
-    return list(_lines(text))[1:]
 
 
 def _lines(text: str) -> Iterator[str]:
