@@ -20,7 +20,7 @@ from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.reader import Check, Fault, Find, Reading
-from nanogpt_compat.input.records import RecordStream, RunBlock
+from nanogpt_compat.input.records import HEAD_BYTES, RecordStream, RunBlock
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.repairs import BadRecord, Steps, convert_delimited
 from nanogpt_compat.input.rows import fault_of_text
@@ -31,9 +31,7 @@ from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, Records, has_
 from nanogpt_compat.text.utf8 import is_utf8
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 
-_HEAD_BYTES = 256 * 1024
 _N_SHOWN_RECORDS = 20
-_WINDOW_BYTES = 16 * 1024  # read at a place
 _MOST_TRIED = 256  # line ends in a window, which may be inside quotes
 _TOO_LONG = (
     "Is the closing quote of one of its cells missing? Correct it, or remove it (--skip-bad-records does not "
@@ -68,33 +66,27 @@ class _Table:
 
         If the record there is not whole in `data`, or not found, it is a piece of the file as it is.
         """
-        middle = len(data) // 2
-        for start, record in self._records_to(data, middle):
-            if start <= middle < record.end < len(data):
-                text, weight = shorten(record.text or b"", share)
-                return text, weight / (record.end - start)
-        piece = trim(1, data[middle : middle + share.piece_bytes]).data
-        return piece.decode(errors="ignore"), 1 / max(1, len(piece))
-
-    def _records_to(self, data: bytes, end: int) -> list[tuple[int, Record]]:
-        """Return records of `data` up to the one at `end`, with their places; begin after a fitting line end.
-
-        A line end may be inside quotes. It is not if all records after it have the right number of cells.
-        """
-        first = 0
+        middle, first = len(data) // 2, 0
         for _ in range(_MOST_TRIED):
-            first = data.find(b"\n", first, end) + 1
+            first = data.find(b"\n", first, middle) + 1
             if not first:
                 break
-            found, start, is_sound = list[tuple[int, Record]](), first, True
+            # It may be inside quotes. It is not if all records after it have the right number of cells.
+            start, is_sound = first, True
+            at_middle = None
             while start < len(data) and is_sound:
                 record = parse_record(data, start, self.delimiter, self.column)
                 is_sound = record.end == len(data) or not self.fault_of(record)
-                found.append((start, record))
+                if start <= middle < record.end < len(data):
+                    at_middle = record.text or b"", record.end - start
                 start = record.end
+            if is_sound and at_middle:
+                text, weight = shorten(at_middle[0], share)
+                return text, weight / at_middle[1]
             if is_sound:
-                return found
-        return []
+                break
+        piece = trim(1, data[middle : middle + share.piece_bytes]).data
+        return piece.decode(errors="ignore"), 1 / max(1, len(piece))
 
 
 @dataclass(slots=True)
@@ -133,12 +125,11 @@ class _Block(RunBlock):
     def each(self) -> Iterator[bytes]:
         table = self.reader.table
         delimiter = b"," if table is None else table.delimiter
-        place = 0
+        place = self._header_end
+        if place:
+            yield self.raw[:place]
         while place < len(self.raw):
-            if not place and self._header_end:
-                end = self._header_end
-            else:
-                end = parse_record(self.raw, place, delimiter, 0).end
+            end = parse_record(self.raw, place, delimiter, 0).end
             yield self.raw[place:end]
             place = end
 
@@ -152,14 +143,13 @@ class Delimited(RecordStream):
 
     table: _Table | None = None  # known while it is read
     block_type = _Block
+    window_bytes = 16 * 1024
 
     def _header(self, head: bytes) -> Header | None:
         """Parse the header; raise an InputError if the table cannot be read with it."""
         delimiters = ("\t",) if self.form.container == "tsv" else DELIMITERS
         header = parse_header(head, delimiters, wanted=alternatives(self.documents.text_field))
-        if header is None:
-            return None
-        if header.end == len(head) >= LOOK_AHEAD_BYTES:
+        if header is not None and header.end == len(head) >= LOOK_AHEAD_BYTES:
             raise InputError(
                 f"{self.location} has no header: its first record has more than "
                 f"{format_bytes(LOOK_AHEAD_BYTES)}; the first record must name the columns"
@@ -238,39 +228,35 @@ class Delimited(RecordStream):
     def _read_head(self, file: InputFile) -> tuple[bytes, bool]:
         """Return the first bytes, with at least a record after the header if it ends within a megabyte."""
         stream = ByteStream(file, self.form.compression)
-        head = stream.read(_HEAD_BYTES)
-        if len(head) == _HEAD_BYTES and b"\n" not in head:
+        head = stream.read(HEAD_BYTES)
+        if len(head) == HEAD_BYTES and b"\n" not in head:
             head += stream.read(LOOK_AHEAD_BYTES - len(head))
-        return head, len(head) not in (_HEAD_BYTES, LOOK_AHEAD_BYTES)
+        return head, len(head) not in (HEAD_BYTES, LOOK_AHEAD_BYTES)
 
-    def sample(self, file: InputFile, _samples: list[Sample], share: Share, check: Check) -> Excerpts:
-        """Take the records at places spread over the file, or the first ones."""
-        table = self._open_table(check)
-        places = self.places(file, share, _WINDOW_BYTES)
-        if table is None or not places:
-            return self._take_head(file, share, table)
-        windows = [(place, min(file.size_bytes, place + _WINDOW_BYTES)) for place in places]
-        read_ahead(file, windows)
-        pieces = [table.piece_of(file.read(end - start, start), share) for start, end in windows]
-        return self.excerpts(pieces, len(places), self.size_bytes)
+    def sample(self, file: InputFile, samples: list[Sample], share: Share, check: Check) -> Excerpts:
+        reader = replace(self, table=self._open_table(check))
+        return RecordStream.sample(reader, file, samples, share, check)
 
-    def _take_head(self, file: InputFile, share: Share, table: _Table | None) -> Excerpts:
-        stream = ByteStream(file, self.form.compression)
-        head = stream.read(_HEAD_BYTES)
-        pieces = list[tuple[str, float]]()
-        used = start = 0 if table is None else table.header.end
+    def first_texts(self, head: bytes) -> tuple[list[bytes], int]:
+        table, texts = self.table, list[bytes]()
+        start = 0 if table is None else table.header.end
         while table is not None and start < len(head):
             record = parse_record(head, start, table.delimiter, table.column)
-            is_cut = record.end == len(head) == _HEAD_BYTES
-            if is_cut and pieces:
+            is_cut = record.end == len(head) == HEAD_BYTES
+            if is_cut and texts:
                 break
             if is_cut:  # a long text: assume that it is all of the record
-                pieces.append(shorten(head[start:], share))
+                texts.append(head[start:])
             elif record.text and not table.fault_of(record):
-                pieces.append(shorten(record.text, share))
-            used = start = record.end
-        n_bytes = self.stored_bytes(stream, max(1, used))
-        return self.excerpts(pieces, n_bytes, self.text_bytes(stream))
+                texts.append(record.text)
+            start = record.end
+        return texts, max(1, start)
+
+    def pieces_at(self, places: Sequence[int], file: InputFile, share: Share) -> list[tuple[str, float]]:
+        windows = [(place, min(file.size_bytes, place + self.window_bytes)) for place in places]
+        read_ahead(file, windows)
+        table = self.table
+        return [table.piece_of(file.read(b - a, a), share) for a, b in windows] if table is not None else []
 
     def conversion(
         self, paths: Sequence[Location], steps: Steps, *, is_number: bool, parts: str, is_piped: bool

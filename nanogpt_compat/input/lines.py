@@ -16,11 +16,11 @@ from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.reader import Check, Fault, Find
-from nanogpt_compat.input.records import RecordStream, RunBlock
+from nanogpt_compat.input.records import HEAD_BYTES, RecordStream, RunBlock
 from nanogpt_compat.input.remote import read_ahead
 from nanogpt_compat.input.repairs import BadRecord, Steps, convert_lines, jq
 from nanogpt_compat.input.runs import Kind, place_of
-from nanogpt_compat.input.samples import Excerpts, Sample, Share, shorten, trim
+from nanogpt_compat.input.samples import Share, shorten, trim
 from nanogpt_compat.input.strings import head_of_line
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.blocks import MakeRoom, Position, Records, has_room
@@ -28,9 +28,6 @@ from nanogpt_compat.text.documents import MAX_RECORD_BYTES
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 
 _STEP_BYTES = 64 * 1024
-# Read around a place until that holds its line; from a longer line, a piece is taken without parsing it.
-_LINE_BYTES = (8 * 1024, 32 * 1024, 128 * 1024)
-_HEAD_BYTES = 256 * 1024
 _BROKEN_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?$")
 _CLOSINGS = ('"}', '"}]}', '"]}', '"}}')  # to complete a record that is cut off within its text
 
@@ -64,6 +61,7 @@ class JsonLines(RecordStream):
 
     __slots__ = ()
     block_type = _Lines
+    window_bytes = 8 * 1024
 
     def kind(self, _start: Position) -> Kind:
         return LINES
@@ -75,15 +73,21 @@ class JsonLines(RecordStream):
     def counted_from(self, start: int) -> str:
         return f" (lines are counted from byte {start:,}, where the span begins)" if start else ""
 
-    def sample(self, file: InputFile, _samples: list[Sample], share: Share, _check: Check) -> Excerpts:
-        """Take the records at places spread over the file, or the first ones."""
-        places = self.places(file, share, _LINE_BYTES[0])
-        if not places:
-            return self._take_head(file, share)
-        read_ahead(file, [_window(place, _LINE_BYTES[0], file.size_bytes) for place in places])
+    def first_texts(self, head: bytes) -> tuple[list[bytes], int]:
+        used = head if len(head) < HEAD_BYTES else head[: head.rfind(b"\n") + 1]
+        if used:
+            return self._texts_of(used), len(used)
+        # Take the part of the text that is there, or else of the JSON.
+        depth = max(len(way) for some in ways_to(self.documents.text_field) for way in some)
+        texts = self._texts_of(head_of_line(head, depth))
+        return texts or [_piece_of_string(head).encode()], len(head)
+
+    def pieces_at(self, places: Sequence[int], file: InputFile, share: Share) -> list[tuple[str, float]]:
+        read_ahead(file, [_window(place, self.window_bytes, file.size_bytes) for place in places])
         pieces = []
         for place in places:
-            for n_bytes in _LINE_BYTES:
+            # From a line that is longer than all of these, a piece is taken without parsing it.
+            for n_bytes in (self.window_bytes, 4 * self.window_bytes, 16 * self.window_bytes):
                 start, end = _window(place, n_bytes, file.size_bytes)
                 data, at = file.read(end - start, start), place - start
                 first, last = data.rfind(b"\n", 0, at) + 1, data.find(b"\n", at) + 1
@@ -92,24 +96,10 @@ class JsonLines(RecordStream):
                     shortened = [shorten(text, share) for text in self._texts_of(line, offset=1)]
                     pieces += [(text, weight / len(line)) for text, weight in shortened]
                     break
-            else:  # the line is very long
+            else:
                 piece = data[max(0, at - share.piece_bytes) : at + share.piece_bytes]
                 pieces.append((_piece_of_string(piece), 1 / len(piece)))
-        return self.excerpts(pieces, len(places), self.size_bytes)
-
-    def _take_head(self, file: InputFile, share: Share) -> Excerpts:
-        """Take the first records, from an input that can only be read in order, or is short."""
-        stream = ByteStream(file, self.form.compression)
-        head = stream.read(_HEAD_BYTES)
-        used = head if len(head) < _HEAD_BYTES else head[: head.rfind(b"\n") + 1]
-        # From a line longer than the head, take the part of its text that is there, or else of its JSON.
-        depth = max(len(way) for some in ways_to(self.documents.text_field) for way in some)
-        texts = self._texts_of(used or head_of_line(head, depth))
-        if not used:
-            used, texts = head, texts or [_piece_of_string(head).encode()]
-        pieces = [shorten(text, share) for text in texts]
-        n_bytes = self.stored_bytes(stream, len(used))
-        return self.excerpts(pieces, n_bytes, self.text_bytes(stream))
+        return pieces
 
     def _texts_of(self, lines: bytes, offset: int = 0) -> list[bytes]:
         return parse_lines(lines, text_field=self.documents.text_field, skip_bad=True, offset=offset).texts

@@ -8,14 +8,15 @@ from typing import ClassVar
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Url
-from nanogpt_compat.input.reader import Reading, Streamed
+from nanogpt_compat.input.reader import Check, Reading, Streamed
 from nanogpt_compat.input.repairs import BadRecord
 from nanogpt_compat.input.runs import Kind, place_of, read_runs
-from nanogpt_compat.input.samples import N_PLACES, Excerpts, Share, spread
+from nanogpt_compat.input.samples import N_PLACES, Excerpts, Sample, Share, shorten, spread
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.text.blocks import Position, RecordBlock, Records
 from nanogpt_compat.text.val_split import LOOK_AHEAD_BYTES
 
+HEAD_BYTES = 256 * 1024  # looked at for the first records
 _N_REMOTE_PLACES = 64  # each is a request
 
 
@@ -25,6 +26,7 @@ class RecordStream(Streamed):
     __slots__ = ()
 
     block_type: "ClassVar[type[RunBlock]]"
+    window_bytes: ClassVar[int]  # read around a place to sample it
 
     @abstractmethod
     def kind(self, start: Position) -> Kind:
@@ -51,28 +53,37 @@ class RecordStream(Streamed):
             yield block
             start = block.end
 
-    def places(self, file: InputFile, share: Share, window_bytes: int) -> list[int]:
-        """Return places to sample, spread over the file; none if it can only be read in order, or is short.
+    def sample(self, file: InputFile, _samples: list[Sample], share: Share, _check: Check) -> Excerpts:
+        """Take the records at places spread over the file, or the first if it is short or read in order.
 
-        They fall on long records more often than on short ones, so each counts by its tokens per byte.
+        Places fall on long records more often than on short ones, so each counts by its tokens per byte.
         """
         n_places = share.of(_N_REMOTE_PLACES if isinstance(file.path, Url) else N_PLACES)
-        is_short = file.size_bytes <= n_places * window_bytes // 8
-        return [] if self.is_in_order or is_short else spread(n_places, file.size_bytes)
-
-    def text_bytes(self, stream: ByteStream) -> int | None:
-        """Return the size of the text; None if it is unknown, because `stream` has more than a megabyte."""
-        if self.form.compression == "none":
-            return self.size_bytes
-        stream.skip(LOOK_AHEAD_BYTES + 1 - stream.offset)
-        return stream.offset if stream.offset <= LOOK_AHEAD_BYTES else None
-
-    def excerpts(
-        self, pieces: Sequence[tuple[str, float]], n_bytes: float, text_bytes: int | None
-    ) -> Excerpts:
-        """Return pieces of documents, each with its weight, for the forecast."""
+        text_bytes = self.size_bytes
+        if self.is_in_order or file.size_bytes <= n_places * self.window_bytes // 8:
+            stream = ByteStream(file, self.form.compression)
+            found, n_used = self.first_texts(stream.read(HEAD_BYTES))
+            pieces = [shorten(text, share) for text in found]
+            n_bytes = self.stored_bytes(stream, n_used)
+            if self.form.compression != "none":  # the size of its text is known only if it is small
+                stream.skip(LOOK_AHEAD_BYTES + 1 - stream.offset)
+                text_bytes = stream.offset if stream.offset <= LOOK_AHEAD_BYTES else None
+        else:
+            pieces = self.pieces_at(spread(n_places, file.size_bytes), file, share)
+            n_bytes = n_places
         texts, weights = [text + self.mark for text, _ in pieces], [weight for _, weight in pieces]
         return Excerpts(texts, weights, n_bytes, text_bytes)
+
+    @abstractmethod
+    def first_texts(self, head: bytes) -> tuple[list[bytes], int]:
+        """Return the texts in the first `HEAD_BYTES`, and how many bytes they were taken from.
+
+        If the first record is longer, take the part of its text that is there for all of it.
+        """
+
+    @abstractmethod
+    def pieces_at(self, places: Sequence[int], file: InputFile, share: Share) -> list[tuple[str, float]]:
+        """Return pieces of the texts at some places, each weighted for one byte of the file."""
 
 
 @dataclass(slots=True)
