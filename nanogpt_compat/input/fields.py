@@ -11,15 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.input.fieldpath import (
-    ABSENT,
-    Way,
-    alternatives,
-    find,
-    in_words,
-    name_of,
-    value_at,
-)
+from nanogpt_compat.input.fieldpath import ABSENT, alternatives, find, in_words, name_of, value_at
 from nanogpt_compat.input.reader import Fault, Reader
 from nanogpt_compat.input.repairs import Steps, convert_lines
 from nanogpt_compat.system.commands import show, this_command
@@ -151,28 +143,24 @@ def _way_out(fault: Fault) -> _WayOut:
     if not ways:
         is_named = bool(fields) or not fault.advice
         return _WayOut(words="name the text's field with --text-field" if is_named else fault.advice)
-    inside = _ways_inside(text_field, [way for way, _ in found], ways)
+    # In the field that was asked for, of an object or a list, or in an item of a list of its name.
+    inside = [steps for steps in ways if any(steps[: len(way)] == way for way, _ in found)]
+    names = [tuple(step for step in one.split(".") if not step.isdigit()) for one in alternatives(text_field)]
+    inside = inside or [
+        steps for steps in ways if None in steps and tuple(one for one in steps if one is not None) in names
+    ]
     steps = max(inside or ways, key=ways.__getitem__)
-    names = {name: one for one in inside or ways if (name := _name_of(one, fields))}
-    sorted_names = sorted(names, key=lambda name: -ways[names[name]])
+    named = {name: one for one in inside or ways if (name := _name_of(one, fields))}
+    sorted_names = sorted(named, key=lambda name: -ways[named[name]])
     asked = [one.lower() for one in alternatives(text_field)]
     alike = [name for name in sorted_names if name.lower() in asked]
-    if alike or (sorted_names and steps == names[sorted_names[0]]):
+    if alike or (sorted_names and steps == named[sorted_names[0]]):
         first, *others = dict.fromkeys(alike + sorted_names)
-        return _WayOut(field=first, steps=names[first], others=tuple(others))
+        return _WayOut(field=first, steps=named[first], others=tuple(others))
     if steps[:-2] in ways and steps[-2:-1] == (None,):
         return _WayOut(steps=steps[:-2], parts=str(steps[-1]))
     parts = [one[-1] for one in ways if one[:-1] == (*steps, None)]
     return _WayOut(steps=steps, parts=str(parts[0]) if parts else "")
-
-
-def _ways_inside(text_field: str, found: Iterable[Way], ways: Iterable[Steps]) -> list[Steps]:
-    """Return the ways to strings inside the field: of an object or a list, or of an item of a list."""
-    inside = [steps for steps in ways if any(steps[: len(way)] == way for way in found)]
-    names = [tuple(step for step in one.split(".") if not step.isdigit()) for one in alternatives(text_field)]
-    return inside or [
-        steps for steps in ways if None in steps and tuple(one for one in steps if one is not None) in names
-    ]
 
 
 def _name_of(steps: Steps, records: Iterable[dict[str, object]]) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 _HEADER_BYTES = 512  # enough for a header without statistics
 _MOST_HEADER_BYTES = 1024 * 1024
 _SIZE, _STORED_SIZE = 2, 3  # fields of the header
-_DATA = {0: (5, 2), 3: (8, 4)}  # type of a page -> the field with more about it, and in that, its encoding
-_DICTIONARY, _ABOUT_DICTIONARY = 2, 7
+_DICTIONARY = 2  # a type of page
+_ABOUT = {0: 5, _DICTIONARY: 7, 3: 8}  # type of a page -> the field with more about it
 _N_VALUES = 1  # a field of these structs
+_ENCODINGS = {0: 2, 3: 4}  # type of a page of values -> a field of these structs
 _INDICES = (2, 8)  # encodings: the page holds indices into the dictionary
 
 
@@ -72,15 +73,16 @@ def list_pages(read: Callable[[int, int], bytes], start: int, end: int, first_ro
         if found is None:
             return None
         header, header_bytes = found
-        kind, n_bytes = header.get(1), header[_SIZE]
-        if kind == _DICTIONARY:
-            dictionary_bytes, n_entries = n_bytes, header[_ABOUT_DICTIONARY][_N_VALUES]
-        elif kind in _DATA:
-            field, encoding = _DATA[kind]
-            n_rows = header[field][_N_VALUES]
-            if n_rows:
-                pages.append(Page(first_row, n_rows, n_bytes, header[field].get(encoding) in _INDICES))
-            first_row += n_rows
+        kind, n_bytes = header[1], header[_SIZE]
+        if kind in _ABOUT:
+            about = header[_ABOUT[kind]]
+            n_values = about[_N_VALUES]
+            if kind == _DICTIONARY:
+                dictionary_bytes, n_entries = n_bytes, n_values
+            elif n_values:
+                has_indices = about.get(_ENCODINGS[kind]) in _INDICES
+                pages.append(Page(first_row, n_values, n_bytes, has_indices))
+                first_row += n_values
         start += header_bytes + header[_STORED_SIZE]
     n_repeats = sum(page.n_rows for page in pages if page.has_indices) - n_entries
     return Pages(dictionary_bytes, pages, n_repeats) if start == end else None
@@ -94,10 +96,8 @@ def _read_header(
         data = read(min(n_bytes, end - start), start)
         try:
             header, header_bytes = parse_struct(data, 0)
-            sizes = header[_SIZE], header[_STORED_SIZE]
-            fields = {kind: field for kind, (field, _) in _DATA.items()} | {_DICTIONARY: _ABOUT_DICTIONARY}
-            counts = [header[field][_N_VALUES] for kind, field in fields.items() if header[1] == kind]
-            return (header, header_bytes) if min(*sizes, *counts) >= 0 else None
+            counts = [header[_ABOUT[header[1]]][_N_VALUES]] if header[1] in _ABOUT else []
+            return (header, header_bytes) if min(header[_SIZE], header[_STORED_SIZE], *counts) >= 0 else None
         except IndexError:  # the header is longer than `n_bytes`
             n_bytes *= 4
         except (KeyError, TypeError, ValueError, RecursionError):

@@ -56,10 +56,7 @@ class Table(Reader):
                     column.read_ahead(group)
                     is_reading = True
                 runs = column.read_rows(
-                    group,
-                    block_bytes=how.block_bytes,
-                    first_row=start.records,
-                    make_room=how.make_room,
+                    group, block_bytes=how.block_bytes, first_row=start.records, make_room=how.make_room
                 )
                 for raw, rows in runs:
                     end_row = rows.first_row + len(rows.lengths)
@@ -236,9 +233,7 @@ def _texts_of(column: Column, group: RowGroup, n_places: int, most_bytes: int) -
     n_bytes, step_bytes = 0, min(group.text_bytes, most_bytes) // n_places + 1
     is_local = isinstance(column.path, Path)  # on a server, the sizes of the pages are not known beforehand
     runs = column.read_rows(
-        group,
-        block_bytes=min(_RUN_BYTES, most_bytes),
-        make_room=_have_none if is_local else has_room,
+        group, block_bytes=min(_RUN_BYTES, most_bytes), make_room=_have_none if is_local else has_room
     )
     try:
         for raw, rows in runs:
