@@ -34,10 +34,6 @@ def resolve(options: Options, *, home: Path | None) -> Request:
     """Find the inputs and their formats, and check the options against them and one another.
 
     `home` is the folder that default paths refer to, that of prepare.py; None is the current one.
-
-    Raises:
-        UsageError: an option contradicts another, or the inputs.
-        InputError: an input is missing, unreadable, or of a kind that is not read.
     """
     if options.verify and (options.dry_run or options.restart):
         raise UsageError("--verify only reads what a run has made: omit --dry-run and --restart")

@@ -21,8 +21,8 @@ from nanogpt_compat.cluster.plan import (
     Span,
     check_inputs,
     find_plan,
-    planned_as_given,
     read_plan,
+    with_locations,
 )
 from nanogpt_compat.cluster.worker import Outcome, attempt, job_of
 from nanogpt_compat.config import Config, Share
@@ -47,7 +47,6 @@ from nanogpt_compat.run.run import Run
 from nanogpt_compat.run.supervise import Check
 from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.filesystem import advice
-from nanogpt_compat.system.progress import Display
 from nanogpt_compat.system.signals import StoppedBySignal
 from nanogpt_compat.system.units import plural
 
@@ -105,12 +104,6 @@ class Driver:
             return False
         return Run(look_into(self._modest, self._inputs), self._voice).has_nothing_to_do(restart=restart)
 
-    def _check_names(self, *, restart: bool) -> None:
-        """Refuse now to replace files that the merge would refuse to replace hours later."""
-        found = Found() if restart else read_found(journal_in(self._config.output_dir))
-        if found.report is None:  # otherwise, an earlier merge may have published some of them
-            check_names(self._config, self._inputs, found, is_restart=restart)
-
     def _find_plan(self) -> Plan:
         """Check that the plan is for this run; make it if there is none."""
         work_dir = self._share.work_dir
@@ -124,13 +117,16 @@ class Driver:
 
     def _do_all(self, scheduler: str, *, restart: bool) -> None:
         work_dir = self._share.work_dir
-        if self._share.merge:
-            self._check_names(restart=restart)
+        if self._share.merge:  # refuse now to replace files that it would refuse to replace hours later
+            found = Found() if restart else read_found(journal_in(self._config.output_dir))
+            if found.report is None:  # otherwise, an earlier merge may have published some of them
+                check_names(self._config, self._inputs, found, is_restart=restart)
         if restart:
             remove_parts(work_dir)
         plan = self._find_plan()
         with open_executor(scheduler, self._config.n_workers, self._voice.check) as (executor, window):
-            self._drive(plan, executor, replace(self._config, n_workers=1), window)
+            settings = replace(self._config, n_workers=1)
+            drive(plan, executor, work_dir=work_dir, settings=settings, window=window, voice=self._voice)
         self._voice.say(f"done: {plural(len(plan.spans), 'span')}, with parts in {work_dir}")
         if not self._share.merge:
             self._write_index(plan)
@@ -140,30 +136,20 @@ class Driver:
         work_dir = self._share.work_dir
         plan, settings = self._find_plan(), _for_tasks(self._config)
         self._voice.say(job_of(plan, settings, work_dir).engine_line)
-        self._drive(plan, _ThisProcess(self._voice.check), settings, lambda: 1, plan.spans[rank::size])
+        drive(
+            plan,
+            _ThisProcess(self._voice.check),
+            work_dir=work_dir,
+            settings=settings,
+            window=lambda: 1,
+            voice=self._voice,
+            spans=plan.spans[rank::size],
+        )
         self._voice.say(f"rank {rank} of {size} is done: its parts are in {work_dir}")
         if self._config.shuffle:  # the parts are of no use before the merge shuffles them
             return
         if next(spans_to_do(work_dir, plan, settings), None) is None:  # this was the last rank at work
             self._write_index(plan)
-
-    def _drive(
-        self,
-        plan: Plan,
-        executor: Executor,
-        settings: Config,
-        window: Callable[[], int],
-        spans: Sequence[Span] | None = None,
-    ) -> None:
-        drive(
-            plan,
-            executor,
-            work_dir=self._share.work_dir,
-            settings=settings,
-            window=window,
-            voice=self._voice,
-            spans=spans,
-        )
 
     def _write_index(self, plan: Plan) -> None:
         """Write the index: the files of all parts, which are not merged, and the report of a whole run."""
@@ -200,7 +186,7 @@ class Driver:
         job = replace(
             job,
             config=replace(job.config, engine=config.engine),
-            inputs=tuple(map(planned_as_given, plan.inputs, self._inputs)),
+            inputs=with_locations(plan.inputs, self._inputs),
             forecast=Estimate(
                 plan.n_bytes, parts.n_tokens, 0.0, parts.tally.val_tokens, parts.tally.documents
             ),
@@ -236,9 +222,8 @@ def drive(
     def list_todo() -> list[Span]:
         return [one for one in spans_to_do(work_dir, plan, settings, asked) if one.index not in queue.failed]
 
-    done_bytes = _bytes_of(asked) - _bytes_of(list_todo())
+    done_bytes, n_tokens = _bytes_of(asked) - _bytes_of(list_todo()), 0
     with voice.open_display(_bytes_of(asked), done_bytes, rss_bytes) as display:
-        progress = _Progress(display, done_bytes)
         for _ in range(MAX_TRIES):  # more than once only if finished parts turn out to be invalid
             queue.todo.extend(list_todo())
             while queue.todo or queue.pending:
@@ -250,7 +235,9 @@ def drive(
                         voice.warn(_describe_failure(plan, outcome))
                         queue.put_back(span, outcome)
                     else:
-                        progress.add(span, outcome)
+                        done_bytes += span.end - span.start
+                        n_tokens += outcome.tokens
+                        display.show(bytes_read=done_bytes, tokens=n_tokens)
                 n_before, n_most = n_most, _ask(window)
                 if n_before and not n_most:
                     voice.warn("no worker is available; waiting for one")
@@ -363,20 +350,6 @@ def _refuse_failed(plan: Plan, failed: Sequence[Outcome]) -> None:
 
 def _bytes_of(spans: Iterable[Span]) -> int:
     return sum(span.end - span.start for span in spans)
-
-
-class _Progress:
-    """The progress of all spans together."""
-
-    def __init__(self, display: Display, done_bytes: int) -> None:
-        self._display = display
-        self._done_bytes = done_bytes
-        self._n_tokens = 0  # in the spans finished since this process began
-
-    def add(self, span: Span, outcome: Outcome) -> None:
-        self._done_bytes += span.end - span.start
-        self._n_tokens += outcome.tokens
-        self._display.show(bytes_read=self._done_bytes, tokens=self._n_tokens)
 
 
 class _ThisProcess(Executor):

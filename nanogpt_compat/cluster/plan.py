@@ -150,7 +150,7 @@ def write_plan(work_dir: Path, plan: Plan) -> Plan:
             is_ours = True
         temp.unlink(missing_ok=True)
     except OSError as error:
-        raise _not_written(path, error) from error
+        raise OutputError(f"cannot write {path}: {error.strerror}; {advice(error)} and run again") from error
     found = plan if is_ours else read_plan(work_dir)
     if found is None:
         raise OutputError(f"{path} was removed right after it was written; run the same command again")
@@ -233,20 +233,16 @@ def check_inputs(
     ):
         if was != now:
             _refuse(work_dir, [f"the number of {what} was {was:,}, is {now:,}"])
-    found = tuple(map(planned_as_given, plan.inputs, map(_absolute, inputs)))
+    found = with_locations(plan.inputs, [_absolute(one) for one in inputs])
     for index, one in enumerate(found):
         check()
         check_input(plan, index, work_dir, path=one.location)
     return replace(plan, inputs=found)
 
 
-def planned_as_given(planned: Input, given: Input) -> Input:
-    """Return a planned input at the location given now."""
-    return replace(planned, location=given.location)
-
-
-def _not_written(path: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot write {path}: {error.strerror}; {advice(error)} and run again")
+def with_locations(planned: Sequence[Input], given: Sequence[Input]) -> tuple[Input, ...]:
+    """Return planned inputs at the locations given now."""
+    return tuple(replace(one, location=now.location) for one, now in zip(planned, given, strict=True))
 
 
 def _refuse(work_dir: Path, found: Sequence[str]) -> None:

@@ -254,7 +254,7 @@ def _fill(
     with watch, TokenFiles(outputs, n_tokens={}, window_bytes=window_bytes, temporary=temporary) as written:
         sink = WithEnds(written) if temporary else written
         try:
-            watch.go_through(job, sink, tally, flush=written.drop_pages, after_block=lambda: None, end=end)
+            watch.go_through(job, sink, tally, flush=written.drop_pages, end=end)
         except MemoryError as error:
             raise watch.memory_refused() from error
         segment, _ = written.begin_checkpoint()

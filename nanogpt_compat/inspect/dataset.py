@@ -70,11 +70,7 @@ def split_of(name: str) -> str:
 
 
 def open_dataset(path: Path) -> Dataset:
-    """Find the token files of a folder, or look at one file.
-
-    Raises:
-        OutputError: there is nothing there, or the file is no token file.
-    """
+    """Find the token files of a folder, or look at one file."""
     if not path.is_dir():
         return _open_file(path)
     made = _read(path)

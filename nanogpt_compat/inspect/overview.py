@@ -22,11 +22,7 @@ Decode = Callable[[Sequence[int]], str]
 
 
 def overview(dataset: Dataset, decode: Decode | None, *, width: int) -> Iterator[str]:
-    """Yield the lines about a folder or a file; without `decode` there are no texts.
-
-    Raises:
-        OutputError: a file cannot be read.
-    """
+    """Yield the lines about a folder or a file; without `decode` there are no texts."""
     made = dataset.made if dataset.is_folder else None
     if made is not None:
         yield from fold(visible(f"{dataset.path}: {_describe_run(made)}"), width=width, indent="  ")

@@ -38,9 +38,6 @@ class Place:
 def parse_place(text: str) -> Place:
     """Parse the value of `--at`.
 
-    Raises:
-        UsageError: it is no place.
-
     >>> parse_place("train:123,456"), parse_place("document:-1")
     (Place(split='train', is_document=False, number=123456), Place(split='', is_document=True, number=-1))
     """
@@ -54,12 +51,7 @@ def parse_place(text: str) -> Place:
 
 
 def show_place(dataset: Dataset, place: Place, decode: Decode | None, *, width: int) -> Iterator[str]:
-    """Yield the lines about a place; without `decode` there are no texts.
-
-    Raises:
-        UsageError: there is no such place.
-        OutputError: a file cannot be read.
-    """
+    """Yield the lines about a place; without `decode` there are no texts."""
     if dataset.is_folder:
         part = dataset.part(place.split or "train")
     else:
@@ -160,11 +152,7 @@ def _show_document(
 
 
 def _eot_of(dataset: Dataset, part: Part) -> str:
-    """Return where each document has its end-of-text token: "append" or "prepend".
-
-    Raises:
-        UsageError: the tokens have no documents.
-    """
+    """Return where each document has its end-of-text token: "append" or "prepend"."""
     made, stream = dataset.made, part.stream
     if made is None:
         # Files with a header are made by scripts that put it first, but a shard may begin inside a document.

@@ -16,11 +16,7 @@ from nanogpt_compat.text.val_split import FIRST_SHARD, VAL_INPUT
 
 
 def describe_saved(folder: Path) -> Iterator[str]:
-    """Yield lines about an unfinished run in a folder; none if there is no such run.
-
-    Raises:
-        OutputError: the journal cannot be read.
-    """
+    """Yield lines about an unfinished run in a folder; none if there is no such run."""
     found = read_found(journal_in(folder))
     if found.header is None:
         return

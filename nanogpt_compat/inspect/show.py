@@ -18,10 +18,6 @@ def inspect(path: Path, at: str | None, *, vocab_dir: Path | None, width: int) -
     """Yield the lines about a folder or a file of tokens, or about one place in it.
 
     `at`: the value of `--at`. `width`: the columns of the terminal. Memory is bounded by some megabytes.
-
-    Raises:
-        UsageError: there is no such place.
-        OutputError: there are no token files, or they cannot be read.
     """
     place = None if at is None else parse_place(at)
     dataset = open_dataset(path)
@@ -45,11 +41,7 @@ def inspect(path: Path, at: str | None, *, vocab_dir: Path | None, width: int) -
 
 
 def _open_vocabulary(vocab_dir: Path | None) -> tuple[Decode | None, Sequence[str]]:
-    """Return a function that turns tokens into text, or None and a line with the reason.
-
-    Raises:
-        InputError: it is not in `vocab_dir`.
-    """
+    """Return a function that turns tokens into text, or None and a line with the reason."""
     try:
         return partial(decode, encoding=find_gpt2(vocab_dir).encoding), ()
     except InputError as error:

@@ -22,9 +22,6 @@ def check_names(config: Config, inputs: Sequence[Input], found: Found, *, is_res
 
     Shards that the saved run (`found`) has named already may exist. With `is_restart` they may not, because
     the new run may have different ones.
-
-    Raises:
-        OutputError: a file exists and `--overwrite` is missing; or it is a folder, an input, or both outputs.
     """
     outputs, indexes = outputs_of(config), indexes_of(config)
     named = {shards.listed_name(0): shards for shards in reversed(outputs.values())}

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from nanogpt_compat import report
 from nanogpt_compat.input.location import Format
 from nanogpt_compat.output.layout import by_split
 from nanogpt_compat.preflight.checks import foreseen_tokens, needed_for_spill
 from nanogpt_compat.preflight.job import Job
+from nanogpt_compat.report import name_inputs
 from nanogpt_compat.system.commands import show, this_command
-from nanogpt_compat.system.units import format_bytes
-from nanogpt_compat.text.val_split import val_bytes
+from nanogpt_compat.system.units import format_bytes, format_count, format_duration
+from nanogpt_compat.text.val_split import FIRST_SHARD, VAL_INPUT, Interval, val_bytes
 
 _MANY_FILES = 10
 _SMALL_FILE_BYTES = 64 * 1024
@@ -17,11 +17,15 @@ _SMALL_FILE_BYTES = 64 * 1024
 
 def start_line(job: Job) -> str:
     """Return the first line of a run: what it is about to do."""
-    return report.start_line(
-        job.inputs,
-        None if job.expected_bytes is None else job.forecast,
-        free_bytes=job.free_bytes,
-        n_workers=job.config.n_workers,
+    name, free, n_workers = name_inputs(job.inputs), format_bytes(job.free_bytes), job.config.n_workers
+    threads = "1 thread" if n_workers == 1 else f"{n_workers} threads"
+    if job.expected_bytes is None:
+        return f"{name}, size unknown ({free} free); {threads}"
+    forecast = job.forecast
+    return (
+        f"{name} {format_bytes(forecast.text_bytes)} -> about {format_count(forecast.tokens)} tokens, "
+        f"{format_bytes(forecast.output_bytes)} ({free} free); {threads}; "
+        f"about {format_duration(forecast.seconds)}"
     )
 
 
@@ -69,10 +73,19 @@ def forecast_record(job: Job) -> dict[str, object]:
 
 def describe_val(job: Job) -> str:
     """Describe in a few words where the validation tokens come from."""
-    documents = job.documents
-    ratio = job.config.val_ratio if documents is None else documents.val_ratio
-    inputs = job.inputs[job.n_train_inputs :]
-    return report.describe_val(job.config.val_split, job.windows, ratio=ratio, inputs=inputs)
+    split, windows = job.config.val_split, job.windows
+    if split == VAL_INPUT:
+        return f"all of {name_inputs(job.inputs[job.n_train_inputs :])}"
+    if split == FIRST_SHARD:
+        return "the first shard"
+    if split == "documents":
+        return f"{100 * job.document_ratio:.3g} % of all documents"
+    if isinstance(windows, Interval):
+        return f"{format_bytes(windows.width)} of every {format_bytes(windows.period)}"
+    n_bytes = sum(end - start for start, end in windows)
+    if split in ("head", "tail"):
+        return f"the {'first' if split == 'head' else 'last'} {format_bytes(n_bytes)}"
+    return "1 window in the middle" if len(windows) == 1 else f"{len(windows)} windows spread over the input"
 
 
 def notices(job: Job) -> list[str]:

@@ -4,6 +4,7 @@ run.py         a run from its start, or from where an earlier one stopped, to it
 complete.py    is complete output that of this job?
 passes.py      fill the files with tokens, with checkpoints; the passes of a shuffle
 publishing.py  final names, and the report
+contents.py    the contents of the report
 notices.py     what is printed before and after
 supervise.py   locks, memory guard, signals and progress
 verify.py      --verify: encode the input again, and compare every token

@@ -29,10 +29,6 @@ def check(output_dir: Path, voice: Voice) -> None:
     """Read each file of the output once, and compare it with prepare.json. Write nothing.
 
     `voice.check` may raise to stop.
-
-    Raises:
-        DifferenceError: files are not as they were written, or there are too many. It names all of them.
-        OutputError: there is no complete output, or a file cannot be read.
     """
     outputs, listed = _find_listed(output_dir)
     found: list[str] = []  # a line for each file that is damaged or cannot be read

@@ -5,6 +5,7 @@ A pass fills one set of files: the output itself, or a spill that the next pass 
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 
 from nanogpt_compat import report
@@ -23,160 +24,123 @@ from nanogpt_compat.resume.journal import Journal
 from nanogpt_compat.run.supervise import Fill, Watch
 
 
+@dataclass(slots=True)
 class Passes:
-    """Makes the output of a job by tokenising its input, or with `fill` if it is given.
+    """Makes the output of a job by tokenising its input, or with `fill` if it is given."""
 
-    `note_saved` is called with the saved progress when a pass ends, for whatever reason.
-    """
+    job: Job
+    watch: Watch
+    journal: Journal
+    tally: Tally  # counts what is made, from where this run begins
+    earlier: list[Mark]  # those that this run resumes from
+    header: (
+        Mapping[str, object] | None
+    )  # journaled with the first checkpoint; before, nothing of this run counts
+    fill: Fill | None
+    note_saved: Callable[[Saved], None]  # called when a pass ends, for whatever reason
 
-    def __init__(
-        self, job: Job, watch: Watch, *, fill: Fill | None, note_saved: Callable[[Saved], None]
-    ) -> None:
-        self._job = job
-        self._watch = watch
-        self._fill = fill
-        self._note_saved = note_saved
-
-    def make(
-        self, journal: Journal, tally: Tally, earlier: list[Mark], header: Mapping[str, object] | None
-    ) -> None:
+    def make(self) -> None:
         """Make the output from `tally` to the end, make it durable at its exact sizes, and check `earlier`.
-
-        These are the marks that this run resumes from. `header` is journaled with the first checkpoint:
-        before that, nothing of this run counts.
 
         Raises:
             Damaged: the files of an earlier run have changed.
         """
-        n_tokens = self._fill_files(journal, tally, earlier, header)
-        self._check_marks(earlier, full_shards(self._job.outputs | self._job.temporary, n_tokens))
+        n_tokens = self.earlier[-1].segment.tokens if self.earlier else {}
+        if self.job.config.shuffle:
+            if self.tally.shuffled is None:
+                self._spill(n_tokens)
+                n_tokens = {}
+            n_tokens = self._shuffle(n_tokens)
+        else:
+            with self._open_output(n_tokens) as files:
+                self._save_as_it_goes(files, partial(self._encode, self._sink_of(files), files.drop_pages))
+                files.finish()
+                n_tokens = files.tokens
+        self._check_marks(full_shards(self.job.outputs | self.job.temporary, n_tokens))
 
-    def _fill_files(
-        self, journal: Journal, tally: Tally, earlier: list[Mark], header: Mapping[str, object] | None
-    ) -> Mapping[str, int]:
-        """Return the number of tokens in each stream."""
-        n_tokens = earlier[-1].segment.tokens if earlier else {}
-        if self._job.config.shuffle:
-            if tally.shuffled is None:
-                self._spill(journal, tally, n_tokens, header)
-                n_tokens, header = {}, None
-            return self._shuffle(journal, tally, earlier, n_tokens, header)
-        with self._open_output(n_tokens) as files:
-
-            def fill(after_block: Callable[[], None]) -> None:
-                self._encode(self._sink_of(files), tally, files.drop_pages, after_block)
-                self._watch.voice.enter("finishing")
-
-            self._save_as_it_goes(journal, files, tally, header, fill)
-            files.finish()
-            return files.tokens
-
-    def _check_marks(self, earlier: list[Mark], files: Mapping[str, Written]) -> None:
+    def _check_marks(self, files: Mapping[str, Written]) -> None:
         """Raise Damaged if a segment in these files was damaged after an earlier run had written it."""
-        unsound = first_unsound_mark(earlier, files, self._watch.check)
+        unsound = first_unsound_mark(self.earlier, files, self.watch.check)
         if unsound is not None:
             raise Damaged(unsound)
 
     def _open_output(self, n_tokens: Mapping[str, int]) -> TokenFiles:
-        job = self._job
+        job = self.job
         return TokenFiles(
             job.outputs, n_tokens=n_tokens, window_bytes=job.window_bytes, temporary=job.temporary
         )
 
     def _sink_of(self, files: TokenFiles) -> Sink:
         """Return what writes tokens, and the temporary streams, to `files`."""
-        return WithEnds(files) if self._job.temporary else files
+        return WithEnds(files) if self.job.temporary else files
 
-    def _encode(
-        self, sink: Sink, tally: Tally, flush: Callable[[], None], after_block: Callable[[], None]
-    ) -> None:
+    def _encode(self, sink: Sink, flush: Callable[[], None], after_block: Callable[[], None]) -> None:
         """Append all tokens after `tally` to `sink`."""
-        if self._fill is None:
-            self._watch.go_through(self._job, sink, tally, flush=flush, after_block=after_block)
+        if self.fill is None:
+            self.watch.go_through(self.job, sink, self.tally, flush=flush, after_block=after_block)
         else:
-            self._watch.fill(self._fill, sink, tally, after_part=after_block)
+            self.watch.fill(self.fill, sink, self.tally, after_part=after_block)
+        if not self.job.config.shuffle:
+            self.watch.voice.enter("finishing")
 
-    def _spill(
-        self,
-        journal: Journal,
-        tally: Tally,
-        n_tokens: Mapping[str, int],
-        header: Mapping[str, object] | None,
-    ) -> None:
+    def _spill(self, n_tokens: Mapping[str, int]) -> None:
         """Make the first pass of a shuffle: all tokens after `tally`, to the first spill."""
-        job = self._job
+        job = self.job
         with Spill(
             job.spill(0), seed=job.seed, n_tokens=n_tokens, file_window_bytes=job.window_bytes
         ) as spill:
-
-            def fill(after_block: Callable[[], None]) -> None:
-                self._encode(spill, tally, spill.drop_pages, after_block)
-
-            self._save_as_it_goes(journal, spill, tally, header, fill)
+            self._save_as_it_goes(spill, partial(self._encode, spill, spill.drop_pages))
             spill.finish()
-            tally.shuffled = Place(0, spill.n_windows)
+            self.tally.shuffled = Place(0, spill.n_windows)
 
-    def _shuffle(
-        self,
-        journal: Journal,
-        tally: Tally,
-        earlier: list[Mark],
-        n_tokens: Mapping[str, int],
-        header: Mapping[str, object] | None,
-    ) -> Mapping[str, int]:
+    def _shuffle(self, n_tokens: Mapping[str, int]) -> Mapping[str, int]:
         """Make the other passes of a shuffle after `tally`: from spill to spill, then to the output."""
-        while (place := tally.shuffled) is not None:
-            names = self._job.spill(place.number)
-            self._check_marks(earlier, unpublished(names.outputs))  # before it is read
+        while (place := self.tally.shuffled) is not None:
+            names = self.job.spill(place.number)
+            self._check_marks(unpublished(names.outputs))  # before it is read
             with SpillReader(names, place.n_windows) as spill, self._open_next(place, n_tokens) as sink:
-                fill = partial(self._read_spill, spill, place, sink, tally)
-                self._save_as_it_goes(journal, sink, tally, header, fill, is_new=not n_tokens)
+                self._save_as_it_goes(
+                    sink, partial(self._read_spill, spill, place, sink), is_new=not n_tokens
+                )
                 sink.finish()
                 if isinstance(sink, TokenFiles):
                     break
-                tally.shuffled = Place(place.number + 1, sink.n_windows)
-            n_tokens, header = {}, None
+                self.tally.shuffled = Place(place.number + 1, sink.n_windows)
+            n_tokens = {}
         return sink.tokens
 
     def _open_next(self, place: Place, n_tokens: Mapping[str, int]) -> TokenFiles | SpillWriter:
         """Open the files that a spill is written to: the output, or a spill with fewer windows."""
         if place.is_last:
             return self._open_output(n_tokens)
-        names = self._job.spill(place.number + 1)
-        return SpillWriter(names, n_tokens=n_tokens, window_bytes=self._job.window_bytes)
+        names = self.job.spill(place.number + 1)
+        return SpillWriter(names, n_tokens=n_tokens, window_bytes=self.job.window_bytes)
 
     def _read_spill(
         self,
         spill: SpillReader,
         place: Place,
         sink: TokenFiles | SpillWriter,
-        tally: Tally,
         after_chunk: Callable[[], None],
     ) -> None:
         """Append the rest of a spill to `sink`; the spill that it was made from is not needed any more."""
         if place.number:
-            remove_spill(self._job.spill(place.number - 1))
+            remove_spill(self.job.spill(place.number - 1))
         target = sink if isinstance(sink, SpillWriter) else self._sink_of(sink)
-        self._watch.shuffle(spill, place, target, tally, flush=sink.drop_pages, after_chunk=after_chunk)
+        self.watch.shuffle(spill, place, target, self.tally, flush=sink.drop_pages, after_chunk=after_chunk)
         if place.is_last:
-            self._watch.voice.enter("finishing")
+            self.watch.voice.enter("finishing")
 
     def _save_as_it_goes(
-        self,
-        journal: Journal,
-        sink: Savable,
-        tally: Tally,
-        header: Mapping[str, object] | None,
-        fill: Callable[[Callable[[], None]], None],
-        *,
-        is_new: bool = False,
+        self, sink: Savable, fill: Callable[[Callable[[], None]], None], *, is_new: bool = False
     ) -> None:
         """Fill `sink`, with checkpoints; save the work so far if anything stops it.
 
         `is_new`: a pass of a shuffle begins, so that the reading of the pass before counts.
         """
-        publishes = not self._job.config.overwrite
-        with Checkpointer(journal, sink, tally, publishes=publishes, header=header) as checkpointer:
+        job, tally = self.job, self.tally
+        publishes = not job.config.overwrite
+        with Checkpointer(self.journal, sink, tally, publishes=publishes, header=self.header) as checkpointer:
             try:
                 if is_new:
                     checkpointer.now()
@@ -185,24 +149,25 @@ class Passes:
             except (EngineMismatch, CheckpointError):
                 raise  # do not save this work
             except BaseException as error:
-                self._watch.voice.enter("saving")
+                self.watch.voice.enter("saving")
                 with suppress(Exception):  # report the error that ended the run
                     checkpointer.now()
                 if isinstance(error, MemoryError):
-                    raise self._watch.memory_refused() from error
+                    raise self.watch.memory_refused() from error
                 raise
             finally:
-                self._note_saved(checkpointer.saved)
-            if not tally.tokens or (self._job.config.n_val_inputs and not tally.train_tokens):
-                remove_work_files(self._job.folders)  # without tokens, other options may be used next
-                raise InputError(self._why_no_text(tally))
+                self.note_saved(checkpointer.saved)
+            if not tally.tokens or (job.config.n_val_inputs and not tally.train_tokens):
+                remove_work_files(job.folders)  # without tokens, other options may be used next
+                raise InputError(self._why_no_text())
             tally.wall_s = checkpointer.wall_s
+        self.header = None
 
-    def _why_no_text(self, tally: Tally) -> str:
+    def _why_no_text(self) -> str:
         """Return the message for an input without text."""
-        inputs = self._job.inputs
-        message = f"there is no text in {report.name_inputs(inputs[: self._job.n_train_inputs])}"
-        if n_empty := self._job.empty_documents(tally):
+        inputs, tally = self.job.inputs, self.tally
+        message = f"there is no text in {report.name_inputs(inputs[: self.job.n_train_inputs])}"
+        if n_empty := self.job.empty_documents(tally):
             message += f"; {n_empty:,} document{' is' if n_empty == 1 else 's are'} empty"
         if tally.skipped:
             index, why = tally.skipped[0]

@@ -19,39 +19,30 @@ def publish_output(job: Job, made: Mapping[str, Any], check: Check) -> None:
     """Remove an old report, rename the finished files to their final names, and write the report last.
 
     `made` is the report but for the files.
-
-    Raises:
-        OutputError: another file has a final name, or the disk is full or failing.
     """
-    folder = job.config.output_dir
+    folder, config = job.config.output_dir, job.config
     written = all_shards(job.outputs, by_stream(job.outputs, made["tokens"]))
-    described = _describe(job, made, written, check) + _write_indexes(job, check)
-    files = _with_indexes(job, written)
-    if not job.config.overwrite:
+    described = _describe(job, made, written, check)
+    if config.index:
+        # A run that was stopped in between writes them again: that takes seconds, and needs no record of
+        # whether they are complete.
+        tokens = read_found(journal_in(folder)).tokens
+        for split in reversed(job.outputs):
+            name, ends = index_name(split), job.temporary[ends_stream(split)].partial(0)
+            described.append(write_index(name, job.indexes[name], ends, n_ends(tokens, split), check))
+    # In the order of publishing: an index comes right before its tokens. Without --index, one that an earlier
+    # run left is refused, or removed.
+    indexes, files = indexes_of(config), dict[str, Written]()
+    for split, one in written.items():
+        if (name := index_name(split)) in indexes:
+            files[name] = Written(indexes[name], int(config.index))
+        files[split] = one
+    if not config.overwrite:
         check_vacant(files)  # before the old report is removed
     report.remove_report(folder)
-    publish(files, may_replace=job.config.overwrite)
+    publish(files, may_replace=config.overwrite)
     # The journal omits the list of files, which may be too long for one line.
     report.write_report(folder, {**made, "files": described})
-
-
-def _write_indexes(job: Job, check: Check) -> list[dict[str, Any]]:
-    """Write the indexes to working files; return their entries of prepare.json, train first.
-
-    A run that was stopped in between writes them again: that takes seconds, and needs no record of whether
-    they are complete.
-    """
-    tokens = read_found(journal_in(job.config.output_dir)).tokens
-    return [
-        write_index(
-            index_name(split),
-            job.indexes[index_name(split)],
-            job.temporary[ends_stream(split)].partial(0),
-            n_ends(tokens, split),
-            check,
-        )
-        for split in (reversed(job.outputs) if job.config.index else ())
-    ]
 
 
 def _describe(
@@ -70,17 +61,3 @@ def _describe(
         sections = read_crcs(path, check) if of_stream is None else of_stream[one.k]
         described.append(describe(one, sections))
     return described
-
-
-def _with_indexes(job: Job, files: Mapping[str, Written]) -> dict[str, Written]:
-    """Return all files in the order of publishing: an index comes right before its tokens.
-
-    Without `--index`, an index left by an earlier run is refused, or removed.
-    """
-    indexes, found = indexes_of(job.config), {}
-    for split, one in files.items():
-        name = index_name(split)
-        if name in indexes:
-            found[name] = Written(indexes[name], int(job.config.index))
-        found[split] = one
-    return found

@@ -12,10 +12,7 @@ from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.reader import Consumed
 from nanogpt_compat.output.folders import check_writable, remove_work_files
-from nanogpt_compat.output.layout import (
-    WORK_FOLDER,
-    by_split,
-)
+from nanogpt_compat.output.layout import WORK_FOLDER
 from nanogpt_compat.output.written import (
     Written,
     all_shards,
@@ -49,6 +46,7 @@ from nanogpt_compat.resume.state import (
     fixed_differences,
 )
 from nanogpt_compat.run.complete import differences_from, have_sizes, is_as_reported
+from nanogpt_compat.run.contents import build_report, stopped_by
 from nanogpt_compat.run.notices import Notices
 from nanogpt_compat.run.passes import Damaged, Passes
 from nanogpt_compat.run.publishing import publish_output
@@ -78,15 +76,7 @@ class Run:
         self._notices = Notices(job, voice, is_merge=fill is not None)
 
     def do(self, *, restart: bool) -> None:
-        """Make the token files and prepare.json, unless they are complete already.
-
-        Raises:
-            InputError: an input changes or fails while it is read, or has no text.
-            OutputError: the folder cannot be written to or is in use by another run, or the disk is full.
-            CheckpointError: the folder holds an unfinished run with another input or other options.
-            MemoryLimitError: memory is about to run out.
-            TooSmallError: the memory limit is too low even for the smallest settings.
-        """
+        """Make the token files and prepare.json, unless they are complete already."""
         if self.has_nothing_to_do(restart=restart):
             self._clear_up()
             return
@@ -123,19 +113,19 @@ class Run:
         if restart or self._job.config.overwrite:
             return False
         made = report.read_report(self._job.config.output_dir)
-        if made is None or not self._is_complete(made):
+        if made is None:
             return False
-        self._notices.complete(made)
-        return True
+        is_complete = False
+        with suppress(AttributeError, KeyError, TypeError, ValueError):  # written by another program
+            is_complete = is_as_reported(self._job, made) and self._has_same_text(made)
+        if is_complete:
+            self._notices.complete(made)
+        return is_complete
 
     def _find(self, *, restart: bool) -> tuple[Found, Found | None]:
         """Return the run to resume, and the run to discard, if any; check that this run can start. Read only.
 
         If the first has a report, its files are complete.
-
-        Raises:
-            CheckpointError: the saved run has other options or inputs.
-            OutputError: there is complete output of a different run, or no room on the disk.
         """
         found, old = read_found(self._journal), None
         self._warn_of_damage(found)
@@ -193,7 +183,14 @@ class Run:
             yield
         except BaseException as error:
             if self._saved:
-                self._voice.warn(f"saved: {self._saved}; {self._next_after(error)}")
+                next_step = "the same command resumes from there"
+                if isinstance(error, CheckpointError):
+                    next_step = "it is kept"
+                elif isinstance(error, InputError):
+                    n_bytes = self._options().get(TEXT_BYTES)
+                    size = f" if the input still has {plural(n_bytes, 'byte')}" if n_bytes is not None else ""
+                    next_step = f"once that is fixed, {next_step}{size}"
+                self._voice.warn(f"saved: {self._saved}; {next_step}")
             if isinstance(error, CheckpointError):
                 # An unfinished run may have given full shards their final names.
                 discard = "--restart --overwrite" if self._has_named else "--restart"
@@ -202,23 +199,6 @@ class Run:
                     f"original input and settings to resume it, or pass {discard} to discard it"
                 ) from error
             raise
-
-    def _next_after(self, error: BaseException) -> str:
-        """Return what happens to the saved work, for a message."""
-        if isinstance(error, CheckpointError):
-            return "it is kept"
-        if not isinstance(error, InputError):
-            return "the same command resumes from there"
-        n_bytes = self._options().get(TEXT_BYTES)
-        size = f" if the input still has {plural(n_bytes, 'byte')}" if n_bytes is not None else ""
-        return f"once that is fixed, the same command resumes from there{size}"
-
-    def _is_complete(self, made: Mapping[str, Any]) -> bool:
-        """Return whether, by a report, the files are complete, with this input and these options."""
-        try:
-            return is_as_reported(self._job, made) and self._has_same_text(made)
-        except (AttributeError, KeyError, TypeError, ValueError):  # written by another program
-            return False
 
     def _has_same_text(self, made: Mapping[str, Any]) -> bool:
         """Return whether the inputs are those of a report; read them again if they may have changed.
@@ -249,11 +229,7 @@ class Run:
         )
 
     def _is_whole(self, made: Mapping[str, Any], found: Found) -> bool:
-        """Return whether an earlier run with the same header has all its tokens intact in the files.
-
-        Raises:
-            CheckpointError: an input has changed.
-        """
+        """Return whether an earlier run with the same header has all its tokens intact in the files."""
         if found.header != self._header(found.mismatch):
             return False  # its report would differ
         self._note_saved(Saved(made["bytes_read"], sum(made["tokens"].values())))
@@ -312,7 +288,7 @@ class Run:
             is_read = tally.shuffled is not None
             read = consumed_at(tally)
             if is_read:
-                has_ended = _stopped_by(tally, self._job) is None
+                has_ended = stopped_by(tally, self._job) is None
                 read = consumed_by(tally, has_ended, n_limited=self._job.n_train_inputs)
             is_read_later = is_read_later and not is_read
             for path, change in self._changes(read, found.header["inputs"], is_read_later=is_read_later):
@@ -346,7 +322,6 @@ class Run:
                     f"{found.mismatch}: resuming with tiktoken"
                 )  # only an earlier run has printed it
             self._job = with_reference(self._job)
-        passes = Passes(self._job, self._watch, fill=self._fill, note_saved=self._note_saved)
         while True:
             tally = self._load(found, mark)
             earlier = found.marks[: mark + 1]
@@ -359,7 +334,16 @@ class Run:
                         header = None
                     elif found.header == header and found.header_end_byte <= earlier[-1].end_byte:
                         header = None  # it is in the journal already
-                    passes.make(journal, tally, earlier, header)
+                    Passes(
+                        self._job,
+                        self._watch,
+                        journal,
+                        tally,
+                        earlier,
+                        header,
+                        fill=self._fill,
+                        note_saved=self._note_saved,
+                    ).make()
                     made = self.build_report(tally, found.mismatch)
                     journal.append({"report": made})
                     return made
@@ -391,7 +375,11 @@ class Run:
             return Tally([InputTally() for _ in self._job.inputs])
         tally = self._tally_at(found, mark)
         self._note_saved(Saved.of(tally))
-        self._check_inputs(found, tally, is_read_later=not self._has_enough(tally))
+        at = tally.position
+        is_inside = at.input_index >= self._job.n_train_inputs or at.anchor != at.offset or bool(at.document)
+        # At a limit that is reached, no more of the current input will be read.
+        is_read_later = is_inside or stopped_by(tally, self._job) is None
+        self._check_inputs(found, tally, is_read_later=is_read_later)
         del tally.inputs[len(self._job.inputs) :]
         begun = tally.inputs[: tally.position.input_index]
         for one, counts in zip(self._job.inputs, begun, strict=False):
@@ -409,13 +397,6 @@ class Run:
             done = f"{format_duration(tally.wall_s)} of work already done"
         self._voice.say(f"resuming at {self._progress(Saved.of(tally))}: {done}")
         return tally
-
-    def _has_enough(self, tally: Tally) -> bool:
-        """Return whether a limit is reached, so that no more of the current input will be read."""
-        at = tally.position
-        if at.input_index >= self._job.n_train_inputs or at.anchor != at.offset or at.document:
-            return False
-        return _stopped_by(tally, self._job) is not None
 
     def _note_saved(self, saved: Saved) -> None:
         """Remember the saved progress, for the message if this run ends early."""
@@ -436,40 +417,5 @@ class Run:
 
     def build_report(self, tally: Tally, mismatch: str) -> dict[str, Any]:
         """Return the contents of prepare.json except `files`."""
-        job = self._job
-        made = report.build_report(
-            tally=tally,
-            inputs=job.inputs,
-            tokens=by_split(self._outputs, {"train": tally.train_tokens, "val": tally.val_tokens}),
-            engine=job.encoder.name,
-            engine_mismatch=mismatch,
-            val_split=report.val_split(
-                job.config.val_split,
-                job.windows,
-                ratio=job.config.val_ratio,
-                document_ratio=job.document_ratio,
-                n_inputs=job.config.n_val_inputs,
-            ),
-            shuffle_seed=job.config.seed,
-            options=job.config.as_options(),
-            guard=self._watch.guard.summary(),
-            peak_own_bytes=self._watch.guard.peak_own_bytes,
-            empty_documents=None if job.documents is None else job.empty_documents(tally),
-            has_documents=job.documents is not None,
-            counts_chars=job.config.max_chars is not None,
-            stopped_by=_stopped_by(tally, job),
-            vocabulary=job.vocabulary.sha256,
-            fingerprint=job.fingerprint,
-        )
+        made = build_report(self._job, tally, self._watch.guard, mismatch=mismatch)
         return made if self._fill is None else self._fill.complete(made)
-
-
-def _stopped_by(tally: Tally, job: Job) -> tuple[str, int] | None:
-    """Return the option whose limit is reached, and the index of the input in which it was."""
-    train = tally.inputs[: job.n_train_inputs]
-    n_tokens = sum(one.tokens for one in train)
-    limits = {"--max-tokens": (job.config.max_tokens, n_tokens), "--n": (job.config.max_chars, tally.chars)}
-    for option, (most, n) in limits.items():
-        if most is not None and n >= most:
-            return option, max(index for index, one in enumerate(train) if one.text_bytes or one.records)
-    return None

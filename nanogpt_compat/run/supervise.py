@@ -66,10 +66,6 @@ class Fill(Protocol):
         """Return the report of the run, with how the tokens were made as far as known."""
 
 
-def _do_nothing() -> None:
-    """Ignore the call: a sink that writes nothing has nothing to write back or to save."""
-
-
 class Watch:
     """Processes the input of a job; as a context manager, it watches memory."""
 
@@ -126,16 +122,11 @@ class Watch:
         sink: Sink,
         tally: Tally,
         *,
-        flush: Callable[[], None] = _do_nothing,
-        after_block: Callable[[], None] = _do_nothing,
+        flush: Callable[[], None] = lambda: None,
+        after_block: Callable[[], None] = lambda: None,
         end: int | None = None,
     ) -> None:
-        """Run the pipeline from `tally` to `end`, as in `Source`; `flush` writes back what `sink` holds.
-
-        Raises:
-            InputError, OutputError, EngineMismatch: as `pipeline.run` does.
-            MemoryLimitError, TooSmallError: memory is about to run out.
-        """
+        """Run the pipeline from `tally` to `end`, as in `Source`; `flush` writes back what `sink` holds."""
         encoder, beginning = job.encoder, tally.position
         self._has_written = lambda: tally.position != beginning
         with self.voice.open_display(self._expected_bytes, tally.bytes_read, rss_bytes) as display:
@@ -192,16 +183,12 @@ class Watch:
         sink: Sink | SpillWriter,
         tally: Tally,
         *,
-        flush: Callable[[], None] = _do_nothing,
-        after_chunk: Callable[[], None] = _do_nothing,
+        flush: Callable[[], None] = lambda: None,
+        after_chunk: Callable[[], None] = lambda: None,
     ) -> None:
         """Append the rest of a spill to `sink`, in the order of its keys, and count it in `tally`.
 
         The engine is not needed any more, and its memory is used for reading.
-
-        Raises:
-            OutputError: the disk is full or failing.
-            MemoryLimitError, TooSmallError: memory is about to run out.
         """
         self._encoder.drop_caches()
         trim_heap()

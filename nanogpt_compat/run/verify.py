@@ -37,14 +37,6 @@ def verify(job: Job, voice: Voice) -> None:
     """Compare the finished files with the input, and write the SHA-256 of each into prepare.json.
 
     The engine of `job` must be tiktoken. `voice.check` may raise to stop.
-
-    Raises:
-        DifferenceError: the files are not what tiktoken makes of the input.
-        OutputError: files are missing or unreadable, or another run is using the folder.
-        CheckpointError: the files belong to another input or other options.
-        InputError: an input changes or fails while it is read.
-        MemoryLimitError: memory is about to run out.
-        TooSmallError: the memory limit is too low even for the smallest settings.
     """
     watch = Watch(job, voice)
     _finished(job)  # before locking, which creates a missing folder

@@ -14,9 +14,6 @@ def rank_of(rank: str, world_size: int | None, environment: Mapping[str, str]) -
     >>> array = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "5", "SLURM_ARRAY_TASK_COUNT": "4"}
     >>> rank_of("auto", None, array), rank_of("auto", 8, array), rank_of("0", 2, {})
     ((2, 4), (7, 8), (0, 2))
-
-    Raises:
-        UsageError: the rank cannot be found or is out of range, or a scheduler's variable is not a number.
     """
     index, size = 0, world_size
     if rank != "auto":
