@@ -16,7 +16,7 @@ def start(home: "str | None" = None) -> int:
     `home` is the folder that default paths start from; None is the current folder.
     """
     try:
-        from nanogpt_compat.system.shutdown import end_at_once
+        from nanogpt_compat.system.signals import end_at_once
 
         end_at_once()
     except KeyboardInterrupt:

@@ -149,7 +149,6 @@ def count_tokens(inputs: Paths, **options: "Unpack[TextOptions]") -> int:
 
 
 def _count(job: Job, voice: Voice) -> int:
-    """Run the pipeline without output, and return the number of tokens."""
     tally = Tally([InputTally() for _ in job.inputs])
     with Watch(job, voice) as watch:
         try:
@@ -169,7 +168,6 @@ class _Nowhere:
 
 
 def _look_into(words: Sequence[str], *, verbose: bool) -> tuple[Job, Voice]:
-    """Parse and check the options, and look into the inputs."""
     voice = (
         Voice(CalmStream(sys.stderr), is_quiet=False) if verbose else _Log(CalmStream(None), is_quiet=True)
     )
@@ -202,21 +200,16 @@ def _called_as(words: Sequence[str]) -> Iterator[None]:
         with typed(words, program=module("nanogpt_compat")):
             yield
     except PrepareError as error:
-        _hide_secrets(error)
+        error.args = tuple(redact(one) if isinstance(one, str) else one for one in error.args)
+        cause: BaseException | None = error.__cause__ or error.__context__
+        while cause is not None:  # drop the causes if they hold any secrets
+            if redact(text := f"{cause!s} {cause!r}") != text:
+                error.__cause__ = error.__context__ = None
+                break
+            cause = cause.__cause__ or cause.__context__
         raise
     except MemoryError as error:
         raise MemoryLimitError("the system refused memory") from error
-
-
-def _hide_secrets(error: BaseException) -> None:
-    """Hide the secrets in the text of an error, and drop its causes if they hold any."""
-    error.args = tuple(redact(one) if isinstance(one, str) else one for one in error.args)
-    cause: BaseException | None = error.__cause__ or error.__context__
-    while cause is not None:
-        if redact(text := f"{cause!s} {cause!r}") != text:
-            error.__cause__ = error.__context__ = None
-            return
-        cause = cause.__cause__ or cause.__context__
 
 
 def _known(options: object, kind: type) -> dict[str, object]:
@@ -260,6 +253,5 @@ def _input_words(name: str, option: str, inputs: Paths) -> list[str]:
 
 
 def _path(path: str | os.PathLike[str]) -> str:
-    """Return a path as a word of the command line."""
     word = os.fspath(path)
     return f"./{word}" if word.startswith("-") and word != "-" else word

@@ -16,13 +16,12 @@ from pathlib import Path
 from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, PrepareError, TooSmallError
 from nanogpt_compat.memory.policy import SMALL_BLOCK_BYTES
 from nanogpt_compat.options import Options, name_inputs, parse_options, wants_json
-from nanogpt_compat.system import shutdown
 from nanogpt_compat.system.commands import drop_options, show, this_command
 from nanogpt_compat.system.display import LOG, CalmStream, Voice, calm, calm_streams
 from nanogpt_compat.system.feed import Feed
 from nanogpt_compat.system.filesystem import advice
 from nanogpt_compat.system.redaction import learn_all
-from nanogpt_compat.system.signals import StoppedBySignal, StopSignals
+from nanogpt_compat.system.signals import StoppedBySignal, StopSignals, die_by, last_words
 from nanogpt_compat.system.units import plural
 from nanogpt_compat.text.documents import END_OF_TEXT_NAME
 
@@ -47,7 +46,7 @@ def main(argv: Sequence[str] | None = None, *, home: Path | None = None) -> int:
 def _main(words: Sequence[str], *, home: Path | None) -> int:
     stderr = calm(sys.stderr)
     feed = Feed(calm(sys.stdout)) if wants_json(words) else None
-    shutdown.last_words[:] = [] if feed is None else [partial(_last_words, feed)]
+    last_words[:] = [] if feed is None else [partial(_last_words, feed)]
 
     def end(state: str, exit_code: int, message: str) -> int:
         stderr.write(f"prepare: {message}\n")
@@ -70,7 +69,7 @@ def _main(words: Sequence[str], *, home: Path | None) -> int:
         return end("failed", error.exit_code, f"error: {error}{more}")
     except StoppedBySignal as stop:
         end("stopped", 128 + stop.number, str(stop))
-        shutdown.die_by(stop.number)
+        die_by(stop.number)
     except BaseException as error:
         if feed is not None and not isinstance(error, SystemExit):
             feed.finish("failed", PrepareError.exit_code, f"{type(error).__name__}: {error}")
@@ -149,7 +148,6 @@ def _notice_of_end_of_text(output_dir: Path, words: Sequence[str], *, is_dry: bo
 def _do(
     options: Options, words: Sequence[str], *, home: Path | None, stderr: CalmStream, feed: Feed | None
 ) -> None:
-    """Do what the options say."""
     signals = StopSignals()
     voice = Voice(stderr, options.quiet, signals.check, progress=options.progress, feed=feed)
     voice.enter("preparing")  # before the imports, which take longer than all before them

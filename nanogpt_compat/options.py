@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -244,24 +244,18 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
         ("--check", options.check, _OF_CHECK),
         ("--inspect", options.inspect is not None, _OF_INSPECT),
     ):
-        if is_on:
-            _refuse_others(options, parser, mode=mode, but=but)
+        typed = vars(options).items()
+        given = [name for name, value in typed if value != parser.get_default(name) and name not in but]
+        if is_on and given:
+            todo = "omit " + " and ".join(f"--{name.replace('_', '-')}" for name in given)
+            if options.input and given == ["input"] and options.output_dir is None and mode == "--check":
+                todo += f", or write --output-dir {quote(options.input[0])} if that is the folder to check"
+            raise UsageError(f"{mode} needs only the finished files and --output-dir: {todo}")
     if options.inspect and options.output_dir is not None:
         raise UsageError("--inspect names the folder itself: omit --output-dir")
     if options.at is not None and options.inspect is None:
         raise UsageError("--at shows a place in token files: give --inspect too")
     return options
-
-
-def _refuse_others(options: Options, parser: Parser, *, mode: str, but: Collection[str]) -> None:
-    """Raise UsageError if options were given that mean nothing with `mode`; `but` lists those that do."""
-    typed = vars(options).items()
-    given = [name for name, value in typed if value != parser.get_default(name) and name not in but]
-    if given:
-        todo = "omit " + " and ".join(f"--{name.replace('_', '-')}" for name in given)
-        if options.input and given == ["input"] and options.output_dir is None and mode == "--check":
-            todo += f", or write --output-dir {quote(options.input[0])} if that is the folder to check"
-        raise UsageError(f"{mode} needs only the finished files and --output-dir: {todo}")
 
 
 def name_inputs(words: Sequence[str]) -> list[str]:
@@ -377,7 +371,6 @@ _ratio = _number(float, 0, 1, "a ratio: 0 <= R < 1 is needed, such as 0.0005")
 
 
 def _folder(text: str) -> Path:
-    """Parse the path of a folder on this machine."""
     path = local_path(text)
     if is_url(path):
         raise argparse.ArgumentTypeError(f"{path!r} is an address; give a folder of this machine")
@@ -390,7 +383,6 @@ def _path(text: str) -> Path | str:
 
 
 def _word(text: str) -> str:
-    """Parse a word that may begin the name of a file."""
     if re.fullmatch(r"\w[\w.-]*", text):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} is not a word of letters, digits, '_', '-' and '.'")

@@ -69,6 +69,9 @@ def resolve(options: Options, *, home: Path | None) -> Request:
     _check_effects(options, inputs)
     _check_shuffle(options, has_documents=has_documents)
     shard_tokens, shard_name = _shards(options)
+    val_split = _val_split(options, has_documents=has_documents)
+    if options.eot is not None and not has_documents:
+        raise UsageError(f"--eot needs documents: {_WITH_DOCUMENTS}")
     config = Config(
         output_dir=options.output_dir or folder,
         has_documents=has_documents,
@@ -76,10 +79,10 @@ def resolve(options: Options, *, home: Path | None) -> Request:
         n_chunks=options.n,
         max_tokens=options.max_tokens,
         val_ratio=VAL_RATIO if options.val_ratio is None else options.val_ratio,
-        val_split=_val_split(options, has_documents=has_documents),
+        val_split=val_split,
         separator=options.document_separator,
         one_document_per_file=options.one_document_per_file,
-        eot=_eot(options, has_documents=has_documents),
+        eot=options.eot or ("append" if options.format == "bin" else "prepend"),
         output_format=options.format,
         shard_tokens=shard_tokens,
         shard_name=shard_name,
@@ -154,7 +157,9 @@ def _share(options: Options, config: Config, inputs: Sequence[Input]) -> Share |
         raise UsageError("--cluster, --rank and --merge need --work-dir DIR, which all machines can reach")
     if is_rank and (options.cluster is not None or options.merge or options.restart):
         raise UsageError("--rank only encodes its spans: omit --cluster, --merge and --restart")
-    _check_limits(options)
+    limits = {"--n counts characters": options.n, "--max-tokens counts tokens": options.max_tokens}
+    if given := [one for one, limit in limits.items() if limit is not None]:
+        raise UsageError(f"{given[0]} from the beginning, which spans cannot do: omit it")
     if any(isinstance(one.location, Pipe) for one in inputs):
         raise UsageError("a pipe can be read by one process only; write it to a file first")
     has_windows = not config.has_documents and config.val_split == "spread" and config.has_val
@@ -167,14 +172,6 @@ def _share(options: Options, config: Config, inputs: Sequence[Input]) -> Share |
         raise UsageError("--dry-run and --verify are for one machine: omit --cluster, --rank and --merge")
     rank = None if options.rank is None else rank_of(options.rank, options.world_size, os.environ)
     return Share(options.work_dir.absolute(), options.span_size, options.cluster, rank, options.merge)
-
-
-def _check_limits(options: Options) -> None:
-    """Raise UsageError for a limit, which a run in spans cannot have."""
-    limits = {"--n": (options.n, "characters"), "--max-tokens": (options.max_tokens, "tokens")}
-    for option, (value, unit) in limits.items():
-        if value is not None:
-            raise UsageError(f"{option} counts {unit} from the beginning, which spans cannot do: omit it")
 
 
 def _check_shuffle(options: Options, *, has_documents: bool) -> None:
@@ -222,12 +219,6 @@ def _refuse_split(options: Options, why: str) -> None:
     for option, value in (("--val-split", options.val_split), ("--val-ratio", options.val_ratio)):
         if value is not None:
             raise UsageError(f"{option} {value} does not go with {why}")
-
-
-def _eot(options: Options, *, has_documents: bool) -> str:
-    if options.eot is not None and not has_documents:
-        raise UsageError(f"--eot needs documents: {_WITH_DOCUMENTS}")
-    return options.eot or ("append" if options.format == "bin" else "prepend")
 
 
 def _index(options: Options, *, has_documents: bool) -> bool:

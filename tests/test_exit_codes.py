@@ -127,7 +127,7 @@ def test_while_packages_are_imported_a_signal_ends_it_with_one_line(
 
 def test_an_interrupt_before_there_is_a_handler_prints_no_traceback(tmp_path: Path) -> None:
     code = (
-        "import nanogpt_compat.system.shutdown as s, nanogpt_compat.__main__ as m; "
+        "import nanogpt_compat.system.signals as s, nanogpt_compat.__main__ as m; "
         "s.end_at_once = {}; m.start()"
     )
     done = subprocess.run(

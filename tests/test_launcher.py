@@ -15,7 +15,7 @@ import nanogpt_compat
 from nanogpt_compat.__main__ import PACKAGES
 
 REPOSITORY = Path(__file__).parent.parent
-OLD_PYTHONS_READ = ("__init__", "__main__", "system/__init__", "system/shutdown")
+OLD_PYTHONS_READ = ("__init__", "__main__", "system/__init__", "system/signals")
 STUB_CLI = """
 import sys
 def main(argv=None, home=None):

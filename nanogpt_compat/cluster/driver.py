@@ -91,7 +91,15 @@ class Driver:
             if share.scheduler is not None:
                 self._do_all(share.scheduler, restart=restart)
             if share.merge:
-                self._merge(restart=restart)
+                plan = read_plan(share.work_dir)
+                if plan is None:
+                    raise SpansError(
+                        f"{share.work_dir} has no {PLAN_NAME}, so there is nothing to merge; run with "
+                        "--cluster or --rank first"
+                    )
+                run, _ = self._run_of(plan)
+                run.do(restart=restart)
+                remove_parts(share.work_dir)
 
     def _has_nothing_to_do(self, *, restart: bool) -> bool:
         """Return whether the output is complete and is not to be made again; print that.
@@ -160,19 +168,6 @@ class Driver:
             self._voice.warn(line)
         self._voice.say(f"{path} lists the parts in order")
 
-    def _merge(self, *, restart: bool) -> None:
-        """Merge the parts, and remove them."""
-        work_dir = self._share.work_dir
-        plan = read_plan(work_dir)
-        if plan is None:
-            raise SpansError(
-                f"{work_dir} has no {PLAN_NAME}, so there is nothing to merge; run with --cluster or --rank "
-                "first"
-            )
-        run, _ = self._run_of(plan)
-        run.do(restart=restart)
-        remove_parts(work_dir)
-
     def _run_of(self, plan: Plan) -> tuple[Run, Parts]:
         """Return the run that merges all parts of a plan, and the parts."""
         work_dir, config = self._share.work_dir, self._config
@@ -181,15 +176,14 @@ class Driver:
         )
         job = job_of(plan, self._modest, work_dir)  # reports options that differ before missing parts
         parts = Parts(work_dir, plan, config)
+        tally = parts.tally
         self._voice.say(parts.line())
         parts.check_texts(job.source, say=self._voice.say, check=self._voice.check)
         job = replace(
             job,
             config=replace(job.config, engine=config.engine),
             inputs=with_locations(plan.inputs, self._inputs),
-            forecast=Estimate(
-                plan.n_bytes, parts.n_tokens, 0.0, parts.tally.val_tokens, parts.tally.documents
-            ),
+            forecast=Estimate(plan.n_bytes, tally.tokens, 0.0, tally.val_tokens, tally.documents),
         )
         return Run(job, self._voice, fill=parts), parts
 

@@ -57,7 +57,6 @@ def open_executor(
 
 
 def _wait_for_file(path: Path, check: Check) -> None:
-    """Wait for the file of a scheduler that has just been started."""
     end_s = time.monotonic() + _SCHEDULER_STARTS_S
     while not path.exists():
         check()

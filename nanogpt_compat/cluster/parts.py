@@ -158,7 +158,6 @@ class Parts:
             self._started_s = min(self._started_s, part["ended_s"] - part["tally"]["wall_s"])
             engines.add(part["engine"])
             hosts.add(part["host"])
-        self.n_tokens = self.tally.tokens
         self._engine = " and ".join(sorted(engines))
         self._hosts = sorted(hosts)
 
@@ -217,7 +216,7 @@ class Parts:
         """Return the same as one line of a message."""
         hosts = self._hosts[0] if len(self._hosts) == 1 else f"{len(self._hosts):,} hosts"
         return (
-            f"{plural(len(self.plan.spans), 'part')} of {format_bytes(2 * self.n_tokens)}, made in "
+            f"{plural(len(self.plan.spans), 'part')} of {format_bytes(2 * self.tally.tokens)}, made in "
             f"{format_duration(self._span_s)} of work on {hosts}"
         )
 

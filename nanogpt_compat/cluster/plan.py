@@ -182,7 +182,6 @@ def read_plan(work_dir: Path) -> Plan | None:
 
 
 def _input_of(record: Mapping[str, Any]) -> Input:
-    """Return the input that plan.json has as `record`."""
     place, form = record["location"], Format.named(record["format"])
     described = {name: value for name, value in record.items() if name not in ("location", "format")}
     return Input(Url(place) if is_url(place) else Path(place), form, described)

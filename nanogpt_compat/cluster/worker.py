@@ -177,7 +177,6 @@ def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check:
 def _make_part(
     work_dir: Path, plan: Plan, span: Span, job: Job, reader: Reader, start: int, end: int, check: Check
 ) -> dict[str, Any]:
-    """Write the files of a part, then its sidecar."""
     folder = parts_folder(work_dir, plan)
     word = f"{span.index:08d}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex[:8]}"
     splits = ["val", "train"] if job.config.has_val else ["train"]
@@ -227,7 +226,6 @@ def _make_part(
 
 
 def _check_end(reader: Reader, at: Position, start: int, end: int) -> None:
-    """Raise an InputError if a span was not read up to its end."""
     found = reader.place(at)
     if found != end and reader.form.compression == "none":
         raise InputError(
@@ -237,13 +235,7 @@ def _check_end(reader: Reader, at: Position, start: int, end: int) -> None:
 
 
 def _fill(
-    outputs: Outputs,
-    temporary: Outputs,
-    job: Job,
-    tally: Tally,
-    end: int,
-    window_bytes: int,
-    check: Check,
+    outputs: Outputs, temporary: Outputs, job: Job, tally: Tally, end: int, window_bytes: int, check: Check
 ) -> dict[str, Any]:
     """Write the tokens from `tally.position` to `end`; return the files by split, as the sidecar has them.
 

@@ -5,7 +5,6 @@ dataset.py     which token files a folder holds, and whether they are as prepare
 overview.py    what is in them, in lines for people
 table.py       the table of inputs, and text folded into lines
 place.py       one place: the text around a token, or a document
-origin.py      the input that a token came from
 saved.py       what an unfinished run has saved
 
 It writes nothing. Counts come from prepare.json where there is one, and the rest from a few samples, so that

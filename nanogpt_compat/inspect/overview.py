@@ -49,7 +49,6 @@ def overview(dataset: Dataset, decode: Decode | None, *, width: int) -> Iterator
 
 
 def _describe_run(made: Mapping[str, Any]) -> str:
-    """Return which program made the files, and whether they have documents."""
     by = f"made by nanogpt-compat {made['versions']['nanogpt_compat']}"
     if made["documents"] is None:
         return f"{by} from one stream of text, without documents"

@@ -1,13 +1,15 @@
 """Show one place in token files: the text around a token, or a document."""
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
 
 from nanogpt_compat.encoders.decode import excerpt, tokens_for
 from nanogpt_compat.errors import UsageError
 from nanogpt_compat.inspect.dataset import Dataset, Part
-from nanogpt_compat.inspect.origin import origin_of
 from nanogpt_compat.inspect.overview import Decode, text_lines
 from nanogpt_compat.inspect.table import fold
 from nanogpt_compat.output.layout import split_in_name
@@ -17,7 +19,7 @@ from nanogpt_compat.report import REPORT_NAME
 from nanogpt_compat.system.display import visible
 from nanogpt_compat.system.redaction import redact
 from nanogpt_compat.system.units import plural
-from nanogpt_compat.text.val_split import VAL_INPUT
+from nanogpt_compat.text.val_split import FIRST_SHARD, VAL_INPUT
 
 _INSTEAD = "give a token, such as --at 0"
 _PLACE = re.compile(r"(?:(train|val):)?(document:)?(-?\d[\d,_]*)", re.ASCII)
@@ -100,7 +102,6 @@ def _range(n: int, noun: str) -> str:
 
 
 def _input_of(dataset: Dataset, part: Part, position: int) -> str:
-    """Return the line about the input that a token came from."""
     made = dataset.made
     if made is None:
         return f"input: unknown, without the {REPORT_NAME} of the run"
@@ -108,13 +109,38 @@ def _input_of(dataset: Dataset, part: Part, position: int) -> str:
         return f"input: unknown, because some files are not as {REPORT_NAME} says"
     if made.get("shuffle"):
         return "input: unknown, because the documents are shuffled"
-    origin = origin_of(made, part.split, dataset.offset + position)
+    origin = _origin_of(made, part.split, dataset.offset + position)
     if origin is None:
         return f"input: unknown, because {REPORT_NAME} is of a version that did not count by input and split"
-    return (
-        f"input: {redact(origin.path)}, token {origin.position:,} of its {origin.n_tokens:,}"
-        f"{f' in {origin.split}' if origin.split else ''}"
-    )
+    path, position, n_tokens = origin
+    is_one_stream = made["val_split"]["name"] == FIRST_SHARD
+    where = f" in {part.split}" if part.split and not is_one_stream else ""
+    return f"input: {redact(path)}, token {position:,} of its {n_tokens:,}{where}"
+
+
+def _origin_of(made: Mapping[str, Any], split: str, position: int) -> tuple[str, int, int] | None:
+    """Return the input of a token, its position among the tokens of that input, and how many these are.
+
+    In each split, the tokens of the inputs are in the order of the inputs. Return None if prepare.json does
+    not show where the token came from.
+    """
+    n_val = made["tokens"].get("val", 0)
+    inputs = made["inputs"]
+    if made["val_split"]["name"] == FIRST_SHARD:  # one stream, of which val is the beginning
+        counts = [one["tokens"] for one in inputs]
+        position += n_val if split == "train" else 0
+    else:
+        of_val = [one.get("val_tokens") if n_val else 0 for one in inputs]
+        if len(inputs) == 1:
+            of_val = [n_val]
+        if None in of_val:  # an earlier version did not count them
+            return None
+        counts = [n if split == "val" else one["tokens"] - n for one, n in zip(inputs, of_val, strict=True)]
+    starts = [0, *accumulate(counts)]
+    index = bisect_right(starts, position) - 1  # the last of equal starts: those before it have no tokens
+    if index >= len(inputs):
+        return None
+    return inputs[index]["path"], position - starts[index], counts[index]
 
 
 def _show_document(

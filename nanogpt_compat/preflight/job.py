@@ -220,12 +220,9 @@ def reported_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         KeyError: it is not a report of this program.
     """
-    return {
-        option: options[name]
-        for option, name in REPORTED_OPTIONS.items()
-        if option not in _LATER_OPTIONS or _is_given(options.get(name))
-    }
-
-
-def _is_given(value: object) -> bool:
-    return value is not None and value is not False  # 0 is a seed
+    found = {}
+    for option, name in REPORTED_OPTIONS.items():
+        value = options.get(name) if option in _LATER_OPTIONS else options[name]
+        if option not in _LATER_OPTIONS or (value is not None and value is not False):  # 0 is a seed
+            found[option] = value
+    return found

@@ -19,7 +19,6 @@ from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.resume.checkpoint import journal_in
 from nanogpt_compat.resume.lock import check_free
 from nanogpt_compat.system.display import Voice
-from nanogpt_compat.system.progress import Display
 from nanogpt_compat.system.units import format_bytes, format_duration
 
 _MAKE_AGAIN = "run the command that made the output with --overwrite"
@@ -33,12 +32,19 @@ def check(output_dir: Path, voice: Voice) -> None:
     outputs, listed = _find_listed(output_dir)
     found: list[str] = []  # a line for each file that is damaged or cannot be read
     kind: type[PrepareError] = OutputError
+    n_bytes, began_s = 0, time.monotonic()
     with voice.open_display(sum(one.file.n_bytes for one in listed), 0, rss_bytes) as display:
-        reading = _Reading(display, voice)
+
+        def after_chunk(n_more: int) -> None:
+            nonlocal n_bytes
+            voice.check()
+            n_bytes += n_more
+            display.show(bytes_read=n_bytes, tokens=n_bytes // TOKEN.itemsize)
+
         try:
             for one in listed:
                 try:
-                    faults = find_faults(one, reading.after_chunk)
+                    faults = find_faults(one, after_chunk)
                 except OutputError as error:
                     found.append(str(error))
                 else:
@@ -53,9 +59,12 @@ def check(output_dir: Path, voice: Voice) -> None:
     if found or surplus:
         _check_same(output_dir, listed)
         raise (DifferenceError if surplus else kind)(_explain(output_dir, found, surplus))
+    elapsed_s = max(1e-9, time.monotonic() - began_s)
+    files = [one.file for one in listed if isinstance(one.file, OutputFile)]
+    names = [name_tokens(files), *(one.file.name for one in listed if isinstance(one.file, IndexFile))]
     voice.say(
-        f"checked: {_name_files([one.file for one in listed])}, all as they were written "
-        f"({reading.describe_speed()})"
+        f"checked: {', '.join(names)}, all as they were written ({format_bytes(n_bytes)} in "
+        f"{format_duration(elapsed_s)}, {format_bytes(n_bytes / elapsed_s)}/s)"
     )
     if journal_in(output_dir).is_file():
         voice.say(f"notice: {output_dir / WORK_FOLDER} holds an unfinished run, which was not checked")
@@ -81,12 +90,6 @@ def _find_listed(output_dir: Path) -> tuple[Outputs, list[Listed]]:
             "with --verify, compares every token with the input, and adds the checksums"
         )
     return outputs, listed
-
-
-def _name_files(files: Sequence[OutputFile | IndexFile]) -> str:
-    """Return the names of the files and the number of tokens in each split, for a message."""
-    indexes = [one.name for one in files if isinstance(one, IndexFile)]
-    return ", ".join([name_tokens([one for one in files if isinstance(one, OutputFile)]), *indexes])
 
 
 def _describe(error: Exception) -> str:
@@ -122,24 +125,3 @@ def _explain(output_dir: Path, damaged: Sequence[str], surplus: Sequence[str]) -
         return f"{lines[0]}. {way_out}" if damaged else lines[0]
     start = f"the files in {output_dir} are not as they were written:"
     return "\n  ".join([start, *lines]) + (f"\n{way_out}" if damaged else "")
-
-
-class _Reading:
-    """The progress of reading all files."""
-
-    def __init__(self, display: Display, voice: Voice) -> None:
-        self._voice, self._display = voice, display
-        self._n_bytes = 0
-        self._began_s = time.monotonic()
-
-    def after_chunk(self, n_bytes: int) -> None:
-        """Count a chunk, and show the progress; raises if the work should stop."""
-        self._voice.check()
-        self._n_bytes += n_bytes
-        self._display.show(bytes_read=self._n_bytes, tokens=self._n_bytes // TOKEN.itemsize)
-
-    def describe_speed(self) -> str:
-        """Return how much was read, and how fast."""
-        elapsed_s = max(1e-9, time.monotonic() - self._began_s)
-        speed = f"{format_bytes(self._n_bytes / elapsed_s)}/s"
-        return f"{format_bytes(self._n_bytes)} in {format_duration(elapsed_s)}, {speed}"

@@ -69,7 +69,13 @@ class Notices:
             self._voice.warn(line)
         files = _files_of(job, made)
         if not self._voice.is_quiet:
-            self._tell_of_git([one.path for one in files])
+            folder = job.config.output_dir
+            made_here = [folder / REPORT_NAME, *(one.path for one in files)]
+            made_here += [one.path(0) for one in job.indexes.values()]
+            read = [one.location for one in job.inputs if isinstance(one.location, Path)]
+            with suppress(OSError):  # the output is complete
+                if line := notice_unignored(folder, [*made_here, *read]):
+                    self._voice.say(line)
         step = next_step(job.config, files)
         if step:
             self._voice.say(step)
@@ -82,16 +88,6 @@ class Notices:
             if kind not in self._warned_of:
                 (self._voice.say if line.startswith("notice:") else self._voice.warn)(line)
         self._warned_of |= faults.keys()
-
-    def _tell_of_git(self, files: Sequence[Path]) -> None:
-        """Print which of the files that this run has read or made git would add to a checkout."""
-        config = self._job.config
-        made_here = [config.output_dir / REPORT_NAME, *files]
-        made_here += [one.path(0) for one in self._job.indexes.values()]
-        read = [one.location for one in self._job.inputs if isinstance(one.location, Path)]
-        with suppress(OSError):  # the output is complete
-            if line := notice_unignored(config.output_dir, [*made_here, *read]):
-                self._voice.say(line)
 
 
 def _files_of(job: Job, made: Mapping[str, Any]) -> list[OutputFile]:

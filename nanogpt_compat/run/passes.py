@@ -75,7 +75,6 @@ class Passes:
         return WithEnds(files) if self.job.temporary else files
 
     def _encode(self, sink: Sink, flush: Callable[[], None], after_block: Callable[[], None]) -> None:
-        """Append all tokens after `tally` to `sink`."""
         if self.fill is None:
             self.watch.go_through(self.job, sink, self.tally, flush=flush, after_block=after_block)
         else:
@@ -164,7 +163,6 @@ class Passes:
         self.header = None
 
     def _why_no_text(self) -> str:
-        """Return the message for an input without text."""
         inputs, tally = self.job.inputs, self.tally
         message = f"there is no text in {report.name_inputs(inputs[: self.job.n_train_inputs])}"
         if n_empty := self.job.empty_documents(tally):

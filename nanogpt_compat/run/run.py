@@ -82,7 +82,17 @@ class Run:
             return
         check_writable(self._folders)
         with locked(self._folders):
-            made = self._make(restart=restart)
+            with self._reporting_saved():
+                found, old = self._find(restart=restart)
+                made = found.report
+                if made is None:
+                    redo = ["--restart", "--overwrite"]
+                    self._notices.before(redo, has_saved=found.has_anything, is_dry=False)
+                if old is not None:
+                    remove_work_files(self._folders)
+                if made is None:
+                    with self._watch:
+                        made = self._tokenise_or_fall_back(found)
             self._voice.enter("finishing")
             publish_output(self._job, made, self._watch.check)
             with suppress(OSError):  # the output is complete: a failing disk no longer matters
@@ -128,7 +138,12 @@ class Run:
         If the first has a report, its files are complete.
         """
         found, old = read_found(self._journal), None
-        self._warn_of_damage(found)
+        if found.is_torn:
+            self._voice.warn(
+                f"{self._journal} is torn or damaged at byte {found.end_byte:,}: redoing the work after it"
+            )
+        elif found.header is None and written_bytes(full_shards(self._outputs, {})):
+            self._voice.warn(f"{self._journal} is missing or empty: starting from scratch")
         if restart:
             found, old = Found(), found
         elif not found.has_anything and self._misfits(found):
@@ -161,20 +176,6 @@ class Run:
                 f"{'; '.join(differing)}. Run with the original options and inputs to keep it, pass "
                 "--overwrite to replace it once the new one is complete, or choose another --output-dir"
             )
-
-    def _make(self, *, restart: bool) -> Mapping[str, Any]:
-        """Make all tokens, or find them complete; return the report. Only renaming is left."""
-        with self._reporting_saved():
-            found, old = self._find(restart=restart)
-            if found.report is None:
-                redo = ["--restart", "--overwrite"]
-                self._notices.before(redo, has_saved=found.has_anything, is_dry=False)
-            if old is not None:
-                remove_work_files(self._folders)
-            if found.report is not None:
-                return found.report
-            with self._watch:
-                return self._tokenise_or_fall_back(found)
 
     @contextmanager
     def _reporting_saved(self) -> Iterator[None]:
@@ -243,15 +244,6 @@ class Run:
         self._saved = ""  # not known yet
         return False
 
-    def _warn_of_damage(self, found: Found) -> None:
-        """Warn if the journal is damaged or missing."""
-        if found.is_torn:
-            self._voice.warn(
-                f"{self._journal} is torn or damaged at byte {found.end_byte:,}: redoing the work after it"
-            )
-        elif found.header is None and written_bytes(full_shards(self._outputs, {})):
-            self._voice.warn(f"{self._journal} is missing or empty: starting from scratch")
-
     def _clear_up(self) -> None:
         """Remove the work files of a run that was killed after it had published its output."""
         if not self._work.exists():
@@ -277,9 +269,7 @@ class Run:
         """Restore the counters at a mark, with room for the inputs of both runs."""
         n_then = len(found.header["inputs"]) if found.header is not None else 0
         return load_tally(
-            self._journal,
-            n_inputs=max(n_then, len(self._job.inputs)),
-            end_byte=found.marks[mark].end_byte,
+            self._journal, n_inputs=max(n_then, len(self._job.inputs)), end_byte=found.marks[mark].end_byte
         )
 
     def _check_inputs(self, found: Found, tally: Tally, *, is_read_later: bool) -> None:
@@ -296,7 +286,6 @@ class Run:
 
     @property
     def _has_named(self) -> bool:
-        """Whether a file has a final name of this run's output."""
         return any(foreign_files(shards, n_own=0) for shards in (self._outputs | self._indexes).values())
 
     def _tokenise_or_fall_back(self, found: Found) -> Mapping[str, Any]:
@@ -399,7 +388,6 @@ class Run:
         return tally
 
     def _note_saved(self, saved: Saved) -> None:
-        """Remember the saved progress, for the message if this run ends early."""
         self._saved = self._progress(saved) if saved.n_tokens else ""
 
     def _progress(self, saved: Saved) -> str:

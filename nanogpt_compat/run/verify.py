@@ -43,12 +43,16 @@ def verify(job: Job, voice: Voice) -> None:
     with locked(job.folders):
         made = _finished(job)
         _check_belongs(job, made, watch)
-        _check_names(job, made)
+        own = {one.path for one in files_of(job.outputs, by_stream(job.outputs, made["tokens"]))}
+        own |= {shards.path(0) for shards in job.indexes.values()}
+        if missing := [path for path in own if not is_there(path)]:
+            raise _incomplete(min(missing))
+        for line in find_surplus(job.outputs, job.config.output_dir, own):
+            raise DifferenceError(line)
         with watch, FinishedFiles(job.outputs) as files, FinishedIndexes(files, job.indexes) as all_files:
             tally = _compare(job, all_files, watch)
-        _check_counts(job, made, tally, files.n_ends)
         described = all_files.describe()
-        _check_files(job, made, described)
+        _check_report(job, made, tally, files.n_ends, described)
         report.write_report(job.config.output_dir, made | {"files": described})
     made_files = list(files_of(job.outputs, by_stream(job.outputs, made["tokens"])))
     names = ", ".join([name_tokens(made_files), *reversed(job.indexes)])
@@ -72,17 +76,6 @@ def _incomplete(path: Path) -> OutputError:
     )
 
 
-def _check_names(job: Job, made: Mapping[str, Any]) -> None:
-    """Raise if a file that the report lists is missing, or if there is one that it does not list."""
-    own = {one.path for one in files_of(job.outputs, by_stream(job.outputs, made["tokens"]))}
-    own |= {shards.path(0) for shards in job.indexes.values()}
-    missing = [path for path in own if not is_there(path)]
-    if missing:
-        raise _incomplete(min(missing))
-    for line in find_surplus(job.outputs, job.config.output_dir, own):
-        raise DifferenceError(line)
-
-
 def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
     """Raise if the report is from a run with other inputs or options, or was not written by this program."""
     path = job.config.output_dir / report.REPORT_NAME
@@ -98,12 +91,7 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
             read = consumed_in(made, job.config.max_chars)
             files = [index for index, one in enumerate(job.inputs) if not isinstance(one.location, Pipe)]
             changes = changed_inputs(
-                job.source,
-                read,
-                made["inputs"],
-                say=watch.voice.say,
-                check=watch.check,
-                only=files,
+                job.source, read, made["inputs"], say=watch.voice.say, check=watch.check, only=files
             )
             found = [f"{one} {change}" for one, change in changes]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -165,10 +153,12 @@ def _compare_shuffled(job: Job, files: FinishedIndexes, tally: Tally, watch: Wat
             remove_spill(names(number))
 
 
-def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) -> None:
-    """Raise unless each document has one end-of-text token, and the counts in the report are right.
+def _check_report(
+    job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int, described: Sequence[Mapping[str, Any]]
+) -> None:
+    """Raise unless the report has the right counts and describes the files; older versions omitted some.
 
-    Literal `<|endoftext|>` in the text never becomes that token.
+    Each document has one end-of-text token. Literal `<|endoftext|>` in the text never becomes that token.
     """
     n_documents = 0 if job.config.eot == "none" else tally.documents
     if n_ends != n_documents:
@@ -180,27 +170,22 @@ def _check_counts(job: Job, made: Mapping[str, Any], tally: Tally, n_ends: int) 
     tokens = by_split(job.outputs, {"train": tally.train_tokens, "val": tally.val_tokens})
     counts = {name: getattr(tally, name) for name in _COUNTS}
     found = {"tokens": tokens, **counts, "empty_documents": job.empty_documents(tally)}
-    for name, count in found.items():
-        if made.get(name) != count and not (made.get(name) is None and not count):  # null: was not counted
-            raise DifferenceError(
-                f"{job.config.output_dir / report.REPORT_NAME}: {name} is {made.get(name)!r} and should be "
-                f"{count!r}; {MAKE_AGAIN}"
-            )
-
-
-def _check_files(job: Job, made: Mapping[str, Any], described: Sequence[Mapping[str, Any]]) -> None:
-    """Raise if the report describes the files otherwise; add what older versions omitted."""
+    wrong = [
+        (name, made.get(name), count)
+        for name, count in found.items()
+        if made.get(name) != count and not (made.get(name) is None and not count)  # null: was not counted
+    ]
     listed = made.get("files")
     entries = [one for one in listed if isinstance(one, dict)] if isinstance(listed, list) else []
     was = {one.get("name"): one for one in entries}
     for new in described:
         old = was.get(new["name"], {})
-        for name, value in new.items():
-            if name in old and old[name] != value:
-                raise DifferenceError(
-                    f"{job.config.output_dir / report.REPORT_NAME}: {name} of {new['name']} is "
-                    f"{old[name]!r} and should be {value!r}; {MAKE_AGAIN}"
-                )
+        wrong += [(f"{k} of {new['name']}", old[k], new[k]) for k in new if k in old and old[k] != new[k]]
+    for name, there, right in wrong:
+        raise DifferenceError(
+            f"{job.config.output_dir / report.REPORT_NAME}: {name} is {there!r} and should be {right!r}; "
+            f"{MAKE_AGAIN}"
+        )
 
 
 def _describe(difference: Difference, job: Job, done: Tally, check: Check) -> str:

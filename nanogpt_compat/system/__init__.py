@@ -1,8 +1,7 @@
 """The operating system and the terminal.
 
 filesystem.py    durable writes, page cache, kinds of file systems
-shutdown.py      end at a signal while there is no work to save; Python 3.6 can read it
-signals.py       stop cleanly at a signal
+signals.py       end at a signal, at once or after saving; Python 3.6 can read it
 threads.py       start threads where memory may be refused
 display.py       messages, logs and warnings on stderr
 progress.py      progress as a bar or as lines

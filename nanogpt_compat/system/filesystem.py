@@ -116,23 +116,17 @@ def mounted_type(mountinfo: str, real_path: Path, device: str) -> str:
     >>> mounted_type("27 1 254:0 / / rw - ext4 /dev/vda rw", Path("/home/a.bin"), "254:0")
     'ext4'
     """
-    mounts = [_parse_mount(line) for line in mountinfo.splitlines() if " - " in line]
-    above = [mount for mount in mounts if real_path.is_relative_to(mount[1])]
+    above: list[tuple[str, Path, str]] = []
+    for line in mountinfo.splitlines():
+        left, dash, right = line.partition(" - ")  # the number of fields before the dash varies
+        if dash:
+            fields = left.split(" ")
+            mount_point = Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4]))
+            if real_path.is_relative_to(mount_point):
+                above.append((fields[2], mount_point, right.split(" ")[0]))
     matching = [mount for mount in above if mount[0] == device] or above
-    return max(enumerate(matching), key=_depth_then_order)[1][2] if matching else "unknown"
-
-
-def _depth_then_order(numbered: tuple[int, tuple[str, Path, str]]) -> tuple[int, int]:
-    order, (_, mount_point, _) = numbered
-    return len(mount_point.parts), order
-
-
-def _parse_mount(line: str) -> tuple[str, Path, str]:
-    """Parse one line into (device, mount point, type); the number of fields before the dash varies."""
-    left, right = line.split(" - ", 1)
-    fields = left.split(" ")
-    mount_point = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[4])
-    return fields[2], Path(mount_point), right.split(" ")[0]
+    deepest = max(reversed(matching), key=lambda mount: len(mount[1].parts), default=("", Path(), "unknown"))
+    return deepest[2]
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:

@@ -52,15 +52,13 @@ def hide(address: str) -> str:
     >>> hide("https://me:word@host/some/part.txt?signature=abc"), hide("s3://KEY:se/cret@bucket/part-?.txt")
     ('https://...@host/some/part.txt?...', 's3://...@bucket/part-?.txt')
     """
-    return "::".join(map(_hide_one, _CHAIN.split(address)))
-
-
-def _hide_one(address: str) -> str:
-    user = user_of(address)
-    if user:
-        address = address.replace(f"://{user}@", f"://{HIDDEN}@", 1)
-    path, query = split_query(address)
-    return f"{path}?{HIDDEN}" if query else address
+    shown = []
+    for one in _CHAIN.split(address):
+        if user := user_of(one):
+            one = one.replace(f"://{user}@", f"://{HIDDEN}@", 1)
+        path, query = split_query(one)
+        shown.append(f"{path}?{HIDDEN}" if query else one)
+    return "::".join(shown)
 
 
 def split_query(address: str) -> tuple[str, str]:
@@ -91,7 +89,11 @@ def learn(word: str) -> None:
     for address in _CHAIN.split(word[match.start() :]):
         path, query = split_query(address)
         _known.update(_secrets_of_user(user_of(address)))
-        _known.update(one for one in _secrets_of_query(query) if one not in path)
+        found = {query} if len(query) >= _MIN_OPAQUE_CHARS else set()
+        for name, _, value in (one.partition("=") for one in re.split("[&;]", query)):
+            if len(value) >= (_MIN_CHARS if _SECRET_FIELD.search(name) else _MIN_OPAQUE_CHARS):
+                found.add(value)
+        _known.update(one for one in found if one not in path)
 
 
 def learn_all(words: Iterable[str], environment: Mapping[str, str]) -> None:
@@ -115,16 +117,6 @@ def _secrets_of_user(user: str) -> set[str]:
     if len(name) >= _MIN_USER_CHARS:
         found |= {name, *re.split(r"[/?#]", name)}
     return {one for one in found if len(one) >= _MIN_CHARS}
-
-
-def _secrets_of_query(query: str) -> set[str]:
-    fields = [one.partition("=") for one in re.split("[&;]", query)]
-    found = {
-        value
-        for name, _, value in fields
-        if len(value) >= (_MIN_CHARS if _SECRET_FIELD.search(name) else _MIN_OPAQUE_CHARS)
-    }
-    return found | ({query} if len(query) >= _MIN_OPAQUE_CHARS else set())
 
 
 def _basic(user: str) -> str:
