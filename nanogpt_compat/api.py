@@ -27,8 +27,9 @@ from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.run.run import Run
 from nanogpt_compat.run.supervise import Watch
 from nanogpt_compat.system.commands import module, typed
-from nanogpt_compat.system.display import LOG, CalmStream, Voice
+from nanogpt_compat.system.display import LOG, CalmStream
 from nanogpt_compat.system.redaction import learn_all, redact
+from nanogpt_compat.system.voice import Voice
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -173,8 +174,7 @@ def _look_into(words: Sequence[str], *, verbose: bool) -> tuple[Job, Voice]:
     )
     request = resolve(parse_options(words, home=None), home=None)
     job = look_into(request.config, request.inputs)
-    for line in (*request.notices, start_line(job), job.engine_line):
-        voice.say(line)
+    voice.say(*request.notices, start_line(job), job.engine_line)
     return job, voice
 
 
@@ -182,14 +182,16 @@ def _look_into(words: Sequence[str], *, verbose: bool) -> tuple[Job, Voice]:
 class _Log(Voice):
     """Sends messages to the log of the calling program."""
 
-    def warn(self, line: str) -> None:
-        """Log a warning."""
-        _log.warning("%s", redact(line))
+    def warn(self, *lines: str) -> None:
+        """Log warnings."""
+        for line in lines:
+            _log.warning("%s", redact(line))
 
-    def say(self, line: str) -> None:
-        """Log a message."""
-        level = logging.WARNING if line.startswith("warning:") else logging.INFO
-        _log.log(level, "%s", redact(line))
+    def say(self, *lines: str) -> None:
+        """Log messages."""
+        for line in lines:
+            level = logging.WARNING if line.startswith("warning:") else logging.INFO
+            _log.log(level, "%s", redact(line))
 
 
 @contextmanager

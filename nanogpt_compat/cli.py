@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,12 +17,13 @@ from nanogpt_compat.errors import InputError, MemoryLimitError, OutputError, Pre
 from nanogpt_compat.memory.policy import SMALL_BLOCK_BYTES
 from nanogpt_compat.options import Options, name_inputs, parse_options, wants_json
 from nanogpt_compat.system.commands import drop_options, show, this_command
-from nanogpt_compat.system.display import LOG, CalmStream, Voice, calm, calm_streams
+from nanogpt_compat.system.display import LOG, CalmStream, calm, calm_streams
 from nanogpt_compat.system.feed import Feed
 from nanogpt_compat.system.filesystem import advice
 from nanogpt_compat.system.redaction import learn_all
 from nanogpt_compat.system.signals import StoppedBySignal, StopSignals, die_by, last_words
 from nanogpt_compat.system.units import plural
+from nanogpt_compat.system.voice import Voice
 from nanogpt_compat.text.documents import END_OF_TEXT_NAME
 
 _MIN_COLUMNS = 40
@@ -183,7 +184,7 @@ def _run(
     if request.share is not None:
         from nanogpt_compat.cluster.driver import Driver
 
-        _say_all(request.notices, voice)
+        voice.say(*request.notices)
         with signals:
             Driver(config, request.inputs, request.share, voice).do(restart=options.restart)
         return
@@ -194,7 +195,7 @@ def _run(
         if n_tokens := _saved_tokens(config.output_dir):
             voice.warn(f"saved: {plural(n_tokens, 'token')}, kept as before")
         raise
-    _say_all(request.notices, voice)
+    voice.say(*request.notices)
     if work.shows_end_of_text and not options.verify:
         voice.say(_notice_of_end_of_text(config.output_dir, words, is_dry=options.dry_run))
     stdout = calm(sys.stdout)
@@ -202,8 +203,7 @@ def _run(
         voice.feed.forecast(forecast_record(work))
     elif options.dry_run:
         voice = replace(voice, is_quiet=False, stdout=stdout)
-    lines = (start_line(work), work.engine_line)
-    _say_all(dry_run_lines(work) if options.dry_run else lines, voice)
+    voice.say(*(dry_run_lines(work) if options.dry_run else (start_line(work), work.engine_line)))
     with signals:
         if options.verify:
             from nanogpt_compat.run.verify import verify
@@ -217,11 +217,6 @@ def _run(
     if options.dry_run:
         voice.say("dry run: nothing was written")
         _check_printed(stdout)
-
-
-def _say_all(lines: Iterable[str], voice: Voice) -> None:
-    for line in lines:
-        voice.say(line)
 
 
 def _check_printed(stdout: object) -> None:

@@ -28,7 +28,8 @@ from nanogpt_compat.errors import (
     TooSmallError,
     UsageError,
 )
-from nanogpt_compat.system.display import CalmStream, Voice
+from nanogpt_compat.system.display import CalmStream
+from nanogpt_compat.system.voice import Voice
 from tests.faults import Args, prepare
 from tests.test_cluster import assert_merged, config_of, one_machine, plan_in, small_run
 

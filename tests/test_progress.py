@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
-from nanogpt_compat.system.display import CalmStream, Voice
+from nanogpt_compat.system.display import CalmStream
 from nanogpt_compat.system.progress import Bar, Display, Lines, Moment, draw
+from nanogpt_compat.system.voice import Voice
 from tests.conftest import REPOSITORY
 from tests.faults import make_text
 

@@ -45,10 +45,10 @@ from nanogpt_compat.resume.checkpoint import Found, journal_in, read_found
 from nanogpt_compat.resume.lock import FolderLock
 from nanogpt_compat.run.run import Run
 from nanogpt_compat.run.supervise import Check
-from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.filesystem import advice
 from nanogpt_compat.system.signals import StoppedBySignal
 from nanogpt_compat.system.units import plural
+from nanogpt_compat.system.voice import Voice
 
 MAX_TRIES = 3
 _DIED = 128 + 9  # the exit code for a worker that has died, as a shell reports a killed process
@@ -164,8 +164,7 @@ class Driver:
         run, parts = self._run_of(plan)
         made = run.build_report(parts.tally, parts.mismatch)
         path = write_index(self._share.work_dir, {**made, "files": parts.files()})
-        for line in warn_of_empty(made["inputs"]):
-            self._voice.warn(line)
+        self._voice.warn(*warn_of_empty(made["inputs"]))
         self._voice.say(f"{path} lists the parts in order")
 
     def _run_of(self, plan: Plan) -> tuple[Run, Parts]:

@@ -15,7 +15,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -35,7 +35,7 @@ from nanogpt_compat.output.writer import Sink
 from nanogpt_compat.preflight.job import REPORTED_OPTIONS
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import describe_input
-from nanogpt_compat.resume.state import ABOUT_FAULTS, changed_inputs
+from nanogpt_compat.resume.state import changed_inputs
 from nanogpt_compat.system.checksum import crc32
 from nanogpt_compat.system.filesystem import advice, drop_cache, write_atomically, write_json
 from nanogpt_compat.system.redaction import redact
@@ -63,15 +63,6 @@ def _mismatch_file(work_dir: Path, plan: Plan) -> Path:
 def commit_part(work_dir: Path, plan: Plan, part: Mapping[str, Any]) -> None:
     """Write the sidecar of a part, whose files must be durable; raise OSError if that fails."""
     write_json(_sidecar(work_dir, plan, part["span"]), part, indent=None)
-
-
-def faults_in(tally: Tally, settings: Config) -> dict[str, Any]:
-    """Return the options about faults of the input, such as --errors, for the faults that did occur."""
-    return {
-        name: getattr(settings, REPORTED_OPTIONS[name])
-        for name, count in ABOUT_FAULTS.items()
-        if getattr(tally, count)
-    }
 
 
 def read_part(
@@ -128,7 +119,7 @@ class Parts:
         """Read all sidecars; raise SpansError if spans are not done, or two neighbours leave a gap."""
         self.plan = plan
         self.tally = Tally([InputTally() for _ in plan.inputs])  # all parts together
-        self._work_dir = work_dir
+        self._work_dir, self._folder = work_dir, parts_folder(work_dir, plan)
         self._settings = settings
         to_do = [span.index for span in spans_to_do(work_dir, plan, settings)]
         if to_do:
@@ -150,7 +141,7 @@ class Parts:
                 raise SpansError(
                     f"span {part['span']:,} of {plan.inputs[part['input']].location} begins at "
                     f"{part['start']:,} and the one before it ends at {end_before:,}: the file was changed "
-                    f"in between; remove {parts_folder(work_dir, plan)} and run again"
+                    f"in between; remove {self._folder} and run again"
                 )
             self._count(self.tally, part)
             self._peak_rss_bytes = max(self._peak_rss_bytes, part["peak_rss_bytes"])
@@ -177,8 +168,8 @@ class Parts:
         read = [Consumed(one.text_bytes, one.records, one.crc, is_all=True) for one in self.tally.inputs]
         for path, change in changed_inputs(source, read, old, say=say, check=check):
             raise CheckpointError(
-                f"{path} {change}, after some of its spans were done; remove "
-                f"{parts_folder(self._work_dir, self.plan)} and run the command that makes the parts again"
+                f"{path} {change}, after some of its spans were done; remove {self._folder} and run the "
+                "command that makes the parts again"
             )
 
     def _read(self) -> Iterator[dict[str, Any]]:
@@ -213,7 +204,7 @@ class Parts:
         }
 
     def line(self) -> str:
-        """Return the same as one line of a message."""
+        """Return how, and in which time, the parts were made, as one line of a message."""
         hosts = self._hosts[0] if len(self._hosts) == 1 else f"{len(self._hosts):,} hosts"
         return (
             f"{plural(len(self.plan.spans), 'part')} of {format_bytes(2 * self.tally.tokens)}, made in "
@@ -225,7 +216,7 @@ class Parts:
 
         Raise a SpansError if one is missing or has the wrong size.
         """
-        folder = parts_folder(self._work_dir, self.plan)
+        folder = self._folder
         listed = []
         for part in self._read():
             for split, one in part["files"].items():
@@ -241,9 +232,9 @@ class Parts:
 
     def _check_size(self, part: Mapping[str, Any], one: Mapping[str, Any], n_bytes: int) -> int:
         """Return `n_bytes`; raise SpansError if a file of a part is missing or has another size."""
-        path = parts_folder(self._work_dir, self.plan) / one["name"]
+        path = self._folder / one["name"]
         if not path.is_file() or path.stat().st_size != n_bytes:
-            raise self._not_as_written(path, part["span"])
+            raise self._not_as_written(part, one["name"])
         return n_bytes
 
     def copy_into(
@@ -259,7 +250,7 @@ class Parts:
             if is_done or part["start"] == part["end"]:
                 continue
             for split, one in part["files"].items():
-                self._copy(part, split, one, sink, check)
+                self._copy(part, one, sink, check, is_val=split == "val")
             self._count(tally, part)
             after_part()
 
@@ -277,15 +268,20 @@ class Parts:
     def _copy(
         self,
         part: Mapping[str, Any],
-        split: str,
         one: Mapping[str, Any],
         sink: Sink,
         check: Callable[[], None],
+        *,
+        is_val: bool,
     ) -> None:
-        path = parts_folder(self._work_dir, self.plan) / one["name"]
+        """Append the tokens of one file of a part to `sink`, with the ends of documents if there are any."""
         crc = n_tokens = 0
-        with self._open_ends(part, one) as ends:
-            with self._opened(part, path) as file:
+        ends, there = None, one.get("ends", {})
+        opened: AbstractContextManager[BinaryIO | None] = nullcontext()
+        with self._opened(part, there["name"]) if there else opened as ends_file:
+            if ends_file is not None:
+                ends = EndsReader(ends_file)
+            with self._opened(part, one["name"]) as file:
                 while data := file.read(_CHUNK_BYTES):
                     check()
                     tokens = np.frombuffer(data, TOKEN, len(data) // TOKEN.itemsize)
@@ -293,42 +289,31 @@ class Parts:
                     crc = crc32(data, crc)
                     if n_tokens <= one["tokens"]:
                         found = None if ends is None else ends.up_to(n_tokens) - before
-                        sink.append(tokens, is_val=split == "val", ends=found)
+                        sink.append(tokens, is_val=is_val, ends=found)
             if (n_tokens, crc) != (one["tokens"], one["crc32"]):
-                raise self._not_as_written(path, part["span"])
+                raise self._not_as_written(part, one["name"])
+        if ends is not None and (ends.n_ends, ends.crc) != (there["documents"], there["crc32"]):
+            raise self._not_as_written(part, there["name"])
 
     @contextmanager
-    def _open_ends(self, part: Mapping[str, Any], one: Mapping[str, Any]) -> Iterator[EndsReader | None]:
-        """Open the ends of a file's documents, if it has any; raise SpansError if they are damaged."""
-        if "ends" not in one:
-            yield None
-            return
-        listed = one["ends"]
-        path = parts_folder(self._work_dir, self.plan) / listed["name"]
-        with self._opened(part, path) as file:
-            ends = EndsReader(file)
-            yield ends
-        if (ends.n_ends, ends.crc) != (listed["documents"], listed["crc32"]):
-            raise self._not_as_written(path, part["span"])
-
-    @contextmanager
-    def _opened(self, part: Mapping[str, Any], path: Path) -> Iterator[BinaryIO]:
+    def _opened(self, part: Mapping[str, Any], name: str) -> Iterator[BinaryIO]:
         """Open a file of a part, and drop it from the page cache at the end."""
+        path = self._folder / name
         try:
             with path.open("rb") as file:
                 yield file
                 drop_cache(file.fileno(), 0, file.tell())
         except FileNotFoundError as error:
-            raise self._not_as_written(path, part["span"]) from error
+            raise self._not_as_written(part, name) from error
         except OSError as error:
             raise OutputError(f"cannot read {path}: {error.strerror}; {advice(error)}") from error
 
-    def _not_as_written(self, path: Path, span: int) -> SpansError:
-        """Remove the sidecar of a span, so that it is done again, and return the error."""
-        _sidecar(self._work_dir, self.plan, span).unlink(missing_ok=True)
+    def _not_as_written(self, part: Mapping[str, Any], name: str) -> SpansError:
+        """Remove the sidecar of a part, so that its span is done again, and return the error."""
+        _sidecar(self._work_dir, self.plan, part["span"]).unlink(missing_ok=True)
         return SpansError(
-            f"{path} is missing or damaged; to make span {span:,} again, repeat the command that made it, "
-            "then --merge"
+            f"{self._folder / name} is missing or damaged; to make span {part['span']:,} again, repeat the "
+            "command that made it, then --merge"
         )
 
 

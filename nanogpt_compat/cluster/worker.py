@@ -14,14 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from nanogpt_compat.cluster.parts import (
-    commit_part,
-    faults_in,
-    parts_folder,
-    read_mismatch,
-    read_part,
-    write_mismatch,
-)
+from nanogpt_compat.cluster.parts import commit_part, parts_folder, read_mismatch, read_part, write_mismatch
 from nanogpt_compat.cluster.plan import PLAN_NAME, Plan, Span, check_input, check_options, read_plan
 from nanogpt_compat.config import Config
 from nanogpt_compat.encoders.choose import Choice
@@ -39,14 +32,16 @@ from nanogpt_compat.output.folders import work_folder
 from nanogpt_compat.output.layout import Outputs, Shards
 from nanogpt_compat.output.token_file import window_for
 from nanogpt_compat.output.writer import TokenFiles
-from nanogpt_compat.preflight.job import Job, with_reference
+from nanogpt_compat.preflight.job import REPORTED_OPTIONS, Job, with_reference
 from nanogpt_compat.preflight.look import open_engine
 from nanogpt_compat.resume.counters import InputTally, Tally
+from nanogpt_compat.resume.state import ABOUT_FAULTS
 from nanogpt_compat.run.supervise import Check, Watch
-from nanogpt_compat.system.display import CalmStream, Voice
+from nanogpt_compat.system.display import CalmStream
 from nanogpt_compat.system.filesystem import advice, replace_durably
 from nanogpt_compat.system.redaction import learn_all, redact
 from nanogpt_compat.system.signals import StoppedBySignal
+from nanogpt_compat.system.voice import Voice
 from nanogpt_compat.text.blocks import Position
 
 
@@ -203,7 +198,11 @@ def _make_part(
             "start": start,
             "end": end,
             "files": files,
-            "faults": faults_in(tally, job.config),
+            "faults": {  # options such as --errors, for the faults that did occur
+                name: getattr(job.config, REPORTED_OPTIONS[name])
+                for name, count in ABOUT_FAULTS.items()
+                if getattr(tally, count)
+            },
             "tally": tally.to_record(since_input=span.input_index) | {"inputs": {"0": asdict(one)}},
             "engine": job.encoder.name,
             "host": platform.node(),

@@ -1,19 +1,27 @@
-"""Describe what token files hold: counts, the range of ids, the first and the last text, the inputs."""
+"""Describe what token files hold: counts, ids, texts and the inputs; and what a stopped run has saved."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
+from nanogpt_compat.config import Config
 from nanogpt_compat.encoders.decode import excerpt, tokens_for
+from nanogpt_compat.errors import OutputError
 from nanogpt_compat.inspect.dataset import Dataset, Part
-from nanogpt_compat.inspect.saved import describe_saved
 from nanogpt_compat.inspect.table import fold, table_of
+from nanogpt_compat.output.layout import WORK_FOLDER
 from nanogpt_compat.output.stream import survey
+from nanogpt_compat.preflight.job import REPORTED_OPTIONS
 from nanogpt_compat.report import REPORT_NAME
-from nanogpt_compat.system.commands import show, this_program
+from nanogpt_compat.resume.checkpoint import journal_in, load_tally, read_found
+from nanogpt_compat.run.supervise import check_unlocked
+from nanogpt_compat.system.commands import join, show, this_program
 from nanogpt_compat.system.display import visible
 from nanogpt_compat.system.units import format_bytes, plural
 from nanogpt_compat.text.blocks import MAX_LISTED
 from nanogpt_compat.text.documents import END_OF_TEXT
+from nanogpt_compat.text.val_split import FIRST_SHARD, VAL_INPUT
 
 _TEXT_CHARS = 200
 _META = "meta.pkl"
@@ -100,3 +108,36 @@ def _some(items: Sequence[str]) -> list[str]:
     """Return the first ten items, and how many more there are."""
     more = [f"{len(items) - MAX_LISTED:,} more"] if len(items) > MAX_LISTED else []
     return [*items[:MAX_LISTED], *more]
+
+
+def describe_saved(folder: Path) -> Iterator[str]:
+    """Yield lines about an unfinished run in a folder; none if there is no such run."""
+    found = read_found(journal_in(folder))
+    if found.header is None:
+        return
+    n_inputs = len(found.header["inputs"])
+    tally = load_tally(journal_in(folder), n_inputs=n_inputs, end_byte=found.marks[-1].end_byte)
+    is_running = False
+    try:
+        check_unlocked([folder])
+    except OutputError:
+        is_running = True
+    shuffled = ""  # how far the second pass of a shuffle is
+    if tally.shuffled is not None:
+        shuffled = f"; {tally.written_tokens / max(1, tally.tokens):.0%} of them are shuffled"
+    yield (
+        f"{folder / WORK_FOLDER}: {'a run is at work' if is_running else 'a stopped run'}, with "
+        f"{plural(tally.tokens, 'token')} saved, from {format_bytes(tally.bytes_read)} of "
+        f"{plural(n_inputs, 'input')}{shuffled}"
+    )
+    if is_running:
+        return
+    defaults = {one.name: one.default for one in fields(Config)}
+    typed: list[object] = []  # the options that are not the defaults
+    for option, name in REPORTED_OPTIONS.items():
+        value = found.header["options"].get(option)
+        if value in (None, False, FIRST_SHARD) or value == defaults[name]:
+            continue
+        typed += [option] if value is True else [VAL_INPUT] if value == VAL_INPUT else [option, str(value)]
+    options = join(*typed)
+    yield f"resume it with the command that began it{f', which had {options}' if options else ''}"

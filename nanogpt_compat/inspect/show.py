@@ -8,9 +8,8 @@ from nanogpt_compat.encoders.decode import decode
 from nanogpt_compat.encoders.vocabulary import find_gpt2, how_to_install
 from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.inspect.dataset import open_dataset
-from nanogpt_compat.inspect.overview import Decode, overview
+from nanogpt_compat.inspect.overview import Decode, describe_saved, overview
 from nanogpt_compat.inspect.place import parse_place, show_place
-from nanogpt_compat.inspect.saved import describe_saved
 from nanogpt_compat.system.commands import show
 
 

@@ -18,8 +18,8 @@ from nanogpt_compat.output.layout import WORK_FOLDER, OutputFile, Outputs, name_
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.resume.checkpoint import journal_in
 from nanogpt_compat.resume.lock import check_free
-from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.units import format_bytes, format_duration
+from nanogpt_compat.system.voice import Voice
 
 _MAKE_AGAIN = "run the command that made the output with --overwrite"
 
@@ -52,8 +52,7 @@ def check(output_dir: Path, voice: Voice) -> None:
                         found.append(f"{one.file.path}: {'; '.join(faults)}")
                         kind = DifferenceError
         except BaseException:  # a signal: do not lose what was found until then
-            for line in found:
-                voice.warn(line)
+            voice.warn(*found)
             raise
     surplus = find_surplus(outputs, output_dir, {one.file.path for one in listed})
     if found or surplus:

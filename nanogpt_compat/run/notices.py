@@ -12,8 +12,8 @@ from nanogpt_compat.preflight.job import Job
 from nanogpt_compat.preflight.words import describe_val, notices, offer_documents
 from nanogpt_compat.report import REPORT_NAME, describe_skipped, warn_of_empty
 from nanogpt_compat.system.checkout import notice_unignored
-from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.units import format_bytes, format_duration, format_rate, plural
+from nanogpt_compat.system.voice import Voice
 from nanogpt_compat.text.blocks import LONG_RECORD_BYTES
 
 
@@ -35,15 +35,14 @@ class Notices:
         `redo` are the options that start over; `has_saved`: an earlier run has saved something.
         """
         job = self._job
-        for line in notices(job):
-            self._voice.say(line)
+        self._voice.say(*notices(job))
         if job.expected_bytes is not None:
             foreseen = Output(job.config, job.outputs, foreseen_tokens(job), is_made=False, redo=redo)
             self._warn_of(find_odd(foreseen))
             if not has_saved:  # else another ratio would cost what is saved
                 self._warn_of(self._find_small_val(foreseen))
-                for line in () if self._is_merge else offer_documents(job, redo):
-                    self._voice.say(line)
+                if not self._is_merge:
+                    self._voice.say(*offer_documents(job, redo))
             short = find_short(foreseen)
             if is_dry:  # a run warns at its end, of its real output
                 self._warn_of(short)
@@ -52,21 +51,18 @@ class Notices:
 
     def complete(self, made: Mapping[str, Any]) -> None:
         """Print which files of the report `made` are complete already."""
-        for line in ("already complete:", *_name_files(self._job, made), "--overwrite makes it again"):
-            self._voice.say(line)
+        self._voice.say("already complete:", *_name_files(self._job, made), "--overwrite makes it again")
         self._voice.found_complete()
 
     def after(self, made: Mapping[str, Any]) -> None:
         """Print the result, warnings and the next step; `made` is the report."""
         job = self._job
-        for line in (*_name_files(job, made), *_result_lines(made)):
-            self._voice.say(line)
+        self._voice.say(*_name_files(job, made), *_result_lines(made))
         with suppress(OSError):  # these look into the folder; the output is complete
             tokens = by_stream(job.outputs, made["tokens"])
             output = Output(job.config, job.outputs, tokens, True, made["documents"], ["--overwrite"])
             self._warn_of(find_short(output) | find_odd(output) | self._find_small_val(output))
-        for line in (*warn_of_empty(made["inputs"]), *_warn_of_separator(job, made)):
-            self._voice.warn(line)
+        self._voice.warn(*warn_of_empty(made["inputs"]), *_warn_of_separator(job, made))
         files = _files_of(job, made)
         if not self._voice.is_quiet:
             folder = job.config.output_dir

@@ -51,8 +51,8 @@ from nanogpt_compat.run.notices import Notices
 from nanogpt_compat.run.passes import Damaged, Passes
 from nanogpt_compat.run.publishing import publish_output
 from nanogpt_compat.run.supervise import Fill, Watch, check_unlocked, locked
-from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.units import format_bytes, format_count, format_duration, plural
+from nanogpt_compat.system.voice import Voice
 
 
 class Run:
@@ -324,14 +324,7 @@ class Run:
                     elif found.header == header and found.header_end_byte <= earlier[-1].end_byte:
                         header = None  # it is in the journal already
                     Passes(
-                        self._job,
-                        self._watch,
-                        journal,
-                        tally,
-                        earlier,
-                        header,
-                        fill=self._fill,
-                        note_saved=self._note_saved,
+                        self._job, self._watch, journal, tally, earlier, header, self._fill, self._note_saved
                     ).make()
                     made = self.build_report(tally, found.mismatch)
                     journal.append({"report": made})

@@ -21,7 +21,7 @@ from nanogpt_compat.output.writer import Sink
 from nanogpt_compat.preflight.job import Job
 from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.resume.lock import FolderLock, check_free
-from nanogpt_compat.system.display import Voice
+from nanogpt_compat.system.voice import Voice
 from nanogpt_compat.text.blocks import Need
 
 Check = Callable[[], None]

@@ -26,8 +26,8 @@ from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.fingerprint import differences
 from nanogpt_compat.resume.state import changed_inputs, consumed_in
 from nanogpt_compat.run.supervise import Check, Watch, locked
-from nanogpt_compat.system.display import Voice
 from nanogpt_compat.system.units import format_bytes, plural
+from nanogpt_compat.system.voice import Voice
 from nanogpt_compat.text.documents import END_OF_TEXT
 
 _COUNTS = ("documents", "skipped_records", "invalid_bytes")

@@ -3,7 +3,8 @@
 filesystem.py    durable writes, page cache, kinds of file systems
 signals.py       end at a signal, at once or after saving; Python 3.6 can read it
 threads.py       start threads where memory may be refused
-display.py       messages, logs and warnings on stderr
+display.py       standard streams that never fail a run; logs and warnings
+voice.py         the messages and the progress of a run, and its signal to stop
 progress.py      progress as a bar or as lines
 feed.py          progress as JSON, for programs
 redaction.py     keep secrets out of every text that leaves the process

@@ -1,18 +1,13 @@
-"""Print messages, logs, warnings and progress, on streams that never fail a run."""
+"""Standard streams that never fail a run, for messages, logs, warnings and progress."""
 
 import contextlib
 import io
 import logging
-import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from types import TracebackType
+from collections.abc import Iterator
 from typing import TextIO
 
-from nanogpt_compat.system.feed import Feed
-from nanogpt_compat.system.progress import Bar, Display, Lines, Screen
 from nanogpt_compat.system.redaction import redact, redact_known
 
 _JOINERS = "\u200c\u200d"  # they join letters in Persian and Hindi, and emoji
@@ -136,7 +131,9 @@ def use_calm_streams() -> logging.Handler:
     the handler of this program's own log.
     """
     sys.stdout, sys.stderr = calm(sys.stdout), calm(sys.stderr)
-    sys.excepthook = _print_crash
+    sys.excepthook = lambda kind, error, trace: calm(sys.stderr).write(
+        "".join(traceback.format_exception(kind, error, trace))
+    )
     if not logging.getLogger().handlers:
         logging.getLogger().addHandler(logging.NullHandler())
     notices = Notices()
@@ -154,57 +151,3 @@ def calm_streams() -> Iterator[None]:
     finally:
         sys.stdout, sys.stderr = streams
         logging.getLogger(LOG).removeHandler(notices)
-
-
-def _print_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    calm(sys.stderr).write("".join(traceback.format_exception(kind, error, trace)))
-
-
-@dataclass(frozen=True, slots=True)
-class Voice:
-    """What connects a run with its user: messages, warnings and progress, and the signal to stop."""
-
-    stderr: CalmStream
-    is_quiet: bool
-    check: Callable[[], None] = lambda: None  # called several times a second; raises if the run should stop
-    stdout: CalmStream | None = None  # takes the messages in place of stderr
-    progress: str = "auto"  # one of PROGRESS
-    feed: Feed | None = None  # with --progress json
-
-    def warn(self, line: str) -> None:
-        """Print a line, with `--quiet` too."""
-        self.stderr.write(line + "\n")
-
-    def say(self, line: str) -> None:
-        """Print a line; with `--quiet`, only a warning."""
-        if not self.is_quiet or line.startswith("warning:"):
-            (self.stdout or self.stderr).write(line + "\n")
-
-    def enter(self, state: str) -> None:
-        """Report the state that the run has reached to a program that reads the progress."""
-        if self.feed is not None:
-            self.feed.enter(state)
-
-    def found_complete(self) -> None:
-        """Report to such a program, at the end, that there was nothing to do."""
-        if self.feed is not None:
-            self.feed.found_complete()
-
-    def open_display(
-        self,
-        total_bytes: int | None,
-        done_bytes: int,
-        memory_bytes: Callable[[], int],
-        *,
-        state: str = "running",
-    ) -> Display:
-        """Open the progress display; `total_bytes` is None if the size is unknown."""
-        screen: Screen | None = None
-        if self.feed is not None:
-            screen = self.feed.at(state)
-        elif not self.is_quiet:
-            is_bar = self.progress == "bar"
-            if self.progress == "auto":  # on a dumb terminal, a line cannot be drawn again
-                is_bar = self.stderr.isatty() and os.environ.get("TERM") != "dumb"
-            screen = Bar(self.stderr) if is_bar else Lines(self.stderr)
-        return Display(screen, total_bytes=total_bytes, done_bytes=done_bytes, memory_bytes=memory_bytes)

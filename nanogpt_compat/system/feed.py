@@ -4,8 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from nanogpt_compat.system.progress import Moment, Stream
+from nanogpt_compat.system.display import CalmStream
+from nanogpt_compat.system.progress import Moment
 from nanogpt_compat.system.redaction import redact_record
+
+_OF_MOMENT = ("percent", "bytes", "bytes_total", "tokens", "bytes_per_s", "left_s", "memory_bytes")
 
 
 class Feed:
@@ -15,23 +18,12 @@ class Feed:
     """
 
     every_s = 1.0
+    begins_at_once = True
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: CalmStream) -> None:
         self._stream = stream
         self._was_complete = False
-        self._now: dict[str, Any] = {
-            "state": None,
-            "percent": None,
-            "bytes": None,
-            "bytes_total": None,
-            "tokens": None,
-            "bytes_per_s": None,
-            "left_s": None,
-            "memory_bytes": None,
-            "exit_code": None,
-            "message": None,
-            "forecast": None,
-        }
+        self._now: dict[str, Any] = dict.fromkeys(("state", *_OF_MOMENT, "exit_code", "message", "forecast"))
 
     def at(self, state: str) -> "Feed":
         """Set the state for the next line; return this feed."""
@@ -51,10 +43,6 @@ class Feed:
         """Write the forecast of a dry run."""
         self._now["forecast"] = dict(forecast)
         self._write()
-
-    def begin(self, moment: Moment) -> None:
-        """Write where the run begins."""
-        self.draw(moment)
 
     def draw(self, moment: Moment) -> None:
         """Write a moment."""

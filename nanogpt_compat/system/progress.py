@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from nanogpt_compat.system.display import CalmStream
 from nanogpt_compat.system.units import (
     format_bytes,
     format_count,
@@ -60,9 +61,7 @@ class Screen(Protocol):
     """Shows moments."""
 
     every_s: float  # least time between two of them
-
-    def begin(self, moment: Moment) -> None:
-        """Show where the run begins."""
+    begins_at_once: bool
 
     def draw(self, moment: Moment) -> None:
         """Show a moment."""
@@ -94,8 +93,8 @@ class Display:
         self._memory_bytes = memory_bytes
         self._started_s = self._shown_s = time.monotonic()
         self._pending: tuple[int, int] | None = None
-        if screen is not None:
-            screen.begin(Moment(done_bytes, total_bytes))
+        if screen is not None and screen.begins_at_once:
+            screen.draw(Moment(done_bytes, total_bytes))
 
     def show(self, *, bytes_read: int, tokens: int) -> None:
         """Show the state of the run, unless the last one was shown a moment ago; takes 1 us then."""
@@ -126,45 +125,19 @@ class Display:
             self._screen.end(last, has_failed=kind is not None)
 
 
-class Stream(Protocol):
-    """What progress is written to: `display.CalmStream`."""
-
-    @property
-    def encoding(self) -> str:
-        """The encoding of its characters."""
-
-    def fileno(self) -> int:
-        """Return the file descriptor."""
-
-    def write(self, text: str, /) -> int:
-        """Write text."""
-
-    def write_as_is(self, text: str) -> None:
-        """Write text without secrets, in that encoding."""
-
-    def draw_bar(self, line: str) -> None:
-        """Replace the bar."""
-
-    def end_bar(self) -> None:
-        """Leave the bar as it is, and begin a new line."""
-
-
 class Bar:
     """A bar with numbers, as many as there is room for."""
 
     every_s = 0.1
+    begins_at_once = True
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: CalmStream) -> None:
         self._stream = stream
         self._is_ascii = False
         try:
             _BAR_CHARS.encode(stream.encoding)
         except UnicodeEncodeError:
             self._is_ascii = True
-
-    def begin(self, moment: Moment) -> None:
-        """Draw the bar."""
-        self.draw(moment)
 
     def draw(self, moment: Moment) -> None:
         """Draw the bar in the place of the one before; the width of the terminal may have changed."""
@@ -235,12 +208,10 @@ class Lines:
     """A line every ten seconds, for a log."""
 
     every_s = 10.0
+    begins_at_once = False
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: CalmStream) -> None:
         self._stream = stream
-
-    def begin(self, moment: Moment) -> None:
-        """Do nothing: the first line comes after ten seconds."""
 
     def draw(self, moment: Moment) -> None:
         """Print a line."""

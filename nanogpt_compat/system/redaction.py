@@ -88,7 +88,15 @@ def learn(word: str) -> None:
         return
     for address in _CHAIN.split(word[match.start() :]):
         path, query = split_query(address)
-        _known.update(_secrets_of_user(user_of(address)))
+        user = user_of(address)
+        name, colon, password = user.partition(":")
+        # The parts that a library may quote: to some, a `/` in `user:password` ends the host.
+        found = {password, *re.split(r"[/?#]", password)}
+        if colon:
+            found |= {user, *re.split(r"[/?#]", user), _basic(user), _basic(unquote(user))}
+        if len(name) >= _MIN_USER_CHARS:
+            found |= {name, *re.split(r"[/?#]", name)}
+        _known.update(one for one in found if len(one) >= _MIN_CHARS)
         found = {query} if len(query) >= _MIN_OPAQUE_CHARS else set()
         for name, _, value in (one.partition("=") for one in re.split("[&;]", query)):
             if len(value) >= (_MIN_CHARS if _SECRET_FIELD.search(name) else _MIN_OPAQUE_CHARS):
@@ -106,17 +114,6 @@ def learn_all(words: Iterable[str], environment: Mapping[str, str]) -> None:
             continue
         _known.add(value)
         _known.update(one for one in _SECRET_PART.findall(value) if len(one) >= _MIN_VARIABLE_CHARS)
-
-
-def _secrets_of_user(user: str) -> set[str]:
-    """Return the parts of `user:password` that a library may quote; to some, a `/` in it ends the host."""
-    name, colon, password = user.partition(":")
-    found = {password, *re.split(r"[/?#]", password)}
-    if colon:
-        found |= {user, *re.split(r"[/?#]", user), _basic(user), _basic(unquote(user))}
-    if len(name) >= _MIN_USER_CHARS:
-        found |= {name, *re.split(r"[/?#]", name)}
-    return {one for one in found if len(one) >= _MIN_CHARS}
 
 
 def _basic(user: str) -> str:
@@ -137,25 +134,17 @@ def _forms(_n_known: int) -> tuple[str, ...]:
     return tuple(sorted((one for one in found if len(one) >= _MIN_CHARS), key=len, reverse=True))
 
 
-def _replace(text: str, min_chars: int) -> str:
-    return _replace_known(_IN_TEXT.sub(lambda match: hide(match[0]), text), min_chars)
+def redact(text: str, *, min_chars: int = _MIN_CHARS) -> str:
+    """Hide known secrets in a text for people, and the passwords and queries of addresses."""
+    return redact_known(_IN_TEXT.sub(lambda match: hide(match[0]), text), min_chars=min_chars)
 
 
-def _replace_known(text: str, min_chars: int) -> str:
+def redact_known(text: str, *, min_chars: int = _MIN_CHARS) -> str:
+    """Hide only the secrets that this process knows, in a text whose addresses are not its own."""
     for form in _forms(len(_known)):
         if len(form) >= min_chars and form in text:
             text = text.replace(form, HIDDEN)
     return text
-
-
-def redact(text: str) -> str:
-    """Hide known secrets in a text for people, and the passwords and queries of addresses."""
-    return _replace(text, _MIN_CHARS)
-
-
-def redact_known(text: str) -> str:
-    """Hide only the secrets that this process knows, in a text whose addresses are not its own."""
-    return _replace_known(text, _MIN_CHARS)
 
 
 def redact_record(record: Any) -> Any:
@@ -165,7 +154,7 @@ def redact_record(record: Any) -> Any:
     words, such as `spread`, that was also chosen as a password.
     """
     if isinstance(record, str):
-        return record if record in _known else _replace(record, _MIN_RECORD_CHARS)
+        return record if record in _known else redact(record, min_chars=_MIN_RECORD_CHARS)
     if isinstance(record, Mapping):
         return {name: redact_record(value) for name, value in record.items()}
     if isinstance(record, (list, tuple)):

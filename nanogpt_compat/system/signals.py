@@ -74,23 +74,23 @@ class StopSignals:
     """
 
     def __init__(self) -> None:
-        self._received: int | None = None
-        self._before: dict[int, object] = {}
+        self._received = 0  # the number of the signal
+        before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+        self._before = {number: one for number, one in before.items() if one is not signal.SIG_IGN}
 
     def check(self) -> None:
         """Raise StoppedBySignal if a signal has arrived."""
-        if self._received is not None:
+        if self._received:
             raise StoppedBySignal(self._received)
 
     def __enter__(self) -> "StopSignals":
-        for number in STOP_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._receive)
+        for number in self._before:
+            signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # `signal` takes what it returned
+            signal.signal(number, handler)
 
     def _receive(self, number: int, frame: "FrameType | None") -> None:
         """Record the signal, and let the next one end the process at once."""
