@@ -5,6 +5,4 @@ worker.py       do one span
 parts.py        the parts that are done, and the sidecars that commit them
 driver.py       run spans on an executor or as a rank, then merge
 executors.py    processes of this machine, or a Dask cluster
-
-Only cli imports it, except that run and supervise still import Parts.
 """

@@ -202,11 +202,6 @@ def drive(
     A span that fails is tried again after the other spans, up to `MAX_TRIES` times in all; but not if one of
     its records needs too much memory. A span whose worker has died is tried once more, alone, so that it
     cannot take other spans down with it.
-
-    Raises:
-        SpansError: spans have failed for good, and all other spans are done; or the executor has ended.
-        MemoryLimitError, TooSmallError: the same, if all of them failed with this error.
-        UsageError, OutputError, CheckpointError, TooSmallError: a worker met an error that all spans would.
     """
     settings = _for_tasks(settings)
     asked = plan.spans if spans is None else spans
