@@ -588,7 +588,7 @@ def test_damage_found_before_a_signal_is_reported(shards: Made) -> None:
 
     with pytest.raises(Stopped), pytest.MonkeyPatch.context() as patch:
         lines: list[str] = []
-        patch.setattr("nanogpt_compat.system.display.Voice.warn", lambda _, line: lines.append(line))
+        patch.setattr("nanogpt_compat.system.voice.Voice.warn", lambda _, *found: lines.extend(found))
         shards.check(check=stop)
     assert [line.partition(":")[0] for line in lines] == [str(shards.out.resolve() / shards.names[0])]
 

@@ -91,27 +91,18 @@ def open_dataset(path: Path) -> Dataset:
             found.setdefault((split, word, number < 0), []).append(one)
     parts = [Part(split, TokenStream(files)) for (split, *_), files in sorted(found.items())]
     listed_indexes = {one["name"]: one for one in files if is_index(one)}
-    indexes, damaged = _look_at_indexes(path, listed_indexes)
-    unlisted = {*there, *indexes} - listed.keys() - listed_indexes.keys() if files else ()
-    return Dataset(path, made, tuple(parts), misfits | damaged, tuple(unlisted), indexes=indexes)
-
-
-def _look_at_indexes(
-    folder: Path, listed: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, int], dict[str, str]]:
-    """Return the documents in each index of a folder, and how indexes differ from what prepare.json says."""
-    found, misfits = dict[str, int](), dict[str, str]()
+    indexes = dict[str, int]()  # the documents in each
     for name in map(index_name, ("train", "val")):
-        path = folder / name
-        counts = read_counts(path) if path.is_file() else None
+        counts = read_counts(path / name) if (path / name).is_file() else None
         if counts is not None:
-            found[name] = counts.n_documents
-        if name in listed and (counts is None or counts.n_bytes != listed[name]["bytes"]):
+            indexes[name] = counts.n_documents
+        if name in listed_indexes and (counts is None or counts.n_bytes != listed_indexes[name]["bytes"]):
             misfits[name] = (
-                f"{path} is missing, or not the index that {REPORT_NAME} lists, of "
-                f"{plural(listed[name]['documents'], 'document')}"
+                f"{path / name} is missing, or not the index that {REPORT_NAME} lists, of "
+                f"{plural(listed_indexes[name]['documents'], 'document')}"
             )
-    return found, misfits
+    unlisted = {*there, *indexes} - listed.keys() - listed_indexes.keys() if files else ()
+    return Dataset(path, made, tuple(parts), misfits, tuple(unlisted), indexes=indexes)
 
 
 def _open_file(path: Path) -> Dataset:
