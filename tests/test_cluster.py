@@ -421,6 +421,21 @@ def test_an_engine_that_errs_on_one_span_makes_all_of_them_suspect(tmp_path: Pat
     assert sha256s(tmp_path / "many") == sha256s(one)
 
 
+def test_a_bad_line_after_an_engine_error_is_named_as_without_one(tmp_path: Path) -> None:
+    pytest.importorskip("gigatoken")
+    lines = [json.dumps({"text": f"Number {k} is as good as the others. " * 20}) for k in range(400)]
+    lines[20] = json.dumps({"text": "a xylophonist"})
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join([*lines, "not JSON"]), encoding="utf-8")
+    args: Args = ("--input", path, "--output-dir", tmp_path / "many", "--work-dir", tmp_path / "work")
+    args = (*args, "--block-size", "20k", "--rank", "0", "--world-size", "1")
+    failed = [faults.run(*args, errs_at=word) for word in ("no such word", "xylophonist")]
+    assert [done.returncode for done in failed] == [6, 6]
+    for done in failed:
+        assert "not JSON: Expecting value at character 1" in done.stderr
+        assert "fix the line" not in done.stderr  # that would need another plan
+
+
 def test_a_rank_that_is_killed_at_any_call_is_repeated(tmp_path: Path) -> None:
     path = make_text(tmp_path / "a.txt", 60_000, seed=2)
     options: Args = ("--input", path, "--engine", "tiktoken", "--val-ratio", "0.3")

@@ -554,9 +554,7 @@ def test_one_long_first_document_leaves_the_others_where_they_were(tmp_path: Pat
 
 
 @pytest.mark.parametrize("packed", ["txt", "txt.gz", "jsonl", "jsonl.gz"])
-def test_a_short_text_gives_more_of_its_documents_to_validation(
-    packed: str, tmp_path: Path
-) -> None:
+def test_a_short_text_gives_more_of_its_documents_to_validation(packed: str, tmp_path: Path) -> None:
     texts = [f"Document {k} of a small corpus. " * 20 for k in range(1_000)]
     lines = [json.dumps({"text": one}) for one in texts] if "jsonl" in packed else texts
     data = "\n".join(lines).encode()

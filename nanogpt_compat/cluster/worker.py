@@ -148,11 +148,12 @@ def run_span(work_dir: Path, plan: Plan, span: Span, settings: Config, *, check:
     most_bytes = job.encoder.cache_bytes
     counted = reader.counted_from(start)
     try:
-        return _make_part(work_dir, plan, span, job, reader, start, end, check)
-    except EngineMismatch as error:
-        name = f"{job.encoder.name} {job.encoder.version}"
-        write_mismatch(work_dir, plan, f"{name} gave other tokens than tiktoken for {error}")
-        return _make_part(work_dir, plan, span, with_reference(job), reader, start, end, check)
+        try:
+            return _make_part(work_dir, plan, span, job, reader, start, end, check)
+        except EngineMismatch as error:
+            name = f"{job.encoder.name} {job.encoder.version}"
+            write_mismatch(work_dir, plan, f"{name} gave other tokens than tiktoken for {error}")
+            return _make_part(work_dir, plan, span, with_reference(job), reader, start, end, check)
     except BadRecord as error:  # do not advise repairing the file: that would need a new plan
         skip = f"give --skip-bad-records to skip such {error.noun}s"
         raise InputError(f"{error.where}: {error.reason}{counted}; {skip}") from error
