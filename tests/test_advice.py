@@ -444,9 +444,7 @@ CASES = {
         check=has_documents(100),
     ),
     "JSON lines called .txt": Case("input.remedies:notices", lines_called_text),
-    "a folder with larger files of other names": Case(
-        "input.find:_describe_skipped", folder("a.txt", "b.md")
-    ),
+    "a folder with larger files of other names": Case("input.find:_choose", folder("a.txt", "b.md")),
     "a folder without inputs": Case("input.find:_choose", folder("it's.md"), exit_code=3),
     "a folder without inputs, and no option": Case(
         "input.find:_choose", lambda bench: folder("it's.md")(bench)[1:], exit_code=3

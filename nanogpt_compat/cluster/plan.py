@@ -202,7 +202,8 @@ def check_input(plan: Plan, index: int, work_dir: Path, *, path: Location | None
     old = planned.description
     path = planned.location if path is None else path
     # Files uploaded together may have the same date and size, and addresses that differ only in a query.
-    is_same_place = str(path) == str(planned.location) and (not isinstance(path, Url) or path.is_shown_whole)
+    is_shown_whole = not isinstance(path, Url) or str(path) == path.address
+    is_same_place = is_shown_whole and str(path) == str(planned.location)
     with open_input(path) as file:
         new = describe_input(file.size_bytes, file.hints, (), split=old.get("split", ""))
         if not is_same_place or has_hint_of_change(old, new) or old["size"] != new["size"]:

@@ -5,8 +5,8 @@ None of them is imported here, since most are not installed.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator
+from typing import Literal
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.location import Url
@@ -18,7 +18,11 @@ Kind = Literal["missing", "denied", "final", "passing"]
 _MAX_SAID_CHARS = 240
 _MAX_WISHED_WAIT_S = 60.0
 _FORBIDDEN = 403
-_PASSING_STATUS = {408, 425, 429, 500, 502, 503, 504}
+_KINDS: dict[int, Kind] = {  # of HTTP statuses; all others are final
+    **dict.fromkeys((401, _FORBIDDEN), "denied"),
+    **dict.fromkeys((404, 410), "missing"),
+    **dict.fromkeys((408, 425, 429, 500, 502, 503, 504), "passing"),
+}
 _PASSING_CODES = {"RequestTimeout", "SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded"}
 _FINAL_TYPES = (
     *(IsADirectoryError, NotADirectoryError, NotImplementedError, RecursionError, ImportError, MemoryError),
@@ -29,8 +33,7 @@ _ACCESS_NAME = re.compile(
 )
 _NETWORK_OF_BOTOCORE = {"HTTPClientError", "ConnectionError", "IncompleteReadError", "MetadataRetrievalError"}
 
-FAMILIES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "https": "http"}
-"""Schemes that are other names for the same kind of server."""
+_FAMILIES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "https": "http"}
 
 _ACCESS = {
     "http": "a signed address may have expired: get a new one",
@@ -60,8 +63,7 @@ _BY_CODE = {
 
 def family_of(url: Url) -> str:
     """Return the scheme of an address; one name for all schemes of the same kind of server."""
-    scheme = url.address.partition(":")[0].lower()
-    return FAMILIES.get(scheme, scheme)
+    return _FAMILIES.get(url.scheme, url.scheme)
 
 
 def access_hint(url: Url) -> str:
@@ -88,23 +90,18 @@ def _response_of(error: BaseException) -> tuple[int, str, str] | None:
 
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status of the server's answer if that is an error or a redirect, else None."""
-    found = (status for one in chain(error) for status in _statuses_in(one))
+    found: list[object] = []
+    for one in chain(error):
+        if (answer := _response_of(one)) is not None:
+            found.append(answer[0])
+        holders = (one, getattr(one, "response", None))
+        found += [getattr(holder, name, None) for name in ("status", "status_code") for holder in holders]
+        # aiohttp's `code` is no status: it is 400 when a connection breaks off.
+        if type(one).__module__.startswith(("gcsfs.", "google.")):
+            found.append(getattr(one, "code", None))
+        if isinstance(one, OSError) and str(one).startswith("Forbidden: "):  # from gcsfs
+            found.append(_FORBIDDEN)
     return next((one for one in found if isinstance(one, int) and 300 <= one < 600), None)
-
-
-def _statuses_in(error: BaseException) -> Iterator[object]:
-    """Yield possible HTTP statuses. aiohttp's `code` is none: it is 400 when a connection breaks off."""
-    answer = _response_of(error)
-    if answer is not None:
-        yield answer[0]
-    response: Any = getattr(error, "response", None)
-    for name in ("status", "status_code"):
-        yield getattr(error, name, None)
-        yield getattr(response, name, None)
-    if type(error).__module__.startswith(("gcsfs.", "google.")):
-        yield getattr(error, "code", None)
-    if isinstance(error, OSError) and str(error).startswith("Forbidden: "):  # from gcsfs
-        yield _FORBIDDEN
 
 
 def kind_of(error: BaseException) -> Kind:
@@ -113,24 +110,13 @@ def kind_of(error: BaseException) -> Kind:
     An unknown error counts as passing: half a minute of tries is better than ending a run of many hours.
     """
     causes = list(chain(error))
-    status = status_of(error)
     if any(answer[1] in _PASSING_CODES for one in causes if (answer := _response_of(one))):
         return "passing"
-    is_denied = any(isinstance(one, PermissionError) for one in causes)
-    return _kind_without_answer(causes) if status is None else _kind_of_status(status, is_denied=is_denied)
-
-
-def _kind_of_status(status: int, *, is_denied: bool) -> Kind:
-    if status in (401, 403) or (status == 400 and is_denied):  # 400: S3's answer to an expired token
-        return "denied"
-    if status in (404, 410):
-        return "missing"
-    return "passing" if status in _PASSING_STATUS else "final"
-
-
-def _kind_without_answer(causes: Sequence[BaseException]) -> Kind:
     first, types = causes[-1], [type(one).__name__ for one in causes]
     text, bases = str(first), {kind.__name__ for one in causes for kind in type(one).__mro__}
+    if (status := status_of(error)) is not None:
+        is_expired = status == 400 and "PermissionError" in bases  # S3's answer to an expired token
+        return "denied" if is_expired else _KINDS.get(status, "final")
     if isinstance(first, (FileNotFoundError, StopIteration)):  # StopIteration: from fsspec's FTP
         return "missing"
     if "PermissionError" in bases or any(map(_ACCESS_NAME.search, types)):

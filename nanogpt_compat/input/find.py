@@ -82,20 +82,14 @@ class _Typed:
     option: str
     patterns: Sequence[str]
 
-    def with_more(self, *more: str, but: str | None = None) -> str:
-        """Return the command that was typed with more arguments of this option, and without one of them."""
-        kept = [one for one in self.patterns if one != but]
-        return this_command(self.option, *kept, *more, without=[self.option])
-
-
-@dataclass(frozen=True, slots=True)
-class _Listed:
-    """The inputs that one argument names, and the entries that are skipped."""
-
-    inputs: Sequence[Location]
-    skipped: Sequence[str] = ()
-    skipped_bytes: int = 0
-    is_worth_a_warning: bool = False  # more is skipped than read
+    def with_skipped(self, folder: str, skipped: Sequence[str], *, keeps_folder: bool) -> str:
+        """Return the command that also reads the skipped files of a folder with their most common suffix."""
+        shown = [name for name in skipped if not _is_hidden(name)] or skipped
+        suffixes = Counter(PurePath(name).suffix for name in shown)
+        inside = "**/" if any("/" in name for name in shown) else ""
+        more = f"{folder.rstrip('/')}/{inside}*{suffixes.most_common(1)[0][0]}"
+        kept = [one for one in self.patterns if keeps_folder or one != folder]
+        return this_command(self.option, *kept, more, without=[self.option])
 
 
 def find_inputs(patterns: Sequence[str], *, home: Path | None, val_patterns: Sequence[str] = ()) -> Found:
@@ -132,12 +126,11 @@ def _find(typed: _Typed, home: Path | None) -> tuple[dict[object, Location], lis
     seen: dict[object, Location] = {}
     notices: list[str] = []
     for pattern in map(local_path, typed.patterns):
-        listed = _list_inputs(pattern, typed, home)
-        if listed.skipped:
-            notices.append(_describe_skipped(pattern, listed, typed))
+        inputs, notice = _list_inputs(pattern, typed, home)
+        notices += [notice] if notice else []
         new: dict[object, Location] = {}
         doubles: list[tuple[Location, Location]] = []
-        for one in listed.inputs:
+        for one in inputs:
             identity = _identity(one)
             if (other := seen.get(identity)) is not None:
                 same = "twice" if str(other) == str(one) else f"also as {other}"
@@ -155,18 +148,6 @@ def _find(typed: _Typed, home: Path | None) -> tuple[dict[object, Location], lis
                 f"notice: {redact(pattern)}: {count} another name too, and {are} read once ({one} is {other})"
             )
     return seen, notices
-
-
-def _describe_skipped(pattern: str, listed: _Listed, typed: _Typed) -> str:
-    """Describe the skipped entries, as a warning with a command if more is skipped than read."""
-    names = ", ".join(listed.skipped[:_MOST_NAMED]) + (", ..." if len(listed.skipped) > _MOST_NAMED else "")
-    entries = "1 other entry" if len(listed.skipped) == 1 else f"{len(listed.skipped):,} other entries"
-    size = f", {format_bytes(listed.skipped_bytes)}" if listed.skipped_bytes else ""
-    text = f"{redact(pattern)}: skipped {entries}{size} ({names})"
-    if not listed.is_worth_a_warning:
-        return f"notice: {text}"
-    command = typed.with_more(*_glob_of(pattern, listed.skipped))
-    return f"warning: {text}, which is more than is read; to read these too:{show(command)}"
 
 
 def _identity(one: Location) -> object:
@@ -199,19 +180,18 @@ def _open(path: Location) -> int:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
 
 
-def _list_inputs(pattern: str, typed: _Typed, home: Path | None) -> _Listed:
-    """List the inputs that one argument names.
+def _list_inputs(pattern: str, typed: _Typed, home: Path | None) -> tuple[Sequence[Location], str]:
+    """List the inputs that one argument names; return with them a notice about skipped entries, or "".
 
     Hidden folders are skipped. So are links to folders, which may lead in a circle.
     """
     if is_url(pattern):
         found, prefix = find_urls(pattern)
         if not prefix:
-            urls: list[Url] = sorted(found, key=lambda url: natural_key(url.address))
-            return _Listed(urls)
+            return sorted(found, key=lambda url: natural_key(url.address)), ""
         names = {url.address.removeprefix(prefix): size for url, size in found.items()}
-        kept, listed = _choose(names, (), pattern, typed)
-        return replace(listed, inputs=[Url(prefix + name) for name in kept])
+        kept, notice = _choose(names, (), pattern, typed)
+        return [Url(prefix + name) for name in kept], notice
     folder = Path(pattern)
     if not pattern or not _exists(folder) or not folder.is_dir():
         return _expand(pattern, typed.option, home)
@@ -220,67 +200,66 @@ def _list_inputs(pattern: str, typed: _Typed, home: Path | None) -> _Listed:
     for parent, folders, files in os.walk(folder, onerror=_cannot_list):
         here = Path(parent)
         for name in files:
-            path = here / name
-            sizes[path.relative_to(folder).as_posix()] = _size_of(path)
+            path = (here / name).relative_to(folder).as_posix()
+            sizes[path] = 0
+            with contextlib.suppress(OSError):  # a link that leads nowhere
+                sizes[path] = (here / name).stat().st_size
         passed = [name for name in folders if _HIDDEN.match(name) or (here / name).is_symlink()]
         others += [(here / name).relative_to(folder).as_posix() for name in passed]
         folders[:] = [name for name in folders if name not in passed]
-    kept, listed = _choose(sizes, others, pattern, typed)
-    return replace(listed, inputs=[folder / name for name in kept])
-
-
-def _size_of(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # a link that leads nowhere
-        return 0
+    kept, notice = _choose(sizes, others, pattern, typed)
+    return [folder / name for name in kept], notice
 
 
 def _choose(
     sizes: Mapping[str, int], others: Sequence[str], folder: str, typed: _Typed
-) -> tuple[list[str], _Listed]:
+) -> tuple[list[str], str]:
     """Choose which files of a folder to read, in natural order; raise an InputError if there are none.
 
     `sizes` has the size of each file by its path within the folder; `others` are entries that are not files.
+    Return with the names a notice about what is skipped: a warning if that is more than what is read.
     """
-    is_hidden = {name: any(map(_HIDDEN.match, name.split("/"))) for name in sizes}
-    names = {name: name.rpartition("/")[2] for name in sizes if not is_hidden[name]}
+    names = {name: name.rpartition("/")[2] for name in sizes if not _is_hidden(name)}
     kept = [name for name, last in names.items() if is_data(last)] or [
         name for name, last in names.items() if _unpacked(last).suffix in _TABLES_IN_TEXT
     ]
     skipped = sorted({*sizes, *others} - set(kept), key=natural_key)
-    n_bytes = sum(sizes.get(name, 0) for name in skipped)
-    if kept:
-        n_shown = sum(sizes[name] for name in skipped if not is_hidden.get(name, True))
-        is_much = n_shown > sum(sizes[name] for name in kept)
-        return sorted(kept, key=natural_key), _Listed((), skipped, n_bytes, is_much)
+    kept.sort(key=natural_key)
     named = redact(folder)
-    if not skipped:
+    if not kept and not skipped:
         raise InputError(f"the folder {named} is empty; name another with {typed.option}")
-    files = "1 other entry" if len(skipped) == 1 else f"{len(skipped):,} other entries"
-    command = typed.with_more(*_glob_of(folder, skipped), but=folder)
-    raise InputError(
-        f"the folder {named} has no .txt, .jsonl, .parquet or similar files, only {files} "
-        f"({', '.join(skipped[:_MOST_NAMED])}{', ...' if len(skipped) > _MOST_NAMED else ''}); to read files "
-        f"with other names:{show(command)}"
-    )
+    if not kept:
+        command = typed.with_skipped(folder, skipped, keeps_folder=False)
+        raise InputError(
+            f"the folder {named} has no .txt, .jsonl, .parquet or similar files, only {_entries(skipped)}; "
+            f"to read files with other names:{show(command)}"
+        )
+    text = f"{named}: skipped {_entries(skipped, sum(sizes.get(name, 0) for name in skipped))}"
+    n_shown = sum(sizes[name] for name in skipped if name in names)
+    if n_shown <= sum(sizes[name] for name in kept):
+        return kept, f"notice: {text}" if skipped else ""
+    command = typed.with_skipped(folder, skipped, keeps_folder=True)
+    return kept, f"warning: {text}, which is more than is read; to read these too:{show(command)}"
 
 
-def _glob_of(folder: str, names: Sequence[str]) -> list[str]:
-    """Return a glob for the files in a folder that have the most common suffix among the skipped ones."""
-    shown = [name for name in names if not any(map(_HIDDEN.match, name.split("/")))] or names
-    suffixes = Counter(PurePath(name).suffix for name in shown)
-    suffix = suffixes.most_common(1)[0][0]
-    inside = "**/" if any("/" in name for name in shown) else ""
-    return [f"{folder.rstrip('/')}/{inside}*{suffix}"]
+def _is_hidden(name: str) -> bool:
+    return any(map(_HIDDEN.match, name.split("/")))
+
+
+def _entries(names: Sequence[str], n_bytes: int = 0) -> str:
+    """Describe skipped entries: how many there are, their size if they have one, and the first names."""
+    entries = "1 other entry" if len(names) == 1 else f"{len(names):,} other entries"
+    size = f", {format_bytes(n_bytes)}" if n_bytes else ""
+    more = ", ..." if len(names) > _MOST_NAMED else ""
+    return f"{entries}{size} ({', '.join(names[:_MOST_NAMED])}{more})"
 
 
 def _cannot_list(error: OSError) -> None:
     raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
 
 
-def _expand(pattern: str, option: str, home: Path | None) -> _Listed:
-    """List the files that a path or a glob names, and the folders that it skips.
+def _expand(pattern: str, option: str, home: Path | None) -> tuple[Sequence[Location], str]:
+    """Do the same for a path or a glob, which skips folders.
 
     If a file has exactly this name, the name is not a glob. `**` also matches the files inside folders, so it
     skips none.
@@ -293,10 +272,10 @@ def _expand(pattern: str, option: str, home: Path | None) -> _Listed:
                 f"{option} - reads standard input, which is a terminal here: pipe text into this command, or "
                 f"name files with {option}"
             )
-        return _Listed([Pipe(0, "standard input")])
+        return [Pipe(0, "standard input")], ""
     path = Path(pattern)
     if _exists(path) or path.is_symlink():
-        return _Listed([path])
+        return [path], ""
     if glob.has_magic(pattern):
         matches = sorted(glob.glob(pattern, recursive=True), key=natural_key)  # noqa: PTH207 - Path.glob takes no absolute pattern
         files = [Path(match) for match in matches if not Path(match).is_dir()]
@@ -304,7 +283,8 @@ def _expand(pattern: str, option: str, home: Path | None) -> _Listed:
             similar = _similar(path)
             meant = "" if similar is None else f"; did you mean {quote(similar)}?"
             raise InputError(f"no file matches {pattern!r} (current folder: {Path.cwd()}){meant}")
-        return _Listed(files, [] if "**" in pattern else [one for one in matches if Path(one).is_dir()])
+        folders = [] if "**" in pattern else [one for one in matches if Path(one).is_dir()]
+        return files, f"notice: {redact(pattern)}: skipped {_entries(folders)}" if folders else ""
     where = "" if path.is_absolute() else f" in {Path.cwd()}"
     if home is not None and _exists(home / path):
         advice = f"did you mean {quote(home / path)}, which is next to prepare.py?"

@@ -38,9 +38,9 @@ class Url:
         return redaction.split_query(self.address)[0].rpartition("/")[2]
 
     @property
-    def is_shown_whole(self) -> bool:
-        """Whether the printed form is the full address, so that no other address prints alike."""
-        return str(self) == self.address
+    def scheme(self) -> str:
+        """The scheme in lower case, such as s3."""
+        return self.address.partition("://")[0].lower()
 
     def __str__(self) -> str:
         return redaction.hide(self.address) + self.mark
@@ -65,7 +65,6 @@ def local_path(text: str) -> str:
 
 
 Location: TypeAlias = Path | Url | Pipe
-"""Where an input is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.failures import access_hint, family_of, no_parts
 from nanogpt_compat.input.location import Url
-from nanogpt_compat.input.server import Server, scheme_of
+from nanogpt_compat.input.server import Server
 from nanogpt_compat.system.redaction import user_of
 
 _Range = tuple[int, int]  # bytes [start, end)
@@ -40,11 +41,8 @@ def find_urls(pattern: str) -> tuple[dict[Url, int], str]:
         if "*" in url.name or not url.name:
             raise InputError(f"{url}: a web server has no list of its files; give the address of each")
         return {url: 0}, ""
-    server = Server(url)
-    try:
+    with closing(Server(url)) as server:
         return _list(url, server)
-    finally:
-        server.close()
 
 
 def _checked(pattern: str) -> Url:
@@ -63,9 +61,8 @@ def _checked(pattern: str) -> Url:
 
 
 def _list(url: Url, server: Server) -> tuple[dict[Url, int], str]:
-    """List the files that an address names, and the folder's address if it is a folder."""
-    name = _pin(server) if scheme_of(url) == "hf" else server.name
-    before, root = (f"{scheme_of(url)}://", "") if name != server.name else _root(url.address, name)
+    name = _pin(server) if url.scheme == "hf" else server.name
+    before, root = (f"{url.scheme}://", "") if name != server.name else _root(url.address, name)
 
     def addresses(names: Iterable[str]) -> list[Url]:
         # The consoles of S3 and other stores mark a folder with a zero-byte object named `folder/`.
@@ -153,7 +150,6 @@ class RemoteFile:
             raise self._changed(f"had {self.size_bytes:,} bytes when the run began and has {now_bytes:,} now")
 
     def __enter__(self) -> "RemoteFile":
-        """Return the file itself."""
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -213,9 +209,8 @@ class RemoteFile:
             self._fetch_ahead(offset)
         if self._pieces and self._pieces[0].start <= offset:
             piece = self._pieces[0]
-            data = self._server.result(piece.data, f" at byte {piece.start:,}")
-            return data[offset - piece.start : end - piece.start]
-        return self._server.result(self._begin(offset, end), f" at byte {offset:,}")
+            return self._server.result(piece.data)[offset - piece.start : end - piece.start]
+        return self._server.result(self._fetch(offset, end))
 
     def _fetch_ahead(self, offset: int) -> None:
         """Begin to fetch the next pieces of the plan that end after `offset`."""
@@ -223,24 +218,25 @@ class RemoteFile:
             piece = next((one for one in self._plan if one[1] > offset), None)
             if piece is None:
                 return
-            self._pieces.append(_Piece(*piece, self._begin(*piece)))
+            self._pieces.append(_Piece(*piece, self._fetch(*piece)))
 
-    def _begin(self, start: int, end: int) -> "Future[bytes]":
-        return self._server.begin(partial(self._fetch, start, end))
-
-    def _fetch(self, start: int, end: int) -> bytes:
-        """Make one request."""
+    def _fetch(self, start: int, end: int) -> "Future[bytes]":
+        """Begin one request."""
         server = self._server
-        with server.files.open(server.name, "rb", cache_type="none", size=self.size_bytes) as file:
-            file.seek(start)
-            data: bytes = file.read(end - start)
-        if len(data) != end - start:
-            raise OSError(f"{len(data):,} of {end - start:,} bytes came")
-        return data
+
+        def request() -> bytes:
+            with server.files.open(server.name, "rb", cache_type="none", size=self.size_bytes) as file:
+                file.seek(start)
+                data: bytes = file.read(end - start)
+            if len(data) != end - start:
+                raise OSError(f"{len(data):,} of {end - start:,} bytes came")
+            return data
+
+        return server.begin(request, f" at byte {start:,}")
 
 
 def read_ahead(file: object, ranges: Iterable[_Range]) -> None:
-    """Plan to fetch these ranges ahead, all that will be read, if the file is on a server."""
+    """Do the same if the file is on a server."""
     if isinstance(file, RemoteFile):
         file.read_ahead(ranges)
 

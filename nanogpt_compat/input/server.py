@@ -10,7 +10,15 @@ from threading import Event, Lock
 from typing import Any, TypeVar
 
 from nanogpt_compat.errors import InputError, PrepareError
-from nanogpt_compat.input.failures import chain, describe, failure, kind_of, status_of, wished_wait_s
+from nanogpt_compat.input.failures import (
+    chain,
+    describe,
+    failure,
+    family_of,
+    kind_of,
+    status_of,
+    wished_wait_s,
+)
 from nanogpt_compat.input.location import Url
 from nanogpt_compat.system.commands import install, show
 from nanogpt_compat.system.redaction import redact
@@ -26,35 +34,13 @@ _QUIET_ANSWER_S = 10.0
 _LOOK_UP_EVERY_S = 0.1
 _CONNECT_S = 30.0
 _SILENCE_S = 60.0  # give up a request after this time without data
-_PACKAGES = {
-    "http": "aiohttp",
-    "https": "aiohttp",
-    "hf": "huggingface_hub",
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "az": "adlfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-}
-_DISTRIBUTIONS = {
-    "libarchive": "libarchive-c",
-    "smbclient": "smbprotocol",
-}  # packages whose module has another name
+_PACKAGES = {"http": "aiohttp", "hf": "huggingface_hub", "s3": "s3fs", "gs": "gcsfs", "az": "adlfs"}
+# Packages whose module has another name.
+_DISTRIBUTIONS = {"libarchive": "libarchive-c", "smbclient": "smbprotocol"}
 _THREAD_SAFE = {"hf", "memory"}  # and all asynchronous file systems
 
 _answered: set[str] = set()
 """Schemes and hosts (or buckets) that have answered this process at least once."""
-
-
-def scheme_of(url: Url) -> str:
-    """Return the scheme of an address.
-
-    >>> scheme_of(Url("S3://bucket/a.txt"))
-    's3'
-    """
-    return url.address.partition("://")[0].lower()
 
 
 class Server:
@@ -74,7 +60,7 @@ class Server:
         self._is_open = False
         self.files, self.name = self.ask(partial(_open_files, url))
         self._is_open = True
-        if not self.files.async_impl and scheme_of(url) not in _THREAD_SAFE:
+        if not self.files.async_impl and url.scheme not in _THREAD_SAFE:
             self._turns = Lock()  # ftplib and its like have one connection
 
     def close(self) -> None:
@@ -83,43 +69,36 @@ class Server:
 
     def ask(self, call: Callable[[], _T]) -> _T:
         """Make a call in a thread, and wait for its result."""
-        return self.result(self.begin(call), "")
+        return self.result(self.begin(call))
 
-    def begin(self, call: Callable[[], _T]) -> "Future[_T]":
-        """Make a call in a thread."""
+    def begin(self, call: Callable[[], _T], where: str = "") -> "Future[_T]":
+        """Make a call in a thread; `where` is the place in the file, for messages."""
         future: Future[_T] = Future()
 
         def run() -> None:
             try:
                 with self._turns:
-                    future.set_result(self._persist(call))
+                    future.set_result(self._persist(call, where))
             except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits
                 future.set_exception(error)
 
         start_daemon(run)
         return future
 
-    def result(self, future: "Future[_T]", where: str) -> _T:
-        """Wait for the result of a call; raise an InputError if it has failed for good."""
+    def result(self, future: "Future[_T]") -> _T:
+        """Wait for the result of a call, or raise its error."""
         started_s = time.monotonic()
         while not wait([future], _LOOK_UP_EVERY_S).done:
             self._check()
             if self._key not in _answered and time.monotonic() - started_s > _QUIET_ANSWER_S:
                 self._log(f"waiting for an answer from {self.url}", _SILENCE_S)
-        error = future.exception()
-        if isinstance(error, (MemoryError, PrepareError)):
-            raise error
-        if isinstance(error, _GaveUp):
-            has_answered = self._key in _answered
-            raise failure(
-                self.url, where, error.error, n_tries=error.n_tries, has_answered=has_answered
-            ) from error.error
-        if error is not None:
-            raise error
         return future.result()
 
-    def _persist(self, call: Callable[[], _T]) -> _T:
-        """Repeat a call, with longer and longer waits, while its failures may be temporary."""
+    def _persist(self, call: Callable[[], _T], where: str) -> _T:
+        """Repeat a call, with longer and longer waits, while its failures may be temporary.
+
+        Raise an InputError if it has failed for good.
+        """
         started_s, n_tries = time.monotonic(), 0
         while True:
             try:
@@ -130,14 +109,17 @@ class Server:
                 n_tries += 1
                 if status_of(error) is not None:
                     _answered.add(self._key)
-                is_stranger = self._key not in _answered and time.monotonic() - started_s > _STRANGER_S
+                has_answered = self._key in _answered
+                is_stranger = not has_answered and time.monotonic() - started_s > _STRANGER_S
                 if kind_of(error) != "passing" or is_stranger or n_tries > len(_WAITS_S):
-                    raise _GaveUp(error, n_tries) from error
+                    raise failure(
+                        self.url, where, error, n_tries=n_tries, has_answered=has_answered
+                    ) from error
                 wait_s = max(_WAITS_S[n_tries - 1], wished_wait_s(error))
                 if wait_s > _QUIET_WAIT_S:
                     self._log(f"{self.url}: {describe(error)}; trying again in {wait_s:g} s", wait_s)
                 if self._closed.wait(wait_s):
-                    raise _GaveUp(error, n_tries) from error
+                    raise
             else:
                 if self._is_open and result is not False:  # `isdir` returns False for any error
                     _answered.add(self._key)
@@ -151,24 +133,14 @@ class Server:
             _LOG.warning(redact(notice))
 
 
-class _GaveUp(Exception):
-    """A call has failed for good."""
-
-    def __init__(self, error: Exception, n_tries: int) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.n_tries = n_tries
-
-
 def _open_files(url: Url) -> tuple[Any, str]:
     """Return fsspec's file system for an address, and its name for the file."""
-    scheme = scheme_of(url)
     try:
         from fsspec.core import url_to_fs
 
-        files, name = url_to_fs(url.address, **_options(url, scheme))
+        files, name = url_to_fs(url.address, **_options(url))
     except ImportError as error:
-        raise _not_installed(url, scheme, error) from error
+        raise _not_installed(url, error) from error
     except (TypeError, AttributeError) as error:  # it needs more arguments: the name of a repository, ...
         raise InputError(
             f"{url} cannot be opened by its address alone ({describe(error)}); copy the file to this machine"
@@ -180,9 +152,9 @@ def _open_files(url: Url) -> tuple[Any, str]:
     return files, str(name)
 
 
-def _options(url: Url, scheme: str) -> dict[str, Any]:
-    """Return fsspec's options for a scheme. Time limits and retries are set here, not in its package."""
-    if scheme in ("http", "https"):
+def _options(url: Url) -> dict[str, Any]:
+    """Return fsspec's options. Time limits and retries are set here, not in the package for the scheme."""
+    if family_of(url) == "http":
         from aiohttp import ClientTimeout
 
         timeout = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
@@ -190,27 +162,27 @@ def _options(url: Url, scheme: str) -> dict[str, Any]:
             "client_kwargs": {"timeout": timeout, "trust_env": True},  # proxies
             "encoded": "%" in url.address,
         }
-    if scheme in ("s3", "s3a"):
+    if family_of(url) == "s3":
         from fsspec.config import conf
 
         # botocore would try five times, and s3fs five times each of these, before the user sees a notice.
-        own = conf.get(scheme, {}).get("config_kwargs", {})
-        # A cached listing would hide that an object has changed.
+        own = conf.get(url.scheme, {}).get("config_kwargs", {})
         return {
             "config_kwargs": {"retries": {"total_max_attempts": 1}} | own,
-            "use_listings_cache": False,
+            "use_listings_cache": False,  # it would hide that an object has changed
         }
     return {}
 
 
-def _not_installed(url: Url, scheme: str, error: ImportError) -> InputError:
+def _not_installed(url: Url, error: ImportError) -> InputError:
     """Return the error that names what to install, from the table above or the missing module's name."""
     missing = [one.name for one in chain(error) if isinstance(one, ModuleNotFoundError) and one.name]
     if not missing:
         return InputError(f"the package that reads {url} cannot be imported: {describe(error)}")
     module = missing[-1].partition(".")[0]
-    packages = [_PACKAGES.get(scheme, _DISTRIBUTIONS.get(module, module))]
-    if packages != ["fsspec"] and (module == "fsspec" or scheme in _PACKAGES):
+    family = family_of(url)
+    packages = [_PACKAGES.get(family, _DISTRIBUTIONS.get(module, module))]
+    if packages != ["fsspec"] and (module == "fsspec" or family in _PACKAGES):
         packages.insert(0, "fsspec")
     command = show(install(*packages))
     return InputError(f"the package that reads {url} is not installed; install it with:{command}")
