@@ -98,7 +98,7 @@ def guess_charsets(samples: Sequence[bytes]) -> list[str]:
     """Return the likeliest charsets of a text, best first; one name for those that decode it alike.
 
     `samples` are cut where UTF-8 characters would begin. Each charset returned decodes all of them. The list
-    is empty if none fits, or if charset_normalizer is not installed.
+    is empty if none fits. Needs charset_normalizer.
     """
     foreign = [sample for sample in samples if not is_utf8(sample)]
     for sample in foreign:
@@ -110,17 +110,8 @@ def guess_charsets(samples: Sequence[bytes]) -> list[str]:
                 if all("\ufffd" not in other.decode(one, "replace")[4:-4] for other in foreign)
             ]
             if found:
-                return [_iconv_name(one) for one in found[:_MAX_NAMED]]
+                return [one.upper().replace("_", "-") for one in found[:_MAX_NAMED]]
     return []
-
-
-def has_detector() -> bool:
-    """Check that charset_normalizer is installed: it comes with requests, which comes with tiktoken."""
-    try:
-        import charset_normalizer  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _pieces(sample: bytes) -> Iterator[bytes]:
@@ -146,10 +137,8 @@ def _guess(data: bytes) -> list[str]:
         names = list(_LATIN)
     else:
         charsets = _LATIN + _OTHERS if _is_single_byte(data) else _CHARSETS
-        try:
-            from charset_normalizer import from_bytes
-        except ImportError:
-            return []
+        from charset_normalizer import from_bytes
+
         matches: list[Any] = list(from_bytes(data, cp_isolation=list(charsets)))
         names = []
         for one in matches:
@@ -186,12 +175,3 @@ def _fitness(text: str) -> float:
     n_signs = sum(char in _PUNCTUATION for char in past_ascii)
     n_letters = max(sum(char in alphabet for char in past_ascii) for alphabet in _ALPHABETS)
     return round((n_letters + n_signs - within) / len(past_ascii), 2)
-
-
-def _iconv_name(charset: str) -> str:
-    """Return iconv's name of a charset that Python knows.
-
-    >>> _iconv_name("euc_jp"), _iconv_name("iso8859_2")
-    ('EUC-JP', 'ISO8859-2')
-    """
-    return charset.upper().replace("_", "-")

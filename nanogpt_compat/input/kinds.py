@@ -30,9 +30,14 @@ class Remedy:
     unpacks: bool = False  # the command also undoes the compression around it, as tar does
 
     @property
+    def makes_file(self) -> bool:
+        """Whether the command makes something else of the file."""
+        return self.makes not in ("itself", "nothing")
+
+    @property
     def is_filter(self) -> bool:
-        """Return whether the command writes its result to standard output."""
-        return "{new}" not in self.command and self.makes not in ("itself", "nothing")
+        """Whether the command writes its result to standard output."""
+        return "{new}" not in self.command and self.makes_file
 
 
 @dataclass(frozen=True, slots=True)

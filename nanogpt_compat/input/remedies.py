@@ -35,6 +35,8 @@ _FOR_RECORDS = ("--text-field", "--skip-bad-records")
 _FOR_TEXT = ("--errors", "--document-separator", "--one-document-per-file")
 _FILES = ("table", "arrow")  # made of a stream that must be a file
 _RECORDS = ("records", "csv", "tsv", *_FILES)
+_PAGE = re.compile(r"https://(huggingface\.co|github\.com)/.+/blob/")  # shows a file
+_OF_FILE = {"huggingface.co": "resolve", "github.com": "raw"}  # instead of `blob`
 _KEPT = "the originals are kept under names that begin with a dot; then run the same command again"
 
 
@@ -53,7 +55,13 @@ def refusal(
     """
     if n_inputs == 1 and not damaged:
         return InputError(_about_one(*refused[0], may_pipe=may_pipe, option=option))
-    folder = _free(Path("converted")) if option and _can_be_put_together(refused, n_inputs) else None
+    makeable = {
+        path.name
+        for path, kind in refused
+        if isinstance(path, Path) and kind.remedy is not None and kind.remedy.makes_file
+    }
+    # All are files that a command converts, and their names differ:
+    folder = _free(Path("converted")) if option and len(makeable) == n_inputs else None
     lines = [f"{len(refused) + len(damaged):,} of {n_inputs:,} inputs cannot be read as they are:"]
     lines += map(str, damaged)
     is_made = False
@@ -65,7 +73,7 @@ def refusal(
             continue
         lines.append(f"{said}; to {_of_many(remedy.aim, len(files))}:{show(_loop(remedy, files, folder))}")
         lines += [kind.advice] if kind.advice else []
-        is_made |= remedy.makes not in ("itself", "nothing")
+        is_made |= remedy.makes_file
     if folder is not None:
         lines.append(f"then run:{show(this_command(option, folder, without=[option]))}")
     elif is_made:
@@ -95,7 +103,9 @@ def notices(
 
 def _about_one(path: Location, kind: Kind, *, may_pipe: bool, option: str) -> str:
     remedy, said = kind.remedy, f"{path} is {kind.name}{kind.detail}"
-    if isinstance(path, Url) and (address := _address_of_file(path)) and kind.name == kinds.HTML.name:
+    page = _PAGE.match(path.address) if isinstance(path, Url) else None
+    if page is not None and kind.name == kinds.HTML.name:
+        address = page.string.replace("/blob/", f"/{_OF_FILE[page[1]]}/", 1)
         command = this_command(option, address, without=[option])
         return f"{said}; the file itself is at another address:{show(command)}"
     if remedy is None:
@@ -117,15 +127,16 @@ def _about_one(path: Location, kind: Kind, *, may_pipe: bool, option: str) -> st
 
 def _command(remedy: Remedy, path: Path, option: str, *, may_pipe: bool) -> str:
     """Return the command that converts one input and reads the result."""
-    is_records = remedy.makes == "records"
-    made = _made(remedy, quote(path), folder=quote(path.parent))
+    made = _made(remedy, quote(path), quote(path.parent))
     if remedy.makes == "nothing":
         return made
     if remedy.makes == "itself":
         return f"{made} && {this_command()}"
     if remedy.is_filter and not remedy.to_file and may_pipe:
         read = _with_input("-", remedy, option)
-        return f"({made} || {FAILED}) | {read}" if is_records else f"(set -o pipefail; {made} | {read})"
+        if remedy.makes == "records":
+            return f"({made} || {FAILED}) | {read}"
+        return f"(set -o pipefail; {made} | {read})"
     new = _new_name(remedy, path)
     made = f"{made} > {quote(new)}" if remedy.is_filter else made.replace("{new}", quote(new))
     return f"{made} && {_with_input(new, remedy, option)}"
@@ -133,15 +144,15 @@ def _command(remedy: Remedy, path: Path, option: str, *, may_pipe: bool) -> str:
 
 def _loop(remedy: Remedy, paths: Sequence[Path], folder: Path | None) -> str:
     """Return the command that converts several files, into `folder` or, if that is None, in place."""
+    paths = paths[:_MOST_IN_COMMAND]
+    names = join(*paths)
     if remedy.makes == "nothing":
-        return _made(remedy, join(*paths[:_MOST_IN_COMMAND]), folder="")
+        return _made(remedy, names)
     if remedy.makes == "itself":
-        parents = dict.fromkeys(path.parent for path in paths[:_MOST_IN_COMMAND])
-        return " && ".join(_made(remedy, "", folder=quote(parent)) for parent in parents)
-    made = _made(remedy, '"$f"', folder="")
-    new = '"$n"' if folder is not None else '"$n.new"'
+        parents = dict.fromkeys(path.parent for path in paths)
+        return " && ".join(_made(remedy, "", quote(parent)) for parent in parents)
+    made, new = _made(remedy, '"$f"'), '"$n"' if folder is not None else '"$n.new"'
     made = f"{made} > {new}" if remedy.is_filter else made.replace("{new}", new)
-    names = join(*paths[:_MOST_IN_COMMAND])
     if folder is not None:
         suffix = _SUFFIXES.get(remedy.makes, "")
         one = f'n={folder}/"$(basename "$f"){suffix}"; {made} || break'
@@ -152,7 +163,7 @@ def _loop(remedy: Remedy, paths: Sequence[Path], folder: Path | None) -> str:
     )
 
 
-def _made(remedy: Remedy, old: str, *, folder: str) -> str:
+def _made(remedy: Remedy, old: str, folder: str = "") -> str:
     return remedy.command.replace("{old}", old).replace("{folder}", folder)
 
 
@@ -186,18 +197,6 @@ def _free(path: Path) -> Path:
     return free
 
 
-def _can_be_put_together(refused: Sequence[Found], n_inputs: int) -> bool:
-    """Return whether all inputs are files with a command that converts them, and with different names."""
-    makeable = {
-        path.name
-        for path, kind in refused
-        if isinstance(path, Path)
-        and kind.remedy is not None
-        and kind.remedy.makes not in ("itself", "nothing")
-    }
-    return len(makeable) == n_inputs
-
-
 def _groups(found: Iterable[Found]) -> list[tuple[Kind, list[Location]]]:
     """Group inputs by their kind and command, in order."""
     groups: dict[tuple[str, str], tuple[Kind, list[Location]]] = {}
@@ -219,11 +218,3 @@ def _of_many(aim: str, n_files: int) -> str:
     'unpack them'
     """
     return re.sub(r"\bit\b", "them", re.sub(r"\bit is\b", "they are", aim)) if n_files > 1 else aim
-
-
-def _address_of_file(url: Url) -> str:
-    """Return the address of the raw file that a page on the Hub or GitHub shows; "" for other pages."""
-    for host, word in (("huggingface.co", "resolve"), ("github.com", "raw")):
-        if re.match(rf"https://{re.escape(host)}/.+/blob/", url.address):
-            return url.address.replace("/blob/", f"/{word}/", 1)
-    return ""

@@ -9,9 +9,10 @@ import codecs
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from math import sqrt
 
-from nanogpt_compat.input.charsets import MAX_BAD_SHARE, guess_charsets, has_detector, quiet_charset
+from nanogpt_compat.input.charsets import MAX_BAD_SHARE, guess_charsets, quiet_charset
 from nanogpt_compat.input.kinds import Kind, text_in
 from nanogpt_compat.input.pipes import UNKNOWN
 from nanogpt_compat.input.remote import read_ahead
@@ -51,11 +52,10 @@ def take_samples(file: Readable, *, total_bytes: int, n_inputs: int) -> list[Sam
     depends only on the arguments and the input.
     """
     sample_bytes = max(_MIN_SAMPLE_BYTES, min(_SAMPLE_BYTES, 64 * _SAMPLE_BYTES // n_inputs))
-    n_each = _N_EACH if n_inputs <= _MANY_INPUTS else 1
     size_bytes = LOOK_AHEAD_BYTES if file.size_bytes == UNKNOWN else file.size_bytes
-    n_samples = max(n_each, _N_SAMPLES * size_bytes // max(1, total_bytes))
+    n_samples = Share(n_inputs, size_bytes, total_bytes).of(_N_SAMPLES)
     if size_bytes <= n_samples * sample_bytes:
-        offsets = list(range(0, size_bytes, sample_bytes))
+        offsets = [*range(0, size_bytes, sample_bytes)]
     else:
         offsets = [k * (size_bytes - sample_bytes) // max(1, n_samples - 1) for k in range(n_samples)]
     read_ahead(file, ((offset, min(offset + sample_bytes, size_bytes)) for offset in offsets))
@@ -83,9 +83,7 @@ class Excerpts:
     text_bytes: int | None = None  # the whole input, uncompressed; None: unknown until it is read
     text: Sequence[Sample] = ()  # what must be UTF-8 text; records are checked one by one
     shows_end_of_text: bool = False  # `<|endoftext|>` is in the text; records are documents already
-    lacks_separator: bool | None = (
-        None  # no piece holds the separator of documents; None: the input needs none
-    )
+    lacks_separator: bool | None = None  # no piece holds the separator of documents; None: none is needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,15 +160,13 @@ def _narrow_kind(parts: Sequence[bytes], n_invalid: int) -> Kind:
     n_valid = sum(len(_NON_ASCII.findall(part.decode("utf-8", "ignore"))) for part in parts)
     if n_valid > n_invalid:
         return Kind("UTF-8 with pieces of other charsets in it", advice=drop)
-    if not has_detector():
-        advice = (
-            f"{drop}; the package charset-normalizer can identify the charset:"
-            f"{show(install('charset_normalizer'))}"
-        )
+    if find_spec("charset_normalizer") is None:  # it comes with requests, which comes with tiktoken
+        command = show(install("charset_normalizer"))
+        advice = f"{drop}; the package charset-normalizer can identify the charset:{command}"
         return Kind("text that is not UTF-8", advice=advice)
     charsets = guess_charsets(parts)
     if not charsets:
         return Kind("not UTF-8, nor text in any charset known here", advice=f"convert it to UTF-8, or {drop}")
-    others = f" (or else {' or '.join(charsets[1:])})" if len(charsets) > 1 else ""
+    others = f" (or else {' or '.join(charsets[1:])})" if charsets[1:] else ""
     kind = text_in(charsets[0], f"not UTF-8: it looks like {charsets[0]}{others}")
     return replace(kind, advice=f"or {drop}")
