@@ -91,12 +91,10 @@ class Packed(Source):
         while self._place < offset:
             self._take_some(min(_PIECE_BYTES, offset - self._place))
         kept = self._kept[len(self._kept) - (self._place - offset) :][:n_bytes]
-        return kept + self._take(n_bytes - len(kept)) if kept else self._take(n_bytes)
-
-    def _take(self, n_bytes: int) -> bytes:
-        parts = [self._take_some(min(_PIECE_BYTES, n_bytes))]
-        while n_bytes := n_bytes - len(parts[-1]):  # a damaged size must not be allocated at once
-            parts.append(self._take_some(min(_PIECE_BYTES, n_bytes)))
+        parts, n_left = [kept] if kept else [], n_bytes - len(kept)
+        while n_left:  # in pieces: a damaged size must not be allocated at once
+            parts.append(self._take_some(min(_PIECE_BYTES, n_left)))
+            n_left -= len(parts[-1])
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _take_some(self, n_bytes: int) -> bytes:
@@ -107,7 +105,7 @@ class Packed(Source):
         if len(data) < n_bytes:
             raise ValueError(f"its compressed data ends after {self._place + len(data):,} bytes")
         self._place += n_bytes
-        self._kept = (self._kept + data[-_KEPT_BYTES:])[-_KEPT_BYTES:] if n_bytes else self._kept
+        self._kept = (self._kept + data[-_KEPT_BYTES:])[-_KEPT_BYTES:]
         return data
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.local import InputFile
@@ -36,11 +36,13 @@ _XZ_BYTES = 1024 * 1024  # the most that an xz decoder takes in addition to its 
 
 
 class ByteStream:
-    """The uncompressed bytes of an open file, in order.
+    """The uncompressed bytes of an open file, in order. A `Window` can read from it.
 
     How much of the file has been read depends only on how many uncompressed bytes have been read, not on the
     sizes of the single reads.
     """
+
+    reads_anywhere = False
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class ByteStream:
         if start and compression != "none":
             raise ValueError(f"a compressed file is read from its beginning, not from byte {start}")
         self.offset = start  # uncompressed bytes before the next `read`
+        self.size_bytes = UNKNOWN  # until a read has reached the end
         self._stored = _Stored(file, start, make_room)
         self._pieces = None if compression == "none" else _unpack(self._stored, compression)
         self.skipped_tail = b""  # the last piece that `skip` has read
@@ -68,17 +71,22 @@ class ByteStream:
         """How far the file itself has been read: up to a chunk and a piece further than necessary."""
         return self._stored.end
 
-    def read(self, n_bytes: int) -> bytes:
-        """Return the next `n_bytes`; fewer only at the end.
+    def read(self, n_bytes: int, offset: int | None = None) -> bytes:
+        """Return the next `n_bytes`, which begin at `offset`; fewer only at the end.
 
         Raise an InputError if the file cannot be read, is truncated or damaged, has other data after its
         compressed data, or needs too large a window; or if the package that reads it is missing.
         """
+        data = self._read(n_bytes)
+        self.offset += len(data)
+        if len(data) < n_bytes:
+            self.size_bytes = self.offset
+        return data
+
+    def _read(self, n_bytes: int) -> bytes:
         if self._pieces is None and not self._held:
             # One large read, not many small ones: each read waits for the interpreter's lock.
-            data = self._stored.read(n_bytes)
-            self.offset += len(data)
-            return data
+            return self._stored.read(n_bytes)
         while self._held_bytes < n_bytes:
             n_left = n_bytes - self._held_bytes
             try:
@@ -96,17 +104,14 @@ class ByteStream:
         rest = data[n_bytes:]
         self._held = [rest] if rest else []
         self._held_bytes = len(rest)
-        data = data[:n_bytes]
-        self.offset += len(data)
-        return data
+        return data[:n_bytes]
 
     def peek(self, n_bytes: int) -> bytes:
         """Return the next `n_bytes`, fewer only at the end, and keep them for `read`."""
-        data = self.read(n_bytes)
+        data = self._read(n_bytes)
         if data:
             self._held.insert(0, data)
         self._held_bytes += len(data)
-        self.offset -= len(data)
         return data
 
     def skip(self, n_bytes: int, check: Callable[[], None] = lambda: None) -> int | None:
@@ -126,35 +131,17 @@ class ByteStream:
             self.skipped_tail = data
         return crc
 
-
-class Unpacked:
-    """A stream with the interface that `Window` reads from: in order, and of unknown size."""
-
-    reads_anywhere = False
-
-    def __init__(self, stream: ByteStream) -> None:
-        self.size_bytes = UNKNOWN
-        self._stream = stream
-
-    def read(self, n_bytes: int, offset: int) -> bytes:
-        """Read the next `n_bytes`, or up to the end; `offset` must be where the last read ended."""
-        data = self._stream.read(n_bytes)
-        if len(data) < n_bytes:
-            self.size_bytes = self._stream.offset
-        return data
-
     def drop_before(self, offset: int) -> None:
         """Do nothing: the stream does not keep what was read."""
 
 
+@dataclass(eq=False)
 class _Damaged(Exception):
-    """Describe damage of compressed data: what was found, at which byte of the file, and what to do."""
+    """Describe damage of compressed data."""
 
-    def __init__(self, found: str, offset: int, advice: str = "fetch or make the file again") -> None:
-        super().__init__(found)
-        self.found = found
-        self.offset = offset
-        self.advice = advice
+    found: str
+    offset: int  # in the file
+    advice: str = "fetch or make the file again"
 
 
 class _Stored:
@@ -178,7 +165,7 @@ class _Stored:
         return data
 
     def put_back(self, data: bytes) -> None:
-        """Return to the buffer the end of what was taken last."""
+        """Return the end of what was taken last to the buffer."""
         self._data = data + self._data
 
     def peek(self, n_bytes: int) -> bytes:
@@ -201,27 +188,8 @@ class _Stored:
         return self.read(_CHUNK_BYTES - self.end % _CHUNK_BYTES)
 
 
-class _Decoder(Protocol):
-    """Unpacks one part of a file, as the decompressors of Python's modules do."""
-
-    @property
-    def eof(self) -> bool:
-        """Whether the part has ended."""
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether more of the file is needed for more of the text."""
-
-    @property
-    def unused_data(self) -> bytes:
-        """The input beyond the end of the part."""
-
-    def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        """Take more of the file, and return at most `max_length` bytes."""
-
-
 class _Gzip:
-    """A gzip member; zlib's decompressor returns unused input, which the other decompressors keep."""
+    """Unpacks a gzip member, with the interface of `BZ2Decompressor`: zlib's returns the input it left."""
 
     def __init__(self, zlib: Any) -> None:
         self._decoder = zlib.decompressobj(_GZIP_WBITS)
@@ -263,13 +231,13 @@ def _xz_window_bytes(header: bytes) -> int:
     return (2 | bits & 1) << bits // 2 + 11
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Codec:
     """How one compression is read."""
 
     name: str
     modules: tuple[str, ...]  # the first that can be imported
-    open: Callable[[Any, int], _Decoder]  # takes the module and the size of the window
+    open: Callable[[Any, int], Any]  # from the module and the size of the window to a decompressor
     errors: str = "error"  # the module's exception, in addition to OSError
     unpack: str = ""  # the command that does it where this program cannot
     is_padded: bool = False  # with zeros after a part
@@ -293,23 +261,12 @@ class _Codec:
 
 
 _CODECS: dict[Compression, _Codec] = {
-    "gz": _Codec(
-        name="gzip",
-        modules=("isal.isal_zlib", "zlib"),
-        open=lambda zlib, _window: _Gzip(zlib),
-        is_padded=True,
-    ),
-    "bz2": _Codec(
-        name="bzip2",
-        modules=("bz2",),
-        open=lambda bz2, _window: bz2.BZ2Decompressor(),
-        errors="",
-        unpack="bzcat",
-    ),
+    "gz": _Codec("gzip", ("isal.isal_zlib", "zlib"), lambda zlib, _window: _Gzip(zlib), is_padded=True),
+    "bz2": _Codec("bzip2", ("bz2",), lambda bz2, _window: bz2.BZ2Decompressor(), errors="", unpack="bzcat"),
     "xz": _Codec(
-        name="xz",
-        modules=("lzma",),
-        open=lambda lzma, window_bytes: lzma.LZMADecompressor(memlimit=window_bytes + _XZ_BYTES),
+        "xz",
+        ("lzma",),
+        lambda lzma, window_bytes: lzma.LZMADecompressor(memlimit=window_bytes + _XZ_BYTES),
         errors="LZMAError",
         unpack="xz -d",
         is_padded=True,
@@ -318,9 +275,9 @@ _CODECS: dict[Compression, _Codec] = {
         smaller="with xz -6",
     ),
     "zst": _Codec(
-        name="zstd",
-        modules=("compression.zstd", "backports.zstd"),
-        open=lambda zstd, _window: zstd.ZstdDecompressor(
+        "zstd",
+        ("compression.zstd", "backports.zstd"),
+        lambda zstd, _window: zstd.ZstdDecompressor(
             options={zstd.DecompressionParameter.window_log_max: MAX_WINDOW_BYTES.bit_length() - 1}
         ),
         errors="ZstdError",

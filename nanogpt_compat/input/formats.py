@@ -74,12 +74,8 @@ def find_formats(
     )
 
 
-def look_at(location: Location, asked: Asked = Asked(), *, n_inputs: int = 1) -> tuple[Compression, Look]:
-    """Return how an input, one of `n_inputs`, is compressed, and what it holds.
-
-    Raises:
-        InputError: it cannot be read, or its beginning cannot be decompressed.
-    """
+def look_at(location: Location, asked: Asked, *, n_inputs: int) -> tuple[Compression, Look]:
+    """Return how an input, one of `n_inputs`, is compressed, and what it holds."""
     name = PurePath(location.name)
     if name.suffix.lower() in COMPRESSED_SUFFIXES:
         name = name.with_suffix("")

@@ -26,16 +26,13 @@ class InputFile(Readable, Protocol):
     @property
     def path(self) -> Location:
         """Where it is; also its name in messages."""
-        ...
 
     @property
     def hints(self) -> Sequence[object]:
         """Values that very likely change when the content changes (such as mtime), storable as JSON."""
-        ...
 
     def check_unchanged(self) -> None:
         """Raise InputError if it has changed since it was opened."""
-        ...
 
     def __enter__(self) -> "InputFile": ...
 
@@ -47,16 +44,17 @@ class LocalFile:
 
     reads_anywhere = True
 
-    def __init__(self, path: Path, *, size_bytes: int | None = None) -> None:
-        """Open `path`; `size_bytes` is its size when the run began, if the run began earlier."""
+    def __init__(self, path: Path, *, size_bytes: int | None = None, end: int | None = None) -> None:
+        """Open `path`; see `open_input`."""
         self.path = path
         try:
             self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}") from error
         self._stat = os.fstat(self._fd)
-        self.size_bytes = self._stat.st_size if size_bytes is None else size_bytes
-        if self.size_bytes != self._stat.st_size:
+        self._file_bytes = self._stat.st_size if size_bytes is None else size_bytes
+        self.size_bytes = self._file_bytes if end is None else end
+        if self._file_bytes != self._stat.st_size:
             os.close(self._fd)
             raise self._changed_size(self._stat.st_size)
         self._dropped_bytes = 0
@@ -67,7 +65,7 @@ class LocalFile:
 
     def __exit__(self, *exc: object) -> None:
         """Close it, and drop from the page cache what this run read."""
-        drop_cache(self._fd, 0, self.size_bytes)
+        drop_cache(self._fd, 0, self._file_bytes)
         os.close(self._fd)
 
     @property
@@ -76,7 +74,7 @@ class LocalFile:
         return [self._stat.st_mtime_ns, self._stat.st_ctime_ns, self._stat.st_ino]
 
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Read exactly `[offset, offset + n_bytes)`, or up to the size that the file had when opened."""
+        """Read exactly `[offset, offset + n_bytes)`, or up to `size_bytes`."""
         n_bytes = min(n_bytes, self.size_bytes - offset)
         parts = []
         while n_bytes > 0:
@@ -91,7 +89,7 @@ class LocalFile:
             if not part:
                 now_bytes = os.fstat(self._fd).st_size
                 raise InputError(
-                    f"{self.path} ends at byte {now_bytes:,} but had {self.size_bytes:,} bytes when it was "
+                    f"{self.path} ends at byte {now_bytes:,} but had {self._file_bytes:,} bytes when it was "
                     "opened: something is writing to it; wait until that is done and run again"
                 )
             parts.append(part)
@@ -109,7 +107,7 @@ class LocalFile:
     def check_unchanged(self) -> None:
         """Raise InputError if the file's size or time of modification has changed since it was opened."""
         now = os.fstat(self._fd)
-        if now.st_size != self.size_bytes:
+        if now.st_size != self._file_bytes:
             raise self._changed_size(now.st_size)
         if now.st_mtime_ns != self._stat.st_mtime_ns:
             raise InputError(
@@ -119,6 +117,6 @@ class LocalFile:
 
     def _changed_size(self, now_bytes: int) -> InputError:
         return InputError(
-            f"{self.path} had {self.size_bytes:,} bytes when the run began and has {now_bytes:,} now: "
+            f"{self.path} had {self._file_bytes:,} bytes when the run began and has {now_bytes:,} now: "
             "something is writing to it; wait until that is done and run again"
         )

@@ -21,13 +21,12 @@ _KINDS: dict[int, Literal["schema", "dictionary", "batch"]] = {1: "schema", 2: "
 _CODECS = {0: "lz4", 1: "zstd"}
 
 
+@dataclass(eq=False)
 class Damaged(Exception):
-    """A message makes no sense: what was found, and at which byte."""
+    """A message makes no sense."""
 
-    def __init__(self, found: str, offset: int) -> None:
-        super().__init__(found)
-        self.found = found
-        self.offset = offset
+    found: str
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,17 +66,14 @@ class BatchLayout:
     n_variadic: tuple[int, ...]  # data buffers of each array of string views
 
 
-def read_message(read: Read, start: int, *, is_bare: bool = False) -> Message | None:
+def read_message(read: Read, start: int) -> Message | None:
     """Read a message up to its body; return None at the end of the stream.
 
-    Raises:
-        Damaged: it is no message, or the file ends within it.
+    Raise Damaged if it is no message, or the file ends within it.
     """
     head = read(8, start)
-    if not head and not is_bare:
+    if not head:
         return None
-    if len(head) < 4:
-        raise Damaged("it ends within a message", start)
     n_head = 8 if head.startswith(_MARKER) else 4  # before 2019, there was no marker
     if len(head) < n_head:
         raise Damaged("it ends within a message", start)
@@ -101,11 +97,7 @@ def read_message(read: Read, start: int, *, is_bare: bool = False) -> Message | 
 
 
 def layout_of(message: Message) -> BatchLayout:
-    """Return the contents of a record batch, or of the values of a dictionary.
-
-    Raises:
-        Damaged: the metadata make no sense.
-    """
+    """Return the contents of a record batch, or of the values of a dictionary; raise Damaged if unclear."""
     try:
         batch = message.header.table(1) if message.kind == "dictionary" else message.header
         if batch is None:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.failures import access_hint, family_of, no_parts
@@ -69,16 +68,16 @@ def _list(url: Url, server: Server) -> tuple[dict[Url, int], str]:
         return [Url(before + one.removeprefix(root)) for one in names if not one.endswith("/")]
 
     if any(char in name for char in "*?["):
-        found = server.ask(partial(server.files.glob, name, detail=True))
+        found = server.ask(server.files.glob, name, detail=True)
         files = addresses(one for one, info in found.items() if info["type"] == "file")
-        if not files and "*" not in name and server.ask(partial(server.files.isfile, name)):
+        if not files and "*" not in name and server.ask(server.files.isfile, name):
             return {url: 0}, ""  # its name only looks like a glob
         if not files:
             raise InputError(f"no file matches {url}")
         return dict.fromkeys(files, 0), ""
-    if not server.ask(partial(server.files.isdir, name)):
+    if not server.ask(server.files.isdir, name):
         return dict.fromkeys(addresses([name]) or [url], 0), ""
-    listed = server.ask(partial(server.files.find, name, detail=True))
+    listed = server.ask(server.files.find, name, detail=True)
     sizes = {url: int(info.get("size") or 0) for one, info in listed.items() for url in addresses([one])}
     if not sizes:
         raise InputError(f"{url} is empty: there is no file in it")
@@ -106,13 +105,11 @@ def _pin(server: Server) -> str:
     """Return a path on the Hub at the branch's current commit, so that it cannot change during the run."""
     from huggingface_hub import HfApi
 
-    where = server.ask(partial(server.files.resolve_path, server.name))
+    where = server.ask(server.files.resolve_path, server.name)
     if not hasattr(where, "repo_id"):  # a bucket has no commits
         return server.name
     api = HfApi(endpoint=server.files.endpoint, token=server.files.token)
-    info = server.ask(
-        partial(api.repo_info, where.repo_id, repo_type=where.repo_type, revision=where.revision)
-    )
+    info = server.ask(api.repo_info, where.repo_id, repo_type=where.repo_type, revision=where.revision)
     kind = "" if where.repo_type == "model" else f"{where.repo_type}s/"
     return f"{kind}{where.repo_id}@{info.sha}/{where.path_in_repo}"
 
@@ -130,13 +127,9 @@ class RemoteFile:
     reads_anywhere = False  # it fetches ahead what is read in order
 
     def __init__(
-        self, url: Url, *, size_bytes: int | None = None, check: Callable[[], None] = lambda: None
+        self, url: Url, *, size_bytes: int | None, check: Callable[[], None], end: int | None
     ) -> None:
-        """Ask for the file's size, which must be `size_bytes` if that is given.
-
-        `check` is called several times a second during waits for the server; an error that it raises ends the
-        wait.
-        """
+        """Ask for the file's size, which must be `size_bytes` if that is given; see `open_input`."""
         self.path = url
         self._server = Server(url, check)
         self._pieces: deque[_Piece] = deque()
@@ -144,10 +137,12 @@ class RemoteFile:
         self._n_pieces = 1  # fetched at a time
         self._is_guess = False  # the plan is a guess from reads in order, not from `read_ahead`
         self._next: int | None = None  # where the next read in order would begin
-        now_bytes, self.hints = self._look()
-        self.size_bytes = now_bytes if size_bytes is None else size_bytes
-        if now_bytes != self.size_bytes:
-            raise self._changed(f"had {self.size_bytes:,} bytes when the run began and has {now_bytes:,} now")
+        self._file_bytes, self.hints = self._look()
+        if size_bytes not in (None, self._file_bytes):
+            raise self._changed(
+                f"had {size_bytes:,} bytes when the run began and has {self._file_bytes:,} now"
+            )
+        self.size_bytes = self._file_bytes if end is None else end
 
     def __enter__(self) -> "RemoteFile":
         return self
@@ -158,7 +153,7 @@ class RemoteFile:
         self._pieces.clear()
 
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Read exactly `[offset, offset + n_bytes)`, or up to the end of the file."""
+        """Read exactly `[offset, offset + n_bytes)`, or up to `size_bytes`."""
         end = min(offset + n_bytes, self.size_bytes)
         if self._is_guess and offset != self._next:
             self.read_ahead(())
@@ -181,12 +176,12 @@ class RemoteFile:
     def check_unchanged(self) -> None:
         """Raise an InputError if the size, ETag or the like has changed since the file was opened."""
         self._server.files.invalidate_cache()
-        if (self.size_bytes, self.hints) != self._look():
+        if (self._file_bytes, self.hints) != self._look():
             raise self._changed("was changed while it was read, so the tokens may belong to neither version")
 
     def _look(self) -> tuple[int, list[str]]:
         """Ask for the size, and for the ETag, modification time and the like."""
-        info = self._server.ask(partial(self._server.files.info, self._server.name))
+        info = self._server.ask(self._server.files.info, self._server.name)
         size = info.get("size")
         if info.get("type") == "directory":
             raise InputError(f"{self.path} is a folder")
@@ -204,7 +199,7 @@ class RemoteFile:
             self._n_pieces = min(_MOST_PIECES, self._n_pieces + 1)
         self._fetch_ahead(offset)
         if not self._pieces and offset == self._next:  # the second read in order
-            self._plan = _cut(offset, self.size_bytes, first_bytes=_FIRST_PIECE_BYTES)
+            self._plan = _cut(offset, self._file_bytes, first_bytes=_FIRST_PIECE_BYTES)
             self._n_pieces, self._is_guess = 1, True
             self._fetch_ahead(offset)
         if self._pieces and self._pieces[0].start <= offset:
@@ -225,7 +220,7 @@ class RemoteFile:
         server = self._server
 
         def request() -> bytes:
-            with server.files.open(server.name, "rb", cache_type="none", size=self.size_bytes) as file:
+            with server.files.open(server.name, "rb", cache_type="none", size=self._file_bytes) as file:
                 file.seek(start)
                 data: bytes = file.read(end - start)
             if len(data) != end - start:

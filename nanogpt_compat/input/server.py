@@ -58,7 +58,7 @@ class Server:
         self._turns: AbstractContextManager[object] = nullcontext()
         self._quiet_until_s = 0.0
         self._is_open = False
-        self.files, self.name = self.ask(partial(_open_files, url))
+        self.files, self.name = self.ask(_open_files, url)
         self._is_open = True
         if not self.files.async_impl and url.scheme not in _THREAD_SAFE:
             self._turns = Lock()  # ftplib and its like have one connection
@@ -67,9 +67,9 @@ class Server:
         """End threads that still wait to repeat a request."""
         self._closed.set()
 
-    def ask(self, call: Callable[[], _T]) -> _T:
-        """Make a call in a thread, and wait for its result."""
-        return self.result(self.begin(call))
+    def ask(self, function: Callable[..., _T], *args: object, **options: object) -> _T:
+        """Call a function in a thread, and wait for its result."""
+        return self.result(self.begin(partial(function, *args, **options)))
 
     def begin(self, call: Callable[[], _T], where: str = "") -> "Future[_T]":
         """Make a call in a thread; `where` is the place in the file, for messages."""

@@ -23,7 +23,8 @@ HEAD_BYTES = 64 * 1024  # bytes at the beginning of an input that are looked at,
 COMPRESSED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jl", ".jsonlines", ".ldjson", ".json")
 
-_TABLE_SUFFIXES: dict[str, Container] = {
+_CONTAINERS: dict[str, Container] = {
+    **dict.fromkeys(JSON_SUFFIXES, "jsonl"),
     ".parquet": "parquet",  # the reader of a binary table refuses anything else
     ".arrow": "arrow",
     ".feather": "arrow",
@@ -80,11 +81,11 @@ def sniff(
     ('a PDF document', None)
     """
     suffix = PurePath(name.lower()).suffix
-    by_name: Container = "jsonl" if suffix in JSON_SUFFIXES else "text"
-    by_name = _TABLE_SUFFIXES.get(suffix, by_name)
-    table = _look_at_table(head, tail)
-    if table is not None:
-        return table
+    by_name = _CONTAINERS.get(suffix, "text")
+    if tail is not None and is_parquet(head, tail):
+        return Look("parquet")
+    if is_arrow(head):  # such a table must be a file
+        return Look("arrow") if tail is not None else Look("arrow", kinds.ARROW_PACKED, is_refused=True)
     text = head if separator is None else head.replace(separator.encode(), b"")
     binary = find_binary([text])
     is_text = binary is None and find_binary([head[:_BEGINNING_BYTES]]) is None
@@ -96,26 +97,15 @@ def sniff(
     if kind is None and binary is not None and are_tokens(text):
         kind = kinds.TOKENS
     if kind is None and (binary is not None or b"\x1b$" in text or not is_utf8(text)):
-        charset = quiet_charset(text)
-        if charset is not None:
+        if (charset := quiet_charset(text)) is not None:
             return _look_inside(text, charset, name)
         kind = None if by_name in ("parquet", "arrow") else binary
-    if kind is kinds.NUL_BYTES:
-        look = sniff(text.translate(None, b"\0"), name=name, is_whole=is_whole)
-        if look == Look("jsonl"):
-            return look  # the reader of JSON lines reports the bad line, or skips it if an option says so
+    lines = Look("jsonl")
+    if kind is kinds.NUL_BYTES and sniff(text.translate(None, b"\0"), name=name, is_whole=is_whole) == lines:
+        return lines  # their reader reports the bad line, or skips it if an option says so
     if kind is not None:
         return Look(by_name, kind, is_refused=True)
     return _look_at_text(text.removeprefix(_BOM).decode("latin-1"), suffix, by_name, is_whole=is_whole)
-
-
-def _look_at_table(head: bytes, tail: bytes | None) -> Look | None:
-    """Look for a binary table, which must be a file."""
-    if tail is not None and is_parquet(head, tail):
-        return Look("parquet")
-    if not is_arrow(head):
-        return None
-    return Look("arrow") if tail is not None else Look("arrow", kinds.ARROW_PACKED, is_refused=True)
 
 
 def find_table(head: bytes, wanted: Collection[str]) -> Container | None:
@@ -167,8 +157,7 @@ def _look_inside(head: bytes, charset: str, name: str) -> Look:
 def _look_at_text(text: str, suffix: str, by_name: Container, *, is_whole: bool) -> Look:
     """Look at bytes that may be text, decoded as Latin-1: only the ASCII characters are what they seem."""
     start = text.lstrip()
-    kind = _kind_of_document(start, suffix, is_whole=is_whole)
-    if kind is not None:
+    if (kind := _kind_of_document(start, suffix, is_whole=is_whole)) is not None:
         return Look(by_name, kind, is_refused=True)
     shape = shape_of(start)
     if by_name in ("csv", "tsv") and shape in (None, "lines"):

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from importlib import import_module
 
 from nanogpt_compat.input.location import Container, Format, Input, Location
 from nanogpt_compat.input.reader import Check, Reader, Reading
@@ -10,32 +11,25 @@ from nanogpt_compat.text.blocks import Blocks, MakeRoom, Position, has_room
 from nanogpt_compat.text.documents import NO_DOCUMENTS, Documents
 from nanogpt_compat.text.val_split import ALL_VAL, Windows
 
+_READERS: dict[Container, str] = {
+    "jsonl": "lines.JsonLines",
+    "parquet": "parquet.Parquet",
+    "arrow": "arrow.Arrow",
+    "csv": "delimited.Delimited",
+    "tsv": "delimited.Delimited",
+}
+
 
 def _class_of(container: Container, documents: Documents | None = None) -> type[Reader]:
     """Return the class of a reader. Imported here, as all of them would delay the start of each run."""
-    if container == "jsonl":
-        from nanogpt_compat.input.lines import JsonLines
-
-        return JsonLines
-    if container == "parquet":
-        from nanogpt_compat.input.parquet import Parquet
-
-        return Parquet
-    if container == "arrow":
-        from nanogpt_compat.input.arrow import Arrow
-
-        return Arrow
-    if container in ("csv", "tsv"):
-        from nanogpt_compat.input.delimited import Delimited
-
-        return Delimited
+    text = "separated.SeparatedText"
     if documents is None:
-        from nanogpt_compat.input.text import Text
-
-        return Text
-    from nanogpt_compat.input.separated import SeparatedText, WholeText
-
-    return WholeText if documents.separator is None else SeparatedText
+        text = "text.Text"
+    elif documents.separator is None:
+        text = "separated.WholeText"
+    module, _, name = _READERS.get(container, text).partition(".")
+    found: type[Reader] = getattr(import_module(f"nanogpt_compat.input.{module}"), name)
+    return found
 
 
 def reader_of(

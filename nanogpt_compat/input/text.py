@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from nanogpt_compat.input.compressed import ByteStream, Unpacked
+from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.reader import Check, Find, Reading, Streamed
 from nanogpt_compat.input.samples import Excerpts, Sample, Share, take_samples, take_text
@@ -26,8 +26,7 @@ class Text(Streamed):
     __slots__ = ()
 
     def cut(self, file: InputFile, stream: ByteStream, start: Position, how: Reading) -> Iterator[Block]:
-        text = Unpacked(stream) if self.is_in_order else file
-        return self._cut(text, start, how)
+        return self._cut(stream if self.is_in_order else file, start, how)
 
     def _cut(self, text: Readable, start: Position, how: Reading) -> Iterator[Block]:
         return read_blocks(
