@@ -419,7 +419,7 @@ CASES = {
         "input.compressed:load", in_zstd, exit_code=3, then_succeeds=True
     ),
     "s3fs is missing": Case(
-        "input.server:_not_installed", s3, exit_code=3, check=lambda bench: bench.assert_installed("s3fs")
+        "input.server:_open_files", s3, exit_code=3, check=lambda bench: bench.assert_installed("s3fs")
     ),
     "Dask is missing": Case(
         "cluster.executors:open_executor",

@@ -17,7 +17,7 @@ from nanogpt_compat.input.location import Compression, Format, Location, Url
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.remedies import Found, notices, refusal
-from nanogpt_compat.input.samples import Sample, foreign_kind, take_samples, trim
+from nanogpt_compat.input.samples import foreign_kind, take_samples, trim
 from nanogpt_compat.input.signatures import PARQUET_MAGIC, TAIL_BYTES, compression_of
 from nanogpt_compat.input.sniff import (
     COMPRESSED_SUFFIXES,
@@ -54,9 +54,10 @@ def find_formats(
     refused: list[Found] = []
     doubtful: list[Found] = []
     damaged: list[InputError] = []
+    n_inputs = len(locations)
     for location in locations:
         try:
-            compression, look = look_at(location, asked, n_inputs=len(locations))
+            compression, look = look_at(location, asked, n_inputs=n_inputs)
         except InputError as error:
             if isinstance(location, Url):  # a server that is down would have to be waited for again and again
                 raise
@@ -68,10 +69,8 @@ def find_formats(
     if len(damaged) == 1 and not refused:
         raise damaged[0]
     if damaged or refused:
-        raise refusal(refused, damaged, n_inputs=len(locations), may_pipe=asked.may_pipe, option=asked.option)
-    return tuple(formats), notices(
-        doubtful, n_inputs=len(locations), may_pipe=asked.may_pipe, option=asked.option
-    )
+        raise refusal(refused, damaged, n_inputs=n_inputs, may_pipe=asked.may_pipe, option=asked.option)
+    return tuple(formats), notices(doubtful, n_inputs=n_inputs, may_pipe=asked.may_pipe, option=asked.option)
 
 
 def look_at(location: Location, asked: Asked, *, n_inputs: int) -> tuple[Compression, Look]:
@@ -94,13 +93,19 @@ def look_at(location: Location, asked: Asked, *, n_inputs: int) -> tuple[Compres
         if look.kind is kinds.BINARY and not is_packed and location.name.lower().endswith(".br"):
             look = replace(look, kind=kinds.BROTLI)  # it has no signature
         look = _look_for_records(look, head, asked)
-        if not (
-            look.is_refused or is_utf8(head) or (look.container in ("parquet", "arrow") and not is_packed)
-        ):
+        is_table = look.container in ("parquet", "arrow") and not is_packed
+        is_skipped = look.container != "text" and asked.skips_bad_records  # a record that is not UTF-8
+        if not (look.is_refused or is_utf8(head) or is_table or is_skipped):
             samples = [trim(0, head)]
             if is_stored:
                 samples = take_samples(file, total_bytes=file.size_bytes, n_inputs=n_inputs)
-            look = _look_at_charset(look, samples, asked)
+            kind = foreign_kind(samples, separator=asked.separator, errors_given=asked.errors_given)
+            if kind is not None and kind.remedy is not None and look.container in RECORDS_IN_TEXT:
+                makes, noun = RECORDS_IN_TEXT[look.container]
+                advice = f"or skip such {noun} with --skip-bad-records"
+                kind = replace(kind, remedy=replace(kind.remedy, makes=makes), advice=advice)
+            if kind is not None:
+                look = Look(look.container, kind, is_refused=True)
     if is_packed and look.is_refused:
         look = replace(look, kind=inside(kinds.COMPRESSED[compression], look.kind))
     return compression, look
@@ -122,17 +127,3 @@ def _look_for_records(look: Look, head: bytes, asked: Asked) -> Look:
     options = ("--text-field", names[0])
     remedy = Remedy(f"read its column {names[0]!a}", "", makes="itself", options=options)
     return replace(look, kind=Kind(container.upper(), remedy))
-
-
-def _look_at_charset(look: Look, samples: Sequence[Sample], asked: Asked) -> Look:
-    """Refuse text that is not UTF-8, except records if bad ones are skipped."""
-    if look.container != "text" and asked.skips_bad_records:
-        return look
-    kind = foreign_kind(samples, separator=asked.separator, errors_given=asked.errors_given)
-    if kind is None:
-        return look
-    if look.container in RECORDS_IN_TEXT and kind.remedy is not None:
-        makes, noun = RECORDS_IN_TEXT[look.container]
-        advice = f"or skip such {noun} with --skip-bad-records"
-        kind = replace(kind, remedy=replace(kind.remedy, makes=makes), advice=advice)
-    return Look(look.container, kind, is_refused=True)

@@ -91,9 +91,8 @@ class Reader(ABC):
     def blocks(self, start: Position, how: Reading) -> Blocks:
         """Yield the input from `start` on in blocks of about `how.block_bytes`.
 
-        Raises:
-            CheckpointError: the bytes before `start`, of an input that is read from its beginning, or the
-                place itself have changed.
+        Raise a CheckpointError if the bytes before `start`, of an input that is read from its beginning, or
+        the place itself have changed.
         """
 
     def may_end_at(self, _at: Position) -> bool:

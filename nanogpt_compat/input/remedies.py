@@ -181,11 +181,10 @@ def _new_name(remedy: Remedy, path: Path) -> Path:
     stem, suffix = PurePath(path.name), _SUFFIXES.get(remedy.makes, "")
     if stem.suffix.lower() in COMPRESSED_SUFFIXES:
         stem = stem.with_suffix("")
-    if remedy.makes == "inside":
+    has_suffix = suffix != "" and stem.suffix.lower() == suffix
+    if remedy.makes == "inside" or (has_suffix and remedy.makes in _FILES):
         return _free(path.with_name(stem.name))
-    if suffix and stem.suffix.lower() == suffix:
-        return _free(path.with_name(stem.name if remedy.makes in _FILES else f"{stem.stem}.utf8{suffix}"))
-    return _free(path.with_name(f"{stem.stem}{suffix}"))
+    return _free(path.with_name(f"{stem.stem}{'.utf8' if has_suffix else ''}{suffix}"))
 
 
 def _free(path: Path) -> Path:

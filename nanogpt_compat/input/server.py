@@ -140,7 +140,17 @@ def _open_files(url: Url) -> tuple[Any, str]:
 
         files, name = url_to_fs(url.address, **_options(url))
     except ImportError as error:
-        raise _not_installed(url, error) from error
+        missing = [one.name for one in chain(error) if isinstance(one, ModuleNotFoundError) and one.name]
+        if not missing:
+            raise InputError(f"the package that reads {url} cannot be imported: {describe(error)}") from error
+        module, family = missing[-1].partition(".")[0], family_of(url)
+        packages = [_PACKAGES.get(family, _DISTRIBUTIONS.get(module, module))]
+        if packages != ["fsspec"] and (module == "fsspec" or family in _PACKAGES):
+            packages.insert(0, "fsspec")
+        command = show(install(*packages))
+        raise InputError(
+            f"the package that reads {url} is not installed; install it with:{command}"
+        ) from error
     except (TypeError, AttributeError) as error:  # it needs more arguments: the name of a repository, ...
         raise InputError(
             f"{url} cannot be opened by its address alone ({describe(error)}); copy the file to this machine"
@@ -172,17 +182,3 @@ def _options(url: Url) -> dict[str, Any]:
             "use_listings_cache": False,  # it would hide that an object has changed
         }
     return {}
-
-
-def _not_installed(url: Url, error: ImportError) -> InputError:
-    """Return the error that names what to install, from the table above or the missing module's name."""
-    missing = [one.name for one in chain(error) if isinstance(one, ModuleNotFoundError) and one.name]
-    if not missing:
-        return InputError(f"the package that reads {url} cannot be imported: {describe(error)}")
-    module = missing[-1].partition(".")[0]
-    family = family_of(url)
-    packages = [_PACKAGES.get(family, _DISTRIBUTIONS.get(module, module))]
-    if packages != ["fsspec"] and (module == "fsspec" or family in _PACKAGES):
-        packages.insert(0, "fsspec")
-    command = show(install(*packages))
-    return InputError(f"the package that reads {url} is not installed; install it with:{command}")

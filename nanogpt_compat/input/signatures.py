@@ -36,57 +36,44 @@ _MERGED = 1000  # GPT-2's tokens of several letters have larger numbers
 _COMMA_AND_STOP = (11, 13)  # GPT-2's tokens; 0 is an exclamation mark
 _LEAST_STOPS = 0.01
 
-_SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
-    (COMPRESSION_MAGIC["bz2"], kinds.COMPRESSED["bz2"]),  # damaged
-    (b"\x04\x22\x4d\x18", kinds.LZ4),
-    (b"\x02\x21\x4c\x18", kinds.LZ4),
-    (b"LZIP", kinds.LZIP),
-    (b"\x89LZO\0", kinds.LZOP),
-    (b"\x1f\x9d", kinds.COMPRESS),
-    (b"\x1f\xa0", kinds.COMPRESS),
-    (b"\xff\x06\0\0sNaPpY", kinds.SNAPPY),
-    (b"7z\xbc\xaf\x27\x1c", kinds.SEVEN_ZIP),
-    (b"Rar!\x1a\x07", kinds.RAR),
-    (b"MSCF\0\0\0\0", kinds.OTHER_ARCHIVE),
-    (b"\xc7\x71", kinds.OTHER_ARCHIVE),
-    (b"\x71\xc7", kinds.OTHER_ARCHIVE),
-    (b"PARE", kinds.PARQUET_ENCRYPTED),
-    (b"FEA1", kinds.FEATHER),
-    (b"ORC", kinds.ORC),
-    (b"Obj\x01", kinds.AVRO),
-    (b"SQLite format 3\0", kinds.SQLITE),
-    (b"\x89HDF\r\n\x1a\n", kinds.HDF5),
-    (b"\x93NUMPY", kinds.NUMPY),
-    (b"MMIDIDX\0\0", kinds.TOKENS),
-    *((struct.pack("<i", number), kinds.TOKENS) for number in (20240520, 20240801)),  # llm.c
-    *((struct.pack("<i", number), kinds.WEIGHTS) for number in (20240326, 20240327)),
-    *((b"\x80" + bytes([version]), kinds.PICKLE) for version in range(2, 6)),
-    (b"GGUF", kinds.WEIGHTS),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", kinds.OFFICE),
-    (b"%PDF-", kinds.PDF),
-    (b"{\\rtf", kinds.RTF),
-    (b"%!PS", kinds.POSTSCRIPT),
-    (b"\xc5\xd0\xd3\xc6", kinds.POSTSCRIPT),
-    (b"\xde\x12\x04\x95", kinds.other("a message catalogue (.mo)")),
-    (b"\x95\x04\x12\xde", kinds.other("a message catalogue (.mo)")),
-    (b"AT&TFORM", kinds.other("a DjVu document")),
-    (b"\x7fELF", kinds.other("a program")),
-    (b"MZ", kinds.other("a program")),
-    (b"\xca\xfe\xba\xbe", kinds.other("a program")),
-    (b"\xcf\xfa\xed\xfe", kinds.other("a program")),
-    (b"\0asm", kinds.other("a program")),
-    (b"\x89PNG\r\n\x1a\n", kinds.other("a picture (PNG)")),
-    (b"\xff\xd8\xff", kinds.other("a picture (JPEG)")),
-    (b"GIF8", kinds.other("a picture (GIF)")),
-    (b"BM", kinds.other("a picture (BMP)")),
-    (b"II*\0", kinds.other("a picture (TIFF)")),
-    (b"MM\0*", kinds.other("a picture (TIFF)")),
-    (b"RIFF", kinds.other("sound, video or a picture (RIFF)")),
-    (b"OggS", kinds.other("sound (Ogg)")),
-    (b"fLaC", kinds.other("sound (FLAC)")),
-    (b"ID3", kinds.other("sound (MP3)")),
-    (b"\x1a\x45\xdf\xa3", kinds.other("a video (Matroska)")),
-)
+_SIGNATURES: dict[Kind, tuple[bytes, ...]] = {
+    kinds.COMPRESSED["bz2"]: (COMPRESSION_MAGIC["bz2"],),  # damaged
+    kinds.LZ4: (b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"),
+    kinds.LZIP: (b"LZIP",),
+    kinds.LZOP: (b"\x89LZO\0",),
+    kinds.COMPRESS: (b"\x1f\x9d", b"\x1f\xa0"),
+    kinds.SNAPPY: (b"\xff\x06\0\0sNaPpY",),
+    kinds.SEVEN_ZIP: (b"7z\xbc\xaf\x27\x1c",),
+    kinds.RAR: (b"Rar!\x1a\x07",),
+    kinds.OTHER_ARCHIVE: (b"MSCF\0\0\0\0", b"\xc7\x71", b"\x71\xc7"),
+    kinds.PARQUET_ENCRYPTED: (b"PARE",),
+    kinds.FEATHER: (b"FEA1",),
+    kinds.ORC: (b"ORC",),
+    kinds.AVRO: (b"Obj\x01",),
+    kinds.SQLITE: (b"SQLite format 3\0",),
+    kinds.HDF5: (b"\x89HDF\r\n\x1a\n",),
+    kinds.NUMPY: (b"\x93NUMPY",),
+    kinds.TOKENS: (b"MMIDIDX\0\0", *(struct.pack("<i", number) for number in (20240520, 20240801))),  # llm.c
+    kinds.WEIGHTS: (b"GGUF", *(struct.pack("<i", number) for number in (20240326, 20240327))),
+    kinds.PICKLE: (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5"),
+    kinds.OFFICE: (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
+    kinds.PDF: (b"%PDF-",),
+    kinds.RTF: (b"{\\rtf",),
+    kinds.POSTSCRIPT: (b"%!PS", b"\xc5\xd0\xd3\xc6"),
+    kinds.other("a message catalogue (.mo)"): (b"\xde\x12\x04\x95", b"\x95\x04\x12\xde"),
+    kinds.other("a DjVu document"): (b"AT&TFORM",),
+    kinds.other("a program"): (b"\x7fELF", b"MZ", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe", b"\0asm"),
+    kinds.other("a picture (PNG)"): (b"\x89PNG\r\n\x1a\n",),
+    kinds.other("a picture (JPEG)"): (b"\xff\xd8\xff",),
+    kinds.other("a picture (GIF)"): (b"GIF8",),
+    kinds.other("a picture (BMP)"): (b"BM",),
+    kinds.other("a picture (TIFF)"): (b"II*\0", b"MM\0*"),
+    kinds.other("sound, video or a picture (RIFF)"): (b"RIFF",),
+    kinds.other("sound (Ogg)"): (b"OggS",),
+    kinds.other("sound (FLAC)"): (b"fLaC",),
+    kinds.other("sound (MP3)"): (b"ID3",),
+    kinds.other("a video (Matroska)"): (b"\x1a\x45\xdf\xa3",),
+}
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 _ZIP_MEMBERS: tuple[tuple[re.Pattern[bytes], Kind], ...] = (
     (re.compile(rb"word/"), kinds.DOCX),
@@ -149,7 +136,8 @@ def signature_of(head: bytes, *, is_text: bool) -> Kind | None:
     return next(
         (
             kind
-            for magic, kind in _SIGNATURES
+            for kind, magics in _SIGNATURES.items()
+            for magic in magics
             if head.startswith(magic) and not (is_text and magic.translate(None, _CONTROLS) == magic)
         ),
         None,
