@@ -41,7 +41,6 @@ class Stored(Source):
         self._start = place.start
 
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Read only this part of the file."""
         if offset < 0 or n_bytes < 0 or offset + n_bytes > self.n_bytes:
             raise ValueError(f"{n_bytes:,} bytes from {offset:,} on, in a buffer of {self.n_bytes:,}")
         return self._read(n_bytes, self._start + offset) if n_bytes else b""
@@ -55,7 +54,6 @@ class Held(Source):
         self._data = data
 
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Return a part of it."""
         if offset < 0 or n_bytes < 0 or offset + n_bytes > self.n_bytes:
             raise ValueError(f"{n_bytes:,} bytes from {offset:,} on, in a buffer of {self.n_bytes:,}")
         return self._data[offset : offset + n_bytes]
@@ -81,7 +79,6 @@ class Packed(Source):
         return zstd_window_bytes(read(_ZSTD_HEADER_BYTES, start)) if self._codec == "zstd" else 0
 
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Skip to `offset`, and read."""
         if offset < 0 or n_bytes < 0 or offset + n_bytes > self.n_bytes:
             raise ValueError(f"{n_bytes:,} bytes from {offset:,} on, in a buffer of {self.n_bytes:,}")
         if self._stream is None or offset < self._place - len(self._kept):

@@ -6,6 +6,7 @@ A stream holds a chunk of the file, a piece of decompressed bytes, and the decod
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -52,12 +53,7 @@ class ByteStream:
         start: int = 0,
         make_room: MakeRoom = has_room,
     ) -> None:
-        """Begin at byte `start`, which must be 0 if the file is compressed.
-
-        `make_room` is called before a large window is allocated.
-        """
-        if start and compression != "none":
-            raise ValueError(f"a compressed file is read from its beginning, not from byte {start}")
+        """Begin at byte `start`, 0 if the file is compressed; call `make_room` before a large window."""
         self.offset = start  # uncompressed bytes before the next `read`
         self.size_bytes = UNKNOWN  # until a read has reached the end
         self._stored = _Stored(file, start, make_room)
@@ -115,10 +111,7 @@ class ByteStream:
         return data
 
     def skip(self, n_bytes: int, check: Callable[[], None] = lambda: None) -> int | None:
-        """Read and discard the next `n_bytes`; return their zlib.crc32, or None if there are fewer.
-
-        `check` is called for each piece; an exception that it raises stops the reading.
-        """
+        """Read and discard the next `n_bytes`; return their zlib.crc32, or None if there are fewer."""
         crc = 0
         end = self.offset + n_bytes
         while self.offset < end:
@@ -170,10 +163,7 @@ class _Stored:
 
     def peek(self, n_bytes: int) -> bytes:
         """Return the next `n_bytes`, fewer only at the end, and keep them in the buffer."""
-        while len(self._data) < n_bytes:
-            chunk = self._read_chunk()
-            if not chunk:
-                break
+        while len(self._data) < n_bytes and (chunk := self._read_chunk()):
             self._data += chunk
         return self._data[:n_bytes]
 
@@ -249,10 +239,8 @@ class _Codec:
     def load(self, file: InputFile) -> Any:
         """Import the module; raise an InputError if it is missing."""
         for name in self.modules:
-            try:
+            with suppress(ImportError):
                 return import_module(name)
-            except ImportError:
-                continue
         if self.modules[-1].startswith("backports.") and sys.version_info < (3, 14):
             todo = f"the package that reads it is missing:{show(install(self.modules[-1]))}"
         else:

@@ -151,10 +151,7 @@ def _find(typed: _Typed, home: Path | None) -> tuple[dict[object, Location], lis
 
 
 def _identity(one: Location) -> object:
-    """Return what identifies an input, the same for each of its names.
-
-    Raise an InputError unless a path is a file or a FIFO that may be read.
-    """
+    """Return what identifies an input, whatever its name; raise an InputError if it cannot be read."""
     if isinstance(one, Pipe):
         return one.identity
     if isinstance(one, Url):
@@ -214,10 +211,9 @@ def _list_inputs(pattern: str, typed: _Typed, home: Path | None) -> tuple[Sequen
 def _choose(
     sizes: Mapping[str, int], others: Sequence[str], folder: str, typed: _Typed
 ) -> tuple[list[str], str]:
-    """Choose which files of a folder to read, in natural order; raise an InputError if there are none.
+    """Choose which files of a folder to read, in natural order; return with them a notice about the others.
 
     `sizes` has the size of each file by its path within the folder; `others` are entries that are not files.
-    Return with the names a notice about what is skipped: a warning if that is more than what is read.
     """
     names = {name: name.rpartition("/")[2] for name in sizes if not _is_hidden(name)}
     kept = [name for name, last in names.items() if is_data(last)] or [

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from nanogpt_compat.input.location import Compression, Container
+from nanogpt_compat.input.location import Compression
 from nanogpt_compat.system import commands
 
 Makes: TypeAlias = Literal[
@@ -51,7 +51,7 @@ class Kind:
 
 
 def _convert(name: str, command: str, *, makes: Makes = "text", stdin: str = "") -> Kind:
-    """Return a kind that a filter converts; `stdin` is the filter's name for standard input."""
+    """Return a kind that a filter converts; `stdin` is its name for standard input."""
     piped = " ".join(command.replace("< {old}", "").replace("{old}", stdin).split())
     return Kind(name, Remedy("convert it", command, piped, makes, to_file=makes == "text"))
 
@@ -89,17 +89,6 @@ _TEXT_OF_THEM = "give the text that they were made from"
 JSON_NUMBERS = Kind("a JSON array of numbers", advice=_TEXT_OF_THEM)
 JSON_INDENTED = _convert("JSON objects over several lines", "jq -c . {old}", makes="records")
 JSON_SEQUENCE = _convert("a JSON text sequence", "tr -d '\\036' < {old}", makes="records")
-
-# Tables in text as the first Macintosh computers wrote them.
-_TO_LF = r"tr '\r' '\n'"
-_IN_TEXT: tuple[Literal["csv", "tsv"], ...] = ("csv", "tsv")
-WITH_CR_ALONE: dict[Container, Kind] = {
-    form: Kind(
-        f"{form.upper()} whose lines end with CR alone",
-        Remedy("convert it", f"{_TO_LF} < {{old}}", _TO_LF, makes=form, to_file=True),
-    )
-    for form in _IN_TEXT
-}
 
 # Archives and compressed files.
 TAR = Kind(
@@ -164,6 +153,13 @@ def text_in(charset: str, name: str) -> Kind:
     """Return the kind of text in a charset that iconv knows."""
     program = f"iconv -f {charset} -t UTF-8"
     return Kind(name, Remedy("convert it", f"{program} {{old}}", program, to_file=True))
+
+
+def with_cr_alone(form: Makes) -> Kind:
+    """Return the kind of a table in text as the first Macintosh computers wrote it."""
+    program = r"tr '\r' '\n'"
+    remedy = Remedy("convert it", f"{program} < {{old}}", program, makes=form, to_file=True)
+    return Kind(f"{form.upper()} whose lines end with CR alone", remedy)
 
 
 def inside(outer: Kind, inner: Kind | None) -> Kind:

@@ -67,10 +67,7 @@ class BatchLayout:
 
 
 def read_message(read: Read, start: int) -> Message | None:
-    """Read a message up to its body; return None at the end of the stream.
-
-    Raise Damaged if it is no message, or the file ends within it.
-    """
+    """Read a message up to its body; return None at the end of the stream. Raise Damaged if it is cut off."""
     head = read(8, start)
     if not head:
         return None
@@ -97,7 +94,7 @@ def read_message(read: Read, start: int) -> Message | None:
 
 
 def layout_of(message: Message) -> BatchLayout:
-    """Return the contents of a record batch, or of the values of a dictionary; raise Damaged if unclear."""
+    """Return the contents of a record batch, or of the values of a dictionary."""
     try:
         batch = message.header.table(1) if message.kind == "dictionary" else message.header
         if batch is None:

@@ -20,8 +20,6 @@ def open_input(
 
     With `end`, the input appears to end at that byte (a pipe does not). `check` is called several times a
     second while waiting for data; an exception that it raises ends the wait.
-
-    Raise an InputError if it is missing or unreadable, or its size has changed.
     """
     if isinstance(location, Pipe):
         location.check = check

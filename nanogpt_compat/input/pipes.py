@@ -31,6 +31,7 @@ class Pipe:
     def __init__(self, fd: int, name: str) -> None:
         """Read from an open file descriptor, which must have no other reader."""
         self.name = name
+        self.path = self  # its name in messages
         self.size_bytes = UNKNOWN
         self.check: Callable[[], None] = lambda: None  # an exception that it raises ends a read
         self._fd = fd
@@ -40,11 +41,6 @@ class Pipe:
 
     def __str__(self) -> str:
         return self.name
-
-    @property
-    def path(self) -> "Pipe":
-        """The pipe itself; its name in messages."""
-        return self
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -59,11 +55,7 @@ class Pipe:
         """Leave it open: it cannot be opened again."""
 
     def read(self, n_bytes: int, offset: int) -> bytes:
-        """Read exactly `[offset, offset + n_bytes)`, or up to the end; wait until the data is there.
-
-        Raises:
-            InputError: reading fails, or the bytes at `offset` were read before and are no longer kept.
-        """
+        """Read exactly `[offset, offset + n_bytes)`, or up to the end; wait until the data is there."""
         if offset < self._base:
             raise InputError(
                 f"{self} cannot be read twice: run the same command again, with the same text from its "

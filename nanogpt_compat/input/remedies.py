@@ -211,9 +211,5 @@ def _list(paths: Sequence[Location]) -> str:
 
 
 def _of_many(aim: str, n_files: int) -> str:
-    """Put the aim of a remedy into the plural.
-
-    >>> _of_many("unpack it", 2)
-    'unpack them'
-    """
+    """Put the aim of a remedy into the plural: "unpack it" becomes "unpack them"."""
     return re.sub(r"\bit\b", "them", re.sub(r"\bit is\b", "they are", aim)) if n_files > 1 else aim

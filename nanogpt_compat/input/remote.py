@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.failures import access_hint, family_of, no_parts
@@ -209,10 +210,8 @@ class RemoteFile:
 
     def _fetch_ahead(self, offset: int) -> None:
         """Begin to fetch the next pieces of the plan that end after `offset`."""
-        while len(self._pieces) < self._n_pieces:
-            piece = next((one for one in self._plan if one[1] > offset), None)
-            if piece is None:
-                return
+        ahead = (one for one in self._plan if one[1] > offset)
+        for piece in islice(ahead, max(0, self._n_pieces - len(self._pieces))):
             self._pieces.append(_Piece(*piece, self._fetch(*piece)))
 
     def _fetch(self, start: int, end: int) -> "Future[bytes]":

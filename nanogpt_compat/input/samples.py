@@ -45,11 +45,11 @@ class Sample:
 
 
 def take_samples(file: Readable, *, total_bytes: int, n_inputs: int) -> list[Sample]:
-    """Read samples of 16 KiB, evenly spaced over an input; all `n_inputs` inputs have `total_bytes`.
+    """Read four or more samples of 16 KiB, evenly spaced over an input; all inputs have `total_bytes`.
 
-    Takes at least four samples. With hundreds of inputs it takes fewer and smaller ones, so that all inputs
-    together take a few seconds at most. If the size is unknown, only the beginning is sampled. The result
-    depends only on the arguments and the input.
+    With hundreds of inputs it takes fewer and smaller ones, so that all inputs together take a few seconds
+    at most. If the size is unknown, only the beginning is sampled. The result depends only on the arguments
+    and the input.
     """
     sample_bytes = max(_MIN_SAMPLE_BYTES, min(_SAMPLE_BYTES, 64 * _SAMPLE_BYTES // n_inputs))
     size_bytes = LOOK_AHEAD_BYTES if file.size_bytes == UNKNOWN else file.size_bytes

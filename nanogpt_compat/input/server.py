@@ -95,10 +95,7 @@ class Server:
         return future.result()
 
     def _persist(self, call: Callable[[], _T], where: str) -> _T:
-        """Repeat a call, with longer and longer waits, while its failures may be temporary.
-
-        Raise an InputError if it has failed for good.
-        """
+        """Repeat a call, with longer and longer waits, while that may help; else raise an InputError."""
         started_s, n_tries = time.monotonic(), 0
         while True:
             try:

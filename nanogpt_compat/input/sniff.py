@@ -13,7 +13,7 @@ from nanogpt_compat.input import kinds
 from nanogpt_compat.input.cells import parse_header, parse_record
 from nanogpt_compat.input.charsets import MAX_BAD_SHARE, quiet_charset
 from nanogpt_compat.input.jsonshape import Shape, shape_of
-from nanogpt_compat.input.kinds import Kind, Makes, inside, text_in
+from nanogpt_compat.input.kinds import Kind, Makes, inside, text_in, with_cr_alone
 from nanogpt_compat.input.location import Container
 from nanogpt_compat.input.signatures import are_tokens, is_arrow, is_parquet, signature_of
 from nanogpt_compat.text.utf8 import is_utf8
@@ -147,8 +147,7 @@ def _look_inside(head: bytes, charset: str, name: str) -> Look:
     if look.is_refused:
         return replace(look, kind=inside(outer, look.kind))
     if look.container in RECORDS_IN_TEXT:
-        makes, _ = RECORDS_IN_TEXT[look.container]
-        remedy = outer.remedy and replace(outer.remedy, makes=makes)
+        remedy = outer.remedy and replace(outer.remedy, makes=RECORDS_IN_TEXT[look.container][0])
         name = "JSON lines" if look.container == "jsonl" else look.container.upper()
         return Look(look.container, Kind(f"{name} in {charset}", remedy), is_refused=True)
     return Look("text", outer, is_refused=True)
@@ -162,7 +161,7 @@ def _look_at_text(text: str, suffix: str, by_name: Container, *, is_whole: bool)
     shape = shape_of(start)
     if by_name in ("csv", "tsv") and shape in (None, "lines"):
         if "\r" in start.partition("\n")[0].rstrip("\r"):
-            return Look(by_name, kinds.WITH_CR_ALONE[by_name], is_refused=True)
+            return Look(by_name, with_cr_alone(RECORDS_IN_TEXT[by_name][0]), is_refused=True)
         return Look(by_name)
     if shape == "lines":
         # A file named .txt is meant to be read as text.

@@ -104,8 +104,7 @@ class Source:
     ) -> Blocks:
         """Yield the blocks of every input in turn, from `start` on, to the end of its phase.
 
-        `bytes_before`: size of the text of all inputs before that of `start`. `make_room` is called before a
-        long record is read, and `check` repeatedly while the next block takes long.
+        `bytes_before`: size of the text of all inputs before that of `start`. For the rest, see `Reading`.
         """
         is_val = start.input_index >= self.n_train_inputs
         last = self.phase_end(start) if self.end is None else start.input_index + 1
