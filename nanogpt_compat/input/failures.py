@@ -33,8 +33,6 @@ _ACCESS_NAME = re.compile(
 )
 _NETWORK_OF_BOTOCORE = {"HTTPClientError", "ConnectionError", "IncompleteReadError", "MetadataRetrievalError"}
 
-_FAMILIES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "https": "http"}
-
 _ACCESS = {
     "http": "a signed address may have expired: get a new one",
     "hf": "check the name, or log in to the Hub with `hf auth login` or HF_TOKEN",
@@ -61,14 +59,9 @@ _BY_CODE = {
 }
 
 
-def family_of(url: Url) -> str:
-    """Return the scheme of an address; one name for all schemes of the same kind of server."""
-    return _FAMILIES.get(url.scheme, url.scheme)
-
-
 def access_hint(url: Url) -> str:
     """Return advice on how to give credentials to such a server."""
-    return _ACCESS.get(family_of(url), "log in as this server asks for")
+    return _ACCESS.get(url.family, "log in as this server asks for")
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -176,9 +169,9 @@ def failure(url: Url, where: str, error: BaseException, *, n_tries: int, has_ans
     """Return the error that ends the run: what happened, and what to do about it."""
     if isinstance(error, ValueError) and "range" in str(error):
         return no_parts(url)
-    said, kind, place = describe(error), kind_of(error), _PLACE.get(family_of(url), "check the address")
+    said, kind, place = describe(error), kind_of(error), _PLACE.get(url.family, "check the address")
     if kind == "missing":
-        endpoint = ", and AWS_ENDPOINT_URL if the server is not Amazon's" if family_of(url) == "s3" else ""
+        endpoint = ", and AWS_ENDPOINT_URL if the server is not Amazon's" if url.family == "s3" else ""
         return InputError(f"{url} not found ({said}); check the address{endpoint}")
     if kind == "denied":
         codes = [answer[1] for one in chain(error) if (answer := _response_of(one))]

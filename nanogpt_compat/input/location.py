@@ -12,6 +12,7 @@ from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.system import redaction
 
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+(?:://|::(?=/|[A-Za-z][\w+.-]*:))")
+_FAMILIES = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az", "https": "http"}
 _LOCAL = re.compile(r"(?:file|local)://(?:localhost(?=/))?", re.IGNORECASE)
 
 Container: TypeAlias = Literal["text", "jsonl", "parquet", "arrow", "csv", "tsv"]
@@ -41,6 +42,11 @@ class Url:
     def scheme(self) -> str:
         """The scheme in lower case, such as s3."""
         return self.address.partition("://")[0].lower()
+
+    @property
+    def family(self) -> str:
+        """The scheme; one name for all schemes of the same kind of server."""
+        return _FAMILIES.get(self.scheme, self.scheme)
 
     def __str__(self) -> str:
         return redaction.hide(self.address) + self.mark

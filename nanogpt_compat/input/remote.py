@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.input.failures import access_hint, family_of, no_parts
+from nanogpt_compat.input.failures import access_hint, no_parts
 from nanogpt_compat.input.location import Url
 from nanogpt_compat.input.server import Server
 from nanogpt_compat.system.redaction import user_of
@@ -37,7 +37,7 @@ def find_urls(pattern: str) -> tuple[dict[Url, int], str]:
     current commit.
     """
     url = _checked(pattern)
-    if family_of(url) == "http":
+    if url.family == "http":
         if "*" in url.name or not url.name:
             raise InputError(f"{url}: a web server has no list of its files; give the address of each")
         return {url: 0}, ""
@@ -55,7 +55,7 @@ def _checked(pattern: str) -> Url:
         )
     if not rest.strip("/"):
         raise InputError(f"{url} names no file, folder or bucket")
-    if family_of(url) in _WITHOUT_USERS and user_of(url.address):
+    if url.family in _WITHOUT_USERS and user_of(url.address):
         raise InputError(f"{url}: credentials in the address are not supported; {access_hint(url)}")
     return url
 

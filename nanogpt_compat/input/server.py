@@ -10,15 +10,7 @@ from threading import Event, Lock
 from typing import Any, TypeVar
 
 from nanogpt_compat.errors import InputError, PrepareError
-from nanogpt_compat.input.failures import (
-    chain,
-    describe,
-    failure,
-    family_of,
-    kind_of,
-    status_of,
-    wished_wait_s,
-)
+from nanogpt_compat.input.failures import chain, describe, failure, kind_of, status_of, wished_wait_s
 from nanogpt_compat.input.location import Url
 from nanogpt_compat.system.commands import install, show
 from nanogpt_compat.system.redaction import redact
@@ -140,7 +132,7 @@ def _open_files(url: Url) -> tuple[Any, str]:
         missing = [one.name for one in chain(error) if isinstance(one, ModuleNotFoundError) and one.name]
         if not missing:
             raise InputError(f"the package that reads {url} cannot be imported: {describe(error)}") from error
-        module, family = missing[-1].partition(".")[0], family_of(url)
+        module, family = missing[-1].partition(".")[0], url.family
         packages = [_PACKAGES.get(family, _DISTRIBUTIONS.get(module, module))]
         if packages != ["fsspec"] and (module == "fsspec" or family in _PACKAGES):
             packages.insert(0, "fsspec")
@@ -161,7 +153,7 @@ def _open_files(url: Url) -> tuple[Any, str]:
 
 def _options(url: Url) -> dict[str, Any]:
     """Return fsspec's options. Time limits and retries are set here, not in the package for the scheme."""
-    if family_of(url) == "http":
+    if url.family == "http":
         from aiohttp import ClientTimeout
 
         timeout = ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_SILENCE_S)
@@ -169,7 +161,7 @@ def _options(url: Url) -> dict[str, Any]:
             "client_kwargs": {"timeout": timeout, "trust_env": True},  # proxies
             "encoded": "%" in url.address,
         }
-    if family_of(url) == "s3":
+    if url.family == "s3":
         from fsspec.config import conf
 
         # botocore would try five times, and s3fs five times each of these, before the user sees a notice.
