@@ -54,6 +54,8 @@ class ByteStream:
         make_room: MakeRoom = has_room,
     ) -> None:
         """Begin at byte `start`, 0 if the file is compressed; call `make_room` before a large window."""
+        if start and compression != "none":
+            raise ValueError(f"a compressed file is read from its beginning, not from byte {start}")
         self.offset = start  # uncompressed bytes before the next `read`
         self.size_bytes = UNKNOWN  # until a read has reached the end
         self._stored = _Stored(file, start, make_room)
