@@ -103,7 +103,7 @@ def spill_is_not_synced() -> None:
     begin_checkpoint = SpillWriter.begin_checkpoint
 
     def begin_without_sync(self: Any) -> tuple[Any, Any]:
-        for stream in self._files._streams.values():
+        for stream in self._streams.values():
             stream.begin_sync = lambda: _nothing  # the method would begin it at once
         return begin_checkpoint(self)
 

@@ -228,7 +228,7 @@ def test_at_most_one_window_is_mapped_and_none_after_a_sync(tmp_path: Path, mapp
         tokens.begin_sync()
         assert mapped_bytes(path) == 0
         tokens.append(some_tokens(1))
-        tokens.drop_pages()
+        tokens.sync()
         assert mapped_bytes(path) == 0
 
 
@@ -422,7 +422,6 @@ def use_after_failed_sync(path: str, mapped: bool) -> dict[str, str]:
             lambda: tokens.append(some_tokens(1)),
             tokens.begin_sync,
             tokens.sync,
-            tokens.drop_pages,
             tokens.finish,
         ]
         for number, use in enumerate(uses):

@@ -119,7 +119,7 @@ def regroup(
             sink.add(chunk.tokens, chunk.keys, chunk.lengths, chunk.continues)
             n_tokens += len(chunk.tokens)
             after(Place(place.number, place.n_windows, group, chunk.key, chunk.n_pieces, n_tokens))
-        sink.end_window(spill.windows[last - 1 : last].copy())
+        sink.write_window(spill.windows[last - 1 : last].copy())
         key = n_pieces = 0
         after(Place(place.number, place.n_windows, group + 1, n_tokens=n_tokens))
 

@@ -89,27 +89,28 @@ def remove_spill(names: SpillFiles) -> None:
             names.path(what).unlink()
 
 
-class SpillWriter:
-    """A spill being written: windows of sorted pieces; a context manager."""
+class SpillWriter(TokenFiles):
+    """A spill being written: windows of sorted pieces, in streams that are never published."""
 
     def __init__(self, names: SpillFiles, *, n_tokens: Mapping[str, int], window_bytes: int) -> None:
-        """Open the files, and truncate each stream to its `n_tokens` (0 if missing).
-
-        Raises:
-            OutputError: a file cannot be created, or is shorter.
-        """
+        """Open the files, and truncate each stream to its `n_tokens` (0 if missing)."""
         self._names = names
         window_bytes = min(window_bytes, _MAPPED_BYTES)
-        self._files = TokenFiles({}, n_tokens=n_tokens, window_bytes=window_bytes, temporary=names.outputs)
-        counts = self._files.tokens
-        self.n_tokens = counts[names.name("tokens")]
-        self.n_windows = counts[names.name("windows")] * TOKEN.itemsize // WINDOW.itemsize
-        self._n_records = counts[names.name("records")] * TOKEN.itemsize // RECORD.itemsize
+        super().__init__({}, n_tokens=n_tokens, window_bytes=window_bytes, temporary=names.outputs)
+
+    def _length(self, what: str, row: np.dtype[Any]) -> int:
+        """Return the number of rows in a stream, each of which takes some tokens of two bytes."""
+        return self._streams[self._names.name(what)].n_tokens * TOKEN.itemsize // row.itemsize
 
     @property
-    def tokens(self) -> dict[str, int]:
-        """The length of each stream, counted as if they were tokens."""
-        return self._files.tokens
+    def n_tokens(self) -> int:
+        """The number of tokens so far."""
+        return self._length("tokens", TOKEN)
+
+    @property
+    def n_windows(self) -> int:
+        """The number of windows that are written."""
+        return self._length("windows", WINDOW)
 
     def add(
         self,
@@ -118,50 +119,25 @@ class SpillWriter:
         lengths: NDArray[np.int64],
         continues: NDArray[np.bool_],
     ) -> None:
-        """Append pieces to the window, in the order of their keys.
-
-        Raises:
-            OutputError: the disk is full or failing.
-        """
+        """Append pieces to the window, in the order of their keys."""
         rows = np.empty(len(keys), RECORD)
         rows["key"] = keys
-        rows["start"] = self.n_tokens + np.cumsum(lengths) - lengths
+        rows["start"] = self._length("tokens", TOKEN) + np.cumsum(lengths) - lengths
         rows["start"] |= np.where(continues, np.uint64(CONTINUES), np.uint64(0))
-        self._files.write(self._names.name("tokens"), tokens)
-        self._files.write(self._names.name("records"), rows.view(TOKEN))
-        self.n_tokens += len(tokens)
-        self._n_records += len(rows)
+        self.write(self._names.name("tokens"), tokens)
+        self.write(self._names.name("records"), rows.view(TOKEN))
 
-    def end_window(self, row: Rows) -> None:
+    def write_window(self, row: Rows) -> None:
         """End the window. `row`, `(1,) WINDOW`, has everything except where it ends."""
-        row["records"], row["tokens"] = self._n_records, self.n_tokens
-        self._files.write(self._names.name("windows"), row.view(TOKEN))
-        self.n_windows += 1
-
-    def begin_checkpoint(self) -> tuple[Segment, Callable[[], None]]:
-        """As `TokenFiles.begin_checkpoint`."""
-        return self._files.begin_checkpoint()
-
-    def publish_full(self, tokens: object) -> None:
-        """Do nothing: a spill is never published."""
-
-    def drop_pages(self) -> None:
-        """As `TokenFiles.drop_pages`."""
-        self._files.drop_pages()
-
-    def finish(self) -> None:
-        """Truncate the files to their exact sizes and make them durable."""
-        self._files.finish()
+        row["records"], row["tokens"] = self._length("records", RECORD), self._length("tokens", TOKEN)
+        self.write(self._names.name("windows"), row.view(TOKEN))
 
     def __enter__(self) -> "SpillWriter":
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self._files.__exit__(*exc)
 
-
-class Spill:
-    """A sink that sorts documents by their keys, window by window, into a spill; a context manager.
+class Spill(SpillWriter):
+    """A sink that sorts documents by their keys, window by window, into a spill.
 
     A checkpoint ends the window, so the journal is as if all tokens so far had been written in order.
     """
@@ -175,11 +151,10 @@ class Spill:
         file_window_bytes: int,
     ) -> None:
         """Open the files as `SpillWriter` does, and resume where the last window ends."""
+        super().__init__(names, n_tokens=n_tokens, window_bytes=file_window_bytes)
         self._seed = seed
         self._window_bytes = WINDOW_BYTES
-        self._writer = SpillWriter(names, n_tokens=n_tokens, window_bytes=file_window_bytes)
         self._is_broken = False
-        self._memory = contextlib.ExitStack()
         # Pages that were never written take no memory.
         self._tokens = np.empty(WINDOW_BYTES // TOKEN.itemsize + 1, TOKEN)
         self._keys = np.empty(WINDOW_BYTES // PIECE_BYTES + 1, np.uint64)
@@ -188,53 +163,34 @@ class Spill:
         self._n_tokens = self._n_pieces = 0  # in the window so far
         self._row = np.zeros(1, WINDOW)
         self._is_val = False  # the split of the last piece
-        if self._writer.n_windows:
-            with SpillReader(names, self._writer.n_windows) as reader:
+        if self.n_windows:
+            with SpillReader(names, self.n_windows) as reader:
                 self._row[:] = reader.windows[-1:]
 
     @property
     def n_tokens(self) -> int:
-        """The number of tokens so far."""
-        return self._writer.n_tokens + self._n_tokens
-
-    @property
-    def n_windows(self) -> int:
-        """The number of windows that are written."""
-        return self._writer.n_windows
-
-    @property
-    def tokens(self) -> dict[str, int]:
-        """As of `SpillWriter`."""
-        return self._writer.tokens
+        """The number of tokens so far, with those that are not written yet."""
+        return super().n_tokens + self._n_tokens
 
     def append(
         self, tokens: NDArray[np.uint16], *, is_val: bool, ends: NDArray[np.int64] | None = None
     ) -> None:
-        """Append `(n,) uint16` to a split, whose documents end at `ends`.
-
-        Raises:
-            OutputError: the disk is full or failing.
-        """
+        """Append `(n,) uint16` to a split, whose documents end at `ends`."""
         if ends is None:
             raise TypeError("a shuffle needs the places where documents end")
         while True:
-            n_tokens, n_ends = self._room(len(tokens), ends)
+            # How many of the next tokens and ends fit into the window:
+            left = self._window_bytes - TOKEN.itemsize * self._n_tokens - PIECE_BYTES * self._n_pieces
+            costs = TOKEN.itemsize * ends + PIECE_BYTES * np.arange(1, len(ends) + 1)
+            n_ends = int(np.searchsorted(costs, left, side="right"))
+            done = int(ends[n_ends - 1]) if n_ends else 0
+            most = done + max(0, left - TOKEN.itemsize * done - PIECE_BYTES * (n_ends + 1)) // TOKEN.itemsize
+            n_tokens = min(most, int(ends[n_ends]) if n_ends < len(ends) else len(tokens))
             self._put(tokens[:n_tokens], ends[:n_ends], is_val=is_val)
             if n_tokens == len(tokens) and n_ends == len(ends):
                 return
             self.end_window()
             tokens, ends = tokens[n_tokens:], ends[n_ends:] - n_tokens
-
-    def _room(self, n_tokens: int, ends: NDArray[np.int64]) -> tuple[int, int]:
-        """Return how many of the next tokens and ends fit into the window."""
-        left = self._window_bytes - TOKEN.itemsize * self._n_tokens - PIECE_BYTES * self._n_pieces
-        costs = TOKEN.itemsize * ends + PIECE_BYTES * np.arange(1, len(ends) + 1)
-        n_ends = int(np.searchsorted(costs, left, side="right"))
-        done = int(ends[n_ends - 1]) if n_ends else 0
-        most = done + max(0, left - TOKEN.itemsize * done - PIECE_BYTES * (n_ends + 1)) // TOKEN.itemsize
-        if n_ends < len(ends):
-            most = min(most, int(ends[n_ends]))
-        return min(most, n_tokens), n_ends
 
     def _put(self, tokens: NDArray[np.uint16], ends: NDArray[np.int64], *, is_val: bool) -> None:
         """Add tokens to the window, which has room for them."""
@@ -262,11 +218,7 @@ class Spill:
         self._row["val_tokens"] += len(tokens) if is_val else 0
 
     def end_window(self) -> None:
-        """Sort the window and write it, unless it is empty.
-
-        Raises:
-            OutputError: the disk is full or failing, or was at an earlier window.
-        """
+        """Sort the window and write it, unless it is empty."""
         if self._is_broken:
             raise OutputError("a window is only partly written; the checkpoint before it is valid")
         n_pieces, self._n_pieces = self._n_pieces, 0
@@ -282,38 +234,19 @@ class Spill:
         for first, last in chunk_ends(lengths):
             some = slice(first, last)
             found = gather(self._tokens[:n_tokens], starts[some], lengths[some])
-            self._writer.add(found, keys[some], lengths[some], continues[some])
+            self.add(found, keys[some], lengths[some], continues[some])
         self._row["val_records"] += int(np.searchsorted(keys, np.uint64(FIRST_TRAIN_KEY)))
-        self._writer.end_window(self._row)
+        self.write_window(self._row)
         self._is_broken = False
 
     def begin_checkpoint(self) -> tuple[Segment, Callable[[], None]]:
-        """End the window, then as `TokenFiles.begin_checkpoint`.
-
-        Raises:
-            OutputError: the disk is full or failing, or was at an earlier window.
-        """
+        """End the window, then as `TokenFiles.begin_checkpoint`."""
         self.end_window()
-        return self._writer.begin_checkpoint()
-
-    def publish_full(self, tokens: object) -> None:
-        """Do nothing: a spill is never published."""
-
-    def drop_pages(self) -> None:
-        """Write everything back, and release its pages."""
-        self._writer.drop_pages()
-
-    def finish(self) -> None:
-        """Truncate the files to their exact sizes and make them durable; no window may be open."""
-        self._writer.finish()
+        return super().begin_checkpoint()
 
     def __enter__(self) -> "Spill":
-        self._memory.enter_context(uses_block(self._window_bytes))
+        self._stack.enter_context(uses_block(self._window_bytes))
         return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._memory.close()
-        self._writer.__exit__(*exc)
 
 
 class SpillReader:

@@ -14,11 +14,9 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from functools import cache
 from io import FileIO
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,9 +74,6 @@ class GrowingMemmap:
         """Create or open `path`, and truncate it to `n_tokens`.
 
         `mapped` chooses between np.memmap (needs os.posix_fallocate) and pwrite; None: by the file system.
-
-        Raises:
-            OutputError: the file cannot be opened, or holds fewer than `n_tokens`.
         """
         self._path = path
         self._n_tokens = n_tokens
@@ -86,26 +81,22 @@ class GrowingMemmap:
         self._file = _open(path, n_tokens)
         if mapped is None:
             mapped = hasattr(os, "posix_fallocate") and file_system(path) in MAPPED_FILE_SYSTEMS
-        self._form: _Form = _Mapped(self._file, self._window_tokens) if mapped else _Written(self._file)
+        self._form = _Mapped(self._file, self._window_tokens) if mapped else _Written(self._file)
         self._background = start_pool(1, f"write back {path.name}")
         self._last_write_back: Future[None] | None = None
         self._failure: OSError | None = None
 
     @property
     def n_tokens(self) -> int:
-        """The number of tokens in the file, including those of earlier runs."""
+        """The number of tokens in the file."""
         return self._n_tokens
 
     def append(self, tokens: NDArray[np.uint16]) -> None:
         """Append `tokens`, (n,) uint16 of any length: all of them or, if the disk is full, none.
 
         If the mapped form is refused an allocation, all earlier tokens can still be synced. A failed pwrite
-        may report the loss of earlier data, so after that nothing can.
-
-        Raises:
-            OutputError: no space, quota or file size left, or an earlier write failed.
-            MemoryError: the next window cannot be mapped.
-            TypeError: not (n,) uint16.
+        may report the loss of earlier data, so after that nothing can. It is a MemoryError if the next window
+        cannot be mapped.
         """
         self._refuse_after_failure()
         if tokens.dtype != np.uint16 or tokens.ndim != 1:  # a store would cast 100277 to 34741 silently
@@ -145,20 +136,13 @@ class GrowingMemmap:
         return wait
 
     def sync(self) -> None:
-        """Make all tokens so far durable, or raise OutputError."""
+        """Make all tokens so far durable, and release all mapped and cached memory until the next append."""
         self.begin_sync()()
-
-    def drop_pages(self) -> None:
-        """Write everything back, and release all mapped and cached memory until the next append."""
-        self.sync()
 
     def finish(self, *, header: bytes = b"") -> None:
         """Truncate the file to its exact size, make it durable and close it.
 
         `header` overwrites the first tokens, which only reserved its place.
-
-        Raises:
-            OutputError: the file could not be truncated or written; data after the last sync may be lost.
         """
         self._refuse_after_failure()
         try:
@@ -180,9 +164,7 @@ class GrowingMemmap:
     def __enter__(self) -> "GrowingMemmap":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _store(self, tokens: NDArray[np.uint16]) -> None:
@@ -234,19 +216,6 @@ class GrowingMemmap:
             raise OutputError(_not_written(self._path, self._failure)) from self._failure
 
 
-class _Form(Protocol):
-    """How tokens are written to the file."""
-
-    def reserve(self, end_tokens: int) -> None:
-        """Reserve disk space for tokens up to `end_tokens`, or raise OSError."""
-
-    def store(self, tokens: NDArray[np.uint16], start_tokens: int) -> None:
-        """Write `tokens` at `start_tokens`; they must not cross the end of a window."""
-
-    def release(self) -> None:
-        """Unmap the window; the next store maps one again."""
-
-
 class _Mapped:
     """Write through an np.memmap, which maps from the first token stored to the next multiple of a window."""
 
@@ -257,14 +226,18 @@ class _Mapped:
         # Must be the only reference: np.memmap has no close, and is unmapped when it is freed. (If the mmap
         # inside it is closed, an access segfaults.)
         self._window: np.memmap[Any, np.dtype[np.uint16]] | None = None
+        self._madvise = ctypes.CDLL(None, use_errno=True).madvise
+        self._madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 
     def reserve(self, end_tokens: int) -> None:
+        """Reserve disk space for tokens up to `end_tokens`, or raise OSError."""
         size_bytes = os.fstat(self._file.fileno()).st_size
         end_bytes = _round_up(end_tokens, self._window_tokens) * TOKEN.itemsize
         if end_bytes > size_bytes:
             os.posix_fallocate(self._file.fileno(), size_bytes, end_bytes - size_bytes)
 
     def store(self, tokens: NDArray[np.uint16], start_tokens: int) -> None:
+        """Write `tokens` at `start_tokens`; they must not cross the end of a window."""
         if self._window is None:
             n_tokens = _round_up(start_tokens + 1, self._window_tokens) - start_tokens
             offset_bytes = start_tokens * TOKEN.itemsize
@@ -292,10 +265,11 @@ class _Mapped:
         start, end = (base + place * TOKEN.itemsize for place in (first, last))
         start -= start % mmap.PAGESIZE
         # Not with mmap.madvise, which holds the GIL for the 0.1 ms of a call.
-        found: int = _system_madvise()(start, end - start, advice)
+        found: int = self._madvise(start, end - start, advice)
         return found
 
     def release(self) -> None:
+        """Unmap the window; the next store maps one again."""
         self._window = None
 
 
@@ -316,39 +290,27 @@ class _Written:
         pass  # nothing is held
 
 
-@cache
-def _system_madvise() -> Any:
-    madvise = ctypes.CDLL(None, use_errno=True).madvise
-    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return madvise
-
-
 def _open(path: Path, n_tokens: int) -> FileIO:
     """Open or create `path`, truncate it to `n_tokens`, and make its name durable."""
     try:
         file = FileIO(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "r+")
-        try:
-            _cut_to_checkpoint(path, file, n_tokens)
+        with contextlib.ExitStack() as undo:
+            undo.callback(file.close)
+            n_found = os.fstat(file.fileno()).st_size // TOKEN.itemsize
+            if n_found < n_tokens:
+                raise OutputError(
+                    f"{path} holds {plural(n_found, 'token')}, but {n_tokens:,} were saved there: another "
+                    "program has truncated or replaced it. Pass --restart to start from scratch."
+                )
+            os.ftruncate(file.fileno(), n_tokens * TOKEN.itemsize)
             sync_folder(path.parent)
-        except BaseException:
-            file.close()
-            raise
+            undo.pop_all()
     except OSError as error:
         raise OutputError(
             f"{path} cannot be opened for writing: {error.strerror}; {advice(error)} and run the same "
             "command again, or give another --output-dir"
         ) from error
     return file
-
-
-def _cut_to_checkpoint(path: Path, file: FileIO, n_tokens: int) -> None:
-    n_found = os.fstat(file.fileno()).st_size // TOKEN.itemsize
-    if n_found < n_tokens:
-        raise OutputError(
-            f"{path} holds {plural(n_found, 'token')}, but {n_tokens:,} were saved there: another program "
-            "has truncated or replaced it. Pass --restart to start from scratch."
-        )
-    os.ftruncate(file.fileno(), n_tokens * TOKEN.itemsize)
 
 
 def _cut_at_multiples(start: int, end: int, step: int) -> Iterator[tuple[int, int]]:

@@ -68,12 +68,12 @@ class _OpenShards:
 
     def begin_sync(self) -> Callable[[], None]:
         """Start to make the whole stream durable, as `GrowingMemmap.begin_sync`."""
-        return self._file.begin_sync() if self._file is not None else _nothing_to_wait_for
+        return self._file.begin_sync() if self._file is not None else lambda: None  # synced when finished
 
     def drop_pages(self) -> None:
-        """Write back and release memory, as `GrowingMemmap.drop_pages`."""
+        """Write back, which releases all mapped and cached memory until the next append."""
         if self._file is not None:
-            self._file.drop_pages()
+            self._file.sync()
 
     def finish(self) -> None:
         """Finish the last shard."""
@@ -83,10 +83,6 @@ class _OpenShards:
         """Close the open file as it is."""
         if self._file is not None:
             self._file.close()
-
-
-def _nothing_to_wait_for() -> None:
-    """Return at once: a full shard was synced when it was finished."""
 
 
 class TokenFiles:
@@ -104,11 +100,7 @@ class TokenFiles:
         window_bytes: int,
         temporary: Outputs | None = None,
     ) -> None:
-        """Open the unfinished files, and truncate each stream to its `n_tokens` (0 if missing).
-
-        Raises:
-            OutputError: a file cannot be created, or is shorter.
-        """
+        """Open the unfinished files, and truncate each stream to its `n_tokens` (0 if missing)."""
         self._outputs = outputs
         self._all = outputs | (temporary or {})
         self._begin_segment()
@@ -139,12 +131,7 @@ class TokenFiles:
         self.write("val" if is_val else "train", tokens)
 
     def write(self, split: str, tokens: NDArray[np.uint16]) -> None:
-        """Append `(n,) uint16` to a stream.
-
-        Raises:
-            OutputError: the disk is full or failing.
-            MemoryError: the next window cannot be mapped.
-        """
+        """Append `(n,) uint16` to a stream."""
         stream, shards, n_done = self._streams[split], self._all[split], 0
         start = stream.n_tokens
         stream.append(tokens)  # at once: if a disk is full, it takes all or none
@@ -174,9 +161,6 @@ class TokenFiles:
         """Rename each shard that is full at `tokens`, which must be journaled, to its final name.
 
         Always call it from the same thread, which need not be the one that writes.
-
-        Raises:
-            OutputError: a rename failed, or another file has the final name.
         """
         for split, shards in self._outputs.items():
             n_full = shards.n_full(tokens[split])

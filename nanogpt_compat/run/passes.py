@@ -102,7 +102,7 @@ class Passes:
                     sink, partial(self._read_spill, spill, place, sink), is_new=not n_tokens
                 )
                 sink.finish()
-                if isinstance(sink, TokenFiles):
+                if not isinstance(sink, SpillWriter):
                     break
                 self.tally.shuffled = Place(place.number + 1, sink.n_windows)
             n_tokens = {}
