@@ -7,7 +7,6 @@ writer.py        write tokens to working files
 written.py       what is on the disk: unfinished or published; check it, and give it final names
 ends.py          where documents end: kept next to the tokens while a run lasts
 index.py         write Megatron's index of documents from these ends
-index_reader.py  compare a finished index with the documents
 pieces.py        the random order of documents, and putting pieces of them into it
 spill.py         a file of sorted windows, which a shuffle is made from
 shuffle.py       read a spill in order, to another spill or to the output
@@ -15,7 +14,8 @@ open.py          open a finished file of any of these forms
 stream.py        read the tokens of one file, or of many as if they were one; find a document
 checksums.py     a CRC-32 for each file, and for each 64 MiB of it
 check.py         compare files with their checksums
-reader.py        read finished files back, and compare them
+reader.py        read finished token files back, and compare them
+finished.py      the same for all finished files, with the indexes
 consumers.py     what the training programs that read the output need
 
 It must not import input.

@@ -97,9 +97,6 @@ def find_faults(listed: Listed, after_chunk: Callable[[int], None]) -> list[str]
     """Return phrases for all differences between a file and its list entry; none if it is unchanged.
 
     `after_chunk` is called with the number of bytes of each chunk, and may raise to stop.
-
-    Raises:
-        OutputError: the file is missing or cannot be read.
     """
     file, crcs = listed.file, SectionCrcs()
     path = file.path

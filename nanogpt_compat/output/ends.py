@@ -56,11 +56,7 @@ class WithEnds:
 
 
 def read_ends(path: Path) -> Iterator[NDArray[np.int64]]:
-    """Yield the ends of documents from a file, 8,192 at a time.
-
-    Raises:
-        OutputError: the file cannot be read.
-    """
+    """Yield the ends of documents from a file, 8,192 at a time."""
     try:
         with path.open("rb") as file:
             while data := file.read(_CHUNK_BYTES):
@@ -79,11 +75,7 @@ class EndsReader:
         self._ahead = np.empty(0, END)
 
     def up_to(self, n_tokens: int) -> NDArray[np.int64]:
-        """Return the next ends that are at most `n_tokens`, `(n,) int64`.
-
-        Raises:
-            OutputError: the file cannot be read.
-        """
+        """Return the next ends that are at most `n_tokens`, `(n,) int64`."""
         parts = []
         while True:
             n_taken = int(np.searchsorted(self._ahead, n_tokens, side="right"))

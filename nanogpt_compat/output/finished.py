@@ -1,7 +1,7 @@
-"""Read finished indexes back, and compare them with the documents that they should list."""
+"""Read finished output back: token files, and indexes with the documents that they should list."""
 
 import hashlib
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,8 +11,9 @@ from nanogpt_compat.errors import DifferenceError, OutputError
 from nanogpt_compat.output.checksums import SectionCrcs
 from nanogpt_compat.output.index import PLACE, IndexFile, describe_index, index_name, read_counts, tables_of
 from nanogpt_compat.output.layout import Outputs, Shards
-from nanogpt_compat.output.reader import MAKE_AGAIN, FinishedFiles, read_chunks
+from nanogpt_compat.output.reader import MAKE_AGAIN, FinishedShards, read_chunks
 from nanogpt_compat.system.filesystem import drop_cache
+from nanogpt_compat.text.documents import END_OF_TEXT
 
 _BUFFER_BYTES = 64 * 1024
 _ENTRIES = ("size of sequence", "pointer of sequence", "entry of document")
@@ -44,11 +45,11 @@ class _FinishedIndex:
 
     def compare(self, ends: NDArray[np.int64]) -> None:
         """Raise DifferenceError unless the next documents are those that end at `ends` tokens."""
-        tables = tables_of(ends, self._n_tokens, self._n_sequences)
-        self._compare(0, tables.sizes, self._n_sequences)
-        self._compare(1, tables.pointers, self._n_sequences)
-        self._compare(2, tables.documents, self._n_documents + 1)
-        self._n_tokens, self._n_sequences = int(ends[-1]), int(tables.documents[-1])
+        sizes, pointers, documents = tables_of(ends, self._n_tokens, self._n_sequences)
+        self._compare(0, sizes, self._n_sequences)
+        self._compare(1, pointers, self._n_sequences)
+        self._compare(2, documents, self._n_documents + 1)
+        self._n_tokens, self._n_sequences = int(ends[-1]), int(documents[-1])
         self._n_documents += len(ends)
 
     def _compare(self, k: int, expected: NDArray[Any], first: int) -> None:
@@ -93,22 +94,24 @@ class _FinishedIndex:
         return OutputError(f"cannot read {self._path}: {error.strerror}")
 
 
-class FinishedIndexes:
-    """Finished token files with their indexes as a sink: compares instead of writing."""
+class FinishedFiles:
+    """Finished output as a sink: compares instead of writing."""
 
-    def __init__(self, files: FinishedFiles, indexes: Outputs) -> None:
-        """Open the indexes, by name, if there are any; the caller closes `files`."""
-        self._files = files
-        self._described: list[dict[str, Any]] = []
-        self._n_tokens = {"train": 0, "val": 0}
+    def __init__(self, outputs: Outputs, indexes: Outputs) -> None:
+        """Open the first file of each stream, and the indexes, by name, if there are any."""
+        self.n_ends = 0  # end-of-text tokens so far
+        self.described: list[dict[str, Any]] = []  # the compared files, as `files` of prepare.json
         with ExitStack() as stack:
-            self._indexes: dict[str, _FinishedIndex] = {}
-            for name, shards in indexes.items():
-                self._indexes[name] = _FinishedIndex(shards)
-                stack.callback(self._indexes[name].close)
+            self._streams = {
+                split: stack.enter_context(closing(FinishedShards(shards)))
+                for split, shards in outputs.items()
+            }
+            self._indexes = {
+                name: stack.enter_context(closing(_FinishedIndex(shards))) for name, shards in indexes.items()
+            }
             self._stack = stack.pop_all()
 
-    def __enter__(self) -> "FinishedIndexes":
+    def __enter__(self) -> "FinishedFiles":
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -117,22 +120,22 @@ class FinishedIndexes:
     def append(
         self, tokens: NDArray[np.uint16], *, is_val: bool, ends: NDArray[np.int64] | None = None
     ) -> None:
-        """Compare `tokens` as `FinishedFiles.append` does, and the ends of documents with the indexes.
+        """Compare `tokens`, (n,) uint16, with the next tokens of a split, and `ends` with its index.
 
         Raises:
-            Difference, DifferenceError, OutputError: as that does.
+            Difference: a token is different or missing.
+            DifferenceError: a shard has a wrong header, or is too long, or an index is wrong.
         """
-        self._files.append(tokens, is_val=is_val)
         split = "val" if is_val else "train"
+        n_before = self._streams[split].n_tokens
+        self._streams[split].compare(tokens)
+        self.n_ends += int(np.count_nonzero(tokens == END_OF_TEXT))
         if self._indexes and ends is not None and len(ends):
-            self._indexes[index_name(split)].compare(ends + self._n_tokens[split])
-        self._n_tokens[split] += len(tokens)
+            self._indexes[index_name(split)].compare(ends + n_before)
 
     def finish(self) -> None:
         """Raise DifferenceError unless all files end here."""
-        self._files.finish()
-        self._described = [one.finish(name) for name, one in reversed(self._indexes.items())]
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Return the entries of `files` in prepare.json for the compared files."""
-        return self._files.describe() + self._described
+        for stream in reversed(self._streams.values()):
+            stream.finish()
+            self.described += stream.described
+        self.described += [one.finish(name) for name, one in reversed(self._indexes.items())]

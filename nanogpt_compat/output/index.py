@@ -46,9 +46,6 @@ def lay_out_indexes(output_dir: Path, outputs: Outputs) -> Outputs:
 
     An index is next to the name of its .bin in the output folder, also if that is a link to another folder:
     Megatron adds both suffixes to one name.
-
-    Raises:
-        OutputError: links form a loop.
     """
     found = {}
     for split, shards in outputs.items():
@@ -63,13 +60,8 @@ def lay_out_indexes(output_dir: Path, outputs: Outputs) -> Outputs:
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Tables:
-    """The entries of some documents in the three tables."""
-
-    sizes: NDArray[np.int32]
-    pointers: NDArray[np.int64]
-    documents: NDArray[np.int64]
+Tables = tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]
+"""The entries of some documents in the three tables: sizes, pointers, documents."""
 
 
 def tables_of(ends: NDArray[np.int64], n_tokens: int, n_sequences: int) -> Tables:
@@ -81,7 +73,7 @@ def tables_of(ends: NDArray[np.int64], n_tokens: int, n_sequences: int) -> Table
     places = np.repeat(starts, counts) + within * MAX_SEQUENCE_TOKENS
     sizes = np.minimum(np.repeat(ends, counts) - places, MAX_SEQUENCE_TOKENS)
     pointers = (places * TOKEN.itemsize).astype(PLACE, copy=False)
-    return Tables(sizes.astype(SIZE), pointers, (n_sequences + last).astype(PLACE, copy=False))
+    return sizes.astype(SIZE), pointers, (n_sequences + last).astype(PLACE, copy=False)
 
 
 def _each_table(ends: Iterable[NDArray[np.int64]]) -> Iterator[Tables]:
@@ -90,12 +82,8 @@ def _each_table(ends: Iterable[NDArray[np.int64]]) -> Iterator[Tables]:
     for some in ends:
         if len(some):
             tables = tables_of(some, n_tokens, n_sequences)
-            n_tokens, n_sequences = int(some[-1]), int(tables.documents[-1])
+            n_tokens, n_sequences = int(some[-1]), int(tables[2][-1])
             yield tables
-
-
-def _header(n_sequences: int, n_documents: int) -> bytes:
-    return _HEADER.pack(_MAGIC, _VERSION, _UINT16, n_sequences, n_documents + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +106,7 @@ class Counts:
 
 
 def read_counts(path: Path) -> Counts | None:
-    """Read the header of an index of uint16 tokens; None if the file is no such index, or has another size.
-
-    Raises:
-        OutputError: it cannot be read.
-    """
+    """Read the header of an index of uint16 tokens; None if the file is no such index, or of another size."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEADER.size)
@@ -144,14 +128,15 @@ def index_parts(read: Callable[[], Iterable[NDArray[np.int64]]]) -> Iterator[NDA
     [[3, 2], [0, 6], [0], [1, 2]]
     """
     n_documents = n_sequences = 0
-    for one in _each_table(read()):
-        n_documents += len(one.documents)
-        n_sequences += len(one.sizes)
-    yield np.frombuffer(_header(n_sequences, n_documents), np.uint8)
-    yield from (one.sizes for one in _each_table(read()))
-    yield from (one.pointers for one in _each_table(read()))
+    for sizes, _, documents in _each_table(read()):
+        n_documents += len(documents)
+        n_sequences += len(sizes)
+    header = _HEADER.pack(_MAGIC, _VERSION, _UINT16, n_sequences, n_documents + 1)
+    yield np.frombuffer(header, np.uint8)
+    yield from (sizes for sizes, _, _ in _each_table(read()))
+    yield from (pointers for _, pointers, _ in _each_table(read()))
     yield np.zeros(1, PLACE)
-    yield from (one.documents for one in _each_table(read()))
+    yield from (documents for _, _, documents in _each_table(read()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,11 +161,7 @@ def describe_index(file: IndexFile, crcs: list[int]) -> dict[str, Any]:
 
 
 def list_indexes(indexes: Outputs, made: Mapping[str, Any]) -> list[tuple[IndexFile, Mapping[str, Any]]]:
-    """Return the indexes in `files` of prepare.json, with their entries; `indexes` may be more.
-
-    Raises:
-        KeyError, TypeError: it is not a report of this version.
-    """
+    """Return the indexes in `files` of prepare.json, with their entries; `indexes` may be more."""
     return [
         (IndexFile(one["name"], indexes[one["name"]].path(0), one["documents"], one["bytes"]), one)
         for one in made["files"]
@@ -199,9 +180,6 @@ def write_index(
     """Write an unfinished index from the file with the ends of documents; return its entry of prepare.json.
 
     It is durable and has its exact size when this returns. `check` may raise to stop.
-
-    Raises:
-        OutputError: the disk is full or failing.
     """
     crcs = SectionCrcs()
     work_folder(shards.folder)

@@ -255,9 +255,6 @@ def lay_out(
 
     If the first shard is for validation, all tokens are one stream, named "train". `has_val_inputs`: they
     are two streams in every format.
-
-    Raises:
-        OutputError: links form a loop.
     """
     try:
         folder = output_dir.resolve()

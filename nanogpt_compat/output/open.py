@@ -11,7 +11,7 @@ from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.layout import LLMC_HEADER_BYTES, count_in_llmc, split_in_name
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.system.units import plural
-from nanogpt_compat.text.utf8 import char_start
+from nanogpt_compat.text.utf8 import char_start, is_utf8
 
 _HEAD_BYTES = 64 * 1024
 _NPY = b"\x93NUMPY"
@@ -36,10 +36,6 @@ class TokenFile:
         """The size of the file."""
         return self.header_bytes + self.n_tokens * TOKEN.itemsize
 
-    def map(self) -> "np.memmap[Any, np.dtype[np.uint16]]":
-        """Map all tokens, (n_tokens,) uint16, read-only; there must be some."""
-        return np.memmap(self.path, TOKEN, "r", self.header_bytes, (self.n_tokens,))
-
 
 def open_tokens(path: str | Path) -> "np.memmap[Any, np.dtype[np.uint16]]":
     """Map the tokens of a file into memory, read-only: (n,) uint16, without the file's header.
@@ -60,17 +56,13 @@ def open_tokens(path: str | Path) -> "np.memmap[Any, np.dtype[np.uint16]]":
     if not file.n_tokens:
         raise OutputError(f"{path} holds no tokens: it has {plural(file.n_bytes, 'byte')}")
     try:
-        return file.map()
+        return np.memmap(file.path, TOKEN, "r", file.header_bytes, (file.n_tokens,))
     except OSError as error:
         raise _unreadable(file.path, error) from error
 
 
 def look_at(path: Path) -> TokenFile:
-    """Read the header of a file of tokens, if it has one, and check that its size fits.
-
-    Raises:
-        OutputError: as `open_tokens`, except that an empty file has 0 tokens.
-    """
+    """Read the header of a file of tokens, if it has one, and check that its size fits. 0 tokens are fine."""
     try:
         if path.is_dir():
             names = sorted(one.name for one in path.iterdir() if split_in_name(one.name))
@@ -138,16 +130,9 @@ def _what_else(head: bytes) -> str | None:
     if halves[1::2].max() <= _MOST_HIGH < halves[::2].max():  # every second one is the upper half of a token
         is_64 = not halves[2::4].any()
         return f"looks like tokens of {64 if is_64 else 32} bits, such as GPT-NeoX's or Llama's"
-    return "looks like text" if _is_text(head) else None
-
-
-def _is_text(head: bytes) -> bool:
-    """Return whether this is UTF-8 without zeros; tokens are neither, unless they are very few."""
-    try:
-        head[: char_start(head, len(head) - 1)].decode()
-    except UnicodeDecodeError:
-        return False
-    return b"\0" not in head
+    # Text is UTF-8 without zeros; tokens are neither, unless they are very few.
+    is_text = b"\0" not in head and is_utf8(head[: char_start(head, len(head) - 1)])
+    return "looks like text" if is_text else None
 
 
 def _unreadable(path: Path, error: OSError) -> OutputError:

@@ -6,7 +6,6 @@ At most 1 MiB of a file is in memory.
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,10 @@ from numpy.typing import NDArray
 
 from nanogpt_compat.errors import DifferenceError, OutputError
 from nanogpt_compat.output.checksums import SectionCrcs, describe
-from nanogpt_compat.output.layout import OutputFile, Outputs, Shards
+from nanogpt_compat.output.layout import OutputFile, Shards
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.system.filesystem import advise_sequential, drop_cache, is_cached
 from nanogpt_compat.system.units import plural
-from nanogpt_compat.text.documents import END_OF_TEXT
 
 MAKE_AGAIN = "run the same command with --overwrite instead of --verify to make the output again"
 
@@ -37,11 +35,7 @@ def fill(data: memoryview, file: FileIO) -> int:
 
 
 def read_chunks(path: Path) -> Iterator[memoryview]:
-    """Read a file, and leave the page cache as it was; yields 1 MiB at a time, in the same memory.
-
-    Raises:
-        OutputError: it cannot be read.
-    """
+    """Read a file, and leave the page cache as it was; yields 1 MiB at a time, in the same memory."""
     buffer = memoryview(bytearray(_CHUNK_TOKENS * TOKEN.itemsize))
     n_done = 0
     try:
@@ -105,10 +99,10 @@ class _FinishedFile:
             self._drop_all()
             self._file.close()
 
-    def compare(self, tokens: NDArray[np.uint16], start: int, end: int) -> None:
-        """Read the next `end - start` tokens; raise Difference unless they are `tokens[start:end]`."""
-        for first in range(start, end, _CHUNK_TOKENS):
-            expected = tokens[first : min(first + _CHUNK_TOKENS, end)]
+    def compare(self, tokens: NDArray[np.uint16]) -> None:
+        """Raise Difference unless the next tokens are these."""
+        for first in range(0, len(tokens), _CHUNK_TOKENS):
+            expected = tokens[first : first + _CHUNK_TOKENS]
             found = self._read(len(expected))
             if not np.array_equal(found, expected):
                 differs = np.flatnonzero(found != expected[: len(found)])
@@ -123,8 +117,8 @@ class _FinishedFile:
                 )
             self.n_tokens += len(expected)
 
-    def check_ends(self, header: bytes) -> None:
-        """Raise DifferenceError unless the file ends here and began with `header`."""
+    def finish(self, header: bytes) -> None:
+        """Raise DifferenceError unless the file ends here and began with `header`; close it."""
         if (place := first_difference(self._header, header)) is not None:
             raise DifferenceError(
                 f"{self.path} should begin with the {len(header):,} bytes of a header for {self.n_tokens:,} "
@@ -136,6 +130,7 @@ class _FinishedFile:
                 f"{self.path} should end after {self.n_tokens:,} tokens, at byte {self._offset:,}, and "
                 f"has {plural(n_more, 'byte')} more; {MAKE_AGAIN}"
             )
+        self.close()
 
     def _read(self, n_tokens: int) -> NDArray[np.uint16]:
         """Read `n_tokens` whole tokens, or fewer at the end of the file."""
@@ -160,7 +155,7 @@ class _FinishedFile:
         return OutputError(f"cannot read {self.path} at byte {self._offset:,}: {error.strerror}")
 
 
-class _FinishedShards:
+class FinishedShards:
     """The files of one stream, read one after another."""
 
     def __init__(self, shards: Shards) -> None:
@@ -181,61 +176,16 @@ class _FinishedShards:
                 self.finish()
                 self._file = self._open(k)
             begin = self.n_tokens - start
-            self._file.compare(tokens, begin, begin + last - first)
+            self._file.compare(tokens[begin : begin + last - first])
             self.n_tokens += last - first
 
     def finish(self) -> None:
         """Raise DifferenceError unless the open file ends here; close it."""
         file = self._file
-        file.check_ends(self._shards.header(file.n_tokens))
-        file.close()
-        described = describe(
-            OutputFile("", self._shards, len(self.described), file.n_tokens), file.sections.crcs
-        )
-        self.described.append(described | {"sha256": file.sha256.hexdigest()})
+        file.finish(self._shards.header(file.n_tokens))
+        finished = OutputFile("", self._shards, len(self.described), file.n_tokens)
+        self.described.append(describe(finished, file.sections.crcs) | {"sha256": file.sha256.hexdigest()})
 
     def close(self) -> None:
         """Close the open file."""
         self._file.close()
-
-
-class FinishedFiles:
-    """Finished output as a sink: compares tokens with the files instead of writing them."""
-
-    def __init__(self, outputs: Outputs) -> None:
-        """Open the first file of each stream."""
-        self.n_ends = 0  # end-of-text tokens so far
-        with ExitStack() as stack:
-            self._streams = {}
-            for split, shards in outputs.items():
-                self._streams[split] = _FinishedShards(shards)
-                stack.callback(self._streams[split].close)
-            self._stack = stack.pop_all()
-
-    def __enter__(self) -> "FinishedFiles":
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._stack.close()
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Return the entries of `files` in prepare.json for the compared files."""
-        return [one for stream in reversed(self._streams.values()) for one in stream.described]
-
-    def append(
-        self, tokens: NDArray[np.uint16], *, is_val: bool, ends: NDArray[np.int64] | None = None
-    ) -> None:
-        """Compare `tokens`, (n,) uint16, with the next tokens of a split.
-
-        Raises:
-            Difference: a token is different or missing.
-            DifferenceError: a shard has a wrong header, or is too long.
-            OutputError: a file is missing or cannot be read.
-        """
-        self._streams["val" if is_val else "train"].compare(tokens)
-        self.n_ends += int(np.count_nonzero(tokens == END_OF_TEXT))
-
-    def finish(self) -> None:
-        """Raise DifferenceError unless all files end here."""
-        for stream in reversed(self._streams.values()):
-            stream.finish()

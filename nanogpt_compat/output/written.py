@@ -148,26 +148,20 @@ def take_back(files: Mapping[str, Written], tokens: Mapping[str, int]) -> None:
     """Rename shards that reach beyond `tokens` from their final names back to unfinished.
 
     If the journal has lost the record that a shard is full, the shard keeps its name and is copied.
-
-    Raises:
-        OutputError: a rename failed, or the disk is full or failing.
     """
     for split, written in files.items():
         shards, n_tokens = written.shards, tokens.get(split, 0)
         n_full = shards.n_full(n_tokens)
         for k in range(n_full, written.n_named):
             if written.path(k) == shards.path(k) and is_there(shards.path(k)):
-                _make_unfinished(shards, k)
+                _rename(shards.path(k), shards.partial(k))
+                sync_folder(shards.folder)
         if n_tokens % shards.shard_tokens and written.path(n_full) == shards.path(n_full):
             if shards.is_endless:  # a copy may be as large as all output
-                _make_unfinished(shards, n_full)
+                _rename(shards.path(n_full), shards.partial(n_full))
+                sync_folder(shards.folder)
             else:
                 _copy(shards.path(n_full), shards.partial(n_full))
-
-
-def _make_unfinished(shards: Shards, k: int) -> None:
-    _rename(shards.path(k), shards.partial(k))
-    sync_folder(shards.folder)
 
 
 def _copy(final: Path, partial: Path) -> None:
@@ -268,9 +262,6 @@ def publish(files: Mapping[str, Written], *, may_replace: bool) -> None:
     """Rename finished files to their final names, val first; skip those that already have them.
 
     With `may_replace`, also remove the surplus shards of an earlier run, which would be read as well.
-
-    Raises:
-        OutputError: a rename failed, or another file has a final name.
     """
     for written in files.values():
         publish_some(written.shards, range(written.n_named), may_replace=may_replace)
@@ -287,7 +278,7 @@ def publish(files: Mapping[str, Written], *, may_replace: bool) -> None:
 
 
 def publish_some(shards: Shards, numbers: Iterable[int], *, may_replace: bool) -> None:
-    """Rename these shards of a stream to their final names; raises as `publish` does."""
+    """Rename these shards of a stream to their final names."""
     for k in numbers:
         partial, final = shards.partial(k), shards.path(k)
         if not is_there(partial):

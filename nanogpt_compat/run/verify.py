@@ -14,9 +14,9 @@ from nanogpt_compat import report
 from nanogpt_compat.errors import CheckpointError, DifferenceError, InputError, OutputError
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.output.check import find_surplus
-from nanogpt_compat.output.index_reader import FinishedIndexes
+from nanogpt_compat.output.finished import FinishedFiles
 from nanogpt_compat.output.layout import by_split, by_stream, files_of, name_tokens
-from nanogpt_compat.output.reader import MAKE_AGAIN, Difference, FinishedFiles
+from nanogpt_compat.output.reader import MAKE_AGAIN, Difference
 from nanogpt_compat.output.shuffle import Place
 from nanogpt_compat.output.spill import Spill, SpillReader, SpillWriter, remove_spill
 from nanogpt_compat.output.written import is_there
@@ -49,11 +49,10 @@ def verify(job: Job, voice: Voice) -> None:
             raise _incomplete(min(missing))
         for line in find_surplus(job.outputs, job.config.output_dir, own):
             raise DifferenceError(line)
-        with watch, FinishedFiles(job.outputs) as files, FinishedIndexes(files, job.indexes) as all_files:
-            tally = _compare(job, all_files, watch)
-        described = all_files.describe()
-        _check_report(job, made, tally, files.n_ends, described)
-        report.write_report(job.config.output_dir, made | {"files": described})
+        with watch, FinishedFiles(job.outputs, job.indexes) as files:
+            tally = _compare(job, files, watch)
+        _check_report(job, made, tally, files.n_ends, files.described)
+        report.write_report(job.config.output_dir, made | {"files": files.described})
     made_files = list(files_of(job.outputs, by_stream(job.outputs, made["tokens"])))
     names = ", ".join([name_tokens(made_files), *reversed(job.indexes)])
     voice.say(f"verified: {names}, all as tiktoken {job.encoder.version} makes them")
@@ -103,7 +102,7 @@ def _check_belongs(job: Job, made: Mapping[str, Any], watch: Watch) -> None:
         )
 
 
-def _compare(job: Job, files: FinishedIndexes, watch: Watch) -> Tally:
+def _compare(job: Job, files: FinishedFiles, watch: Watch) -> Tally:
     """Run the pipeline from the beginning, compare, and return its counters."""
     tally = Tally([InputTally() for _ in job.inputs])
     try:
@@ -119,7 +118,7 @@ def _compare(job: Job, files: FinishedIndexes, watch: Watch) -> Tally:
     return tally
 
 
-def _compare_shuffled(job: Job, files: FinishedIndexes, tally: Tally, watch: Watch) -> None:
+def _compare_shuffled(job: Job, files: FinishedFiles, tally: Tally, watch: Watch) -> None:
     """Make both passes of the shuffle again, with a spill of its own, and compare what the second makes."""
     needed_bytes = needed_for_spill(job, with_output=False)
     if needed_bytes > job.free_bytes:
