@@ -75,8 +75,6 @@ def run(
     An exception from any of these ends the run.
 
     Raises:
-        InputError: an input is unreadable or changes, or cannot be decoded and `errors` is `strict`.
-        OutputError: the disk is full or failing.
         EngineMismatch: the engine's tokens are wrong; the message names the bytes and the file.
     """
 
@@ -117,12 +115,14 @@ def run(
 
 def _count_phase(tally: Tally, source: Source, end: int, *, has_enough: bool) -> None:
     """Count the inputs before number `end` when reading has ended: in full, or as far as they were read."""
-    index = tally.position.input_index
+    at = tally.position
+    index = at.input_index
     if source.end is not None:
         # A compressed input is one span, so it has ended; another input may go beyond this span.
         _count_ended(tally, source, index + (source.inputs[index].form.compression != "none"))
     elif has_enough:
-        tally.count_left(end)
+        for one in tally.inputs[index + at.at_end : end]:
+            one.is_left = True
     else:
         _count_ended(tally, source, end)
 
@@ -141,7 +141,6 @@ def _count_ended(tally: Tally, source: Source, end: int) -> None:
 def _count(tally: Tally, encoded: Encoded) -> None:
     """Add a written block to the tally."""
     block = encoded.block
-    records = encoded.records
     n_val = sum(len(one.ids) for one in encoded.stretches if one.is_val)
     tally.count_block(
         block.end,
@@ -149,12 +148,13 @@ def _count(tally: Tally, encoded: Encoded) -> None:
         n_val_tokens=n_val,
         n_chars=block.n_chars,
         n_forced=block.ends_by_force + encoded.n_forced,
+        n_invalid=encoded.n_invalid,
+        invalid_offsets=encoded.invalid_offsets,
     )
-    tally.count_invalid(encoded.n_invalid, encoded.invalid_offsets)
     if encoded.documents is not None:
         tally.count_documents(encoded.documents)
-    if records is not None:
-        tally.count_records(records)
+    if encoded.records is not None:
+        tally.count_records(encoded.records)
     tally.checked_slices += encoded.n_checked
     tally.fallback_blocks += encoded.by_reference
 
@@ -170,7 +170,13 @@ class _Work:
 
     def encode(self, block: Block) -> Encoded:
         """Encode a block, in a worker thread."""
-        check_at = places_at_first(block) if block.start == self.beginning else places_to_check(block)
+        check_at: Sequence[int] | None
+        if block.start != self.beginning:
+            check_at = places_to_check(block)
+        elif len(block.raw) > _SHORT_BYTES:
+            check_at = range(0, len(block.raw), -(-len(block.raw) // _N_AT_FIRST))
+        else:
+            check_at = None  # everywhere
         source, path = self.source, self.source.inputs[block.start.input_index].location
         documents = source.documents_in(block.start.input_index)
         return encode_block(block, self.encoder, source.errors, path, check_at, documents, self.check_room)
@@ -268,24 +274,15 @@ class _InFlight:
         self._has_failed = False
 
 
-def places_at_first(block: Block) -> Sequence[int] | None:
-    """Choose where in the first block the engine is checked: everywhere (None) in a short one."""
-    n_bytes = len(block.raw)
-    return None if n_bytes <= _SHORT_BYTES else range(0, n_bytes, -(-n_bytes // _N_AT_FIRST))
-
-
 def places_to_check(block: Block) -> list[int]:
     """Choose where in a block the engine is checked: one place in every 16 MiB of each input.
 
     The places do not depend on the size of blocks, nor on where a run was stopped.
     """
     start, end = block.start.offset, block.end.offset
-    places = []
-    for k in range(start // _CHECK_EVERY_BYTES, end // _CHECK_EVERY_BYTES + 1):
-        place = _place_to_check(block.start.input_index, k, _CHECK_EVERY_BYTES)
-        if start <= place < end:
-            places.append(place - start)
-    return places
+    spans = range(start // _CHECK_EVERY_BYTES, end // _CHECK_EVERY_BYTES + 1)
+    places = [_place_to_check(block.start.input_index, k, _CHECK_EVERY_BYTES) for k in spans]
+    return [place - start for place in places if start <= place < end]
 
 
 @lru_cache(maxsize=64)

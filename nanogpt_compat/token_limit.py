@@ -5,10 +5,10 @@ number is encoded again, up to the first place where a run may end. Without docu
 an exact cut, and the tokens between the number and the cut are dropped.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
-from nanogpt_compat.encoders.block import Encoded, Stretch
+from nanogpt_compat.encoders.block import Encoded
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.source import Source
 from nanogpt_compat.resume.counters import Tally
@@ -82,13 +82,8 @@ class TokenLimit:
         """Drop what is beyond `n_tokens`, if the text is one stream."""
         if self._source.documents is not None:
             return encoded
-        return replace(encoded, stretches=tuple(_first(encoded.stretches, n_tokens)))
-
-
-def _first(stretches: Sequence[Stretch], n_tokens: int) -> list[Stretch]:
-    """Return the first tokens of stretches of one split."""
-    found = []
-    for one in stretches:
-        found.append(replace(one, ids=one.ids[: max(0, n_tokens)]))
-        n_tokens -= len(one.ids)
-    return found
+        stretches = []
+        for one in encoded.stretches:  # all of one split
+            stretches.append(replace(one, ids=one.ids[: max(0, n_tokens)]))
+            n_tokens -= len(one.ids)
+        return replace(encoded, stretches=tuple(stretches))

@@ -224,7 +224,7 @@ def engine_is_not_checked() -> None:
 def words_are_never_forgotten() -> None:
     from nanogpt_compat.encoders.bounded import BoundedTokenizer
 
-    _replace(BoundedTokenizer, _renew=_nothing)
+    _replace(BoundedTokenizer, renew=_nothing)
 
 
 @noticed_by(

@@ -41,7 +41,7 @@ def expected(tmp_path: Path, args: Args) -> Expected:
 def saved_tokens(out: Path) -> int:
     """Return the number of tokens in the last checkpoint of the journal, all splits together."""
     records = [entry.record for entry in read_journal(out / ".prepare" / "journal")]
-    tokens: list[dict[str, int]] = [record["tokens"] for record in records if "tokens" in record]  # type: ignore[misc] # JSON
+    tokens: list[dict[str, int]] = [record["tokens"] for record in records if "tokens" in record]
     return sum(tokens[-1].values()) if tokens else 0
 
 

@@ -384,7 +384,7 @@ def test_a_journal_that_lost_little_costs_little(
     journal = stopped_shards / ".prepare" / "journal"
     tear(journal, "half of it")
     entries = [entry.record for entry in read_journal(journal)]
-    n_tokens = sum(entries[-1]["tokens"].values())  # type: ignore[attr-defined] # JSON
+    n_tokens = sum(entries[-1]["tokens"].values())
     done = prepare(*shard_args, "--output-dir", stopped_shards)
     assert done.returncode == 0, done.stderr
     assert f" {format_count(n_tokens)} tokens): " in done.stderr

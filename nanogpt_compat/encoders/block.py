@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +98,12 @@ def encode_block(
         text, non_ascii = as_utf8(block, "strict")
     except UnicodeDecodeError as error:
         if errors == "strict":
-            raise _undecodable(block, path, error) from error
+            found = block.raw[error.start : error.end].hex(" ")
+            raise InputError(
+                f"{path}: byte {block.start.offset + error.start:,} is not UTF-8: found {found} "
+                f"({error.reason}); --errors ignore drops such bytes, --errors replace puts U+FFFD in their "
+                "place"
+            ) from error
         text, non_ascii = as_utf8(block, errors)
         n_invalid, offsets = find_invalid_bytes(block.raw)
     offsets = tuple(block.start.offset + offset for offset in offsets)
@@ -150,13 +154,7 @@ def _encode_records(
     check_at: Sequence[int] | None,
     make_room: MakeRoom,
 ) -> Encoded:
-    """Encode the records of a block.
-
-    Raises:
-        InputError: a record is bad, or no engine can encode it, and bad records are not skipped; or the
-            engine fails on several records together, but on none alone.
-        EngineMismatch: the engine's tokens are not tiktoken's.
-    """
+    """Encode the records of a block."""
     try:
         found = block.documents(skip_bad=documents.skip_bad, make_room=make_room)
         if block.is_long_record:
@@ -190,7 +188,9 @@ def _make_room_for(text: bytes, encoder: Encoder, record: RecordBlock, make_room
     samples = [text[start : start + _SAMPLE_BYTES] for start in range(0, len(text), step)]
     densest = max(len(encoder.encode(one.decode(errors="ignore").encode())) / len(one) for one in samples)
     n_bytes = _bytes_to_encode(densest * len(text), longest_stretch_bytes(text))
-    make_room(n_bytes, partial(_need_of_text, text, n_bytes, record))
+    all_bytes = len(text) + n_bytes
+    what = f"{record.place}, has {format_bytes(len(text))} of text"
+    make_room(n_bytes, lambda: Need(what, all_bytes, all_bytes))
 
 
 def _bytes_to_encode(n_tokens: float, stretch_bytes: int) -> int:
@@ -200,11 +200,6 @@ def _bytes_to_encode(n_tokens: float, stretch_bytes: int) -> int:
     bytes of tiktoken's for each byte of a run of white space before a word.
     """
     return round(n_tokens * 9 / 4) + 16 * _JOINED_BYTES + 65 * min(stretch_bytes, MAX_PIECE_BYTES)
-
-
-def _need_of_text(text: bytes, more_bytes: int, record: RecordBlock) -> Need:
-    n_bytes = len(text) + more_bytes
-    return Need(f"{record.place}, has {format_bytes(len(text))} of text", n_bytes, n_bytes)
 
 
 def _encode_found(
@@ -217,11 +212,7 @@ def _encode_found(
 
 
 def _without_failing(block: RecordBlock, encoder: Encoder, documents: Documents) -> Records:
-    """Parse a block again, one record at a time, and count those that no engine can encode as bad.
-
-    Raises:
-        InputError: there is one, and bad records are not skipped.
-    """
+    """Parse a block again, one record at a time, and count those that no engine can encode as bad."""
     all_found = Records()
     for one in block.singles():
         found = one.documents(skip_bad=documents.skip_bad)
@@ -316,12 +307,3 @@ def _with_ends(stretches: Sequence[Stretch], eot: str, block: Block) -> list[Str
         if is_open[is_val] and after != split:
             found.append(Stretch(np.empty(0, np.uint16), is_val, np.zeros(1, np.int64)))
     return found
-
-
-def _undecodable(block: Block, path: object, error: UnicodeDecodeError) -> InputError:
-    """Return the error that names the file and the bytes that are not UTF-8."""
-    found = block.raw[error.start : error.end].hex(" ")
-    return InputError(
-        f"{path}: byte {block.start.offset + error.start:,} is not UTF-8: found {found} ({error.reason}); "
-        "--errors ignore drops such bytes, --errors replace puts U+FFFD in their place"
-    )

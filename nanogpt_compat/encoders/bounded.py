@@ -9,7 +9,7 @@ import os
 import tempfile
 import threading
 from binascii import b2a_base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any
 
@@ -45,7 +45,9 @@ class BoundedTokenizer:
         return_large_blocks()
         self.most_bytes = most_bytes
         self._gigatoken = gigatoken
-        self._rank_lines = _rank_lines(ranks)
+        self._rank_lines = b"".join(  # like a .tiktoken file
+            [b"%b %d\n" % (b2a_base64(token, newline=False), rank) for token, rank in ranks.items()]
+        )
         self._special_tokens = dict(special_tokens or {})
         self._last_token = max(*ranks.values(), *self._special_tokens.values())
         self._own_bytes = own_bytes
@@ -90,7 +92,7 @@ class BoundedTokenizer:
                 self._seen_bytes += self._unseen_bytes
                 self._unseen_bytes = 0
         if is_due and self.held_bytes() > self._share * self.most_bytes:
-            self._renew(generation)
+            self.renew(generation)
         return ids
 
     def _encode_with(self, tokenizer: Any, text: bytes) -> NDArray[np.uint16]:
@@ -102,10 +104,6 @@ class BoundedTokenizer:
         ids: NDArray[np.uint16] = matrix[0].astype(TOKEN_DTYPE)
         return ids
 
-    def renew(self) -> None:
-        """Forget all words."""
-        self._renew(self.generation)
-
     def held_bytes(self) -> int:
         """Return how much the process has grown since the build, with large tables counted twice.
 
@@ -114,10 +112,10 @@ class BoundedTokenizer:
         """
         return self._own_bytes() + large_bytes() - used_bytes() - self._base_bytes
 
-    def _renew(self, generation: int) -> None:
+    def renew(self, generation: int | None = None) -> None:
         """Rebuild the tokenizer when no thread uses it, unless it was rebuilt since `generation`."""
         with self._changed:
-            if self._is_changing or self.generation != generation:
+            if self._is_changing or generation not in (None, self.generation):
                 return
             self._is_changing = True  # from now on, no thread starts to encode
             try:
@@ -135,28 +133,17 @@ class BoundedTokenizer:
                 self._changed.notify_all()
 
     def _build(self) -> Any:
-        with _named_file(self._rank_lines) as path:
+        """Build the tokenizer from a file, which gigatoken needs; in memory where possible."""
+        with contextlib.ExitStack() as stack:
+            if hasattr(os, "memfd_create"):
+                file: Any = stack.enter_context(os.fdopen(os.memfd_create("ranks"), "wb"))
+                path = f"/proc/self/fd/{file.fileno()}"
+            else:
+                folder = stack.enter_context(tempfile.TemporaryDirectory())
+                path = os.path.join(folder, "ranks.tiktoken")  # noqa: PTH118 - a str, like the one above
+                file = stack.enter_context(open(path, "wb"))  # noqa: PTH123
+            file.write(self._rank_lines)
+            file.flush()
             return self._gigatoken.Tokenizer.from_tiktoken(
                 path, pretokenizer="gpt2", special_tokens=self._special_tokens
             )
-
-
-def _rank_lines(ranks: Mapping[bytes, int]) -> bytes:
-    """Format ranks like a .tiktoken file."""
-    return b"".join([b"%b %d\n" % (b2a_base64(token, newline=False), rank) for token, rank in ranks.items()])
-
-
-@contextlib.contextmanager
-def _named_file(content: bytes) -> Iterator[str]:
-    """Yield the path of a file with `content`, which gigatoken needs; in memory where possible."""
-    with contextlib.ExitStack() as stack:
-        if hasattr(os, "memfd_create"):
-            file: Any = stack.enter_context(os.fdopen(os.memfd_create("ranks"), "wb"))
-            path = f"/proc/self/fd/{file.fileno()}"
-        else:
-            folder = stack.enter_context(tempfile.TemporaryDirectory())
-            path = os.path.join(folder, "ranks.tiktoken")  # noqa: PTH118 - a str, like the one above
-            file = stack.enter_context(open(path, "wb"))  # noqa: PTH123
-        file.write(content)
-        file.flush()
-        yield path

@@ -1,6 +1,7 @@
 """Choose the engine of a run."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
@@ -44,13 +45,12 @@ def choose_encoder(
     `auto` takes gigatoken only if that suffices. With `has_documents`, the mark between documents becomes the
     end-of-text token. gigatoken's word caches get `cache_bytes` if that is more than the default;
     `reader_bytes`, which reading takes in addition to the blocks, do not count as cache.
-
-    Raises:
-        UsageError: gigatoken was asked for, but is not installed or fails.
     """
     reference = TiktokenEncoder(with_mark(encoding) if has_documents else encoding)
     plain = f"engine: tiktoken {reference.version}"
-    found = _installed()
+    found = None
+    with suppress(PackageNotFoundError):
+        found = version("gigatoken")
     if engine == "tiktoken":
         return Choice(reference, plain)
     if engine == "auto" and found is None:
@@ -109,10 +109,3 @@ def is_tested(version: str) -> bool:
 
 def _how_to_install() -> str:
     return show(install(f"gigatoken=={GIGATOKEN_VERSIONS[-1]}.*"))
-
-
-def _installed() -> str | None:
-    try:
-        return version("gigatoken")
-    except PackageNotFoundError:
-        return None

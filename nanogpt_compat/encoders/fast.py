@@ -52,9 +52,6 @@ class GigatokenEncoder:
         """Build it from the reference's ranks; `own_bytes` reads this process's anonymous memory.
 
         Word caches and blocks may take `cache_bytes` of it; default: `cache_bytes_for`.
-
-        Raises:
-            ImportError: gigatoken, or a package that it needs, is not installed.
         """
         # It has one word cache for each thread of its pool; any further threads of ours would spin.
         os.environ.setdefault("RAYON_NUM_THREADS", str(n_workers))
@@ -109,12 +106,7 @@ class GigatokenEncoder:
     def encode_checked(
         self, text: bytes, check_at: Sequence[int] | None, non_ascii: bytes | None = None
     ) -> Tokens:
-        """Encode with gigatoken, and check slices; with tiktoken where gigatoken would differ or fails.
-
-        Raises:
-            EngineMismatch: gigatoken's tokens of a slice are not tiktoken's, or not in the vocabulary.
-            EngineFailure: tiktoken failed too.
-        """
+        """Encode with gigatoken, and check slices; with tiktoken where gigatoken would differ or fails."""
         try:
             if has_new_letter(non_ascii_part(text) if non_ascii is None else non_ascii):
                 return self._encode_by_reference(text)

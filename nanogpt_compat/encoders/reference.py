@@ -46,8 +46,7 @@ class TiktokenEncoder:
 
         Raises:
             EngineFailure: tiktoken failed, as 0.14 does on a million white-space characters before a word,
-            and
-                versions before 0.12 on long runs of one character.
+                and versions before 0.12 on long runs of one character.
 
         >>> from nanogpt_compat.encoders.vocabulary import load_gpt2
         >>> TiktokenEncoder(load_gpt2()).encode(b"hello world")

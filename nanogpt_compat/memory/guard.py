@@ -263,10 +263,6 @@ class MemoryGuard:
         fits = in_flight_bytes + cost_bytes <= self.in_flight_bytes
         return not in_flight_bytes or (fits and cost_bytes <= spare_bytes)
 
-    def lacks_room(self, n_bytes: int) -> bool:
-        """Whether `n_bytes` more memory would exceed a limit now; reads the limits, 0.3 ms."""
-        return bool(self._too_near(n_bytes))
-
     def check_room(self, n_bytes: int, need_of: Callable[[], Need]) -> None:
         """Check that a record may take `n_bytes` more, with nothing else in flight.
 
@@ -276,7 +272,7 @@ class MemoryGuard:
             TooSmallError: it will not fit even if other programs free memory.
             MemoryLimitError: it fits once other programs free memory, or in a new process.
         """
-        near = self._too_near(n_bytes)
+        near = self.too_near(n_bytes)
         if not near:
             return
         need = need_of()
@@ -299,8 +295,8 @@ class MemoryGuard:
             f"{found}; {_describe(near[0])}. Try again when less of it is in use", smaller_helps=False
         )
 
-    def _too_near(self, n_bytes: int) -> list[Reading]:
-        """Return the limits with a margin of less than `n_bytes`, the smallest margin first."""
+    def too_near(self, n_bytes: int) -> list[Reading]:
+        """Read the limits (0.3 ms), and return those that `n_bytes` more would exceed, the tightest first."""
         readings = [one for one in self._sampler.sample(is_fresh=True) if not one.advisory]
         near = [one for one in readings if policy.margin_bytes(one) < n_bytes]
         return sorted(near, key=policy.margin_bytes)

@@ -104,14 +104,13 @@ def parse_mounts(text: str) -> list[tuple[list[str], str, str]]:
         fields, kind = before.split(" "), after.split(" ")
         if len(fields) < 6 or len(kind) < 3 or kind[0] not in ("cgroup", "cgroup2"):
             continue
-        mount_root, mount_point = (re.sub(r"\\([0-3][0-7]{2})", _unescape, field) for field in fields[3:5])
+        # `\040` is a space.
+        mount_root, mount_point = (
+            re.sub(r"\\([0-3][0-7]{2})", lambda escape: chr(int(escape[1], 8)), field)
+            for field in fields[3:5]
+        )
         mounts.append(([""] if kind[0] == "cgroup2" else kind[2].split(","), mount_root, mount_point))
     return mounts
-
-
-def _unescape(escape: re.Match[str]) -> str:
-    r"""Turn mountinfo's `\040` back into a space."""
-    return chr(int(escape[1], 8))
 
 
 def below_mount(path: str, mount_root: str) -> list[str] | None:
@@ -205,9 +204,6 @@ def anonymous_bytes(process: psutil.Process, root: Path = Path("/")) -> int:
     """Return a process's anonymous memory, in RAM or swapped out, without file-backed pages.
 
     Takes 20 us; psutil's memory_full_info, which also knows about swap, takes 757 us.
-
-    Raises:
-        OSError, psutil.Error: the process is gone.
     """
     status = parse_stat(_read_if_any(f"{root}/proc/{process.pid}/status")) if sys.platform == "linux" else {}
     if "RssAnon" in status:
@@ -228,16 +224,10 @@ def own_bytes_reader() -> Callable[[], int]:
 
 
 def read_own_use(limit_bytes: int, processes: list[psutil.Process], root: Path = Path("/")) -> Reading:
-    """Read the anonymous memory of `processes`, this one first, as the use of `--max-memory`.
-
-    A child that has ended is skipped.
-
-    Raises:
-        OSError, psutil.Error: the use of this process cannot be read.
-    """
+    """Read the anonymous memory of `processes`, this one first, as the use of `--max-memory`."""
     used_bytes = anonymous_bytes(processes[0], root)
     for child in processes[1:]:
-        with contextlib.suppress(OSError, psutil.Error):
+        with contextlib.suppress(OSError, psutil.Error):  # it has ended
             used_bytes += anonymous_bytes(child, root)
     advisory = sys.platform == "darwin"  # only the whole resident set is known there
     source = "the command line"

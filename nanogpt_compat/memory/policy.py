@@ -143,7 +143,11 @@ def decide(readings: Sequence[Reading], state: State, now_s: float) -> tuple[Sta
         return _throttle(replace(state, cause=tightest(near), calm_since_s=None), now_s)
     if any(reading.headroom_bytes < reserves_for(reading).recover_bytes for reading in readings):
         return replace(state, calm_since_s=None), None
-    return _recover(state, now_s), None
+    # Undo one halving after each HOLD_S of calm; the level is OK from the first one on.
+    since_s = now_s if state.calm_since_s is None else state.calm_since_s
+    if now_s - since_s < HOLD_S:
+        return replace(state, calm_since_s=since_s), None
+    return State(n_halvings=max(0, state.n_halvings - 1), calm_since_s=now_s), None
 
 
 def _throttle(state: State, now_s: float) -> tuple[State, Step | None]:
@@ -156,14 +160,6 @@ def _throttle(state: State, now_s: float) -> tuple[State, Step | None]:
     n_halvings = min(state.n_halvings + (step is Step.HALVE), MAX_HALVINGS)
     pause_s = STEP_EVERY_S if n_steps + 1 < len(LADDER) else LATER_STEP_EVERY_S
     return replace(state, n_steps=n_steps + 1, n_halvings=n_halvings, next_step_s=now_s + pause_s), step
-
-
-def _recover(state: State, now_s: float) -> State:
-    """Undo one halving after each HOLD_S of calm; the level is OK from the first one on."""
-    since_s = now_s if state.calm_since_s is None else state.calm_since_s
-    if now_s - since_s < HOLD_S:
-        return replace(state, calm_since_s=since_s)
-    return State(n_halvings=max(0, state.n_halvings - 1), calm_since_s=now_s)
 
 
 def poll_delay_s(readings: Sequence[Reading]) -> float:

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.layout import WORK_FOLDER
 from nanogpt_compat.output.token_file import TOKEN
+from nanogpt_compat.output.writer import TokenFiles
 from nanogpt_compat.output.written import Segment, Written, is_sound
 from nanogpt_compat.resume.counters import InputTally, Tally
 from nanogpt_compat.resume.journal import Journal, read_journal
@@ -73,8 +74,7 @@ def read_found(journal: Path) -> Found:
     """Read the journal up to its first invalid line; takes some hundred bytes of memory per checkpoint."""
     found = Found()
     for entry in read_journal(journal):
-        record: Mapping[str, Any] = entry.record
-        found.end_byte = entry.end_byte
+        record, found.end_byte = entry.record, entry.end_byte
         if found.header is None or "options" in record:
             if found.header is None:
                 found.marks.append(Mark(entry.end_byte, Segment({}, {})))
@@ -117,7 +117,7 @@ def segments_in(journal: Path, stream: str) -> Iterator[Segment]:
     Holds one at a time.
     """
     for entry in read_journal(journal):
-        record: Mapping[str, Any] = entry.record
+        record = entry.record
         if stream in record.get("crcs", ()):
             yield Segment(record["tokens"], record["crcs"], record.get("section_crcs", {}))
 
@@ -129,8 +129,7 @@ def load_tally(journal: Path, *, n_inputs: int, end_byte: int) -> Tally:
         if entry.end_byte > end_byte:
             break
         if "tally" in entry.record:  # all but headers
-            record: Mapping[str, Any] = entry.record
-            tally.apply_record(record["tally"])
+            tally.apply_record(entry.record["tally"])
     return tally
 
 
@@ -148,20 +147,6 @@ class Saved:
         return cls(tally.bytes_read, tally.tokens, None if tally.shuffled is None else tally.written_tokens)
 
 
-class Savable(Protocol):
-    """What is written between two checkpoints: `TokenFiles`, or a spill."""
-
-    @property
-    def n_tokens(self) -> int:
-        """The number of tokens so far."""
-
-    def begin_checkpoint(self) -> tuple[Segment, Callable[[], None]]:
-        """End the segment; return it and a function that waits, in any thread, until it is durable."""
-
-    def publish_full(self, tokens: Mapping[str, int]) -> None:
-        """Rename each shard that is full at `tokens`, which must be journaled, to its final name."""
-
-
 class Checkpointer:
     """Writes a checkpoint every 64 MiB of output or 30 s, in a background thread.
 
@@ -172,7 +157,7 @@ class Checkpointer:
     def __init__(
         self,
         journal: Journal,
-        sink: Savable,
+        sink: TokenFiles,
         tally: Tally,
         *,
         publishes: bool,

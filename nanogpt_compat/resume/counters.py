@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from nanogpt_compat.output.shuffle import Place
@@ -11,13 +11,7 @@ from nanogpt_compat.text.blocks import Position, Records
 from nanogpt_compat.text.documents import Counts
 
 MAX_OFFSETS = 10
-_PLAIN = (  # numbers that a record holds unchanged
-    *("train_tokens", "val_tokens", "chars", "forced_cuts", "checked_slices", "fallback_blocks"),
-    *("skipped_records", "replaced_surrogates"),
-    *("documents", "empty_documents", "longest_document_bytes", "open_document_bytes"),
-    *("resumes", "checkpoint_fallbacks", "wall_s"),
-)
-
+_ADDED = ("tokens", "val_tokens", "documents", "invalid_bytes", "text_bytes", "records", "skipped_records")
 _LINE = re.compile(r"^line (\d+(?:,\d{3})*)")
 
 
@@ -55,9 +49,7 @@ class Tally:
     longest_document_bytes: int = 0  # UTF-8, of finished documents
     open_document_bytes: int = 0  # the unfinished document so far
     skipped_records: int = 0
-    skipped: list[tuple[int, str]] = field(
-        default_factory=list
-    )  # the first ten: input index, place and reason
+    skipped: list[tuple[int, str]] = field(default_factory=list)  # the first ten: input index, and why
     replaced_surrogates: int = 0
     invalid_offsets: list[tuple[int, int]] = field(default_factory=list)  # (input index, byte offset)
     resumes: int = 0
@@ -103,8 +95,10 @@ class Tally:
         n_val_tokens: int,
         n_chars: int,
         n_forced: int,
+        n_invalid: int,
+        invalid_offsets: Sequence[int],
     ) -> None:
-        """Count a block after it was written."""
+        """Count a block after it was written; of undecodable bytes, keep the first ten offsets of the run."""
         one = self.inputs[end.input_index]
         one.tokens += n_train_tokens + n_val_tokens
         one.val_tokens += n_val_tokens
@@ -112,17 +106,17 @@ class Tally:
         one.text_bytes = end.offset
         one.records = end.records
         one.crc = end.crc
+        one.invalid_bytes += n_invalid
         self.train_tokens += n_train_tokens
         self.val_tokens += n_val_tokens
         self.chars += n_chars
         self.forced_cuts += n_forced
         self.position = end
+        self._keep_offsets(invalid_offsets)
 
-    def count_left(self, end: int) -> None:
-        """Count the current input, unless it is at its end, and those before number `end` as not read on."""
-        at = self.position
-        for one in self.inputs[at.input_index + at.at_end : end]:
-            one.is_left = True
+    def _keep_offsets(self, offsets: Sequence[int]) -> None:
+        some = offsets[: MAX_OFFSETS - len(self.invalid_offsets)]
+        self.invalid_offsets += [(self.position.input_index, offset) for offset in some]
 
     def count_documents(self, counts: Counts) -> None:
         """Count the documents of the last counted block."""
@@ -147,15 +141,11 @@ class Tally:
         one.skipped_records += records.n_bad
         one.first_skipped = one.first_skipped or next(iter(records.bad), "")
         self.replaced_surrogates += records.n_replaced
-        for where_and_why in records.bad[: MAX_OFFSETS - len(self.skipped)]:
-            self.skipped.append((self.position.input_index, where_and_why))
+        self._keep_skipped(records.bad)
 
-    def count_invalid(self, n_bytes: int, offsets: Sequence[int]) -> None:
-        """Count undecodable bytes of the last counted block, and keep the first ten offsets of the run."""
-        index = self.position.input_index
-        self.inputs[index].invalid_bytes += n_bytes
-        for offset in offsets[: MAX_OFFSETS - len(self.invalid_offsets)]:
-            self.invalid_offsets.append((index, offset))
+    def _keep_skipped(self, bad: Sequence[str]) -> None:
+        some = bad[: MAX_OFFSETS - len(self.skipped)]
+        self.skipped += [(self.position.input_index, where_and_why) for where_and_why in some]
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> "Tally":
@@ -173,8 +163,11 @@ class Tally:
         record = {name: value for name, value in asdict(self).items() if name != "inputs"}
         if self.shuffled is None:
             del record["shuffled"]
-        changed = range(since_input, self.position.input_index + 1)
-        return record | {"inputs": {str(index): _non_zero(self.inputs[index]) for index in changed}}
+        changed = {
+            str(index): {name: value for name, value in asdict(self.inputs[index]).items() if value}
+            for index in range(since_input, self.position.input_index + 1)
+        }
+        return record | {"inputs": changed}
 
     def apply_record(self, record: Mapping[str, Any]) -> None:
         """Update the state to `record`; all earlier records must have been applied before, in order."""
@@ -192,17 +185,11 @@ class Tally:
 
         `crc_bytes`: the number of bytes that the CRC of `part` covers.
         """
-        index = end.input_index
-        one, new = self.inputs[index], part.inputs[0]
-        one.tokens += new.tokens
-        one.val_tokens += new.val_tokens
-        one.documents += new.documents
-        one.invalid_bytes += new.invalid_bytes
+        one, new = self.inputs[end.input_index], part.inputs[0]
+        for name in _ADDED:
+            setattr(one, name, getattr(one, name) + getattr(new, name))
         one.bytes_read = max(one.bytes_read, new.bytes_read)
-        one.text_bytes += new.text_bytes
-        one.skipped_records += new.skipped_records
         one.first_skipped = one.first_skipped or _renumber(new.first_skipped, n_lines_before)
-        one.records += new.records
         one.crc = combine_crcs(one.crc, new.crc, crc_bytes)
         longest_bytes = max(self.longest_document_bytes, part.longest_document_bytes)
         wall_s = self.wall_s  # not added: the processes may have run at the same time
@@ -210,14 +197,12 @@ class Tally:
             setattr(self, name, getattr(self, name) + getattr(part, name))
         self.longest_document_bytes, self.wall_s = longest_bytes, wall_s
         self.position = end
-        for _, offset in part.invalid_offsets[: MAX_OFFSETS - len(self.invalid_offsets)]:
-            self.invalid_offsets.append((index, offset))
-        for _, why in part.skipped[: MAX_OFFSETS - len(self.skipped)]:
-            self.skipped.append((index, _renumber(why, n_lines_before)))
+        self._keep_offsets([offset for _, offset in part.invalid_offsets])
+        self._keep_skipped([_renumber(why, n_lines_before) for _, why in part.skipped])
 
 
-def _non_zero(one: InputTally) -> dict[str, object]:
-    return {name: value for name, value in asdict(one).items() if value}
+# What a record holds unchanged.
+_PLAIN = [one.name for one in fields(Tally) if isinstance(one.default, int | float)]
 
 
 def _renumber(why: str, n_lines_before: int) -> str:

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nanogpt_compat.errors import InputError, OutputError
 from nanogpt_compat.system.filesystem import (
@@ -38,7 +39,7 @@ MAX_HEADER_BYTES = MAX_LINE_BYTES // 4
 class Entry:
     """A record, and where its line ends in the journal."""
 
-    record: Mapping[str, object]
+    record: Mapping[str, Any]
     end_byte: int
 
 
@@ -70,9 +71,6 @@ def read_journal(path: Path) -> Iterator[Entry]:
 
     Lines after an invalid one do not count, even if they look valid. Only one record is in memory at a time:
     the 40,000 records of 1 TB of text would take 133 MB as a list. Reading them takes 0.5 s on a 2-core VM.
-
-    Raises:
-        OutputError: the file exists but cannot be read. Invalid content raises nothing.
     """
     with _explained(path, "read"), contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         # After a failed sync, a line may be in the page cache but not on the disk.
@@ -118,12 +116,7 @@ class Journal:
         return self
 
     def append(self, record: Mapping[str, object]) -> None:
-        """Make `record` durable: one write, one sync. No retry: a second sync may succeed with the data lost.
-
-        Raises:
-            InputError: the first record, which lists the inputs, is over MAX_HEADER_BYTES.
-            OutputError: this or an earlier record could not be made durable, or is over MAX_LINE_BYTES.
-        """
+        """Make `record` durable: one write, one sync, no retry: a second sync may succeed with data lost."""
         if not self._is_sound:
             raise OutputError(f"{self.path}: closed, or an append failed; run the command again to resume")
         line = format_line(record)

@@ -133,9 +133,6 @@ def changed_inputs(
     `old` are earlier descriptions of the inputs. An input is read again only if its description suggests a
     change, but a pipe always. With `is_read_later`, skip the pipe at which reading resumes: it can be read
     only once, and its reader checks it. `only`: the indices of the inputs to check.
-
-    Raises:
-        InputError: an input cannot be read.
     """
     inputs = source.inputs
     same_samples = [one["size"] for one in old] == [one.size_bytes for one in inputs]

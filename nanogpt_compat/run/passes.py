@@ -18,7 +18,7 @@ from nanogpt_compat.output.spill import Spill, SpillReader, SpillWriter, remove_
 from nanogpt_compat.output.writer import Sink, TokenFiles
 from nanogpt_compat.output.written import Written, full_shards, unpublished
 from nanogpt_compat.preflight.job import Job
-from nanogpt_compat.resume.checkpoint import Checkpointer, Mark, Savable, Saved, first_unsound_mark
+from nanogpt_compat.resume.checkpoint import Checkpointer, Mark, Saved, first_unsound_mark
 from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.resume.journal import Journal
 from nanogpt_compat.run.supervise import Fill, Watch
@@ -108,7 +108,7 @@ class Passes:
             n_tokens = {}
         return sink.tokens
 
-    def _open_next(self, place: Place, n_tokens: Mapping[str, int]) -> TokenFiles | SpillWriter:
+    def _open_next(self, place: Place, n_tokens: Mapping[str, int]) -> TokenFiles:
         """Open the files that a spill is written to: the output, or a spill with fewer windows."""
         if place.is_last:
             return self._open_output(n_tokens)
@@ -119,7 +119,7 @@ class Passes:
         self,
         spill: SpillReader,
         place: Place,
-        sink: TokenFiles | SpillWriter,
+        sink: TokenFiles,
         after_chunk: Callable[[], None],
     ) -> None:
         """Append the rest of a spill to `sink`; the spill that it was made from is not needed any more."""
@@ -131,7 +131,7 @@ class Passes:
             self.watch.voice.enter("finishing")
 
     def _save_as_it_goes(
-        self, sink: Savable, fill: Callable[[Callable[[], None]], None], *, is_new: bool = False
+        self, sink: TokenFiles, fill: Callable[[Callable[[], None]], None], *, is_new: bool = False
     ) -> None:
         """Fill `sink`, with checkpoints; save the work so far if anything stops it.
 

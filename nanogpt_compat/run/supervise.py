@@ -142,7 +142,7 @@ class Watch:
                 display.show(bytes_read=tally.bytes_read, tokens=tally.tokens)
 
             def make_room(n_bytes: int, need: Callable[[], Need]) -> None:
-                if self.guard.lacks_room(n_bytes):
+                if self.guard.too_near(n_bytes):
                     flush()
                     encoder.drop_caches()
                     trim_heap()

@@ -50,14 +50,10 @@ def fits(make_room: MakeRoom, n_bytes: int) -> bool:
 def naming(path: object, make_room: MakeRoom) -> MakeRoom:
     """Add the name of a file to the needs of its parts."""
 
-    def make_room_for(n_bytes: int, need: Callable[[], Need]) -> None:
-        def named() -> Need:
-            one = need()
-            return replace(one, what=f"{path}: {one.what}")
+    def with_name(need: Need) -> Need:
+        return replace(need, what=f"{path}: {need.what}")
 
-        make_room(n_bytes, named)
-
-    return make_room_for
+    return lambda n_bytes, need: make_room(n_bytes, lambda: with_name(need()))
 
 
 def need_of_record(what: str, n_bytes: int) -> Need:
