@@ -27,7 +27,7 @@ from nanogpt_compat.input.reader import Reader
 from nanogpt_compat.input.repairs import BadRecord
 from nanogpt_compat.input.source import reader_bytes
 from nanogpt_compat.memory.usage import peak_rss_bytes
-from nanogpt_compat.output.ends import WithEnds, ends_stream, lay_out_ends, n_ends
+from nanogpt_compat.output.ends import ends_stream, lay_out_ends, n_ends
 from nanogpt_compat.output.folders import work_folder
 from nanogpt_compat.output.layout import Outputs, Shards
 from nanogpt_compat.output.token_file import window_for
@@ -244,9 +244,8 @@ def _fill(
     started_s = time.monotonic()
     watch = Watch(job, Voice(CalmStream(None), is_quiet=True, check=check))
     with watch, TokenFiles(outputs, n_tokens={}, window_bytes=window_bytes, temporary=temporary) as written:
-        sink = WithEnds(written) if temporary else written
         try:
-            watch.go_through(job, sink, tally, flush=written.drop_pages, end=end)
+            watch.go_through(job, written, tally, flush=written.drop_pages, end=end)
         except MemoryError as error:
             raise watch.memory_refused() from error
         segment, _ = written.begin_checkpoint()

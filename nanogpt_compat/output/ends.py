@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output.layout import Outputs, Shards
 from nanogpt_compat.output.token_file import TOKEN
-from nanogpt_compat.output.writer import TokenFiles
 from nanogpt_compat.system.checksum import crc32
 
 END = np.dtype("<i8")
@@ -36,23 +35,6 @@ def lay_out_ends(outputs: Outputs) -> Outputs:
 def n_ends(tokens: Mapping[str, int], split: str) -> int:
     """Return the number of documents of a split, from the length of each stream."""
     return tokens[ends_stream(split)] * TOKEN.itemsize // END.itemsize
-
-
-class WithEnds:
-    """A sink that writes tokens to `files`, and the ends of documents to temporary streams."""
-
-    def __init__(self, files: TokenFiles) -> None:
-        self._files = files
-
-    def append(
-        self, tokens: NDArray[np.uint16], *, is_val: bool, ends: NDArray[np.int64] | None = None
-    ) -> None:
-        """Append `(n,) uint16` to a split, as `TokenFiles.append`, and its ends."""
-        split = "val" if is_val else "train"
-        n_before = self._files.tokens[split]
-        self._files.write(split, tokens)
-        if ends is not None and len(ends):
-            self._files.write(ends_stream(split), (ends + n_before).astype(END, copy=False).view(TOKEN))
 
 
 def read_ends(path: Path) -> Iterator[NDArray[np.int64]]:

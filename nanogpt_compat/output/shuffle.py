@@ -63,7 +63,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Pieces in their order, and the place after them within their group.
+    """Pieces of one split in their order, and the place after them within their group.
 
     The memory of the tokens is used again for later chunks.
     """
@@ -74,17 +74,6 @@ class Chunk:
     continues: NDArray[np.bool_]
     key: int
     n_pieces: int
-
-    @property
-    def is_val(self) -> bool:
-        """Whether they are for val; all are of one split."""
-        return self.key < FIRST_TRAIN_KEY
-
-    @property
-    def ends(self) -> NDArray[np.int64]:
-        """Where documents end in the tokens."""
-        ends: NDArray[np.int64] = np.cumsum(self.lengths)[~self.continues]
-        return ends
 
 
 def write_out(
@@ -97,7 +86,8 @@ def write_out(
     """
     n_tokens = place.n_tokens
     for chunk in _in_order(spill, 0, place.n_windows, place.key, place.n_pieces, check):
-        sink.append(chunk.tokens, is_val=chunk.is_val, ends=chunk.ends)
+        ends = np.cumsum(chunk.lengths)[~chunk.continues]
+        sink.append(chunk.tokens, is_val=chunk.key < FIRST_TRAIN_KEY, ends=ends)
         n_tokens += len(chunk.tokens)
         after(Place(place.number, place.n_windows, 0, chunk.key, chunk.n_pieces, n_tokens))
 

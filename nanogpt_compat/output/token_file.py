@@ -12,7 +12,7 @@ import errno
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from io import FileIO
 from pathlib import Path
@@ -168,16 +168,17 @@ class GrowingMemmap:
         self.close()
 
     def _store(self, tokens: NDArray[np.uint16]) -> None:
-        start = self._n_tokens
-        for first, last in _cut_at_multiples(start, start + len(tokens), self._window_tokens):
+        while len(tokens):
+            n_free = self._window_tokens - self._n_tokens % self._window_tokens
+            some, tokens = tokens[:n_free], tokens[n_free:]
             try:
-                self._form.store(tokens[first - start : last - start], first)
+                self._form.store(some, self._n_tokens)
             except OSError as error:
                 if error.errno != errno.ENOMEM:
                     self._failure = error  # NFS reports failed earlier writes here, once
                 raise
-            self._n_tokens = last
-            if last % self._window_tokens == 0:  # the window is full
+            self._n_tokens += len(some)
+            if self._n_tokens % self._window_tokens == 0:  # the window is full
                 if self._last_write_back is not None:
                     self._last_write_back.result()  # else dirty pages pile up if the disk is slow
                     self._refuse_after_failure()
@@ -311,18 +312,6 @@ def _open(path: Path, n_tokens: int) -> FileIO:
             "command again, or give another --output-dir"
         ) from error
     return file
-
-
-def _cut_at_multiples(start: int, end: int, step: int) -> Iterator[tuple[int, int]]:
-    """Cut `[start, end)` at the multiples of `step`.
-
-    >>> list(_cut_at_multiples(3, 9, 4))
-    [(3, 4), (4, 8), (8, 9)]
-    """
-    while start < end:
-        middle = min(_round_up(start + 1, step), end)
-        yield start, middle
-        start = middle
 
 
 def _round_up(n: int, step: int) -> int:

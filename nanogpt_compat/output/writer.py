@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nanogpt_compat.output.ends import END, ends_stream
 from nanogpt_compat.output.folders import work_folder
 from nanogpt_compat.output.layout import Outputs, Shards
 from nanogpt_compat.output.token_file import TOKEN, GrowingMemmap
@@ -127,8 +128,12 @@ class TokenFiles:
     def append(
         self, tokens: NDArray[np.uint16], *, is_val: bool, ends: NDArray[np.int64] | None = None
     ) -> None:
-        """Append `(n,) uint16` to a split, as `write` does."""
-        self.write("val" if is_val else "train", tokens)
+        """Append `(n,) uint16` to a split, and its ends to their stream, if there is one."""
+        split = "val" if is_val else "train"
+        n_before = self._streams[split].n_tokens
+        self.write(split, tokens)
+        if ends is not None and len(ends) and ends_stream(split) in self._streams:
+            self.write(ends_stream(split), (ends + n_before).astype(END, copy=False).view(TOKEN))
 
     def write(self, split: str, tokens: NDArray[np.uint16]) -> None:
         """Append `(n,) uint16` to a stream."""

@@ -11,7 +11,6 @@ from functools import partial
 from nanogpt_compat import report
 from nanogpt_compat.encoders.interface import EngineMismatch
 from nanogpt_compat.errors import CheckpointError, InputError
-from nanogpt_compat.output.ends import WithEnds
 from nanogpt_compat.output.folders import remove_work_files
 from nanogpt_compat.output.shuffle import Place
 from nanogpt_compat.output.spill import Spill, SpillReader, SpillWriter, remove_spill
@@ -33,9 +32,7 @@ class Passes:
     journal: Journal
     tally: Tally  # counts what is made, from where this run begins
     earlier: list[Mark]  # those that this run resumes from
-    header: (
-        Mapping[str, object] | None
-    )  # journaled with the first checkpoint; before, nothing of this run counts
+    header: Mapping[str, object] | None  # goes into the journal with the first checkpoint
     fill: Fill | None
     note_saved: Callable[[Saved], None]  # called when a pass ends, for whatever reason
 
@@ -53,7 +50,7 @@ class Passes:
             n_tokens = self._shuffle(n_tokens)
         else:
             with self._open_output(n_tokens) as files:
-                self._save_as_it_goes(files, partial(self._encode, self._sink_of(files), files.drop_pages))
+                self._save_as_it_goes(files, partial(self._encode, files, files.drop_pages))
                 files.finish()
                 n_tokens = files.tokens
         self._check_marks(full_shards(self.job.outputs | self.job.temporary, n_tokens))
@@ -69,10 +66,6 @@ class Passes:
         return TokenFiles(
             job.outputs, n_tokens=n_tokens, window_bytes=job.window_bytes, temporary=job.temporary
         )
-
-    def _sink_of(self, files: TokenFiles) -> Sink:
-        """Return what writes tokens, and the temporary streams, to `files`."""
-        return WithEnds(files) if self.job.temporary else files
 
     def _encode(self, sink: Sink, flush: Callable[[], None], after_block: Callable[[], None]) -> None:
         if self.fill is None:
@@ -116,17 +109,12 @@ class Passes:
         return SpillWriter(names, n_tokens=n_tokens, window_bytes=self.job.window_bytes)
 
     def _read_spill(
-        self,
-        spill: SpillReader,
-        place: Place,
-        sink: TokenFiles,
-        after_chunk: Callable[[], None],
+        self, spill: SpillReader, place: Place, sink: TokenFiles, after_chunk: Callable[[], None]
     ) -> None:
         """Append the rest of a spill to `sink`; the spill that it was made from is not needed any more."""
         if place.number:
             remove_spill(self.job.spill(place.number - 1))
-        target = sink if isinstance(sink, SpillWriter) else self._sink_of(sink)
-        self.watch.shuffle(spill, place, target, self.tally, flush=sink.drop_pages, after_chunk=after_chunk)
+        self.watch.shuffle(spill, place, sink, self.tally, flush=sink.drop_pages, after_chunk=after_chunk)
         if place.is_last:
             self.watch.voice.enter("finishing")
 

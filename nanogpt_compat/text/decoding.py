@@ -1,6 +1,7 @@
 """Decode blocks as text mode does: `open(path, "r", encoding="utf-8", errors=...)`."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -110,13 +111,7 @@ def end_of_chars(block: Block, n_chars: int, errors: str) -> int:
     def prefix(n_bytes: int) -> str:
         return decode(replace(part, raw=part.raw[:n_bytes]), errors)
 
-    low, high = 0, len(part.raw)
-    while low < high:
-        middle = (low + high) // 2
-        if len(prefix(middle)) < n_chars:
-            low = middle + 1
-        else:
-            high = middle
+    low = bisect_left(range(len(part.raw)), n_chars, key=lambda n_bytes: len(prefix(n_bytes)))
     while low < len(part.raw) and prefix(low) != text:  # with `replace`, half a character counts as one
         low += 1
     return n_before + low
