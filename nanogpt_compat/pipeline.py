@@ -31,6 +31,7 @@ from nanogpt_compat.text.blocks import (
 from nanogpt_compat.token_limit import TokenLimit
 
 _MIN_BLOCK_BYTES = 16 * 1024
+_MAX_BLOCK_BYTES = 1024 * 1024  # larger blocks are not faster with any engine, and delay a stop
 _BLOCK_OVERHEAD_BYTES = 4096  # a block's future, object and array; this counts for blocks of a few bytes
 _DOCUMENT_OVERHEAD_BYTES = 512  # a document's objects, and the mark after it
 _LOOK_UP_EVERY_S = 0.1
@@ -39,13 +40,13 @@ _N_AT_FIRST = 16  # slices of the first block, so 128 KiB; all of 1 MiB would ad
 _SHORT_BYTES = 128 * 1024
 
 
-def block_size(n_workers: int, most_bytes: int) -> int:
+def block_size(n_workers: int) -> int:
     """Choose a block size with which all workers, at two blocks each, stay within the budget.
 
-    >>> block_size(2, 1048576), block_size(64, 1048576)
+    >>> block_size(2), block_size(64)
     (1048576, 65536)
     """
-    return max(_MIN_BLOCK_BYTES, min(most_bytes, IN_FLIGHT_BYTES // (16 * n_workers)))
+    return max(_MIN_BLOCK_BYTES, min(_MAX_BLOCK_BYTES, IN_FLIGHT_BYTES // (16 * n_workers)))
 
 
 def run(

@@ -37,7 +37,6 @@ class GigatokenEncoder:
     """The fast engine: gigatoken."""
 
     name = "gigatoken"
-    most_block_bytes = 1024 * 1024
     slowness = 2.5  # in prose: the time for words that are not in the cache yet, over that for cached ones
 
     def __init__(
@@ -69,9 +68,7 @@ class GigatokenEncoder:
         if has_limit:
             self._gigatoken.set_max_cache_bytes(self.cache_bytes // n_workers)
         ranks = reference.encoding._mergeable_ranks
-        special = {
-            mark: END_OF_TEXT for mark in reference.encoding.special_tokens_set if mark == MARK.decode()
-        }
+        special = dict.fromkeys(reference.encoding.special_tokens_set & {MARK.decode()}, END_OF_TEXT)
         self._length_of = np.zeros(END_OF_TEXT + 1, np.uint8)
         self._length_of[list(ranks.values())] = [len(token) for token in ranks]
         self._length_of[END_OF_TEXT] = len(MARK)

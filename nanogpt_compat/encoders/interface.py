@@ -58,11 +58,9 @@ class Encoder(Protocol):
     cache_bytes: int  # bound of the memory kept between blocks, with the blocks that are being encoded
     most_workers: int  # more do not make it faster
     slowness: float  # the time for a text over the time for the same text a second time
-    most_block_bytes: int  # larger blocks are not faster, and delay a stop
 
     def encode(self, text: bytes) -> NDArray[np.uint16]:
         """Return tokens of `text`, (n,) uint16, as fast as possible; they may differ from tiktoken's."""
-        ...
 
     def encode_checked(
         self, text: bytes, check_at: Sequence[int] | None, non_ascii: bytes | None = None
@@ -76,20 +74,15 @@ class Encoder(Protocol):
             EngineMismatch: the tokens differ.
             EngineFailure: tiktoken cannot encode the text either.
         """
-        ...
 
     def encode_literally(self, text: bytes) -> NDArray[np.uint16]:
         """Return the tokens of tiktoken's `encode_ordinary`, with `documents.MARK` as ordinary text."""
-        ...
 
     def cost_bytes(self, text: bytes) -> int:
         """Bound the memory that encoding `text` takes, with the text and its tokens."""
-        ...
 
     def lower_cache_bytes(self, n_bytes: int) -> None:
         """Keep at most `n_bytes` from now on."""
-        ...
 
     def drop_caches(self) -> None:
         """Free the memory that is kept between blocks."""
-        ...

@@ -32,7 +32,6 @@ class TiktokenEncoder:
     peak_bytes = 160_000_000
     cache_bytes = 0
     most_workers = 1 << 10  # no limit
-    most_block_bytes = 1024 * 1024
     slowness = 1.0
 
     def __init__(self, encoding: tiktoken.Encoding) -> None:

@@ -129,7 +129,14 @@ class Sampler:
             now_s = time.monotonic()
             if now_s >= self._refresh_at_s:
                 self._refresh_at_s = now_s + REFRESH_EVERY_S
-                self._refresh()
+                self._last.clear()
+                self._signals = {"MemAvailable": partial(limits.read_available, self._min_available_bytes)}
+                for limit in limits.cgroup_limits(self._root):
+                    self._signals[str(limit.path)] = partial(limits.read_cgroup, limit)
+                for name in ("RLIMIT_AS", "RLIMIT_DATA"):
+                    self._signals[name] = partial(limits.read_rlimit, name, self._processes[0])
+                if self._max_memory_bytes is not None:
+                    self._signals[limits.MAX_MEMORY] = partial(self._read_own_use, self._max_memory_bytes)
             for name in self._signals:
                 if is_fresh or now_s >= self._last.get(name, (now_s,))[0]:
                     reading = self._take(name)
@@ -145,17 +152,6 @@ class Sampler:
                 self._noted.add(name)
                 _log.debug("memory guard: skipping %s, which cannot be read: %s", name, error)
             return None
-
-    def _refresh(self) -> None:
-        """Find the limits that are set now."""
-        self._last.clear()
-        self._signals = {"MemAvailable": partial(limits.read_available, self._min_available_bytes)}
-        for limit in limits.cgroup_limits(self._root):
-            self._signals[str(limit.path)] = partial(limits.read_cgroup, limit)
-        for name in ("RLIMIT_AS", "RLIMIT_DATA"):
-            self._signals[name] = partial(limits.read_rlimit, name, self._processes[0])
-        if self._max_memory_bytes is not None:
-            self._signals[limits.MAX_MEMORY] = partial(self._read_own_use, self._max_memory_bytes)
 
     def _read_own_use(self, max_memory_bytes: int) -> Reading:
         """Read the use of this process and its children; listing those walks all of /proc, so it is rare."""

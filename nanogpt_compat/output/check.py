@@ -13,7 +13,7 @@ import numpy as np
 from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output import layout
 from nanogpt_compat.output.checksums import CRC, SECTIONS, SectionCrcs, combine_sections
-from nanogpt_compat.output.index import IndexFile, is_index, list_indexes
+from nanogpt_compat.output.index import IndexFile, is_index
 from nanogpt_compat.output.layout import (
     OutputFile,
     Outputs,
@@ -71,7 +71,10 @@ def list_files(outputs: Outputs, indexes: Outputs, made: Mapping[str, Any]) -> l
     if not all(CRC in one for one in made["files"]):
         return None
     listed = [Listed(file, one[CRC], one[SECTIONS]) for file, one in zip(files, entries, strict=True)]
-    listed += [Listed(file, one[CRC], one[SECTIONS]) for file, one in list_indexes(indexes, made)]
+    for entry in filter(is_index, made["files"]):
+        name = entry["name"]
+        index = IndexFile(name, indexes[name].path(0), entry["documents"], entry["bytes"])
+        listed.append(Listed(index, entry[CRC], entry[SECTIONS]))
     for one in listed:
         n_sections = -(-one.file.n_bytes // layout.SECTION_BYTES)
         if len(one.sections) != n_sections or combine_sections(one.sections, one.file.n_bytes) != one.crc:

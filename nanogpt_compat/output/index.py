@@ -13,7 +13,7 @@ All are little-endian. A document is one sequence, or several if it has more tok
 
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,15 +158,6 @@ def describe_index(file: IndexFile, crcs: list[int]) -> dict[str, Any]:
         CRC: combine_sections(crcs, file.n_bytes),
         SECTIONS: crcs,
     }
-
-
-def list_indexes(indexes: Outputs, made: Mapping[str, Any]) -> list[tuple[IndexFile, Mapping[str, Any]]]:
-    """Return the indexes in `files` of prepare.json, with their entries; `indexes` may be more."""
-    return [
-        (IndexFile(one["name"], indexes[one["name"]].path(0), one["documents"], one["bytes"]), one)
-        for one in made["files"]
-        if is_index(one)
-    ]
 
 
 def is_index(listed: Any) -> bool:

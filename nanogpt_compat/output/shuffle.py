@@ -172,21 +172,16 @@ class _Merge:
 
     def __init__(self, spill: SpillReader, first: int, last: int, *, is_val: bool) -> None:
         self._spill = spill
-        edges = {
-            name: np.concatenate([np.zeros(1, np.int64), spill.windows[name].astype(np.int64)])
-            for name in ("records", "tokens", "val_records", "val_tokens")
-        }
-        self._cursors: list[_Cursor] = []
-        n_tokens = 0
-        for k in range(first, last):
-            start, end, middle = (
-                {what: int(edges[what][at]) for what in ("records", "tokens")} for at in (k, k + 1, k)
-            )
-            for what in middle:
-                middle[what] += int(edges[f"val_{what}"][k + 1] - edges[f"val_{what}"][k])
-            low, high = (start, middle) if is_val else (middle, end)
-            self._cursors.append(_Cursor(low["records"], high["records"], high["tokens"]))
-            n_tokens += high["tokens"] - low["tokens"]
+        low, high = {}, {}  # where the pieces of the split begin and end in each window: val comes first
+        for what in ("records", "tokens"):
+            ends, val_ends = (spill.windows[name].astype(np.int64) for name in (what, f"val_{what}"))
+            starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+            middles = starts + np.diff(val_ends, prepend=0)
+            edges = (starts, middles) if is_val else (middles, ends)
+            low[what], high[what] = (edge[first:last].tolist() for edge in edges)
+        rows = zip(low["records"], high["records"], high["tokens"], strict=True)
+        self._cursors = [_Cursor(*row) for row in rows]
+        n_tokens = sum(high["tokens"]) - sum(low["tokens"])
         self.n_records = sum(one.end - one.next for one in self._cursors)
         n_bytes = TOKEN.itemsize * n_tokens + PIECE_BYTES * self.n_records
         self.n_ranges = 1 + int(n_bytes / (_FILL * RANGE_BYTES))

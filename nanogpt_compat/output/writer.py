@@ -26,7 +26,6 @@ class Sink(Protocol):
         `ends`: the places from 0 to n where a document of this split ends, `(k,) int64`; None if they are not
         needed.
         """
-        ...
 
 
 class _OpenShards:

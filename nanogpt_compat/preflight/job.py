@@ -84,7 +84,7 @@ class Job:
     @property
     def block_bytes(self) -> int:
         """Bytes of text that are encoded at a time."""
-        return self.config.block_bytes or block_size(self.config.n_workers, self.encoder.most_block_bytes)
+        return self.config.block_bytes or block_size(self.config.n_workers)
 
     @property
     def source(self) -> Source:

@@ -24,15 +24,12 @@ class Readable(Protocol):
     @property
     def reads_anywhere(self) -> bool:
         """Whether reading back and forth costs nothing."""
-        ...
 
     def read(self, n_bytes: int, offset: int) -> bytes:
         """Read exactly `[offset, offset + n_bytes)`, or up to the end."""
-        ...
 
     def drop_before(self, offset: int) -> None:
         """Release what lies before `offset`: it will not be read again."""
-        ...
 
 
 class InMemory:
