@@ -140,7 +140,6 @@ def _count_ended(tally: Tally, source: Source, end: int) -> None:
 
 
 def _count(tally: Tally, encoded: Encoded) -> None:
-    """Add a written block to the tally."""
     block = encoded.block
     n_val = sum(len(one.ids) for one in encoded.stretches if one.is_val)
     tally.count_block(
@@ -151,11 +150,10 @@ def _count(tally: Tally, encoded: Encoded) -> None:
         n_forced=block.ends_by_force + encoded.n_forced,
         n_invalid=encoded.n_invalid,
         invalid_offsets=encoded.invalid_offsets,
+        records=encoded.records,
     )
     if encoded.documents is not None:
         tally.count_documents(encoded.documents)
-    if encoded.records is not None:
-        tally.count_records(encoded.records)
     tally.checked_slices += encoded.n_checked
     tally.fallback_blocks += encoded.by_reference
 

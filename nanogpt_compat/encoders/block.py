@@ -1,7 +1,7 @@
 """Turn one block into tokens: a stretch of text, or its documents one by one."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class Encoded:
     n_invalid: int = 0
     invalid_offsets: tuple[int, ...] = ()  # into the file
     documents: Counts | None = None
-    records: Records | None = None  # without their texts
+    records: Records = field(default_factory=Records)  # without their texts
     n_forced: int = 0  # cuts inside the block
 
     @property
@@ -154,7 +154,6 @@ def _encode_records(
     check_at: Sequence[int] | None,
     make_room: MakeRoom,
 ) -> Encoded:
-    """Encode the records of a block."""
     try:
         found = block.documents(skip_bad=documents.skip_bad, make_room=make_room)
         if block.is_long_record:

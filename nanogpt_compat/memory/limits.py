@@ -51,7 +51,6 @@ def _read(path: Path | str) -> str:
 
 
 def _read_if_any(path: Path | str) -> str:
-    """Read a file; return "" if it does not exist or may not be read."""
     try:
         return _read(path)
     except (OSError, ValueError):  # ValueError: a garbled path with a NUL in it

@@ -270,7 +270,7 @@ class _Merge:
             first = last - n + int(of_window[0])
             start, end = int(starts[first]), int(starts[first + len(of_window) - 1])
             end += int(lengths[first + len(of_window) - 1])
-            self._spill.tokens_into(self._buffer[done : done + end - start], start)
+            self._spill.read_into("tokens", self._buffer[done : done + end - start], start)
             starts[some] += done - start
             done += end - start
         return self._buffer[:done]

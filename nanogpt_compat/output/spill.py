@@ -273,17 +273,14 @@ class SpillReader:
         """Return records `[start, end)`."""
         return self._read("records", start, end, RECORD)
 
-    def tokens_into(self, tokens: NDArray[np.uint16], start: int) -> None:
-        """Fill `tokens` with those from `start` on, and drop their pages from the page cache."""
-        self._fill("tokens", tokens.view(np.uint8).data, start * TOKEN.itemsize)
-
     def _read(self, what: str, start: int, end: int, row: np.dtype[Any]) -> Rows:
         rows = np.empty(end - start, row)
-        self._fill(what, rows.view(np.uint8).data, start * row.itemsize)
+        self.read_into(what, rows, start)
         return rows
 
-    def _fill(self, what: str, data: memoryview, offset: int) -> None:
-        file = self._files[what]
+    def read_into(self, what: str, rows: NDArray[Any], start: int) -> None:
+        """Fill `rows` with those of a stream from `start` on; drop pages of tokens from the page cache."""
+        file, data, offset = self._files[what], rows.view(np.uint8).data, start * rows.itemsize
         try:
             file.seek(offset)
             n_read = fill(data, file)

@@ -165,7 +165,6 @@ def take_back(files: Mapping[str, Written], tokens: Mapping[str, int]) -> None:
 
 
 def _copy(final: Path, partial: Path) -> None:
-    """Copy a file durably."""
     copy = partial.with_suffix(".copy")
     try:
         shutil.copyfile(final, copy)

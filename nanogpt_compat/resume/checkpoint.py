@@ -91,10 +91,9 @@ def read_found(journal: Path) -> Found:
 
 def last_sound_mark(found: Found, files: Mapping[str, Written]) -> int:
     """Return the index of the last mark whose segment is intact in the files; 0 is the beginning."""
-    for index in range(len(found.marks) - 1, 0, -1):
-        if is_sound(files, found.marks[index - 1].segment.tokens, found.marks[index].segment):
-            return index
-    return 0
+    marks = found.marks
+    backwards = range(len(marks) - 1, 0, -1)
+    return next((k for k in backwards if is_sound(files, marks[k - 1].segment.tokens, marks[k].segment)), 0)
 
 
 def first_unsound_mark(

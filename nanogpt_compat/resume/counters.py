@@ -97,8 +97,9 @@ class Tally:
         n_forced: int,
         n_invalid: int,
         invalid_offsets: Sequence[int],
+        records: Records,
     ) -> None:
-        """Count a block after it was written; of undecodable bytes, keep the first ten offsets of the run."""
+        """Count a block after it was written; keep the first ten places of faults in the run."""
         one = self.inputs[end.input_index]
         one.tokens += n_train_tokens + n_val_tokens
         one.val_tokens += n_val_tokens
@@ -107,12 +108,17 @@ class Tally:
         one.records = end.records
         one.crc = end.crc
         one.invalid_bytes += n_invalid
+        one.skipped_records += records.n_bad
+        one.first_skipped = one.first_skipped or next(iter(records.bad), "")
         self.train_tokens += n_train_tokens
         self.val_tokens += n_val_tokens
         self.chars += n_chars
         self.forced_cuts += n_forced
+        self.skipped_records += records.n_bad
+        self.replaced_surrogates += records.n_replaced
         self.position = end
         self._keep_offsets(invalid_offsets)
+        self._keep_skipped(records.bad)
 
     def _keep_offsets(self, offsets: Sequence[int]) -> None:
         some = offsets[: MAX_OFFSETS - len(self.invalid_offsets)]
@@ -133,15 +139,6 @@ class Tally:
         if counts.tail_bytes is not None:
             self.open_document_bytes = counts.tail_bytes
         self.inputs[self.position.input_index].documents += self.documents - n_before
-
-    def count_records(self, records: Records) -> None:
-        """Count the bad records and replaced surrogates of the last counted block."""
-        one = self.inputs[self.position.input_index]
-        self.skipped_records += records.n_bad
-        one.skipped_records += records.n_bad
-        one.first_skipped = one.first_skipped or next(iter(records.bad), "")
-        self.replaced_surrogates += records.n_replaced
-        self._keep_skipped(records.bad)
 
     def _keep_skipped(self, bad: Sequence[str]) -> None:
         some = bad[: MAX_OFFSETS - len(self.skipped)]
