@@ -176,11 +176,7 @@ class MemoryGuard:
     """
 
     def __init__(
-        self,
-        sampler: Sampler,
-        *,
-        most_bytes: int = MOST_BYTES,
-        smallest_bytes: int = SMALLEST_BYTES,
+        self, sampler: Sampler, *, most_bytes: int = MOST_BYTES, smallest_bytes: int = SMALLEST_BYTES
     ) -> None:
         self.aborting = threading.Event()
         self.state = State()

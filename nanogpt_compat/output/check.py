@@ -14,14 +14,7 @@ from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output import layout
 from nanogpt_compat.output.checksums import CRC, SECTIONS, SectionCrcs, combine_sections
 from nanogpt_compat.output.index import IndexFile, is_index
-from nanogpt_compat.output.layout import (
-    OutputFile,
-    Outputs,
-    by_stream,
-    describe_files,
-    files_of,
-    lay_out,
-)
+from nanogpt_compat.output.layout import OutputFile, Outputs, by_stream, describe_files, files_of, lay_out
 from nanogpt_compat.output.reader import first_difference, read_chunks
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.output.written import foreign_files, is_there

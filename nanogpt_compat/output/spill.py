@@ -143,12 +143,7 @@ class Spill(SpillWriter):
     """
 
     def __init__(
-        self,
-        names: SpillFiles,
-        *,
-        seed: int,
-        n_tokens: Mapping[str, int],
-        file_window_bytes: int,
+        self, names: SpillFiles, *, seed: int, n_tokens: Mapping[str, int], file_window_bytes: int
     ) -> None:
         """Open the files as `SpillWriter` does, and resume where the last window ends."""
         super().__init__(names, n_tokens=n_tokens, window_bytes=file_window_bytes)
