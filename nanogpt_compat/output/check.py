@@ -81,10 +81,10 @@ def find_surplus(outputs: Outputs, output_dir: Path, own: set[Path]) -> list[str
     val = output_dir / "val.bin"
     if all(one.form == "bin" for one in outputs.values()) and "val" not in outputs and is_there(val):
         found.append(f"{val} exists, but this run makes no val.bin, and nanoGPT would read it; remove it")
-    named = [path for shards in outputs.values() for path in foreign_files(shards, n_own=0)]
     return found + [
         f"{path} exists, but this run makes no such shard, and readers of shards would read it; remove it"
-        for path in named
+        for shards in outputs.values()
+        for path in foreign_files(shards, n_own=0)
         if path not in own
     ]
 
@@ -104,7 +104,7 @@ def find_faults(listed: Listed, after_chunk: Callable[[int], None]) -> list[str]
     n_tokens, has_odd = 0, False
     for chunk in read_chunks(path):
         if isinstance(file, OutputFile):
-            header = file.header
+            header = file.shards.header(file.n_tokens)
             if not crcs.n_bytes and (place := first_difference(chunk[: len(header)], header)) is not None:
                 faults.append(
                     f"its header is not that of {plural(file.n_tokens, 'token')}, from byte {place} on"

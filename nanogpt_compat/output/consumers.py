@@ -145,10 +145,9 @@ def _faults_of_folder(config: Config, outputs: Outputs) -> dict[str, str]:
     folder = config.output_dir
     if config.output_format == "npy" and folder.is_dir():
         own = [shards.pattern for shards in outputs.values()]
-        names = sorted(
-            path.name for path in folder.iterdir() if not any(one.fullmatch(path.name) for one in own)
-        )
-        for name in [name for name in names if "train" in name or "val" in name][:1]:
+        names = (path.name for path in folder.iterdir() if "train" in path.name or "val" in path.name)
+        name = min((name for name in names if not any(one.fullmatch(name) for one in own)), default=None)
+        if name is not None:
             found["other files"] = (
                 f"warning: {folder / name} is not a shard, but build-nanogpt would read it because of its "
                 "name: move it away, or give another --output-dir"

@@ -204,11 +204,6 @@ class OutputFile:
         return self.shards.split(self.k)
 
     @property
-    def header(self) -> bytes:
-        """Its header; b"" for raw tokens."""
-        return self.shards.header(self.n_tokens)
-
-    @property
     def n_bytes(self) -> int:
         """Its size, header included."""
         return self.shards.header_bytes + self.n_tokens * TOKEN.itemsize

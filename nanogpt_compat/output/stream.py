@@ -52,10 +52,7 @@ class TokenStream:
         return np.concatenate(found)
 
     def chunks(self) -> Iterator[tuple[int, NDArray[np.uint16]]]:
-        """Yield all tokens in chunks of at most 1 MiB, each with its position; the next one is in its place.
-
-        Raises the same as `read`.
-        """
+        """Yield all tokens in chunks of at most 1 MiB, each with its position, in the same memory."""
         for index, file in enumerate(self.files):
             n_bytes = 0
             for chunk in read_chunks(file.path):

@@ -99,10 +99,7 @@ def last_sound_mark(found: Found, files: Mapping[str, Written]) -> int:
 def first_unsound_mark(
     marks: list[Mark], files: Mapping[str, Written], check: Callable[[], None]
 ) -> int | None:
-    """Return the index of the first mark whose segment is not intact in the files, or None.
-
-    `check` is called before each segment, and may raise to stop.
-    """
+    """Return the index of the first mark whose segment is not intact in the files. `check` may raise."""
     for index in range(1, len(marks)):
         check()
         if not is_sound(files, marks[index - 1].segment.tokens, marks[index].segment):
@@ -111,13 +108,9 @@ def first_unsound_mark(
 
 
 def segments_in(journal: Path, stream: str) -> Iterator[Segment]:
-    """Yield the segments of a complete run that have a stream, with the checksums of sections.
-
-    Holds one at a time.
-    """
+    """Yield the segments of a complete run that have a stream, with the checksums of sections."""
     for entry in read_journal(journal):
-        record = entry.record
-        if stream in record.get("crcs", ()):
+        if stream in (record := entry.record).get("crcs", ()):
             yield Segment(record["tokens"], record["crcs"], record.get("section_crcs", {}))
 
 

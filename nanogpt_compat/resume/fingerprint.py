@@ -105,8 +105,7 @@ def differences(
     """Return a phrase for each option or input that differs, for a message."""
     found = option_differences(old_config, new_config)
     if len(old_inputs) != len(inputs):
-        found.append(f"the number of inputs was {len(old_inputs):,}, is {len(inputs):,}")
-        return found
+        return [*found, f"the number of inputs was {len(old_inputs):,}, is {len(inputs):,}"]
     found += size_differences(old_inputs, inputs)
     for old, one in zip(old_inputs, inputs, strict=True):
         new = one.description

@@ -49,9 +49,7 @@ def as_utf8(block: Block, errors: str) -> tuple[bytes, bytes | None]:
     r"""Return what `decode` returns, as UTF-8; without a copy if the block is valid and has no `\r`.
 
     Returns also the part of it that is not ASCII (`utf8.non_ascii_part`), or None if a byte is not valid.
-
-    Raises:
-        UnicodeDecodeError: as `decode` does.
+    Raises as `decode` does.
     """
     raw = block.raw
     non_ascii = valid_non_ascii(raw)

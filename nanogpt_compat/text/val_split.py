@@ -59,12 +59,9 @@ def total_bytes(sizes: Sequence[int | None], *, has_streams: bool) -> int | None
     >>> total_bytes([700_000, 300_000], has_streams=True), total_bytes([2_000_000, 1], has_streams=True)
     (1000000, None)
     """
-    total = 0
-    for size in sizes:
-        if size is None:
-            return None
-        total += size
-    return None if has_streams and total > LOOK_AHEAD_BYTES else total
+    known = [size for size in sizes if size is not None]
+    is_unknown = len(known) < len(sizes) or (has_streams and sum(known) > LOOK_AHEAD_BYTES)
+    return None if is_unknown else sum(known)
 
 
 def document_ratio(sizes: Sequence[int | None], ratio: float, *, max_bytes: int | None = None) -> float:
