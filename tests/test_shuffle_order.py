@@ -14,11 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nanogpt_compat.errors import OutputError
 from nanogpt_compat.output import pieces, shuffle, spill
 from nanogpt_compat.output.pieces import KEY_END, chunk_ends, gather, keys_of
 from nanogpt_compat.output.shuffle import Place, most_spill_bytes, regroup, write_out
 from nanogpt_compat.output.spill import Spill, SpillFiles, SpillReader, SpillWriter
 from nanogpt_compat.output.token_file import TOKEN
+from nanogpt_compat.output.writer import TokenFiles
+from nanogpt_compat.resume.checkpoint import Checkpointer
+from nanogpt_compat.resume.counters import InputTally, Tally
+from nanogpt_compat.resume.journal import Journal
 from tests.engines import Lists
 from tests.reference import shuffled
 
@@ -214,3 +219,25 @@ def test_another_seed_gives_another_order() -> None:
     first, second = (np.argsort(keys_of(seed, is_val=False, first=0, n=1000)) for seed in (1, 2))
     assert (first == second).mean() < 0.02
     assert int(keys_of(1, is_val=False, first=0, n=1000).max()) < KEY_END
+
+
+def test_if_the_disk_is_full_between_tokens_and_their_records_no_checkpoint_counts_them(
+    tmp_path: Path,
+) -> None:
+    write = TokenFiles.write
+
+    def write_tokens_only(files: TokenFiles, stream: str, tokens: NDArray[np.uint16]) -> None:
+        if stream.endswith("records"):
+            raise OutputError("the disk is full")
+        write(files, stream, tokens)
+
+    tally = Tally([InputTally()], shuffled=Place(0, 300))
+    with (
+        SpillWriter(SpillFiles(tmp_path, 1), n_tokens={}, window_bytes=FILE_WINDOW_BYTES) as writer,
+        Journal(tmp_path / "journal", valid_bytes=0) as journal,
+        Checkpointer(journal, writer, tally, publishes=False) as checkpointer,
+    ):
+        with patch.object(TokenFiles, "write", write_tokens_only), pytest.raises(OutputError, match="full"):
+            writer.add(np.zeros(3, TOKEN), np.zeros(1, np.uint64), np.array([3]), np.zeros(1, np.bool_))
+        with pytest.raises(OutputError, match="only partly written"):
+            checkpointer.now()
