@@ -110,8 +110,7 @@ class TokenFiles:
             for split, shards in self._all.items():
                 work_folder(shards.folder)
                 stream = _OpenShards(shards, n_tokens=n_tokens.get(split, 0), window_bytes=window_bytes)
-                stack.callback(stream.close)
-                self._streams[split] = stream
+                self._streams[split] = stack.enter_context(contextlib.closing(stream))
             self._stack = stack.pop_all()
 
     @property
