@@ -597,7 +597,7 @@ def test_memory_does_not_grow_with_the_files(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from nanogpt_compat.cli import main\n"
-        "from nanogpt_compat.memory.usage import peak_rss_bytes\n"
+        "from nanogpt_compat.memory.limits import peak_rss_bytes\n"
         "print(main(sys.argv[1:]), peak_rss_bytes())\n"
     )
     peaks = []

@@ -257,7 +257,7 @@ RANDOM_WORDS = """
     from nanogpt_compat.encoders.reference import TiktokenEncoder
     from nanogpt_compat.encoders.fast import GigatokenEncoder
     from nanogpt_compat.memory.limits import own_bytes_reader
-    from nanogpt_compat.memory.usage import peak_rss_bytes
+    from nanogpt_compat.memory.limits import peak_rss_bytes
     from nanogpt_compat.encoders.vocabulary import load_gpt2
 
     own_bytes = own_bytes_reader()

@@ -505,7 +505,7 @@ def test_a_lack_of_memory_stops_it_like_a_run(made: Made) -> None:
 PEAK = """
 import sys
 from nanogpt_compat.cli import main
-from nanogpt_compat.memory.usage import peak_rss_bytes
+from nanogpt_compat.memory.limits import peak_rss_bytes
 code = main(sys.argv[1:])
 print(code, peak_rss_bytes())
 """

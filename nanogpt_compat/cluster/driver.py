@@ -37,7 +37,7 @@ from nanogpt_compat.errors import (
     UsageError,
 )
 from nanogpt_compat.input.location import Input
-from nanogpt_compat.memory.usage import rss_bytes
+from nanogpt_compat.memory.limits import rss_bytes
 from nanogpt_compat.preflight.checks import check_names
 from nanogpt_compat.preflight.look import look_into
 from nanogpt_compat.report import read_report, warn_of_empty

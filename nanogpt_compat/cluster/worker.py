@@ -26,7 +26,7 @@ from nanogpt_compat.input.location import Location, Url
 from nanogpt_compat.input.reader import Reader
 from nanogpt_compat.input.repairs import BadRecord
 from nanogpt_compat.input.source import reader_bytes
-from nanogpt_compat.memory.usage import peak_rss_bytes
+from nanogpt_compat.memory.limits import peak_rss_bytes
 from nanogpt_compat.output.ends import ends_stream, lay_out_ends, n_ends
 from nanogpt_compat.output.folders import work_folder
 from nanogpt_compat.output.layout import Outputs, Shards

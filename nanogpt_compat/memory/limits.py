@@ -30,7 +30,7 @@ _V1_LIMITS = ("memory.limit_in_bytes",)
 # here: these files have fifty lines and more, and are read at every poll.
 _STAT_LINE = re.compile(
     r"^((?:total_)?(?:in)?active_file|(?:file|total)_(?:dirty|writeback)|hierarchical_memory_limit"
-    r"|RssAnon|VmSwap):?[ \t]+(\d{1,19})(?: kB)?$",
+    r"|RssAnon|VmSwap|VmRSS|VmHWM):?[ \t]+(\d{1,19})(?: kB)?$",
     re.ASCII | re.MULTILINE,
 )
 
@@ -209,6 +209,28 @@ def anonymous_bytes(process: psutil.Process, root: Path = Path("/")) -> int:
         return (status["RssAnon"] + status.get("VmSwap", 0)) * 1024
     info = process.memory_info()
     return int(getattr(info, "private", info.rss - getattr(info, "shared", 0)))  # Windows: `private`
+
+
+def rss_bytes() -> int:
+    """Return the resident memory of this process now; its peak where only that is known."""
+    return _status_bytes("VmRSS") or peak_rss_bytes()
+
+
+def peak_rss_bytes() -> int:
+    """Return the peak resident memory of this process; 0 if unknown."""
+    peak_bytes = _status_bytes("VmHWM")  # ru_maxrss includes what the parent had when it forked
+    if peak_bytes:
+        return peak_bytes
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _status_bytes(field: str) -> int:
+    return 1024 * parse_stat(_read_if_any("/proc/self/status")).get(field, 0)
 
 
 def own_bytes_reader() -> Callable[[], int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from nanogpt_compat import report
 from nanogpt_compat.errors import DifferenceError, OutputError, PrepareError
-from nanogpt_compat.memory.usage import rss_bytes
+from nanogpt_compat.memory.limits import rss_bytes
 from nanogpt_compat.output.check import Listed, find_faults, find_surplus, list_files, outputs_of
 from nanogpt_compat.output.index import IndexFile, lay_out_indexes
 from nanogpt_compat.output.layout import WORK_FOLDER, OutputFile, Outputs, name_tokens

@@ -5,7 +5,7 @@ from typing import Any
 from nanogpt_compat import report
 from nanogpt_compat.input.location import Input
 from nanogpt_compat.memory.guard import MemoryGuard
-from nanogpt_compat.memory.usage import peak_rss_bytes
+from nanogpt_compat.memory.limits import peak_rss_bytes
 from nanogpt_compat.output.layout import by_split
 from nanogpt_compat.output.token_file import TOKEN
 from nanogpt_compat.preflight.job import Job

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 from nanogpt_compat import pipeline
 from nanogpt_compat.errors import MemoryLimitError, TooSmallError
 from nanogpt_compat.memory.guard import MemoryGuard, Sampler, describe_limits
+from nanogpt_compat.memory.limits import rss_bytes
 from nanogpt_compat.memory.malloc import trim_heap
 from nanogpt_compat.memory.policy import IN_FLIGHT_BYTES, SMALL_BLOCK_BYTES, Step, room_bytes
-from nanogpt_compat.memory.usage import rss_bytes
 from nanogpt_compat.output.folders import remove_work_folder, work_folder
 from nanogpt_compat.output.layout import WORK_FOLDER
 from nanogpt_compat.output.shuffle import Place, regroup, write_out
