@@ -6,6 +6,7 @@ At most 1 MiB of a file is in memory.
 import hashlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -62,16 +63,15 @@ def first_difference(found: bytes | memoryview, expected: bytes) -> int | None:
     return next(k for k in range(len(expected)) if found[k : k + 1] != expected[k : k + 1])
 
 
+@dataclass(eq=False)
 class Difference(Exception):
     """A token in a file that is not the expected one."""
 
-    def __init__(self, path: Path, index: int, byte: int, *, found: int | None, expected: int):
-        super().__init__(f"{path}, token {index}")
-        self.path = path
-        self.index = index  # in the file
-        self.byte = byte  # in the file
-        self.found = found  # None: the file ends there
-        self.expected = expected
+    path: Path
+    index: int  # in the file
+    byte: int  # in the file
+    found: int | None  # None: the file ends there
+    expected: int
 
 
 class _FinishedFile:
