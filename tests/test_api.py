@@ -68,6 +68,7 @@ def test_several_inputs_are_read_in_order_whatever_their_names(tmp_path: Path) -
     assert [Path(one["path"]).name for one in json.loads(done.stdout)] == names
 
 
+@pytest.mark.costly
 def test_nothing_is_printed_unless_asked_for(tmp_path: Path) -> None:
     make_text(tmp_path / "a.txt", 20_000, n_invalid=3)  # with notices and a warning
     code = "nanogpt_compat.prepare('a.txt', sys.argv[1], verbose=len(sys.argv) > 2)"
@@ -90,6 +91,7 @@ def test_messages_go_to_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert any("val.bin" in one.getMessage() for one in caplog.records if one.levelname == "WARNING")
 
 
+@pytest.mark.costly
 def test_it_works_in_a_thread_and_leaves_signals_and_streams_alone(tmp_path: Path) -> None:
     make_text(tmp_path / "a.txt", 100_000)
     code = """
@@ -111,6 +113,7 @@ assert threading.active_count() == 1
     assert sha256s(tmp_path / "out0") == sha256s(tmp_path / "out1")
 
 
+@pytest.mark.costly
 def test_a_second_call_leaves_complete_output_as_it_is(tmp_path: Path) -> None:
     text = make_text(tmp_path / "a.txt", 50_000)
     first = nanogpt_compat.prepare(text, tmp_path / "out")
@@ -122,6 +125,7 @@ def test_a_second_call_leaves_complete_output_as_it_is(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "train.bin").stat().st_ino != inode
 
 
+@pytest.mark.costly
 def test_an_interrupted_call_has_saved_its_work_and_the_next_one_resumes(tmp_path: Path) -> None:
     make_text(tmp_path / "a.txt", 600_000)
     expected = nanogpt_compat.prepare(tmp_path / "a.txt", tmp_path / "expected", workers=1, block_size=20_000)
@@ -179,6 +183,7 @@ def test_errors_are_raised_with_the_exit_code(
     assert caught.value.exit_code == exit_code
 
 
+@pytest.mark.costly
 def test_the_command_that_an_error_offers_does_what_the_call_would_have_done(tmp_path: Path) -> None:
     (tmp_path / "old.txt").write_bytes(
         "Les \xe9l\xe8ves \xe9taient l\xe0, tr\xe8s press\xe9s.\n".encode("cp1252") * 800
@@ -201,6 +206,7 @@ def test_the_command_that_an_error_offers_does_what_the_call_would_have_done(tmp
     assert report_of(tmp_path / "my data")["options"]["val_ratio"] == 0.1
 
 
+@pytest.mark.costly
 def test_no_error_shows_a_secret(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     address = "http://me:hush-hush@127.0.0.1:9/a.txt?sig=abcdef0123456789"
     with pytest.raises(nanogpt_compat.PrepareError) as caught:
@@ -211,6 +217,7 @@ def test_no_error_shows_a_secret(tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert "abcdef0123456789" not in text
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("separator", ["\\n", "\n\n", "--", "\\"])
 def test_a_separator_is_taken_as_it_is(tmp_path: Path, separator: str) -> None:
     documents = [f"One document, {k}." for k in range(5)]
@@ -236,6 +243,7 @@ def test_counting_gives_what_would_be_written_and_writes_nothing(
         nanogpt_compat.count_tokens(text, format="npy")  # type: ignore[call-arg]  # counting has no format
 
 
+@pytest.mark.costly
 def test_counting_falls_back_to_tiktoken_if_the_engine_errs(
     tmp_path: Path, gpt2: tiktoken.Encoding, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -236,6 +236,7 @@ def attempt_or_die(work_dir: str, index: int, *rest: Any) -> Outcome:
     return attempt(work_dir, index, *rest)
 
 
+@pytest.mark.costly
 def test_a_span_that_kills_its_worker_takes_no_neighbour_down(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +253,7 @@ def test_a_span_that_kills_its_worker_takes_no_neighbour_down(
     assert not to_do(work)
 
 
+@pytest.mark.costly
 def test_a_pool_that_ends_with_one_of_its_workers_ends_the_work_and_the_next_one_resumes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

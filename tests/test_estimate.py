@@ -135,7 +135,7 @@ def n_tokens(documents: list[tuple[int, str]], gpt2: tiktoken.Encoding) -> int:
     return sum(len(encode(text.encode())) for _, text in documents)
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("order", ["shuffled", "by language", "in stretches", "by length"])
 @pytest.mark.parametrize("form", ["text", "jsonl", "parquet", "one row group"])
 def test_text_in_many_languages_is_forecast_within_ten_percent(

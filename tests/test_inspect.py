@@ -183,6 +183,7 @@ def owners(ids: NDArray[np.uint16], gpt2: tiktoken.Encoding, *, eot: str) -> NDA
     return found
 
 
+@pytest.mark.costly
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_at_every_edge_between_two_inputs_it_names_the_right_one(
@@ -278,6 +279,7 @@ def is_utf8(raw: bytes) -> bool:
 EVIL = "\x1b[31mred\x1b[0m \x07\x9b5m \u202eabc\u2066 \x7f\u2028 end"
 
 
+@pytest.mark.costly
 def test_only_characters_of_a_text_reach_the_terminal(tmp_path: Path, run_prepare: RunPrepare) -> None:
     out = make_one(tmp_path, f"{EVIL} caf\u00e9 \u4e2d\u6587 \U0001f469\u200d\U0001f680\n" * 50)
     for args in ((), ("--at", "3"), ("--at", "-1")):
@@ -535,6 +537,7 @@ def test_an_invalid_prepare_json_is_ignored(content: str, tmp_path: Path) -> Non
     assert "train.bin: 150 tokens" in seen.stdout
 
 
+@pytest.mark.costly
 def test_it_shows_the_saved_work_of_an_unfinished_run_and_how_to_resume(tmp_path: Path) -> None:
     make_text(tmp_path / "a.txt", 600_000)
     make_text(tmp_path / "b.txt", 100_000, seed=1)
@@ -571,6 +574,7 @@ def test_it_shows_the_saved_work_of_an_unfinished_run_and_how_to_resume(tmp_path
     assert ".prepare" not in look(out).stdout
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("is_old", [False, True])
 def test_a_run_begun_by_an_earlier_version_is_resumed_without_the_count(is_old: bool, tmp_path: Path) -> None:
     inputs = make_inputs(tmp_path, "txt", between="\n")
@@ -604,6 +608,7 @@ def without_val_tokens(line: bytes) -> bytes:
     return format_line(record)
 
 
+@pytest.mark.costly
 def test_it_reads_samples_of_20_gb_in_bounded_memory_and_reports_that(tmp_path: Path) -> None:
     """The file has holes, so that it takes no space."""
     path, n_tokens = tmp_path / "train.bin", 10_000_000_000
@@ -635,6 +640,7 @@ def test_it_reads_samples_of_20_gb_in_bounded_memory_and_reports_that(tmp_path: 
         assert "The dog" in shown or args == ("--at", "9_999_999_999")
 
 
+@pytest.mark.costly
 def test_a_reader_that_stops_is_no_failure_and_a_full_disk_is_one(tmp_path: Path) -> None:
     out = make_one(tmp_path, "some words\n" * 50)
     script = f"set -o pipefail; {sys.executable} {REPOSITORY}/prepare.py --inspect {out}"

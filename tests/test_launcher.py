@@ -147,6 +147,7 @@ SKIPPING = {
 }
 
 
+@pytest.mark.costly
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("how", SKIPPING)
 def test_a_skip_passes_unless_everything_is_required(how: str, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def assert_same_as_whole(
     errors=st.sampled_from(["ignore", "replace"]),
     ratio=st.sampled_from([0.0, 0.2, 0.9]),
 )
-@settings(same_folder, max_examples=400)
+@settings(same_folder, max_examples=150)
 def test_spans_of_any_text_make_the_output_of_the_whole(
     gpt2: tiktoken.Encoding,
     tmp_path: Path,
@@ -184,7 +184,7 @@ def test_spans_of_any_text_make_the_output_of_the_whole(
     errors=st.sampled_from(["ignore", "replace"]),
     ratio=st.sampled_from([0.0, 0.3]),
 )
-@settings(same_folder, max_examples=400)
+@settings(same_folder, max_examples=150)
 def test_spans_of_any_documents_make_the_output_of_the_whole(
     marked: Encoder,
     tmp_path: Path,

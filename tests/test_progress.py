@@ -288,6 +288,7 @@ def text_of(terminal: Terminal) -> list[str]:
     return [line.rpartition("\r")[2] for line in lines]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("columns", [100, 80])
 def test_a_terminal_has_a_bar_with_all_fields(columns: int, tmp_path: Path) -> None:
     text = make_text(tmp_path / "text.txt", 3_000_000)
@@ -304,6 +305,7 @@ def test_a_terminal_has_a_bar_with_all_fields(columns: int, tmp_path: Path) -> N
     assert any(re.match(r"\d+ slices? checked against tiktoken", line) for line in lines[last:])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize(
     ("columns", "encoding"), [(50, "utf-8"), (50, "ascii"), (30, "utf-8"), (10, "latin-1")]
 )
@@ -317,6 +319,7 @@ def test_a_narrow_terminal_has_a_whole_bar_of_one_line(columns: int, encoding: s
     assert ("\u2588" in terminal.seen) == (encoding == "utf-8")
 
 
+@pytest.mark.costly
 def test_ctrl_c_ends_it_with_a_message_on_its_own_line_and_the_shell_sees_the_signal(tmp_path: Path) -> None:
     text = make_text(tmp_path / "text.txt", 20_000_000)
     out = tmp_path / "out"

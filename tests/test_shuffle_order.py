@@ -119,7 +119,7 @@ def ends_of(documents: list[Document], seed: int) -> dict[bool, list[int]]:
     most_windows=st.sampled_from([2, 3, 256]),
     rng=st.randoms(use_true_random=False),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_documents_come_back_in_the_order_of_their_keys_for_any_sizes(
     lengths: list[tuple[bool, int]],
     seed: int,

@@ -417,6 +417,7 @@ print(n_bytes, int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read
 """
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
 def test_a_batch_larger_than_the_memory_it_takes_is_read(compression: str | None, path: Path) -> None:
     # The peak is 70 to 77 MB, and 204 MB if pyarrow reads the column as a whole.

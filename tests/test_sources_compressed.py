@@ -262,6 +262,7 @@ def test_the_window_of_a_zstd_frame_is_known_to_be_in_use_while_it_is_read(
         assert used_bytes() == 0
 
 
+@pytest.mark.costly
 @really_compressed
 def test_a_bomb_is_read_in_bounded_memory(
     compression: Compression, compress: Callable[[bytes], bytes], path: Path

@@ -245,6 +245,7 @@ def test_the_forecast_samples_places_throughout_the_file(run_prepare: RunPrepare
     assert 0.7 < about / n_tokens < 1.3
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("source", ["a.txt", "a.txt.gz", "pipe"])
 def test_csv_under_another_name_is_read_if_the_option_names_one_of_its_columns(
     source: str, run_prepare: RunPrepare, tmp_path: Path

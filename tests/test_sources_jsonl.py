@@ -118,7 +118,7 @@ nested = st.recursive(
     lines=st.lists(st.dictionaries(names, nested, max_size=4), min_size=3, max_size=6),
     text_field=st.lists(names, min_size=1, max_size=2).map(",".join),
 )
-@settings(max_examples=400)
+@settings(max_examples=120)
 def test_nested_and_alternative_fields_are_those_of_the_definition(
     lines: list[dict[str, Any]], text_field: str
 ) -> None:
