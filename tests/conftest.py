@@ -49,7 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=16,
         metavar="N",
-        help="run one in N tests of the modules that start many processes; 1 runs all (default: 16)",
+        help="run one in N of the tests that take long, and all of the others; 1 runs all (default: 16)",
     )
     parser.addoption(
         "--sample-seed", default="0", help="choose other tests of those that run in part (default: 0)"
@@ -71,7 +71,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by marker
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark all cases outside the samples as slow, and all but some tests of costly modules.
+    """Mark all cases outside the samples as slow, and of the costly tests all but some of each module.
 
     The choice depends only on names and the seed.
     """
