@@ -8,6 +8,7 @@ has lost its speed misses them all the same.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from benchmarks.contest import Case, Ratio
@@ -27,6 +28,11 @@ class Part:
 
     def __add__(self, other: Part) -> Part:
         return Part(self.cases + other.cases, self.ratios + other.ratios)
+
+    def only(self, names: Collection[str] | None) -> Part:
+        """Return the part with the cases of these strategies, or with all if there are no names."""
+        cases = tuple(case for case in self.cases if not names or case.strategy.name in names)
+        return Part(cases, self.ratios)
 
 
 def _on(kinds: str, size_bytes: int, names: str, ratios: str = "", *, start_bytes: int = 0) -> Part:

@@ -33,8 +33,10 @@ def draw_memory(results: list[dict[str, Any]], path: Path) -> None:
 
     The title claims the most that prepare.py needed, on the drawn text and on the largest.
     """
-    naive = next(result["case"] for result in results if result["case"]["strategy"] != "prepare")
-    size_bytes, kind = naive["size_bytes"], naive["kind"]
+    naive = [result["case"] for result in results if result["case"]["strategy"] != "prepare"]
+    if not naive:
+        sys.exit("the record has no naive strategy to compare with; run peak_rss.py without --only")
+    size_bytes, kind = naive[0]["size_bytes"], naive[0]["kind"]
     figure, axes = _begin(height=4.0)
     for case, run in ((result["case"], result["run"]) for result in results):
         if (case["size_bytes"], case["kind"]) != (size_bytes, kind):

@@ -29,7 +29,7 @@ from benchmarks.contest import (
     run_in_turn,
 )
 from benchmarks.measure import make_input
-from benchmarks.parts import FULL, SHORT
+from benchmarks.parts import FULL, SHORT, Part
 from benchmarks.record import describe_machine, draw, exit_code, write_record
 from benchmarks.strategies import BY_NAME
 from nanogpt_compat.system.units import format_bytes
@@ -55,13 +55,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 if a threshold is missed")
     options = parser.parse_args(arguments)
     options.corpus_dir.mkdir(parents=True, exist_ok=True)
-    _compile()
     record = _read_record(options.output)
     reference: dict[tuple[str, int], str] = {}
     broken: list[str] = []
     parts = SHORT if options.short else FULL
-    for name in (name for name in options.part or parts if name in parts):
-        findings = _run_part(name, options, record, reference)
+    chosen = {name: parts[name].only(options.only) for name in options.part or parts if name in parts}
+    if not any(part.cases for part in chosen.values()):
+        parser.error("no such part has such a strategy; parts.py lists the strategies of each part")
+    _compile()
+    for name, part in chosen.items():
+        if not part.cases:
+            continue
+        findings = _run_part(name, part, options, record, reference)
         print(tables({name: record[name]}), flush=True)
         broken += [f"{name}: {one.sentence}" for one in findings if one.is_broken]
     if options.output and not options.short and "compare" in record:
@@ -70,19 +75,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run_part(
-    name: str, options: argparse.Namespace, record: dict[str, Any], reference: dict[tuple[str, int], str]
+    name: str,
+    part: Part,
+    options: argparse.Namespace,
+    record: dict[str, Any],
+    reference: dict[tuple[str, int], str],
 ) -> list[Finding]:
     """Run one part; `record`, the files made from it, and `reference` are updated after each run."""
-    part = (SHORT if options.short else FULL)[name]
     corpus_dir, text = options.corpus_dir.resolve(), "builtin" if options.short else "debian"
-    cases = [case for case in part.cases if not options.only or case.strategy.name in options.only]
     inputs = {
         (kind, size_bytes): make_input(kind, size_bytes, corpus_dir=corpus_dir, text=text)
-        for kind, size_bytes in dict.fromkeys(case.input for case in cases)
+        for kind, size_bytes in dict.fromkeys(case.input for case in part.cases)
     }
     findings: list[Finding] = []
     for results in run_in_turn(
-        cases, inputs, n_rounds=options.repeat, scratch_dir=corpus_dir, earlier=options.earlier
+        part.cases, inputs, n_rounds=options.repeat, scratch_dir=corpus_dir, earlier=options.earlier
     ):
         add_reference(reference, results)
         findings = judge(part.ratios, results, reference)

@@ -116,3 +116,14 @@ def test_check_exits_1_if_a_threshold_is_missed(
     assert throughput.main(arguments) == 0
     assert throughput.main([*arguments, "--check"]) == 1
     assert "BROKEN hard: prepare.py, gigatoken on 100 MB of prose: no" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--part", "memory", "--only", "pool"], ["--short", "--part", "memory"]]
+)
+def test_a_part_without_the_strategy_is_refused(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        throughput.main(["--part", "memory", *arguments, "--corpus-dir", str(tmp_path)])
+    assert "no such part has such a strategy" in capsys.readouterr().err

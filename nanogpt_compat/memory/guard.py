@@ -5,7 +5,7 @@
     MemoryGuard   poll both from a thread; the pipeline asks it before it admits a block, carries out its
                   steps, and stops when `aborting` is set
 
-A poll takes 50 to 500 us, 2 to 10 times a second (benchmarks/guard_cost.py).
+A poll takes 50 to 500 us, 2 to 10 times a second.
 """
 
 import contextlib
