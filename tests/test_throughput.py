@@ -118,9 +118,7 @@ def test_check_exits_1_if_a_threshold_is_missed(
     assert "BROKEN hard: prepare.py, gigatoken on 100 MB of prose: no" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--part", "memory", "--only", "pool"], ["--short", "--part", "memory"]]
-)
+@pytest.mark.parametrize("arguments", [["--only", "pool"], ["--short"]])
 def test_a_part_without_the_strategy_is_refused(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
