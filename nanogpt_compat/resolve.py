@@ -13,6 +13,7 @@ from nanogpt_compat.input.location import Input
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.memory.limits import available_cpus, default_workers
 from nanogpt_compat.options import Options, option_meant
+from nanogpt_compat.output.folders import check_is_folder
 from nanogpt_compat.output.layout import FIRST_WORDS, MAX_LLMC_TOKENS, SHARD_TOKENS
 from nanogpt_compat.system.ranks import rank_of
 from nanogpt_compat.text.val_split import FIRST_SHARD, VAL_INPUT
@@ -38,9 +39,7 @@ def resolve(options: Options, *, home: Path | None) -> Request:
     if options.verify and (options.dry_run or options.restart):
         raise UsageError("--verify only reads what a run has made: omit --dry-run and --restart")
     folder = Path() if home is None else home
-    for word in (*(options.input or ()), *(options.val_input or ())):
-        if (option := option_meant(word)) and not os.path.lexists(word):
-            raise UsageError(f"{word} is not a file; did you mean {option}? --help lists the options")
+    _check_paths(options)
     found = find_inputs(
         options.input or [str(folder / DEFAULT_INPUT)], val_patterns=options.val_input or (), home=home
     )
@@ -112,6 +111,16 @@ def resolve(options: Options, *, home: Path | None) -> Request:
             "or none"
         )
     return Request(config, inputs, _share(options, config, inputs), (*found.notices, *notices))
+
+
+def _check_paths(options: Options) -> None:
+    """Raise an error for folders that are files, and for inputs that are misspelt options."""
+    for option, folder in (("--output-dir", options.output_dir), ("--work-dir", options.work_dir)):
+        if folder is not None:
+            check_is_folder(option, folder)
+    for word in (*(options.input or ()), *(options.val_input or ())):
+        if (option := option_meant(word)) and not os.path.lexists(word):
+            raise UsageError(f"{word} is not a file; did you mean {option}? --help lists the options")
 
 
 def _check_effects(options: Options, inputs: Sequence[Input]) -> None:

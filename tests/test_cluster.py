@@ -376,6 +376,26 @@ def test_another_plan_is_refused(change: str, tmp_path: Path, monkeypatch: pytes
     assert not n_parts(work)
 
 
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"hash"'])
+def test_a_damaged_plan_is_made_again_as_advised_and_the_parts_are_kept(
+    tmp_path: Path, damage: bytes
+) -> None:
+    args, work = small_run(tmp_path)
+    rank: Args = (*args, "--rank", "0", "--world-size", "1")
+    assert prepare(*rank).returncode == 0
+    parts = {path: path.stat().st_mtime_ns for path in work.glob("parts-*/*")}
+    (work / "plan.json").write_bytes(damage)
+    for how in (rank, (*args, "--merge")):
+        done = prepare(*how)
+        assert done.returncode == 5
+        assert f"or remove {work / 'plan.json'} to make a new plan" in done.stderr
+    (work / "plan.json").unlink()
+    assert prepare(*rank).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in work.glob("parts-*/*")} == parts
+    assert prepare(*args, "--merge").returncode == 0
+    assert_merged(tmp_path / "many", one_machine(tmp_path, args[:6]), work)
+
+
 def test_restart_starts_over_with_other_options(tmp_path: Path) -> None:
     args, work = small_run(tmp_path)
     options: Args = (*args[:4], "--val-ratio", "0.2")
@@ -612,6 +632,12 @@ def test_a_stopped_run_of_one_machine_is_not_mixed_with_parts(tmp_path: Path) ->
             "SLURM_ARRAY_TASK_MIN is 'one'.*; give --rank",
         ),
         (("auto", None), {"SLURM_PROCID": "2", "SLURM_NTASKS": "3(x2)"}, "SLURM_NTASKS is '3\\(x2\\)'"),
+        (
+            ("auto", None),
+            {"SLURM_PROCID": "0", "SLURM_NTASKS": "0"},
+            "SLURM_NTASKS is '0'; it must be at least 1",
+        ),
+        (("auto", 3), {"JOB_COMPLETION_INDEX": "-1"}, "JOB_COMPLETION_INDEX is '-1'; it must be at least 0"),
         (("4", 4), {}, "--rank 4 of 4 does not exist"),
         (("x", 4), {}, "neither a number nor auto"),
         (("0", None), {}, "needs --world-size"),

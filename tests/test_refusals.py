@@ -377,8 +377,18 @@ def test_other_files_than_tokens_are_not_replaced_even_with_overwrite(
 def test_an_output_folder_that_cannot_be_one_is_refused(
     run_prepare: RunPrepare, tmp_path: Path, text: Path
 ) -> None:
-    done = run_prepare("--input", text, "--output-dir", text / "out")
-    assert_refused(done, 4, f"cannot write to {text}/out: Not a directory; fix that and run")
+    ours = ("--output-dir", tmp_path / "out", "--work-dir")
+    for option, words in (
+        ("--output-dir", ["--output-dir"]),
+        ("--output-dir", ["--dry-run", "--output-dir"]),
+        ("--work-dir", ["--rank", "0", "--world-size", "1", *ours]),
+        ("--work-dir", ["--merge", *ours]),
+    ):
+        done = run_prepare("--input", text, *words, text)
+        assert_refused(done, 4, f"{option} {text} is not a folder; give another {option}")
+        done = run_prepare("--input", text, *words, text / "out")
+        assert_refused(done, 4, f"{option} {text}/out: {text} is not a folder; give another {option}")
+        assert done.stderr.startswith("prepare: error: ")  # before anything is sampled
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o555)
     for folder in (closed, closed / "out"):

@@ -164,8 +164,10 @@ def read_plan(work_dir: Path) -> Plan | None:
         made = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path}: {error}; {_start_over(work_dir)}") from error
+    except OSError as error:
+        raise OutputError(f"cannot read {path}: {error.strerror}; {advice(error)} and run again") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}; {_start_over(path)}") from error
     try:
         plan = _plan(
             made["options"],
@@ -175,9 +177,9 @@ def read_plan(work_dir: Path) -> Plan | None:
             made["document_ratio"],
         )
     except (AttributeError, KeyError, TypeError, IndexError) as error:
-        raise CheckpointError(f"{path} is not a plan of this program; {_start_over(work_dir)}") from error
+        raise CheckpointError(f"{path} is not a plan of this program; {_start_over(path)}") from error
     if plan.hash != made.get("hash"):
-        raise CheckpointError(f"{path} was changed after it was made; {_start_over(work_dir)}")
+        raise CheckpointError(f"{path} was changed after it was made; {_start_over(path)}")
     return plan
 
 
@@ -187,8 +189,9 @@ def _input_of(record: Mapping[str, Any]) -> Input:
     return Input(Url(place) if is_url(place) else Path(place), form, described)
 
 
-def _start_over(work_dir: Path) -> str:
-    return f"give another --work-dir, or remove {work_dir} to start over"
+def _start_over(path: Path) -> str:
+    """Return advice about a plan; parts that were made for the same plan stay valid when it is made again."""
+    return f"give another --work-dir, or remove {path} to make a new plan"
 
 
 def check_options(plan: Plan, job: Job, work_dir: Path) -> None:
@@ -247,7 +250,8 @@ def with_locations(planned: Sequence[Input], given: Sequence[Input]) -> tuple[In
 
 def _refuse(work_dir: Path, found: Sequence[str]) -> None:
     if found:
+        path = work_dir / PLAN_NAME
         raise CheckpointError(
-            f"{work_dir / PLAN_NAME} was made for a different run: {'; '.join(found)}. Run with the original "
-            f"inputs and options, or {_start_over(work_dir)}"
+            f"{path} was made for a different run: {'; '.join(found)}. Run with the original inputs and "
+            f"options, or {_start_over(path)}"
         )

@@ -28,6 +28,14 @@ def work_folder(folder: Path) -> Path:
     return work
 
 
+def check_is_folder(option: str, folder: Path) -> None:
+    """Raise OutputError if `folder`, the value of an option, is no folder and cannot become one."""
+    nearest = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    if not nearest.is_dir():
+        where = "" if nearest == folder else f": {nearest}"
+        raise OutputError(f"{option} {folder}{where} is not a folder; give another {option}")
+
+
 def check_writable(folders: Iterable[Path]) -> None:
     """Raise OutputError if `work_folder` would fail in one of `folders`, as far as visible without a try."""
     for folder in folders:

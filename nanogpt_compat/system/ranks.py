@@ -27,12 +27,12 @@ def rank_of(rank: str, world_size: int | None, environment: Mapping[str, str]) -
             first, step = (_number(f"SLURM_ARRAY_TASK_{name}", environment, "0") for name in ("MIN", "STEP"))
             index = (index - first) // max(1, step)
             if "SLURM_ARRAY_TASK_COUNT" in environment:
-                size = _number("SLURM_ARRAY_TASK_COUNT", environment)
+                size = _number("SLURM_ARRAY_TASK_COUNT", environment, least=1)
     elif "JOB_COMPLETION_INDEX" in environment:
         index = _number("JOB_COMPLETION_INDEX", environment)
     elif "SLURM_PROCID" in environment and "SLURM_NTASKS" in environment:
         index = _number("SLURM_PROCID", environment)
-        size = world_size or _number("SLURM_NTASKS", environment)
+        size = world_size or _number("SLURM_NTASKS", environment, least=1)
     else:
         raise UsageError(
             "--rank auto: none of SLURM_ARRAY_TASK_ID, SLURM_PROCID and JOB_COMPLETION_INDEX is set; "
@@ -48,12 +48,14 @@ def rank_of(rank: str, world_size: int | None, environment: Mapping[str, str]) -
     return index, size
 
 
-def _number(name: str, environment: Mapping[str, str], default: str = "") -> int:
-    """Return the number in a scheduler's variable; raise a UsageError if it is none."""
+def _number(name: str, environment: Mapping[str, str], default: str = "", *, least: int = 0) -> int:
+    """Return the number in a scheduler's variable; raise a UsageError if it is none, or too small."""
     value = environment.get(name, default)
     try:
-        return int(value)
+        number = int(value)
+        why = f"; it must be at least {least}" if number < least else ""
     except ValueError:
-        raise UsageError(
-            f"--rank auto: {name} is {value!r}, which is not a number; give --rank R --world-size N"
-        ) from None
+        number, why = 0, ", which is not a number"
+    if why:
+        raise UsageError(f"--rank auto: {name} is {value!r}{why}; give --rank R --world-size N")
+    return number
