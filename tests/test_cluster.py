@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -374,6 +375,23 @@ def test_another_plan_is_refused(change: str, tmp_path: Path, monkeypatch: pytes
         assert "plan.json was made for a different run: " in done.stderr
     worker._open_engine.cache_clear()
     assert not n_parts(work)
+
+
+def test_advice_about_a_short_split_names_the_options_for_all_ranks(tmp_path: Path) -> None:
+    lines = [json.dumps({"text": f"{k} words and numbers " * 200}) for k in range(20)]
+    (tmp_path / "a.jsonl").write_text("\n".join(lines) + "\n")
+    rank: Args = ("--rank", "0", "--world-size", "1")
+    args: Args = ("--input", tmp_path / "a.jsonl", "--work-dir", tmp_path / "w", "--output-dir", tmp_path)
+    assert prepare(*args, *rank).returncode == 0
+    done = prepare(*args, "--merge")
+    found = re.search(r"val\.bin has \d+ tokens, .*: (--val-ratio \S+ --overwrite), for all", done.stderr)
+    assert found, done.stderr
+    more = found[1].split()
+    assert prepare(*args, *rank, *more).returncode == 0
+    done = prepare(*args, "--merge", *more)
+    assert done.returncode == 0
+    assert "warning" not in done.stderr
+    assert report_of(tmp_path)["tokens"]["val"] > 1024
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"hash"'])

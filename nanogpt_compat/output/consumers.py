@@ -15,7 +15,7 @@ from pathlib import Path
 
 from nanogpt_compat.config import Config
 from nanogpt_compat.output.layout import OutputFile, Outputs, by_split, files_of
-from nanogpt_compat.system.commands import join, quote, show, this_command
+from nanogpt_compat.system.commands import is_typed, join, quote, show, this_command
 from nanogpt_compat.system.units import format_count, plural
 from nanogpt_compat.text.val_split import FIRST_SHARD
 
@@ -39,13 +39,16 @@ class Output:
     is_made: bool
     n_documents: int | None = None  # None: unknown
     redo: Sequence[str] = ()  # the options that start over, for commands with another option
+    is_merge: bool = False
 
     def verb(self, n_tokens: int) -> str:
         """Return a verb and the number of tokens: "has 3 tokens", or "would have about 3 tokens"."""
         return f"{'has' if self.is_made else 'would have about'} {plural(n_tokens, 'token')}"
 
     def start_over(self, option: str, value: object, *, without: Sequence[str] = ()) -> str:
-        """Return the command that starts over with another value of `option`."""
+        """Return the command that starts over with another value of `option`; for ranks, only the options."""
+        if self.is_merge and not is_typed("--cluster"):  # the parts must be made again before they are merged
+            return f" {join(option, value, '--overwrite')}, for all ranks and for the --merge after them"
         unwanted = ["--dry-run", option, *self.redo, *without]
         return show(this_command(option, value, *self.redo, without=unwanted))
 

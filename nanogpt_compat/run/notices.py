@@ -37,7 +37,7 @@ class Notices:
         job = self._job
         self._voice.say(*notices(job))
         if job.expected_bytes is not None:
-            foreseen = Output(job.config, job.outputs, foreseen_tokens(job), is_made=False, redo=redo)
+            foreseen = self._output(foreseen_tokens(job), is_made=False, redo=redo)
             self._warn_of(find_odd(foreseen))
             if not has_saved:  # else another ratio would cost what is saved
                 self._warn_of(self._find_small_val(foreseen))
@@ -60,7 +60,7 @@ class Notices:
         self._voice.say(*_name_files(job, made), *_result_lines(made))
         with suppress(OSError):  # these look into the folder; the output is complete
             tokens = by_stream(job.outputs, made["tokens"])
-            output = Output(job.config, job.outputs, tokens, True, made["documents"], ["--overwrite"])
+            output = self._output(tokens, is_made=True, redo=["--overwrite"], n_documents=made["documents"])
             self._warn_of(find_short(output) | find_odd(output) | self._find_small_val(output))
         self._voice.warn(*warn_of_empty(made["inputs"]), *_warn_of_separator(job, made))
         files = _files_of(job, made)
@@ -75,6 +75,12 @@ class Notices:
         step = next_step(job.config, files)
         if step:
             self._voice.say(step)
+
+    def _output(
+        self, tokens: Mapping[str, int], *, is_made: bool, redo: Sequence[str], n_documents: int | None = None
+    ) -> Output:
+        job = self._job
+        return Output(job.config, job.outputs, tokens, is_made, n_documents, redo, is_merge=self._is_merge)
 
     def _find_small_val(self, output: Output) -> dict[str, str]:
         return {} if self._is_merge else find_small_val(output)

@@ -100,6 +100,11 @@ def _words() -> Sequence[str]:
     return called[1] if called is not None else sys.argv[1:] if _is_ours() else []
 
 
+def is_typed(option: str) -> bool:
+    """Return whether an option is on the command line."""
+    return any(word.partition("=")[0] == option for word in _words())
+
+
 def option_of(value: str, *, otherwise: str) -> str:
     """Return the option that has this value on the command line; `otherwise` if none has it."""
     option = otherwise
