@@ -372,6 +372,8 @@ _ratio = _number(float, 0, 1, "a ratio: 0 <= R < 1 is needed, such as 0.0005")
 
 def _folder(text: str) -> Path:
     path = local_path(text)
+    if not path:  # such as a variable of the shell that is not set
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
     if is_url(path):
         raise argparse.ArgumentTypeError(f"{path!r} is an address; give a folder of this machine")
     return Path(path)

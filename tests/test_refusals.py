@@ -77,6 +77,9 @@ def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
         ("--text-field=--", "two dashes are not a value"),
         ("--\u4e2d", "unrecognized arguments: --\\u4e2d"),
         ("--input", "--input: expected at least one argument"),
+        ("--output-dir=", "--output-dir: the name of the folder is empty"),
+        ("--vocab-dir=", "--vocab-dir: the name of the folder is empty"),
+        ("--work-dir=", "--work-dir: the name of the folder is empty"),
     ],
 )
 def test_options_that_make_no_sense_are_usage_errors(
