@@ -15,7 +15,7 @@ from nanogpt_compat.errors import InputError, UsageError
 from nanogpt_compat.input.location import Location, Url, is_url, local_path
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.remote import find_urls
-from nanogpt_compat.input.sniff import COMPRESSED_SUFFIXES, JSON_SUFFIXES
+from nanogpt_compat.input.sniff import JSON_SUFFIXES, unpacked
 from nanogpt_compat.system.commands import quote, show, this_command
 from nanogpt_compat.system.redaction import redact
 from nanogpt_compat.system.units import format_bytes
@@ -52,18 +52,12 @@ def is_data(name: str) -> bool:
     >>> [is_data(name) for name in ("a.txt.gz", "part-00000", "0.json.gz", "0.json", "README.md", "LICENSE")]
     [True, True, True, False, False, False]
     """
-    path = _unpacked(name)
+    path = unpacked(name.lower())
     if path.suffix == ".json" and path.name != name.lower():
         return True
     if _CACHE.fullmatch(path.name):
         return False
     return path.suffix in _DATA_SUFFIXES or _ONE_OF_MANY.fullmatch(path.name) is not None
-
-
-def _unpacked(name: str) -> PurePath:
-    """Return a name in lower case, without the suffix of a compression."""
-    path = PurePath(name.lower())
-    return path.with_suffix("") if path.suffix in COMPRESSED_SUFFIXES else path
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +211,7 @@ def _choose(
     """
     names = {name: name.rpartition("/")[2] for name in sizes if not _is_hidden(name)}
     kept = [name for name, last in names.items() if is_data(last)] or [
-        name for name, last in names.items() if _unpacked(last).suffix in _TABLES_IN_TEXT
+        name for name, last in names.items() if unpacked(last.lower()).suffix in _TABLES_IN_TEXT
     ]
     skipped = sorted({*sizes, *others} - set(kept), key=natural_key)
     kept.sort(key=natural_key)

@@ -6,13 +6,12 @@ like parquet. A pipe keeps the bytes that were looked at.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input import kinds
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.fieldpath import alternatives
-from nanogpt_compat.input.kinds import Kind, Remedy, inside
+from nanogpt_compat.input.kinds import Kind, Remedy, inside, unpack
 from nanogpt_compat.input.location import Compression, Format, Location, Url
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import Pipe
@@ -20,12 +19,12 @@ from nanogpt_compat.input.remedies import Found, notices, refusal
 from nanogpt_compat.input.samples import foreign_kind, take_samples, trim
 from nanogpt_compat.input.signatures import PARQUET_MAGIC, TAIL_BYTES, compression_of
 from nanogpt_compat.input.sniff import (
-    COMPRESSED_SUFFIXES,
     HEAD_BYTES,
     RECORDS_IN_TEXT,
     Look,
     find_table,
     sniff,
+    unpacked,
 )
 from nanogpt_compat.text.documents import NO_DOCUMENTS
 from nanogpt_compat.text.utf8 import is_utf8
@@ -75,9 +74,6 @@ def find_formats(
 
 def look_at(location: Location, asked: Asked, *, n_inputs: int) -> tuple[Compression, Look]:
     """Return how an input, one of `n_inputs`, is compressed, and what it holds."""
-    name = PurePath(location.name)
-    if name.suffix.lower() in COMPRESSED_SUFFIXES:
-        name = name.with_suffix("")
     with open_input(location) as file:
         head = file.read(HEAD_BYTES, 0)
         compression = compression_of(head)
@@ -89,9 +85,11 @@ def look_at(location: Location, asked: Asked, *, n_inputs: int) -> tuple[Compres
         if is_stored and head.startswith(PARQUET_MAGIC):
             tail = file.read(TAIL_BYTES, max(0, file.size_bytes - TAIL_BYTES))
         is_whole = len(head) < HEAD_BYTES
-        look = sniff(head, name=name.name, tail=tail, is_whole=is_whole, separator=asked.separator)
+        look = sniff(
+            head, name=unpacked(location.name).name, tail=tail, is_whole=is_whole, separator=asked.separator
+        )
         if look.kind is kinds.BINARY and not is_packed and location.name.lower().endswith(".br"):
-            look = replace(look, kind=kinds.BROTLI)  # it has no signature
+            look = replace(look, kind=unpack("brotli", "brotli -dc"))  # it has no signature
         look = _look_for_records(look, head, asked)
         is_table = look.container in ("parquet", "arrow") and not is_packed
         is_skipped = look.container != "text" and asked.skips_bad_records  # a record that is not UTF-8
@@ -106,7 +104,7 @@ def look_at(location: Location, asked: Asked, *, n_inputs: int) -> tuple[Compres
                 kind = replace(kind, remedy=replace(kind.remedy, makes=makes), advice=advice)
             if kind is not None:
                 look = Look(look.container, kind, is_refused=True)
-    if is_packed and look.is_refused:
+    if is_packed and look.is_refused and look.kind is not None:
         look = replace(look, kind=inside(kinds.COMPRESSED[compression], look.kind))
     return compression, look
 

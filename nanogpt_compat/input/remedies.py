@@ -8,7 +8,7 @@ they replace the originals, and the same command reads them.
 import os
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input import kinds
@@ -16,7 +16,7 @@ from nanogpt_compat.input.kinds import Kind, Remedy
 from nanogpt_compat.input.location import Location, Url
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.repairs import FAILED
-from nanogpt_compat.input.sniff import COMPRESSED_SUFFIXES
+from nanogpt_compat.input.sniff import unpacked
 from nanogpt_compat.system.commands import join, quote, show, this_command
 
 Found = tuple[Location, Kind]
@@ -178,9 +178,7 @@ def _new_name(remedy: Remedy, path: Path) -> Path:
     """Choose an unused name next to the file, or in the current folder if the file's is not writable."""
     if not os.access(path.parent, os.W_OK):
         path = Path(path.name)
-    stem, suffix = PurePath(path.name), _SUFFIXES.get(remedy.makes, "")
-    if stem.suffix.lower() in COMPRESSED_SUFFIXES:
-        stem = stem.with_suffix("")
+    stem, suffix = unpacked(path.name), _SUFFIXES.get(remedy.makes, "")
     has_suffix = suffix != "" and stem.suffix.lower() == suffix
     if remedy.makes == "inside" or (has_suffix and remedy.makes in _FILES):
         return _free(path.with_name(stem.name))

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from nanogpt_compat.errors import InputError
+from nanogpt_compat.input.kinds import UNPACKERS
 from nanogpt_compat.input.location import Format, Location
+from nanogpt_compat.input.sniff import CONTAINERS, unpacked
 from nanogpt_compat.system.commands import join, python, quote, show, this_command
 
 # Commands that turn almost valid JSON lines into valid ones. Valid lines stay as they are, or equivalent.
@@ -25,10 +27,6 @@ NO_MARK = r"LC_ALL=C sed 's/^\xef\xbb\xbf//'"
 # If a command fails half-way, that must not look like the end of the text: this is an invalid record.
 FAILED = "echo '{\"failed\":'"
 
-_UNPACK = {"gz": "zcat", "bz2": "bzcat", "xz": "xzcat", "zst": "zstdcat"}
-_SUFFIXES = re.compile(
-    r"(\.(jsonl|ndjson|json|parquet|arrow|feather|csv|tsv))?(\.(gz|gzip|bz2|xz|zst|zstd))?$", re.IGNORECASE
-)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _KEYWORDS = {
     *("and", "as", "catch", "def", "elif", "else", "end", "foreach", "if", "import", "include", "label"),
@@ -68,7 +66,7 @@ def convert_lines(
     if not all(isinstance(path, Path) for path in paths):
         return f"pipe it through this command first: {command}"
     names = " ".join(map(quote, paths))
-    cat = f"{_UNPACK.get(form.compression, 'cat')} {names}"
+    cat = f"{UNPACKERS.get(form.compression, 'cat')} {names}"
     if first_line > 1:
         made = f"({cat} | head -n {first_line - 1}; {cat} | tail -n +{first_line} | {command})"
     else:
@@ -134,7 +132,9 @@ def _read_instead(paths: Sequence[Location], made: str, *, is_piped: bool) -> st
         return f"convert it with:{show(command)}"
     (path,) = paths
     assert isinstance(path, Path)
-    target = path.with_name(f"{_SUFFIXES.sub('', path.name)}.text.jsonl")
+    name = unpacked(path.name)
+    stem = name.stem if name.suffix.lower() in CONTAINERS else name.name
+    target = path.with_name(f"{stem}.text.jsonl")
     return f"convert it with:{show(f'{made} > {quote(target)}')}\nand read {target} in its place"
 
 

@@ -9,8 +9,9 @@ import struct
 import numpy as np
 
 from nanogpt_compat.input import kinds
-from nanogpt_compat.input.kinds import Kind
+from nanogpt_compat.input.kinds import Kind, Remedy, convert, other, unpack
 from nanogpt_compat.input.location import Compression
+from nanogpt_compat.system.commands import python
 
 COMPRESSION_MAGIC: dict[Compression, bytes] = {
     "gz": b"\x1f\x8b",
@@ -22,9 +23,9 @@ PARQUET_MAGIC = b"PAR1"
 ARROW_MAGIC = b"ARROW1\0\0"  # the messages of a file follow
 TAIL_BYTES = 8  # parquet ends with the size of its footer, and the signature again
 
-_AFTER_MAGIC: dict[Compression, re.Pattern[bytes]] = {
-    "gz": re.compile(rb"\x08|\Z"),
-    "bz2": re.compile(rb"[1-9](?:1AY&SY|\x17rE8P\x90)"),  # the digits of pi, or of its root
+_AFTER_MAGIC: dict[Compression, bytes] = {  # patterns
+    "gz": rb"\x08|\Z",
+    "bz2": rb"[1-9](?:1AY&SY|\x17rE8P\x90)",  # the digits of pi, or of its root
 }
 _SKIPPABLE = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")  # a zstd frame without text
 _CONTROLS = bytes(range(32))
@@ -36,61 +37,80 @@ _MERGED = 1000  # GPT-2's tokens of several letters have larger numbers
 _COMMA_AND_STOP = (11, 13)  # GPT-2's tokens; 0 is an exclamation mark
 _LEAST_STOPS = 0.01
 
+
+def _extract(name: str, command: str = "7z x -bd -bso0 -o{new} {old}") -> Kind:
+    return Kind(name, Remedy("unpack it", command, makes="folder"))
+
+
+_TAR_COMMAND = "mkdir -p {new} && tar -xf {old} -C {new}"
+_TAR = Kind("a tar archive", Remedy("unpack it", _TAR_COMMAND, "tar -xO", "folder", unpacks=True))
+_ZIP = _extract("a zip archive", "mkdir -p {new} && unzip -q {old} -d {new}")
+_OTHER_ARCHIVE = _extract("an archive (ar, cab or cpio)")
+_NUMPY = Kind("a NumPy array", advice=f"if it holds tokens, {kinds.GIVE_THE_TEXT}")
+_WEIGHTS = other("model weights")
+_OFFICE = Kind("an office document", advice="save it as text")
+_TEXTS_INSIDE = "write its texts to JSON lines"
+_ORC = (
+    "import sys; from pyarrow import orc, parquet as pq; "
+    "pq.write_table(orc.read_table(sys.argv[1]), sys.argv[2])"
+)
 _SIGNATURES: dict[Kind, tuple[bytes, ...]] = {
     kinds.COMPRESSED["bz2"]: (COMPRESSION_MAGIC["bz2"],),  # damaged
-    kinds.LZ4: (b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"),
-    kinds.LZIP: (b"LZIP",),
-    kinds.LZOP: (b"\x89LZO\0",),
-    kinds.COMPRESS: (b"\x1f\x9d", b"\x1f\xa0"),
-    kinds.SNAPPY: (b"\xff\x06\0\0sNaPpY",),
-    kinds.SEVEN_ZIP: (b"7z\xbc\xaf\x27\x1c",),
-    kinds.RAR: (b"Rar!\x1a\x07",),
-    kinds.OTHER_ARCHIVE: (b"MSCF\0\0\0\0", b"\xc7\x71", b"\x71\xc7"),
-    kinds.PARQUET_ENCRYPTED: (b"PARE",),
-    kinds.FEATHER: (b"FEA1",),
-    kinds.ORC: (b"ORC",),
-    kinds.AVRO: (b"Obj\x01",),
-    kinds.SQLITE: (b"SQLite format 3\0",),
-    kinds.HDF5: (b"\x89HDF\r\n\x1a\n",),
-    kinds.NUMPY: (b"\x93NUMPY",),
+    unpack("lz4", "lz4 -dc"): (b"\x04\x22\x4d\x18", b"\x02\x21\x4c\x18"),
+    unpack("lzip", "lzip -dc"): (b"LZIP",),
+    unpack("lzop", "lzop -dc"): (b"\x89LZO\0",),
+    unpack("compress", "gzip -dc"): (b"\x1f\x9d", b"\x1f\xa0"),
+    Kind("compressed with snappy", advice="unpack it first"): (b"\xff\x06\0\0sNaPpY",),
+    _extract("a 7z archive"): (b"7z\xbc\xaf\x27\x1c",),
+    _extract("a rar archive"): (b"Rar!\x1a\x07",),
+    _OTHER_ARCHIVE: (b"MSCF\0\0\0\0", b"\xc7\x71", b"\x71\xc7"),
+    Kind("encrypted parquet", advice="write it without encryption"): (b"PARE",),
+    Kind("a Feather file of version 1", advice="write it as parquet"): (b"FEA1",),
+    Kind("an ORC file", Remedy("convert it", f"{python(_ORC)} {{old}} {{new}}", makes="table")): (b"ORC",),
+    Kind("an Avro file", advice="write it as parquet or JSON lines"): (b"Obj\x01",),
+    Kind("an SQLite database", advice=_TEXTS_INSIDE): (b"SQLite format 3\0",),
+    Kind("an HDF5 file", advice=_TEXTS_INSIDE): (b"\x89HDF\r\n\x1a\n",),
+    _NUMPY: (b"\x93NUMPY",),
     kinds.TOKENS: (b"MMIDIDX\0\0", *(struct.pack("<i", number) for number in (20240520, 20240801))),  # llm.c
-    kinds.WEIGHTS: (b"GGUF", *(struct.pack("<i", number) for number in (20240326, 20240327))),
-    kinds.PICKLE: (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5"),
-    kinds.OFFICE: (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
+    _WEIGHTS: (b"GGUF", *(struct.pack("<i", number) for number in (20240326, 20240327))),
+    Kind("a Python pickle", advice=_TEXTS_INSIDE): (b"\x80\2", b"\x80\3", b"\x80\4", b"\x80\5"),
+    _OFFICE: (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
     kinds.PDF: (b"%PDF-",),
     kinds.RTF: (b"{\\rtf",),
     kinds.POSTSCRIPT: (b"%!PS", b"\xc5\xd0\xd3\xc6"),
-    kinds.other("a message catalogue (.mo)"): (b"\xde\x12\x04\x95", b"\x95\x04\x12\xde"),
-    kinds.other("a DjVu document"): (b"AT&TFORM",),
-    kinds.other("a program"): (b"\x7fELF", b"MZ", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe", b"\0asm"),
-    kinds.other("a picture (PNG)"): (b"\x89PNG\r\n\x1a\n",),
-    kinds.other("a picture (JPEG)"): (b"\xff\xd8\xff",),
-    kinds.other("a picture (GIF)"): (b"GIF8",),
-    kinds.other("a picture (BMP)"): (b"BM",),
-    kinds.other("a picture (TIFF)"): (b"II*\0", b"MM\0*"),
-    kinds.other("sound, video or a picture (RIFF)"): (b"RIFF",),
-    kinds.other("sound (Ogg)"): (b"OggS",),
-    kinds.other("sound (FLAC)"): (b"fLaC",),
-    kinds.other("sound (MP3)"): (b"ID3",),
-    kinds.other("a video (Matroska)"): (b"\x1a\x45\xdf\xa3",),
+    other("a message catalogue (.mo)"): (b"\xde\x12\x04\x95", b"\x95\x04\x12\xde"),
+    other("a DjVu document"): (b"AT&TFORM",),
+    other("a program"): (b"\x7fELF", b"MZ", b"\xca\xfe\xba\xbe", b"\xcf\xfa\xed\xfe", b"\0asm"),
+    other("a picture (PNG)"): (b"\x89PNG\r\n\x1a\n",),
+    other("a picture (JPEG)"): (b"\xff\xd8\xff",),
+    other("a picture (GIF)"): (b"GIF8",),
+    other("a picture (BMP)"): (b"BM",),
+    other("a picture (TIFF)"): (b"II*\0", b"MM\0*"),
+    other("sound, video or a picture (RIFF)"): (b"RIFF",),
+    other("sound (Ogg)"): (b"OggS",),
+    other("sound (FLAC)"): (b"fLaC",),
+    other("sound (MP3)"): (b"ID3",),
+    other("a video (Matroska)"): (b"\x1a\x45\xdf\xa3",),
 }
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
-_ZIP_MEMBERS: tuple[tuple[re.Pattern[bytes], Kind], ...] = (
-    (re.compile(rb"word/"), kinds.DOCX),
-    (re.compile(rb"(?:xl|ppt)/"), kinds.OFFICE),
-    (re.compile(rb"mimetypeapplication/epub\+zip"), kinds.EPUB),
-    (re.compile(rb"mimetypeapplication/vnd\.oasis\.opendocument\.text"), kinds.ODT),
-    (re.compile(rb"mimetypeapplication/vnd\.oasis\.opendocument"), kinds.OFFICE),
-    (re.compile(rb"[^/]*/?data\.pkl$"), kinds.TORCH),
-    (re.compile(rb"[^/]*\.npy$"), kinds.NUMPY),
-)
+_ZIP_MAGICS = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
+_ZIP_MEMBERS = {  # a pattern for a file's name, and for `mimetype` also the beginning of its content
+    rb"word/": convert("a Word document", "pandoc -f docx -t plain {old}"),
+    rb"(?:xl|ppt)/": _OFFICE,
+    rb"mimetypeapplication/epub\+zip": convert("an EPUB book", "pandoc -f epub -t plain {old}"),
+    rb"mimetypeapplication/vnd\.oasis\.opendocument\.text": convert(
+        "an OpenDocument text", "pandoc -f odt -t plain {old}"
+    ),
+    rb"mimetypeapplication/vnd\.oasis\.opendocument": _OFFICE,
+    rb"[^/]*/?data\.pkl$": Kind("a torch.save file", advice=_TEXTS_INSIDE),
+    rb"[^/]*\.npy$": _NUMPY,
+}
 
 
 def compression_of(head: bytes) -> Compression:
     """Return how a file that begins with `head` is compressed, of the ways that can be read."""
     for compression, magic in COMPRESSION_MAGIC.items():
-        more = _AFTER_MAGIC.get(compression)
-        if head.startswith(magic) and (more is None or more.match(head, len(magic))):
+        more = _AFTER_MAGIC.get(compression, b"")
+        if head.startswith(magic) and re.match(more, head[len(magic) :]):
             return compression
     return "zst" if _SKIPPABLE.match(head) else "none"
 
@@ -117,22 +137,22 @@ def signature_of(head: bytes, *, is_text: bool) -> Kind | None:
 
     `is_text`: all bytes of it may be text. Parquet is recognised by its end, in `is_parquet`.
     """
-    if is_tar(head):
-        return kinds.TAR
+    if _is_tar(head):
+        return _TAR
     if (compression := compression_of(head)) != "none":
         return kinds.COMPRESSED[compression]
     # An ar or cpio archive is ASCII except for the files inside, so it may look like text.
     is_ar = head.startswith(b"!<arch>\n") and head[66:68] == b"`\n"
     if is_ar or re.match(rb"07070[127][0-7a-fA-F]{40}", head) is not None:
-        return kinds.OTHER_ARCHIVE
-    if head.startswith(_ZIP):
+        return _OTHER_ARCHIVE
+    if head.startswith(_ZIP_MAGICS):
         return _kind_of_zip(head)
     if head.startswith(PARQUET_MAGIC) and not is_text:
         return kinds.PARQUET_CUT_OFF
     if head[8:10] == b'{"' and 0 < int.from_bytes(head[:8], "little") < _MOST_HEADER_BYTES:
-        return kinds.WEIGHTS  # safetensors
+        return _WEIGHTS  # safetensors
     if head[:2] == b"\0\0" and head[4:8] == b"ftyp":
-        return kinds.other("a video or a picture (MP4)")
+        return other("a video or a picture (MP4)")
     return next(
         (
             kind
@@ -144,7 +164,7 @@ def signature_of(head: bytes, *, is_text: bool) -> Kind | None:
     )
 
 
-def is_tar(head: bytes) -> bool:
+def _is_tar(head: bytes) -> bool:
     """Check that `head` begins with a tar header, by its checksum: older ones have no `ustar` in them."""
     block = head[:_TAR_BLOCK_BYTES]
     if len(block) < _TAR_BLOCK_BYTES or not block[0]:
@@ -167,10 +187,10 @@ def _kind_of_zip(head: bytes) -> Kind:
         name = head[match.start() + 30 :][:n_name]
         if name == b"mimetype":
             name += head[match.start() + 30 + n_name + n_extra :][:64]
-        for pattern, kind in _ZIP_MEMBERS:
-            if pattern.match(name):
+        for pattern, kind in _ZIP_MEMBERS.items():
+            if re.match(pattern, name):
                 return kind
-    return kinds.ZIP
+    return _ZIP
 
 
 def are_tokens(head: bytes) -> bool:

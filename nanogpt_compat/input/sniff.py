@@ -13,17 +13,17 @@ from nanogpt_compat.input import kinds
 from nanogpt_compat.input.cells import parse_header, parse_record
 from nanogpt_compat.input.charsets import MAX_BAD_SHARE, quiet_charset
 from nanogpt_compat.input.jsonshape import Shape, shape_of
-from nanogpt_compat.input.kinds import Kind, Makes, inside, text_in, with_cr_alone
+from nanogpt_compat.input.kinds import Kind, Makes, Remedy, convert, inside, text_in
 from nanogpt_compat.input.location import Container
 from nanogpt_compat.input.signatures import are_tokens, is_arrow, is_parquet, signature_of
 from nanogpt_compat.text.utf8 import is_utf8
 
 HEAD_BYTES = 64 * 1024  # bytes at the beginning of an input that are looked at, uncompressed
 
-COMPRESSED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
+_COMPRESSED_SUFFIXES = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".jl", ".jsonlines", ".ldjson", ".json")
 
-_CONTAINERS: dict[str, Container] = {
+CONTAINERS: dict[str, Container] = {
     **dict.fromkeys(JSON_SUFFIXES, "jsonl"),
     ".parquet": "parquet",  # the reader of a binary table refuses anything else
     ".arrow": "arrow",
@@ -44,13 +44,18 @@ _HTML = re.compile(r"<(?:!doctype\s+html|html)\b", re.IGNORECASE)
 _HTML_INSIDE = re.compile(r"<(?:head|body|title|meta)\b|</html>", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>\s*([^<]{1,60})", re.IGNORECASE)
 _SERVER_ERROR = re.compile(r"<\?xml[^>]*>\s*<Error>\s*<Code>(\w+)")
-_LFS = re.compile(r"version https://(?:git-lfs|hawser)\.github\.com/spec/v1\n")
-_ANNEX = re.compile(r"/annex/objects/[^\n]+\n?\Z")
+# Pointers to a file elsewhere: a pattern for all of one, the name, and the command that fetches the file.
+_POINTERS = (
+    (r"version https://(?:git-lfs|hawser)\.github\.com/spec/v1\n", "Git LFS", "lfs pull"),
+    (r"/annex/objects/[^\n]+\n?\Z", "git-annex", "annex get ."),
+)
+_JSON_SEQUENCE = convert("a JSON text sequence", "tr -d '\\036' < {old}", makes="records")
+# jq holds all of an array in memory, some ten times its size.
 _OTHER_SHAPES: dict[Shape, Kind] = {
-    "array": kinds.JSON_ARRAY,
-    "strings": kinds.JSON_STRINGS,
-    "numbers": kinds.JSON_NUMBERS,
-    "indented": kinds.JSON_INDENTED,
+    "array": convert("a JSON array", "jq -c '.[]' {old}", makes="records"),
+    "strings": convert("a JSON array of strings", "jq -c '.[] | {text: .}' {old}", makes="records"),
+    "numbers": Kind("a JSON array of numbers", advice=kinds.GIVE_THE_TEXT),
+    "indented": convert("JSON objects over several lines", "jq -c . {old}", makes="records"),
 }
 _MARKUP = {"<mediawiki": Kind("a MediaWiki dump"), "<?xml": Kind("XML"), "WARC/1.": Kind("a WARC archive")}
 # Text may have some, such as mIRC's colours and other programs' separators; compressed data has 10 %.
@@ -68,6 +73,12 @@ class Look:
     is_refused: bool = False
 
 
+def unpacked(name: str) -> PurePath:
+    """Return the name of a file without the suffix of its compression."""
+    path = PurePath(name)
+    return path.with_suffix("") if path.suffix.lower() in _COMPRESSED_SUFFIXES else path
+
+
 def sniff(
     head: bytes, *, name: str, tail: bytes | None = b"", is_whole: bool = True, separator: str | None = None
 ) -> Look:
@@ -81,7 +92,7 @@ def sniff(
     ('a PDF document', None)
     """
     suffix = PurePath(name.lower()).suffix
-    by_name = _CONTAINERS.get(suffix, "text")
+    by_name = CONTAINERS.get(suffix, "text")
     if tail is not None and is_parquet(head, tail):
         return Look("parquet")
     if is_arrow(head):  # such a table must be a file
@@ -93,7 +104,7 @@ def sniff(
     if kind is kinds.PARQUET_CUT_OFF and tail is None:
         kind = kinds.PARQUET_PACKED
     if kind is None and text.startswith(b"\x1e{"):
-        kind = kinds.JSON_SEQUENCE
+        kind = _JSON_SEQUENCE
     if kind is None and binary is not None and are_tokens(text):
         kind = kinds.TOKENS
     if kind is None and (binary is not None or b"\x1b$" in text or not is_utf8(text)):
@@ -144,7 +155,7 @@ def _look_inside(head: bytes, charset: str, name: str) -> Look:
     text = head[: len(head) // 4 * 4].decode(charset, "replace").removeprefix("\ufeff")
     look = sniff(text.encode(), name=name)
     outer = text_in(charset, f"{charset} text")
-    if look.is_refused:
+    if look.is_refused and look.kind is not None:
         return replace(look, kind=inside(outer, look.kind))
     if look.container in RECORDS_IN_TEXT:
         remedy = outer.remedy and replace(outer.remedy, makes=RECORDS_IN_TEXT[look.container][0])
@@ -160,9 +171,11 @@ def _look_at_text(text: str, suffix: str, by_name: Container, *, is_whole: bool)
         return Look(by_name, kind, is_refused=True)
     shape = shape_of(start)
     if by_name in ("csv", "tsv") and shape in (None, "lines"):
-        if "\r" in start.partition("\n")[0].rstrip("\r"):
-            return Look(by_name, with_cr_alone(RECORDS_IN_TEXT[by_name][0]), is_refused=True)
-        return Look(by_name)
+        if "\r" not in start.partition("\n")[0].rstrip("\r"):
+            return Look(by_name)
+        name = f"{by_name.upper()} whose lines end with CR alone"  # as the first Macintosh computers wrote it
+        makes, _ = RECORDS_IN_TEXT[by_name]
+        return Look(by_name, convert(name, r"tr '\r' '\n' < {old}", makes=makes), is_refused=True)
     if shape == "lines":
         # A file named .txt is meant to be read as text.
         return Look("text", kinds.JSON_LINES) if suffix == ".txt" else Look("jsonl")
@@ -178,9 +191,10 @@ def _look_at_text(text: str, suffix: str, by_name: Container, *, is_whole: bool)
 def _kind_of_document(start: str, suffix: str, *, is_whole: bool) -> Kind | None:
     """Return the kind of text that is probably not what was meant, such as an HTML page or a pointer."""
     if is_whole and len(start) < _MOST_POINTER_CHARS:
-        for pattern, pointer in ((_LFS, kinds.LFS_POINTER), (_ANNEX, kinds.ANNEX_POINTER)):
-            if pattern.match(start):
-                return pointer
+        for pattern, name, command in _POINTERS:
+            if re.match(pattern, start):
+                remedy = Remedy("fetch it", f"git -C {{folder}} {command}", makes="itself")
+                return Kind(f"a {name} pointer instead of the file", remedy)
     if start.startswith("%PDF-") and " obj" in start:
         return kinds.PDF
     if re.match(r"%!PS-Adobe|%!PS\s", start):
@@ -188,7 +202,7 @@ def _kind_of_document(start: str, suffix: str, *, is_whole: bool) -> Kind | None
     if re.match(r"\{\\rtf\d?\\", start):
         return kinds.RTF
     if (match := _SERVER_ERROR.match(start)) is not None:
-        return replace(kinds.SERVER_ERROR, detail=f" ({match[1]})")
+        return Kind("a server's error message", advice="fetch the file again", detail=f" ({match[1]})")
     # A .txt made of many HTML pages is meant to be the text.
     if _is_html(start) and (is_whole or suffix != ".txt"):
         if (title := _TITLE.search(start)) is None:
