@@ -61,8 +61,7 @@ class ByteStream:
         self._stored = _Stored(file, start, make_room)
         self._pieces = None if compression == "none" else _unpack(self._stored, compression)
         self.skipped_tail = b""  # the last piece that `skip` has read
-        self._held: list[bytes] = []
-        self._held_bytes = 0
+        self._held = b""  # read, but not yet returned
 
     @property
     def stored_bytes(self) -> int:
@@ -85,31 +84,28 @@ class ByteStream:
         if self._pieces is None and not self._held:
             # One large read, not many small ones: each read waits for the interpreter's lock.
             return self._stored.read(n_bytes)
-        while self._held_bytes < n_bytes:
-            n_left = n_bytes - self._held_bytes
+        parts, n_left = [self._held], n_bytes - len(self._held)
+        self._held = b""
+        while n_left > 0:
             try:
                 piece = self._stored.read(n_left) if self._pieces is None else next(self._pieces, b"")
             except _Damaged as error:
-                file, text_bytes = self._stored.file, self.offset + self._held_bytes
+                file, text_bytes = self._stored.file, self.offset + n_bytes - n_left
                 of_all = "" if file.size_bytes == UNKNOWN else f" of {file.size_bytes:,}"
                 where = f"byte {error.offset:,}{of_all} ({text_bytes:,} bytes uncompressed)"
                 raise InputError(f"{file.path}, {where}: {error.found}; {error.advice}") from error
             if not piece:
                 break
-            self._held.append(piece)
-            self._held_bytes += len(piece)
-        data = self._held[0] if len(self._held) == 1 else b"".join(self._held)
-        rest = data[n_bytes:]
-        self._held = [rest] if rest else []
-        self._held_bytes = len(rest)
-        return data[:n_bytes]
+            parts.append(piece)
+            n_left -= len(piece)
+        if n_left < 0:
+            parts[-1], self._held = parts[-1][:n_left], parts[-1][n_left:]
+        return b"".join(parts)
 
     def peek(self, n_bytes: int) -> bytes:
         """Return the next `n_bytes`, fewer only at the end, and keep them for `read`."""
         data = self._read(n_bytes)
-        if data:
-            self._held.insert(0, data)
-        self._held_bytes += len(data)
+        self._held = data + self._held
         return data
 
     def skip(self, n_bytes: int, check: Callable[[], None] = lambda: None) -> int | None:
