@@ -21,7 +21,7 @@ from nanogpt_compat.encoders.interface import Encoder
 from nanogpt_compat.encoders.reference import with_mark
 from nanogpt_compat.input import separated as sources_documents
 from nanogpt_compat.input.compressed import ByteStream
-from nanogpt_compat.input.local import LocalFile
+from nanogpt_compat.input.open import LocalFile
 from nanogpt_compat.input.separated import read_documents
 from nanogpt_compat.resume.counters import Tally
 from nanogpt_compat.text.blocks import Position

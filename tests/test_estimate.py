@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from nanogpt_compat.config import Config
 from nanogpt_compat.encoders.forecast import Estimate, Estimator
 from nanogpt_compat.encoders.interface import Encoder
-from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.location import Container, Format, Input
+from nanogpt_compat.input.open import LocalFile
 from nanogpt_compat.input.samples import Share
 from nanogpt_compat.input.source import reader_of
 from nanogpt_compat.preflight.look import look_into

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt_compat.input.local import LocalFile
+from nanogpt_compat.input.open import LocalFile
 from nanogpt_compat.system import filesystem
 
 # A desktop with a btrfs subvolume, a USB stick with a space in its name, NFS, and mounts hidden under others.

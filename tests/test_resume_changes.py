@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from nanogpt_compat import report
-from nanogpt_compat.input.local import LocalFile
+from nanogpt_compat.input.open import LocalFile
 from nanogpt_compat.input.samples import take_samples
 from nanogpt_compat.preflight import job
 from nanogpt_compat.resume.fingerprint import TOKEN_FORMAT

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nanogpt_compat.input.local import LocalFile
+from nanogpt_compat.input.open import LocalFile
 from nanogpt_compat.input.samples import Sample, foreign_kind, take_samples
 from tests.texts import valid_bytes
 

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from nanogpt_compat.errors import CheckpointError, InputError
 from nanogpt_compat.input.compressed import MAX_WINDOW_BYTES, ByteStream
-from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.location import Compression, Format
+from nanogpt_compat.input.open import LocalFile
 from nanogpt_compat.input.reader import Reading
 from nanogpt_compat.input.signatures import COMPRESSION_MAGIC
 from nanogpt_compat.input.source import reader_of
@@ -378,7 +378,7 @@ def test_results_are_the_same_with_and_without_isal(path: Path) -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys(sys.argv[2:])); from pathlib import Path; "
         "from nanogpt_compat.input.compressed import ByteStream; "
-        "from nanogpt_compat.input.local import LocalFile; "
+        "from nanogpt_compat.input.open import LocalFile; "
         "from nanogpt_compat.system.checksum import crc32; "
         "stream = ByteStream(LocalFile(Path(sys.argv[1])), 'gz'); "
         "print(crc32(stream.read(1 << 20), 77), stream.stored_bytes, 'isal.isal_zlib' in sys.modules)"

@@ -15,9 +15,8 @@ from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.formats import Asked, find_formats
 from nanogpt_compat.input.jsonl import LINES, parse_lines
-from nanogpt_compat.input.local import LocalFile
 from nanogpt_compat.input.location import Format
-from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.open import LocalFile, open_input
 from nanogpt_compat.input.parquet import TextColumn
 from nanogpt_compat.input.rows import parse_rows
 from nanogpt_compat.input.runs import read_runs

@@ -11,8 +11,7 @@ parquet.py       parquet
 arrow.py         Arrow files and streams
 location.py      Url and Format: where an input is, and how it is stored
 find.py          turn the arguments of --input and --val-input into an ordered list of files
-open.py          open a local file, a remote file or a pipe
-local.py         a local file, kept out of the page cache
+open.py          open an input: a local file, a remote file or a pipe
 pipes.py         a pipe with the interface of a file
 remote.py        files on servers, read by ranges
 server.py        one server, reached through fsspec, with retries

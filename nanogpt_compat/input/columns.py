@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.fieldpath import Way, deepest, first_there, in_words, name_of, value_at, ways_to
-from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location
+from nanogpt_compat.input.open import InputFile
 from nanogpt_compat.input.rows import RowGroup, Rows, place_of_row
 from nanogpt_compat.system.commands import install, show
 from nanogpt_compat.system.units import format_bytes

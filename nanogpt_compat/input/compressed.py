@@ -12,8 +12,8 @@ from importlib import import_module
 from typing import Any
 
 from nanogpt_compat.errors import InputError
-from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Compression
+from nanogpt_compat.input.open import InputFile
 from nanogpt_compat.input.pipes import UNKNOWN
 from nanogpt_compat.input.signatures import COMPRESSION_MAGIC, compression_of
 from nanogpt_compat.memory.malloc import uses_block

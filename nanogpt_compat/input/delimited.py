@@ -16,9 +16,8 @@ from nanogpt_compat.input.cells import (
 from nanogpt_compat.input.columns import NoTextColumn, list_names
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.fieldpath import alternatives, find, in_words, name_of
-from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location
-from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.open import InputFile, open_input
 from nanogpt_compat.input.reader import Check, Fault, Find, Reading
 from nanogpt_compat.input.records import HEAD_BYTES, RecordStream, RunBlock
 from nanogpt_compat.input.remote import read_ahead

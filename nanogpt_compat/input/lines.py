@@ -11,9 +11,8 @@ from io import BytesIO
 from nanogpt_compat.input.compressed import ByteStream
 from nanogpt_compat.input.fieldpath import alternatives, find, in_words, ways_to
 from nanogpt_compat.input.jsonl import LINES, lines_of, parse_lines
-from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location
-from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.open import InputFile, open_input
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.reader import Check, Fault, Find
 from nanogpt_compat.input.records import HEAD_BYTES, RecordStream, RunBlock

@@ -11,9 +11,8 @@ from typing import ClassVar
 
 from nanogpt_compat.errors import CheckpointError
 from nanogpt_compat.input.compressed import MEASURED_BYTES, ByteStream
-from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Format, Location
-from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.open import InputFile, open_input
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.repairs import Steps
 from nanogpt_compat.input.samples import Excerpts, Sample, Share

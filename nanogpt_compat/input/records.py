@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from nanogpt_compat.input.compressed import ByteStream
-from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Url
+from nanogpt_compat.input.open import InputFile
 from nanogpt_compat.input.reader import Check, Reading, Streamed
 from nanogpt_compat.input.repairs import BadRecord
 from nanogpt_compat.input.runs import Kind, place_of, read_runs

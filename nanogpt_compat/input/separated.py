@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from nanogpt_compat.input.local import InputFile
-from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.open import InputFile, open_input
 from nanogpt_compat.input.pipes import UNKNOWN
 from nanogpt_compat.input.reader import Check, Find, Reading, go_on
 from nanogpt_compat.input.samples import Excerpts, Sample, Share

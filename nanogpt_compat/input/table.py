@@ -8,9 +8,8 @@ from typing import ClassVar
 
 from nanogpt_compat.input.columns import Column, NoTextColumn
 from nanogpt_compat.input.fieldpath import alternatives
-from nanogpt_compat.input.local import InputFile
 from nanogpt_compat.input.location import Location, Url
-from nanogpt_compat.input.open import open_input
+from nanogpt_compat.input.open import InputFile, open_input
 from nanogpt_compat.input.reader import Check, Consumed, Fault, Reader, Reading, go_on
 from nanogpt_compat.input.repairs import BadRecord, Steps, convert_table
 from nanogpt_compat.input.rows import LENGTH_BYTES, RowGroup, Rows, crc_of_rows, parse_rows, place_of_row

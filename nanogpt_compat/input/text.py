@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from nanogpt_compat.input.compressed import ByteStream
-from nanogpt_compat.input.local import InputFile
+from nanogpt_compat.input.open import InputFile
 from nanogpt_compat.input.reader import Check, Find, Reading, Streamed
 from nanogpt_compat.input.samples import Excerpts, Sample, Share, take_samples, take_text
 from nanogpt_compat.system.checksum import crc32
