@@ -6,59 +6,19 @@ evict other programs' files.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import TypeAlias
 
 from nanogpt_compat.errors import InputError
 from nanogpt_compat.input.location import Location
 from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.remote import RemoteFile
 from nanogpt_compat.system.filesystem import advise_sequential, drop_cache
-from nanogpt_compat.text.cutting import Readable
 
 _DROP_EVERY_BYTES = 8 * 1024 * 1024  # at this step, 0 of 512 MiB stay in the page cache
 # A large page that is dropped only in part stays cached: without rounding, up to a quarter of a file did.
 _LARGE_PAGE_BYTES = 2 * 1024 * 1024
-
-
-class InputFile(Readable, Protocol):
-    """An open input: a local file, a remote file or a pipe."""
-
-    @property
-    def path(self) -> Location:
-        """Where it is; also its name in messages."""
-
-    @property
-    def hints(self) -> Sequence[object]:
-        """Values that very likely change when the content changes (such as mtime), storable as JSON."""
-
-    def check_unchanged(self) -> None:
-        """Raise InputError if it has changed since it was opened."""
-
-    def __enter__(self) -> "InputFile": ...
-
-    def __exit__(self, *exc: object) -> None: ...
-
-
-def open_input(
-    location: Location,
-    *,
-    size_bytes: int | None = None,
-    check: Callable[[], None] = lambda: None,
-    end: int | None = None,
-) -> InputFile:
-    """Open an input; `size_bytes` is its size when the run began, if the run began earlier.
-
-    With `end`, the input appears to end at that byte (a pipe does not). `check` is called several times a
-    second while waiting for data; an exception that it raises ends the wait.
-    """
-    if isinstance(location, Pipe):
-        location.check = check
-        return location
-    if isinstance(location, Path):
-        return LocalFile(location, size_bytes=size_bytes, end=end)
-    return RemoteFile(location, size_bytes=size_bytes, check=check, end=end)
 
 
 class LocalFile:
@@ -142,3 +102,28 @@ class LocalFile:
             f"{self.path} had {self._file_bytes:,} bytes when the run began and has {now_bytes:,} now: "
             "something is writing to it; wait until that is done and run again"
         )
+
+
+InputFile: TypeAlias = LocalFile | RemoteFile | Pipe
+"""`path` is also its name in messages. `hints` are values, storable as JSON, that very likely change when the
+content changes, such as mtime."""
+
+
+def open_input(
+    location: Location,
+    *,
+    size_bytes: int | None = None,
+    check: Callable[[], None] = lambda: None,
+    end: int | None = None,
+) -> InputFile:
+    """Open an input; `size_bytes` is its size when the run began, if the run began earlier.
+
+    With `end`, the input appears to end at that byte (a pipe does not). `check` is called several times a
+    second while waiting for data; an exception that it raises ends the wait.
+    """
+    if isinstance(location, Pipe):
+        location.check = check
+        return location
+    if isinstance(location, Path):
+        return LocalFile(location, size_bytes=size_bytes, end=end)
+    return RemoteFile(location, size_bytes=size_bytes, check=check, end=end)
