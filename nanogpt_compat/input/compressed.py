@@ -114,8 +114,9 @@ class ByteStream:
         end = self.offset + n_bytes
         while self.offset < end:
             check()
-            n_left = end - self.offset
-            data = self.read(n_left % _PIECE_BYTES or _PIECE_BYTES)  # the last piece is a full one
+            data = self.read(
+                (end - self.offset) % _PIECE_BYTES or _PIECE_BYTES
+            )  # the last piece is a full one
             if not data:
                 return None
             crc = crc32(data, crc)
@@ -181,19 +182,13 @@ class _Gzip:
 
     def __init__(self, zlib: Any) -> None:
         self._decoder = zlib.decompressobj(_GZIP_WBITS)
-        self.needs_input = True
-
-    @property
-    def eof(self) -> bool:
-        return bool(self._decoder.eof)
-
-    @property
-    def unused_data(self) -> bytes:
-        return bytes(self._decoder.unused_data)
+        self.needs_input, self.eof, self.unused_data = True, False, b""
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
-        piece: bytes = self._decoder.decompress(self._decoder.unconsumed_tail + data, max_length)
-        self.needs_input = not self._decoder.unconsumed_tail and len(piece) < max_length
+        decoder = self._decoder
+        piece: bytes = decoder.decompress(decoder.unconsumed_tail + data, max_length)
+        self.needs_input = not decoder.unconsumed_tail and len(piece) < max_length
+        self.eof, self.unused_data = decoder.eof, decoder.unused_data
         return piece
 
 

@@ -8,7 +8,6 @@ r"""Determine how JSON is laid out in a file, from its first bytes: one value a 
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any, Literal, TypeAlias
 
 Shape: TypeAlias = Literal["lines", "array", "strings", "numbers", "indented"]
@@ -38,8 +37,8 @@ def shape_of(text: str) -> Shape | None:
         except RecursionError:
             is_indented = False
         except json.JSONDecodeError as error:
-            # The first line may be an invalid record. A string cannot contain a line end, so the object
-            # continues after it.
+            # A string cannot contain a line end, so an error after the first line means that the object
+            # continues there, unless the first line is an invalid record and the later lines are objects.
             is_indented = error.pos > n_first and not _later_lines_are_objects(text)
         return "indented" if is_indented else "lines"
     # Plain text in which every line is in quotes is rare.
@@ -79,7 +78,7 @@ def _has_element(text: str) -> bool:
 
 
 def _kind_of_array(text: str) -> Shape:
-    """Return the kind of an array by the first character that is no bracket.
+    """Return the kind of an array by its first character that is not a bracket.
 
     >>> [_kind_of_array(text) for text in ('["a"]', "[[1, 2]]", '[[{"role"', "[true")]
     ['strings', 'numbers', 'array', 'array']
@@ -91,7 +90,7 @@ def _kind_of_array(text: str) -> Shape:
 
 
 def _is_long_string(text: str) -> bool:
-    """Return whether the text is the beginning of one long string, with at least one escape in it."""
+    """Check that the text is the beginning of one long string, with at least one escape in it."""
     try:
         _parse(text)
     except json.JSONDecodeError as error:
@@ -101,22 +100,19 @@ def _is_long_string(text: str) -> bool:
 
 
 def _later_lines_are_objects(text: str) -> bool:
-    """Return whether at least half of the lines after the first, and at least one, are JSON objects."""
-    lines = list(_lines(text))[1:]
+    """Check that at least half of the lines after the first, and at least one, are JSON objects."""
+    lines = _lines(text)[1:]
     n_objects = sum(isinstance(_value(line), dict) for line in lines if line.startswith("{"))
     return n_objects > 0 and 2 * n_objects >= len(lines)
 
 
-def _lines(text: str) -> Iterator[str]:
-    """Yield the first lines that are not blank; the last one only if it is complete or the only one."""
-    n_lines = start = 0
-    while start < len(text) and n_lines < _MAX_LINES:
-        end = text.find("\n", start)
-        line = text[start : end if end >= 0 else len(text)].strip(_BLANK)
-        if line and (end >= 0 or n_lines == 0 or _value(line) is not None):
-            yield line
-            n_lines += 1
-        start = end + 1 if end >= 0 else len(text)
+def _lines(text: str) -> list[str]:
+    """Return the first lines that are not blank; the last one only if it is complete or the only one."""
+    *lines, last = (line.strip(_BLANK) for line in text.split("\n"))
+    lines = [line for line in lines if line]
+    if last and (not lines or _value(last) is not None):
+        lines.append(last)
+    return lines[:_MAX_LINES]
 
 
 def _value(line: str) -> Any:

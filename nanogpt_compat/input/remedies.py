@@ -127,7 +127,7 @@ def _about_one(path: Location, kind: Kind, *, may_pipe: bool, option: str) -> st
 
 def _command(remedy: Remedy, path: Path, option: str, *, may_pipe: bool) -> str:
     """Return the command that converts one input and reads the result."""
-    made = _made(remedy, quote(path), quote(path.parent))
+    made = _made(remedy, quote(path), folder=quote(path.parent))
     if remedy.makes == "nothing":
         return made
     if remedy.makes == "itself":
@@ -138,8 +138,7 @@ def _command(remedy: Remedy, path: Path, option: str, *, may_pipe: bool) -> str:
             return f"({made} || {FAILED}) | {read}"
         return f"(set -o pipefail; {made} | {read})"
     new = _new_name(remedy, path)
-    made = f"{made} > {quote(new)}" if remedy.is_filter else made.replace("{new}", quote(new))
-    return f"{made} && {_with_input(new, remedy, option)}"
+    return f"{_made(remedy, quote(path), new=quote(new))} && {_with_input(new, remedy, option)}"
 
 
 def _loop(remedy: Remedy, paths: Sequence[Path], folder: Path | None) -> str:
@@ -150,9 +149,8 @@ def _loop(remedy: Remedy, paths: Sequence[Path], folder: Path | None) -> str:
         return _made(remedy, names)
     if remedy.makes == "itself":
         parents = dict.fromkeys(path.parent for path in paths)
-        return " && ".join(_made(remedy, "", quote(parent)) for parent in parents)
-    made, new = _made(remedy, '"$f"'), '"$n"' if folder is not None else '"$n.new"'
-    made = f"{made} > {new}" if remedy.is_filter else made.replace("{new}", new)
+        return " && ".join(_made(remedy, "", folder=quote(parent)) for parent in parents)
+    made = _made(remedy, '"$f"', new='"$n"' if folder is not None else '"$n.new"')
     if folder is not None:
         suffix = _SUFFIXES.get(remedy.makes, "")
         one = f'n={folder}/"$(basename "$f"){suffix}"; {made} || break'
@@ -163,8 +161,10 @@ def _loop(remedy: Remedy, paths: Sequence[Path], folder: Path | None) -> str:
     )
 
 
-def _made(remedy: Remedy, old: str, folder: str = "") -> str:
-    return remedy.command.replace("{old}", old).replace("{folder}", folder)
+def _made(remedy: Remedy, old: str, *, new: str = "", folder: str = "") -> str:
+    """Put names into the command of a remedy; without `new`, a filter writes to standard output."""
+    command = remedy.command.replace("{old}", old).replace("{folder}", folder).replace("{new}", new)
+    return f"{command} > {new}" if new and remedy.is_filter else command
 
 
 def _with_input(new: object, remedy: Remedy, option: str) -> str:
