@@ -350,6 +350,32 @@ def test_if_all_inputs_are_refused_the_converted_files_go_to_a_folder(
     assert tokens_in(tmp_path / "out") == of_documents(gpt2, [f"Text {k} of some." for k in range(12)])
 
 
+@pytest.mark.parametrize(
+    "contents",
+    [
+        {"a.txt.lz4": TEXT["a.txt.lz4"], "_b.pages": TEXT["a.txt.lz4"]},
+        {"a.txt.lz4": TEXT["a.txt.lz4"], "b.zip": lambda _: in_zip("b.txt")},
+        {"a.zip": lambda _: in_zip("a.txt"), "b.tar": lambda _: in_tar("b.txt")},
+    ],
+    ids=lambda contents: " and ".join(contents),
+)
+def test_converted_files_are_read_whatever_their_names(
+    contents: dict[str, Callable[[Path], bytes]], run_prepare: RunPrepare, tmp_path: Path
+) -> None:
+    """In a folder, files are chosen by their names, and an unpacked file keeps its name."""
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content(tmp_path))
+    args = ("--input", *contents, "--output-dir", "out", *PLAIN)
+    refused = run_prepare(*args)
+    for command in (line.strip() for line in refused.stderr.splitlines() if line.startswith("    ")):
+        done = run_in(tmp_path, command)
+        assert done.returncode == 0, done.stderr
+    if "then run:" not in refused.stderr:
+        done = run_prepare(*args)
+        assert done.returncode == 0, done.stderr
+    assert report_of(tmp_path / "out")["text_bytes"] == 2 * len(PROSE.encode())
+
+
 def test_a_table_called_txt_is_read_as_text_and_its_column_by_the_command(
     run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:

@@ -55,13 +55,16 @@ def refusal(
     """
     if n_inputs == 1 and not damaged:
         return InputError(_about_one(*refused[0], may_pipe=may_pipe, option=option))
-    makeable = {
-        path.name
+    makes = {
+        path.name: kind.remedy.makes
         for path, kind in refused
         if isinstance(path, Path) and kind.remedy is not None and kind.remedy.makes_file
     }
-    # All are files that a command converts, and their names differ:
-    folder = _free(Path("converted")) if option and len(makeable) == n_inputs else None
+    # One folder can be the new input if all are files that a command converts, and their names differ. Files
+    # in it are named by a glob: a folder would skip `a.txt.lz4`, which keeps its name. A glob skips folders.
+    has_folders = "folder" in makes.values()
+    has_both = has_folders and {*makes.values()} != {"folder"}
+    folder = _free(Path("converted")) if option and len(makes) == n_inputs and not has_both else None
     lines = [f"{len(refused) + len(damaged):,} of {n_inputs:,} inputs cannot be read as they are:"]
     lines += map(str, damaged)
     is_made = False
@@ -75,7 +78,8 @@ def refusal(
         lines += [kind.advice] if kind.advice else []
         is_made |= remedy.makes_file
     if folder is not None:
-        lines.append(f"then run:{show(this_command(option, folder, without=[option]))}")
+        made = folder if has_folders else f"{folder}/*"
+        lines.append(f"then run:{show(this_command(option, made, without=[option]))}")
     elif is_made:
         lines.append(_KEPT)
     return InputError("\n".join(lines))
