@@ -114,9 +114,8 @@ class ByteStream:
         end = self.offset + n_bytes
         while self.offset < end:
             check()
-            data = self.read(
-                (end - self.offset) % _PIECE_BYTES or _PIECE_BYTES
-            )  # the last piece is a full one
+            n_left = end - self.offset
+            data = self.read(n_left % _PIECE_BYTES or _PIECE_BYTES)  # the last piece is a full one
             if not data:
                 return None
             crc = crc32(data, crc)

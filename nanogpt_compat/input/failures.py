@@ -71,22 +71,24 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _response_of(error: BaseException) -> tuple[int, str, str] | None:
-    """Return status, code and message of an answer in botocore's form; None if there is none."""
-    response = getattr(error, "response", None)
-    if not isinstance(response, dict):
-        return None
-    found = response.get("Error", {})
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return status, str(found.get("Code", "")), str(found.get("Message", ""))
+def _answers_in(error: BaseException) -> list[tuple[int, str, str]]:
+    """Return the status, code and message of each answer of a server that botocore keeps with an error."""
+    responses = (getattr(one, "response", None) for one in chain(error))
+    return [
+        (
+            response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0),
+            str(response.get("Error", {}).get("Code", "")),
+            str(response.get("Error", {}).get("Message", "")),
+        )
+        for response in responses
+        if isinstance(response, dict)
+    ]
 
 
 def status_of(error: BaseException) -> int | None:
     """Return the HTTP status of the server's answer if that is an error or a redirect, else None."""
-    found: list[object] = []
+    found: list[object] = [status for status, _, _ in _answers_in(error)]
     for one in chain(error):
-        if (answer := _response_of(one)) is not None:
-            found.append(answer[0])
         holders = (one, getattr(one, "response", None))
         found += [getattr(holder, name, None) for name in ("status", "status_code") for holder in holders]
         # aiohttp's `code` is no status: it is 400 when a connection breaks off.
@@ -102,9 +104,9 @@ def kind_of(error: BaseException) -> Kind:
 
     An unknown error counts as passing: half a minute of tries is better than ending a run of many hours.
     """
-    causes = list(chain(error))
-    if any(answer[1] in _PASSING_CODES for one in causes if (answer := _response_of(one))):
+    if any(code in _PASSING_CODES for _, code, _ in _answers_in(error)):
         return "passing"
+    causes = list(chain(error))
     first, types = causes[-1], [type(one).__name__ for one in causes]
     text, bases = str(first), {kind.__name__ for one in causes for kind in type(one).__mro__}
     if (status := status_of(error)) is not None:
@@ -134,20 +136,17 @@ def wished_wait_s(error: BaseException) -> float:
 
 def describe(error: BaseException) -> str:
     """Describe an error in one line, without the secrets of an address."""
-    causes = list(chain(error))
-    for answer, code, message in filter(None, map(_response_of, causes)):
+    for status, code, message in _answers_in(error):
         if code and not code.isdecimal():
-            return _one_line(f"{answer} {code}: {message}")
-    from http import HTTPStatus  # here: it takes 10 ms
+            return _one_line(f"{status} {code}: {message}")
+    from http.client import responses  # here: it takes 30 ms
 
-    status = status_of(error)
-    if status is not None and status in set(HTTPStatus):
-        return f"{status} {HTTPStatus(status).phrase}"
-    if isinstance(causes[-1], RecursionError):  # botocore was redirected again when it asked for the region
+    if (found := status_of(error)) in responses:
+        return f"{found} {responses[found]}"
+    *_, first = chain(error)
+    if isinstance(first, RecursionError):  # botocore was redirected again when it asked for the region
         return "the server redirects every request"
-    text = _one_line(str(causes[-1]))
-    name = type(causes[-1]).__name__
-    return f"{name}: {text}" if text else name
+    return _one_line(f"{type(first).__name__}: {first}").removesuffix(":")
 
 
 def _one_line(text: str) -> str:
@@ -174,8 +173,8 @@ def failure(url: Url, where: str, error: BaseException, *, n_tries: int, has_ans
         endpoint = ", and AWS_ENDPOINT_URL if the server is not Amazon's" if url.family == "s3" else ""
         return InputError(f"{url} not found ({said}); check the address{endpoint}")
     if kind == "denied":
-        codes = [answer[1] for one in chain(error) if (answer := _response_of(one))]
-        advice = next((_BY_CODE[code] for code in codes if code in _BY_CODE), access_hint(url))
+        todos = (_BY_CODE[code] for _, code, _ in _answers_in(error) if code in _BY_CODE)
+        advice = next(todos, access_hint(url))
         return InputError(f"{url}: access denied ({said}); {advice}")
     if kind == "final":
         return InputError(f"cannot read {url}{where}: {said}; {place}")
