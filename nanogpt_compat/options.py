@@ -235,7 +235,8 @@ def parse_options(words: Sequence[str], *, home: Path | None) -> Options:
     if any(word.startswith("--") and word.endswith("=--") and word != _TWO_DASHES for word in words):
         parser.error("two dashes are not a value")
     # argparse would take -help for -h -e -l -p.
-    if short := [one for one in words if one[:2] != "--" and f"-{one.partition('=')[0]}" in parser.arities]:
+    short = [one for one in words if re.match("-[^-]", one) and f"-{one.partition('=')[0]}" in parser.arities]
+    if short:
         parser.error(f"unrecognized arguments: {' '.join(short)}")
     # argparse (before Python 3.13) drops them; an escape means the same.
     words = [_TWO_DASHES[:-1] + r"\x2d" if word == _TWO_DASHES else word for word in words]

@@ -67,6 +67,7 @@ def test_standard_input_needs_no_option_either(texts: Path) -> None:
         ("\u2013input a.txt", 2, "did you mean --input?"),
         ("-input a.txt", 2, "unrecognized arguments: -input; did you mean --input?"),
         ("-help", 2, "unrecognized arguments: -help; did you mean --help?"),
+        ("--input h", 3, "h not found in"),
         ("-n=3", 2, "did you mean --n?"),
         ("--quite a.txt", 2, "did you mean --quiet?"),
         ("--val_ratio 0.1 a.txt", 2, "did you mean --val-ratio?"),
