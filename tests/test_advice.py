@@ -122,14 +122,14 @@ def lines_called_text(bench: Bench) -> tuple[str, ...]:
     return ("--input", "a b.txt", *args[2:], "--dry-run")
 
 
-def folder(*names: str) -> Callable[[Bench], tuple[str, ...]]:
+def folder(*names: str, called: str = "my set") -> Callable[[Bench], tuple[str, ...]]:
     """A folder with files, each larger than the one before."""
 
     def setup(bench: Bench) -> tuple[str, ...]:
-        (bench.folder / "my set").mkdir()
+        (bench.folder / called).mkdir()
         for k, name in enumerate(names, 1):
-            (bench.folder / "my set" / name).write_text("Some text. " * 9000 * k)
-        return ("--input", "my set", "--output-dir", "my out", "--dry-run")
+            (bench.folder / called / name).write_text("Some text. " * 9000 * k)
+        return ("--input", called, "--output-dir", "my out", "--dry-run")
 
     return setup
 
@@ -445,7 +445,14 @@ CASES = {
     ),
     "JSON lines called .txt": Case("input.remedies:notices", lines_called_text),
     "a folder with larger files of other names": Case("input.find:_choose", folder("a.txt", "b.md")),
+    "a folder with larger files without a suffix": Case("input.find:_choose", folder("a.txt", "DATA")),
+    "a folder with larger files of the same suffix": Case(
+        "input.find:_choose", folder("a.txt.gz", "b.md.gz")
+    ),
     "a folder without inputs": Case("input.find:_choose", folder("it's.md"), exit_code=3),
+    "a folder without inputs, with brackets in its name": Case(
+        "input.find:_choose", folder("it's.md", called="set [1]"), exit_code=3
+    ),
     "a folder without inputs, and no option": Case(
         "input.find:_choose", lambda bench: folder("it's.md")(bench)[1:], exit_code=3
     ),

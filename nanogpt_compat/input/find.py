@@ -76,14 +76,21 @@ class _Typed:
     option: str
     patterns: Sequence[str]
 
-    def with_skipped(self, folder: str, skipped: Sequence[str], *, keeps_folder: bool) -> str:
-        """Return the command that also reads the skipped files of a folder with their most common suffix."""
+    def with_skipped(self, folder: str, files: Sequence[str], kept: Sequence[str]) -> str:
+        """Return the command that also reads those files of a folder that are not `kept`, by their suffix.
+
+        If kept files have the same suffix, or if it is empty, all files are named instead of the folder.
+        """
+        skipped = sorted({*files} - {*kept}, key=natural_key)
         shown = [name for name in skipped if not _is_hidden(name)] or skipped
         suffixes = Counter(PurePath(name).suffix for name in shown)
+        suffix = suffixes.most_common(1)[0][0]
+        if kept and suffix in {"", *(PurePath(name).suffix for name in kept)}:
+            shown, suffix = [*files], ""
         inside = "**/" if any("/" in name for name in shown) else ""
-        more = f"{folder.rstrip('/')}/{inside}*{suffixes.most_common(1)[0][0]}"
-        kept = [one for one in self.patterns if keeps_folder or one != folder]
-        return this_command(self.option, *kept, more, without=[self.option])
+        more = f"{glob.escape(folder.rstrip('/'))}/{inside}*{suffix}"
+        others = [one for one in self.patterns if one != folder or (kept and suffix)]
+        return this_command(self.option, *others, more, without=[self.option])
 
 
 def find_inputs(patterns: Sequence[str], *, home: Path | None, val_patterns: Sequence[str] = ()) -> Found:
@@ -218,17 +225,19 @@ def _choose(
     named = redact(folder)
     if not kept and not skipped:
         raise InputError(f"the folder {named} is empty; name another with {typed.option}")
+    # A glob finds all but these, and other entries than files.
+    found = [name for name in sizes if "/." not in f"/{name}"]
     if not kept:
-        command = typed.with_skipped(folder, skipped, keeps_folder=False)
-        raise InputError(
-            f"the folder {named} has no .txt, .jsonl, .parquet or similar files, only {_entries(skipped)}; "
-            f"to read files with other names:{show(command)}"
-        )
+        text = f"the folder {named} has no .txt, .jsonl, .parquet or similar files, only {_entries(skipped)}"
+        if not found:
+            raise InputError(f"{text}; name what to read with {typed.option}")
+        command = typed.with_skipped(folder, found, kept)
+        raise InputError(f"{text}; to read files with other names:{show(command)}")
     text = f"{named}: skipped {_entries(skipped, sum(sizes.get(name, 0) for name in skipped))}"
     n_shown = sum(sizes[name] for name in skipped if name in names)
     if n_shown <= sum(sizes[name] for name in kept):
         return kept, f"notice: {text}" if skipped else ""
-    command = typed.with_skipped(folder, skipped, keeps_folder=True)
+    command = typed.with_skipped(folder, found, kept)
     return kept, f"warning: {text}, which is more than is read; to read these too:{show(command)}"
 
 
