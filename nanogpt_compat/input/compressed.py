@@ -56,17 +56,20 @@ class ByteStream:
         """Begin at byte `start`, 0 if the file is compressed; call `make_room` before a large window."""
         if start and compression != "none":
             raise ValueError(f"a compressed file is read from its beginning, not from byte {start}")
+        self.file = file
+        self.make_room = make_room
         self.offset = start  # uncompressed bytes before the next `read`
         self.size_bytes = UNKNOWN  # until a read has reached the end
-        self._stored = _Stored(file, start, make_room)
-        self._pieces = None if compression == "none" else _unpack(self._stored, compression)
         self.skipped_tail = b""  # the last piece that `skip` has read
         self._held = b""  # read, but not yet returned
+        self._end = start  # an uncompressed file has been read up to here
+        self._stored = None if compression == "none" else ByteStream(file, make_room=make_room)
+        self._pieces = None if self._stored is None else _unpack(self._stored, compression)
 
     @property
     def stored_bytes(self) -> int:
         """How far the file itself has been read: up to a chunk and a piece further than necessary."""
-        return self._stored.end
+        return self._end if self._stored is None else self._stored.stored_bytes
 
     def read(self, n_bytes: int, offset: int | None = None) -> bytes:
         """Return the next `n_bytes`, which begin at `offset`; fewer only at the end.
@@ -81,16 +84,13 @@ class ByteStream:
         return data
 
     def _read(self, n_bytes: int) -> bytes:
-        if self._pieces is None and not self._held:
-            # One large read, not many small ones: each read waits for the interpreter's lock.
-            return self._stored.read(n_bytes)
-        parts, n_left = [self._held], n_bytes - len(self._held)
+        parts, n_left = [self._held] if self._held else [], n_bytes - len(self._held)
         self._held = b""
         while n_left > 0:
             try:
-                piece = self._stored.read(n_left) if self._pieces is None else next(self._pieces, b"")
+                piece = self._read_file(n_left) if self._pieces is None else next(self._pieces, b"")
             except _Damaged as error:
-                file, text_bytes = self._stored.file, self.offset + n_bytes - n_left
+                file, text_bytes = self.file, self.offset + n_bytes - n_left
                 of_all = "" if file.size_bytes == UNKNOWN else f" of {file.size_bytes:,}"
                 where = f"byte {error.offset:,}{of_all} ({text_bytes:,} bytes uncompressed)"
                 raise InputError(f"{file.path}, {where}: {error.found}; {error.advice}") from error
@@ -100,7 +100,23 @@ class ByteStream:
             n_left -= len(piece)
         if n_left < 0:
             parts[-1], self._held = parts[-1][:n_left], parts[-1][n_left:]
-        return b"".join(parts)
+        return b"".join(parts)  # does not copy a single part
+
+    def _read_file(self, n_bytes: int) -> bytes:
+        """Read all at once: each read waits for the interpreter's lock."""
+        data = self.file.read(n_bytes, self._end)
+        self._end += len(data)
+        self.file.drop_before(self._end)
+        return data
+
+    def take_some(self) -> bytes:
+        """Return the bytes that are held, or those up to a multiple of 64 KiB; nothing only at the end."""
+        return self.read(len(self._held) or _CHUNK_BYTES - self._end % _CHUNK_BYTES)
+
+    def put_back(self, data: bytes) -> None:
+        """Hold the end of what was read last for the next read."""
+        self._held = data + self._held
+        self.offset -= len(data)
 
     def peek(self, n_bytes: int) -> bytes:
         """Return the next `n_bytes`, fewer only at the end, and keep them for `read`."""
@@ -133,47 +149,6 @@ class _Damaged(Exception):
     found: str
     offset: int  # in the file
     advice: str = "fetch or make the file again"
-
-
-class _Stored:
-    """The bytes of the file itself, read in chunks that end at multiples of 64 KiB."""
-
-    def __init__(self, file: InputFile, start: int, make_room: MakeRoom) -> None:
-        self.file = file
-        self.make_room = make_room
-        self.end = start  # the file has been read up to here
-        self._data = b""
-
-    @property
-    def offset(self) -> int:
-        """Where in the file the next `take_some` begins."""
-        return self.end - len(self._data)
-
-    def take_some(self) -> bytes:
-        """Return the bytes that are buffered, or the next chunk; nothing only at the end."""
-        data = self._data or self._read_chunk()
-        self._data = b""
-        return data
-
-    def put_back(self, data: bytes) -> None:
-        """Return the end of what was taken last to the buffer."""
-        self._data = data + self._data
-
-    def peek(self, n_bytes: int) -> bytes:
-        """Return the next `n_bytes`, fewer only at the end, and keep them in the buffer."""
-        while len(self._data) < n_bytes and (chunk := self._read_chunk()):
-            self._data += chunk
-        return self._data[:n_bytes]
-
-    def read(self, n_bytes: int) -> bytes:
-        """Read the next `n_bytes` of the file, bypassing the buffer."""
-        data = self.file.read(n_bytes, self.end)
-        self.end += len(data)
-        self.file.drop_before(self.end)
-        return data
-
-    def _read_chunk(self) -> bytes:
-        return self.read(_CHUNK_BYTES - self.end % _CHUNK_BYTES)
 
 
 class _Gzip:
@@ -269,7 +244,16 @@ _CODECS: dict[Compression, _Codec] = {
 }
 
 
-def _unpack(stored: _Stored, compression: Compression) -> Iterator[bytes]:
+def _next_header(stored: ByteStream) -> bytes:
+    """Return at least the longest header, or all up to the end, and leave it in the stream."""
+    head = stored.take_some()
+    while len(head) < _HEADER_BYTES and (more := stored.take_some()):
+        head += more
+    stored.put_back(head)
+    return head
+
+
+def _unpack(stored: ByteStream, compression: Compression) -> Iterator[bytes]:
     """Unpack all parts of a file: gzip's members, zstd's frames, the streams of bzip2 and xz.
 
     The file objects of `bz2` and `lzma` are not used: they take other data after the first part, or a second
@@ -279,7 +263,7 @@ def _unpack(stored: _Stored, compression: Compression) -> Iterator[bytes]:
     codec = _CODECS[compression]
     module = codec.load(stored.file)
     while True:
-        window_bytes = codec.window_bytes(stored.peek(_HEADER_BYTES))
+        window_bytes = codec.window_bytes(_next_header(stored))
         _make_room_for_window(window_bytes, codec, stored)
         with uses_block(window_bytes):
             yield from _unpack_part(stored, codec, module, window_bytes)
@@ -287,7 +271,7 @@ def _unpack(stored: _Stored, compression: Compression) -> Iterator[bytes]:
             if head := head.lstrip(b"\0"):
                 stored.put_back(head)
                 break
-        head = stored.peek(_HEADER_BYTES)
+        head = _next_header(stored)
         if not head:
             return
         magic = COMPRESSION_MAGIC[compression]
@@ -300,13 +284,13 @@ def _unpack(stored: _Stored, compression: Compression) -> Iterator[bytes]:
             )
 
 
-def _unpack_part(stored: _Stored, codec: _Codec, module: Any, window_bytes: int) -> Iterator[bytes]:
+def _unpack_part(stored: ByteStream, codec: _Codec, module: Any, window_bytes: int) -> Iterator[bytes]:
     decoder = codec.open(module, window_bytes)
     errors = (OSError, getattr(module, codec.errors)) if codec.errors else OSError
     while not decoder.eof:
         offset, data = stored.offset, b""
         if decoder.needs_input and not (data := stored.take_some()):
-            raise _Damaged("it ends in the middle of its compressed data", stored.end)
+            raise _Damaged("it ends in the middle of its compressed data", stored.stored_bytes)
         try:
             piece = decoder.decompress(data, _PIECE_BYTES)
         except errors as error:
@@ -318,7 +302,7 @@ def _unpack_part(stored: _Stored, codec: _Codec, module: Any, window_bytes: int)
     stored.put_back(decoder.unused_data)
 
 
-def _make_room_for_window(window_bytes: int, codec: _Codec, stored: _Stored) -> None:
+def _make_room_for_window(window_bytes: int, codec: _Codec, stored: ByteStream) -> None:
     """Refuse a window over the limit; make room in memory for a large one."""
     size, way_out = format_bytes(window_bytes), f"compress the text again {codec.smaller}"
     if window_bytes > MAX_WINDOW_BYTES:
