@@ -77,13 +77,6 @@ class ByteStream:
         Raise an InputError if the file cannot be read, is truncated or damaged, has other data after its
         compressed data, or needs too large a window; or if the package that reads it is missing.
         """
-        data = self._read(n_bytes)
-        self.offset += len(data)
-        if len(data) < n_bytes:
-            self.size_bytes = self.offset
-        return data
-
-    def _read(self, n_bytes: int) -> bytes:
         parts, n_left = [self._held] if self._held else [], n_bytes - len(self._held)
         self._held = b""
         while n_left > 0:
@@ -100,6 +93,9 @@ class ByteStream:
             n_left -= len(piece)
         if n_left < 0:
             parts[-1], self._held = parts[-1][:n_left], parts[-1][n_left:]
+        self.offset += n_bytes - max(0, n_left)
+        if n_left > 0:
+            self.size_bytes = self.offset
         return b"".join(parts)  # does not copy a single part
 
     def _read_file(self, n_bytes: int) -> bytes:
@@ -120,8 +116,8 @@ class ByteStream:
 
     def peek(self, n_bytes: int) -> bytes:
         """Return the next `n_bytes`, fewer only at the end, and keep them for `read`."""
-        data = self._read(n_bytes)
-        self._held = data + self._held
+        data = self.read(n_bytes)
+        self.put_back(data)
         return data
 
     def skip(self, n_bytes: int, check: Callable[[], None] = lambda: None) -> int | None:
@@ -262,8 +258,9 @@ def _unpack(stored: ByteStream, compression: Compression) -> Iterator[bytes]:
     """
     codec = _CODECS[compression]
     module = codec.load(stored.file)
-    while True:
-        window_bytes = codec.window_bytes(_next_header(stored))
+    head = _next_header(stored)
+    while head:
+        window_bytes = codec.window_bytes(head)
         _make_room_for_window(window_bytes, codec, stored)
         with uses_block(window_bytes):
             yield from _unpack_part(stored, codec, module, window_bytes)
@@ -271,10 +268,7 @@ def _unpack(stored: ByteStream, compression: Compression) -> Iterator[bytes]:
             if head := head.lstrip(b"\0"):
                 stored.put_back(head)
                 break
-        head = _next_header(stored)
-        if not head:
-            return
-        magic = COMPRESSION_MAGIC[compression]
+        head, magic = _next_header(stored), COMPRESSION_MAGIC[compression]
         if not magic.startswith(head[: len(magic)]) and compression_of(head) != compression:
             raise _Damaged(
                 f"its compressed data ends here and something else follows, found {head[:4].hex(' ')}",
