@@ -13,12 +13,12 @@ from nanogpt_compat.input.location import Url
 from nanogpt_compat.system.commands import option_of, quote, show, this_command
 from nanogpt_compat.system.redaction import redact
 
-Kind = Literal["missing", "denied", "final", "passing"]
+Verdict = Literal["missing", "denied", "final", "passing"]
 
 _MAX_SAID_CHARS = 240
 _MAX_WISHED_WAIT_S = 60.0
 _FORBIDDEN = 403
-_KINDS: dict[int, Kind] = {  # of HTTP statuses; all others are final
+_KINDS: dict[int, Verdict] = {  # of HTTP statuses; all others are final
     **dict.fromkeys((401, _FORBIDDEN), "denied"),
     **dict.fromkeys((404, 410), "missing"),
     **dict.fromkeys((408, 425, 429, 500, 502, 503, 504), "passing"),
@@ -99,7 +99,7 @@ def status_of(error: BaseException) -> int | None:
     return next((one for one in found if isinstance(one, int) and 300 <= one < 600), None)
 
 
-def kind_of(error: BaseException) -> Kind:
+def kind_of(error: BaseException) -> Verdict:
     """Return what kind of error this is; "passing" means that another try may help.
 
     An unknown error counts as passing: half a minute of tries is better than ending a run of many hours.

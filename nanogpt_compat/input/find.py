@@ -258,7 +258,7 @@ def _cannot_list(error: OSError) -> None:
 
 
 def _expand(pattern: str, option: str, home: Path | None) -> tuple[Sequence[Location], str]:
-    """Do the same for a path or a glob, which skips folders.
+    """List the inputs that a path or a glob names; a glob skips folders, and the notice names them.
 
     If a file has exactly this name, the name is not a glob. `**` also matches the files inside folders, so it
     skips none.

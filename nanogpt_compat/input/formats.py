@@ -15,7 +15,7 @@ from nanogpt_compat.input.kinds import Kind, Remedy, inside, unpack
 from nanogpt_compat.input.location import Compression, Format, Location, Url
 from nanogpt_compat.input.open import open_input
 from nanogpt_compat.input.pipes import Pipe
-from nanogpt_compat.input.remedies import Found, notices, refusal
+from nanogpt_compat.input.remedies import notices, refusal
 from nanogpt_compat.input.samples import foreign_kind, take_samples, trim
 from nanogpt_compat.input.signatures import PARQUET_MAGIC, TAIL_BYTES, compression_of
 from nanogpt_compat.input.sniff import (
@@ -50,8 +50,8 @@ def find_formats(
     Raise an InputError that names all inputs that cannot be read or are not text, JSON lines or a table.
     """
     formats: list[Format] = []
-    refused: list[Found] = []
-    doubtful: list[Found] = []
+    refused: list[tuple[Location, Kind]] = []
+    doubtful: list[tuple[Location, Kind]] = []
     damaged: list[InputError] = []
     n_inputs = len(locations)
     for location in locations:
@@ -110,7 +110,7 @@ def look_at(location: Location, asked: Asked, *, n_inputs: int) -> tuple[Compres
 
 
 def _look_for_records(look: Look, head: bytes, asked: Asked) -> Look:
-    """Look for records in what is text by its name; the options decide whether they are meant."""
+    """Look for records in an input that its name makes text; the options decide whether they are meant."""
     wants_records = asked.text_field is not None or asked.skips_bad_records
     if look.kind is kinds.JSON_LINES:
         return Look("jsonl") if wants_records else look

@@ -19,8 +19,6 @@ from nanogpt_compat.input.repairs import FAILED
 from nanogpt_compat.input.sniff import unpacked
 from nanogpt_compat.system.commands import join, quote, show, this_command
 
-Found = tuple[Location, Kind]
-
 _MOST_NAMED = 10
 _MOST_IN_COMMAND = 100
 _SUFFIXES = {
@@ -41,7 +39,7 @@ _KEPT = "the originals are kept under names that begin with a dot; then run the 
 
 
 def refusal(
-    refused: Sequence[Found],
+    refused: Sequence[tuple[Location, Kind]],
     damaged: Sequence[InputError] = (),
     *,
     n_inputs: int,
@@ -86,7 +84,11 @@ def refusal(
 
 
 def notices(
-    doubtful: Sequence[Found], *, n_inputs: int, may_pipe: bool = True, option: str = "--input"
+    doubtful: Sequence[tuple[Location, Kind]],
+    *,
+    n_inputs: int,
+    may_pipe: bool = True,
+    option: str = "--input",
 ) -> list[str]:
     """Return notices about inputs that are read as plain text but may be meant as something else."""
     lines = []
@@ -198,7 +200,7 @@ def _free(path: Path) -> Path:
     return free
 
 
-def _groups(found: Iterable[Found]) -> list[tuple[Kind, list[Location]]]:
+def _groups(found: Iterable[tuple[Location, Kind]]) -> list[tuple[Kind, list[Location]]]:
     """Group inputs by their kind and command, in order."""
     groups: dict[tuple[str, str], tuple[Kind, list[Location]]] = {}
     for path, kind in found:

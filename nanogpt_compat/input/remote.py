@@ -230,7 +230,7 @@ class RemoteFile:
 
 
 def read_ahead(file: object, ranges: Iterable[_Range]) -> None:
-    """Do the same if the file is on a server."""
+    """Plan to fetch these ranges ahead if the file is on a server; else do nothing."""
     if isinstance(file, RemoteFile):
         file.read_ahead(ranges)
 
