@@ -350,6 +350,21 @@ def test_if_all_inputs_are_refused_the_converted_files_go_to_a_folder(
     assert tokens_in(tmp_path / "out") == of_documents(gpt2, [f"Text {k} of some." for k in range(12)])
 
 
+def test_more_inputs_than_one_command_converts_are_all_read(
+    run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
+) -> None:
+    for k in range(101):
+        (tmp_path / f"{k}.json").write_bytes(json.dumps([{"text": f"Text {k} of some."}]).encode())
+    args = ("--input", "*.json", "--output-dir", "out", *PLAIN)
+    for n_refused in (101, 1):
+        refused = run_prepare(*args)
+        assert f"{n_refused} of 101 inputs cannot be read as they are" in refused.stderr
+        (command,) = (line.strip() for line in refused.stderr.splitlines() if line.startswith("    "))
+        assert run_in(tmp_path, command).returncode == 0
+    assert run_prepare(*args).returncode == 0
+    assert tokens_in(tmp_path / "out") == of_documents(gpt2, [f"Text {k} of some." for k in range(101)])
+
+
 @pytest.mark.parametrize(
     "contents",
     [

@@ -58,11 +58,12 @@ def refusal(
         for path, kind in refused
         if isinstance(path, Path) and kind.remedy is not None and kind.remedy.makes_file
     }
-    # One folder can be the new input if all are files that a command converts, and their names differ. Files
-    # in it are named by a glob: a folder would skip `a.txt.lz4`, which keeps its name. A glob skips folders.
+    # A folder can be the new input if the commands convert all inputs, and their names differ. Its files are
+    # named by a glob: a folder would skip `a.txt.lz4`, which keeps its name. A glob skips folders.
     has_folders = "folder" in makes.values()
     has_both = has_folders and {*makes.values()} != {"folder"}
-    folder = _free(Path("converted")) if option and len(makes) == n_inputs and not has_both else None
+    are_all = len(makes) == n_inputs <= _MOST_IN_COMMAND
+    folder = _free(Path("converted")) if option and are_all and not has_both else None
     lines = [f"{len(refused) + len(damaged):,} of {n_inputs:,} inputs cannot be read as they are:"]
     lines += map(str, damaged)
     is_made = False
