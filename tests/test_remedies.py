@@ -350,6 +350,23 @@ def test_if_all_inputs_are_refused_the_converted_files_go_to_a_folder(
     assert tokens_in(tmp_path / "out") == of_documents(gpt2, [f"Text {k} of some." for k in range(12)])
 
 
+def test_an_original_is_kept_when_its_content_is_converted_too(
+    run_prepare: RunPrepare, tmp_path: Path
+) -> None:
+    packed = TEXT["a.txt.lz4"](tmp_path)
+    twice = subprocess.run(["lz4", "-c"], input=packed, capture_output=True, check=True).stdout
+    (tmp_path / "a.txt").write_text(PROSE, encoding="utf-8")
+    (tmp_path / "b.lz4").write_bytes(twice)
+    args = ("--input", "a.txt", "b.lz4", "--output-dir", "out", *PLAIN)
+    for _ in range(2):
+        refused = run_prepare(*args)
+        assert refused.returncode == 3
+        assert run_in(tmp_path, command_in(refused.stderr)).returncode == 0
+    assert run_prepare(*args).returncode == 0
+    assert (tmp_path / ".b.lz4").read_bytes() == twice
+    assert (tmp_path / ".b.lz4~").read_bytes() == packed
+
+
 def test_more_inputs_than_one_command_converts_are_all_read(
     run_prepare: RunPrepare, tmp_path: Path, gpt2: tiktoken.Encoding
 ) -> None:

@@ -162,9 +162,10 @@ def _loop(remedy: Remedy, paths: Sequence[Path], folder: Path | None) -> str:
         suffix = _SUFFIXES.get(remedy.makes, "")
         one = f'n={folder}/"$(basename "$f"){suffix}"; {made} || break'
         return f"mkdir -p {folder} && for f in {names}; do {one}; done"
+    # `.name` is taken if a file is converted twice, such as lz4 in lz4.
     return (
-        f'for f in {names}; do n="$(dirname "$f")/.$(basename "$f")"; {made} && mv "$f" "$n" && '
-        'mv "$n.new" "$f"; done'
+        f'for f in {names}; do n="$(dirname "$f")/.$(basename "$f")"; while [ -e "$n" ]; do n="$n~"; done; '
+        f'{made} && mv "$f" "$n" && mv "$n.new" "$f"; done'
     )
 
 
