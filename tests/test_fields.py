@@ -391,6 +391,18 @@ def test_nearly_json_lines_come_with_a_command_that_keeps_what_was_read_as_it_is
     assert documents_of(tmp_path / "out", gpt2) == ["caf\xe9 a"] * 3 + texts + ["last"]
 
 
+@pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
+def test_the_command_overwrites_no_file(run_prepare: RunPrepare, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": ["one", "two"]}\n', encoding="utf-8")
+    (tmp_path / "a.text.jsonl").write_text("mine", encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"text": "sound"}\n', encoding="utf-8")
+    done = run_prepare("--input", "a.jsonl", "b.jsonl", "--output-dir", "out")
+    (command,) = commands_in(done.stderr)
+    assert run_in_shell(command, tmp_path).returncode == 0
+    assert (tmp_path / "a.text.jsonl").read_text(encoding="utf-8") == "mine"
+    assert "read a.text-2.jsonl in its place" in done.stderr
+
+
 @pytest.mark.sample(1)
 @pytest.mark.skipif(not shutil.which("jq"), reason=NO_JQ)
 @pytest.mark.parametrize("remedy", ["convert", "skip"])

@@ -15,7 +15,7 @@ from nanogpt_compat.input import kinds
 from nanogpt_compat.input.kinds import Kind, Remedy
 from nanogpt_compat.input.location import Location, Url
 from nanogpt_compat.input.pipes import Pipe
-from nanogpt_compat.input.repairs import FAILED
+from nanogpt_compat.input.repairs import FAILED, unused
 from nanogpt_compat.input.sniff import unpacked
 from nanogpt_compat.system.commands import join, quote, show, this_command
 
@@ -63,7 +63,7 @@ def refusal(
     has_folders = "folder" in makes.values()
     has_both = has_folders and {*makes.values()} != {"folder"}
     are_all = len(makes) == n_inputs <= _MOST_IN_COMMAND
-    folder = _free(Path("converted")) if option and are_all and not has_both else None
+    folder = unused(Path("converted")) if option and are_all and not has_both else None
     lines = [f"{len(refused) + len(damaged):,} of {n_inputs:,} inputs cannot be read as they are:"]
     lines += map(str, damaged)
     is_made = False
@@ -189,17 +189,8 @@ def _new_name(remedy: Remedy, path: Path) -> Path:
     stem, suffix = unpacked(path.name), _SUFFIXES.get(remedy.makes, "")
     has_suffix = suffix != "" and stem.suffix.lower() == suffix
     if remedy.makes == "inside" or (has_suffix and remedy.makes in _FILES):
-        return _free(path.with_name(stem.name))
-    return _free(path.with_name(f"{stem.stem}{'.utf8' if has_suffix else ''}{suffix}"))
-
-
-def _free(path: Path) -> Path:
-    """Return the path, with a number in its name if it exists already."""
-    number, free = 2, path
-    while free.exists() or free.is_symlink():
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
-        number += 1
-    return free
+        return unused(path.with_name(stem.name))
+    return unused(path.with_name(f"{stem.stem}{'.utf8' if has_suffix else ''}{suffix}"))
 
 
 def _groups(found: Iterable[tuple[Location, Kind]]) -> list[tuple[Kind, list[Location]]]:

@@ -134,8 +134,17 @@ def _read_instead(paths: Sequence[Location], made: str, *, is_piped: bool) -> st
     assert isinstance(path, Path)
     name = unpacked(path.name)
     stem = name.stem if name.suffix.lower() in CONTAINERS else name.name
-    target = path.with_name(f"{stem}.text.jsonl")
+    target = unused(path.with_name(f"{stem}.text.jsonl"))
     return f"convert it with:{show(f'{made} > {quote(target)}')}\nand read {target} in its place"
+
+
+def unused(path: Path) -> Path:
+    """Return the path, with a number in its name if it exists already."""
+    number, free = 2, path
+    while free.exists() or free.is_symlink():
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return free
 
 
 def jq(steps: Steps, *, text_field: str, is_number: bool = False, parts: str = "") -> str:
