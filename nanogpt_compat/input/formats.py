@@ -18,14 +18,7 @@ from nanogpt_compat.input.pipes import Pipe
 from nanogpt_compat.input.remedies import notices, refusal
 from nanogpt_compat.input.samples import foreign_kind, take_samples, trim
 from nanogpt_compat.input.signatures import PARQUET_MAGIC, TAIL_BYTES, compression_of
-from nanogpt_compat.input.sniff import (
-    HEAD_BYTES,
-    RECORDS_IN_TEXT,
-    Look,
-    find_table,
-    sniff,
-    unpacked,
-)
+from nanogpt_compat.input.sniff import HEAD_BYTES, RECORDS_IN_TEXT, Look, find_table, sniff, unpacked
 from nanogpt_compat.text.documents import NO_DOCUMENTS
 from nanogpt_compat.text.utf8 import is_utf8
 

@@ -34,19 +34,8 @@ def find_urls(pattern: str) -> tuple[dict[Url, int], str]:
     """Return the files that an address, a glob or a folder names, and the folder's address, else "".
 
     Each file has its size in bytes if it is in a folder, else 0. Files on the Hub are pinned to the branch's
-    current commit.
+    current commit. Raise an InputError if the address cannot be read.
     """
-    url = _checked(pattern)
-    if url.family == "http":
-        if "*" in url.name or not url.name:
-            raise InputError(f"{url}: a web server has no list of its files; give the address of each")
-        return {url: 0}, ""
-    with closing(Server(url)) as server:
-        return _list(url, server)
-
-
-def _checked(pattern: str) -> Url:
-    """Return an address with its scheme in lower case; raise an InputError if it cannot be read."""
     scheme, _, rest = pattern.partition("://")
     url = Url(f"{scheme.lower()}://{rest}" if rest else pattern)
     if _THROUGH.match(pattern):
@@ -57,7 +46,12 @@ def _checked(pattern: str) -> Url:
         raise InputError(f"{url} names no file, folder or bucket")
     if url.family in _WITHOUT_USERS and user_of(url.address):
         raise InputError(f"{url}: credentials in the address are not supported; {access_hint(url)}")
-    return url
+    if url.family == "http":
+        if "*" in url.name or not url.name:
+            raise InputError(f"{url}: a web server has no list of its files; give the address of each")
+        return {url: 0}, ""
+    with closing(Server(url)) as server:
+        return _list(url, server)
 
 
 def _list(url: Url, server: Server) -> tuple[dict[Url, int], str]:

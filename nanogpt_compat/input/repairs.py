@@ -5,7 +5,6 @@ JSON lines are converted with jq; tables with Python, which is installed and rea
 
 import json
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeAlias
@@ -108,9 +107,7 @@ def convert_table(
         f"for f in sys.argv[2:] for b in batches(f) "
         f"for t in b[sys.argv[1]].to_pylist())"
     )
-    return _read_instead(
-        paths, join(sys.executable or "python3", "-c", script, column, *paths), is_piped=is_piped
-    )
+    return _read_instead(paths, f"{python(script)} {join(column, *paths)}", is_piped=is_piped)
 
 
 def convert_delimited(
