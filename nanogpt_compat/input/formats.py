@@ -62,7 +62,7 @@ def find_formats(
         raise damaged[0]
     if damaged or refused:
         raise refusal(refused, damaged, n_inputs=n_inputs, may_pipe=asked.may_pipe, option=asked.option)
-    return tuple(formats), notices(doubtful, n_inputs=n_inputs, may_pipe=asked.may_pipe, option=asked.option)
+    return tuple(formats), notices(doubtful)
 
 
 def look_at(location: Location, asked: Asked, *, n_inputs: int) -> tuple[Compression, Look]:

@@ -27,7 +27,7 @@ class Remedy:
     command: str
     piped: str = ""
     makes: Makes = "text"
-    options: tuple[str, ...] = ()  # options of prepare.py that read the result
+    options: tuple[str, ...] = ()  # of prepare.py, instead of a command
     to_file: bool = False  # the result goes to a file, not into a pipe
     unpacks: bool = False  # the command also undoes the compression around it, as tar does
 

@@ -43,8 +43,8 @@ def refusal(
     damaged: Sequence[InputError] = (),
     *,
     n_inputs: int,
-    may_pipe: bool = True,
-    option: str = "--input",
+    may_pipe: bool,
+    option: str,
 ) -> InputError:
     """Return the error that lists all refused inputs with commands that convert them, and the damaged ones.
 
@@ -84,26 +84,17 @@ def refusal(
     return InputError("\n".join(lines))
 
 
-def notices(
-    doubtful: Sequence[tuple[Location, Kind]],
-    *,
-    n_inputs: int,
-    may_pipe: bool = True,
-    option: str = "--input",
-) -> list[str]:
+def notices(doubtful: Sequence[tuple[Location, Kind]]) -> list[str]:
     """Return notices about inputs that are read as plain text but may be meant as something else."""
     lines = []
     for kind, paths in _groups(doubtful):
         line = f"notice: {_list(paths)}: {kind.name}, read as plain text"
-        remedy, path = kind.remedy, paths[0]
-        if remedy is not None and remedy.makes == "itself":
-            command = this_command(*remedy.options, without=_FOR_TEXT)
-            why = "" if isinstance(path, Pipe) else " because of the name"
-            line += f"{why}; to {_of_many(remedy.aim, len(paths))}:{show(command)}"
-        elif remedy is not None and n_inputs == 1 and isinstance(path, Path):
-            line += f"; to {remedy.aim} instead:{show(_command(remedy, path, option, may_pipe=may_pipe))}"
-        else:
+        if kind.remedy is None:
             line += "; its markup and delimiters become tokens too"
+        else:
+            command = this_command(*kind.remedy.options, without=_FOR_TEXT)
+            why = "" if isinstance(paths[0], Pipe) else " because of the name"
+            line += f"{why}; to {_of_many(kind.remedy.aim, len(paths))}:{show(command)}"
         lines.append(line)
     return lines
 
@@ -178,8 +169,7 @@ def _made(remedy: Remedy, old: str, *, new: str = "", folder: str = "") -> str:
 def _with_input(new: object, remedy: Remedy, option: str) -> str:
     """Return the command that reads a converted input, without the options that no longer apply to it."""
     without = _FOR_RECORDS if remedy.makes == "text" else _FOR_TEXT if remedy.makes in _RECORDS else ()
-    fields = [option for option in remedy.options if option.startswith("-")]
-    return this_command(option, new, *remedy.options, without=[option, *without, *fields])
+    return this_command(option, new, without=[option, *without])
 
 
 def _new_name(remedy: Remedy, path: Path) -> Path:
