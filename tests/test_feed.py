@@ -188,7 +188,7 @@ def test_a_resumed_run_begins_where_the_stopped_one_had_come_to(args: Args) -> N
         ("--val-split documents", 2, "error: --val-split documents needs documents"),
         ("nosuch.txt", 3, "error: nosuch.txt not found"),
         ("--max-memory 10M", 78, "error: the smallest settings need"),
-        ("--output-dir /dev/null", 4, "error: cannot write to /dev/null"),
+        ("--output-dir /dev/null", 4, "error: --output-dir /dev/null is not a folder"),
         ("--verify", 4, "error: there is no complete output"),
         ("--merge --work-dir {}/work", 6, "error: "),
     ],
