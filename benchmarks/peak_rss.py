@@ -79,7 +79,7 @@ SHORT = (
     *(Case("prose", 24_000_000, strategy) for strategy in _NAIVE),
     *_on_both("prose", 40_000_000, 120_000_000),
     *_on_both("one_line no_space cjk letters short_lines invalid", 24_000_000),
-    *_on_both("prose", 120_000_000, n_workers=_MANY_WORKERS),
+    *_on_both("prose", 40_000_000, n_workers=_MANY_WORKERS),
     *_on_both("separated fifty", 40_000_000),
 )
 
