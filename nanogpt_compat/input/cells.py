@@ -79,7 +79,7 @@ def _parse_quoted(raw: bytes, place: int, delimiter: bytes, column: int) -> Reco
 
 
 def _closing(raw: bytes, place: int) -> int:
-    """Return where the next quote is that is not doubled; -1 if there is none."""
+    """Return the place of the next quote that is not doubled; -1 if there is none."""
     place = raw.find(b'"', place)
     while place >= 0 and raw.startswith(b'"', place + 1):
         place = raw.find(b'"', place + 2)

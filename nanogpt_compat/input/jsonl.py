@@ -221,7 +221,7 @@ def _unexpected(line: str, n_chars: int, reason: str, repair: str = "") -> _NoDo
 
 
 def _text_of(record: object, text_field: str) -> str:
-    """Return the text of a record; raise _NoDocument that says what it has instead."""
+    """Return the text of a record; raise _NoDocument with what it has instead."""
     if not isinstance(record, dict):
         is_array = isinstance(record, list) and record and isinstance(record[0], dict)
         raise _NoDocument(f"not a JSON object but {_kind(record)}", repair=ARRAYS if is_array else "")

@@ -119,8 +119,7 @@ class JsonLines(RecordStream):
     def _look_at(self, stream: ByteStream) -> str:
         """Return what is wrong with the beginning; "" if nothing is, or it cannot be known yet.
 
-        Raises:
-            BadRecord: the first record is bad, and bad records are not skipped.
+        Raise BadRecord if the first record is bad, and bad records are not skipped.
         """
         text_field, skip_bad = self.documents.text_field, self.documents.skip_bad
         head = lines = b""

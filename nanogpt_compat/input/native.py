@@ -43,7 +43,7 @@ def native_decoder(text_field: str) -> Callable[[bytes], str | None] | None:
 
 
 def _first_of(msgspec: Any, text_field: str) -> Callable[[bytes], str | None]:
-    """Do the same for a field that may be nested, or for the first of several."""
+    """Return such a function for a field that may be nested, or for the first of several."""
     tree: _Tree = {}
     ways = ways_to(text_field)
     ends = {way for some in ways for way in some}

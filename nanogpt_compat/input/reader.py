@@ -38,7 +38,7 @@ def go_on() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """Which blocks are read of an input."""
+    """Which blocks of an input to read."""
 
     block_bytes: int
     end: int | None = None  # the place to stop at, from `Reader.bounds`; None: the end of the input
@@ -83,7 +83,7 @@ class Reader(ABC):
 
     @property
     def mark(self) -> str:
-        """What stands for the end-of-text token in samples."""
+        """The text that represents the end-of-text token in samples."""
         return "" if self.documents.eot == "none" else MARK.decode()
 
     @abstractmethod
@@ -231,7 +231,7 @@ class Streamed(Reader):
             return self._change_in(ByteStream(file, self.form.compression), read, check)
 
     def _change_in(self, stream: ByteStream, read: Consumed, check: Check) -> str:
-        """Do the same with an open stream, which is then at the end of what was read."""
+        """Return what `change` does, for an open stream; it is then at the end of what was read."""
         if stream.skip(read.n_bytes, check) != read.crc:
             return f"was changed within the {plural(read.n_bytes, 'byte')} already read"
         if read.is_all:

@@ -78,7 +78,7 @@ class RecordStream(Streamed):
     def first_texts(self, head: bytes) -> tuple[list[bytes], int]:
         """Return the texts in the first `HEAD_BYTES`, and how many bytes they were taken from.
 
-        If the first record is longer, take the part of its text that is there for all of it.
+        If the first record is longer, treat the part of its text that was read as the whole text.
         """
 
     @abstractmethod

@@ -83,8 +83,7 @@ def crc_of_rows(raw: bytes, lengths: NDArray[np.int64], crc: int) -> int:
 def parse_rows(raw: bytes, rows: Rows, *, skip_bad: bool = False) -> Records:
     """Split a run of rows into documents.
 
-    Raises:
-        BadRecord: a row is not a document and `skip_bad` is false. It names the place, but not the file.
+    Raise a BadRecord, which names the place but not the file, if a row is not a document, unless `skip_bad`.
     """
     ends = rows.lengths.clip(0).cumsum()
     starts = ends - rows.lengths.clip(0)

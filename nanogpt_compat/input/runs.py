@@ -57,10 +57,7 @@ def read_runs(
     `read(n)` returns up to n bytes, and none only at the end. Its first byte is at `offset`, where record
     `first` begins. One run is held in memory. A record of more than `LONG_RECORD_BYTES` is a run by itself,
     and `make_room` is called as it grows. Where runs begin and end depends on `block_bytes`; the records do
-    not.
-
-    Raises:
-        InputError: a record is longer than `MAX_RECORD_BYTES`.
+    not. A record of more than `MAX_RECORD_BYTES` is an error.
     """
     read_more = partial(read, min(block_bytes, MAX_RECORD_BYTES))
     held = BytesIO()  # the beginning of a record; it grows in place, since joining parts would hold it twice

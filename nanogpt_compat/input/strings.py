@@ -39,11 +39,7 @@ class LongString:
     end: int
 
     def decode(self) -> tuple[bytes, int]:
-        """Return the string as UTF-8, and how many lone surrogates in it became U+FFFD.
-
-        Raises:
-            BadString: it is not valid JSON.
-        """
+        """Return the string in UTF-8 and how many lone surrogates became U+FFFD, or raise BadString."""
         made, n_replaced = BytesIO(), 0
         for part, n_new in self._decoded_parts():
             made.write(part)

@@ -99,7 +99,7 @@ class Window:
         return taken
 
     def last_cut(self, start: int, end: int) -> int | None:
-        """Do the same as `cuts.last_cut`, with offsets in the file."""
+        """Find the same cut as `cuts.last_cut`, with offsets in the file."""
         if self._may_look:
             near = max(start, end - _NEAR_BYTES)
             cut = self._look_for(last_cut, near, end)
@@ -110,7 +110,7 @@ class Window:
         return None if cut is None else self.base + cut
 
     def first_cut(self, start: int, end: int) -> int | None:
-        """Do the same as `cuts.first_cut`, with offsets in the file; read no further than necessary."""
+        """Find the same cut as `cuts.first_cut`, with offsets in the file; read no further than necessary."""
         if self._may_look:
             near = min(end, start + _NEAR_BYTES)
             cut = self._look_for(first_cut, start, near)

@@ -14,7 +14,7 @@ INVALID = re.compile("[\udc80-\udcff]")  # what `surrogateescape` decodes an inv
 _MAX_OFFSETS = 10
 _CR, _LF = b"\r\n"
 _PART_BYTES = 16 * 1024
-_PART_START = re.compile(rb"[\0-\t\v-\x7f]")  # begins a character, and is no LF: a CR may precede that
+_PART_START = re.compile(rb"[\0-\t\v-\x7f]")  # begins a character; not LF, which may follow a CR
 
 
 def ends_in_cr(raw: bytes, errors: str, before: bool) -> bool:
