@@ -174,6 +174,20 @@ def test_a_separator_after_a_long_document_is_found_on_any_edge_of_a_block(
         assert_counts(tally, [text], separator)
 
 
+def test_a_separator_with_many_dropped_bytes_in_it_is_found_on_any_edge_of_a_block(
+    gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path
+) -> None:
+    """The bytes looked at after a cut may then hold only a part of the separator."""
+    path = tmp_path / "text"
+    long = b"word " * 13_200
+    path.write_bytes(long + b"a " + b"\xff" * 40 + b"bA few words")
+    documents = Documents("a b", "append", 0.0)
+    expected = expected_pair([read_as_text(path, "ignore")], documents, gpt2)
+    for block_bytes in range(len(long) - 2, len(long) + 8):
+        found, _ = tokenise([path], marked, documents=documents, block_bytes=block_bytes)
+        assert_same(found, expected)
+
+
 @pytest.mark.parametrize("errors", ["ignore", "replace"])
 def test_a_separator_made_by_dropped_bytes_is_found_before_a_later_one(
     gpt2: tiktoken.Encoding, marked: Encoder, tmp_path: Path, errors: str
