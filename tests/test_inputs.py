@@ -99,6 +99,8 @@ def test_unreadable_inputs_are_refused_with_the_reason(folder: Path) -> None:
     assert "empty name" in refusal("")
     assert f"no file matches 'c*.txt' (current folder: {folder})" in refusal("b.txt", "c*.txt")
     assert "no file matches 's*b'" in refusal("s*b")  # matches only a folder
+    Path("outer/inner").mkdir(parents=True)
+    assert refusal("outer/*").endswith(f"no file matches 'outer/*' (current folder: {folder})")
 
 
 @pytest.mark.parametrize("how", ["again", "by another path", "by a symlink", "by a hard link", "by a glob"])

@@ -308,7 +308,7 @@ def _similar(path: Path) -> Path | None:
                 end for name in names for end in (PurePath(name).suffix, "".join(PurePath(name).suffixes))
             )
             names = [f"*{end}" for end in ends]
-        for name in difflib.get_close_matches(missing.name, set(names), 3, cutoff=_SIMILAR):
+        for name in difflib.get_close_matches(missing.name, {*names} - {missing.name}, 3, cutoff=_SIMILAR):
             found = missing.with_name(name) / rest
             if os.path.lexists(found) or glob.glob(str(found), recursive=True):  # noqa: PTH207 - as above
                 return found
