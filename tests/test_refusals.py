@@ -77,6 +77,7 @@ def everything(folder: Path) -> dict[str, tuple[bytes, int]]:
         ("--text-field=--", "two dashes are not a value"),
         ("--\u4e2d", "unrecognized arguments: --\\u4e2d"),
         ("--input", "--input: expected at least one argument"),
+        ("--input -dash.txt", "one that begins with a dash is given as --input=PATH"),
         ("--output-dir=", "--output-dir: the name of the folder is empty"),
         ("--vocab-dir=", "--vocab-dir: the name of the folder is empty"),
         ("--work-dir=", "--work-dir: the name of the folder is empty"),

@@ -18,7 +18,7 @@ ANY = 1 << 30
 _SIMILAR = 0.75  # --vall-ratio and --worker, but not --verbose for --errors
 
 _INVALID_CHOICE = re.compile(r"invalid choice: (['\"])(.*)\1 \(choose from (.*)\)")
-_NO_VALUE = re.compile(r"argument (--[a-z-]+): expected one argument")
+_NO_VALUE = re.compile(r"argument (--[a-z-]+): expected (?:one|at least one) argument")
 
 
 class Help(argparse.HelpFormatter):
