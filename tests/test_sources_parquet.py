@@ -392,7 +392,9 @@ def test_a_file_cut_off_anywhere_is_refused(path: Path) -> None:
     whole = path.read_bytes()
     for n_bytes in [4, 5, 8, 11, 12, *range(20, len(whole), 97), len(whole) - 1]:
         path.write_bytes(whole[:n_bytes])
-        assert f"is truncated: it ends at byte {n_bytes:,} without a parquet footer" in refusal(path)
+        assert f"is truncated: it ends at byte {n_bytes:,} without a parquet footer; fetch" in refusal(path)
+    path.write_bytes(b"PAR1\0\0\0\0PAR1")
+    assert re.search(r"its footer is damaged \(.*\); fetch or make the file again$", refusal(path))
 
 
 def test_a_damaged_row_group_is_named_and_those_before_it_are_read(path: Path) -> None:

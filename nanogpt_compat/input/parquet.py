@@ -74,8 +74,8 @@ class TextColumn(Column):
         tail = self._stored.read(len(PARQUET_MAGIC), max(0, self.size_bytes - len(PARQUET_MAGIC)))
         if tail != PARQUET_MAGIC or self.size_bytes < 3 * len(PARQUET_MAGIC):
             raise InputError(
-                f"{self.path} is truncated: it ends at byte {self.size_bytes:,} without a parquet footer "
-                f"(found {tail!r}, not {PARQUET_MAGIC!r}); fetch or make it again"
+                f"{self.path} is truncated: it ends at byte {self.size_bytes:,} without a parquet footer; "
+                "fetch or make it again"
             )
         try:
             self._file = self._open_file()
@@ -299,8 +299,8 @@ class TextColumn(Column):
 
     def _damaged_footer(self, found: object) -> InputError:
         return InputError(
-            f"{self.path} cannot be read as parquet: its footer is damaged ({found}); fetch or make the "
-            "file again"
+            f"{self.path} cannot be read as parquet: its footer is damaged ({str(found).strip()}); fetch or "
+            "make the file again"
         )
 
     def _encrypted(self) -> InputError:
